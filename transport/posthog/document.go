@@ -1,0 +1,283 @@
+package posthog
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// span is a value's place in the text; the zero span is an absent value, as no value ends at 0.
+type span struct{ from, to uint32 }
+
+func (p span) in(data []byte) []byte {
+	if p.to == 0 {
+		return nil
+	}
+	return data[p.from:p.to:p.to]
+}
+
+// object is what one scan has found of an event.
+type object struct {
+	// isObject is not set for an element that is something else.
+	isObject bool
+
+	name, uuid, timestamp, offset      span
+	token, dollarToken, apiKey         span
+	distinctID, dollarDistinctID       span
+	properties, set, setOnce           span
+	propToken, propDistinctID          span
+	cookieless, ignoreSentAt, internal span
+}
+
+// envelope is what one scan has found around the events.
+type envelope struct {
+	batch, apiKey, token            span
+	historical, sentAt, sentAtAlias span
+}
+
+// document is a request's JSON, found but not yet judged. It is used again for the next request.
+type document struct {
+	scanner
+	objects  []object
+	envelope envelope
+	// enveloped: the events are an envelope's batch. single: the request is one object, which is the event.
+	enveloped, single bool
+}
+
+// scan finds the events of a request: an array of them, an envelope with a batch, or a single one.
+func (d *document) scan(data []byte) *syntaxError {
+	*d = document{scanner: scanner{data: data}, objects: d.objects[:0]}
+	if end := d.root(d.space(0)); end >= 0 {
+		if end = d.space(end); end < len(data) {
+			d.fail(end, "unexpected text after the JSON value")
+		}
+	}
+	return d.err
+}
+
+func (d *document) root(i int) int {
+	if i >= len(d.data) {
+		return d.fail(i, "expected a value")
+	}
+	switch d.data[i] {
+	case '[':
+		return d.events(i, 0)
+	case '{':
+		var top object
+		end := d.event(i, 0, &top, &d.envelope)
+		if end >= 0 && !d.enveloped {
+			d.single = true
+			d.objects = append(d.objects[:0], top)
+		}
+		return end
+	default:
+		if d.value(i, 0) < 0 {
+			return -1
+		}
+		return d.fail(i, "expected an event, an array of events or a batch")
+	}
+}
+
+// events scans the array of events at i.
+func (d *document) events(i, depth int) int {
+	i = d.space(i + 1)
+	if i < len(d.data) && d.data[i] == ']' {
+		return i + 1
+	}
+	for {
+		d.objects = append(d.objects, object{})
+		if i < len(d.data) && d.data[i] == '{' {
+			// An event holds no events, so the slice does not move while the pointer is in use.
+			i = d.event(i, depth+1, &d.objects[len(d.objects)-1], nil)
+		} else {
+			i = d.value(i, depth+1)
+		}
+		if i < 0 {
+			return -1
+		}
+		i = d.space(i)
+		switch {
+		case i < len(d.data) && d.data[i] == ',':
+			i = d.space(i + 1)
+		case i < len(d.data) && d.data[i] == ']':
+			return i + 1
+		default:
+			return d.fail(i, "expected , or ] in array")
+		}
+	}
+}
+
+// event scans the object at i for an event's fields, and for an envelope's where around is given. Of two equal keys the last
+// counts.
+func (d *document) event(i, depth int, found *object, around *envelope) int {
+	found.isObject = true
+	i, more := d.open(i, depth)
+	for more {
+		key, at := d.member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *span
+		end := 0
+		switch string(key) {
+		case "event":
+			to = &found.name
+		case "uuid":
+			to = &found.uuid
+		case "timestamp":
+			to = &found.timestamp
+		case "offset":
+			to = &found.offset
+		case "token":
+			to = &found.token
+		case "$token":
+			to = &found.dollarToken
+		case "api_key":
+			to = &found.apiKey
+		case "distinct_id":
+			to = &found.distinctID
+		case "$distinct_id":
+			to = &found.dollarDistinctID
+		case "$set":
+			to = &found.set
+		case "$set_once":
+			to = &found.setOnce
+		case "properties":
+			to = &found.properties
+			end = d.properties(at, depth+1, found)
+		case "batch":
+			if around != nil {
+				to = &around.batch
+				end = d.batch(at, depth+1)
+			}
+		case "historical_migration":
+			if around != nil {
+				to = &around.historical
+			}
+		case "sent_at":
+			if around != nil {
+				to = &around.sentAt
+			}
+		case "sentAt":
+			if around != nil {
+				to = &around.sentAtAlias
+			}
+		}
+		if end == 0 {
+			end = d.value(at, depth+1)
+		}
+		if end < 0 {
+			return -1
+		}
+		if to != nil {
+			*to = span{uint32(at), uint32(end)}
+		}
+		i, more = d.next(end)
+	}
+	if around != nil {
+		around.apiKey, around.token = found.apiKey, found.token
+	}
+	return i
+}
+
+// batch scans the value of an envelope's batch.
+func (d *document) batch(i, depth int) int {
+	d.objects = d.objects[:0]
+	d.enveloped = i < len(d.data) && d.data[i] == '['
+	if d.enveloped {
+		return d.events(i, depth)
+	}
+	return d.value(i, depth)
+}
+
+// properties scans an event's properties for the few that the protocol reads.
+func (d *document) properties(i, depth int, found *object) int {
+	found.propToken, found.propDistinctID = span{}, span{}
+	found.cookieless, found.ignoreSentAt, found.internal = span{}, span{}, span{}
+	if i >= len(d.data) || d.data[i] != '{' {
+		return d.value(i, depth)
+	}
+	i, more := d.open(i, depth)
+	for more {
+		key, at := d.member(i)
+		if at < 0 {
+			return -1
+		}
+		end := d.value(at, depth+1)
+		if end < 0 {
+			return -1
+		}
+		if n := len(key); n == 5 || n == 11 || n == 15 || n == 16 {
+			switch string(key) {
+			case "token":
+				found.propToken = span{uint32(at), uint32(end)}
+			case "distinct_id":
+				found.propDistinctID = span{uint32(at), uint32(end)}
+			case "$cookieless_mode":
+				found.cookieless = span{uint32(at), uint32(end)}
+			case "$ignore_sent_at":
+				found.ignoreSentAt = span{uint32(at), uint32(end)}
+			case "capture_internal":
+				found.internal = span{uint32(at), uint32(end)}
+			}
+		}
+		i, more = d.next(end)
+	}
+	return i
+}
+
+// open enters the object at i: it returns the place of the first key, or with more false the place after an empty object.
+func (d *document) open(i, depth int) (at int, more bool) {
+	if depth >= maxDepth {
+		return d.fail(i, fmt.Sprintf("nested deeper than %d levels", maxDepth)), false
+	}
+	i = d.space(i + 1)
+	if i < len(d.data) && d.data[i] == '}' {
+		return i + 1, false
+	}
+	return i, true
+}
+
+// member reads the key at i and returns it, without quotes and escapes, with the place of its value.
+func (d *document) member(i int) (key []byte, at int) {
+	if i >= len(d.data) || d.data[i] != '"' {
+		return nil, d.fail(i, "expected a string as key")
+	}
+	before := d.escapes
+	end := d.str(i)
+	if end < 0 {
+		return nil, -1
+	}
+	key = d.data[i+1 : end-1]
+	if d.escapes != before {
+		key = []byte(text(d.data[i:end]))
+	}
+	return key, d.colon(end)
+}
+
+// next goes on after a member's value: to the next key, or with more false to the place after the object.
+func (d *document) next(i int) (at int, more bool) {
+	i = d.space(i)
+	if i < len(d.data) {
+		switch d.data[i] {
+		case ',':
+			return d.space(i + 1), true
+		case '}':
+			return i + 1, false
+		}
+	}
+	return d.fail(i, "expected , or } in object"), false
+}
+
+// text returns what a JSON string that has been scanned says. Without escapes it aliases raw.
+func text(raw []byte) string {
+	inner := raw[1 : len(raw)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return alias(inner)
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		panic("posthog: a scanned string is not JSON: " + err.Error())
+	}
+	return s
+}

@@ -1,0 +1,196 @@
+package posthog
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/uber-go/tally/v4"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+)
+
+// Request is what the protocol needs of an HTTP request. Nothing of it is kept after the handler has returned.
+type Request struct {
+	// Path is the path as requested; it decides only whether an event may come without a name.
+	Path            string
+	RawQuery        string
+	ContentType     string
+	ContentEncoding string
+	Body            []byte
+	ClientIP        string
+	RequestID       string
+	// Received is the service's now for all that the request holds.
+	Received time.Time
+}
+
+// Handler answers the requests of the v0 protocol. It is safe for concurrent use.
+type Handler struct {
+	config    Config
+	decoder   *decode.Decoder
+	budget    *decode.Budget
+	processor events.Processor
+	metrics   metrics
+	sessions  sync.Pool
+}
+
+type metrics struct {
+	decode, scan, process tally.Histogram
+	numbers, surrogates   tally.Counter
+}
+
+// stageBuckets are the bounds of the time that a stage takes: 10 us to 10 s.
+var stageBuckets = tally.MustMakeExponentialDurationBuckets(10*time.Microsecond, 2.5, 16)
+
+// NewHandler makes the handler. Decoded bytes are accounted to budget, by the decoder and here.
+func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	stage := func(name string) tally.Histogram {
+		return scope.Tagged(map[string]string{"stage": name}).Histogram("stage_seconds", stageBuckets)
+	}
+	repaired := func(kind string) tally.Counter {
+		return scope.Tagged(map[string]string{"kind": kind}).Counter("json_repaired")
+	}
+	return &Handler{
+		config:    config,
+		decoder:   decoder,
+		budget:    budget,
+		processor: processor,
+		metrics: metrics{
+			decode: stage("decode"), scan: stage("scan"), process: stage("process"),
+			numbers: repaired("nan"), surrogates: repaired("lone_surrogate"),
+		},
+		sessions: sync.Pool{New: func() any { return new(session) }},
+	}
+}
+
+// session is the memory that one request needs and the next one uses again.
+type session struct {
+	document document
+	batch    events.Batch
+	// reserved is what a repaired copy of the text takes of the budget.
+	reserved int64
+}
+
+// maxPooled is how many events a session may have room for and still be kept.
+const maxPooled = 4096
+
+func (h *Handler) release(s *session) {
+	h.budget.Release(s.reserved)
+	if cap(s.batch.Events) > maxPooled || cap(s.document.objects) > maxPooled {
+		return
+	}
+	clear(s.batch.Events)
+	s.batch = events.Batch{Events: s.batch.Events[:0]}
+	s.document.scanner, s.reserved = scanner{}, 0
+	h.sessions.Put(s)
+}
+
+// Capture takes the events of a request and answers when they are safe, or with what is wrong.
+func (h *Handler) Capture(ctx context.Context, request *Request) Response {
+	query, err := parseQuery(request.RawQuery)
+	if err != nil {
+		return Refusal(err)
+	}
+	return h.capture(ctx, request, query, false)
+}
+
+// BlackHole does all that Capture does but keep the events; it answers 200 whatever comes.
+func (h *Handler) BlackHole(ctx context.Context, request *Request) Response {
+	if query, err := parseQuery(request.RawQuery); err == nil {
+		h.capture(ctx, request, query, true)
+	}
+	return success(false)
+}
+
+func (h *Handler) capture(ctx context.Context, request *Request, query query, blackHole bool) Response {
+	begin := time.Now()
+	payload, err := h.decoder.Decode(decode.Input{
+		Body:            request.Body,
+		QueryData:       query.data,
+		QueryHint:       query.compression,
+		ContentType:     request.ContentType,
+		ContentEncoding: request.ContentEncoding,
+	})
+	if err != nil {
+		return Refusal(err)
+	}
+	defer payload.Release()
+	decoded := time.Now()
+	h.metrics.decode.RecordDuration(decoded.Sub(begin))
+
+	s := h.sessions.Get().(*session)
+	defer h.release(s)
+	if err := h.scan(s, payload.Bytes); err != nil {
+		return Refusal(err)
+	}
+	batch := &s.batch
+	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
+	reason, fault := s.document.hydrate(batch, query, isEngage(request.Path))
+	scanned := time.Now()
+	h.metrics.scan.RecordDuration(scanned.Sub(decoded))
+
+	switch {
+	case fault != nil:
+		rejectAll(batch, reason, fault)
+	case blackHole:
+		dropAll(batch, events.ReasonBlackHole)
+	case h.config.BatchPolicy == PolicyAllOrNothing:
+		if first := firstRejected(batch); first != nil {
+			rejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
+		}
+	}
+	h.processor.Process(ctx, batch)
+	h.metrics.process.RecordDuration(time.Since(scanned))
+	if fault != nil {
+		return Refusal(fault)
+	}
+	return h.answer(batch, query.beacon)
+}
+
+// scan finds the request's events, after repairing what real SDKs get wrong. A repaired copy counts against the same budget
+// as what was decoded.
+func (h *Handler) scan(s *session, data []byte) *events.Error {
+	fault := s.document.scan(data)
+	if fault != nil && s.document.repairable {
+		// A mend adds a third at most: NaN becomes null.
+		copied := int64(len(data)) * 4 / 3
+		if !h.budget.Reserve(copied) {
+			return errBusy
+		}
+		s.reserved = copied
+		mended, done := repair(data)
+		if fault = s.document.scan(mended); fault == nil {
+			h.metrics.numbers.Inc(int64(done.numbers))
+			h.metrics.surrogates.Inc(int64(done.surrogates))
+		}
+	}
+	if fault != nil {
+		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
+	}
+	return nil
+}
+
+// isEngage reports whether an event may come without a name.
+func isEngage(path string) bool { return len(path) >= 7 && path[:7] == "/engage" }
+
+func rejectAll(batch *events.Batch, reason events.Reason, err error) {
+	for i := range batch.Events {
+		batch.Events[i].Reject(reason, err)
+	}
+}
+
+func dropAll(batch *events.Batch, reason events.Reason) {
+	for i := range batch.Events {
+		batch.Events[i].Drop(reason)
+	}
+}
+
+func firstRejected(batch *events.Batch) *events.Event {
+	for i := range batch.Events {
+		if batch.Events[i].Outcome.State == events.StateRejected {
+			return &batch.Events[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,303 @@
+package posthog
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// What can be wrong with an event or its request, in the protocol's words. They are made once: a hostile batch of a million
+// bad events costs no allocation each.
+var (
+	errNoEvent        = events.Errorf(events.Invalid, "request holds no event")
+	errNotObject      = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
+	errNoName         = events.Errorf(events.Invalid, "failed to hydrate events from request: non-engage request missing event name attribute")
+	errEmptyName      = events.Errorf(events.Invalid, "event submitted with an empty event name")
+	errNoDistinctID   = events.Errorf(events.Invalid, "event submitted without a distinct_id")
+	errCookieless     = events.Errorf(events.Invalid, "event submitted with invalid cookieless mode")
+	errUUID           = events.Errorf(events.Invalid, "failed to parse request: uuid must be a UUID")
+	errNoToken        = events.Errorf(events.Unauthorized, "event submitted without an api_key")
+	errManyTokens     = events.Errorf(events.Unauthorized, "batch submitted with inconsistent api_key values")
+	errTypeName       = wrongType("event", "a string")
+	errTypeToken      = wrongType("token", "a string")
+	errTypeUUID       = wrongType("uuid", "a string")
+	errTypeProperties = wrongType("properties", "an object")
+	errTypeSet        = wrongType("$set", "an object")
+	errTypeSetOnce    = wrongType("$set_once", "an object")
+	errTypeTimestamp  = wrongType("timestamp", "a string")
+	errTypeOffset     = wrongType("offset", "a number of milliseconds")
+	errTypeAPIKey     = wrongType("api_key", "a string")
+	errTypeSentAt     = wrongType("sent_at", "a string")
+	errTypeHistorical = wrongType("historical_migration", "true or false")
+)
+
+func wrongType(key, want string) *events.Error {
+	return events.Errorf(events.Invalid, "failed to parse request: %s must be %s", key, want)
+}
+
+// internalIP stands for the client of events that the service's own operators send.
+const internalIP = "127.0.0.1"
+
+var noProperties = []byte("{}")
+
+// hydrate makes the batch's events of the objects found. What concerns the whole request is returned as an error with its
+// reason; an event that is bad alone is rejected in the batch.
+func (d *document) hydrate(batch *events.Batch, query query, engage bool) (events.Reason, *events.Error) {
+	batch.Events = slices.Grow(batch.Events[:0], len(d.objects))[:len(d.objects)]
+	clear(batch.Events)
+	if len(d.objects) == 0 {
+		return events.ReasonInvalidEvent, errNoEvent
+	}
+	sentAt, historical, err := d.readEnvelope()
+	if err != nil {
+		return events.ReasonInvalidEvent, err
+	}
+	if sentAt.IsZero() {
+		sentAt = query.sentAt
+	}
+	batch.SentAt, batch.Historical = sentAt, historical
+	token, reason, err := d.token()
+	if err != nil {
+		return reason, err
+	}
+	batch.Token = token
+	at := clock{now: batch.Received, sentAt: sentAt, retried: query.retryCount > 0}
+	for i := range d.objects {
+		event := &batch.Events[i]
+		if reason, err := d.hydrateEvent(&d.objects[i], event, at, engage); err != nil {
+			event.Reject(reason, err)
+			continue
+		}
+		if event.Name == "$performance_event" {
+			event.Drop(events.ReasonPerformanceEvent)
+		}
+		event.Lane = lane(event.Name, historical)
+	}
+	return "", nil
+}
+
+// readEnvelope reads what an envelope says beside its token and its events.
+func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *events.Error) {
+	if !d.enveloped {
+		return time.Time{}, false, nil
+	}
+	raw := d.present(d.envelope.sentAt)
+	if raw == nil {
+		raw = d.present(d.envelope.sentAtAlias)
+	}
+	if raw != nil {
+		if raw[0] != '"' {
+			return time.Time{}, false, errTypeSentAt
+		}
+		sentAt, _ = parseTime(text(raw))
+	}
+	switch raw := d.present(d.envelope.historical); {
+	case raw == nil:
+	case raw[0] == 't' || raw[0] == 'f':
+		historical = raw[0] == 't'
+	default:
+		return time.Time{}, false, errTypeHistorical
+	}
+	return sentAt, historical, nil
+}
+
+// present returns a value's text, or nil where it is absent or null.
+func (d *document) present(at span) []byte {
+	raw := at.in(d.data)
+	if len(raw) == 4 && raw[0] == 'n' {
+		return nil
+	}
+	return raw
+}
+
+// token finds the project token of the request: the envelope's own, else the one and only that its events carry.
+func (d *document) token() (string, events.Reason, *events.Error) {
+	var token string
+	found := false
+	if d.enveloped {
+		raw := d.present(d.envelope.apiKey)
+		if raw == nil {
+			raw = d.present(d.envelope.token)
+		}
+		if raw != nil {
+			if raw[0] != '"' {
+				return "", events.ReasonInvalidEvent, errTypeAPIKey
+			}
+			token, found = text(raw), true
+		}
+	}
+	if !found {
+		for i := range d.objects {
+			raw := d.ownToken(&d.objects[i])
+			if raw == nil {
+				raw = d.present(d.objects[i].propToken)
+			}
+			if raw == nil || raw[0] != '"' {
+				continue
+			}
+			if own := text(raw); !found {
+				token, found = own, true
+			} else if own != token {
+				return "", events.ReasonMultipleTokens, errManyTokens
+			}
+		}
+	}
+	if !found {
+		return "", events.ReasonMissingToken, errNoToken
+	}
+	trimmed, fault := checkToken(token)
+	if fault != "" {
+		return "", events.ReasonInvalidToken, events.Errorf(events.Unauthorized, "API key is not valid: %s", fault)
+	}
+	return trimmed, "", nil
+}
+
+// ownToken returns the token that an event carries itself, beside its properties.
+func (d *document) ownToken(found *object) []byte {
+	for _, at := range [...]span{found.token, found.dollarToken, found.apiKey} {
+		if raw := d.present(at); raw != nil {
+			return raw
+		}
+	}
+	return nil
+}
+
+// hydrateEvent fills in an event, or says what is wrong with it.
+func (d *document) hydrateEvent(found *object, event *events.Event, at clock, engage bool) (events.Reason, *events.Error) {
+	if !found.isObject {
+		return events.ReasonInvalidEvent, errNotObject
+	}
+	if err := d.raw(found, &event.Raw); err != nil {
+		return events.ReasonInvalidEvent, err
+	}
+
+	switch raw := d.present(found.uuid); {
+	case raw == nil || string(raw) == `""`:
+	case raw[0] != '"':
+		return events.ReasonInvalidUUID, errTypeUUID
+	default:
+		if event.UUID, event.ClientUUID = parseUUID(text(raw)); !event.ClientUUID {
+			return events.ReasonInvalidUUID, errUUID
+		}
+	}
+
+	switch raw := d.present(found.name); {
+	case raw == nil && engage:
+		event.Name = "$identify"
+	case raw == nil:
+		return events.ReasonMissingName, errNoName
+	case raw[0] != '"':
+		return events.ReasonInvalidEvent, errTypeName
+	default:
+		if event.Name = text(raw); event.Name == "" {
+			return events.ReasonMissingName, errEmptyName
+		}
+	}
+
+	raw := event.Raw.DistinctID
+	if raw == nil {
+		raw = d.present(found.propDistinctID)
+	}
+	if raw != nil {
+		event.DistinctID = distinctID(raw)
+	}
+	if event.DistinctID == "" {
+		return events.ReasonMissingDistinctID, errNoDistinctID
+	}
+
+	if raw := found.cookieless.in(d.data); raw != nil {
+		if raw[0] != 't' && raw[0] != 'f' {
+			return events.ReasonInvalidCookieless, errCookieless
+		}
+		event.Cookieless = raw[0] == 't'
+	}
+	if found.internal.in(d.data) != nil {
+		event.ClientIP = internalIP
+	}
+
+	var stamp time.Time
+	var offset time.Duration
+	hasStamp, hasOffset := false, event.Raw.Offset != nil
+	if event.Raw.Timestamp != nil {
+		stamp, hasStamp = parseTime(text(event.Raw.Timestamp))
+	}
+	if hasOffset {
+		offset = milliseconds(event.Raw.Offset)
+	}
+	ignoreSentAt := string(found.ignoreSentAt.in(d.data)) == "true"
+	event.Timestamp = at.eventTime(stamp, hasStamp, offset, hasOffset, ignoreSentAt)
+	if !event.ClientUUID {
+		event.UUID = newUUID(event.Timestamp)
+	}
+	return "", nil
+}
+
+// raw takes over an event's own JSON and checks the types of what is not read any further.
+func (d *document) raw(found *object, raw *events.Raw) *events.Error {
+	raw.Token = d.ownToken(found)
+	raw.DistinctID = d.present(found.distinctID)
+	if raw.DistinctID == nil {
+		raw.DistinctID = d.present(found.dollarDistinctID)
+	}
+	raw.Timestamp = d.present(found.timestamp)
+	raw.Offset = d.present(found.offset)
+	raw.Set = d.present(found.set)
+	raw.SetOnce = d.present(found.setOnce)
+	raw.Properties = found.properties.in(d.data)
+	if raw.Properties == nil {
+		raw.Properties = noProperties
+	}
+	switch {
+	case raw.Token != nil && raw.Token[0] != '"':
+		return errTypeToken
+	case raw.Properties[0] != '{':
+		return errTypeProperties
+	case raw.Set != nil && raw.Set[0] != '{':
+		return errTypeSet
+	case raw.SetOnce != nil && raw.SetOnce[0] != '{':
+		return errTypeSetOnce
+	case raw.Timestamp != nil && raw.Timestamp[0] != '"':
+		return errTypeTimestamp
+	case raw.Offset != nil && raw.Offset[0] != '-' && (raw.Offset[0] < '0' || raw.Offset[0] > '9'):
+		return errTypeOffset
+	}
+	return nil
+}
+
+// milliseconds reads a JSON number of milliseconds; one beyond what a Duration holds is cut to that.
+func milliseconds(raw []byte) time.Duration {
+	if ms, err := strconv.ParseInt(alias(raw), 10, 32); err == nil {
+		return time.Duration(ms) * time.Millisecond
+	}
+	const limit = float64(math.MaxInt64 / time.Millisecond)
+	ms, err := strconv.ParseFloat(alias(raw), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0
+	}
+	return time.Duration(min(max(ms, -limit), limit)) * time.Millisecond
+}
+
+// lane says where an event belongs by its name; the special names win over a historical migration.
+func lane(name string, historical bool) events.Lane {
+	if strings.HasPrefix(name, "$") {
+		switch name {
+		case "$exception":
+			return events.LaneExceptions
+		case "$$heatmap":
+			return events.LaneHeatmaps
+		case "$$client_ingestion_warning":
+			return events.LaneClientWarnings
+		case "$ai_generation", "$ai_trace", "$ai_span", "$ai_embedding", "$ai_metric", "$ai_feedback":
+			return events.LaneAI
+		}
+	}
+	if historical {
+		return events.LaneHistorical
+	}
+	return events.LaneMain
+}

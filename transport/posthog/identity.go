@@ -1,0 +1,143 @@
+package posthog
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// maxDistinctID is the longest distinct_id, in characters; a longer one is cut.
+const maxDistinctID = 200
+
+// distinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing. Anything but a
+// string is written as JSON.
+func distinctID(raw []byte) string {
+	id := ""
+	switch raw[0] {
+	case '"':
+		id = text(raw)
+	case '{', '[':
+		id = canonical(raw)
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		id = numberText(raw)
+	default: // true, false; null is taken as absent before
+		id = alias(raw)
+	}
+	if strings.IndexByte(id, 0) >= 0 {
+		id = strings.ReplaceAll(id, "\x00", "\ufffd")
+	}
+	if id == "" || strings.TrimSpace(id) == "" {
+		return ""
+	}
+	if len(id) > maxDistinctID && utf8.RuneCountInString(id) > maxDistinctID {
+		cut := 0
+		for range maxDistinctID {
+			_, n := utf8.DecodeRuneInString(id[cut:])
+			cut += n
+		}
+		id = id[:cut]
+	}
+	return id
+}
+
+// canonical writes an array or object compactly with sorted keys.
+func canonical(raw []byte) string {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var value any
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := decoder.Decode(&value); err != nil {
+		return alias(raw)
+	}
+	if err := encoder.Encode(value); err != nil {
+		return alias(raw)
+	}
+	return strings.TrimSuffix(out.String(), "\n")
+}
+
+// numberText writes a number as upstream does: a 64-bit integer as it stands, any other as the shortest text of the nearest
+// float64, with ".0" where it is whole and an exponent from 1e16 on and below 1e-5.
+func numberText(raw []byte) string {
+	s := alias(raw)
+	if _, err := strconv.ParseInt(s, 10, 64); err == nil && s != "-0" {
+		return s
+	}
+	if _, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return s
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return s
+	}
+	if abs := math.Abs(f); abs != 0 && (abs < 1e-5 || abs >= 1e16) {
+		mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', -1, 64), "e")
+		n, _ := strconv.Atoi(exponent)
+		return mantissa + "e" + strconv.Itoa(n)
+	}
+	plain := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(plain, ".") {
+		plain += ".0"
+	}
+	return plain
+}
+
+// maxToken is the longest project token, in bytes.
+const maxToken = 64
+
+// checkToken returns the token without surrounding white space and what is wrong with it, in the protocol's words.
+func checkToken(token string) (trimmed, fault string) {
+	token = strings.TrimSpace(token)
+	switch {
+	case token == "":
+		return "", "empty"
+	case len(token) > maxToken:
+		return "", "too_long"
+	}
+	for i := range len(token) {
+		if token[i] >= utf8.RuneSelf {
+			return "", "not_ascii"
+		}
+	}
+	switch {
+	case strings.HasPrefix(token, "phx_"):
+		return "", "personal_api_key"
+	case strings.IndexByte(token, 0) >= 0:
+		return "", "null_byte"
+	}
+	return token, ""
+}
+
+// parseUUID reads a UUID of any version in its usual forms: with hyphens, without, in braces or as a URN.
+func parseUUID(s string) (uuid.UUID, bool) {
+	if len(s) == 38 && (s[0] != '{' || s[37] != '}') {
+		return uuid.UUID{}, false
+	}
+	id, err := uuid.Parse(s)
+	return id, err == nil
+}
+
+// newUUID makes a UUIDv7 for an event that came without one: the time part is the event's own time in milliseconds.
+func newUUID(at time.Time) uuid.UUID {
+	ms := uint64(max(at.UnixMilli(), 0))
+	a, b := rand.Uint64(), rand.Uint64()
+	var id uuid.UUID
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = 0x70 | byte(a>>8)&0x0f
+	id[7] = byte(a)
+	for i := range 8 {
+		id[8+i] = byte(b >> (8 * i))
+	}
+	id[8] = 0x80 | id[8]&0x3f
+	return id
+}

@@ -1,0 +1,62 @@
+package posthog
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Section 2.9 of the protocol.
+func TestDistinctIDIsTextWhateverWasSent(t *testing.T) {
+	long := strings.Repeat("ü", 250)
+	for raw, want := range map[string]string{
+		`"user"`: "user", `" user "`: " user ", `""`: "", `"  \t"`: "", `"\u00a0"`: "",
+		`23`: "23", `23.4`: "23.4", `-7`: "-7", `18446744073709551615`: "18446744073709551615", `1.0`: "1.0", `1e2`: "100.0",
+		`1e21`: "1e21", `0.000001`: "1e-6", `1e16`: "1e16", `-0`: "-0.0",
+		`123456789012345678901234567890`: "1.2345678901234568e29",
+		`["a", "b"]`:                     `["a","b"]`, `{"b": 1, "a": [true, null]}`: `{"a":[true,null],"b":1}`, `{"a":"<&>"}`: `{"a":"<&>"}`,
+		`true`: "true", `"a\u0000b"`: "a\ufffdb", `"\u00fc"`: "ü",
+		`"` + long + `"`:                     long[:400],
+		`"` + strings.Repeat("ü", 200) + `"`: strings.Repeat("ü", 200),
+	} {
+		require.Equal(t, want, distinctID([]byte(raw)), raw)
+	}
+}
+
+// Section 2.8 of the protocol.
+func TestCheckTokenNamesWhatIsWrong(t *testing.T) {
+	for token, want := range map[string][2]string{
+		"phc_test": {"phc_test", ""}, "  phc_test\n": {"phc_test", ""}, "": {"", "empty"}, " \t": {"", "empty"},
+		strings.Repeat("x", 64): {strings.Repeat("x", 64), ""}, strings.Repeat("x", 65): {"", "too_long"},
+		"phc_ü": {"", "not_ascii"}, "phx_secret": {"", "personal_api_key"}, "a\x00b": {"", "null_byte"},
+	} {
+		trimmed, fault := checkToken(token)
+		require.Equal(t, want, [2]string{trimmed, fault}, "%q", token)
+	}
+}
+
+func TestNewUUIDCarriesTheEventsTime(t *testing.T) {
+	at := time.Date(2026, 11, 24, 1, 2, 3, 456_000_000, time.UTC)
+	id := newUUID(at)
+	require.EqualValues(t, 7, id.Version())
+	require.Equal(t, "RFC4122", id.Variant().String())
+	seconds, nanos := id.Time().UnixTime()
+	require.Equal(t, at, time.Unix(seconds, nanos).UTC())
+	require.NotEqual(t, id, newUUID(at))
+	require.Equal(t, "00000000-0000-7", newUUID(time.Unix(-5, 0)).String()[:15])
+}
+
+func TestParseUUIDTakesEveryUsualForm(t *testing.T) {
+	const want = "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d"
+	for _, text := range []string{want, strings.ToUpper(want), strings.ReplaceAll(want, "-", ""), "{" + want + "}", "urn:uuid:" + want} {
+		id, ok := parseUUID(text)
+		require.True(t, ok, text)
+		require.Equal(t, want, id.String())
+	}
+	for _, text := range []string{"x", "<" + want + ">", want + "0", "0190a6e2_6c1f_7a3b_8c2d_1e2f3a4b5c6d"} {
+		_, ok := parseUUID(text)
+		require.False(t, ok, text)
+	}
+}
