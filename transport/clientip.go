@@ -1,0 +1,52 @@
+package transport
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// clientIP finds the client behind the proxies. It reads the addresses from the nearest to the farthest, the peer itself first
+// and then X-Forwarded-For from right to left, and takes the first that is not a trusted network's: whatever stands further
+// left was written by somebody who is not trusted. An entry that is not an address ends the search at the one before it.
+func clientIP(peer netip.Addr, forwarded []string, trusted []netip.Prefix) netip.Addr {
+	client := peer.Unmap().WithZone("")
+	for i := len(forwarded) - 1; i >= 0; i-- {
+		for list := forwarded[i]; list != ""; {
+			if !contains(trusted, client) {
+				return client
+			}
+			var entry string
+			if comma := strings.LastIndexByte(list, ','); comma >= 0 {
+				list, entry = list[:comma], list[comma+1:]
+			} else {
+				list, entry = "", list
+			}
+			next, ok := parseForwarded(strings.TrimSpace(entry))
+			if !ok {
+				return client
+			}
+			client = next
+		}
+	}
+	return client
+}
+
+// parseForwarded reads an address, with or without a port.
+func parseForwarded(entry string) (netip.Addr, bool) {
+	if address, err := netip.ParseAddr(strings.Trim(entry, "[]")); err == nil {
+		return address.Unmap().WithZone(""), true
+	}
+	if withPort, err := netip.ParseAddrPort(entry); err == nil {
+		return withPort.Addr().Unmap().WithZone(""), true
+	}
+	return netip.Addr{}, false
+}
+
+func contains(networks []netip.Prefix, address netip.Addr) bool {
+	for _, network := range networks {
+		if network.Contains(address) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,103 @@
+package transport
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// Config is the configuration section "transport".
+type Config struct {
+	Listen string `key:"listen" doc:"Address that the SDKs send to, as host:port."`
+
+	HeaderTimeout time.Duration `key:"header_timeout" doc:"How long a client may take to send a request's line and headers."`
+	BodyTimeout   time.Duration `key:"body_timeout" doc:"How long a client may take to send a request's body; then 408."`
+	WriteTimeout  time.Duration `key:"write_timeout" doc:"How long a client may take to read an answer."`
+	IdleTimeout   time.Duration `key:"idle_timeout" doc:"How long a connection is kept open between requests."`
+
+	MaxHeader   configs.ByteSize `key:"max_header" doc:"Largest request line with headers, query included; then 431. Each open connection holds a buffer of this size."`
+	MaxBody     configs.ByteSize `key:"max_body" doc:"Largest body on the wire, still compressed; then 413."`
+	MaxDecoded  configs.ByteSize `key:"max_decoded" doc:"Largest body once decompressed and decoded; then 413."`
+	MaxInFlight configs.ByteSize `key:"max_in_flight" doc:"Bytes of bodies, as read and as decoded, that the whole process holds at once; when they are spent, requests are answered 503."`
+
+	RetryAfter time.Duration `key:"retry_after" doc:"What a 503 asks clients to wait, in whole seconds."`
+
+	TrustedProxies []string `key:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed, as CIDRs or addresses: the client is the rightmost address that is not one of them. Empty: believe nobody."`
+
+	DrainDelay  time.Duration `key:"drain_delay" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
+	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay."`
+
+	PostHog posthog.Config `key:"posthog"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Listen:        ":8000",
+		HeaderTimeout: 10 * time.Second,
+		BodyTimeout:   time.Minute,
+		WriteTimeout:  10 * time.Second,
+		IdleTimeout:   75 * time.Second,
+		MaxHeader:     16 * configs.KiB,
+		MaxBody:       20 * configs.MiB,
+		MaxDecoded:    100 * configs.MiB,
+		MaxInFlight:   512 * configs.MiB,
+		RetryAfter:    5 * time.Second,
+		TrustedProxies: []string{
+			"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
+		},
+		StopTimeout: 15 * time.Second,
+		PostHog:     posthog.DefaultConfig(),
+	}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	faults.Check(c.Listen != "", "listen", "must not be empty: give an address such as :8000")
+	for _, positive := range []struct {
+		key   string
+		value time.Duration
+	}{
+		{"header_timeout", c.HeaderTimeout}, {"body_timeout", c.BodyTimeout}, {"write_timeout", c.WriteTimeout},
+		{"idle_timeout", c.IdleTimeout}, {"stop_timeout", c.StopTimeout},
+	} {
+		faults.Check(positive.value > 0, positive.key, "must be positive, got %s", positive.value)
+	}
+	faults.Check(c.DrainDelay >= 0, "drain_delay", "must not be negative, got %s", c.DrainDelay)
+	faults.Check(c.RetryAfter >= time.Second, "retry_after", "must be at least 1s, got %s", c.RetryAfter)
+	faults.Check(c.MaxHeader >= 4*configs.KiB && c.MaxHeader <= configs.MiB, "max_header", "must be from 4KiB to 1MiB, got %s", c.MaxHeader)
+	faults.Check(c.MaxBody > 0 && c.MaxBody <= configs.GiB, "max_body", "must be from 1 to 1GiB, got %s", c.MaxBody)
+	faults.Check(c.MaxDecoded > 0 && c.MaxDecoded <= configs.GiB, "max_decoded", "must be from 1 to 1GiB, got %s", c.MaxDecoded)
+	faults.Check(c.MaxInFlight >= c.MaxBody+c.MaxDecoded, "max_in_flight",
+		"must hold at least one request of max_body and max_decoded (%s), got %s", c.MaxBody+c.MaxDecoded, c.MaxInFlight)
+	if _, err := parseNetworks(c.TrustedProxies); err != nil {
+		faults.Addf("trusted_proxies", "%s", err)
+	}
+	faults.Nest("posthog", c.PostHog.Validate())
+	return faults.Err()
+}
+
+// StopBudget is how long stopping may take.
+func (c Config) StopBudget() time.Duration { return c.DrainDelay + c.StopTimeout }
+
+// parseNetworks reads CIDRs and single addresses.
+func parseNetworks(texts []string) ([]netip.Prefix, error) {
+	networks := make([]netip.Prefix, 0, len(texts))
+	var faults configs.Faults
+	for _, text := range texts {
+		if network, err := netip.ParsePrefix(text); err == nil {
+			networks = append(networks, network.Masked())
+			continue
+		}
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			faults.Addf(text, "is neither a network such as 10.0.0.0/8 nor an address")
+			continue
+		}
+		networks = append(networks, netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()))
+	}
+	return networks, faults.Err()
+}

@@ -1,0 +1,31 @@
+package transport
+
+import "github.com/gofiber/fiber/v2"
+
+// allowOrigin writes the CORS headers of an answer to a browser: whoever asks is allowed, with credentials (sendBeacon always
+// has them, and then "*" is refused), on every status, so that a page can read an error and its Retry-After.
+func allowOrigin(c *fiber.Ctx) {
+	header := &c.Response().Header
+	origin := c.Request().Header.Peek(fiber.HeaderOrigin)
+	header.Set(fiber.HeaderVary, "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
+	if len(origin) == 0 {
+		return
+	}
+	header.SetBytesV(fiber.HeaderAccessControlAllowOrigin, origin)
+	header.Set(fiber.HeaderAccessControlAllowCredentials, "true")
+	header.Set(fiber.HeaderAccessControlExposeHeaders, "Retry-After, X-Request-Id")
+	if !isPreflight(c) {
+		return
+	}
+	header.Set(fiber.HeaderAccessControlAllowMethods, "GET, POST, OPTIONS")
+	if asked := c.Request().Header.Peek(fiber.HeaderAccessControlRequestHeaders); len(asked) > 0 {
+		header.SetBytesV(fiber.HeaderAccessControlAllowHeaders, asked)
+	}
+}
+
+// isPreflight reports whether the request is a browser asking leave for another one.
+func isPreflight(c *fiber.Ctx) bool {
+	header := &c.Request().Header
+	return c.Method() == fiber.MethodOptions &&
+		len(header.Peek(fiber.HeaderOrigin)) > 0 && len(header.Peek(fiber.HeaderAccessControlRequestMethod)) > 0
+}
