@@ -1,0 +1,215 @@
+package testkit
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/fx"
+
+	"github.com/opencapture/capture/app"
+	"github.com/opencapture/capture/app/standard"
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin"
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/transport"
+)
+
+// BrokersEnv names the environment variable that holds the brokers of a real cluster, separated by commas.
+const BrokersEnv = "CAPTURE_TEST_KAFKA_BROKERS"
+
+// patience is how long the testkit waits for anything before it fails the test.
+const patience = 30 * time.Second
+
+// Option changes how the service is put together.
+type Option func(*plan)
+
+type plan struct {
+	modules []configs.Module
+	values  map[string]string
+	options []fx.Option
+	// noKafka is set when the sink is replaced: asking for the broker would then start one for nothing.
+	noKafka bool
+}
+
+// Set gives a configuration key a value, as text: Set("kafka.max_message_bytes", "2000"). A key that does not exist fails
+// the test.
+func Set(key, value string) Option {
+	return func(p *plan) { p.values[key] = value }
+}
+
+// Override replaces the part of the graph that is provided as T, such as events.Sink, by value. The constructor of the real
+// part does not run, unless something else needs it. A T that no module provides fails the test.
+func Override[T any](value T) Option {
+	return func(p *plan) {
+		p.options = append(p.options, fx.Decorate(func() T { return value }), fx.Invoke(func(T) {}))
+		p.noKafka = p.noKafka || reflect.TypeFor[T]() == reflect.TypeFor[events.Sink]()
+	}
+}
+
+// With adds a module to the stock ones.
+func With(module configs.Module) Option {
+	return func(p *plan) { p.modules = append(p.modules, module) }
+}
+
+// Without leaves the named module out.
+func Without(name string) Option {
+	return func(p *plan) {
+		kept := p.modules[:0:0]
+		for _, module := range p.modules {
+			if module.Name != name {
+				kept = append(kept, module)
+			}
+		}
+		p.modules = kept
+	}
+}
+
+// Populate sets *target to the graph's T before Start returns, for tests that look at a part.
+func Populate[T any](target *T) Option {
+	return func(p *plan) { p.options = append(p.options, fx.Populate(target)) }
+}
+
+// Service is a running service.
+type Service struct {
+	// URL is where the SDKs send to and AdminURL the operators' listener, without a trailing slash.
+	URL, AdminURL string
+
+	tb      testing.TB
+	app     *app.App
+	client  *http.Client
+	brokers []string
+	topics  []string
+	stop    sync.Once
+	stopErr error
+}
+
+// Start builds and starts the service and stops it when the test ends. What goes wrong fails the test.
+func Start(tb testing.TB, options ...Option) *Service {
+	tb.Helper()
+	service, err := start(tb, options)
+	if err != nil {
+		tb.Fatalf("testkit: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := service.Stop(); err != nil {
+			tb.Errorf("testkit: stopping: %v", err)
+		}
+	})
+	return service
+}
+
+func start(tb testing.TB, options []Option) (*Service, error) {
+	p := plan{modules: standard.Modules(), values: map[string]string{
+		"transport.listen":        "127.0.0.1:0",
+		"admin.listen":            "127.0.0.1:0",
+		"embedded.kafka_listen":   "127.0.0.1:0",
+		"embedded.data_dir":       filepath.Join(tb.TempDir(), "data"),
+		"observability.log.level": "error",
+	}}
+	brokers := os.Getenv(BrokersEnv)
+	if brokers != "" {
+		p.values["kafka.brokers"] = brokers
+		prefix := "t" + strings.ReplaceAll(uuid.NewString(), "-", "") + "_"
+		eachTopic(kafka.DefaultConfig().Topics, func(key, name string) { p.values["kafka.topics."+key] = prefix + name })
+	}
+	for _, option := range options {
+		option(&p)
+	}
+
+	service := &Service{tb: tb, client: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
+	var (
+		server    *transport.Server
+		operators *admin.Server
+		config    kafka.Config
+		local     localBrokers
+	)
+	p.options = append(p.options, fx.Populate(&server, &operators, &config))
+	if !p.noKafka {
+		p.options = append(p.options, fx.Invoke(func(found localBrokers) { local = found }))
+	}
+	build, err := app.Build(p.modules, configs.Source{Environ: p.environ()}, p.options...)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := build.Start(ctx); err != nil {
+		return nil, err
+	}
+	service.app = build
+	service.URL, service.AdminURL = url(server.Addr()), url(operators.Addr())
+	service.topics = topicNames(config.Topics)
+	service.brokers = config.Brokers
+	if len(config.Brokers) == 0 && len(local.Brokers) > 0 {
+		service.brokers = []string{local.Brokers[0].Address()}
+	}
+	return service, nil
+}
+
+// localBrokers is what the embedded module provides.
+type localBrokers struct {
+	fx.In
+
+	Brokers []kafka.LocalBroker `group:"kafka_brokers"`
+}
+
+// eachTopic calls visit for every topic of a configuration, with its key and its name.
+func eachTopic(topics kafka.Topics, visit func(key, name string)) {
+	value := reflect.ValueOf(topics)
+	for i := range value.NumField() {
+		if value.Field(i).Kind() == reflect.String {
+			visit(value.Type().Field(i).Tag.Get("key"), value.Field(i).String())
+		}
+	}
+}
+
+func topicNames(topics kafka.Topics) []string {
+	var names []string
+	eachTopic(topics, func(_, name string) { names = append(names, name) })
+	return names
+}
+
+func url(address net.Addr) string { return "http://" + address.String() }
+
+// environ is the values as the environment variables of the service.
+func (p *plan) environ() []string {
+	environ := make([]string, 0, len(p.values))
+	for key, value := range p.values {
+		environ = append(environ, "CAPTURE_"+strings.ToUpper(strings.ReplaceAll(key, ".", "__"))+"="+value)
+	}
+	return environ
+}
+
+// Stop stops the service as SIGTERM does, and returns what it could not end in order. Calling it again, or the end of the
+// test, does nothing more.
+func (s *Service) Stop() error {
+	s.stop.Do(func() {
+		s.client.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		defer cancel()
+		s.stopErr = s.app.Stop(ctx)
+	})
+	return s.stopErr
+}
+
+// Eventually polls until done returns true and fails the test if that takes too long.
+func (s *Service) Eventually(what string, done func() bool) {
+	s.tb.Helper()
+	deadline := time.Now().Add(patience)
+	for wait := time.Millisecond; !done(); wait = min(2*wait, 100*time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.tb.Fatalf("testkit: waited %s in vain for %s", patience, what)
+		}
+		<-time.After(wait)
+	}
+}

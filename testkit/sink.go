@@ -1,0 +1,106 @@
+package testkit
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Sink is an events.Sink that keeps events in memory and fails as it is told. It is safe for concurrent use.
+type Sink struct {
+	mu     sync.Mutex
+	kept   []events.Event
+	script []func(*events.Event)
+	hold   chan struct{}
+}
+
+var _ events.Sink = (*Sink)(nil)
+
+// NewSink returns a sink that accepts everything.
+func NewSink() *Sink { return &Sink{} }
+
+// Next scripts the next Writes, one function each: it is called for every pending event, and what it leaves pending is
+// accepted. After the script the sink accepts everything again.
+func (s *Sink) Next(judges ...func(*events.Event)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script = append(s.script, judges...)
+}
+
+// FailNext makes the next n Writes fail every event, as a broker does that is away.
+func (s *Sink) FailNext(n int) {
+	for range n {
+		s.Next(func(event *events.Event) {
+			event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "the test says so"))
+		})
+	}
+}
+
+// Hold makes every Write wait until the returned function is called, or its context is over.
+func (s *Sink) Hold() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hold := make(chan struct{})
+	s.hold = hold
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.hold = nil
+		close(hold)
+	})
+}
+
+// Events returns what has been accepted, in order.
+func (s *Sink) Events() []events.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.kept)
+}
+
+// Write implements events.Sink.
+func (s *Sink) Write(ctx context.Context, batch *events.Batch) {
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var judge func(*events.Event)
+	if len(s.script) > 0 {
+		judge, s.script = s.script[0], s.script[1:]
+	}
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		if !event.Pending() {
+			continue
+		}
+		if judge != nil {
+			judge(event)
+		}
+		if event.Accept(); event.Outcome.State == events.StateAccepted {
+			s.kept = append(s.kept, copyOf(event))
+		}
+	}
+}
+
+// copyOf returns a copy that shares nothing with the request.
+func copyOf(event *events.Event) events.Event {
+	kept := *event
+	for _, text := range []*string{&kept.Name, &kept.DistinctID, &kept.ClientIP} {
+		*text = strings.Clone(*text)
+	}
+	raw := &kept.Raw
+	for _, value := range []*[]byte{&raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Offset, &raw.Properties, &raw.Set, &raw.SetOnce} {
+		*value = bytes.Clone(*value)
+	}
+	return kept
+}
