@@ -156,8 +156,11 @@ func (b *bodies) skip(c *fiber.Ctx, stream io.Reader) {
 		c.Context().SetConnectionClose()
 		return
 	}
-	skipped, err := io.CopyN(io.Discard, stream, b.limit+1)
-	if !errors.Is(err, io.EOF) || skipped > b.limit {
+	if announced < 0 {
+		stream = io.LimitReader(stream, b.limit)
+	}
+	_, err := io.Copy(io.Discard, stream)
+	if limited, ok := stream.(*io.LimitedReader); err != nil || ok && limited.N == 0 {
 		c.Context().SetConnectionClose()
 	}
 }

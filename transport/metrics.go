@@ -8,9 +8,6 @@ import (
 	"github.com/uber-go/tally/v4"
 )
 
-// latencyBuckets are the bounds of how long a request takes: 1 ms to 20 s.
-var latencyBuckets = tally.MustMakeExponentialDurationBuckets(time.Millisecond, 2, 15)
-
 // statuses are the ones that the server answers; each has a counter of its own, made at start.
 var statuses = [...]int{
 	http.StatusOK, http.StatusNoContent, http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound,
@@ -34,7 +31,7 @@ func newServerMetrics(scope tally.Scope) serverMetrics {
 type routeMetrics struct {
 	byStatus [len(statuses)]tally.Counter
 	other    tally.Counter
-	latency  tally.Histogram
+	latency  tally.Timer
 }
 
 func (m serverMetrics) route(path string) *routeMetrics {
@@ -42,7 +39,7 @@ func (m serverMetrics) route(path string) *routeMetrics {
 	counter := func(status string) tally.Counter {
 		return m.scope.Tagged(map[string]string{"route": path, "status": status}).Counter("requests")
 	}
-	r := &routeMetrics{other: counter("other"), latency: scope.Histogram("request_seconds", latencyBuckets)}
+	r := &routeMetrics{other: counter("other"), latency: scope.Timer("request_seconds")}
 	for i, status := range statuses {
 		r.byStatus[i] = counter(strconv.Itoa(status))
 	}
@@ -50,7 +47,7 @@ func (m serverMetrics) route(path string) *routeMetrics {
 }
 
 func (r *routeMetrics) observe(status int, took time.Duration) {
-	r.latency.RecordDuration(took)
+	r.latency.Record(took)
 	for i, known := range statuses {
 		if known == status {
 			r.byStatus[i].Inc(1)

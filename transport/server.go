@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -35,6 +36,7 @@ type Server struct {
 	trusted  []netip.Prefix
 	fail     func(error)
 	inFlight atomic.Int64
+	stopping atomic.Bool
 	listener net.Listener
 	served   chan struct{}
 	metrics  serverMetrics
@@ -62,12 +64,13 @@ func NewServer(config Config, processor events.Processor, health *observability.
 		DisableStartupMessage:        true,
 		DisablePreParseMultipartForm: true,
 		StreamRequestBody:            true,
-		BodyLimit:                    int(config.MaxBody),
-		ReadBufferSize:               int(config.MaxHeader),
-		ReadTimeout:                  config.HeaderTimeout,
-		WriteTimeout:                 config.WriteTimeout,
-		IdleTimeout:                  config.IdleTimeout,
-		ErrorHandler:                 s.refuse,
+		// The server below must hand over every body as a stream; bodies are limited where they are read.
+		BodyLimit:      math.MaxInt,
+		ReadBufferSize: int(config.MaxHeader),
+		ReadTimeout:    config.HeaderTimeout,
+		WriteTimeout:   config.WriteTimeout,
+		IdleTimeout:    config.IdleTimeout,
+		ErrorHandler:   s.refuse,
 	})
 	server := s.fiber.Server()
 	server.CloseOnShutdown = true
@@ -111,7 +114,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.listener = listener
 	go func() {
 		defer close(s.served)
-		if err := s.fiber.Listener(listener); err != nil {
+		if err := s.fiber.Listener(listener); err != nil && !s.stopping.Load() {
 			s.fail(fmt.Errorf("transport: serving %s: %w", listener.Addr(), err))
 		}
 	}()
@@ -131,13 +134,13 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.StopTimeout)
 	defer cancel()
+	s.stopping.Store(true)
 	err := s.fiber.ShutdownWithContext(ctx)
-	if err == nil {
-		<-s.served
-		return nil
-	}
+	// Where serving had not quite begun, nothing was shut down; without a listener it ends by itself.
+	_ = s.listener.Close()
+	<-s.served
 	// Connections on which nobody asks anything may outlive the deadline; that loses nothing.
-	if n := s.inFlight.Load(); n > 0 {
+	if n := s.inFlight.Load(); err != nil && n > 0 {
 		return fmt.Errorf("transport: %d requests unfinished: %w", n, err)
 	}
 	return nil
@@ -258,7 +261,7 @@ func writeText(c *fiber.Ctx, status int, text string) {
 
 // readiness answers whether traffic should come here, and if not, why.
 func (s *Server) readiness(c *fiber.Ctx) {
-	if err := s.health.Ready(c.Context()); err != nil {
+	if err := s.health.Ready(context.Background()); err != nil {
 		writeText(c, http.StatusServiceUnavailable, err.Error())
 		return
 	}

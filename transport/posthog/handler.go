@@ -36,17 +36,14 @@ type Handler struct {
 }
 
 type metrics struct {
-	decode, scan, process tally.Histogram
+	decode, scan, process tally.Timer
 	numbers, surrogates   tally.Counter
 }
 
-// stageBuckets are the bounds of the time that a stage takes: 10 us to 10 s.
-var stageBuckets = tally.MustMakeExponentialDurationBuckets(10*time.Microsecond, 2.5, 16)
-
 // NewHandler makes the handler. Decoded bytes are accounted to budget, by the decoder and here.
 func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
-	stage := func(name string) tally.Histogram {
-		return scope.Tagged(map[string]string{"stage": name}).Histogram("stage_seconds", stageBuckets)
+	stage := func(name string) tally.Timer {
+		return scope.Tagged(map[string]string{"stage": name}).Timer("stage_seconds")
 	}
 	repaired := func(kind string) tally.Counter {
 		return scope.Tagged(map[string]string{"kind": kind}).Counter("json_repaired")
@@ -117,7 +114,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 	}
 	defer payload.Release()
 	decoded := time.Now()
-	h.metrics.decode.RecordDuration(decoded.Sub(begin))
+	h.metrics.decode.Record(decoded.Sub(begin))
 
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
@@ -128,7 +125,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
 	reason, fault := s.document.hydrate(batch, query, isEngage(request.Path))
 	scanned := time.Now()
-	h.metrics.scan.RecordDuration(scanned.Sub(decoded))
+	h.metrics.scan.Record(scanned.Sub(decoded))
 
 	switch {
 	case fault != nil:
@@ -141,7 +138,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 		}
 	}
 	h.processor.Process(ctx, batch)
-	h.metrics.process.RecordDuration(time.Since(scanned))
+	h.metrics.process.Record(time.Since(scanned))
 	if fault != nil {
 		return Refusal(fault)
 	}

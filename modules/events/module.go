@@ -1,0 +1,50 @@
+package events
+
+import (
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/fx"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Module is the domain: it joins the stages and the sink of a build into a Processor.
+//
+// Provides Processor, *Pipeline, *Ledger, and the ledger's metrics in the value group "collectors".
+// Requires Sink, the base sink (modules/kafka), and tally.Scope (modules/observability); takes the value groups "stages" of
+// Stage (see AsStage) and "sink_layers" of Layer (see AsLayer), both of which may be empty.
+// Config section: none.
+func Module() configs.Module {
+	return configs.Module{
+		Name: "events",
+		Options: fx.Provide(
+			NewLedger,
+			fx.Annotate(NewPipeline, fx.ParamTags(``, `group:"stages"`)),
+			fx.Annotate(newLayeredProcessor, fx.ParamTags(``, ``, ``, ``, `group:"sink_layers"`)),
+			fx.Annotate(NewCollector, fx.ResultTags(`group:"collectors"`)),
+		),
+		Requires: []configs.Requirement{
+			configs.Require[Sink]("modules/kafka"),
+			configs.Require[tally.Scope]("modules/observability"),
+		},
+	}
+}
+
+// AsStage annotates a constructor so that its result joins the pipeline. The constructor returns a Stage, or a type that
+// implements it, and may return an error as well.
+func AsStage(constructor any) any {
+	return fx.Annotate(constructor, fx.As(new(Stage)), fx.ResultTags(`group:"stages"`))
+}
+
+// AsLayer annotates a constructor so that its result wraps the base sink. The constructor returns a Layer and may return an
+// error as well.
+func AsLayer(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"sink_layers"`))
+}
+
+func newLayeredProcessor(pipeline *Pipeline, base Sink, ledger *Ledger, scope tally.Scope, layers ...Layer) (Processor, error) {
+	sink, err := NewSink(base, layers...)
+	if err != nil {
+		return nil, err
+	}
+	return NewProcessor(pipeline, sink, ledger, scope), nil
+}

@@ -1,0 +1,46 @@
+package events
+
+import (
+	"context"
+	"time"
+
+	"github.com/uber-go/tally/v4"
+)
+
+// Processor takes a batch from a protocol to its outcomes. A single event and a recording are batches of one.
+type Processor interface {
+	// Process gives every event of the batch an outcome and enters them in the ledger. Events that the protocol itself has
+	// rejected come with their outcome set. It is safe for concurrent use; the batch belongs to the caller again when it
+	// returns.
+	Process(ctx context.Context, batch *Batch)
+}
+
+type processor struct {
+	pipeline *Pipeline
+	sink     Sink
+	ledger   *Ledger
+	latency  tally.Timer
+}
+
+// NewProcessor joins a pipeline, a sink and the ledger. How long the sink takes per batch, in seconds, is recorded in the
+// scope's timer "sink_seconds".
+func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, scope tally.Scope) Processor {
+	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, latency: scope.Timer("sink_seconds")}
+}
+
+func (p *processor) Process(ctx context.Context, batch *Batch) {
+	defer p.settle(batch)
+	p.pipeline.Run(ctx, batch)
+	if batch.Pending() == 0 {
+		return
+	}
+	start := time.Now()
+	p.sink.Write(ctx, batch)
+	p.latency.Record(time.Since(start))
+}
+
+// settle enters the batch in the ledger, also when a stage or sink panicked; what they left undecided has failed.
+func (p *processor) settle(batch *Batch) {
+	batch.FailPending(ReasonUnsettled, Errorf(Internal, "the event was left without an outcome"))
+	p.ledger.Enter(batch)
+}

@@ -1,0 +1,54 @@
+package decode
+
+import "sync/atomic"
+
+// Budget bounds the bytes that all requests of the process hold at once. It never blocks: who does not get what he asks for
+// refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+type Budget struct {
+	limit int64
+	inUse atomic.Int64
+}
+
+// NewBudget returns a budget of limit bytes.
+func NewBudget(limit int64) *Budget {
+	return &Budget{limit: limit}
+}
+
+// Reserve takes n bytes and reports whether they were there; if not, it takes nothing.
+func (b *Budget) Reserve(n int64) bool {
+	if b == nil {
+		return true
+	}
+	for {
+		inUse := b.inUse.Load()
+		if n > b.limit-inUse {
+			return false
+		}
+		if b.inUse.CompareAndSwap(inUse, inUse+n) {
+			return true
+		}
+	}
+}
+
+// Release gives n reserved bytes back.
+func (b *Budget) Release(n int64) {
+	if b != nil {
+		b.inUse.Add(-n)
+	}
+}
+
+// InUse returns how many bytes are reserved; always 0 for a nil Budget.
+func (b *Budget) InUse() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.inUse.Load()
+}
+
+// Limit returns how many bytes there are in all; 0 for a nil Budget, which has no limit.
+func (b *Budget) Limit() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.limit
+}

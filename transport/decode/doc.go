@@ -1,0 +1,10 @@
+// Package decode turns the bytes of a request into the JSON text that the client meant, whatever it wrapped it in: a form, the
+// query, base64, lz-string, gzip, zstd, brotli, deflate, or several of them.
+//
+// Bytes decide, hints don't. Content-Type, Content-Encoding and the compression parameter are consulted only where the bytes
+// leave it open (lz-string, brotli and deflate can't be told by their bytes); a hint that the bytes contradict is ignored.
+//
+// Memory is bounded three ways. No step yields more than the decoder's limit, however much its input would inflate to. Whatever
+// is held, buffers and the larger tables alike, is reserved from a Budget before it is made. And an output that outgrows a
+// small buffer is measured before it gets a large one, so that a bomb costs time, but hardly any memory.
+package decode

@@ -1,0 +1,65 @@
+package decode
+
+import "strings"
+
+// Payload is a decoded request. It belongs to one goroutine at a time.
+type Payload struct {
+	// Bytes is the text: valid UTF-8 without a byte order mark, not yet known to be JSON. It may alias Input.Body and must not
+	// be written to.
+	Bytes []byte
+
+	// Steps says which encodings were undone.
+	Steps Steps
+
+	// Replaced counts the lone surrogates of an lz-string text, which UTF-8 can't express, that became U+FFFD.
+	Replaced int
+
+	decoder *Decoder
+	buffer  *buffer
+	aliased int64
+}
+
+// Release gives the memory back to the pool and the bytes back to the budget. Bytes is invalid afterwards. Releasing again
+// does nothing.
+func (p *Payload) Release() {
+	if p.decoder == nil {
+		return
+	}
+	p.decoder.buffers.put(p.buffer)
+	p.decoder.buffers.budget.Release(p.aliased)
+	*p = Payload{}
+}
+
+// Steps is the set of encodings that were undone to get at a text. The zero value is none of them.
+type Steps uint16
+
+// The steps. Their order is that in which requests usually nest them, outermost first.
+const (
+	StepQuery Steps = 1 << iota
+	StepZstd
+	StepBrotli
+	StepDeflate
+	StepForm
+	StepLZ64
+	StepBase64
+	StepGzip
+)
+
+var stepNames = [...]string{"query", "zstd", "br", "deflate", "form", "lz64", "base64", "gzip"}
+
+// Has reports whether all of the given steps are in the set.
+func (s Steps) Has(steps Steps) bool { return s&steps == steps }
+
+// String returns the names of the steps, joined by "+", as in "form+base64+gzip"; "plain" if there are none.
+func (s Steps) String() string {
+	if s == 0 {
+		return "plain"
+	}
+	names := make([]string, 0, len(stepNames))
+	for i, name := range stepNames {
+		if s.Has(1 << i) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, "+")
+}

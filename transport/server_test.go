@@ -1,0 +1,463 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/observability"
+)
+
+// processor accepts every event, after do where that is set.
+type processor struct {
+	mu  sync.Mutex
+	ips []string
+	do  func()
+}
+
+func (p *processor) Process(_ context.Context, batch *events.Batch) {
+	if p.do != nil {
+		p.do()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ips = append(p.ips, strings.Clone(batch.ClientIP))
+	for i := range batch.Events {
+		batch.Events[i].Accept()
+	}
+}
+
+type fixture struct {
+	*Server
+	processor *processor
+	health    *observability.Health
+	url       string
+	failed    chan error
+}
+
+func serve(t *testing.T, change func(*Config)) *fixture {
+	config := DefaultConfig()
+	config.Listen = "127.0.0.1:0"
+	if change != nil {
+		change(&config)
+	}
+	require.NoError(t, config.Validate())
+	health, err := observability.NewHealth()
+	require.NoError(t, err)
+	f := &fixture{processor: &processor{}, health: health, failed: make(chan error, 1)}
+	f.Server, err = NewServer(config, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
+	require.NoError(t, err)
+	require.NoError(t, f.Start(context.Background()))
+	f.url = "http://" + f.Addr().String()
+	t.Cleanup(func() { require.NoError(t, f.Stop(context.Background())) })
+	return f
+}
+
+const event = `{"event":"a","distinct_id":"u","token":"k"}`
+
+// connection is one client connection, for what happens to the next request on it.
+type connection struct {
+	t *testing.T
+	net.Conn
+	answers *bufio.Reader
+}
+
+func (f *fixture) dial(t *testing.T) *connection {
+	conn, err := net.Dial("tcp", f.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	t.Cleanup(func() { _ = conn.Close() })
+	return &connection{t: t, Conn: conn, answers: bufio.NewReader(conn)}
+}
+
+// send writes a request as text and reads the answer.
+func (c *connection) send(method, request string) (*http.Response, string) {
+	_, err := io.WriteString(c, request)
+	require.NoError(c.t, err)
+	return c.answer(method)
+}
+
+func (c *connection) answer(method string) (*http.Response, string) {
+	response, err := http.ReadResponse(c.answers, &http.Request{Method: method})
+	require.NoError(c.t, err)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(c.t, err)
+	return response, string(body)
+}
+
+func request(method, path, headers, body string) string {
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", method, path, headers, len(body), body)
+}
+
+// requireUsable sends a sound request on the connection, which must still work.
+func (c *connection) requireUsable() {
+	c.t.Helper()
+	response, body := c.send("POST", request("POST", "/e/", "", event))
+	require.Equal(c.t, 200, response.StatusCode, body)
+}
+
+// requireClosed checks that the server has ended the connection.
+func (c *connection) requireClosed() {
+	c.t.Helper()
+	_, err := c.answers.ReadByte()
+	require.Error(c.t, err)
+}
+
+func TestEveryRouteTakesEveryMethodOfTheProtocol(t *testing.T) {
+	f := serve(t, nil)
+	c := f.dial(t)
+	for _, path := range []string{"/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage", "/test/black_hole"} {
+		for _, path := range []string{path, path + "/"} {
+			response, body := c.send("POST", request("POST", path, "", event))
+			require.Equal(t, 200, response.StatusCode, path)
+			require.Equal(t, `{"status":"Ok"}`, body)
+			require.Equal(t, "application/json", response.Header.Get("Content-Type"))
+			response, body = c.send("OPTIONS", request("OPTIONS", path, "", ""))
+			require.Equal(t, 200, response.StatusCode, path)
+			require.Equal(t, `{"status":"Ok"}`, body)
+			response, _ = c.send("HEAD", "HEAD "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			require.Equal(t, 200, response.StatusCode, path)
+			response, body = c.send("GET", "GET "+path+"?data=%7B%22event%22%3A%22a%22%2C%22distinct_id%22%3A%22u%22%2C%22token%22%3A%22k%22%7D HTTP/1.1\r\nHost: x\r\n\r\n")
+			require.Equal(t, 200, response.StatusCode, body)
+		}
+	}
+	response, body := c.send("GET", "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.Equal(t, 200, response.StatusCode)
+	require.Equal(t, "capture", body)
+}
+
+func TestHeadKeepsNothing(t *testing.T) {
+	f := serve(t, nil)
+	response, err := http.Head(f.url + "/e/?data=" + "%7B%22event%22%3A%22a%22%2C%22distinct_id%22%3A%22u%22%2C%22token%22%3A%22k%22%7D")
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, 200, response.StatusCode)
+	require.Empty(t, f.processor.ips)
+}
+
+func TestUnknownPathsAndMethodsAreToldApartAndReadableInABrowser(t *testing.T) {
+	c := serve(t, nil).dial(t)
+	for _, test := range []struct {
+		method, path string
+		status       int
+	}{{"POST", "/nowhere", 404}, {"POST", "/E", 404}, {"PUT", "/e/", 405}, {"DELETE", "/batch", 405}, {"POST", "/_liveness", 405}} {
+		response, body := c.send(test.method, request(test.method, test.path, "Origin: https://shop.example\r\n", event))
+		require.Equal(t, test.status, response.StatusCode, test.path)
+		require.Equal(t, strings.ToLower(http.StatusText(test.status)), body)
+		require.Equal(t, "text/plain; charset=utf-8", response.Header.Get("Content-Type"))
+		require.Equal(t, "https://shop.example", response.Header.Get("Access-Control-Allow-Origin"))
+	}
+	c.requireUsable()
+}
+
+// Section 1.3 of the protocol.
+func TestCORSIsOnEveryAnswer(t *testing.T) {
+	c := serve(t, nil).dial(t)
+	origin := "Origin: https://shop.example\r\n"
+	for _, body := range []string{event, `[`, `[]`} {
+		response, _ := c.send("POST", request("POST", "/e/", origin, body))
+		require.Equal(t, "https://shop.example", response.Header.Get("Access-Control-Allow-Origin"))
+		require.Equal(t, "true", response.Header.Get("Access-Control-Allow-Credentials"))
+		require.Contains(t, response.Header.Get("Access-Control-Expose-Headers"), "Retry-After")
+		require.Contains(t, response.Header.Get("Vary"), "Origin")
+	}
+	for _, path := range []string{"/e/", "/nowhere"} {
+		response, body := c.send("OPTIONS", request("OPTIONS", path,
+			origin+"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type,baggage\r\n", ""))
+		require.Equal(t, 200, response.StatusCode)
+		require.Empty(t, body)
+		require.Equal(t, "content-type,baggage", response.Header.Get("Access-Control-Allow-Headers"))
+		require.Equal(t, "GET, POST, OPTIONS", response.Header.Get("Access-Control-Allow-Methods"))
+	}
+	response, _ := c.send("POST", request("POST", "/e/", "", event))
+	require.Empty(t, response.Header.Get("Access-Control-Allow-Origin"))
+}
+
+// Section 1.2 of the protocol: a GET with a body is a POST.
+func TestGetWithABodyIsReadAsAPost(t *testing.T) {
+	f := serve(t, nil)
+	c := f.dial(t)
+	response, body := c.send("GET", request("GET", "/e/", "", event))
+	require.Equal(t, 200, response.StatusCode, body)
+	response, body = c.send("GET", "GET /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(event))
+	require.Equal(t, 200, response.StatusCode, body)
+	c.requireUsable()
+	require.Len(t, f.processor.ips, 3)
+	response, body = c.send("GET", "GET /e/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.Equal(t, 400, response.StatusCode)
+	require.Equal(t, "request missing data payload", body)
+}
+
+func chunked(body string) string {
+	var out strings.Builder
+	for len(body) > 0 {
+		n := min(7, len(body))
+		fmt.Fprintf(&out, "%x\r\n%s\r\n", n, body[:n])
+		body = body[n:]
+	}
+	return out.String() + "0\r\n\r\n"
+}
+
+func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
+	f := serve(t, func(c *Config) { c.MaxBody = 100_000 })
+	want := "maximum event size exceeded: Request body exceeds limit of 100000 bytes"
+	c := f.dial(t)
+	for _, large := range []string{strings.Repeat("x", 100_001), strings.Repeat("x", 199_000)} {
+		response, body := c.send("POST", request("POST", "/e/", "", large))
+		require.Equal(t, 413, response.StatusCode)
+		require.Equal(t, want, body)
+		c.requireUsable()
+		response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
+		require.Equal(t, 413, response.StatusCode)
+		require.Equal(t, want, body)
+		c.requireUsable()
+	}
+	exact := event + strings.Repeat(" ", 100_000-len(event))
+	response, body := c.send("POST", request("POST", "/e/", "", exact))
+	require.Equal(t, 200, response.StatusCode, body)
+	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(exact))
+	require.Equal(t, 200, response.StatusCode, body)
+	// Far over the limit: the answer comes before the body does, and the connection ends.
+	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"+strings.Repeat("x", 10_000))
+	require.Equal(t, 413, response.StatusCode)
+	require.Equal(t, want, body)
+	c.requireClosed()
+	require.Zero(t, f.bodies.budget.InUse())
+}
+
+func TestAClientThatStopsSendingIsTold(t *testing.T) {
+	f := serve(t, func(c *Config) { c.BodyTimeout = 100 * time.Millisecond })
+	for _, head := range []string{"Content-Length: 50", "Content-Length: 50000", "Transfer-Encoding: chunked"} {
+		c := f.dial(t)
+		response, body := c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\n"+head+"\r\n\r\n7\r\n{\"ev")
+		require.Equal(t, 408, response.StatusCode, head)
+		require.Equal(t, "client stopped sending data", body, head)
+		c.requireClosed()
+	}
+	require.Zero(t, f.bodies.budget.InUse())
+}
+
+func TestAByteAtATimeIsCutOffByTheBodyTimeout(t *testing.T) {
+	f := serve(t, func(c *Config) { c.BodyTimeout = 200 * time.Millisecond })
+	c := f.dial(t)
+	_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"+strings.Repeat(" ", 9000))
+	require.NoError(t, err)
+	stop := make(chan struct{})
+	var dripping sync.WaitGroup
+	dripping.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				if _, err := c.Write([]byte(" ")); err != nil {
+					return
+				}
+			}
+		}
+	})
+	response, body := c.answer("POST")
+	close(stop)
+	dripping.Wait()
+	require.Equal(t, 408, response.StatusCode)
+	require.Equal(t, "client stopped sending data", body)
+}
+
+func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
+	f := serve(t, nil)
+	c := f.dial(t)
+	_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"+event+strings.Repeat(" ", 10_000))
+	require.NoError(t, err)
+	require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
+	response, body := c.answer("POST")
+	require.Equal(t, 400, response.StatusCode)
+	require.Equal(t, "failed to decode request: the body ended before its announced length", body)
+	require.Empty(t, f.processor.ips)
+}
+
+func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
+	f := serve(t, func(c *Config) { c.RetryAfter = 7 * time.Second })
+	budget := f.bodies.budget
+	require.True(t, budget.Reserve(budget.Limit()))
+	c := f.dial(t)
+	response, body := c.send("POST", request("POST", "/e/", "Origin: https://shop.example\r\n", event))
+	require.Equal(t, 503, response.StatusCode)
+	require.Equal(t, "7", response.Header.Get("Retry-After"))
+	require.Equal(t, "https://shop.example", response.Header.Get("Access-Control-Allow-Origin"))
+	require.Contains(t, body, "service unavailable")
+	budget.Release(budget.Limit())
+	c.requireUsable()
+	require.Zero(t, budget.InUse())
+}
+
+func TestAPanicIsA500AndTheServerLives(t *testing.T) {
+	f := serve(t, nil)
+	f.processor.do = func() { panic("boom") }
+	response, body := f.dial(t).send("POST", request("POST", "/e/", "", event))
+	require.Equal(t, 500, response.StatusCode)
+	require.Equal(t, "internal server error", body)
+	f.processor.do = nil
+	f.dial(t).requireUsable()
+	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.inFlight.Load())
+}
+
+func TestRequestIDIsTheClientsIfItIsSane(t *testing.T) {
+	c := serve(t, nil).dial(t)
+	for given, kept := range map[string]bool{"abc-123": true, "with space": false, strings.Repeat("x", 129): false, "": false} {
+		response, _ := c.send("POST", request("POST", "/e/", "X-Request-Id: "+given+"\r\n", event))
+		if id := response.Header.Get("X-Request-Id"); kept {
+			require.Equal(t, given, id)
+		} else {
+			require.Len(t, id, 36)
+		}
+	}
+}
+
+func TestHeadersOverTheLimitAreTold(t *testing.T) {
+	c := serve(t, nil).dial(t)
+	response, body := c.send("GET", "GET /e/?data="+strings.Repeat("x", 20_000)+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.Equal(t, 431, response.StatusCode)
+	require.Contains(t, body, "send the events in the body")
+}
+
+func TestClientIPIsTheNearestAddressThatIsNotTrusted(t *testing.T) {
+	f := serve(t, nil)
+	c := f.dial(t)
+	for _, test := range []struct{ forwarded, want string }{
+		{"", "127.0.0.1"},
+		{"X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"},
+		{"X-Forwarded-For: 198.51.100.1, 203.0.113.9, 10.0.0.7\r\n", "203.0.113.9"},
+		{"X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 203.0.113.9 , 10.0.0.7\r\n", "203.0.113.9"},
+		{"X-Forwarded-For: 203.0.113.9:4711, [::1]:80\r\n", "203.0.113.9"},
+		{"X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"},
+		{"X-Forwarded-For: 198.51.100.1, nonsense, 10.0.0.7\r\n", "10.0.0.7"},
+		{"X-Forwarded-For: 10.0.0.1, 10.0.0.7\r\n", "10.0.0.1"},
+	} {
+		f.processor.ips = nil
+		response, body := c.send("POST", request("POST", "/e/", test.forwarded, event))
+		require.Equal(t, 200, response.StatusCode, body)
+		require.Equal(t, []string{test.want}, f.processor.ips, test.forwarded)
+	}
+	nobody := serve(t, func(c *Config) { c.TrustedProxies = nil })
+	nobody.dial(t).send("POST", request("POST", "/e/", "X-Forwarded-For: 203.0.113.9\r\n", event))
+	require.Equal(t, []string{"127.0.0.1"}, nobody.processor.ips)
+}
+
+func TestStopLetsRequestsInFlightEnd(t *testing.T) {
+	f := serve(t, nil)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	f.processor.do = func() { close(entered); <-leave }
+	idle := f.dial(t)
+	c := f.dial(t)
+	_, err := io.WriteString(c, request("POST", "/e/", "", event))
+	require.NoError(t, err)
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.Stop(context.Background()) }()
+	require.Eventually(t, func() bool { return f.health.Ready(context.Background()) != nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", f.Addr().String())
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	}, 10*time.Second, time.Millisecond, "no new connections are taken")
+	close(leave)
+	response, body := c.answer("POST")
+	require.Equal(t, 200, response.StatusCode, body)
+	require.NoError(t, idle.Close())
+	require.NoError(t, <-stopped)
+}
+
+func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen, config.StopTimeout = "127.0.0.1:0", 50*time.Millisecond
+	health, err := observability.NewHealth()
+	require.NoError(t, err)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	held := &processor{do: func() { close(entered); <-leave }}
+	server, err := NewServer(config, held, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	conn, err := net.Dial("tcp", server.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = io.WriteString(conn, request("POST", "/e/", "", event))
+	require.NoError(t, err)
+	<-entered
+	require.ErrorContains(t, server.Stop(context.Background()), "transport: 1 requests unfinished")
+	close(leave)
+}
+
+func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
+	f := serve(t, nil)
+	config := DefaultConfig()
+	config.Listen = f.Addr().String()
+	server, err := NewServer(config, f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
+}
+
+func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen, config.DrainDelay = "127.0.0.1:0", 20*time.Second
+	down := true
+	health, err := observability.NewHealth(observability.Check{Name: "kafka", Ready: func(context.Context) error {
+		if down {
+			return events.Errorf(events.Unavailable, "no broker answers")
+		}
+		return nil
+	}})
+	require.NoError(t, err)
+	server, err := NewServer(config, &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	f := &fixture{Server: server}
+	c := f.dial(t)
+	get := func(path string) (int, string) {
+		response, body := c.send("GET", "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		return response.StatusCode, body
+	}
+	status, body := get("/_readiness")
+	require.Equal(t, 503, status)
+	require.Contains(t, body, "no broker answers")
+	down = false
+	status, _ = get("/_readiness")
+	require.Equal(t, 200, status)
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Stop(ctx) }()
+	require.Eventually(t, func() bool { status, _ = get("/_readiness"); return status == 503 }, 10*time.Second, time.Millisecond)
+	status, _ = get("/_liveness")
+	require.Equal(t, 200, status, "during the drain delay the service goes on serving")
+	cancel()
+	<-stopped
+}
+
+func TestConfigReportsEveryFault(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen, config.BodyTimeout, config.MaxInFlight, config.TrustedProxies, config.PostHog.BatchPolicy = "", -time.Second, 1, []string{"10.0.0.0/33"}, "none"
+	err := config.Validate()
+	for _, want := range []string{
+		"listen: must not be empty", "body_timeout: must be positive, got -1s", "max_in_flight: must hold at least one request",
+		"trusted_proxies: 10.0.0.0/33: is neither", `posthog.batch_policy: must be partial or all_or_nothing, got "none"`,
+	} {
+		require.ErrorContains(t, err, want)
+	}
+	require.NoError(t, DefaultConfig().Validate())
+}
