@@ -1,0 +1,129 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/observability"
+)
+
+// Server is the operators' listener. Start and Stop are each called once, Start first; Addr may be called at any time after
+// Start has returned.
+type Server struct {
+	cfg       Config
+	log       *zap.Logger
+	onFailure func(error)
+	app       *fiber.App
+	listener  net.Listener
+	stopping  chan struct{}
+	served    chan struct{}
+}
+
+var _ configs.Background = (*Server)(nil)
+
+// NewServer returns a server that shows what the gatherer and the health say. If serving ends other than by Stop, onFailure
+// is called once with the cause.
+func NewServer(cfg Config, gatherer prometheus.Gatherer, health *observability.Health, log *zap.Logger, onFailure func(error)) *Server {
+	s := &Server{
+		cfg:       cfg,
+		log:       log,
+		onFailure: onFailure,
+		app: fiber.New(fiber.Config{
+			DisableStartupMessage: true,
+			StrictRouting:         true,
+			ReadTimeout:           cfg.ReadTimeout,
+			WriteTimeout:          cfg.WriteTimeout,
+			IdleTimeout:           cfg.IdleTimeout,
+		}),
+		stopping: make(chan struct{}),
+		served:   make(chan struct{}),
+	}
+	s.app.Use(s.recoverPanic)
+	route(s.app, gatherer, health, log)
+	return s
+}
+
+// Background marks the server as a part that runs beside the root.
+func (s *Server) Background() {}
+
+// Start binds the address, so that a port in use fails the start of the service, and serves until Stop.
+func (s *Server) Start(ctx context.Context) error {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("admin.listen: %w", err)
+	}
+	s.listener = listener
+	go s.serve()
+	return nil
+}
+
+func (s *Server) serve() {
+	defer close(s.served)
+	err := s.app.Listener(s.listener)
+	select {
+	case <-s.stopping:
+	default:
+		if err == nil {
+			err = errors.New("the listener was closed")
+		}
+		s.onFailure(fmt.Errorf("serve admin.listen: %w", err))
+	}
+}
+
+// Stop closes the listener and waits for the requests that are running, for as long as the configuration or ctx allow,
+// whichever is shorter. What runs longer is left behind and logged; it is no error, because nothing but an operator's own
+// profile is lost.
+func (s *Server) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.StopTimeout)
+	defer cancel()
+	close(s.stopping)
+	err := s.app.ShutdownWithContext(ctx)
+	// A stop may come before the serving goroutine has handed the listener over; then the shutdown has not closed it.
+	_ = s.listener.Close()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		s.log.Warn("requests were still running when the stop timeout was over",
+			zap.Int32("connections", s.app.Server().GetOpenConnectionsCount()), zap.Duration("stop_timeout", s.cfg.StopTimeout))
+		return nil
+	case err != nil && !errors.Is(err, net.ErrClosed):
+		return fmt.Errorf("stop serving admin.listen: %w", err)
+	}
+	select {
+	case <-s.served:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// Addr returns the address that is bound, which has the port where the configuration says 0.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// url returns the address of a path for a human: an unspecified host is reached as localhost.
+func (s *Server) url(path string) string {
+	addr := s.Addr().String()
+	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
+		addr = net.JoinHostPort("localhost", port)
+	}
+	return "http://" + addr + path
+}
+
+// recoverPanic answers 500 instead of ending the process, as fasthttp would have it.
+func (s *Server) recoverPanic(c *fiber.Ctx) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.log.Error("a handler panicked",
+				zap.String("path", string(c.Context().Path())), zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
+			err = fiber.ErrInternalServerError
+		}
+	}()
+	return c.Next()
+}

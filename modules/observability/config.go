@@ -1,0 +1,49 @@
+package observability
+
+import (
+	"go.uber.org/zap/zapcore"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Config is the section "observability".
+type Config struct {
+	Log LogConfig `key:"log" doc:"Logs, which go to standard error."`
+}
+
+// LogConfig says what is logged and how it looks.
+type LogConfig struct {
+	Level  string `key:"level" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, floods of one message are thinned out."`
+	Format string `key:"format" doc:"How a line looks: json, console, or auto, which is console on a terminal and json elsewhere."`
+}
+
+// The values of LogConfig.Format.
+const (
+	formatAuto    = "auto"
+	formatJSON    = "json"
+	formatConsole = "console"
+)
+
+// DefaultConfig returns the defaults of the section.
+func DefaultConfig() Config {
+	return Config{Log: LogConfig{Level: "info", Format: formatAuto}}
+}
+
+// Validate reports every fault of the section.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	_, ok := c.Log.level()
+	faults.Check(ok, "log.level", "must be debug, info, warn or error, got %q", c.Log.Level)
+	switch c.Log.Format {
+	case formatAuto, formatJSON, formatConsole:
+	default:
+		faults.Addf("log.format", "must be auto, json or console, got %q", c.Log.Format)
+	}
+	return faults.Err()
+}
+
+// level leaves out zap's levels above error: they panic or end the process, which is no severity to ask for.
+func (c LogConfig) level() (level zapcore.Level, ok bool) {
+	level, err := zapcore.ParseLevel(c.Level)
+	return level, err == nil && c.Level != "" && level <= zapcore.ErrorLevel
+}

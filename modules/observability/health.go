@@ -1,0 +1,109 @@
+package observability
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// reportTimeout is what all checks together get. A probe that hangs says less than one that fails.
+const reportTimeout = time.Second
+
+// Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes. It is safe
+// for concurrent use.
+type Health struct {
+	checks []Check
+	phase  atomic.Int32
+}
+
+// The phases of a process, in their order; there is no way back.
+const (
+	phaseStarting int32 = iota
+	phaseRunning
+	phaseStopping
+)
+
+var phaseNames = [...]string{"starting", "running", "stopping"}
+
+// Report is the state of readiness at one moment, for an operator.
+type Report struct {
+	Ready bool `json:"ready"`
+	// Phase is "starting", "running" or "stopping".
+	Phase string `json:"phase"`
+	// Checks are in the order of their names.
+	Checks []CheckReport `json:"checks"`
+}
+
+// CheckReport is what one Check said.
+type CheckReport struct {
+	Name  string `json:"name"`
+	Ready bool   `json:"ready"`
+	// Reason is what is missing, when not ready.
+	Reason string `json:"reason,omitempty"`
+}
+
+// NewHealth returns the health of a process that is starting. Two checks with the same name are an error.
+func NewHealth(checks ...Check) (*Health, error) {
+	ordered := slices.Clone(checks)
+	slices.SortFunc(ordered, func(a, b Check) int { return cmp.Compare(a.Name, b.Name) })
+	var faults []error
+	for i := 1; i < len(ordered); i++ {
+		if ordered[i].Name == ordered[i-1].Name {
+			faults = append(faults, fmt.Errorf("two health checks are named %q: rename one", ordered[i].Name))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return &Health{checks: ordered}, nil
+}
+
+// SetStarted says that the service takes traffic. It is called once, when the last part has started; after SetStopping it
+// does nothing.
+func (h *Health) SetStarted() { h.phase.CompareAndSwap(phaseStarting, phaseRunning) }
+
+// SetStopping says that the service is going to stop, so that a load balancer sends it nothing more. It is final.
+func (h *Health) SetStopping() { h.phase.Store(phaseStopping) }
+
+// Ready returns nil if the service is ready, or an error that says all of what is missing.
+func (h *Health) Ready(ctx context.Context) error {
+	report := h.Report(ctx)
+	if report.Ready {
+		return nil
+	}
+	var missing []error
+	if report.Phase != phaseNames[phaseRunning] {
+		missing = append(missing, fmt.Errorf("the service is %s", report.Phase))
+	}
+	for _, check := range report.Checks {
+		if !check.Ready {
+			missing = append(missing, fmt.Errorf("%s: %s", check.Name, check.Reason))
+		}
+	}
+	return errors.Join(missing...)
+}
+
+// Report asks every check, one after the other, and returns what they said. The context of the checks ends after a second.
+func (h *Health) Report(ctx context.Context) Report {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	phase := h.phase.Load()
+	report := Report{
+		Ready:  phase == phaseRunning,
+		Phase:  phaseNames[phase],
+		Checks: make([]CheckReport, len(h.checks)),
+	}
+	for i, check := range h.checks {
+		result := CheckReport{Name: check.Name, Ready: true}
+		if err := check.Ready(ctx); err != nil {
+			result.Ready, result.Reason = false, err.Error()
+			report.Ready = false
+		}
+		report.Checks[i] = result
+	}
+	return report
+}

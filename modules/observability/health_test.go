@@ -1,0 +1,69 @@
+package observability
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func check(name string, err error) Check {
+	return Check{Name: name, Ready: func(context.Context) error { return err }}
+}
+
+func TestTheServiceIsReadyFromStartedToStopping(t *testing.T) {
+	health, err := NewHealth(check("store", nil))
+	require.NoError(t, err)
+
+	require.EqualError(t, health.Ready(t.Context()), "the service is starting")
+	health.SetStarted()
+	require.NoError(t, health.Ready(t.Context()))
+	health.SetStopping()
+	require.EqualError(t, health.Ready(t.Context()), "the service is stopping")
+	health.SetStarted()
+	require.EqualError(t, health.Ready(t.Context()), "the service is stopping")
+}
+
+func TestEveryFailingCheckIsListedWithItsReason(t *testing.T) {
+	health, err := NewHealth(
+		check("store", errors.New("no connection to 10.0.0.1:6379")), check("delivery", nil), check("kafka", errors.New("no metadata yet")))
+	require.NoError(t, err)
+	health.SetStarted()
+
+	require.EqualError(t, health.Ready(t.Context()), "kafka: no metadata yet\nstore: no connection to 10.0.0.1:6379")
+	require.Equal(t, Report{Phase: "running", Checks: []CheckReport{
+		{Name: "delivery", Ready: true},
+		{Name: "kafka", Reason: "no metadata yet"},
+		{Name: "store", Reason: "no connection to 10.0.0.1:6379"},
+	}}, health.Report(t.Context()))
+}
+
+func TestTwoChecksOfOneNameAreRefused(t *testing.T) {
+	_, err := NewHealth(check("kafka", nil), check("store", nil), check("kafka", nil))
+	require.EqualError(t, err, `two health checks are named "kafka": rename one`)
+}
+
+func TestAChecksContextHasADeadline(t *testing.T) {
+	health, err := NewHealth(Check{Name: "slow", Ready: func(ctx context.Context) error {
+		_, ok := ctx.Deadline()
+		require.True(t, ok)
+		return ctx.Err()
+	}})
+	require.NoError(t, err)
+	require.True(t, health.Report(t.Context()).Checks[0].Ready)
+}
+
+func TestHealthIsSafeForConcurrentUse(t *testing.T) {
+	health, err := NewHealth(check("kafka", nil))
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(health.SetStarted)
+		all.Go(health.SetStopping)
+		all.Go(func() { health.Report(t.Context()) })
+	}
+	all.Wait()
+	require.EqualError(t, health.Ready(t.Context()), "the service is stopping")
+}

@@ -1,0 +1,78 @@
+package observability
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// timestampLayout is RFC 3339 with milliseconds.
+const timestampLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// A message that repeats is logged floodFirst times per second and then every floodEvery-th time: while Kafka is down, ten
+// thousand failures per second become twenty lines.
+const (
+	floodFirst = 10
+	floodEvery = 1000
+)
+
+// NewLogger returns a logger that writes to out, a line per write. It fails if the level or format is not one that
+// LogConfig names.
+//
+// A JSON line is {"level","timestamp","logger","caller","msg","fields":{...}}: all fields, those of With included, are below
+// "fields", so that no field can shadow a key of the line. The level is in lower case, the timestamp RFC 3339 with
+// milliseconds in UTC, a duration is text such as "1.5s".
+func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, error) {
+	if err := (Config{Log: cfg}).Validate(); err != nil {
+		return nil, fmt.Errorf("make a logger: %w", err)
+	}
+	level, _ := cfg.level()
+	encoding := zapcore.EncoderConfig{
+		LevelKey:       "level",
+		TimeKey:        "timestamp",
+		NameKey:        "logger",
+		CallerKey:      "caller",
+		MessageKey:     "msg",
+		LineEnding:     zapcore.DefaultLineEnding,
+		EncodeLevel:    zapcore.LowercaseLevelEncoder,
+		EncodeTime:     encodeTime,
+		EncodeDuration: zapcore.StringDurationEncoder,
+		EncodeCaller:   zapcore.ShortCallerEncoder,
+	}
+	options := []zap.Option{zap.AddCaller()}
+	var encoder zapcore.Encoder
+	if cfg.Format == formatConsole || cfg.Format == formatAuto && isatty.IsTerminal(out.Fd()) {
+		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoding.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+		encoder = zapcore.NewConsoleEncoder(encoding)
+	} else {
+		encoder = zapcore.NewJSONEncoder(encoding)
+		options = append(options, zap.Fields(zap.Namespace("fields")))
+	}
+	core := zapcore.NewCore(encoder, zapcore.Lock(out), level)
+	// Whoever asks for debug wants to see everything.
+	if level > zapcore.DebugLevel {
+		core = zapcore.NewSamplerWithOptions(core, time.Second, floodFirst, floodEvery)
+	}
+	return zap.New(core, options...), nil
+}
+
+func encodeTime(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
+	enc.AppendString(t.UTC().Format(timestampLayout))
+}
+
+// syncLogger flushes the logger. Standard error is usually something that cannot be synced, a terminal or a pipe, which
+// says so and has lost nothing.
+func syncLogger(log *zap.Logger) error {
+	err := log.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTTY) || errors.Is(err, syscall.ENOTSUP) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,103 @@
+package observability
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+// logTo returns a logger and a function that reads what it has written so far.
+func logTo(t *testing.T, cfg LogConfig) (*zap.Logger, func() string) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, file.Close()) })
+	log, err := NewLogger(cfg, file)
+	require.NoError(t, err)
+	return log, func() string {
+		content, err := os.ReadFile(file.Name())
+		require.NoError(t, err)
+		return string(content)
+	}
+}
+
+func TestAJSONLineHasAllItsFieldsBelowFields(t *testing.T) {
+	log, written := logTo(t, LogConfig{Level: "info", Format: "auto"}) // a file is no terminal
+	before := time.Now().UTC().Truncate(time.Millisecond)
+	log.Named("kafka").With(zap.String("token", "phc_1")).Warn("not acknowledged",
+		zap.String("event_id", "0190"), zap.Duration("after", 1500*time.Millisecond), zap.Error(errors.New("timed out")), zap.String("level", "own"))
+	after := time.Now().UTC()
+
+	require.Regexp(t, regexp.MustCompile(`^{"level":"warn","timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","logger":"kafka",`+
+		`"caller":"observability/logger_test\.go:\d+","msg":"not acknowledged",`+
+		`"fields":{"token":"phc_1","event_id":"0190","after":"1\.5s","error":"timed out","level":"own"}}\n$`), written())
+
+	var line struct{ Timestamp time.Time }
+	require.NoError(t, json.Unmarshal([]byte(written()), &line))
+	require.WithinRange(t, line.Timestamp, before, after)
+}
+
+func TestALineWithoutFieldsHasEmptyFields(t *testing.T) {
+	log, written := logTo(t, LogConfig{Level: "info", Format: "json"})
+	log.Info("started")
+	require.Regexp(t, `"msg":"started","fields":{}}\n$`, written())
+}
+
+func TestTheConsoleFormatIsForPeople(t *testing.T) {
+	log, written := logTo(t, LogConfig{Level: "info", Format: "console"})
+	log.Named("kafka").Error("gone", zap.Int("events", 3))
+	require.Regexp(t, `^\d\d:\d\d:\d\d\tERROR\tkafka\tobservability/logger_test\.go:\d+\tgone\t{"events": 3}\n$`, written())
+}
+
+func TestLinesBelowTheLevelAreNotWritten(t *testing.T) {
+	log, written := logTo(t, LogConfig{Level: "warn", Format: "json"})
+	log.Info("too low")
+	require.Empty(t, written())
+	log.Warn("high enough")
+	require.Contains(t, written(), "high enough")
+}
+
+func TestAnUnknownLevelOrFormatMakesNoLogger(t *testing.T) {
+	_, err := NewLogger(LogConfig{Level: "loud", Format: "json"}, os.Stderr)
+	require.EqualError(t, err, `make a logger: log.level: must be debug, info, warn or error, got "loud"`)
+}
+
+func TestAFloodOfOneMessageIsThinnedOutAboveDebug(t *testing.T) {
+	const flood = 5 * floodEvery
+	for level, least := range map[string]int{"info": floodFirst, "debug": flood} {
+		t.Run(level, func(t *testing.T) {
+			log, written := logTo(t, LogConfig{Level: level, Format: "json"})
+			for range flood {
+				log.Error("kafka is down")
+			}
+			log.Error("something else")
+			lines := bytes.Count([]byte(written()), []byte("kafka is down"))
+			require.GreaterOrEqual(t, lines, least)
+			if level != "debug" {
+				require.Less(t, lines, flood/10)
+			}
+			require.Contains(t, written(), "something else")
+		})
+	}
+}
+
+func TestSyncingWhatCannotBeSyncedIsNoError(t *testing.T) {
+	read, write, err := os.Pipe()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, read.Close()) }()
+	log, err := NewLogger(DefaultConfig().Log, write)
+	require.NoError(t, err)
+	require.Error(t, write.Sync(), "a pipe refuses a sync, which is the point of the test")
+	require.NoError(t, syncLogger(log))
+
+	require.NoError(t, write.Close())
+	require.ErrorIs(t, syncLogger(log), os.ErrClosed)
+}

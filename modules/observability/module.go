@@ -1,0 +1,61 @@
+package observability
+
+import (
+	"context"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Module is the service's logs, metrics and readiness.
+//
+// Provides *zap.Logger (on standard error), tally.Scope (the root scope, prefix "capture"), prometheus.Gatherer (what a
+// scrape reads) and *Health. Whoever takes the traffic calls Health's SetStarted and SetStopping.
+// Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector) and "health_checks" of
+// Check (see AsCheck), both of which may be empty.
+// Config section: "observability".
+func Module() configs.Module {
+	return configs.Module{
+		Name:   "observability",
+		Config: DefaultConfig(),
+		Options: fx.Options(
+			fx.Provide(NewRegistry, fx.Private),
+			fx.Provide(
+				newLogger,
+				newScope,
+				fx.Annotate(NewGatherer, fx.ParamTags(``, `group:"collectors"`)),
+				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_checks"`)),
+			),
+		),
+	}
+}
+
+// AsCollector annotates a constructor so that the prometheus.Collector that it returns is part of every scrape.
+func AsCollector(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"collectors"`))
+}
+
+// AsCheck annotates a constructor so that the Check that it returns is a condition of being ready.
+func AsCheck(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"health_checks"`))
+}
+
+func newLogger(cfg Config, lifecycle fx.Lifecycle) (*zap.Logger, error) {
+	log, err := NewLogger(cfg.Log, os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	lifecycle.Append(fx.Hook{OnStop: func(context.Context) error { return syncLogger(log) }})
+	return log, nil
+}
+
+func newScope(registry *prometheus.Registry, log *zap.Logger, lifecycle fx.Lifecycle) tally.Scope {
+	scope, closer := NewScope(registry, log)
+	lifecycle.Append(fx.Hook{OnStop: func(context.Context) error { return closer.Close() }})
+	return scope
+}
