@@ -1,0 +1,74 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Fault is one thing that is wrong with the configuration.
+type Fault struct {
+	// Key is the dotted path, such as kafka.topics.events.
+	Key     string
+	Message string
+}
+
+func (f Fault) String() string { return f.Key + ": " + f.Message }
+
+// Faults collects faults so that all of them are reported at once. The zero value is ready to use; it is not safe for
+// concurrent use.
+type Faults struct{ list []Fault }
+
+// Addf records a fault about a key.
+func (f *Faults) Addf(key, format string, args ...any) {
+	f.list = append(f.list, Fault{Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+// Check records a fault unless ok.
+func (f *Faults) Check(ok bool, key, format string, args ...any) {
+	if !ok {
+		f.Addf(key, format, args...)
+	}
+}
+
+// Nest records what a nested section's Validate returned, below key.
+func (f *Faults) Nest(key string, err error) {
+	if err == nil {
+		return
+	}
+	var nested *FaultsError
+	if !errors.As(err, &nested) {
+		f.Addf(key, "%s", err)
+		return
+	}
+	for _, fault := range nested.Faults {
+		path := fault.Key
+		switch {
+		case key == "":
+		case path == "":
+			path = key
+		default:
+			path = key + "." + path
+		}
+		f.list = append(f.list, Fault{Key: path, Message: fault.Message})
+	}
+}
+
+// Err returns nil, or a *FaultsError that holds everything recorded.
+func (f *Faults) Err() error {
+	if len(f.list) == 0 {
+		return nil
+	}
+	return &FaultsError{Faults: append([]Fault(nil), f.list...)}
+}
+
+// FaultsError is every fault that was found.
+type FaultsError struct{ Faults []Fault }
+
+func (e *FaultsError) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, fault := range e.Faults {
+		lines[i] = fault.String()
+	}
+	return strings.Join(lines, "\n")
+}

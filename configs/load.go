@@ -1,0 +1,82 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/v2"
+)
+
+// Rule checks what no section can check alone, such as a sum over all of them. It reports its faults as a Validator does,
+// with full paths.
+type Rule func(*Set) error
+
+// Load fills the sections of the modules from their defaults and the source. It returns every fault at once, as a
+// *FaultsError: unreadable files, unknown sections, keys and variables, values of the wrong type, what each section's
+// Validate finds, and what the rules find. A key with a fault keeps its default while the rest is checked.
+//
+// Load looks at nothing but its arguments and the files that they name.
+func Load(modules []Module, source Source, rules ...Rule) (*Set, error) {
+	layout, err := newLayout(modules)
+	if err != nil {
+		return nil, err
+	}
+	var faults Faults
+	origins := map[string]string{}
+	values := koanf.New(".")
+	merge := func(read func(*reader)) error {
+		r := &reader{layout: layout, faults: &faults, origins: origins, values: map[string]any{}}
+		read(r)
+		return values.Load(confmap.Provider(r.values, "."), nil)
+	}
+	for _, name := range source.Files {
+		err = errors.Join(err, merge(func(r *reader) { r.file(name) }))
+	}
+	err = errors.Join(err, merge(func(r *reader) { r.environ(source.Environ) }))
+	if err != nil {
+		return nil, fmt.Errorf("merge configuration sources: %w", err)
+	}
+
+	for _, path := range layout.paths {
+		k := layout.byPath[path]
+		if k.group || !values.Exists(path) {
+			continue
+		}
+		if err := k.set(values.Get(path)); err != nil {
+			faults.Addf(path, "%s (%s)", err, origins[path])
+		}
+	}
+	set := &Set{layout: layout, origins: origins}
+	set.check(&faults, rules)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// check adds what the sections and the rules find, except about keys that have a fault already: those hold their defaults.
+func (s *Set) check(faults *Faults, rules []Rule) {
+	var found Faults
+	for _, section := range s.layout.sections {
+		if validator, ok := section.value.Interface().(Validator); ok {
+			found.Nest(section.name, validator.Validate())
+		}
+	}
+	for _, rule := range rules {
+		found.Nest("", rule(s))
+	}
+	faulty := map[string]bool{}
+	for _, fault := range faults.list {
+		faulty[fault.Key] = true
+	}
+	for _, fault := range found.list {
+		if faulty[fault.Key] {
+			continue
+		}
+		if origin, given := s.origins[fault.Key]; given {
+			fault.Message += " (" + origin + ")"
+		}
+		faults.list = append(faults.list, fault)
+	}
+}

@@ -1,0 +1,105 @@
+package configs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"reflect"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/fx"
+)
+
+// Module is one part of the service, which a build includes or leaves out.
+//
+// Name is the one word to grep for: it is the module's directory, its fx.Module, its configuration section, its logger and
+// the prefix of its metrics.
+type Module struct {
+	Name string
+
+	// Config is the section's defaults, a struct value, or nil for a module without a section. The loaded section is
+	// supplied to the graph as a value of the same type.
+	Config any
+
+	// Options provide the module's constructors and hooks.
+	Options fx.Option
+
+	// Requires lists the types that the module takes from other modules, so that a build which lacks one is told which
+	// module to include.
+	Requires []Requirement
+
+	// Commands are added to the command line of every build that includes the module.
+	Commands []Command
+}
+
+// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults); keys
+// in its faults are relative to the section.
+type Validator interface{ Validate() error }
+
+// StopBudgeter is implemented by a section whose module does work while stopping. StopBudget is the longest that the
+// module's OnStop hooks may take; the sum over all modules must fit app.stop_timeout, because Fx stops everything under one
+// deadline and a hook that eats it all keeps later hooks from running.
+type StopBudgeter interface{ StopBudget() time.Duration }
+
+// StartBudgeter is StopBudgeter's counterpart for OnStart hooks and app.start_timeout.
+type StartBudgeter interface{ StartBudget() time.Duration }
+
+// Requirement says which module provides a type.
+type Requirement struct {
+	Type   reflect.Type
+	Module string
+}
+
+// Require says that T comes from the named module, given by its import path below the project, such as "modules/kafka".
+func Require[T any](module string) Requirement {
+	return Requirement{Type: reflect.TypeFor[T](), Module: module}
+}
+
+// Command is a subcommand that a module contributes. Run is a function whose parameters are filled from the module graph
+// (which is built but not started) and which returns an error; it takes an Invocation for what the user typed.
+type Command struct {
+	Name  string
+	Short string
+	Long  string
+	Flags func(*pflag.FlagSet)
+	Run   any
+}
+
+// Invocation is one use of a Command.
+type Invocation struct {
+	// Context ends when the user interrupts the command.
+	Context context.Context
+	Args    []string
+	Flags   *pflag.FlagSet
+	Out     io.Writer
+	Err     io.Writer
+}
+
+// Root is what a graph exists for. Exactly one module provides it (transport, in the stock build); the app asks for it, and
+// by that everything that it needs is built.
+type Root interface{ Root() }
+
+// Background is something that runs beside the root without being needed by it, such as the operators' listener. Members
+// start before the root's own parts and stop after them.
+type Background interface{ Background() }
+
+// AsBackground annotates a constructor so that its result joins the background members.
+func AsBackground(constructor any) any {
+	return fx.Annotate(constructor, fx.As(new(Background)), fx.ResultTags(`group:"background"`))
+}
+
+// StartFact is a line that the service prints for a human when it has started, such as where it listens. Facts are printed
+// by ascending Rank; Text is called once, after every hook has run, and an empty text prints nothing.
+type StartFact struct {
+	Rank int
+	Name string
+	Text func() string
+}
+
+// AsStartFact annotates a constructor that returns a StartFact.
+func AsStartFact(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"start_facts"`))
+}
+
+func (m Module) String() string { return fmt.Sprintf("module %q", m.Name) }

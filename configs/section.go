@@ -1,0 +1,203 @@
+package configs
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// key is one entry of a section: a setting, or a group of further keys.
+type key struct {
+	name  string
+	path  string
+	doc   string
+	value reflect.Value
+	group bool
+	keys  []*key
+}
+
+// layout is every section of a build, in the order of its modules, with the values that the sections have so far.
+type layout struct {
+	sections []*key
+	paths    []string
+	byPath   map[string]*key
+}
+
+// newLayout reads the sections off the modules' defaults. Its faults are mistakes in a module, not in a configuration.
+func newLayout(modules []Module) (*layout, error) {
+	l := &layout{byPath: map[string]*key{}}
+	var faults Faults
+	names := map[string]bool{}
+	for _, module := range modules {
+		switch {
+		case module.Name == "":
+			faults.Addf("modules", "a module of this build has no name")
+			continue
+		case names[module.Name]:
+			faults.Addf(module.Name, "two modules of this build have this name: leave one out")
+			continue
+		}
+		names[module.Name] = true
+		if module.Config == nil {
+			continue
+		}
+		defaults := reflect.ValueOf(module.Config)
+		if defaults.Kind() != reflect.Struct {
+			faults.Addf(module.Name, "a section is a struct value, not a %s", defaults.Type())
+			continue
+		}
+		value := reflect.New(defaults.Type()).Elem()
+		value.Set(defaults)
+		section := &key{name: module.Name, path: module.Name, value: value, group: true}
+		l.add(section, &faults)
+		l.sections = append(l.sections, section)
+	}
+	return l, faults.Err()
+}
+
+func (l *layout) add(k *key, faults *Faults) {
+	l.paths = append(l.paths, k.path)
+	l.byPath[k.path] = k
+	if !k.group {
+		return
+	}
+	for i := range k.value.NumField() {
+		field := k.value.Type().Field(i)
+		child := &key{name: field.Tag.Get("key"), doc: field.Tag.Get("doc"), value: k.value.Field(i)}
+		child.path = k.path + "." + child.name
+		if child.name == "" || !field.IsExported() {
+			faults.Addf(k.path, "field %s of %s needs to be exported and to have a key tag", field.Name, k.value.Type())
+			continue
+		}
+		switch value := child.value.Interface().(type) {
+		case string, bool, int, int64, float64, time.Duration, []string, ByteSize:
+		case Secret:
+			if value != "" {
+				faults.Addf(child.path, "a secret has no default")
+			}
+		default:
+			if field.Type.Kind() != reflect.Struct {
+				faults.Addf(child.path, "a key cannot be a %s", field.Type)
+				continue
+			}
+			child.group = true
+		}
+		l.add(child, faults)
+		k.keys = append(k.keys, child)
+	}
+}
+
+// list reports whether the key holds several values.
+func (k *key) list() bool { return k.value.Type() == reflect.TypeFor[[]string]() }
+
+// set parses what a source says, a string or a []string, into the key.
+func (k *key) set(from any) error {
+	items, several := from.([]string)
+	text, _ := from.(string)
+	switch into := k.value.Addr().Interface().(type) {
+	case *[]string:
+		if !several {
+			items = splitList(text)
+		}
+		if len(items) > 0 || len(*into) > 0 {
+			*into = items
+		}
+		return nil
+	case *string:
+		*into = text
+		return nil
+	case *Secret:
+		*into = Secret(text)
+		return nil
+	case *bool:
+		return assign(into, text, "true or false", func(s string) (bool, error) {
+			if s != "true" && s != "false" {
+				return false, strconv.ErrSyntax
+			}
+			return s == "true", nil
+		})
+	case *int:
+		return assign(into, text, "a whole number", strconv.Atoi)
+	case *int64:
+		return assign(into, text, "a whole number", func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) })
+	case *float64:
+		return assign(into, text, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
+	case *time.Duration:
+		return assign(into, text, "a duration: write a number with a unit, such as 500ms, 10s or 2m", time.ParseDuration)
+	case *ByteSize:
+		return into.UnmarshalText([]byte(text))
+	}
+	panic("configs: newLayout let a " + k.value.Type().String() + " through")
+}
+
+func assign[T any](into *T, text, kind string, parse func(string) (T, error)) error {
+	value, err := parse(strings.TrimSpace(text))
+	if err != nil {
+		return fmt.Errorf("%q is not %s", text, kind)
+	}
+	*into = value
+	return nil
+}
+
+func splitList(text string) []string {
+	var items []string
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
+// nearest returns the known path that the given one is probably meant to be, or "". Dots count as underscores, so that the
+// variable CAPTURE_KAFKA_BROKERS finds kafka.brokers.
+func (l *layout) nearest(path string) string {
+	last := path[strings.LastIndexByte(path, '.')+1:]
+	flatten := func(path string) string { return strings.ReplaceAll(path, ".", "_") }
+	best, least := "", min(max(1, len(last)/3), 3)+1
+	for _, known := range l.paths {
+		if len(known)-len(path) >= least || len(path)-len(known) >= least {
+			continue
+		}
+		if distance := editDistance(flatten(path), flatten(known)); distance < least {
+			best, least = known, distance
+		}
+	}
+	if best != "" {
+		return best
+	}
+	section, _, _ := strings.Cut(path, ".")
+	for _, known := range l.paths {
+		if strings.HasPrefix(known, section+".") && strings.HasSuffix(known, "."+last) {
+			return known
+		}
+	}
+	return ""
+}
+
+// editDistance counts the letters to insert, delete, replace or swap with their neighbour to turn a into b.
+func editDistance(a, b string) int {
+	var before []int
+	previous := make([]int, len(b)+1)
+	for j := range previous {
+		previous[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		current := make([]int, len(b)+1)
+		current[0] = i
+		for j := 1; j <= len(b); j++ {
+			replace := previous[j-1]
+			if a[i-1] != b[j-1] {
+				replace++
+			}
+			current[j] = min(previous[j]+1, current[j-1]+1, replace)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				current[j] = min(current[j], before[j-2]+1)
+			}
+		}
+		before, previous = previous, current
+	}
+	return previous[len(b)]
+}

@@ -1,0 +1,121 @@
+package configs
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Set is the loaded configuration of a build. It does not change and is safe for concurrent use.
+type Set struct {
+	layout *layout
+	// origins says where each value that is not the default comes from: a file and line, or the name of a variable.
+	origins map[string]string
+}
+
+// Section returns the section of the named module, as a value of the same type as its defaults, or nil if the build has no
+// such section.
+func (s *Set) Section(name string) any {
+	for _, section := range s.layout.sections {
+		if section.name == name {
+			return section.value.Interface()
+		}
+	}
+	return nil
+}
+
+// YAML writes every key with its value. Secrets are masked; a value that is not the default has its origin beside it.
+func (s *Set) YAML() ([]byte, error) {
+	return s.layout.write(func(k *key, _, value *yaml.Node) {
+		value.LineComment = s.origins[k.path]
+	})
+}
+
+// write encodes the sections as YAML; comment may add comments to the nodes of a key.
+func (l *layout) write(comment func(k *key, name, value *yaml.Node)) ([]byte, error) {
+	var out bytes.Buffer
+	for i, section := range l.sections {
+		if i > 0 {
+			out.WriteByte('\n')
+		}
+		root := &yaml.Node{Kind: yaml.MappingNode}
+		section.appendTo(root, comment)
+		encoder := yaml.NewEncoder(&out)
+		encoder.SetIndent(2)
+		if err := encoder.Encode(root); err != nil {
+			return nil, fmt.Errorf("write section %s: %w", section.name, err)
+		}
+	}
+	return out.Bytes(), nil
+}
+
+func (k *key) appendTo(parent *yaml.Node, comment func(k *key, name, value *yaml.Node)) {
+	name := &yaml.Node{Kind: yaml.ScalarNode, Value: k.name}
+	value := &yaml.Node{Kind: yaml.MappingNode}
+	if k.group {
+		for _, child := range k.keys {
+			child.appendTo(value, comment)
+		}
+	} else {
+		value = k.node()
+	}
+	comment(k, name, value)
+	parent.Content = append(parent.Content, name, value)
+}
+
+// node is the value in the notation that set reads.
+func (k *key) node() *yaml.Node {
+	node := &yaml.Node{Kind: yaml.ScalarNode}
+	switch value := k.value.Interface().(type) {
+	case string:
+		node.SetString(value)
+	case []string:
+		node.Kind, node.Style = yaml.SequenceNode, yaml.FlowStyle
+		for _, item := range value {
+			child := &yaml.Node{}
+			child.SetString(item)
+			node.Content = append(node.Content, child)
+		}
+	case Secret:
+		node.SetString(value.String())
+	case time.Duration:
+		node.Value = formatDuration(value)
+	case float64:
+		node.Value = strconv.FormatFloat(value, 'g', -1, 64)
+	default:
+		node.Value = fmt.Sprint(value)
+	}
+	return node
+}
+
+// formatDuration leaves out the zero parts that time.Duration writes: 1h, not 1h0m0s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// kind is the note on a key's notation in the reference, whose head explains it; what the default shows by itself needs none.
+func (k *key) kind() string {
+	switch k.value.Type() {
+	case reflect.TypeFor[time.Duration]():
+		return "Duration."
+	case reflect.TypeFor[ByteSize]():
+		return "Size."
+	case reflect.TypeFor[[]string]():
+		return "List."
+	case reflect.TypeFor[Secret]():
+		return "Secret."
+	}
+	return ""
+}

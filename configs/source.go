@@ -1,0 +1,196 @@
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Source is where values come from besides the defaults: the files in their order, then the environment; later wins.
+type Source struct {
+	// Files are the paths of YAML files.
+	Files []string
+	// Environ is an environment in the form of os.Environ. Only variables that begin with CAPTURE_ are looked at, and of
+	// these CAPTURE_TEST_ is left to tests and the variables that Kubernetes sets for a service called "capture" to it.
+	Environ []string
+}
+
+const envPrefix = "CAPTURE_"
+
+// serviceLink matches what Kubernetes puts into the environment of every pod beside a service whose name begins with
+// "capture", such as CAPTURE_PORT_8000_TCP_ADDR. No setting looks like this: settings have a double underscore.
+var serviceLink = regexp.MustCompile(`^CAPTURE_([A-Z0-9]+_)*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// envName is the variable that sets the key at path.
+func envName(path string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "__"))
+}
+
+// reader collects what one source says about the keys of a layout: a string, or a []string for a list. Values stay text,
+// as typed, until the type of their key is known: so a file and the environment mean the same by the same letters, and
+// YAML's guesses (0123 is 83, 1e3 is a float) change nothing.
+type reader struct {
+	layout  *layout
+	faults  *Faults
+	origins map[string]string
+	values  map[string]any
+}
+
+// fault records a fault and where it comes from.
+func (r *reader) fault(path, origin, format string, args ...any) {
+	r.faults.Addf(path, "%s (%s)", fmt.Sprintf(format, args...), origin)
+}
+
+func (r *reader) keep(path, origin string, value any) {
+	r.values[path] = value
+	r.origins[path] = origin
+}
+
+func (r *reader) file(name string) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		var cause *fs.PathError
+		if errors.As(err, &cause) {
+			err = cause.Err
+		}
+		r.faults.Addf(name, "cannot be read: %s", err)
+		return
+	}
+	var document, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	err = decoder.Decode(&document)
+	if errors.Is(err, io.EOF) {
+		return
+	}
+	if err == nil {
+		if err = decoder.Decode(&second); err == nil {
+			r.faults.Addf(name, "line %d: a second document begins here, and only one can be read: use a file for each", second.Line)
+			return
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		r.faults.Addf(name, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return
+	}
+	root := follow(document.Content[0])
+	switch {
+	case isNull(root):
+	case root.Kind != yaml.MappingNode:
+		r.faults.Addf(name, "line %d: a configuration is a mapping of sections", root.Line)
+	default:
+		r.mapping(root, "", name)
+	}
+}
+
+func (r *reader) mapping(node *yaml.Node, parent, file string) {
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		name, value := node.Content[i], follow(node.Content[i+1])
+		path := name.Value
+		if parent != "" {
+			path = parent + "." + path
+		}
+		origin := fmt.Sprintf("%s:%d", file, name.Line)
+		if seen[path] {
+			r.fault(path, origin, "is given twice")
+			continue
+		}
+		seen[path] = true
+		k, known := r.layout.byPath[path]
+		switch {
+		case strings.Contains(name.Value, "."):
+			r.fault(path, origin, "is written with a dot: put each part on a line of its own, indented below the other")
+		case !known:
+			r.unknown(path, origin)
+		case k.group && value.Kind == yaml.MappingNode:
+			r.mapping(value, path, file)
+		case k.group && isNull(value):
+		case k.group:
+			r.fault(path, origin, "is a group of keys, not a value")
+		case isNull(value):
+			r.fault(path, origin, "has no value: give it one, or leave the key out")
+		case value.Kind == yaml.ScalarNode:
+			r.keep(path, origin, value.Value)
+		case value.Kind == yaml.SequenceNode && k.list():
+			r.list(value, path, origin)
+		case value.Kind == yaml.SequenceNode:
+			r.fault(path, origin, "is one value, not a list")
+		default:
+			r.fault(path, origin, "is a value, not a group of keys")
+		}
+	}
+}
+
+func (r *reader) list(node *yaml.Node, path, origin string) {
+	items := make([]string, len(node.Content))
+	for i, item := range node.Content {
+		if item = follow(item); item.Kind != yaml.ScalarNode || isNull(item) {
+			r.fault(path, origin, "item %d of the list is not a plain value", i+1)
+			return
+		}
+		items[i] = item.Value
+	}
+	r.keep(path, origin, items)
+}
+
+func (r *reader) unknown(path, origin string) {
+	kind := "key"
+	if !strings.Contains(path, ".") {
+		kind = "section"
+	}
+	switch near := r.layout.nearest(path); {
+	case near != "":
+		r.fault(path, origin, "unknown %s, did you mean %s?", kind, near)
+	case kind == "section":
+		names := make([]string, len(r.layout.sections))
+		for i, section := range r.layout.sections {
+			names[i] = section.name
+		}
+		r.fault(path, origin, "unknown section: the modules of this build have %s", strings.Join(names, ", "))
+	default:
+		r.fault(path, origin, "unknown key")
+	}
+}
+
+func (r *reader) environ(environ []string) {
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		rest, ours := strings.CutPrefix(name, envPrefix)
+		if !ours || strings.HasPrefix(rest, "TEST_") || serviceLink.MatchString(name) {
+			continue
+		}
+		path := strings.ReplaceAll(strings.ToLower(rest), "__", ".")
+		k, known := r.layout.byPath[path]
+		switch {
+		case !known:
+			if near := r.layout.nearest(path); near != "" {
+				r.faults.Addf(path, "unknown environment variable %s, did you mean %s?", name, envName(near))
+			} else {
+				r.faults.Addf(path, "unknown environment variable %s", name)
+			}
+		case k.group:
+			r.fault(path, name, "is a group of keys, not a value")
+		default:
+			r.keep(path, name, value)
+		}
+	}
+}
+
+// follow returns the node that an alias stands for.
+func follow(node *yaml.Node) *yaml.Node {
+	for node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	return node
+}
+
+func isNull(node *yaml.Node) bool {
+	return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null"
+}
