@@ -1,0 +1,380 @@
+package app_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/opencapture/capture/app"
+	"github.com/opencapture/capture/configs"
+)
+
+// diary notes what happened, in order.
+type diary struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (d *diary) note(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, fmt.Sprintf(format, args...))
+}
+
+func (d *diary) read() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]string(nil), d.lines...)
+}
+
+// hook notes when it starts and stops.
+func (d *diary) hook(name string) fx.Hook {
+	return fx.StartStopHook(func() { d.note("start %s", name) }, func() { d.note("stop %s", name) })
+}
+
+// observability provides a logger that can be read, and a metrics scope that can be.
+func observability(scope tally.Scope, level zapcore.Level) (configs.Module, *observer.ObservedLogs) {
+	core, logs := observer.New(level)
+	return configs.Module{Name: "observability", Options: fx.Provide(
+		func() *zap.Logger { return zap.New(core) },
+		func() tally.Scope { return scope },
+	)}, logs
+}
+
+func quiet() configs.Module {
+	module, _ := observability(tally.NoopScope, zapcore.ErrorLevel)
+	return module
+}
+
+type root struct{}
+
+func (root) Root() {}
+
+type background struct{}
+
+func (background) Background() {}
+
+// shelf is what the module "store" provides and the module "front" needs.
+type shelf interface{ books() int }
+
+type plank int
+
+func (p plank) books() int { return int(p) }
+
+type storeConfig struct {
+	Books int           `key:"books" doc:"How many books there are."`
+	Start time.Duration `key:"start" doc:"How long a start may take."`
+	Stop  time.Duration `key:"stop" doc:"How long a stop may take."`
+}
+
+func (c storeConfig) StartBudget() time.Duration { return c.Start }
+func (c storeConfig) StopBudget() time.Duration  { return c.Stop }
+
+func store(d *diary) configs.Module {
+	return configs.Module{
+		Name:   "store",
+		Config: storeConfig{Books: 3, Start: time.Second, Stop: 2 * time.Second},
+		Options: fx.Provide(func(c storeConfig, lc fx.Lifecycle) shelf {
+			lc.Append(d.hook("store"))
+			return plank(c.Books)
+		}),
+	}
+}
+
+type frontConfig struct {
+	Stop time.Duration `key:"stop" doc:"How long a stop may take."`
+}
+
+func (c frontConfig) StopBudget() time.Duration { return c.Stop }
+
+// front provides the root.
+func front(d *diary) configs.Module {
+	return configs.Module{
+		Name:   "front",
+		Config: frontConfig{Stop: 3 * time.Second},
+		Options: fx.Provide(
+			func(s shelf, lc fx.Lifecycle) configs.Root {
+				lc.Append(d.hook("front"))
+				d.note("front sees %d books", s.books())
+				return root{}
+			},
+		),
+		Requires: []configs.Requirement{configs.Require[shelf]("modules/store")},
+	}
+}
+
+// office runs beside the root.
+func office(d *diary) configs.Module {
+	return configs.Module{Name: "office", Options: fx.Provide(configs.AsBackground(func(lc fx.Lifecycle) background {
+		lc.Append(d.hook("office"))
+		return background{}
+	}))}
+}
+
+func build(t *testing.T, modules []configs.Module, extra ...fx.Option) *app.App {
+	t.Helper()
+	a, err := app.Build(modules, configs.Source{}, extra...)
+	require.NoError(t, err)
+	return a
+}
+
+func TestBackgroundStartsBeforeTheRootAndStopsAfterIt(t *testing.T) {
+	// The order of the modules must not matter, so both are tried.
+	for _, reverse := range []bool{false, true} {
+		d := &diary{}
+		modules := []configs.Module{quiet(), office(d), store(d), front(d)}
+		if reverse {
+			modules = []configs.Module{front(d), store(d), office(d), quiet()}
+		}
+		a := build(t, modules)
+		require.NoError(t, a.Start(t.Context()))
+		require.NoError(t, a.Stop(t.Context()))
+		require.Equal(t, []string{
+			"front sees 3 books",
+			"start office", "start store", "start front",
+			"stop front", "stop store", "stop office",
+		}, d.read())
+	}
+}
+
+func TestConfigurationReachesTheModules(t *testing.T) {
+	d := &diary{}
+	a, err := app.Build([]configs.Module{quiet(), store(d), front(d)}, configs.Source{Environ: []string{"CAPTURE_STORE__BOOKS=12"}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"front sees 12 books"}, d.read())
+	require.Equal(t, 12, a.Config().Section("store").(storeConfig).Books)
+}
+
+func TestRootDecoratorsReplaceAnyPart(t *testing.T) {
+	d := &diary{}
+	build(t, []configs.Module{quiet(), store(d), front(d)}, fx.Decorate(func() shelf { return plank(99) }))
+	require.Equal(t, []string{"front sees 99 books"}, d.read(), "and the replaced part was never built")
+}
+
+func TestExtraOptionsDoNotChangeTheOrderOfTheHooks(t *testing.T) {
+	d := &diary{}
+	var shelf shelf
+	a := build(t, []configs.Module{quiet(), office(d), store(d), front(d)}, fx.Populate(&shelf))
+	require.Equal(t, 3, shelf.books())
+	require.NoError(t, a.Start(t.Context()))
+	require.NoError(t, a.Stop(t.Context()))
+	require.Equal(t, []string{"start office", "start store", "start front"}, d.read()[1:4])
+}
+
+func TestExtraOptionsThatAskForAMissingTypeAreToldSo(t *testing.T) {
+	d := &diary{}
+	type unheard struct{}
+	_, err := app.Build([]configs.Module{quiet(), store(d), front(d)}, configs.Source{}, fx.Invoke(func(unheard) {}))
+	require.EqualError(t, err, "nothing in this build provides app_test.unheard: include a module that does")
+}
+
+func TestModulesGetTheirOwnLoggerAndScope(t *testing.T) {
+	scope := tally.NewTestScope("capture", nil)
+	observe, logs := observability(scope, zapcore.InfoLevel)
+	front := configs.Module{Name: "front", Options: fx.Provide(func(log *zap.Logger, scope tally.Scope) configs.Root {
+		log.Info("hello")
+		scope.Counter("hellos").Inc(1)
+		return root{}
+	})}
+	build(t, []configs.Module{observe, front})
+	require.Len(t, logs.FilterMessage("hello").All(), 1)
+	require.Equal(t, "front", logs.FilterMessage("hello").All()[0].LoggerName)
+	require.Contains(t, scope.Snapshot().Counters(), "capture.front.hellos+")
+}
+
+func TestFxEventsAreLoggedAtDebug(t *testing.T) {
+	observe, logs := observability(tally.NoopScope, zapcore.DebugLevel)
+	d := &diary{}
+	a := build(t, []configs.Module{observe, store(d), front(d)})
+	require.NoError(t, a.Start(t.Context()))
+	require.NoError(t, a.Stop(t.Context()))
+	require.NotZero(t, logs.FilterMessage("provided").Len(), "events from before the logger existed are kept for it")
+	started := logs.FilterMessage("started").FilterField(zap.String("module", "store")).All()
+	require.Len(t, started, 1)
+	for _, entry := range logs.All() {
+		require.Equal(t, zapcore.DebugLevel, entry.Level, entry.Message)
+	}
+}
+
+func TestMissingTypesNameTheModuleToInclude(t *testing.T) {
+	d := &diary{}
+	_, err := app.Build([]configs.Module{front(d)}, configs.Source{})
+	var missing *app.MissingError
+	require.ErrorAs(t, err, &missing)
+	require.Equal(t, []string{
+		"nothing in this build provides *zap.Logger: include the module modules/observability (github.com/opencapture/capture/modules/observability), or one of yours that provides it",
+		"nothing in this build provides tally.Scope: include the module modules/observability (github.com/opencapture/capture/modules/observability), or one of yours that provides it",
+		"nothing in this build provides app_test.shelf: include the module modules/store (github.com/opencapture/capture/modules/store), or one of yours that provides it",
+	}, strings.Split(err.Error(), "\n"))
+
+	_, err = app.Build([]configs.Module{quiet(), store(d)}, configs.Source{})
+	require.EqualError(t, err, "nothing in this build provides configs.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it")
+}
+
+func TestMissingTypesThatNobodyDeclaredAreNamed(t *testing.T) {
+	type unheard struct{}
+	needy := configs.Module{Name: "front", Options: fx.Provide(func(*unheard, reflect.Kind) configs.Root { return root{} })}
+	_, err := app.Build([]configs.Module{quiet(), needy}, configs.Source{})
+	require.EqualError(t, err, "nothing in this build provides *app_test.unheard: include a module that does\n"+
+		"nothing in this build provides reflect.Kind: include a module that does")
+}
+
+func TestConstructorErrorsAreReportedAsTheyAre(t *testing.T) {
+	broken := errors.New("store: the key file is not readable")
+	d := &diary{}
+	module := configs.Module{Name: "store", Options: fx.Provide(func() (shelf, error) { return nil, broken })}
+	_, err := app.Build([]configs.Module{quiet(), module, front(d)}, configs.Source{})
+	require.EqualError(t, err, "store: the key file is not readable")
+	require.ErrorIs(t, err, broken)
+}
+
+func TestTwoProvidersOfATypeAreReportedWithoutAStack(t *testing.T) {
+	d := &diary{}
+	other := configs.Module{Name: "other", Options: fx.Provide(func() shelf { return plank(1) })}
+	_, err := app.Build([]configs.Module{quiet(), store(d), other, front(d)}, configs.Source{})
+	require.ErrorContains(t, err, "the modules of this build do not fit together: cannot provide")
+	require.ErrorContains(t, err, "already provided")
+	require.NotContains(t, err.Error(), "\n")
+}
+
+func TestTwoModulesOfOneNameAreAnError(t *testing.T) {
+	d := &diary{}
+	_, err := app.Build([]configs.Module{quiet(), store(d), store(d), front(d)}, configs.Source{})
+	require.EqualError(t, err, "store: two modules of this build have this name: leave one out")
+	_, err = app.Build([]configs.Module{{Name: "app"}}, configs.Source{})
+	require.EqualError(t, err, "app: two modules of this build have this name: leave one out")
+}
+
+func TestHookBudgetsMustFitTheTimeouts(t *testing.T) {
+	d := &diary{}
+	modules := []configs.Module{quiet(), store(d), front(d)}
+	_, err := app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=4s", "CAPTURE_APP__START_TIMEOUT=1ms"}})
+	require.EqualError(t, err,
+		"app.start_timeout: is 1ms, but the modules reserve 1s to start (store 1s): raise it, or lower theirs (CAPTURE_APP__START_TIMEOUT)\n"+
+			"app.stop_timeout: is 4s, but the modules reserve 5s to stop (store 2s, front 3s): raise it, or lower theirs (CAPTURE_APP__STOP_TIMEOUT)")
+	_, err = app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=5s"}})
+	require.NoError(t, err)
+	_, err = app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=-5s", "CAPTURE_APP__START_TIMEOUT=0s"}})
+	require.ErrorContains(t, err, "app.start_timeout: must be positive, got 0s")
+	require.ErrorContains(t, err, "app.stop_timeout: must be positive, got -5s")
+}
+
+func TestFactsAreOrderedAndAligned(t *testing.T) {
+	fact := func(rank int, name, text string) any {
+		return configs.AsStartFact(func() configs.StartFact {
+			return configs.StartFact{Rank: rank, Name: name, Text: func() string { return text }}
+		})
+	}
+	d := &diary{}
+	facts := configs.Module{Name: "facts", Options: fx.Provide(
+		fact(20, "sink", "kafka"), fact(10, "listening", "http://127.0.0.1:8000"), fact(30, "silent", ""), fact(20, "metrics", "on"),
+	)}
+	a := build(t, []configs.Module{quiet(), store(d), front(d), facts})
+	require.Equal(t, "listening  http://127.0.0.1:8000\nmetrics    on\nsink       kafka\n", a.Facts())
+}
+
+// stuck has a start or stop hook that ends only when the test says so, whatever its context says.
+func stuck(released <-chan struct{}, start, stop bool) configs.Module {
+	wait := func(really bool) func(context.Context) error {
+		return func(context.Context) error {
+			if really {
+				<-released
+			}
+			return nil
+		}
+	}
+	return configs.Module{Name: "stuck", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+		lc.Append(fx.Hook{OnStart: wait(start), OnStop: wait(stop)})
+		return root{}
+	})}
+}
+
+func TestAStartThatTimesOutNamesTheModuleAndStopsTheOthers(t *testing.T) {
+	d := &diary{}
+	released := make(chan struct{})
+	defer close(released)
+	a, err := app.Build([]configs.Module{quiet(), store(d), stuck(released, true, false)},
+		configs.Source{Environ: []string{"CAPTURE_APP__START_TIMEOUT=20ms", "CAPTURE_STORE__START=0s"}})
+	require.NoError(t, err)
+	err = a.Start(t.Context())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "stuck did not start: ")
+	require.Equal(t, []string{"start store", "stop store"}, d.read())
+}
+
+func TestAStartThatFailsStopsWhatHasStarted(t *testing.T) {
+	d := &diary{}
+	taken := errors.New("listen :8000: address already in use")
+	module := configs.Module{Name: "front", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+		lc.Append(fx.StartHook(func() error { return taken }))
+		return root{}
+	})}
+	a := build(t, []configs.Module{quiet(), store(d), module})
+	err := a.Start(t.Context())
+	require.ErrorIs(t, err, taken)
+	require.EqualError(t, err, "front did not start: listen :8000: address already in use")
+	require.Equal(t, []string{"start store", "stop store"}, d.read())
+}
+
+func TestAStopThatTimesOutSaysWhatDidNotFinish(t *testing.T) {
+	d := &diary{}
+	released := make(chan struct{})
+	a, err := app.Build([]configs.Module{quiet(), office(d), store(d), stuck(released, false, true)},
+		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"}})
+	require.NoError(t, err)
+	require.NoError(t, a.Start(t.Context()))
+	err = a.Stop(t.Context())
+	require.EqualError(t, err, "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store, office")
+	close(released)
+}
+
+func TestAStopThatTimesOutStillReportsWhatFailedBefore(t *testing.T) {
+	d := &diary{}
+	released := make(chan struct{})
+	lossy := configs.Module{Name: "lossy", Options: fx.Provide(configs.AsStartFact(func(_ configs.Root, lc fx.Lifecycle) configs.StartFact {
+		lc.Append(fx.StopHook(func() error { return errors.New("12 messages unflushed") }))
+		return configs.StartFact{Text: func() string { return "" }}
+	}))}
+	a, err := app.Build([]configs.Module{quiet(), store(d), stuck(released, false, true), lossy},
+		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"}})
+	require.NoError(t, err)
+	require.NoError(t, a.Start(t.Context()))
+	require.EqualError(t, a.Stop(t.Context()), "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store\n"+
+		"lossy did not stop cleanly: 12 messages unflushed")
+	close(released)
+}
+
+func TestAStopHookThatFailsDoesNotKeepTheOthersFromRunning(t *testing.T) {
+	d := &diary{}
+	module := configs.Module{Name: "front", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+		lc.Append(fx.StopHook(func() error { return errors.New("12 messages unflushed") }))
+		return root{}
+	})}
+	a := build(t, []configs.Module{quiet(), store(d), module})
+	require.NoError(t, a.Start(t.Context()))
+	require.EqualError(t, a.Stop(t.Context()), "front did not stop cleanly: 12 messages unflushed")
+	require.Equal(t, []string{"start store", "stop store"}, d.read())
+}
+
+func TestWaitReportsAShutdownThatCameEarly(t *testing.T) {
+	module := configs.Module{Name: "front", Options: fx.Provide(func(s fx.Shutdowner, lc fx.Lifecycle) configs.Root {
+		lc.Append(fx.StartHook(func() error { return s.Shutdown(fx.ExitCode(3)) }))
+		return root{}
+	})}
+	a := build(t, []configs.Module{quiet(), module})
+	require.NoError(t, a.Start(t.Context()))
+	require.Equal(t, 3, (<-a.Wait()).ExitCode)
+	require.NoError(t, a.Stop(t.Context()))
+}

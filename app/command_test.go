@@ -1,0 +1,378 @@
+package app_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/fx"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/app"
+	"github.com/opencapture/capture/configs"
+)
+
+// asMain makes the test binary behave as a capture binary of fake modules.
+const asMain = "CAPTURE_TEST_AS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		d := &diary{}
+		app.Main(quiet(), store(d), front(d), greeter("ready"))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// greeter is a module whose only part is a start fact.
+func greeter(text string) configs.Module {
+	return configs.Module{Name: "greeter", Options: fx.Provide(configs.AsStartFact(func() configs.StartFact {
+		return configs.StartFact{Name: "greeting", Text: func() string { return text }}
+	}))}
+}
+
+// buffer is a bytes.Buffer that may be read while it is written.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// run is a command line that is being executed.
+type run struct {
+	out, err buffer
+	signals  chan os.Signal
+	code     chan int
+}
+
+func start(modules []configs.Module, environ []string, args ...string) *run {
+	r := &run{signals: make(chan os.Signal, 2), code: make(chan int, 1)}
+	go func() { r.code <- app.Run(args, environ, &r.out, &r.err, r.signals, modules...) }()
+	return r
+}
+
+// finish waits for the exit code.
+func (r *run) finish(t *testing.T) int {
+	t.Helper()
+	select {
+	case code := <-r.code:
+		return code
+	case <-time.After(10 * time.Second):
+		t.Fatalf("the command did not end\nstdout: %s\nstderr: %s", &r.out, &r.err)
+		return 0
+	}
+}
+
+// command executes a command line that ends by itself.
+func command(t *testing.T, modules []configs.Module, environ []string, args ...string) (code int, out, err string) {
+	t.Helper()
+	r := start(modules, environ, args...)
+	code = r.finish(t)
+	return code, r.out.String(), r.err.String()
+}
+
+func stock(d *diary) []configs.Module { return []configs.Module{quiet(), store(d), front(d)} }
+
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, 10*time.Second, time.Millisecond)
+}
+
+func TestServeIsTheDefaultAndEndsBySignal(t *testing.T) {
+	for _, args := range [][]string{nil, {"serve"}} {
+		d := &diary{}
+		r := start(append(stock(d), greeter("hello")), nil, args...)
+		eventually(t, func() bool { return r.out.String() == "greeting  hello\n" })
+		r.signals <- syscall.SIGTERM
+		require.Zero(t, r.finish(t))
+		require.Empty(t, r.err.String())
+		require.Equal(t, []string{"front sees 3 books", "start store", "start front", "stop front", "stop store"}, d.read())
+	}
+}
+
+func TestASecondSignalEndsAStopAtOnce(t *testing.T) {
+	for sig, code := range map[os.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		d := &diary{}
+		stopping, released, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		slow := configs.Module{Name: "slow", Options: fx.Provide(func(lc fx.Lifecycle) configs.Root {
+			lc.Append(fx.StopHook(func() { close(stopping); <-released; close(stopped) }))
+			return root{}
+		})}
+		r := start([]configs.Module{quiet(), slow, greeter("hello")}, nil)
+		eventually(t, func() bool { return r.out.String() != "" })
+		r.signals <- syscall.SIGTERM
+		<-stopping
+		r.signals <- sig
+		require.Equal(t, code, r.finish(t))
+		require.Empty(t, d.read())
+		close(released)
+		<-stopped
+	}
+}
+
+func TestASignalDuringStartUndoesTheStart(t *testing.T) {
+	d := &diary{}
+	starting := make(chan struct{})
+	slow := configs.Module{Name: "slow", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+		lc.Append(fx.StartHook(func(ctx context.Context) error {
+			close(starting)
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+		return root{}
+	})}
+	r := start([]configs.Module{quiet(), store(d), slow}, nil)
+	<-starting
+	r.signals <- syscall.SIGINT
+	require.Zero(t, r.finish(t))
+	require.Empty(t, r.err.String())
+	require.Equal(t, []string{"start store", "stop store"}, d.read())
+}
+
+func TestAFailureAtRunTimeStopsEverythingAndSetsTheExitCode(t *testing.T) {
+	d := &diary{}
+	failed := make(chan struct{})
+	module := configs.Module{Name: "front", Options: fx.Provide(func(_ shelf, down fx.Shutdowner, lc fx.Lifecycle) configs.Root {
+		lc.Append(d.hook("front"))
+		go func() {
+			<-failed
+			_ = down.Shutdown(fx.ExitCode(7))
+		}()
+		return root{}
+	})}
+	r := start([]configs.Module{quiet(), store(d), module, greeter("hello")}, nil)
+	eventually(t, func() bool { return r.out.String() != "" })
+	close(failed)
+	require.Equal(t, 7, r.finish(t))
+	require.Equal(t, "the service ended because a part of it failed: see the log\n", r.err.String())
+	require.Equal(t, []string{"start store", "start front", "stop front", "stop store"}, d.read())
+}
+
+func TestAStopThatTimesOutExitsNonZero(t *testing.T) {
+	d := &diary{}
+	released := make(chan struct{})
+	r := start([]configs.Module{quiet(), store(d), stuck(released, false, true), greeter("hello")},
+		[]string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"})
+	eventually(t, func() bool { return r.out.String() != "" })
+	r.signals <- syscall.SIGTERM
+	require.Equal(t, 1, r.finish(t))
+	require.Equal(t, "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store\n", r.err.String())
+	close(released)
+}
+
+func TestAStartThatFailsExitsNonZero(t *testing.T) {
+	module := configs.Module{Name: "front", Options: fx.Provide(func(lc fx.Lifecycle) configs.Root {
+		lc.Append(fx.StartHook(func() error { return errors.New("listen :8000: address already in use") }))
+		return root{}
+	})}
+	code, out, err := command(t, []configs.Module{quiet(), module, greeter("hello")}, nil)
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Equal(t, "front did not start: listen :8000: address already in use\n", err)
+}
+
+func TestServeReportsFaultsAndMissingModules(t *testing.T) {
+	d := &diary{}
+	code, out, err := command(t, stock(d), []string{"CAPTURE_STORE__BOOKS=many"}, "serve")
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Equal(t, "store.books: \"many\" is not a whole number (CAPTURE_STORE__BOOKS)\n", err)
+
+	code, _, err = command(t, []configs.Module{quiet()}, nil)
+	require.Equal(t, 1, code)
+	require.Equal(t, "nothing in this build provides configs.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it\n", err)
+}
+
+func TestConfigValidate(t *testing.T) {
+	d := &diary{}
+	code, out, err := command(t, stock(d), nil, "config", "validate")
+	require.Zero(t, code)
+	require.Equal(t, "configuration is valid\n", out)
+	require.Empty(t, err)
+
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("store: {boks: 1}\nfront: {stop: 100s}\n"), 0o600))
+	code, out, err = command(t, stock(d), []string{"CAPTURE_STORE__BOOKS=x"}, "config", "validate", "--config", file)
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Equal(t, []string{
+		"store.boks: unknown key, did you mean store.books? (" + file + ":1)",
+		`store.books: "x" is not a whole number (CAPTURE_STORE__BOOKS)`,
+		"app.stop_timeout: is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): raise it, or lower theirs",
+		"",
+	}, strings.Split(err, "\n"))
+	require.Empty(t, d.read(), "nothing is built")
+}
+
+func TestConfigPrintShowsWhatIsInEffect(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "1.yaml"), filepath.Join(dir, "2.yaml")
+	require.NoError(t, os.WriteFile(first, []byte("store:\n  books: 1\n  start: 2s\n"), 0o600))
+	require.NoError(t, os.WriteFile(second, []byte("store:\n  books: 2\n"), 0o600))
+	code, out, err := command(t, stock(&diary{}), []string{"CAPTURE_FRONT__STOP=1s"}, "--config", first, "config", "print", "--config", second)
+	require.Zero(t, code, err)
+	require.Equal(t, fmt.Sprintf(`app:
+  start_timeout: 15s
+  stop_timeout: 45s
+
+store:
+  books: 2 # %s:2
+  start: 2s # %s:3
+  stop: 2s
+
+front:
+  stop: 1s # CAPTURE_FRONT__STOP
+`, second, first), out)
+}
+
+func TestConfigReferenceHoldsTheAppsSectionToo(t *testing.T) {
+	code, out, err := command(t, stock(&diary{}), nil, "config", "reference")
+	require.Zero(t, code, err)
+	require.Contains(t, out, "app:\n  # How long all modules together may take to start. Duration.\n  start_timeout: 15s\n")
+	require.Contains(t, out, "store:\n  # How many books there are.\n  books: 3\n")
+}
+
+func TestGraphIsWrittenWithoutBuildingAnything(t *testing.T) {
+	d := &diary{}
+	code, out, err := command(t, stock(d), nil, "graph")
+	require.Zero(t, code, err)
+	require.True(t, strings.HasPrefix(out, "digraph {"), out)
+	require.Contains(t, out, "configs.Root")
+	require.Contains(t, out, "app_test.shelf")
+	require.Empty(t, d.read())
+}
+
+func TestVersionNamesTheBuild(t *testing.T) {
+	code, out, err := command(t, nil, nil, "version")
+	require.Zero(t, code, err)
+	require.True(t, strings.HasPrefix(out, "capture "), out)
+
+	info := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "(devel)"}, Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "abcdef"}, {Key: "vcs.modified", Value: "true"},
+	}}
+	require.Equal(t, "capture (devel) commit abcdef (modified) go1.26.0", app.Describe("", info))
+	require.Equal(t, "capture v1.2.3 commit abcdef (modified) go1.26.0", app.Describe("v1.2.3", info))
+	require.True(t, strings.HasPrefix(app.Describe("", nil), "capture (unknown) go"))
+}
+
+// lister is a module with a command that takes a flag, arguments and parts of the graph.
+func lister(d *diary, list func(configs.Invocation, shelf, *zap.Logger) error) configs.Module {
+	module := store(d)
+	module.Commands = []configs.Command{{
+		Name:  "list",
+		Short: "List the books",
+		Flags: func(flags *pflag.FlagSet) { flags.String("author", "", "whose books") },
+		Run:   list,
+	}}
+	return module
+}
+
+func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
+	d := &diary{}
+	module := lister(d, func(use configs.Invocation, s shelf, log *zap.Logger) error {
+		author, err := use.Flags.GetString("author")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(use.Out, "%d books by %s: %v, %s", s.books(), author, use.Args, log.Name())
+		return err
+	})
+	code, out, err := command(t, []configs.Module{quiet(), module, front(d)}, []string{"CAPTURE_STORE__BOOKS=5"},
+		"list", "--author", "eve", "short", "long")
+	require.Zero(t, code, err)
+	require.Equal(t, "5 books by eve: [short long], store", out)
+	require.Empty(t, d.read(), "neither was the root built nor a hook run")
+}
+
+func TestAModulesCommandReportsItsErrorAndWhatTheBuildLacks(t *testing.T) {
+	d := &diary{}
+	module := lister(d, func(configs.Invocation, shelf, *zap.Logger) error { return errors.New("the shelf is locked") })
+	code, _, err := command(t, []configs.Module{quiet(), module}, nil, "list")
+	require.Equal(t, 1, code)
+	require.Equal(t, "the shelf is locked\n", err)
+
+	code, _, err = command(t, []configs.Module{module}, nil, "list")
+	require.Equal(t, 1, code)
+	require.Contains(t, err, "nothing in this build provides *zap.Logger: include the module modules/observability")
+}
+
+func TestASignalEndsAModulesCommand(t *testing.T) {
+	listing := make(chan struct{})
+	module := lister(&diary{}, func(use configs.Invocation, _ shelf, _ *zap.Logger) error {
+		close(listing)
+		<-use.Context.Done()
+		return fmt.Errorf("list: %w", use.Context.Err())
+	})
+	r := start([]configs.Module{quiet(), module}, nil, "list")
+	<-listing
+	r.signals <- syscall.SIGINT
+	require.Zero(t, r.finish(t))
+	require.Empty(t, r.err.String())
+}
+
+func TestMistakesOnTheCommandLineAreOneLine(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"sevre"}, `unknown command "sevre" for "capture"`},
+		{[]string{"serve", "now"}, `unknown command "now" for "capture serve"`},
+		{[]string{"config", "valdate"}, `unknown command "valdate" for "capture config"`},
+		{[]string{"--verbose"}, "unknown flag: --verbose"},
+		{[]string{"--config"}, "flag needs an argument: --config"},
+	} {
+		code, out, err := command(t, stock(&diary{}), nil, test.args...)
+		require.Equal(t, 1, code, test.args)
+		require.Empty(t, out, test.args)
+		require.Equal(t, test.want+"\n", err)
+	}
+}
+
+func TestHelpListsTheCommands(t *testing.T) {
+	module := lister(&diary{}, nil)
+	code, out, err := command(t, []configs.Module{quiet(), module}, nil, "--help")
+	require.Zero(t, code, err)
+	for _, name := range []string{"serve", "config", "graph", "version", "list"} {
+		require.Contains(t, out, "\n  "+name+" ")
+	}
+	code, out, err = command(t, stock(&diary{}), nil, "config")
+	require.Zero(t, code, err)
+	require.Contains(t, out, "validate")
+}
+
+func TestMainServesUntilTheProcessIsTerminated(t *testing.T) {
+	process := exec.CommandContext(t.Context(), os.Args[0])
+	process.Env = append(os.Environ(), asMain+"=1")
+	out, err := process.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, process.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "greeting  ready\n", line)
+	require.NoError(t, process.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, process.Wait(), "a stop by SIGTERM exits 0")
+}

@@ -1,0 +1,81 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Config is the section "app".
+type Config struct {
+	StartTimeout time.Duration `key:"start_timeout" doc:"How long all modules together may take to start."`
+	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must hold what each of them reserves for itself, and an orchestrator's grace period must be longer."`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{StartTimeout: 15 * time.Second, StopTimeout: 45 * time.Second}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	faults.Check(c.StartTimeout > 0, "start_timeout", "must be positive, got %s", c.StartTimeout)
+	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)
+	return faults.Err()
+}
+
+// section is the name of the app's own section.
+const section = "app"
+
+// withOwn puts the app's own section before those of the modules.
+func withOwn(modules []configs.Module) []configs.Module {
+	return append([]configs.Module{{Name: section, Config: DefaultConfig()}}, modules...)
+}
+
+// Load reads and checks the configuration of a build of these modules as Build does, the app's own section included.
+func Load(modules []configs.Module, source configs.Source) (*configs.Set, error) {
+	return configs.Load(withOwn(modules), source, budgetsFit(modules))
+}
+
+// budgetsFit checks that the time which the modules reserve for their hooks fits into the app's timeouts.
+func budgetsFit(modules []configs.Module) configs.Rule {
+	return func(set *configs.Set) error {
+		var start, stop budget
+		for _, module := range modules {
+			config := set.Section(module.Name)
+			if b, ok := config.(configs.StartBudgeter); ok {
+				start.add(module.Name, b.StartBudget())
+			}
+			if b, ok := config.(configs.StopBudgeter); ok {
+				stop.add(module.Name, b.StopBudget())
+			}
+		}
+		own := set.Section(section).(Config)
+		var faults configs.Faults
+		start.check(&faults, "start", own.StartTimeout)
+		stop.check(&faults, "stop", own.StopTimeout)
+		return faults.Err()
+	}
+}
+
+// budget is the time that the modules reserve for one direction of the lifecycle.
+type budget struct {
+	total  time.Duration
+	shares []string
+}
+
+func (b *budget) add(module string, share time.Duration) {
+	if share > 0 {
+		b.total += share
+		b.shares = append(b.shares, fmt.Sprintf("%s %s", module, share))
+	}
+}
+
+func (b *budget) check(faults *configs.Faults, verb string, timeout time.Duration) {
+	faults.Check(b.total <= timeout, section+"."+verb+"_timeout",
+		"is %s, but the modules reserve %s to %s (%s): raise it, or lower theirs",
+		timeout, b.total, verb, strings.Join(b.shares, ", "))
+}

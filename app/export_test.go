@@ -1,0 +1,17 @@
+package app
+
+import (
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Run executes a command line as Main does, in a process that the test makes up, and returns the exit code.
+func Run(args, environ []string, out, err io.Writer, signals <-chan os.Signal, modules ...configs.Module) int {
+	return (&process{modules: modules, environ: environ, out: out, err: err, signals: signals}).run(args)
+}
+
+// Describe names a build.
+func Describe(version string, info *debug.BuildInfo) string { return describe(version, info) }

@@ -1,0 +1,153 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+)
+
+// hooks knows which module every lifecycle hook belongs to and how far it has come, so that a start or stop which fails can
+// say where.
+type hooks struct {
+	log *zap.Logger
+	// starting bounds the start hooks; Start sets it before the first of them runs.
+	starting context.Context
+
+	mu       sync.Mutex
+	list     []*hook
+	failures []error
+}
+
+type hook struct {
+	module string
+	stops  bool
+	state  hookState
+}
+
+type hookState int
+
+const (
+	hookNew hookState = iota
+	hookStarted
+	hookStopping
+	hookStopped
+)
+
+// moduleLifecycle is the fx.Lifecycle that a module's constructors see.
+type moduleLifecycle struct {
+	module string
+	next   fx.Lifecycle
+	hooks  *hooks
+}
+
+// Append implements fx.Lifecycle.
+func (l *moduleLifecycle) Append(h fx.Hook) { l.next.Append(l.hooks.watch(l.module, h)) }
+
+func (h *hooks) watch(module string, inner fx.Hook) fx.Hook {
+	entry := &hook{module: module, stops: inner.OnStop != nil}
+	h.mu.Lock()
+	h.list = append(h.list, entry)
+	h.mu.Unlock()
+
+	outer := fx.Hook{OnStart: func(context.Context) error {
+		if err := h.starting.Err(); err != nil {
+			return fmt.Errorf("%s did not start: %w", module, err)
+		}
+		if inner.OnStart != nil {
+			began := time.Now()
+			if err := await(h.starting, inner.OnStart); err != nil {
+				return fmt.Errorf("%s did not start: %w", module, err)
+			}
+			h.log.Debug("started", zap.String("module", module), zap.Duration("took", time.Since(began)))
+		}
+		h.enter(entry, hookStarted)
+		return nil
+	}}
+	if inner.OnStop != nil {
+		outer.OnStop = func(ctx context.Context) error {
+			began := time.Now()
+			h.enter(entry, hookStopping)
+			err := inner.OnStop(ctx)
+			h.enter(entry, hookStopped)
+			h.log.Debug("stopped", zap.String("module", module), zap.Duration("took", time.Since(began)))
+			if err != nil {
+				err = fmt.Errorf("%s did not stop cleanly: %w", module, err)
+				h.fail(err)
+			}
+			return err
+		}
+	}
+	return outer
+}
+
+func (h *hooks) enter(entry *hook, state hookState) {
+	h.mu.Lock()
+	entry.state = state
+	h.mu.Unlock()
+}
+
+func (h *hooks) fail(err error) {
+	h.mu.Lock()
+	h.failures = append(h.failures, err)
+	h.mu.Unlock()
+}
+
+// timedOut is the error of a stop that ran out of time. It holds what stop hooks had returned by then, which Fx forgets.
+func (h *hooks) timedOut(timeout time.Duration) error {
+	late := fmt.Errorf("the service did not stop in time (app.stop_timeout is %s): %s", timeout, h.unfinished())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return errors.Join(append([]error{late}, h.failures...)...)
+}
+
+// unfinished says which stop hooks are still running and which were not reached.
+func (h *hooks) unfinished() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var running, waiting []string
+	for i := len(h.list) - 1; i >= 0; i-- {
+		switch entry := h.list[i]; {
+		case entry.state == hookStopping:
+			running = append(running, entry.module)
+		case entry.state == hookStarted && entry.stops:
+			waiting = append(waiting, entry.module)
+		}
+	}
+	var parts []string
+	if len(running) > 0 {
+		parts = append(parts, strings.Join(running, ", ")+" did not finish")
+	}
+	if len(waiting) > 0 {
+		parts = append(parts, "never reached: "+strings.Join(waiting, ", "))
+	}
+	if len(parts) == 0 {
+		return "everything had stopped by then, but too late"
+	}
+	return strings.Join(parts, "; ")
+}
+
+// lastWord is how long a start hook whose context is over may take to say why it had not finished.
+const lastWord = time.Second
+
+// await runs f and returns what it returns, or the context's error if f does not heed its end.
+func await(ctx context.Context, f func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(lastWord):
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,179 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/fx"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and for a
+// stop by SIGINT or SIGTERM, 1 for an error, what a module gave to fx.Shutdowner when that ended the service, and 128 plus
+// the signal's number when a second signal cut a stop short.
+func Main(modules ...configs.Module) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	p := &process{
+		modules: modules,
+		environ: os.Environ(),
+		out:     os.Stdout,
+		err:     os.Stderr,
+		signals: signals,
+	}
+	os.Exit(p.run(os.Args[1:]))
+}
+
+// process is what the command line has of the process that it runs in.
+type process struct {
+	modules []configs.Module
+	environ []string
+	out     io.Writer
+	err     io.Writer
+	signals <-chan os.Signal
+	// stopSignal is the first signal that came; a second one ends the process at once.
+	stopSignal os.Signal
+}
+
+// exitError is an end with an exit code of its own. Its cause, if any, is for the user.
+type exitError struct {
+	code  int
+	cause error
+}
+
+func (e *exitError) Error() string {
+	if e.cause == nil {
+		return ""
+	}
+	return e.cause.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.cause }
+
+// run executes one command line and returns the exit code.
+func (p *process) run(args []string) int {
+	command := p.command()
+	command.SetArgs(args)
+	err := command.Execute()
+	if err == nil {
+		return 0
+	}
+	code := 1
+	var exit *exitError
+	if errors.As(err, &exit) {
+		code = exit.code
+	}
+	if text := err.Error(); text != "" {
+		// Where standard error cannot be written to, the exit code is all that is left to say.
+		_, _ = fmt.Fprintln(p.err, text)
+	}
+	return code
+}
+
+// until runs a step whose context ends with the first signal. It returns at once, with the exit code of a killed process,
+// when a second signal comes.
+func (p *process) until(step func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if p.stopSignal != nil {
+		cancel()
+	}
+	return p.watch(cancel, func() error { return step(ctx) })
+}
+
+// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for.
+func (p *process) watch(cancel func(), step func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- step() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case sig := <-p.signals:
+			if p.stopSignal != nil {
+				return killed(sig)
+			}
+			p.stopSignal = sig
+			cancel()
+		}
+	}
+}
+
+func killed(sig os.Signal) error {
+	number, _ := sig.(syscall.Signal)
+	return &exitError{code: 128 + int(number)}
+}
+
+// serve runs the service from its start to its end.
+func (p *process) serve(source configs.Source) error {
+	a, err := Build(p.modules, source)
+	if err != nil {
+		return err
+	}
+	if err := p.until(a.Start); err != nil {
+		if p.stopSignal != nil && errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	}
+	// A service whose standard output is gone serves all the same.
+	_, _ = fmt.Fprint(p.out, a.Facts())
+
+	var end fx.ShutdownSignal
+	if p.stopSignal == nil {
+		select {
+		case end = <-a.Wait():
+		case p.stopSignal = <-p.signals:
+		}
+	}
+	err = p.watch(func() {}, func() error { return a.Stop(context.Background()) })
+	var exit *exitError
+	switch {
+	case errors.As(err, &exit):
+		return err
+	case err != nil:
+		return &exitError{code: max(end.ExitCode, 1), cause: err}
+	case end.ExitCode != 0:
+		return &exitError{code: end.ExitCode, cause: errors.New("the service ended because a part of it failed: see the log")}
+	}
+	return nil
+}
+
+// invoke runs a command of the i-th module in that module's scope of the graph, which is built without its root and is not
+// started.
+func (p *process) invoke(i int, command configs.Command, source configs.Source, args []string, flags *pflag.FlagSet) error {
+	set, err := Load(p.modules, source)
+	if err != nil {
+		return err
+	}
+	err = p.until(func(ctx context.Context) error {
+		use := configs.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
+		modules := slices.Clone(p.modules)
+		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(command.Run))
+		_, err := newGraph(modules, set, &hooks{}).build(fx.Supply(use))
+		return err
+	})
+	if p.stopSignal != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// dot writes the graph, unbuilt, in the language of Graphviz.
+func (p *process) dot(source configs.Source) (string, error) {
+	set, err := Load(p.modules, source)
+	if err != nil {
+		return "", err
+	}
+	var dot fx.DotGraph
+	_, err = newGraph(p.modules, set, &hooks{}).build(fx.Populate(&dot))
+	return string(dot), err
+}

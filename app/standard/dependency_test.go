@@ -1,0 +1,179 @@
+package standard_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const project = "github.com/opencapture/capture"
+
+// mayImport says which other parts of the project a part may import. A part is a directory with everything below it, named
+// by its path; "" is main.go. A part imports itself freely.
+func mayImport(part string) (others []string, known bool) {
+	base := []string{"configs", "modules/events", "modules/observability", "modules/store"}
+	switch part {
+	case "configs":
+		return nil, true
+	case "app", "modules/events", "modules/observability", "modules/store":
+		return []string{"configs"}, true
+	case "modules/embedded":
+		return append(base, "modules/kafka"), true
+	case "transport":
+		return base, true
+	case "app/standard":
+		return []string{"configs", "app", "transport", "modules/*"}, true
+	case "testkit":
+		return []string{"configs", "app", "app/standard", "transport", "modules/*"}, true
+	case "":
+		return []string{"app", "app/standard"}, true
+	}
+	return base, strings.HasPrefix(part, "modules/")
+}
+
+// libraries says which parts may import a library that decides the shape of what uses it.
+var libraries = []struct {
+	path  string
+	parts []string
+}{
+	{"github.com/IBM/sarama", []string{"modules/kafka", "modules/embedded", "testkit"}},
+	{"github.com/redis/go-redis", []string{"modules/store"}},
+	{"github.com/gofiber/fiber", []string{"transport", "modules/admin"}},
+	{"go.uber.org/fx", []string{"configs", "app", "testkit"}},
+}
+
+// sourceFile is one file of the project and where it stands.
+type sourceFile struct {
+	pkg  string // import path
+	name string
+	// external is set for a test file of package x_test.
+	external bool
+}
+
+// partOf names the part that a package of the project belongs to.
+func partOf(pkg string) string {
+	path := strings.TrimPrefix(strings.TrimPrefix(pkg, project), "/")
+	segments := strings.Split(path, "/")
+	if len(segments) > 1 && (segments[0] == "modules" || path == "app/standard") {
+		return segments[0] + "/" + segments[1]
+	}
+	return segments[0]
+}
+
+// brokenRule says which rule the import breaks, or "".
+func brokenRule(file sourceFile, imported string) string {
+	part := partOf(file.pkg)
+	if imported == project || strings.HasPrefix(imported, project+"/") {
+		others, known := mayImport(part)
+		if !known {
+			return fmt.Sprintf("%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
+		}
+		if file.external {
+			others = append(others, "testkit")
+		}
+		to := partOf(imported)
+		if to == part || slices.Contains(others, to) || slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
+			return ""
+		}
+		return fmt.Sprintf("%s may import only itself and [%s] of this project", cmp.Or(part, "main.go"), strings.Join(others, " "))
+	}
+	for _, library := range libraries {
+		if imported != library.path && !strings.HasPrefix(imported, library.path+"/") || slices.Contains(library.parts, part) {
+			continue
+		}
+		switch {
+		case library.path != "go.uber.org/fx":
+			return fmt.Sprintf("only [%s] may import %s", strings.Join(library.parts, " "), library.path)
+		case file.name != "module.go" && file.name != "module_test.go":
+			return fmt.Sprintf("only module.go files, their tests and [%s] may import fx: constructors work without it", strings.Join(library.parts, " "))
+		}
+	}
+	return ""
+}
+
+func TestDependencyRule(t *testing.T) {
+	list := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=Dir,ImportPath,GoFiles,CgoFiles,IgnoredGoFiles,TestGoFiles,XTestGoFiles", "./...")
+	list.Dir = "../.."
+	out, err := list.Output()
+	require.NoError(t, err)
+
+	packages, decoder := 0, json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var pkg struct {
+			Dir, ImportPath                                              string
+			GoFiles, CgoFiles, IgnoredGoFiles, TestGoFiles, XTestGoFiles []string
+		}
+		if err := decoder.Decode(&pkg); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("read what go list wrote: %v", err)
+		}
+		packages++
+		for _, name := range slices.Concat(pkg.GoFiles, pkg.CgoFiles, pkg.IgnoredGoFiles, pkg.TestGoFiles, pkg.XTestGoFiles) {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(pkg.Dir, name), nil, parser.ImportsOnly)
+			if err != nil {
+				t.Errorf("%s/%s: %v", pkg.ImportPath, name, err)
+				continue
+			}
+			where := sourceFile{pkg: pkg.ImportPath, name: name, external: strings.HasSuffix(file.Name.Name, "_test")}
+			for _, spec := range file.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				require.NoError(t, err)
+				if rule := brokenRule(where, imported); rule != "" {
+					t.Errorf("%s/%s imports %s, but %s", pkg.ImportPath, name, imported, rule)
+				}
+			}
+		}
+	}
+	require.Greater(t, packages, 5, "go list found the project")
+}
+
+func TestDependencyRuleKnowsRightFromWrong(t *testing.T) {
+	for _, test := range []struct {
+		pkg, file, imported string
+		broken              string
+	}{
+		{"modules/kafka", "producer.go", "github.com/IBM/sarama", ""},
+		{"modules/kafka", "producer.go", project + "/modules/events", ""},
+		{"modules/kafka", "producer.go", project + "/configs", ""},
+		{"modules/kafka", "module.go", "go.uber.org/fx", ""},
+		{"modules/kafka", "module_test.go", "go.uber.org/fx/fxtest", ""},
+		{"modules/embedded", "broker.go", project + "/modules/kafka", ""},
+		{"transport/posthog", "handler.go", project + "/transport/decode", ""},
+		{"transport", "server.go", "github.com/gofiber/fiber/v2/middleware/cors", ""},
+		{"app/standard", "standard.go", project + "/modules/dedup", ""},
+		{"testkit", "service.go", project + "/app/standard", ""},
+		{"", "main.go", project + "/app", ""},
+
+		{"configs", "load.go", project + "/modules/events", "configs may import only itself and [] of this project"},
+		{"app", "app.go", project + "/modules/events", "app may import only itself and [configs] of this project"},
+		{"app", "app.go", project + "/app/standard", "app may import only itself and [configs] of this project"},
+		{"modules/events", "sink.go", project + "/modules/observability", "modules/events may import only itself and [configs] of this project"},
+		{"modules/quota", "quota.go", project + "/modules/dedup", "modules/quota may import only itself and [configs modules/events modules/observability modules/store] of this project"},
+		{"modules/quota", "quota.go", project + "/transport", "modules/quota may import only itself and [configs modules/events modules/observability modules/store] of this project"},
+		{"transport/posthog", "handler.go", project + "/modules/kafka", "transport may import only itself and [configs modules/events modules/observability modules/store] of this project"},
+		{"modules/kafka", "producer.go", project + "/testkit", "modules/kafka may import only itself and [configs modules/events modules/observability modules/store] of this project"},
+		{"", "main.go", project + "/modules/kafka", "main.go may import only itself and [app app/standard] of this project"},
+		{"util", "util.go", project + "/configs", `"util" is no part that the dependency rule knows: add it to mayImport with what it may import`},
+		{"transport", "server.go", "github.com/IBM/sarama", "only [modules/kafka modules/embedded testkit] may import github.com/IBM/sarama"},
+		{"modules/quota", "quota.go", "github.com/redis/go-redis/v9", "only [modules/store] may import github.com/redis/go-redis"},
+		{"modules/kafka", "producer.go", "go.uber.org/fx", "only module.go files, their tests and [configs app testkit] may import fx: constructors work without it"},
+	} {
+		file := sourceFile{pkg: strings.TrimSuffix(project+"/"+test.pkg, "/"), name: test.file}
+		require.Equal(t, test.broken, brokenRule(file, test.imported), "%s/%s -> %s", test.pkg, test.file, test.imported)
+	}
+	test := sourceFile{pkg: project + "/modules/kafka", name: "producer_test.go", external: true}
+	require.Empty(t, brokenRule(test, project+"/testkit"), "an external test may use the testkit")
+}

@@ -1,0 +1,25 @@
+// Package standard is the stock bundle: the modules of the capture binary. It is the only package that imports all of them;
+// another build lists other modules in a main.go of its own.
+package standard
+
+import (
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin"
+	"github.com/opencapture/capture/modules/embedded"
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport"
+)
+
+// Modules returns the modules of the stock binary.
+func Modules() []configs.Module {
+	return []configs.Module{
+		observability.Module(),
+		admin.Module(),
+		events.Module(),
+		kafka.Module(),
+		embedded.Module(),
+		transport.Module(),
+	}
+}
