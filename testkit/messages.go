@@ -57,6 +57,8 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
 	config.Consumer.Return.Errors = true
+	// Closing a partition waits for its last fetch, which finds nothing.
+	config.Consumer.MaxWaitTime = 20 * time.Millisecond
 	config.Metadata.AllowAutoTopicCreation = false
 	client, err := sarama.NewClient(brokers, config)
 	if err != nil {

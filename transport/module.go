@@ -24,7 +24,8 @@ func Module() configs.Module {
 		Options: fx.Provide(
 			provideServer,
 			func(server *Server) configs.Root { return server },
-			configs.AsStartFact(startFact),
+			configs.AsStartFact(listening),
+			configs.AsStartFact(trial),
 		),
 		Requires: []configs.Requirement{
 			configs.Require[events.Processor]("modules/events"),
@@ -47,8 +48,12 @@ func provideServer(config Config, processor events.Processor, health *observabil
 	return server, nil
 }
 
-func startFact(server *Server) configs.StartFact {
-	return configs.StartFact{Rank: 10, Name: "listening", Text: func() string {
-		return fmt.Sprintf("http://%s", server.Addr())
+func listening(server *Server) configs.StartFact {
+	return configs.StartFact{Rank: 10, Name: "listening", Text: func() string { return "http://" + server.reachable() }}
+}
+
+func trial(server *Server) configs.StartFact {
+	return configs.StartFact{Rank: 90, Name: "try", Text: func() string {
+		return fmt.Sprintf(`curl http://%s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, server.reachable())
 	}}
 }

@@ -197,7 +197,7 @@ func TestAllOrNothingRejectsTheBatchForOneBadEvent(t *testing.T) {
 
 func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 	const two = `[{"event":"a","distinct_id":"u","token":"k"},{"event":"b","distinct_id":"u","token":"k"}]`
-	tooLarge := events.Errorf(events.TooLarge, "maximum event size exceeded: 2000000 bytes")
+	tooLarge := events.Errorf(events.TooLarge, "2000000 bytes")
 	fails := func(name string, code events.Code) func(*events.Event) {
 		return func(event *events.Event) {
 			if event.Name == name {

@@ -56,6 +56,9 @@ func (h *Handler) answer(batch *events.Batch, beacon bool) Response {
 	case failed != nil:
 		return Refusal(errTransient)
 	case rejected != nil && (!good || h.config.BatchPolicy == PolicyAllOrNothing):
+		if events.CodeOf(rejected) == events.TooLarge {
+			rejected = events.Errorf(events.TooLarge, "maximum event size exceeded: %w", rejected)
+		}
 		return Refusal(rejected)
 	default:
 		return success(beacon)

@@ -1,0 +1,244 @@
+package testkit_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/testkit"
+)
+
+// binary builds the stock binary, once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "capture-test")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "capture")
+	output, err := exec.Command("go", "build", "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, output)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// process is the binary, running.
+type process struct {
+	*exec.Cmd
+	url, broker string
+	stderr      *bytes.Buffer
+	exited      chan error
+}
+
+var (
+	listening = regexp.MustCompile(`listening\s+(http://\S+)`)
+	broker    = regexp.MustCompile(`events to\s.*?(127\.0\.0\.1:\d+)`)
+)
+
+// run starts the binary on free ports and returns when it has said where it listens.
+func run(t *testing.T, environ ...string) *process {
+	path, err := binary()
+	require.NoError(t, err)
+	p := &process{Cmd: exec.Command(path), stderr: new(bytes.Buffer), exited: make(chan error, 1)}
+	p.Dir = t.TempDir()
+	p.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
+	}, environ...)
+	p.Stderr = p.stderr
+	stdout, err := p.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.Start())
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		<-p.exited
+	})
+	lines := bufio.NewScanner(stdout)
+	for p.url == "" || p.broker == "" {
+		if !lines.Scan() {
+			p.exited <- p.Wait()
+			t.Fatalf("the service did not start: %s", p.stderr)
+		}
+		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
+			p.url = found[1]
+		}
+		if found := broker.FindStringSubmatch(lines.Text()); found != nil {
+			p.broker = found[1]
+		}
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, stdout)
+		p.exited <- p.Wait()
+	}()
+	return p
+}
+
+// wait returns how the process ended.
+func (p *process) wait(t *testing.T) error {
+	select {
+	case err := <-p.exited:
+		p.exited <- err
+		return err
+	case <-time.After(time.Minute):
+		t.Fatal("the process does not end")
+		return nil
+	}
+}
+
+// An acknowledged event is in Kafka, whatever ends the process in the middle of its work.
+func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			brokers, prefix := os.Getenv(testkit.BrokersEnv), "t"+strings.ReplaceAll(uuid.NewString(), "-", "")
+			data := filepath.Join(t.TempDir(), "data")
+			p := run(t, "CAPTURE_KAFKA__BROKERS="+brokers, "CAPTURE_KAFKA__TOPICS__EVENTS="+prefix, "CAPTURE_EMBEDDED__DATA_DIR="+data)
+
+			var acknowledged sync.Map
+			var count atomic.Int64
+			ctx, stop := context.WithCancel(context.Background())
+			defer stop()
+			var load sync.WaitGroup
+			for range 8 {
+				load.Go(func() { post(ctx, p.url, &acknowledged, &count) })
+			}
+			require.Eventually(t, func() bool { return count.Load() > 2000 }, time.Minute, time.Millisecond)
+			require.NoError(t, p.Process.Signal(signal))
+			err := p.wait(t)
+			stop()
+			load.Wait()
+			if signal == syscall.SIGTERM {
+				require.NoError(t, err, "%s", p.stderr)
+			} else {
+				require.ErrorContains(t, err, "killed")
+			}
+
+			// Where the broker was inside the process, another process reads what it left.
+			addresses := strings.Split(brokers, ",")
+			if brokers == "" {
+				addresses = []string{run(t, "CAPTURE_KAFKA__TOPICS__EVENTS="+prefix, "CAPTURE_EMBEDDED__DATA_DIR="+data).broker}
+			}
+			messages, err := testkit.ReadTopics(addresses, prefix)
+			require.NoError(t, err)
+			times := map[string]int{}
+			for _, message := range messages {
+				times[message.Envelope.UUID]++
+			}
+			acknowledged.Range(func(id, _ any) bool {
+				require.Equal(t, 1, times[id.(string)], "an acknowledged event must be there exactly once: %s", id)
+				return true
+			})
+			t.Logf("%d events acknowledged, %d in Kafka", count.Load(), len(messages))
+		})
+	}
+}
+
+// post sends batches of ten until the service is gone, and notes the ids of those that were answered 200.
+func post(ctx context.Context, url string, acknowledged *sync.Map, count *atomic.Int64) {
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for {
+		type event struct {
+			UUID       string `json:"uuid"`
+			Event      string `json:"event"`
+			DistinctID string `json:"distinct_id"`
+		}
+		batch := make([]event, 10)
+		for i := range batch {
+			batch[i] = event{uuid.NewString(), "load", fmt.Sprint("user-", i)}
+		}
+		body, _ := json.Marshal(map[string]any{"api_key": "phc_test", "batch": batch})
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/batch/", bytes.NewReader(body))
+		if err != nil {
+			return
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return
+		}
+		for i := range batch {
+			acknowledged.Store(batch[i].UUID, true)
+		}
+		count.Add(int64(len(batch)))
+	}
+}
+
+func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
+	if os.Getenv(testkit.BrokersEnv) != "" {
+		// The cluster is shared: there, "from the start" is everybody's events.
+		t.Setenv(testkit.BrokersEnv, "")
+	}
+	p := run(t)
+	response, err := http.Post(p.url+"/capture/", "application/x-www-form-urlencoded",
+		strings.NewReader(`{"api_key":"phc_test","event":"hello","distinct_id":"me"}`))
+	require.NoError(t, err)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, `{"status":"Ok"}`, string(body))
+
+	path, err := binary()
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	tail := exec.CommandContext(ctx, path, "tail", "--from", "start", "--limit", "1")
+	tail.Dir = t.TempDir()
+	tail.Env = []string{"CAPTURE_EMBEDDED__KAFKA_LISTEN=" + p.broker}
+	output, err := tail.Output()
+	require.NoError(t, err)
+	var line struct {
+		Topic string `json:"topic"`
+		Key   string `json:"key"`
+		Value struct {
+			Event string `json:"event"`
+			Data  struct {
+				DistinctID string `json:"distinct_id"`
+			} `json:"data"`
+		} `json:"value"`
+	}
+	require.NoError(t, json.Unmarshal(output, &line), "%s", output)
+	require.Equal(t, "clickhouse_events", line.Topic)
+	require.Equal(t, "phc_test:me", line.Key)
+	require.Equal(t, "hello", line.Value.Event)
+	require.Equal(t, "me", line.Value.Data.DistinctID)
+}
+
+func TestAFailureAtRunTimeEndsTheProcessNonZero(t *testing.T) {
+	p := run(t)
+	path, err := binary()
+	require.NoError(t, err)
+	second := exec.Command(path)
+	second.Dir = t.TempDir()
+	second.Env = []string{"CAPTURE_TRANSPORT__LISTEN=" + strings.TrimPrefix(p.url, "http://"), "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0"}
+	output, err := second.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(output), "transport.listen: cannot listen on")
+}

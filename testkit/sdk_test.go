@@ -1,0 +1,413 @@
+package testkit_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/testkit"
+	"github.com/opencapture/capture/transport/decode"
+)
+
+// recording is one recorded request of a real SDK.
+type recording struct {
+	Note     string            `json:"note"`
+	Method   string            `json:"method"`
+	Path     string            `json:"path"`
+	RawQuery string            `json:"raw_query"`
+	Headers  map[string]string `json:"headers"`
+	Body     []byte            `json:"body_b64"`
+	JSON     json.RawMessage   `json:"json"`
+}
+
+func recordings(t *testing.T, file string) []recording {
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	var rows []recording
+	lines := bufio.NewReader(f)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) == 0 && err != nil {
+			return rows
+		}
+		var row recording
+		require.NoError(t, json.Unmarshal(line, &row))
+		rows = append(rows, row)
+	}
+}
+
+// expectation is what a recorded event must have become.
+type expectation struct {
+	note       string
+	token      string
+	event      string
+	distinctID string
+	uuid       string // empty: the service made one
+	topic      string
+	properties string // byte for byte; empty where the recorded bytes are not JSON
+	sentAt     *time.Time
+	historical bool
+	timestamp  func(now time.Time) time.Time
+}
+
+// expect derives from the recorder's own decoding what must lie in Kafka, and how the request must be answered. It shares no
+// code with the service, but for the one that gets the exact bytes of the properties.
+func expect(t *testing.T, row recording, topics kafka.Topics) (status int, wanted map[string]expectation) {
+	query, err := url.ParseQuery(row.RawQuery)
+	require.NoError(t, err)
+	if len(row.Body) == 0 {
+		return 400, nil
+	}
+	text := exactText(t, row, query)
+	if len(row.JSON) == 0 || string(row.JSON) == "null" {
+		row.JSON = text
+	}
+	var envelope struct {
+		Token   *string           `json:"token"`
+		APIKey  *string           `json:"api_key"`
+		Batch   []json.RawMessage `json:"batch"`
+		Past    bool              `json:"historical_migration"`
+		SentAt  *time.Time        `json:"sent_at"`
+		SentAt2 *time.Time        `json:"sentAt"`
+	}
+	elements, exact := []json.RawMessage{row.JSON}, []json.RawMessage{text}
+	if bytes.TrimSpace(row.JSON)[0] == '[' {
+		require.NoError(t, json.Unmarshal(row.JSON, &elements))
+		require.NoError(t, json.Unmarshal(text, &exact))
+	} else {
+		require.NoError(t, json.Unmarshal(row.JSON, &envelope))
+		if envelope.Batch != nil {
+			elements = envelope.Batch
+			if json.Valid(text) {
+				require.NoError(t, json.Unmarshal(text, &envelope))
+				exact = envelope.Batch
+			} else {
+				exact = make([]json.RawMessage, len(elements))
+			}
+		} else {
+			envelope.Token, envelope.APIKey, envelope.SentAt, envelope.SentAt2 = nil, nil, nil, nil
+		}
+	}
+	sentAt := envelope.SentAt
+	if sentAt == nil {
+		sentAt = envelope.SentAt2
+	}
+	if ms, err := strconv.ParseInt(query.Get("_"), 10, 64); err == nil && sentAt == nil {
+		at := time.UnixMilli(ms).UTC()
+		sentAt = &at
+	}
+	retried := query.Get("retry_count") != "" && query.Get("retry_count") != "0"
+
+	wanted = map[string]expectation{}
+	good := 0
+	for i, element := range elements {
+		var fields, properties map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(element, &fields))
+		if fields["properties"] != nil {
+			require.NoError(t, json.Unmarshal(fields["properties"], &properties))
+		}
+		var exactFields map[string]json.RawMessage
+		if exact[i] != nil {
+			require.NoError(t, json.Unmarshal(exact[i], &exactFields))
+		}
+		e := expectation{note: row.Note, event: asText(fields["event"]), topic: topics.Events, sentAt: sentAt, properties: string(exactFields["properties"])}
+		if fields["event"] == nil {
+			e.event = "$identify"
+		}
+		if e.historical = envelope.Past; e.historical {
+			e.topic = topics.Historical
+		}
+		switch e.event {
+		case "$exception":
+			e.topic = topics.Exceptions
+		case "$$heatmap":
+			e.topic = topics.Heatmaps
+		case "$ai_generation", "$ai_span", "$ai_trace", "$ai_embedding", "$ai_metric", "$ai_feedback":
+			e.topic = topics.AI
+		}
+		own := first(fields["distinct_id"], fields["$distinct_id"])
+		if e.distinctID = asText(first(own, properties["distinct_id"])); strings.TrimSpace(e.distinctID) == "" {
+			continue
+		}
+		if runes := []rune(e.distinctID); len(runes) > 200 {
+			e.distinctID = string(runes[:200])
+		}
+		token := first(fields["token"], fields["$token"], fields["api_key"])
+		switch {
+		case envelope.APIKey != nil:
+			e.token = *envelope.APIKey
+		case envelope.Token != nil:
+			e.token = *envelope.Token
+		default:
+			e.token = asText(first(token, properties["token"]))
+		}
+		e.uuid = strings.ToLower(asText(fields["uuid"]))
+		e.timestamp = wantTime(t, fields, sentAt, retried)
+		good++
+
+		data := map[string]json.RawMessage{"event": quoted(e.event), "properties": fields["properties"], "uuid": quoted(e.uuid)}
+		if fields["properties"] == nil {
+			data["properties"] = json.RawMessage(`{}`)
+			e.properties = `{}`
+		}
+		if e.uuid == "" {
+			data["uuid"] = json.RawMessage("null")
+		}
+		for key, value := range map[string]json.RawMessage{
+			"token": token, "distinct_id": own, "timestamp": fields["timestamp"], "offset": fields["offset"],
+			"$set": fields["$set"], "$set_once": fields["$set_once"],
+		} {
+			if value = first(value); value != nil {
+				data[key] = value
+			}
+		}
+		joined, err := json.Marshal(data)
+		require.NoError(t, err)
+		// Equal events of one request are told apart by their number.
+		key := canonical(t, joined)
+		for n := 0; ; n++ {
+			if _, taken := wanted[fmt.Sprint(key, "#", n)]; !taken {
+				wanted[fmt.Sprint(key, "#", n)] = e
+				break
+			}
+		}
+	}
+	switch {
+	case good == 0:
+		return 400, nil
+	case query.Get("beacon") == "1":
+		return 204, wanted
+	default:
+		return 200, wanted
+	}
+}
+
+// wantTime is section 2.11 of the protocol for what SDKs send.
+func wantTime(t *testing.T, fields map[string]json.RawMessage, sentAt *time.Time, retried bool) func(time.Time) time.Time {
+	var stamp *time.Time
+	if raw := first(fields["timestamp"]); raw != nil {
+		at, err := time.Parse(time.RFC3339Nano, asText(raw))
+		require.NoError(t, err)
+		stamp = &at
+	}
+	var offset *time.Duration
+	if raw := first(fields["offset"]); raw != nil {
+		ms, err := strconv.ParseInt(string(raw), 10, 64)
+		require.NoError(t, err)
+		d := time.Duration(ms) * time.Millisecond
+		offset = &d
+	}
+	return func(now time.Time) time.Time {
+		switch {
+		case offset != nil && retried && sentAt != nil:
+			return sentAt.Add(-*offset)
+		case offset != nil:
+			return now.Add(-*offset)
+		case stamp == nil:
+			return now
+		case sentAt == nil || retried:
+			return *stamp
+		default:
+			return stamp.Add(now.Sub(*sentAt))
+		}
+	}
+}
+
+// exactText is the request's JSON as it was sent.
+func exactText(t *testing.T, row recording, query url.Values) []byte {
+	payload, err := decode.New(1<<30, nil).Decode(decode.Input{
+		Body: row.Body, QueryData: query.Get("data"), QueryHint: query.Get("compression"),
+		ContentType: row.Headers["content-type"], ContentEncoding: row.Headers["content-encoding"],
+	})
+	require.NoError(t, err)
+	defer payload.Release()
+	return bytes.Clone(payload.Bytes)
+}
+
+// first returns the first value that is neither absent nor null.
+func first(values ...json.RawMessage) json.RawMessage {
+	for _, value := range values {
+		if len(value) > 0 && string(value) != "null" {
+			return value
+		}
+	}
+	return nil
+}
+
+func asText(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return s
+	}
+	return string(raw)
+}
+
+func quoted(s string) json.RawMessage {
+	raw, _ := json.Marshal(s)
+	return raw
+}
+
+// canonical writes JSON so that two texts that mean the same are equal.
+func canonical(t *testing.T, raw []byte) string {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var value any
+	require.NoError(t, decoder.Decode(&value), "%s", raw)
+	var normal func(any) any
+	normal = func(value any) any {
+		switch value := value.(type) {
+		case json.Number:
+			n, ok := new(big.Rat).SetString(value.String())
+			require.True(t, ok)
+			return "number " + n.RatString()
+		case []any:
+			for i := range value {
+				value[i] = normal(value[i])
+			}
+		case map[string]any:
+			for key := range value {
+				value[key] = normal(value[key])
+			}
+		}
+		return value
+	}
+	text, err := json.Marshal(normal(value))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// Every recorded v0 request of every SDK is answered as its body deserves, and each of its events lies in Kafka exactly once,
+// as what it was.
+func TestEveryRecordedSDKRequestArrivesExactlyOnce(t *testing.T) {
+	files, err := filepath.Glob("testdata/sdk/*.jsonl")
+	require.NoError(t, err)
+	require.Len(t, files, 11)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".jsonl"), func(t *testing.T) {
+			var config kafka.Config
+			service := testkit.Start(t, testkit.Populate(&config))
+			// The same event may be sent by several requests: what is expected is counted.
+			wanted := map[string][]expectation{}
+			total := 0
+			for n, row := range recordings(t, file) {
+				status, events := expect(t, row, config.Topics)
+				var header []string
+				for name, value := range row.Headers {
+					header = append(header, name, value)
+				}
+				path := row.Path
+				if row.RawQuery != "" {
+					path += "?" + row.RawQuery
+				}
+				response := service.Request(row.Method, path, string(row.Body), header...)
+				require.Equal(t, status, response.Status, "row %d (%s): %s", n, row.Note, response.Body)
+				if status == 200 {
+					require.Equal(t, `{"status":"Ok"}`, response.Body)
+				}
+				for key, e := range events {
+					key = key[:strings.LastIndexByte(key, '#')] + sentAtText(e.sentAt)
+					wanted[key] = append(wanted[key], e)
+					total++
+				}
+			}
+			messages := service.Messages()
+			require.Len(t, messages, total)
+			for _, message := range messages {
+				key := canonical(t, message.Envelope.Data) + sentAtText(message.Envelope.SentAt)
+				require.NotEmpty(t, wanted[key], "not sent, or twice: %s", message.Envelope.Data)
+				check(t, wanted[key][0], message)
+				wanted[key] = wanted[key][1:]
+			}
+		})
+	}
+}
+
+func sentAtText(at *time.Time) string {
+	if at == nil {
+		return " never sent"
+	}
+	return " sent " + at.UTC().Format(time.RFC3339Nano)
+}
+
+// check holds a message against what it must be.
+func check(t *testing.T, want expectation, message testkit.Message) {
+	got := message.Envelope
+	require.Equal(t, want.token, got.Token, want.note)
+	require.Equal(t, want.event, got.Event, want.note)
+	require.Equal(t, want.distinctID, got.DistinctID, want.note)
+	require.Equal(t, want.topic, message.Topic, want.note)
+	require.Equal(t, "127.0.0.1", got.IP)
+	require.WithinDuration(t, time.Now(), got.Now, time.Minute)
+	require.Equal(t, want.timestamp(got.Now).UTC(), got.Timestamp.UTC(), want.note)
+	require.Equal(t, want.token+":"+want.distinctID, string(message.Key))
+	if want.uuid != "" {
+		require.Equal(t, want.uuid, got.UUID, want.note)
+	} else {
+		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, got.UUID)
+	}
+	if want.properties != "" {
+		var data struct {
+			Properties json.RawMessage `json:"properties"`
+		}
+		require.NoError(t, json.Unmarshal(got.Data, &data))
+		require.Equal(t, withoutRepairs(want.properties), string(data.Properties), "properties keep their bytes: %s", want.note)
+	}
+	headers := map[string]string{
+		"token": want.token, "distinct_id": want.distinctID, "event": want.event, "uuid": got.UUID,
+		"timestamp": strconv.FormatInt(got.Timestamp.UnixMilli(), 10), "now": message.Headers["now"],
+	}
+	require.Equal(t, want.historical, got.HistoricalMigration)
+	if want.historical {
+		headers["historical_migration"] = "true"
+	}
+	require.Equal(t, headers, message.Headers, want.note)
+	now, err := time.Parse(time.RFC3339Nano, message.Headers["now"])
+	require.NoError(t, err)
+	require.Equal(t, got.Now, now)
+	var fields map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(message.Value, &fields))
+	require.Subset(t, []string{"uuid", "distinct_id", "ip", "data", "now", "sent_at", "token", "event", "timestamp", "historical_migration"},
+		slices.Collect(maps.Keys(fields)), "nothing stands in the value that the protocol does not name")
+}
+
+// withoutRepairs applies to the recorded bytes the one mend that valid JSON may need, in the few rows that have it: browsers
+// send lone surrogates as lower-case escapes.
+func withoutRepairs(properties string) string {
+	var out strings.Builder
+	for i := 0; i < len(properties); {
+		if strings.HasPrefix(properties[i:], `\\`) {
+			out.WriteString(`\\`)
+			i += 2
+			continue
+		}
+		if strings.HasPrefix(properties[i:], `\ud`) && i+6 <= len(properties) && properties[i+3] >= '8' {
+			pair := properties[i+3] < 'c' && i+12 <= len(properties) && strings.HasPrefix(properties[i+6:], `\ud`) && properties[i+9] >= 'c'
+			if pair {
+				out.WriteString(properties[i : i+12])
+				i += 12
+				continue
+			}
+			out.WriteString(`\ufffd`)
+			i += 6
+			continue
+		}
+		out.WriteByte(properties[i])
+		i++
+	}
+	return out.String()
+}

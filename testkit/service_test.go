@@ -1,0 +1,139 @@
+package testkit_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/testkit"
+)
+
+const hello = `{"api_key":"phc_test","event":"hello","distinct_id":"me"}`
+
+func TestAnEventGoesFromHTTPIntoKafka(t *testing.T) {
+	service := testkit.Start(t)
+	response := service.Post("/batch/", `{"api_key":"phc_test","batch":[
+		{"event":"first","distinct_id":"me","uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d","properties":{"price": 1.50}},
+		{"event":"without a user"},
+		{"event":"second","distinct_id":"me"}]}`)
+	require.Equal(t, 200, response.Status)
+	require.Equal(t, `{"status":"Ok"}`, response.Body)
+	messages := service.Messages()
+	require.Len(t, messages, 2)
+	require.Equal(t, "first", messages[0].Envelope.Event)
+	require.Equal(t, "second", messages[1].Envelope.Event, "one user's events keep their order")
+	require.Equal(t, messages[0].Partition, messages[1].Partition)
+	require.JSONEq(t, `{"uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d","event":"first","distinct_id":"me","properties":{"price":1.50}}`, string(messages[0].Envelope.Data))
+}
+
+// The promise of the design: received == accepted + dropped + rejected + failed, to the event, in the metrics.
+func TestTheMetricsAddUp(t *testing.T) {
+	sink := testkit.NewSink()
+	service := testkit.Start(t, testkit.Override[events.Sink](sink))
+	sink.FailNext(1)
+	require.Equal(t, 503, service.Post("/e/", hello).Status)
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+	require.Equal(t, 400, service.Post("/e/", `{"api_key":"k","event":"a"}`).Status)
+	require.Equal(t, 200, service.Post("/test/black_hole/", hello).Status)
+	text := service.Admin("/metrics").Body
+	value := func(pattern string) (sum int) {
+		for _, found := range regexp.MustCompile(`(?m)^`+pattern+` (\d+)$`).FindAllStringSubmatch(text, -1) {
+			n, err := strconv.Atoi(found[1])
+			require.NoError(t, err)
+			sum += n
+		}
+		return sum
+	}
+	require.Equal(t, 4, value(`capture_events_received_total`), text)
+	require.Equal(t, 1, value(`capture_events_accepted_total`))
+	require.Equal(t, 1, value(`capture_events_failed_total\{reason="sink_unavailable"\}`))
+	require.Equal(t, 1, value(`capture_events_rejected_total\{reason="missing_distinct_id"\}`))
+	require.Equal(t, 1, value(`capture_events_dropped_total\{reason="black_hole"\}`))
+	require.Len(t, sink.Events(), 1)
+}
+
+func TestA503SaysWhenToComeBack(t *testing.T) {
+	sink := testkit.NewSink()
+	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("transport.retry_after", "7s"))
+	sink.FailNext(1)
+	response := service.Post("/e/", hello, "Origin", "https://shop.example")
+	require.Equal(t, 503, response.Status)
+	require.Equal(t, "transient error, please retry", response.Body)
+	require.Equal(t, "7", response.Header.Get("Retry-After"))
+	require.Contains(t, response.Header.Get("Access-Control-Expose-Headers"), "Retry-After")
+}
+
+func TestAnEventThatKafkaCannotTakeIsRejectedAlone(t *testing.T) {
+	service := testkit.Start(t, testkit.Set("kafka.max_message_bytes", "3000"))
+	large := fmt.Sprintf(`{"event":"large","distinct_id":"me","properties":{"x":%q}}`, strings.Repeat("x", 4000))
+	response := service.Post("/batch/", `{"api_key":"k","batch":[{"event":"a","distinct_id":"me"},`+large+`,{"event":"b","distinct_id":"me"}]}`)
+	require.Equal(t, 200, response.Status)
+	require.Len(t, service.Messages(), 2)
+	response = service.Post("/batch/", `{"api_key":"k","batch":[`+large+`]}`)
+	require.Equal(t, 413, response.Status)
+	require.Contains(t, response.Body, "maximum event size exceeded")
+}
+
+// Bad input of every kind is told what is wrong, in bounded memory, and the next request on the connection works.
+func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
+	service := testkit.Start(t, testkit.Set("transport.max_decoded", "1MiB"), testkit.Set("transport.max_body", "1MiB"), testkit.Set("transport.max_in_flight", "8MiB"))
+	var bomb bytes.Buffer
+	writer := gzip.NewWriter(&bomb)
+	for range 64 {
+		_, err := writer.Write(make([]byte, 1<<20))
+		require.NoError(t, err)
+	}
+	require.NoError(t, writer.Close())
+	for _, test := range []struct {
+		name, body string
+		status     int
+		answer     string
+	}{
+		{"empty", "", 400, "request missing data payload"},
+		{"truncated", `{"event":"a"`, 400, "failed to parse request: unexpected end of JSON at byte 12"},
+		{"not JSON", `<html>`, 400, "failed to parse request: expected a value at byte 0"},
+		{"not UTF-8", "{\"event\":\"\xff\"}", 400, "invalid UTF8 in request payload"},
+		{"wrong types", `{"api_key":"k","batch":[{"event":["a"],"distinct_id":"u"}]}`, 400, "failed to parse request: event must be a string"},
+		{"broken gzip", "\x1f\x8b\x08broken", 400, "failed to decode request: invalid GZIP data"},
+		{"a bomb", bomb.String(), 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
+		{"deep", strings.Repeat(`[`, 10_000) + strings.Repeat(`]`, 10_000), 400, "failed to parse request: nested deeper than 128 levels"},
+		{"large", strings.Repeat("x", 1<<20+1), 413, "maximum event size exceeded: Request body exceeds limit of 1048576 bytes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			response := service.Post("/e/", test.body)
+			require.Equal(t, test.status, response.Status, response.Body)
+			require.True(t, strings.HasPrefix(response.Body, test.answer), response.Body)
+			require.Equal(t, 200, service.Post("/e/", hello).Status)
+		})
+	}
+}
+
+func TestReadinessFollowsKafka(t *testing.T) {
+	service := testkit.Start(t)
+	require.Equal(t, 200, service.Request("GET", "/_readiness", "").Status)
+	require.Equal(t, 200, service.Request("GET", "/_liveness", "").Status)
+	require.Equal(t, 200, service.Admin("/readyz").Status)
+	// Nothing listens on port 1 of the loopback.
+	away := testkit.Start(t, testkit.Set("kafka.brokers", "127.0.0.1:1"), testkit.Set("kafka.connect_timeout", "100ms"))
+	require.Equal(t, 503, away.Request("GET", "/_readiness", "").Status)
+	require.Equal(t, 200, away.Request("GET", "/_liveness", "").Status)
+	response := away.Post("/e/", hello)
+	require.Equal(t, 503, response.Status)
+	require.NotEmpty(t, response.Header.Get("Retry-After"))
+}
+
+func TestStopFlushesWhatWasAcknowledged(t *testing.T) {
+	service := testkit.Start(t)
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+	require.Len(t, service.Messages(), 1)
+	require.NoError(t, service.Stop())
+	_, err := service.TryRequest("POST", "/e/", hello)
+	require.Error(t, err)
+}
