@@ -16,7 +16,7 @@ type Config struct {
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{StartTimeout: 15 * time.Second, StopTimeout: 45 * time.Second}
+	return Config{StartTimeout: 20 * time.Second, StopTimeout: 45 * time.Second}
 }
 
 // Validate reports every fault.

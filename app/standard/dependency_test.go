@@ -81,7 +81,8 @@ func brokenRule(file sourceFile, imported string) string {
 			return fmt.Sprintf("%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
 		}
 		if file.external {
-			others = append(others, "testkit")
+			// Tests run the real parts: the whole service, or the embedded broker in the place of a cluster.
+			others = append(others, "testkit", "modules/embedded")
 		}
 		to := partOf(imported)
 		if to == part || slices.Contains(others, to) || slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
@@ -176,4 +177,6 @@ func TestDependencyRuleKnowsRightFromWrong(t *testing.T) {
 	}
 	test := sourceFile{pkg: project + "/modules/kafka", name: "producer_test.go", external: true}
 	require.Empty(t, brokenRule(test, project+"/testkit"), "an external test may use the testkit")
+	require.Empty(t, brokenRule(test, project+"/modules/embedded"), "an external test may use the embedded broker")
+	require.NotEmpty(t, brokenRule(test, project+"/modules/quota"))
 }

@@ -1,0 +1,254 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/kafka"
+)
+
+// Broker is the embedded broker. All methods are safe for concurrent use.
+type Broker struct {
+	cfg    Config
+	client kafka.Config
+	log    *zap.Logger
+
+	retentionInterval time.Duration
+
+	mu      sync.RWMutex
+	address string
+
+	cluster  *kfake.Cluster
+	lock     *os.File
+	stop     chan struct{}
+	trimming sync.WaitGroup
+}
+
+var _ kafka.LocalBroker = (*Broker)(nil)
+
+const (
+	// retentionInterval is how often what is too old or too much is removed.
+	retentionInterval = 5 * time.Second
+
+	// A segment is the unit in which disk space is given back. Segments of an eighth keep a topic near its limit.
+	segmentsPerPartition = 8
+	minSegment           = 64 * configs.KiB
+	maxSegment           = 64 * configs.MiB
+
+	// Other producers than ours may rely on Kafka's default. A batch of messages is a little larger than its largest message.
+	smallestMaxMessage = 1_048_588
+	batchOverhead      = 64 * configs.KiB
+)
+
+// NewBroker returns a broker that is not started, for the topics and the message size of a client.
+func NewBroker(cfg Config, client kafka.Config, log *zap.Logger) *Broker {
+	return &Broker{
+		cfg: cfg, client: client, log: log,
+		retentionInterval: retentionInterval,
+		address:           cfg.KafkaListen,
+		stop:              make(chan struct{}),
+	}
+}
+
+// Address returns where the broker listens: before Start what is configured, then the real address.
+func (b *Broker) Address() string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.address
+}
+
+// String describes the broker for a human.
+func (b *Broker) String() string {
+	return fmt.Sprintf("embedded broker at %s (one node, not replicated), data in %s", b.Address(), b.cfg.DataDir)
+}
+
+// Start loads the data, listens, and creates the topics that are missing. It returns an error if that is not done within
+// the section's StartBudget or when ctx is over.
+func (b *Broker) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startBudget)
+	defer cancel()
+	opened := make(chan error, 1)
+	go func() { opened <- b.open() }()
+	select {
+	case err := <-opened:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("embedded broker: loading its data: %w", ctx.Err())
+	}
+}
+
+func (b *Broker) open() (err error) {
+	dir := filepath.Join(b.cfg.DataDir, "broker")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("embedded.data_dir: %w", err)
+	}
+	if b.lock, err = lock(filepath.Join(b.cfg.DataDir, "broker.lock")); err != nil {
+		return fmt.Errorf("embedded.data_dir: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	options := []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.ClusterID("capture-embedded"),
+		kfake.DataDir(dir),
+		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
+			var listen net.ListenConfig
+			return listen.Listen(context.Background(), network, b.cfg.KafkaListen)
+		}),
+		kfake.DefaultNumPartitions(b.partitions()),
+		kfake.WithLogger(logger{b.log.Sugar()}),
+	}
+	if b.cfg.SyncWrites {
+		options = append(options, kfake.SyncWrites())
+	}
+	if b.cluster, err = kfake.NewCluster(options...); err != nil {
+		var network *net.OpError
+		if errors.As(err, &network) {
+			return fmt.Errorf("embedded.kafka_listen: %w", err)
+		}
+		return fmt.Errorf("embedded broker: %w", err)
+	}
+	b.mu.Lock()
+	b.address = b.cluster.ListenAddrs()[0]
+	b.mu.Unlock()
+	if err := b.createTopics(); err != nil {
+		return err
+	}
+	// A crash brings back what retention had removed within a file; it goes again before anybody reads it.
+	b.cluster.ApplyRetention()
+	b.trimming.Go(b.trim)
+	return nil
+}
+
+// trim applies retention until Stop. The broker's own ticker is not started for topics that were loaded, nor often enough.
+func (b *Broker) trim() {
+	ticker := time.NewTicker(b.retentionInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-ticker.C:
+			b.cluster.ApplyRetention()
+		}
+	}
+}
+
+// Stop saves the broker's state and closes it, within the section's StopBudget. Clients lose their connections.
+func (b *Broker) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopBudget)
+	defer cancel()
+	close(b.stop)
+	closed := make(chan error, 1)
+	go func() {
+		b.trimming.Wait()
+		closed <- b.close()
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return errors.New("embedded broker: its state was not saved in time: the next start rebuilds it from the data")
+	}
+}
+
+func (b *Broker) close() error {
+	if b.cluster != nil {
+		b.cluster.Close()
+	}
+	if err := b.lock.Close(); err != nil {
+		return fmt.Errorf("unlock embedded.data_dir: %w", err)
+	}
+	return nil
+}
+
+// partitions is how many a new topic gets. One keeps all events in the order in which they came.
+func (b *Broker) partitions() int { return max(b.client.Topics.Partitions, 1) }
+
+// createTopics creates the topics that are missing, and gives those that exist the limits that are configured now.
+func (b *Broker) createTopics() error {
+	outdated := map[string]map[string]string{}
+	for _, topic := range b.client.Topics.Names() {
+		partitions := len(b.cluster.PartitionInfos(topic))
+		if partitions == 0 {
+			if err := b.cluster.CreateTopic(topic, int32(b.partitions()), b.limits(b.partitions())); err != nil {
+				return fmt.Errorf("embedded broker: create topic %s: %w", topic, err)
+			}
+			continue
+		}
+		limits, current := b.limits(partitions), b.cluster.TopicInfo(topic).Configs
+		for key, value := range limits {
+			if current[key] == nil || *current[key] != value {
+				outdated[topic] = limits
+			}
+		}
+	}
+	if len(outdated) == 0 {
+		return nil
+	}
+	return b.alterTopics(outdated)
+}
+
+// alterTopics goes through the broker's own port, because it has no other way to change a topic.
+func (b *Broker) alterTopics(limits map[string]map[string]string) (err error) {
+	config := sarama.NewConfig()
+	config.Version = sarama.MaxVersion
+	admin, err := sarama.NewClusterAdmin([]string{b.Address()}, config)
+	if err != nil {
+		return fmt.Errorf("embedded broker: change topics: %w", err)
+	}
+	defer func() { err = errors.Join(err, admin.Close()) }()
+	for topic, values := range limits {
+		entries := make(map[string]sarama.IncrementalAlterConfigsEntry, len(values))
+		for key, value := range values {
+			entries[key] = sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}
+		}
+		if err := admin.IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
+			return fmt.Errorf("embedded broker: change topic %s: %w", topic, err)
+		}
+	}
+	return nil
+}
+
+// limits are a topic's settings. Kafka means bytes per partition, our configuration bytes per topic.
+func (b *Broker) limits(partitions int) map[string]string {
+	bytes := b.cfg.RetentionBytes / configs.ByteSize(partitions)
+	segment := min(max(bytes/segmentsPerPartition, minSegment), maxSegment)
+	message := max(b.client.MaxMessageBytes+batchOverhead, smallestMaxMessage)
+	return map[string]string{
+		"cleanup.policy":    "delete",
+		"max.message.bytes": strconv.FormatInt(int64(message), 10),
+		"retention.bytes":   strconv.FormatInt(int64(bytes), 10),
+		"retention.ms":      strconv.FormatInt(b.cfg.Retention.Milliseconds(), 10),
+		"segment.bytes":     strconv.FormatInt(int64(segment), 10),
+	}
+}
+
+// logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us.
+type logger struct{ *zap.SugaredLogger }
+
+func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	switch level {
+	case kfake.LogLevelError:
+		l.Errorf(format, args...)
+	case kfake.LogLevelWarn:
+		l.Warnf(format, args...)
+	default:
+		l.Debugf(format, args...)
+	}
+}

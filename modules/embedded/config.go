@@ -1,0 +1,59 @@
+package embedded
+
+import (
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Config is the configuration section "embedded".
+type Config struct {
+	DataDir        string           `key:"data_dir" doc:"Directory that the embedded broker keeps its data in; one process at a time uses it."`
+	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. Clients are told to connect to this address."`
+	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps; beyond that the oldest events are removed."`
+	Retention      time.Duration    `key:"retention" doc:"How long events are kept."`
+	SyncWrites     bool             `key:"sync_writes" doc:"Write to the disk itself before an event is acknowledged, so that it survives a power loss. Such a write takes about ten times as long."`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		DataDir:        "./data",
+		KafkaListen:    "127.0.0.1:19092",
+		RetentionBytes: configs.GiB,
+		Retention:      24 * time.Hour,
+	}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	faults.Check(c.DataDir != "", "data_dir", "must not be empty")
+	host, port, err := net.SplitHostPort(c.KafkaListen)
+	if err != nil {
+		faults.Addf("kafka_listen", "must be host:port, got %q", c.KafkaListen)
+	} else {
+		ip := net.ParseIP(host)
+		faults.Check(host != "" && (ip == nil || !ip.IsUnspecified()), "kafka_listen",
+			"must name the address that clients are to connect to, got %q", c.KafkaListen)
+		_, err := strconv.ParseUint(port, 10, 16)
+		faults.Check(err == nil, "kafka_listen", "must end in a port from 0 to 65535, got %q", c.KafkaListen)
+	}
+	faults.Check(c.RetentionBytes >= configs.MiB, "retention_bytes", "must be at least %s, got %s", configs.MiB, c.RetentionBytes)
+	faults.Check(c.Retention >= time.Minute, "retention", "must be at least 1m, got %s", c.Retention)
+	return faults.Err()
+}
+
+// startBudget and stopBudget leave room for reading and writing the state of a full broker.
+const (
+	startBudget = 8 * time.Second
+	stopBudget  = 5 * time.Second
+)
+
+// StartBudget is how long loading the data may take.
+func (c Config) StartBudget() time.Duration { return startBudget }
+
+// StopBudget is how long saving the state may take.
+func (c Config) StopBudget() time.Duration { return stopBudget }

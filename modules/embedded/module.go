@@ -1,0 +1,36 @@
+package embedded
+
+import (
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/kafka"
+)
+
+// Module is a Kafka-protocol broker in this process, for a service that has no cluster.
+//
+// Provides a member of the value group "kafka_brokers", unless kafka.brokers is set. It starts before the producer, and only
+// if there is one.
+// Requires kafka.Config (modules/kafka) and *zap.Logger (modules/observability).
+// Config section: "embedded".
+func Module() configs.Module {
+	return configs.Module{
+		Name:    "embedded",
+		Config:  DefaultConfig(),
+		Options: fx.Provide(kafka.AsLocalBrokers(newBrokers)),
+		Requires: []configs.Requirement{
+			configs.Require[kafka.Config]("modules/kafka"),
+			configs.Require[*zap.Logger]("modules/observability"),
+		},
+	}
+}
+
+func newBrokers(cfg Config, client kafka.Config, log *zap.Logger, lifecycle fx.Lifecycle) []kafka.LocalBroker {
+	if len(client.Brokers) > 0 {
+		return nil
+	}
+	broker := NewBroker(cfg, client, log)
+	lifecycle.Append(fx.Hook{OnStart: broker.Start, OnStop: broker.Stop})
+	return []kafka.LocalBroker{broker}
+}

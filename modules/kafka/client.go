@@ -1,0 +1,166 @@
+package kafka
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/xdg-go/scram"
+)
+
+var codecs = map[string]sarama.CompressionCodec{
+	"none":   sarama.CompressionNone,
+	"gzip":   sarama.CompressionGZIP,
+	"snappy": sarama.CompressionSnappy,
+	"lz4":    sarama.CompressionLZ4,
+	"zstd":   sarama.CompressionZSTD,
+}
+
+var mechanisms = map[string]sarama.SASLMechanism{
+	"PLAIN":         sarama.SASLTypePlaintext,
+	"SCRAM-SHA-256": sarama.SASLTypeSCRAMSHA256,
+	"SCRAM-SHA-512": sarama.SASLTypeSCRAMSHA512,
+}
+
+func isHostPort(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+// clientConfig is what every connection to the cluster has in common. It reads the certificate files.
+func clientConfig(cfg Config) (*sarama.Config, error) {
+	client := sarama.NewConfig()
+	client.Version = sarama.MaxVersion
+	client.ClientID = cfg.ClientID
+	client.Net.DialTimeout = cfg.ConnectTimeout
+	client.Net.WriteTimeout = cfg.ConnectTimeout
+	client.Metadata.Timeout = cfg.ConnectTimeout
+	// A cluster may have thousands of topics; only ours concern us, and they are created on purpose or not at all.
+	client.Metadata.Full = false
+	client.Metadata.AllowAutoTopicCreation = false
+	client.Metadata.Retry.Backoff = 100 * time.Millisecond
+
+	if cfg.TLS.Enabled {
+		config, err := tlsConfig(cfg.TLS)
+		if err != nil {
+			return nil, err
+		}
+		client.Net.TLS.Enable = true
+		client.Net.TLS.Config = config
+	}
+	if cfg.SASL.Mechanism != "" {
+		client.Net.SASL.Enable = true
+		client.Net.SASL.Mechanism = mechanisms[cfg.SASL.Mechanism]
+		client.Net.SASL.User = cfg.SASL.Username
+		client.Net.SASL.Password = cfg.SASL.Password.Reveal()
+		switch client.Net.SASL.Mechanism {
+		case sarama.SASLTypeSCRAMSHA256:
+			client.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha256.New} }
+		case sarama.SASLTypeSCRAMSHA512:
+			client.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha512.New} }
+		}
+	}
+	return client, nil
+}
+
+// producerConfig adds how messages are produced.
+func producerConfig(cfg Config) (*sarama.Config, error) {
+	client, err := clientConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	client.Producer.Idempotent = true
+	client.Producer.RequiredAcks = sarama.WaitForAll
+	client.Net.MaxOpenRequests = 1
+	client.Producer.Partitioner = sarama.NewMurmur2Partitioner
+	client.Producer.Compression = codecs[cfg.Compression]
+	client.Producer.MaxMessageBytes = int(cfg.MaxMessageBytes)
+	client.Producer.Flush.Frequency = cfg.Linger
+	client.Producer.Return.Successes = true
+	client.Producer.Return.Errors = true
+
+	// A broker that hangs is given up early enough for another attempt within ack_timeout.
+	client.Net.ReadTimeout = cfg.AckTimeout / 2
+	client.Producer.Timeout = max(cfg.AckTimeout/3, time.Millisecond)
+	client.Producer.Retry.Max = retries(cfg.AckTimeout)
+	client.Producer.Retry.BackoffFunc = func(retry, _ int) time.Duration { return backoff(retry) }
+	// What waits for another attempt is within the buffer too; sarama's own bounds only must not be narrower than it.
+	client.Producer.Retry.MaxBufferBytes = 2 * int64(cfg.Buffer)
+	client.Producer.Retry.MaxBufferLength = int(cfg.Buffer / minMessage)
+	if err := client.Validate(); err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	return client, nil
+}
+
+// minMessage is less than any message's size: key, value and headers have more than this in fixed text alone.
+const minMessage = 256
+
+// backoff is the pause before an attempt to send a message again, the first of which is number 1.
+func backoff(retry int) time.Duration {
+	return min(50*time.Millisecond<<min(retry-1, 10), time.Second)
+}
+
+// retries is how many attempts fit into the timeout, so that sarama does not work for long on what nobody waits for.
+func retries(timeout time.Duration) int {
+	n, total := 0, time.Duration(0)
+	for total < timeout {
+		n++
+		total += backoff(n)
+	}
+	return n
+}
+
+func tlsConfig(cfg TLS) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("kafka.tls.ca_file: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("kafka.tls.ca_file: no certificate in %s", cfg.CAFile)
+		}
+	}
+	if cfg.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("kafka.tls.cert_file: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// scramClient is one SCRAM login.
+type scramClient struct {
+	hash         scram.HashGeneratorFcn
+	conversation *scram.ClientConversation
+}
+
+var _ sarama.SCRAMClient = (*scramClient)(nil)
+
+func (s *scramClient) Begin(user, password, authzID string) error {
+	client, err := s.hash.NewClient(user, password, authzID)
+	if err != nil {
+		return fmt.Errorf("scram: %w", err)
+	}
+	s.conversation = client.NewConversation()
+	return nil
+}
+
+func (s *scramClient) Step(challenge string) (string, error) { return s.conversation.Step(challenge) }
+
+func (s *scramClient) Done() bool { return s.conversation.Done() }

@@ -1,0 +1,214 @@
+package kafka
+
+import (
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Config is the configuration section "kafka".
+type Config struct {
+	Brokers  []string `key:"brokers" doc:"Addresses of the cluster's brokers, as host:port; two or three are enough to find the rest. Empty: the embedded broker."`
+	ClientID string   `key:"client_id" doc:"Name under which the brokers log and meter this service."`
+
+	Topics Topics `key:"topics"`
+
+	Compression     string           `key:"compression" doc:"How batches of messages are compressed: none, gzip, snappy, lz4 or zstd."`
+	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected. The topics' max.message.bytes must not be smaller."`
+	Buffer          configs.ByteSize `key:"buffer" doc:"Bytes of messages that may wait for Kafka's acknowledgement at once, in the whole process; who comes then waits for room."`
+	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
+	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a write may take until all in-sync replicas have it; then its events have failed."`
+	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take, and how long the start waits for the first."`
+	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages in flight may take to be acknowledged when stopping."`
+
+	TLS  TLS  `key:"tls"`
+	SASL SASL `key:"sasl"`
+}
+
+// Topics names the topic of each stream and says how missing ones are made.
+type Topics struct {
+	Events             string `key:"events" doc:"Topic of ordinary events."`
+	Recordings         string `key:"recordings" doc:"Topic of session recordings."`
+	Historical         string `key:"historical" doc:"Topic of events that a client marks as a migration of old ones."`
+	ClientWarnings     string `key:"client_warnings" doc:"Topic of warnings about events that could not be taken as they were."`
+	Exceptions         string `key:"exceptions" doc:"Topic of $exception events."`
+	Overflow           string `key:"overflow" doc:"Topic of events of keys that send too much."`
+	RecordingsOverflow string `key:"recordings_overflow" doc:"Topic of recordings of sessions that send too much."`
+	Heatmaps           string `key:"heatmaps" doc:"Topic of heatmap data."`
+	AI                 string `key:"ai" doc:"Topic of AI events."`
+	DLQ                string `key:"dlq" doc:"Topic of events that an operator has set aside."`
+
+	Create            bool `key:"create" doc:"Create the topics that are missing when connecting."`
+	Partitions        int  `key:"partitions" doc:"Partitions of a topic that is created. 0: the broker's default."`
+	ReplicationFactor int  `key:"replication_factor" doc:"Replicas of a topic that is created. 0: the broker's default."`
+}
+
+// TLS says how connections to the brokers are encrypted. The brokers' certificates are always verified.
+type TLS struct {
+	Enabled    bool   `key:"enabled" doc:"Encrypt the connections to the brokers."`
+	CAFile     string `key:"ca_file" doc:"PEM file with the authorities that the brokers' certificates are verified against. Empty: the system's."`
+	CertFile   string `key:"cert_file" doc:"PEM file with the client certificate, for brokers that ask for one."`
+	KeyFile    string `key:"key_file" doc:"PEM file with the client certificate's key."`
+	ServerName string `key:"server_name" doc:"Name that the brokers' certificates must be for. Empty: the host in each broker's address."`
+}
+
+// SASL says how the service logs in to the brokers.
+type SASL struct {
+	Mechanism string         `key:"mechanism" doc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Empty: no login."`
+	Username  string         `key:"username" doc:"User to log in as."`
+	Password  configs.Secret `key:"password" doc:"The user's password."`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		ClientID: "capture",
+		Topics: Topics{
+			Events:             "clickhouse_events",
+			Recordings:         "clickhouse_session_recording_events",
+			Historical:         "historical_events",
+			ClientWarnings:     "client_warnings",
+			Exceptions:         "exceptions",
+			Overflow:           "events_overflow",
+			RecordingsOverflow: "session_recording_overflow",
+			Heatmaps:           "heatmaps",
+			AI:                 "ai_events",
+			DLQ:                "events_dlq",
+			Create:             true,
+		},
+		Compression:     "lz4",
+		MaxMessageBytes: 1_000_000,
+		Buffer:          64 * configs.MiB,
+		AckTimeout:      10 * time.Second,
+		ConnectTimeout:  5 * time.Second,
+		FlushTimeout:    10 * time.Second,
+	}
+}
+
+// largestMessage keeps a request below what sarama and most brokers take; an event is never near it.
+const largestMessage = 64 * configs.MiB
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	for i, broker := range c.Brokers {
+		faults.Check(isHostPort(broker), "brokers", "entry %d must be host:port, got %q", i+1, broker)
+	}
+	faults.Nest("topics", c.Topics.Validate())
+	if _, known := codecs[c.Compression]; !known {
+		faults.Addf("compression", "must be none, gzip, snappy, lz4 or zstd, got %q", c.Compression)
+	}
+	faults.Check(c.MaxMessageBytes >= configs.KiB && c.MaxMessageBytes <= largestMessage, "max_message_bytes",
+		"must be from %s to %s, got %s", configs.KiB, largestMessage, c.MaxMessageBytes)
+	faults.Check(c.Buffer >= 2*c.MaxMessageBytes, "buffer", "must hold at least two messages of max_message_bytes (%s), got %s", c.MaxMessageBytes, c.Buffer)
+	faults.Check(c.Linger >= 0 && c.Linger <= c.AckTimeout/2, "linger", "must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.Linger)
+	for _, timeout := range []struct {
+		key string
+		d   time.Duration
+	}{{"ack_timeout", c.AckTimeout}, {"connect_timeout", c.ConnectTimeout}, {"flush_timeout", c.FlushTimeout}} {
+		faults.Check(timeout.d >= 10*time.Millisecond, timeout.key, "must be at least 10ms, got %s", timeout.d)
+	}
+	faults.Nest("tls", c.TLS.Validate())
+	faults.Nest("sasl", c.SASL.Validate())
+	return faults.Err()
+}
+
+// StartBudget is how long the start waits for the first connection.
+func (c Config) StartBudget() time.Duration { return c.ConnectTimeout }
+
+// StopBudget is how long the stop waits for what is in flight.
+func (c Config) StopBudget() time.Duration { return c.FlushTimeout }
+
+// topicName is what Kafka allows.
+const topicName = `^[a-zA-Z0-9._-]{1,249}$`
+
+// Validate reports every fault.
+func (t Topics) Validate() error {
+	var faults configs.Faults
+	valid := regexp.MustCompile(topicName)
+	for _, topic := range t.keyed() {
+		faults.Check(valid.MatchString(topic.name) && topic.name != "." && topic.name != "..", topic.key,
+			"must be 1 to 249 letters, digits, dots, underscores or hyphens, got %q", topic.name)
+	}
+	faults.Check(t.Partitions >= 0 && t.Partitions <= 10_000, "partitions", "must be from 0 to 10000, got %d", t.Partitions)
+	faults.Check(t.ReplicationFactor >= 0 && t.ReplicationFactor <= 100, "replication_factor", "must be from 0 to 100, got %d", t.ReplicationFactor)
+	return faults.Err()
+}
+
+// Names returns every topic once, in the order of the section.
+func (t Topics) Names() []string {
+	var names []string
+	for _, topic := range t.keyed() {
+		if !slices.Contains(names, topic.name) {
+			names = append(names, topic.name)
+		}
+	}
+	return names
+}
+
+// Topic returns the topic of a lane. A lane that has none of its own is part of the main stream.
+func (t Topics) Topic(lane events.Lane) string {
+	switch lane {
+	case events.LaneHistorical:
+		return t.Historical
+	case events.LaneExceptions:
+		return t.Exceptions
+	case events.LaneHeatmaps:
+		return t.Heatmaps
+	case events.LaneClientWarnings:
+		return t.ClientWarnings
+	case events.LaneAI:
+		return t.AI
+	default:
+		return t.Events
+	}
+}
+
+type keyedTopic struct{ key, name string }
+
+func (t Topics) keyed() []keyedTopic {
+	return []keyedTopic{
+		{"events", t.Events},
+		{"recordings", t.Recordings},
+		{"historical", t.Historical},
+		{"client_warnings", t.ClientWarnings},
+		{"exceptions", t.Exceptions},
+		{"overflow", t.Overflow},
+		{"recordings_overflow", t.RecordingsOverflow},
+		{"heatmaps", t.Heatmaps},
+		{"ai", t.AI},
+		{"dlq", t.DLQ},
+	}
+}
+
+// Validate reports every fault.
+func (t TLS) Validate() error {
+	var faults configs.Faults
+	faults.Check((t.CertFile == "") == (t.KeyFile == ""), "cert_file", "must be given together with key_file")
+	if !t.Enabled {
+		for _, set := range []struct{ key, value string }{
+			{"ca_file", t.CAFile}, {"cert_file", t.CertFile}, {"key_file", t.KeyFile}, {"server_name", t.ServerName},
+		} {
+			faults.Check(set.value == "", set.key, "has no effect while enabled is false")
+		}
+	}
+	return faults.Err()
+}
+
+// Validate reports every fault.
+func (s SASL) Validate() error {
+	var faults configs.Faults
+	if s.Mechanism == "" {
+		faults.Check(s.Username == "" && s.Password == "", "mechanism", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 when there is a username or password")
+		return faults.Err()
+	}
+	if _, known := mechanisms[s.Mechanism]; !known {
+		faults.Addf("mechanism", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, got %q", s.Mechanism)
+	}
+	faults.Check(s.Username != "", "username", "must not be empty with mechanism %s", s.Mechanism)
+	faults.Check(s.Password != "", "password", "must not be empty with mechanism %s", s.Mechanism)
+	return faults.Err()
+}

@@ -1,0 +1,136 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/IBM/sarama"
+	"go.uber.org/zap"
+)
+
+// connection is a client that has reached the cluster, and the producer on top of it.
+type connection struct {
+	client sarama.Client
+	async  sarama.AsyncProducer
+	topics Topics
+}
+
+// connect makes one attempt to reach the cluster, creates the topics that are missing if it may, and sets up the producer.
+func connect(addresses []string, config *sarama.Config, topics Topics, log *zap.Logger) (*connection, error) {
+	client, err := sarama.NewClient(addresses, config)
+	if err != nil {
+		return nil, err
+	}
+	conn := &connection{client: client, topics: topics}
+	if err := conn.refresh(); err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	if missing := conn.missing(); len(missing) > 0 {
+		if topics.Create {
+			conn.create(missing, log)
+			missing = conn.missing()
+		}
+		if len(missing) > 0 {
+			log.Warn("topics do not exist: events for them will be refused until somebody creates them", zap.Strings("topics", missing))
+		}
+	}
+	if conn.async, err = sarama.NewAsyncProducerFromClient(client); err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return conn, nil
+}
+
+// refresh asks the cluster about our topics. An answer about a topic, even a bad one, is an answer: the cluster is there.
+func (c *connection) refresh() error {
+	err := c.client.RefreshMetadata(c.topics.Names()...)
+	for _, answer := range []error{
+		sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable, sarama.ErrReplicaNotAvailable,
+		sarama.ErrTopicAuthorizationFailed, sarama.ErrInvalidTopic,
+	} {
+		if errors.Is(err, answer) {
+			return nil
+		}
+	}
+	return err
+}
+
+// check returns nil if events can be produced, as far as the cluster says.
+func (c *connection) check() error {
+	if err := c.refresh(); err != nil {
+		return err
+	}
+	if !c.known(c.topics.Events) {
+		return fmt.Errorf("topic %s does not exist or this user may not see it", c.topics.Events)
+	}
+	return nil
+}
+
+// known reports whether the topic was in the cluster's last answer.
+func (c *connection) known(topic string) bool {
+	topics, err := c.client.Topics()
+	return err == nil && slices.Contains(topics, topic)
+}
+
+func (c *connection) missing() []string {
+	return slices.DeleteFunc(c.topics.Names(), c.known)
+}
+
+// create creates topics as far as the cluster lets us; what could not be created is logged once, and stays missing.
+func (c *connection) create(names []string, log *zap.Logger) {
+	admin, err := sarama.NewClusterAdminFromClient(c.client)
+	if err != nil {
+		log.Warn("cannot create topics", zap.Error(err))
+		return
+	}
+	detail := &sarama.TopicDetail{NumPartitions: -1, ReplicationFactor: -1}
+	if c.topics.Partitions > 0 {
+		detail.NumPartitions = int32(c.topics.Partitions)
+	}
+	if c.topics.ReplicationFactor > 0 {
+		detail.ReplicationFactor = int16(c.topics.ReplicationFactor)
+	}
+	var created []string
+	refused := map[string][]string{}
+	for _, name := range names {
+		switch err := admin.CreateTopic(name, detail, false); {
+		case err == nil:
+			created = append(created, name)
+		case errors.Is(err, sarama.ErrTopicAlreadyExists):
+		default:
+			refused[err.Error()] = append(refused[err.Error()], name)
+		}
+	}
+	if len(created) > 0 {
+		log.Info("created topics", zap.Strings("topics", created))
+	}
+	for reason, names := range refused {
+		log.Warn("cannot create topics: create them yourself, or allow this user to", zap.Strings("topics", names), zap.String("error", reason))
+	}
+	// What was created takes a moment to be known everywhere; the client asks again for as long as it is not.
+	if err := c.refresh(); err != nil {
+		log.Warn("cannot look at the created topics", zap.Error(err))
+	}
+}
+
+// drain reads sarama's verdicts in two goroutines until close has ended the producer.
+func (c *connection) drain(group *sync.WaitGroup, settle func(*sarama.ProducerMessage, error)) {
+	group.Go(func() {
+		for message := range c.async.Successes() {
+			settle(message, nil)
+		}
+	})
+	group.Go(func() {
+		for failure := range c.async.Errors() {
+			settle(failure.Msg, failure.Err)
+		}
+	})
+}
+
+// close ends the producer and then the client; drained must be waiting for the readers that drain started.
+func (c *connection) close(drained *sync.WaitGroup) error {
+	c.async.AsyncClose()
+	drained.Wait()
+	return c.client.Close()
+}

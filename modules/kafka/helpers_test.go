@@ -1,0 +1,159 @@
+package kafka_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/opencapture/capture/modules/embedded"
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/kafka"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// cluster returns the brokers that CAPTURE_TEST_KAFKA_BROKERS names, comma-separated, or an embedded broker of the test's own.
+func cluster(t *testing.T) []string {
+	t.Helper()
+	if brokers := os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"); brokers != "" {
+		return strings.Split(brokers, ",")
+	}
+	return []string{startEmbedded(t, "127.0.0.1:0").Address()}
+}
+
+// startEmbedded starts a broker that has none of the topics the tests use.
+func startEmbedded(t *testing.T, listen string) *embedded.Broker {
+	t.Helper()
+	cfg := embedded.DefaultConfig()
+	cfg.DataDir, cfg.KafkaListen = t.TempDir(), listen
+	client := kafka.DefaultConfig()
+	client.Topics = oneTopic("unused")
+	broker := embedded.NewBroker(cfg, client, zap.NewNop())
+	require.NoError(t, broker.Start(t.Context()))
+	t.Cleanup(func() { require.NoError(t, broker.Stop(context.Background())) })
+	return broker
+}
+
+func oneTopic(name string) kafka.Topics {
+	return kafka.Topics{
+		Events: name, Recordings: name, Historical: name, ClientWarnings: name, Exceptions: name,
+		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, DLQ: name, Create: true, Partitions: 3,
+	}
+}
+
+// config is of a producer with topics of the test's own, so that a shared cluster does no harm.
+func config(brokers ...string) kafka.Config {
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers = brokers
+	cfg.Topics = oneTopic("capture-test-" + uuid.NewString())
+	return cfg
+}
+
+// newProducer returns a producer that is stopped at the end of the test, unless the test does so itself.
+func newProducer(t *testing.T, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
+	t.Helper()
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	scope := tally.NewTestScope("", nil)
+	producer, err := kafka.NewProducer(cfg, bootstrap, zaptest.NewLogger(t), scope)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, producer.Stop(context.Background())) })
+	return producer, scope
+}
+
+func start(t *testing.T, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
+	t.Helper()
+	producer, scope := newProducer(t, cfg)
+	require.NoError(t, producer.Start(t.Context()))
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+	return producer, scope
+}
+
+// batch makes a batch whose n events name themselves in the property "n", from first on.
+func batch(first, n int) *events.Batch {
+	b := &events.Batch{Token: "phc_test", Received: time.Now(), ClientIP: "203.0.113.7", Events: make([]events.Event, n)}
+	for i := range b.Events {
+		b.Events[i] = events.Event{
+			UUID: uuid.New(), Name: "e", DistinctID: "user", Timestamp: time.Now(),
+			Raw: events.Raw{Properties: fmt.Appendf(nil, `{"n":%d}`, first+i)},
+		}
+	}
+	return b
+}
+
+func requireAll(t *testing.T, b *events.Batch, state events.State, reason events.Reason) {
+	t.Helper()
+	for i := range b.Events {
+		require.Equal(t, state, b.Events[i].Outcome.State, "event %d: %v", i, b.Events[i].Outcome.Err)
+		require.Equal(t, reason, b.Events[i].Outcome.Reason)
+	}
+}
+
+type record struct {
+	*kgo.Record
+	value value
+	n     int
+}
+
+type value struct {
+	UUID string `json:"uuid"`
+	Data string `json:"data"`
+}
+
+// consume returns the first n records of the topic, and fails if there are none.
+func consume(t *testing.T, brokers []string, topic string, n int, options ...kgo.Opt) []record {
+	t.Helper()
+	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond))...)
+	require.NoError(t, err)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var records []record
+	for len(records) < n {
+		fetches := client.PollFetches(ctx)
+		require.NoError(t, ctx.Err(), "%d of %d records", len(records), n)
+		fetches.EachRecord(func(r *kgo.Record) {
+			got := record{Record: r}
+			require.NoError(t, json.Unmarshal(r.Value, &got.value))
+			var data struct {
+				Properties struct {
+					N int `json:"n"`
+				} `json:"properties"`
+			}
+			require.NoError(t, json.Unmarshal([]byte(got.value.Data), &data))
+			got.n = data.Properties.N
+			records = append(records, got)
+		})
+	}
+	return records
+}
+
+// freeAddress returns an address at which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	return listener.Addr().String()
+}
+
+func counter(scope tally.TestScope, name string) int64 {
+	if c, ok := scope.Snapshot().Counters()[name]; ok {
+		return c.Value()
+	}
+	return 0
+}

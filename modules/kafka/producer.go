@@ -1,0 +1,465 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Producer is the sink that writes events to Kafka. Its life:
+//
+//  1. NewProducer checks what can be checked without a network, and reads certificates.
+//  2. Start makes a first attempt to reach the cluster. If that fails it succeeds all the same, and attempts go on in the
+//     background; meanwhile Ready says why, and Write fails every event at once.
+//  3. Connected, it asks the cluster every few seconds whether it is still there, for Ready.
+//  4. Stop refuses new batches, waits for what is in flight, and says how much of it was not acknowledged.
+//
+// All methods are safe for concurrent use.
+type Producer struct {
+	cfg       Config
+	bootstrap *Bootstrap
+	config    *sarama.Config
+	encoder   *Encoder
+	log       *zap.Logger
+	sampled   *zap.Logger // for what may happen to every message
+
+	budget *semaphore.Weighted
+	health atomic.Pointer[health]
+
+	mu       sync.RWMutex // guards the three below, and that senders grows only while not stopping
+	conn     *connection
+	started  bool
+	stopping bool
+
+	stop       chan struct{} // closed when Stop begins
+	cut        chan struct{} // closed when senders must leave
+	supervised chan struct{} // closed when the background work has ended
+
+	senders  sync.WaitGroup // Writes that hand messages to sarama
+	inFlight sync.WaitGroup // messages without a verdict
+	drains   sync.WaitGroup // readers of sarama's verdicts
+
+	unsettled atomic.Int64 // the same as inFlight, as a number
+	acks      atomic.Int64
+
+	metrics metrics
+}
+
+var _ events.Sink = (*Producer)(nil)
+
+type metrics struct {
+	latency       tally.Timer
+	acked         tally.Counter
+	failed        [classCount]tally.Counter
+	bytes         tally.Counter
+	bufferedBytes tally.Gauge
+	lateAcks      tally.Counter
+
+	mu       sync.Mutex // keeps the gauge's updates in the order of the changes
+	buffered int64
+}
+
+func (m *metrics) buffer(delta int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.buffered += delta
+	m.bufferedBytes.Update(float64(m.buffered))
+}
+
+// health is what the last look at the cluster has shown.
+type health struct {
+	err error
+	at  time.Time
+}
+
+const (
+	// probeInterval is how often the cluster is asked whether it is still there.
+	probeInterval = 2 * time.Second
+	// staleAfter is when a good answer no longer counts, because the question after it hangs.
+	staleAfter = 15 * time.Second
+
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 10 * time.Second
+
+	// What may go wrong with every message is logged once in this time, by its text.
+	logEvery = 10 * time.Second
+)
+
+// NewProducer returns a producer that is not connected. The scope records, for every message, acknowledgement
+// ("messages_acked") or failure ("messages_failed", by class), bytes acknowledged ("bytes") and held for sarama
+// ("buffered_bytes"), acknowledgements that came after their writer had given up ("late_acks"), and the time from the first
+// message of a batch handed over to its last verdict ("produce_seconds").
+func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope) (*Producer, error) {
+	config, err := producerConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p := &Producer{
+		cfg:       cfg,
+		bootstrap: bootstrap,
+		config:    config,
+		encoder:   NewEncoder(cfg),
+		log:       log,
+		sampled: log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, logEvery, 1, 0)
+		})),
+		budget:     semaphore.NewWeighted(int64(cfg.Buffer)),
+		stop:       make(chan struct{}),
+		cut:        make(chan struct{}),
+		supervised: make(chan struct{}),
+		metrics: metrics{
+			latency:       scope.Timer("produce_seconds"),
+			acked:         scope.Counter("messages_acked"),
+			bytes:         scope.Counter("bytes"),
+			bufferedBytes: scope.Gauge("buffered_bytes"),
+			lateAcks:      scope.Counter("late_acks"),
+		},
+	}
+	for class, name := range classNames {
+		p.metrics.failed[class] = scope.Tagged(map[string]string{"class": name}).Counter("messages_failed")
+	}
+	p.health.Store(&health{err: errors.New("not connected yet")})
+	return p, nil
+}
+
+// String describes for a human where events go.
+func (p *Producer) String() string {
+	if p.bootstrap.local != nil {
+		return p.bootstrap.String()
+	}
+	return p.bootstrap.String() + ", topic " + p.cfg.Topics.Events
+}
+
+// Start begins to connect. It returns when the first attempt has ended or connect_timeout or ctx is over, and never fails for
+// a cluster that cannot be reached.
+func (p *Producer) Start(ctx context.Context) error {
+	p.mu.Lock()
+	p.started = true
+	p.mu.Unlock()
+	first := make(chan struct{})
+	go p.supervise(p.bootstrap.Addresses(), first)
+	patience := time.NewTimer(p.cfg.ConnectTimeout)
+	defer patience.Stop()
+	select {
+	case <-first:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// supervise connects, however long that takes, and then looks after the connection until Stop.
+func (p *Producer) supervise(addresses []string, first chan struct{}) {
+	defer close(p.supervised)
+	conn := p.keepConnecting(addresses, first)
+	if conn == nil {
+		return
+	}
+	probe := time.NewTicker(probeInterval)
+	defer probe.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-probe.C:
+			if err := conn.check(); !errors.Is(err, sarama.ErrClosedClient) {
+				p.report(err)
+			}
+		}
+	}
+}
+
+// keepConnecting returns nil if Stop came first. It closes first after the first attempt.
+func (p *Producer) keepConnecting(addresses []string, first chan struct{}) *connection {
+	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
+		conn, err := connect(addresses, p.config, p.cfg.Topics, p.log)
+		if err == nil {
+			if !p.open(conn) {
+				return nil
+			}
+			err = conn.check()
+		}
+		p.report(err)
+		if first != nil {
+			close(first)
+			first = nil
+		}
+		if conn != nil {
+			return conn
+		}
+		// Jitter keeps a fleet of services from asking a cluster that comes back all at once.
+		retry := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-p.stop:
+			retry.Stop()
+			return nil
+		case <-retry.C:
+		}
+	}
+}
+
+// open lets Writes through, unless Stop has begun: then it closes the connection and reports false.
+func (p *Producer) open(conn *connection) bool {
+	conn.drain(&p.drains, p.settle)
+	p.mu.Lock()
+	stopping := p.stopping
+	if !stopping {
+		p.conn = conn
+	}
+	p.mu.Unlock()
+	if stopping {
+		p.close(conn)
+	}
+	return !stopping
+}
+
+func (p *Producer) close(conn *connection) {
+	if err := conn.close(&p.drains); err != nil {
+		p.log.Warn("closing the connection to Kafka", zap.Error(err))
+	}
+}
+
+// report stores what a look at the cluster has shown, and logs when that has changed.
+func (p *Producer) report(err error) {
+	before := p.health.Swap(&health{err: err, at: time.Now()})
+	switch {
+	case err != nil && (before.at.IsZero() || before.err == nil):
+		p.log.Warn("events cannot be produced: trying again in the background", zap.Stringer("brokers", p.bootstrap), zap.Error(err))
+	case err == nil && before.err != nil:
+		p.log.Info("events can be produced", zap.Stringer("brokers", p.bootstrap))
+	}
+}
+
+// Ready returns nil if the cluster answered when it was last asked, or what is wrong. It asks nobody itself.
+func (p *Producer) Ready(context.Context) error {
+	seen := p.health.Load()
+	if seen.err != nil {
+		return fmt.Errorf("%s: %w", p.bootstrap, seen.err)
+	}
+	if age := time.Since(seen.at); age > staleAfter {
+		return fmt.Errorf("%s: no answer for %s", p.bootstrap, age.Round(time.Second))
+	}
+	return nil
+}
+
+// Write produces the pending events and returns when each has an outcome: when Kafka has acknowledged or refused all, or when
+// ctx or ack_timeout is over. An event without a verdict by then has failed with events.ReasonTimeout, although Kafka may
+// still get it. Before the first connection, and after Stop has begun, everything fails at once.
+func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
+	if _, err := p.connected(); err != nil {
+		batch.FailPending(events.ReasonUnavailable, err)
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.AckTimeout, errNoAnswer)
+	defer cancel()
+
+	// What a batch will take is known only once it is built, so room for the worst case is taken first and the rest given back.
+	// A batch that is larger than the whole buffer goes alone.
+	reserved := min(p.encoder.bound(batch), int64(p.cfg.Buffer))
+	if err := p.budget.Acquire(ctx, reserved); err != nil {
+		batch.FailPending(events.ReasonTimeout, events.Errorf(events.Unavailable, "no room in kafka.buffer (%s): %w", p.cfg.Buffer, context.Cause(ctx)))
+		return
+	}
+	p.metrics.buffer(reserved)
+	pending := batch.Pending()
+	messages := p.encoder.Encode(batch)
+	p.metrics.failed[classTooLarge].Inc(int64(pending - len(messages)))
+	size := int64(0)
+	for i := range messages {
+		size += int64(messages[i].size)
+	}
+	size = min(size, reserved)
+	p.release(reserved - size)
+	if len(messages) == 0 {
+		p.release(size)
+		return
+	}
+	conn, err := p.begin(len(messages))
+	if err != nil {
+		p.release(size)
+		batch.FailPending(events.ReasonUnavailable, err)
+		return
+	}
+	start := time.Now()
+	d := &delivery{reserved: size, done: make(chan struct{})}
+	d.unsettled.Store(int64(len(messages)))
+	p.send(ctx, conn.async.Input(), d, messages)
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+	}
+	p.metrics.latency.Record(time.Since(start))
+	p.collect(ctx, batch, messages)
+}
+
+// connected returns the connection, or why there is none to be used.
+func (p *Producer) connected() (*connection, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.usable()
+}
+
+func (p *Producer) usable() (*connection, error) {
+	switch {
+	case p.stopping:
+		return nil, events.Errorf(events.Unavailable, "%w", errStopping)
+	case p.conn == nil:
+		return nil, events.Errorf(events.Unavailable, "not connected to Kafka: %w", p.health.Load().err)
+	}
+	return p.conn, nil
+}
+
+// begin admits n messages. The caller must send them, all of them.
+func (p *Producer) begin(n int) (*connection, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	conn, err := p.usable()
+	if err != nil {
+		return nil, err
+	}
+	p.senders.Add(1)
+	p.inFlight.Add(n)
+	p.unsettled.Add(int64(n))
+	return conn, nil
+}
+
+// send hands the messages to sarama in their order; those that it does not take in time are settled here.
+func (p *Producer) send(ctx context.Context, input chan<- *sarama.ProducerMessage, d *delivery, messages []Message) {
+	defer p.senders.Done()
+	for i := range messages {
+		messages[i].delivery = d
+	}
+	for i := range messages {
+		var err error
+		select {
+		case input <- &messages[i].ProducerMessage:
+			continue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-p.cut:
+			err = errStopping
+		}
+		for j := range messages[i:] {
+			p.settle(&messages[i+j].ProducerMessage, err)
+		}
+		return
+	}
+}
+
+// settle takes a message's verdict: nil means acknowledged.
+func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
+	m, ours := message.Metadata.(*Message)
+	if !ours {
+		return // a marker of sarama's own
+	}
+	if err != nil {
+		p.sampled.Warn("a message was not produced", zap.String("topic", m.Topic), zap.Error(err))
+	}
+	m.err = err
+	awaited := m.state.CompareAndSwap(stateWaiting, stateSettled)
+	switch {
+	case err == nil:
+		p.acks.Add(1)
+		p.metrics.bytes.Inc(int64(m.size))
+		if awaited {
+			p.metrics.acked.Inc(1)
+		} else {
+			p.metrics.lateAcks.Inc(1)
+		}
+	case awaited:
+		p.metrics.failed[classify(err)].Inc(1)
+	}
+	if d := m.delivery; d.unsettled.Add(-1) == 0 {
+		p.release(d.reserved)
+		close(d.done)
+	}
+	p.unsettled.Add(-1)
+	p.inFlight.Done()
+}
+
+// collect gives the batch its outcomes, and abandons the messages that have no verdict.
+func (p *Producer) collect(ctx context.Context, batch *events.Batch, messages []Message) {
+	for i := range messages {
+		m := &messages[i]
+		if m.state.CompareAndSwap(stateWaiting, stateAbandoned) {
+			err := context.Cause(ctx)
+			p.metrics.failed[classify(err)].Inc(1)
+			judge(&batch.Events[m.event], err)
+			continue
+		}
+		judge(&batch.Events[m.event], m.err)
+	}
+}
+
+func (p *Producer) release(n int64) {
+	p.budget.Release(n)
+	p.metrics.buffer(-n)
+}
+
+// Stop refuses new batches, waits until those in flight have their verdict or flush_timeout or ctx is over, and closes the
+// connection. It returns an error that says how many messages were not acknowledged; their writers were told. Stopping again
+// does nothing.
+func (p *Producer) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.FlushTimeout)
+	defer cancel()
+	p.mu.Lock()
+	again, started, conn := p.stopping, p.started, p.conn
+	p.stopping = true
+	p.mu.Unlock()
+	if again || !started {
+		return nil
+	}
+	close(p.stop)
+	var err error
+	if conn != nil {
+		err = p.flush(ctx, conn)
+	}
+	wait(ctx, p.supervised)
+	return err
+}
+
+// flush ends the connection. That comes last, because sarama fails what it is about to send again when it is closed.
+func (p *Producer) flush(ctx context.Context, conn *connection) error {
+	patience, cancel := context.WithTimeout(ctx, p.cfg.FlushTimeout*9/10)
+	defer cancel()
+	wait(patience, done(p.inFlight.Wait))
+
+	unsettled, acks := p.unsettled.Load(), p.acks.Load()
+	close(p.cut)
+	p.senders.Wait()
+	wait(ctx, done(func() { p.close(conn) }))
+	if lost := unsettled - (p.acks.Load() - acks); lost > 0 {
+		return fmt.Errorf("kafka: %d messages unflushed", lost)
+	}
+	return nil
+}
+
+// done runs f in a goroutine and returns a channel that is closed when f has returned.
+func done(f func()) <-chan struct{} {
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		f()
+	}()
+	return returned
+}
+
+// wait returns when the channel is closed or ctx is over.
+func wait(ctx context.Context, closed <-chan struct{}) {
+	select {
+	case <-closed:
+	case <-ctx.Done():
+	}
+}

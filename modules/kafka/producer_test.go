@@ -1,0 +1,404 @@
+package kafka_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/kafka"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, one a process
+}
+
+func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
+	cfg := config(cluster(t)...)
+	producer, scope := start(t, cfg)
+	for first := 0; first < 100; first += 20 {
+		b := batch(first, 20)
+		producer.Write(t.Context(), b)
+		requireAll(t, b, events.StateAccepted, "")
+	}
+	records := consume(t, cfg.Brokers, cfg.Topics.Events, 100)
+	for i, r := range records {
+		require.Equal(t, i, r.n)
+		require.Equal(t, "phc_test:user", string(r.Key))
+		require.Equal(t, records[0].Partition, r.Partition)
+		require.Equal(t, r.value.UUID, string(r.Headers[4].Value))
+	}
+	require.EqualValues(t, 100, counter(scope, "messages_acked+"))
+	require.Positive(t, counter(scope, "bytes+"))
+	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value())
+}
+
+func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
+	cfg := config(cluster(t)...)
+	cfg.Linger = time.Millisecond
+	producer, _ := start(t, cfg)
+	const writers, each = 8, 50
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for n := 0; n < each; n += 5 {
+				b := batch(n, 5)
+				for i := range b.Events {
+					b.Events[i].DistinctID = fmt.Sprint(w)
+				}
+				producer.Write(t.Context(), b)
+				requireAll(t, b, events.StateAccepted, "")
+			}
+		})
+	}
+	wg.Wait()
+	next := map[string]int{}
+	for _, r := range consume(t, cfg.Brokers, cfg.Topics.Events, writers*each) {
+		require.Equal(t, next[string(r.Key)], r.n, "%s", r.Key)
+		next[string(r.Key)]++
+	}
+	require.Len(t, next, writers)
+}
+
+func TestAnOversizeEventDoesNotHurtItsNeighbours(t *testing.T) {
+	cfg := config(cluster(t)...)
+	producer, scope := start(t, cfg)
+	b := batch(0, 3)
+	b.Events[1].Raw.Properties = []byte(`{"x":"` + strings.Repeat("x", 999_600) + `"}`)
+	producer.Write(t.Context(), b)
+	require.Equal(t, events.StateAccepted, b.Events[0].Outcome.State)
+	require.Equal(t, events.StateRejected, b.Events[1].Outcome.State)
+	require.Equal(t, events.ReasonTooLarge, b.Events[1].Outcome.Reason)
+	require.Equal(t, events.StateAccepted, b.Events[2].Outcome.State)
+	records := consume(t, cfg.Brokers, cfg.Topics.Events, 2)
+	require.Equal(t, []int{0, 2}, []int{records[0].n, records[1].n})
+	require.EqualValues(t, 1, counter(scope, "messages_failed+class=too_large"))
+}
+
+func TestAnEventJustUnderTheLimitIsTaken(t *testing.T) {
+	brokers := cluster(t)
+	for _, compression := range []string{"none", "lz4", "gzip", "snappy", "zstd"} {
+		t.Run(compression, func(t *testing.T) {
+			cfg := config(brokers...)
+			cfg.Compression = compression
+			producer, _ := start(t, cfg)
+			b := batch(7, 1)
+			b.Events[0].Raw.Properties = []byte(`{"n":7,"x":"` + strings.Repeat("x", 998_000) + `"}`)
+			producer.Write(t.Context(), b)
+			requireAll(t, b, events.StateAccepted, "")
+			require.Equal(t, 7, consume(t, cfg.Brokers, cfg.Topics.Events, 1)[0].n)
+		})
+	}
+}
+
+func TestMissingTopicsAreCreatedAsConfigured(t *testing.T) {
+	cfg := config(cluster(t)...)
+	cfg.Topics.Partitions = 5
+	cfg.Topics.Exceptions += "-exceptions"
+	producer, _ := start(t, cfg)
+	b := batch(0, 40)
+	for i := range b.Events {
+		b.Events[i].DistinctID = fmt.Sprint(i)
+		b.Events[i].Lane = events.LaneExceptions
+	}
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+	partitions := map[int32]bool{}
+	for _, r := range consume(t, cfg.Brokers, cfg.Topics.Exceptions, 40) {
+		partitions[r.Partition] = true
+	}
+	require.Len(t, partitions, 5)
+}
+
+func TestStopFlushesEventsInFlight(t *testing.T) {
+	cfg := config(cluster(t)...)
+	cfg.Linger = time.Second // so that they are in flight when Stop begins
+	producer, scope := start(t, cfg)
+	const writers, each = 10, 20
+	var wg sync.WaitGroup
+	inFlight := 0
+	for w := range writers {
+		b := batch(w*each, each)
+		messages := kafka.NewEncoder(cfg).Encode(b)
+		for i := range messages {
+			inFlight += messages[i].ByteSize(2)
+		}
+		wg.Go(func() {
+			producer.Write(t.Context(), b)
+			requireAll(t, b, events.StateAccepted, "")
+		})
+	}
+	require.Eventually(t, func() bool { return int(scope.Snapshot().Gauges()["buffered_bytes+"].Value()) == inFlight }, patience, time.Millisecond)
+	require.NoError(t, producer.Stop(t.Context()))
+	wg.Wait()
+	require.Len(t, consume(t, cfg.Brokers, cfg.Topics.Events, writers*each), writers*each)
+
+	b := batch(0, 2)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateFailed, events.ReasonUnavailable)
+	require.Equal(t, events.Unavailable, events.CodeOf(b.Events[0].Outcome.Err))
+}
+
+func TestABrokerThatAppearsAfterTheStartIsFound(t *testing.T) {
+	address := freeAddress(t)
+	cfg := config(address)
+	cfg.ConnectTimeout = 500 * time.Millisecond
+	producer, _ := newProducer(t, cfg)
+	require.NoError(t, producer.Start(t.Context()), "an unreachable cluster does not end the service")
+	require.ErrorContains(t, producer.Ready(t.Context()), address)
+
+	b := batch(0, 2)
+	began := time.Now()
+	producer.Write(t.Context(), b)
+	require.Less(t, time.Since(began), time.Second, "nothing to wait for")
+	requireAll(t, b, events.StateFailed, events.ReasonUnavailable)
+	require.Equal(t, events.Unavailable, events.CodeOf(b.Events[0].Outcome.Err))
+
+	startEmbedded(t, address)
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+	b = batch(0, 2)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+}
+
+func TestANameThatDoesNotResolveEndsNothing(t *testing.T) {
+	cfg := config("kafka.invalid:9092")
+	cfg.ConnectTimeout = 500 * time.Millisecond
+	producer, _ := newProducer(t, cfg)
+	require.NoError(t, producer.Start(t.Context()))
+	require.ErrorContains(t, producer.Ready(t.Context()), "kafka.invalid:9092")
+	require.NoError(t, producer.Stop(t.Context()))
+}
+
+func TestReadyTellsWhenTheBrokerGoesAway(t *testing.T) {
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer broker.Close()
+	producer, _ := start(t, config(broker.ListenAddrs()...))
+	broker.Close()
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) != nil }, patience, 50*time.Millisecond)
+}
+
+// fake starts a broker whose answers the test controls.
+func fake(t *testing.T, options ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	broker, err := kfake.NewCluster(append(options, kfake.NumBrokers(1))...)
+	require.NoError(t, err)
+	t.Cleanup(broker.Close)
+	return broker
+}
+
+// hold keeps produce requests unanswered until the returned function is called.
+func hold(broker *kfake.Cluster) (release func()) {
+	released := make(chan struct{})
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		broker.SleepControl(func() { <-released })
+		return nil, nil, false
+	})
+	return sync.OnceFunc(func() { close(released) })
+}
+
+func TestWriteReturnsAtTheDeadlineWhenTheBrokerHangs(t *testing.T) {
+	broker := fake(t)
+	producer, scope := start(t, config(broker.ListenAddrs()...))
+	release := hold(broker)
+	defer release()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	b := batch(0, 3)
+	began := time.Now()
+	producer.Write(ctx, b)
+	require.Less(t, time.Since(began), 2*time.Second)
+	requireAll(t, b, events.StateFailed, events.ReasonTimeout)
+	require.Equal(t, events.Unavailable, events.CodeOf(b.Events[0].Outcome.Err))
+	require.EqualValues(t, 3, counter(scope, "messages_failed+class=timeout"))
+	require.Positive(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value(), "sarama still holds them")
+
+	release()
+	require.Eventually(t, func() bool { return counter(scope, "late_acks+") == 3 }, patience, 5*time.Millisecond)
+	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value(), "a late verdict frees the buffer")
+	requireAll(t, b, events.StateFailed, events.ReasonTimeout)
+}
+
+func TestWriteWaitsForRoomInTheBuffer(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.MaxMessageBytes = 20 * configs.KiB
+	cfg.Buffer = 40 * configs.KiB
+	producer, _ := start(t, cfg)
+	release := hold(broker)
+	defer release()
+
+	first := batch(0, 3)
+	for i := range first.Events {
+		first.Events[i].Raw.Properties = []byte(`{"n":1,"x":"` + strings.Repeat("x", 13_000) + `"}`)
+	}
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		producer.Write(t.Context(), first)
+	}()
+	waiting := batch(0, 1)
+	require.Eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		waiting = batch(0, 1)
+		producer.Write(ctx, waiting)
+		return strings.Contains(waiting.Events[0].Outcome.Err.Error(), "no room in kafka.buffer")
+	}, patience, 10*time.Millisecond)
+	requireAll(t, waiting, events.StateFailed, events.ReasonTimeout)
+
+	release()
+	<-returned
+	requireAll(t, first, events.StateAccepted, "")
+	after := batch(0, 1)
+	producer.Write(t.Context(), after)
+	requireAll(t, after, events.StateAccepted, "")
+}
+
+func TestABatchLargerThanTheBufferIsTaken(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.MaxMessageBytes = 20 * configs.KiB
+	cfg.Buffer = 40 * configs.KiB
+	producer, _ := start(t, cfg)
+	b := batch(0, 500)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+}
+
+func TestATransientErrorIsTriedAgain(t *testing.T) {
+	broker := fake(t)
+	producer, _ := start(t, config(broker.ListenAddrs()...))
+	refuse(broker, kerr.NotLeaderForPartition, 2)
+	b := batch(0, 3)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+}
+
+func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
+	for err, reason := range map[*kerr.Error]events.Reason{
+		kerr.MessageTooLarge: events.ReasonTooLarge,
+		kerr.InvalidRecord:   events.ReasonRefused,
+	} {
+		t.Run(err.Message, func(t *testing.T) {
+			broker := fake(t)
+			producer, _ := start(t, config(broker.ListenAddrs()...))
+			refuse(broker, err, 1)
+			b := batch(0, 1)
+			producer.Write(t.Context(), b)
+			requireAll(t, b, events.StateRejected, reason)
+			b = batch(0, 1)
+			producer.Write(t.Context(), b)
+			requireAll(t, b, events.StateAccepted, "")
+		})
+	}
+}
+
+// refuse answers the next requests with an error for every partition.
+func refuse(broker *kfake.Cluster, code *kerr.Error, times int) {
+	broker.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		if times--; times == 0 {
+			broker.DropControl()
+		}
+		produce := request.(*kmsg.ProduceRequest)
+		response := produce.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range produce.Topics {
+			answer := kmsg.NewProduceResponseTopic()
+			answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
+			for _, partition := range topic.Partitions {
+				p := kmsg.NewProduceResponseTopicPartition()
+				p.Partition, p.ErrorCode = partition.Partition, code.Code
+				answer.Partitions = append(answer.Partitions, p)
+			}
+			response.Topics = append(response.Topics, answer)
+		}
+		return response, nil, true
+	})
+}
+
+func TestTopicsThatMayNotBeCreatedAreNamedWhenNotReady(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.Topics.Create = false
+	producer, _ := newProducer(t, cfg)
+	require.NoError(t, producer.Start(t.Context()))
+	require.Eventually(t, func() bool {
+		err := producer.Ready(t.Context())
+		return err != nil && strings.Contains(err.Error(), cfg.Topics.Events)
+	}, patience, 10*time.Millisecond)
+	require.NoError(t, broker.CreateTopic(cfg.Topics.Events, 1, nil))
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+}
+
+func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.FlushTimeout = 200 * time.Millisecond
+	cfg.AckTimeout = 2 * time.Second
+	producer, _ := start(t, cfg)
+	release := hold(broker)
+	defer release()
+	b := batch(0, 12)
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		producer.Write(t.Context(), b)
+	}()
+	require.Eventually(t, func() bool {
+		probe := batch(0, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		producer.Write(ctx, probe)
+		return probe.Events[0].Outcome.State == events.StateFailed
+	}, patience, 10*time.Millisecond)
+	began := time.Now()
+	require.ErrorContains(t, producer.Stop(t.Context()), "messages unflushed")
+	require.Less(t, time.Since(began), 2*time.Second)
+	release()
+	<-returned
+}
+
+func TestStopIsQuickWhileStillConnecting(t *testing.T) {
+	// A listener that never answers.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var connections sync.WaitGroup
+	connections.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() {
+				_, _ = io.Copy(io.Discard, conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	defer connections.Wait()
+	defer listener.Close() //nolint:errcheck // nothing was written
+	cfg := config(listener.Addr().String())
+	cfg.ConnectTimeout = 300 * time.Millisecond
+	cfg.AckTimeout = time.Second
+	producer, _ := newProducer(t, cfg)
+	began := time.Now()
+	require.NoError(t, producer.Start(t.Context()))
+	require.Error(t, producer.Ready(t.Context()))
+	require.NoError(t, producer.Stop(t.Context()))
+	require.Less(t, time.Since(began), 5*time.Second)
+}
