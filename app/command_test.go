@@ -236,7 +236,7 @@ func TestConfigPrintShowsWhatIsInEffect(t *testing.T) {
 	code, out, err := command(t, stock(&diary{}), []string{"CAPTURE_FRONT__STOP=1s"}, "--config", first, "config", "print", "--config", second)
 	require.Zero(t, code, err)
 	require.Equal(t, fmt.Sprintf(`app:
-  start_timeout: 15s
+  start_timeout: 20s
   stop_timeout: 45s
 
 store:
@@ -252,7 +252,7 @@ front:
 func TestConfigReferenceHoldsTheAppsSectionToo(t *testing.T) {
 	code, out, err := command(t, stock(&diary{}), nil, "config", "reference")
 	require.Zero(t, code, err)
-	require.Contains(t, out, "app:\n  # How long all modules together may take to start. Duration.\n  start_timeout: 15s\n")
+	require.Contains(t, out, "app:\n  # How long all modules together may take to start. Duration.\n  start_timeout: 20s\n")
 	require.Contains(t, out, "store:\n  # How many books there are.\n  books: 3\n")
 }
 

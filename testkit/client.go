@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -26,7 +27,7 @@ func (s *Service) Request(method, path, body string, header ...string) Response 
 
 // TryRequest is Request for requests that may get no answer.
 func (s *Service) TryRequest(method, path, body string, header ...string) (Response, error) {
-	request, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(context.Background(), method, s.URL+path, strings.NewReader(body))
 	if err != nil {
 		return Response{}, err
 	}
@@ -45,7 +46,7 @@ func (s *Service) Post(path, body string, header ...string) Response {
 // Admin gets a path of the operators' listener.
 func (s *Service) Admin(path string) Response {
 	s.tb.Helper()
-	request, err := http.NewRequest(http.MethodGet, s.AdminURL+path, nil)
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.AdminURL+path, nil)
 	if err != nil {
 		s.tb.Fatalf("testkit: %v", err)
 	}

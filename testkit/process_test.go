@@ -75,7 +75,7 @@ func run(t *testing.T, environ ...string) *process {
 	require.NoError(t, p.Start())
 	t.Cleanup(func() {
 		_ = p.Process.Kill()
-		<-p.exited
+		_ = <-p.exited
 	})
 	lines := bufio.NewScanner(stdout)
 	for p.url == "" || p.broker == "" {

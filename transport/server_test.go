@@ -446,7 +446,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	status, _ = get("/_liveness")
 	require.Equal(t, 200, status, "during the drain delay the service goes on serving")
 	cancel()
-	<-stopped
+	require.NoError(t, <-stopped)
 }
 
 func TestConfigReportsEveryFault(t *testing.T) {

@@ -211,7 +211,7 @@ func TestAPanicInAHandlerIsAnsweredAndLogged(t *testing.T) {
 	entry := r.logs.FilterMessage("a handler panicked").All()[0]
 	require.Equal(t, "/readyz", entry.ContextMap()["path"])
 	require.Equal(t, "boom", entry.ContextMap()["panic"])
-	require.Contains(t, string(entry.ContextMap()["stack"].(string)), "health.go")
+	require.Contains(t, entry.ContextMap()["stack"].(string), "health.go")
 }
 
 func TestAPortInUseFailsTheStartAndNamesTheKey(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
@@ -36,9 +35,9 @@ func TestAJSONLineHasAllItsFieldsBelowFields(t *testing.T) {
 		zap.String("event_id", "0190"), zap.Duration("after", 1500*time.Millisecond), zap.Error(errors.New("timed out")), zap.String("level", "own"))
 	after := time.Now().UTC()
 
-	require.Regexp(t, regexp.MustCompile(`^{"level":"warn","timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","logger":"kafka",`+
+	require.Regexp(t, `^{"level":"warn","timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","logger":"kafka",`+
 		`"caller":"observability/logger_test\.go:\d+","msg":"not acknowledged",`+
-		`"fields":{"token":"phc_1","event_id":"0190","after":"1\.5s","error":"timed out","level":"own"}}\n$`), written())
+		`"fields":{"token":"phc_1","event_id":"0190","after":"1\.5s","error":"timed out","level":"own"}}\n$`, written())
 
 	var line struct{ Timestamp time.Time }
 	require.NoError(t, json.Unmarshal([]byte(written()), &line))
