@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
@@ -33,7 +34,7 @@ func hotPath(tb testing.TB) *posthog.Handler {
 	budget := decode.NewBudget(1 << 30)
 	pipeline, err := events.NewPipeline(tally.NoopScope)
 	require.NoError(tb, err)
-	processor := events.NewProcessor(pipeline, encoding{kafka.NewEncoder(kafka.DefaultConfig())}, events.NewLedger(), tally.NoopScope)
+	processor := events.NewProcessor(pipeline, encoding{kafka.NewEncoder(kafka.DefaultConfig())}, events.NewLedger(), zap.NewNop(), tally.NoopScope)
 	return posthog.NewHandler(posthog.DefaultConfig(), decode.New(100<<20, budget), budget, processor, tally.NoopScope)
 }
 

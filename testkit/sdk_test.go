@@ -62,6 +62,7 @@ type expectation struct {
 	properties string // byte for byte; empty where the recorded bytes are not JSON
 	sentAt     *time.Time
 	historical bool
+	cookieless bool
 	timestamp  func(now time.Time) time.Time
 }
 
@@ -85,7 +86,7 @@ func expect(t *testing.T, row recording, topics kafka.Topics) (status int, wante
 		SentAt  *time.Time        `json:"sent_at"`
 		SentAt2 *time.Time        `json:"sentAt"`
 	}
-	elements, exact := []json.RawMessage{row.JSON}, []json.RawMessage{text}
+	var elements, exact []json.RawMessage
 	if bytes.TrimSpace(row.JSON)[0] == '[' {
 		require.NoError(t, json.Unmarshal(row.JSON, &elements))
 		require.NoError(t, json.Unmarshal(text, &exact))
@@ -101,6 +102,7 @@ func expect(t *testing.T, row recording, topics kafka.Topics) (status int, wante
 			}
 		} else {
 			envelope.Token, envelope.APIKey, envelope.SentAt, envelope.SentAt2 = nil, nil, nil, nil
+			elements, exact = []json.RawMessage{row.JSON}, []json.RawMessage{text}
 		}
 	}
 	sentAt := envelope.SentAt
@@ -147,6 +149,7 @@ func expect(t *testing.T, row recording, topics kafka.Topics) (status int, wante
 		if runes := []rune(e.distinctID); len(runes) > 200 {
 			e.distinctID = string(runes[:200])
 		}
+		e.cookieless = string(properties["$cookieless_mode"]) == "true"
 		token := first(fields["token"], fields["$token"], fields["api_key"])
 		switch {
 		case envelope.APIKey != nil:
@@ -354,7 +357,12 @@ func check(t *testing.T, want expectation, message testkit.Message) {
 	require.Equal(t, "127.0.0.1", got.IP)
 	require.WithinDuration(t, time.Now(), got.Now, time.Minute)
 	require.Equal(t, want.timestamp(got.Now).UTC(), got.Timestamp.UTC(), want.note)
-	require.Equal(t, want.token+":"+want.distinctID, string(message.Key))
+	subject := want.distinctID
+	if want.cookieless {
+		subject = got.IP
+	}
+	require.Equal(t, want.token+":"+subject, string(message.Key))
+	require.Equal(t, want.cookieless, got.Cookieless)
 	if want.uuid != "" {
 		require.Equal(t, want.uuid, got.UUID, want.note)
 	} else {
@@ -381,7 +389,7 @@ func check(t *testing.T, want expectation, message testkit.Message) {
 	require.Equal(t, got.Now, now)
 	var fields map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(message.Value, &fields))
-	require.Subset(t, []string{"uuid", "distinct_id", "ip", "data", "now", "sent_at", "token", "event", "timestamp", "historical_migration"},
+	require.Subset(t, []string{"uuid", "distinct_id", "ip", "data", "now", "sent_at", "token", "event", "timestamp", "historical_migration", "is_cookieless_mode"},
 		slices.Collect(maps.Keys(fields)), "nothing stands in the value that the protocol does not name")
 }
 

@@ -255,6 +255,12 @@ func (s *Server) capture(c *fiber.Ctx, capture func(context.Context, *posthog.Re
 }
 
 func (s *Server) write(c *fiber.Ctx, response posthog.Response) {
+	if response.Status >= http.StatusBadRequest {
+		if entry := s.log.Check(zap.DebugLevel, "request refused"); entry != nil {
+			entry.Write(zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
+				zap.Int("status", response.Status), zap.String("answer", response.Body))
+		}
+	}
 	c.Status(response.Status)
 	if response.Retry {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(s.config.RetryAfter/time.Second)))

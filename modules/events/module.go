@@ -3,6 +3,7 @@ package events
 import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 )
@@ -10,7 +11,7 @@ import (
 // Module is the domain: it joins the stages and the sink of a build into a Processor.
 //
 // Provides Processor, *Pipeline, *Ledger, and the ledger's metrics in the value group "collectors".
-// Requires Sink, the base sink (modules/kafka), and tally.Scope (modules/observability); takes the value groups "stages" of
+// Requires Sink, the base sink (modules/kafka), *zap.Logger and tally.Scope (modules/observability); takes the value groups "stages" of
 // Stage (see AsStage) and "sink_layers" of Layer (see AsLayer), both of which may be empty.
 // Config section: none.
 func Module() configs.Module {
@@ -19,7 +20,7 @@ func Module() configs.Module {
 		Options: fx.Provide(
 			NewLedger,
 			fx.Annotate(NewPipeline, fx.ParamTags(``, `group:"stages"`)),
-			fx.Annotate(newLayeredProcessor, fx.ParamTags(``, ``, ``, ``, `group:"sink_layers"`)),
+			fx.Annotate(newLayeredProcessor, fx.ParamTags(``, ``, ``, ``, ``, `group:"sink_layers"`)),
 			fx.Annotate(NewCollector, fx.ResultTags(`group:"collectors"`)),
 		),
 		Requires: []configs.Requirement{
@@ -41,10 +42,10 @@ func AsLayer(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"sink_layers"`))
 }
 
-func newLayeredProcessor(pipeline *Pipeline, base Sink, ledger *Ledger, scope tally.Scope, layers ...Layer) (Processor, error) {
+func newLayeredProcessor(pipeline *Pipeline, base Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope, layers ...Layer) (Processor, error) {
 	sink, err := NewSink(base, layers...)
 	if err != nil {
 		return nil, err
 	}
-	return NewProcessor(pipeline, sink, ledger, scope), nil
+	return NewProcessor(pipeline, sink, ledger, log, scope), nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
+	"go.uber.org/zap"
 )
 
 type groups struct {
@@ -23,7 +24,7 @@ func build(t *testing.T, options ...fx.Option) (groups, error) {
 	var got groups
 	app := fx.New(
 		fx.NopLogger,
-		fx.Provide(func() tally.Scope { return tally.NoopScope }),
+		fx.Provide(func() tally.Scope { return tally.NoopScope }, func() *zap.Logger { return zap.NewNop() }),
 		fx.Provide(func() Sink {
 			return sinkFunc(func(_ context.Context, b *Batch) { b.FailPending(ReasonUnavailable, nil) })
 		}),

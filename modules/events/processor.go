@@ -2,9 +2,12 @@ package events
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Processor takes a batch from a protocol to its outcomes. A single event and a recording are batches of one.
@@ -19,13 +22,14 @@ type processor struct {
 	pipeline *Pipeline
 	sink     Sink
 	ledger   *Ledger
+	log      *zap.Logger
 	latency  tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink and the ledger. How long the sink takes per batch, in seconds, is recorded in the
-// scope's timer "sink_seconds".
-func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, scope tally.Scope) Processor {
-	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, latency: scope.Timer("sink_seconds")}
+// NewProcessor joins a pipeline, a sink and the ledger. At level debug, every event that is not accepted is logged with its
+// reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
+func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
+	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }
 
 func (p *processor) Process(ctx context.Context, batch *Batch) {
@@ -43,4 +47,26 @@ func (p *processor) Process(ctx context.Context, batch *Batch) {
 func (p *processor) settle(batch *Batch) {
 	batch.FailPending(ReasonUnsettled, Errorf(Internal, "the event was left without an outcome"))
 	p.ledger.Enter(batch)
+	if p.log.Core().Enabled(zapcore.DebugLevel) {
+		p.explain(batch)
+	}
+}
+
+// explain logs what became of the events that were not accepted.
+func (p *processor) explain(batch *Batch) {
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		if event.Outcome.State == StateAccepted {
+			continue
+		}
+		p.log.Debug("event "+event.Outcome.State.String(),
+			zap.Stringer("event_id", event.UUID),
+			zap.String("token", strings.Clone(batch.Token)),
+			zap.String("distinct_id", strings.Clone(event.DistinctID)),
+			zap.String("event", strings.Clone(event.Name)),
+			zap.String("reason", string(event.Outcome.Reason)),
+			zap.String("request_id", batch.RequestID),
+			zap.Error(event.Outcome.Err),
+		)
+	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"pgregory.net/rapid"
 )
 
@@ -80,7 +82,7 @@ func TestEveryEventEndsInExactlyOneOutcomeAndTheLedgerBalancesAtAnyMoment(t *tes
 		sinkScript := drawScript(t, "sink")
 		sink := sinkFunc(func(_ context.Context, b *Batch) { _ = sinkScript.run("sink", b) })
 		ledger := NewLedger()
-		processor := NewProcessor(pipeline, sink, ledger, tally.NoopScope)
+		processor := NewProcessor(pipeline, sink, ledger, zap.NewNop(), tally.NoopScope)
 
 		protocol := drawScript(t, "protocol")
 		batches := make([]*Batch, rapid.IntRange(1, 8).Draw(t, "batches"))
@@ -143,7 +145,7 @@ func TestWhatASinkLeavesUndecidedHasFailed(t *testing.T) {
 	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
 	batch := &Batch{Events: make([]Event, 2)}
 
-	NewProcessor(pipeline, sink, ledger, tally.NoopScope).Process(t.Context(), batch)
+	NewProcessor(pipeline, sink, ledger, zap.NewNop(), tally.NoopScope).Process(t.Context(), batch)
 
 	require.Equal(t, StateAccepted, batch.Events[0].Outcome.State)
 	require.Equal(t, StateFailed, batch.Events[1].Outcome.State)
@@ -158,7 +160,7 @@ func TestAPanicReachesTheCallerAfterItsEventsAreCounted(t *testing.T) {
 	pipeline, err := NewPipeline(tally.NoopScope, stage{name: "broken", judge: func(*Batch) error { panic("boom") }})
 	require.NoError(t, err)
 	ledger := NewLedger()
-	processor := NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), ledger, tally.NoopScope)
+	processor := NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), ledger, zap.NewNop(), tally.NoopScope)
 
 	require.PanicsWithValue(t, "boom", func() { processor.Process(t.Context(), &Batch{Events: make([]Event, 3)}) })
 
@@ -171,7 +173,7 @@ func TestASinkIsNotWrittenToWhenNothingIsPending(t *testing.T) {
 	sink := sinkFunc(func(context.Context, *Batch) { t.Error("written to") })
 	batch := &Batch{Events: make([]Event, 1)}
 	batch.Events[0].Reject(ReasonInvalidEvent, errScripted)
-	NewProcessor(pipeline, sink, NewLedger(), tally.NoopScope).Process(t.Context(), batch)
+	NewProcessor(pipeline, sink, NewLedger(), zap.NewNop(), tally.NoopScope).Process(t.Context(), batch)
 }
 
 func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
@@ -183,7 +185,7 @@ func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	processor := NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), NewLedger(), scope)
+	processor := NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), NewLedger(), zap.NewNop(), scope)
 
 	processor.Process(t.Context(), &Batch{Events: make([]Event, 1)})
 	processor.Process(t.Context(), &Batch{Events: make([]Event, 2)})
@@ -193,4 +195,27 @@ func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 		recorded[key] = len(timer.Values())
 	}
 	require.Equal(t, map[string]int{"stage_seconds+stage=auth": 2, "stage_seconds+stage=broken": 2, "sink_seconds+": 1}, recorded)
+}
+
+func TestWhatIsNotAcceptedIsExplainedAtLevelDebug(t *testing.T) {
+	pipeline, err := NewPipeline(tally.NoopScope)
+	require.NoError(t, err)
+	core, logged := observer.New(zap.DebugLevel)
+	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
+	batch := &Batch{Token: "phc_1", RequestID: "r1", Events: make([]Event, 2)}
+	batch.Events[1].Name, batch.Events[1].DistinctID = "late", "u1"
+	batch.Events[1].Reject(ReasonTooLarge, Errorf(TooLarge, "2 bytes"))
+
+	NewProcessor(pipeline, sink, NewLedger(), zap.New(core), tally.NoopScope).Process(t.Context(), batch)
+
+	require.Len(t, logged.All(), 1)
+	require.Equal(t, "event rejected", logged.All()[0].Message)
+	require.Equal(t, map[string]any{
+		"event_id": "00000000-0000-0000-0000-000000000000", "token": "phc_1", "distinct_id": "u1", "event": "late",
+		"reason": "event_too_large", "request_id": "r1", "error": "2 bytes",
+	}, logged.All()[0].ContextMap())
+
+	quiet, nothing := observer.New(zap.InfoLevel)
+	NewProcessor(pipeline, sink, NewLedger(), zap.New(quiet), tally.NoopScope).Process(t.Context(), batch)
+	require.Empty(t, nothing.All())
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
@@ -62,7 +63,7 @@ func newService(t *testing.T, config Config) *service {
 	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: decode.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(s.scope)
 	require.NoError(t, err)
-	s.Handler = NewHandler(config, decode.New(1<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, s.scope), s.scope)
+	s.Handler = NewHandler(config, decode.New(1<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
