@@ -1,19 +1,25 @@
 package decode
 
-import "errors"
+import (
+	"bytes"
+	"sync"
+	"unicode/utf8"
 
-type buffer struct{}
-type buffers struct{ budget *Budget }
-
-func (*buffers) put(*buffer) {}
+	"github.com/opencapture/capture/modules/events"
+)
 
 // Input is what one request carries that matters for decoding. Nothing of it is kept after Decode returns, except that
 // Payload.Bytes may alias Body.
 type Input struct {
-	Body            []byte // as read from the wire
-	QueryData       string // the query's data parameter, percent-decoded by net/url rules ('+' has become a space); empty if absent
-	QueryHint       string // the query's compression parameter
-	ContentType     string
+	// Body is the body as read from the wire.
+	Body []byte
+	// QueryData is the query's data parameter, percent-decoded by the rules of net/url ('+' has become a space); empty if absent.
+	QueryData string
+	// QueryHint is the query's compression parameter; empty if absent.
+	QueryHint string
+	// ContentType is the header of that name.
+	ContentType string
+	// ContentEncoding is the header of that name.
 	ContentEncoding string
 }
 
@@ -21,14 +27,250 @@ type Input struct {
 type Decoder struct {
 	limit   int64
 	buffers buffers
+
+	gzips, zlibs, flates, brotlis, zstds, lz64s sync.Pool
 }
 
-// New returns a decoder.
+// New returns a Decoder whose payloads have at most maxDecoded bytes each, and which reserves them, and its other large memory,
+// from the budget; a nil budget is unbounded.
 func New(maxDecoded int64, budget *Budget) *Decoder {
-	return &Decoder{limit: maxDecoded, buffers: buffers{budget: budget}}
+	return &Decoder{
+		limit:   maxDecoded,
+		buffers: buffers{budget: budget},
+		gzips:   sync.Pool{New: func() any { return new(gzipStream) }},
+		zlibs:   sync.Pool{New: func() any { return new(zlibStream) }},
+		flates:  sync.Pool{New: func() any { return new(flateStream) }},
+		brotlis: sync.Pool{New: func() any { return new(brotliStream) }},
+		zstds:   sync.Pool{New: newZstd},
+		lz64s:   sync.Pool{New: func() any { return new(lz64) }},
+	}
 }
 
-// Decode decodes.
+var (
+	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
+	errManyEncodings = events.Errorf(events.Invalid, "failed to decode request: Content-Encoding names more than one encoding")
+	errNoForm        = events.Errorf(events.Invalid, "failed to decode request: expected form data in POST request payload")
+	errGzip          = events.Errorf(events.Invalid, "failed to decode request: invalid GZIP data")
+	errGzipText      = events.Errorf(events.Invalid, "failed to decode request: invalid gzip data")
+	errZstd          = events.Errorf(events.Invalid, "failed to decode request: invalid ZSTD data")
+	errBrotli        = events.Errorf(events.Invalid, "failed to decode request: invalid BROTLI data")
+	errDeflate       = events.Errorf(events.Invalid, "failed to decode request: invalid DEFLATE data")
+	errBase64        = events.Errorf(events.Invalid, "failed to decode request: invalid base64 data")
+	errText          = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
+)
+
+// Decode returns the text that a request means; the caller releases it. The data parameter of the query goes before the body.
+//
+// Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit, Unavailable if
+// the budget is spent.
 func (d *Decoder) Decode(in Input) (*Payload, error) {
-	return nil, errors.New("being written")
+	p := &Payload{decoder: d}
+	if err := p.decode(&in); err != nil {
+		p.Release()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Payload) decode(in *Input) error {
+	encoding, several := parseContentEncoding(in.ContentEncoding)
+	hints := hintSet{encoding, parseCompression(in.QueryHint), hintNone}
+	switch {
+	case in.QueryData != "":
+		data, err := p.decoder.buffers.get(int64(len(in.QueryData)))
+		if err != nil {
+			return err
+		}
+		data.bytes = append(data.bytes, in.QueryData...)
+		p.become(data, StepQuery)
+	case len(in.Body) == 0:
+		return errMissing
+	default:
+		p.Bytes = in.Body
+		if err := p.undoContentEncoding(encoding, several); err != nil {
+			return err
+		}
+	}
+	if err := p.unwrap(&hints, in.ContentType == "application/x-www-form-urlencoded"); err != nil {
+		return err
+	}
+	return p.finish(hints)
+}
+
+// undoContentEncoding undoes the encodings of a body that section 0 of the spec adds to the protocol's own; those are left to
+// unwrap.
+func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
+	switch {
+	case isText(p.Bytes):
+		return nil
+	case several:
+		return errManyEncodings
+	case isGzip(p.Bytes):
+		return nil
+	case isZstd(p.Bytes) || encoding == hintZstd:
+		return p.undo(StepZstd)
+	case encoding == hintBrotli:
+		return p.undo(StepBrotli)
+	case encoding == hintDeflate:
+		return p.undo(StepDeflate)
+	default:
+		return nil
+	}
+}
+
+// maxBase64 is how often base64 is undone: once as the form of the request (spec 2.3, step 2) and once as the form of the text
+// (spec 2.4).
+const maxBase64 = 2
+
+// unwrap looks at the bytes, undoes what they are, and looks again, until they are JSON or nothing that can be undone. So the
+// order of the hints (spec 2.3, step 4) does not matter: lz-string is the only one that the bytes don't tell, and it is tried
+// where nothing else fits.
+func (p *Payload) unwrap(hints *hintSet, form bool) error {
+	base64s, gzipped := 0, false
+	for {
+		var err error
+		switch {
+		case isGzip(p.Bytes) && !gzipped:
+			gzipped = true
+			err = p.undo(StepGzip)
+		case isJSON(p.Bytes):
+			return nil
+		case isForm(p.Bytes) && !p.Steps.Has(StepForm):
+			hints[2], err = p.undoForm()
+		case base64s < maxBase64 && isBase64Of(p.Bytes, base64s+1 < maxBase64):
+			base64s, gzipped = base64s+1, false
+			err = p.undoBase64()
+		case hints.has(hintLZ64) && !p.Steps.Has(StepLZ64):
+			err = p.undo(StepLZ64)
+		case form && p.Steps == 0:
+			return errNoForm
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// undoForm goes on with the form's data and returns the compression that the form names. A form without data stays as it is,
+// but is not looked at again.
+func (p *Payload) undoForm() (hint, error) {
+	data, compression, err := scanForm(p.Bytes)
+	if err != nil {
+		return hintNone, err
+	}
+	named := parseCompression(string(compression))
+	switch {
+	case data == nil:
+		p.Steps |= StepForm
+		return named, nil
+	case len(data) == 0:
+		return named, errMissing
+	case !isEscaped(data):
+		p.Bytes = data
+		p.Steps |= StepForm
+		return named, nil
+	}
+	text, err := p.decoder.buffers.get(int64(len(data)))
+	if err != nil {
+		return named, err
+	}
+	if text.bytes, err = unescape(text.bytes, data); err != nil {
+		p.decoder.buffers.put(text)
+		return named, err
+	}
+	p.become(text, StepForm)
+	return named, nil
+}
+
+// undoBase64 decodes in place, unless the bytes are the client's.
+func (p *Payload) undoBase64() error {
+	if p.buffer != nil {
+		n, ok := decodeBase64(p.Bytes, p.Bytes, false)
+		if !ok {
+			return errBase64
+		}
+		p.Bytes = p.Bytes[:n]
+		p.Steps |= StepBase64
+		return nil
+	}
+	size := len(p.Bytes)/4*3 + 3
+	out, err := p.decoder.buffers.get(int64(size))
+	if err != nil {
+		return err
+	}
+	n, ok := decodeBase64(out.bytes[:size], p.Bytes, false)
+	if !ok {
+		p.decoder.buffers.put(out)
+		return errBase64
+	}
+	out.bytes = out.bytes[:n]
+	p.become(out, StepBase64)
+	return nil
+}
+
+// undo decompresses.
+func (p *Payload) undo(step Steps) error {
+	d := p.decoder
+	// What was decompressed before and is read from now counts, too, with all its buffer but what a pooled one may have over: the
+	// request as a whole holds no more than the limit.
+	room := room{limit: d.limit}
+	if p.Steps&stepsInflating != 0 {
+		room.held = int64(max(len(p.Bytes), cap(p.buffer.bytes)-maxPooled))
+	}
+	var out *buffer
+	var err error
+	switch step {
+	case StepGzip:
+		out, err = d.inflateGzip(p.Bytes, room)
+	case StepZstd:
+		out, err = d.inflateZstd(p.Bytes, room)
+	case StepBrotli:
+		out, err = d.inflateBrotli(p.Bytes, room)
+	case StepDeflate:
+		out, err = d.inflateDeflate(p.Bytes, room)
+	case StepLZ64:
+		out, p.Replaced, err = d.inflateLZ64(p.Bytes, room)
+	}
+	if err != nil {
+		return err
+	}
+	p.become(out, step)
+	return nil
+}
+
+// become takes over what a step has made.
+func (p *Payload) become(out *buffer, step Steps) {
+	p.decoder.buffers.put(p.buffer)
+	p.buffer, p.Bytes = out, out.bytes
+	p.Steps |= step
+}
+
+// finish checks the text, and accounts for it where it is a part of the body.
+func (p *Payload) finish(hints hintSet) error {
+	d := p.decoder
+	size := int64(len(p.Bytes))
+	if size > d.limit {
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", d.limit, size)
+	}
+	// encoding/json and its like refuse a byte order mark, though it says nothing that is not known.
+	p.Bytes = bytes.TrimPrefix(p.Bytes, byteOrderMark)
+	if !utf8.Valid(p.Bytes) {
+		switch {
+		case p.Steps.Has(StepGzip):
+			return errGzipText
+		case hints.has(hintGzip):
+			return errGzip
+		default:
+			return errText
+		}
+	}
+	if p.buffer == nil {
+		if !d.buffers.budget.Reserve(size) {
+			return errSpent
+		}
+		p.aliased = size
+	}
+	return nil
 }

@@ -4,6 +4,9 @@
 // Bytes decide, hints don't. Content-Type, Content-Encoding and the compression parameter are consulted only where the bytes
 // leave it open (lz-string, brotli and deflate can't be told by their bytes); a hint that the bytes contradict is ignored.
 //
+// Two things are made right on the way, since they leave nothing in doubt: one byte order mark at the beginning of the text is
+// left out, and a lone surrogate in an lz-string text, which UTF-8 can't express, becomes U+FFFD and is counted.
+//
 // Memory is bounded three ways. No step yields more than the decoder's limit, however much its input would inflate to. Whatever
 // is held, buffers and the larger tables alike, is reserved from a Budget before it is made. And an output that outgrows a
 // small buffer is measured before it gets a large one, so that a bomb costs time, but hardly any memory.

@@ -113,6 +113,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 		return Refusal(err)
 	}
 	defer payload.Release()
+	h.metrics.surrogates.Inc(int64(payload.Replaced))
 	decoded := time.Now()
 	h.metrics.decode.Record(decoded.Sub(begin))
 

@@ -1,0 +1,301 @@
+package decode
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+const (
+	formType = "application/x-www-form-urlencoded"
+	// event has "?", ">" and "ÿ" so that its base64 has all of "+", "/" and padding in it.
+	event = `{"event":"a","properties":{"q":"??>>??>~~ÿÿ","distinct_id":"u"}}`
+)
+
+func lz(text string) string { return encodeLZ64(utf16.Encode([]rune(text))) }
+
+func TestWhatARequestMeans(t *testing.T) {
+	std := base64.StdEncoding.EncodeToString
+	gz := func(text string) string { return string(packOnce(t, newGzip, text)) }
+	zl := string(packOnce(t, newZlib, event))
+	raw := string(packOnce(t, newDeflate, event))
+	br := string(packOnce(t, newBrotli, event))
+	zs := string(packZstd(t, event))
+	body := func(body string) Input { return Input{Body: []byte(body)} }
+	encoded := func(body, encoding string) Input { return Input{Body: []byte(body), ContentEncoding: encoding} }
+	form := func(body string) Input { return Input{Body: []byte(body), ContentType: formType} }
+	large := batch(400)
+
+	for _, test := range []struct {
+		name  string // with the section of the spec
+		in    Input
+		steps string
+		want  string
+	}{
+		// 2.3 step 1: where the payload is.
+		{"2.3 plain JSON", body(event), "plain", event},
+		{"2.3 the query's data", Input{QueryData: event}, "query", event},
+		{"2.3 the query's data goes before the body", Input{QueryData: event, Body: []byte(`{"no":1}`)}, "query", event},
+		{"2.3 base64 in the query", Input{QueryData: std([]byte(event))}, "query+base64", event},
+		{"2.3 base64 in the query with spaces for pluses", Input{QueryData: strings.ReplaceAll(std([]byte(event)), "+", " ")}, "query+base64", event},
+		{"2.3 base64 of gzip in the query", Input{QueryData: std([]byte(gz(event))), QueryHint: "gzip"}, "query+base64+gzip", event},
+		{"2.3 lz64 in the query", Input{QueryData: lz(event), QueryHint: "LZ64"}, "query+lz64", event},
+		{"2.3 query data is no form, whatever the content type", Input{QueryData: event, ContentType: formType}, "query", event},
+
+		// 2.3 step 2: bare base64.
+		{"2.3 base64", body(std([]byte(event))), "base64", event},
+		{"2.3 base64 without padding", body(base64.RawStdEncoding.EncodeToString([]byte(event))), "base64", event},
+		{"2.3 URL-safe base64", body(base64.URLEncoding.EncodeToString([]byte(event))), "base64", event},
+		{"2.3 URL-safe base64 without padding", body(base64.RawURLEncoding.EncodeToString([]byte(event))), "base64", event},
+		{"2.3 base64 in lines", body(std([]byte(event))[:40] + "\r\n" + std([]byte(event))[40:] + "\r\n"), "base64", event},
+		{"2.3 base64 of gzip", body(std([]byte(gz(event)))), "base64+gzip", event},
+		{"2.3 base64 of base64", body(std([]byte(std([]byte(event))))), "base64", event},
+		{"2.3 long base64", body(std([]byte(large))), "base64", large},
+
+		// 2.3 step 3: forms.
+		{"2.3 form with JSON", form("data=" + url.QueryEscape(event)), "form", event},
+		{"2.3 form with JSON that needs no unescaping", form(`data={"a":1}&ip=1`), "form", `{"a":1}`},
+		{"2.3 form with base64", form("data=" + url.QueryEscape(std([]byte(event)))), "form+base64", event},
+		{"2.3 form with unescaped base64", form("data=" + std([]byte(event))), "form+base64", event},
+		{"2.3 form with base64 of gzip", form("data=" + url.QueryEscape(std([]byte(gz(event)))) + "&compression=gzip-js"), "form+base64+gzip", event},
+		{"2.3 form with lz64", form("data=" + url.QueryEscape(lz(event)) + "&compression=lz64"), "form+lz64", event},
+		{"2.3 form with lz64, named first", form("compression=lz-string&data=" + url.QueryEscape(lz(event))), "form+lz64", event},
+		{"2.3 form with unescaped lz64", form("data=" + lz(event) + "&compression=lz64"), "form+lz64", event},
+		{"2.3 form after other fields", form("ip=1&_=1795383045000&data=" + url.QueryEscape(event)), "form", event},
+		{"2.3 form with another content type", body("data=" + url.QueryEscape(event)), "form", event},
+		{"2.3 form without data stays as it is", form("_=1795383045000&ip=1"), "form", "_=1795383045000&ip=1"},
+		{"2.3 form content type on JSON", form(event), "plain", event},
+		{"2.3 form content type on JSON that looks like a form", form(`{"u":"https://x/?a=1&data=2"}`), "plain", `{"u":"https://x/?a=1&data=2"}`},
+		{"2.3 form content type on gzip", form(gz(event)), "gzip", event},
+		{"2.3 form content type on base64", form(std([]byte(event))), "base64", event},
+		{"0 gzip of a form", form(gz("data=" + url.QueryEscape(event))), "form+gzip", event},
+
+		// 2.3 step 4 and section 0: hints.
+		{"2.3 lz64 by Content-Encoding", encoded(lz(event), "lz64"), "lz64", event},
+		{"0 lz64 named by the form, gzip by the query", Input{Body: []byte("data=" + url.QueryEscape(lz(event)) + "&compression=lz64"), ContentType: formType, QueryHint: "gzip-js"}, "form+lz64", event},
+		{"0 gzip-js on a plain form", Input{Body: []byte("data=" + url.QueryEscape(std([]byte(event)))), ContentType: formType, QueryHint: "gzip-js"}, "form+base64", event},
+		{"0 gzip on JSON", encoded(event, "gzip"), "plain", event},
+		{"0 br on JSON", encoded(event, "br"), "plain", event},
+		{"0 zstd on JSON", encoded("["+event+"]", "zstd"), "plain", "[" + event + "]"},
+		{"0 deflate on JSON", encoded(" \n"+event, "deflate"), "plain", " \n" + event},
+		{"0 lz64 on JSON", encoded(event, "lz64"), "plain", event},
+		{"0 lz64 on base64", encoded(std([]byte(event)), "lz64"), "base64", event},
+		{"0 lz64 on base64 of gzip", encoded(std([]byte(gz(event))), "lz64"), "base64+gzip", event},
+		{"0 several encodings on JSON", encoded(event, "gzip, gzip"), "plain", event},
+		{"0 br on gzip", encoded(gz(event), "br"), "gzip", event},
+		{"0 an unknown encoding on JSON", encoded(event, "aws-chunked"), "plain", event},
+		{"0 br on a form", Input{Body: []byte("data=" + url.QueryEscape(event)), ContentType: formType, ContentEncoding: "br"}, "form", event},
+
+		// 2.4: decompression.
+		{"2.4 gzip by its bytes", body(gz(event)), "gzip", event},
+		{"2.4 gzip by query", Input{Body: []byte(gz(event)), QueryHint: "gzip-js"}, "gzip", event},
+		{"2.4 gzip of several members", body(gz(event[:20]) + gz(event[20:])), "gzip", event},
+		{"2.4 gzip of nothing", body(gz("")), "gzip", ""},
+		{"2.4 large gzip", body(gz(large)), "gzip", large},
+		{"2.4 gzip of base64", body(gz(std([]byte(event)))), "base64+gzip", event},
+		{"2.4 gzip of base64 of gzip", body(gz(std([]byte(gz(event))))), "base64+gzip", event},
+		{"2.4 lz64 of nothing", Input{Body: []byte("Q==="), QueryHint: "lz64"}, "lz64", ""},
+		{"2.4 text that is neither JSON nor base64", body("hello, world"), "plain", "hello, world"},
+		{"2.4 base64 of what is no JSON stays as it is", body(std([]byte("hello, world"))), "plain", std([]byte("hello, world"))},
+		{"2.4 a scalar stays as it is", body("null"), "plain", "null"},
+
+		// Section 0: zstd, br, deflate.
+		{"0 zstd", encoded(zs, "zstd"), "zstd", event},
+		{"0 zstd by its bytes", body(zs), "zstd", event},
+		{"0 zstd that does not say its length", encoded(string(pack(t, newZstdStream, event)), "ZSTD"), "zstd", event},
+		{"0 br", encoded(br, "br"), "br", event},
+		{"0 br that begins with a bracket", encoded(string(packOnce(t, newBrotli, large)), "br"), "br", large},
+		{"0 deflate with the zlib header", encoded(zl, "deflate"), "deflate", event},
+		{"0 deflate without", encoded(raw, "deflate"), "deflate", event},
+		{"0 identity is no encoding", encoded(zl, "identity, deflate"), "deflate", event},
+		{"0 br of a form", Input{Body: packOnce(t, newBrotli, "data="+url.QueryEscape(std([]byte(event)))), ContentType: formType, ContentEncoding: "br"}, "br+form+base64", event},
+		{"0 br of gzip", encoded(string(packOnce(t, newBrotli, gz(event))), "br"), "br+gzip", event},
+
+		// 2.13 and JSON readers: a byte order mark says nothing.
+		{"2.13 byte order mark", body("\ufeff" + event), "plain", event},
+		{"2.13 byte order mark in gzip", body(gz("\ufeff" + event)), "gzip", event},
+		{"2.13 byte order mark in base64", body(std([]byte("\ufeff" + event))), "base64", event},
+		{"2.13 only one of two marks", body("\ufeff\ufeff" + event), "plain", "\ufeff" + event},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			budget := NewBudget(1 << 28)
+			decoder := New(1<<20, budget)
+			sent := string(test.in.Body)
+			payload, err := decoder.Decode(test.in)
+			require.NoError(t, err)
+			require.Equal(t, test.want, string(payload.Bytes))
+			require.Equal(t, test.steps, payload.Steps.String())
+			require.GreaterOrEqual(t, budget.InUse(), int64(len(payload.Bytes)))
+			require.Equal(t, sent, string(test.in.Body), "the body is not ours")
+			payload.Release()
+			payload.Release()
+			require.Zero(t, budget.InUse())
+		})
+	}
+}
+
+func TestBrotliThatBeginsWithABracketDoes(t *testing.T) {
+	require.Equal(t, byte('['), packOnce(t, newBrotli, batch(400))[0])
+}
+
+func TestWhatIsWrongWithARequest(t *testing.T) {
+	const limit = 1000
+	gz := string(packOnce(t, newGzip, event))
+	long := `{"a":"` + strings.Repeat("x", limit) + `"}` // 1008 bytes
+	cut := func(b []byte) string { return string(b[:len(b)-5]) }
+	encoded := func(body, encoding string) Input { return Input{Body: []byte(body), ContentEncoding: encoding} }
+	const decoding = "failed to decode request: "
+	const over = "maximum event size exceeded: "
+
+	for _, test := range []struct {
+		name string // with the section of the spec
+		in   Input
+		code events.Code
+		want string
+	}{
+		{"2.3 nothing", Input{}, events.Invalid, "request missing data payload"},
+		{"2.3 empty form data", Input{Body: []byte("data="), ContentType: formType}, events.Invalid, "request missing data payload"},
+		{"2.3 no form", Input{Body: []byte("hello, world"), ContentType: formType}, events.Invalid, decoding + "expected form data in POST request payload"},
+		{"2.3 bad escape", Input{Body: []byte("data=%7b%2"), ContentType: formType}, events.Invalid, decoding + "invalid urlencoded form data"},
+		{"2.3 no hex", Input{Body: []byte("data=%zz"), ContentType: formType}, events.Invalid, decoding + "invalid urlencoded form data"},
+		{"2.3 data twice", Input{Body: []byte("data={}&data={}"), ContentType: formType}, events.Invalid, decoding + "invalid urlencoded form data"},
+		{"2.3 broken base64 of JSON", Input{Body: []byte(base64.StdEncoding.EncodeToString([]byte(long)) + "*")}, events.Invalid, decoding + "invalid base64 data"},
+		{"2.4 truncated gzip", Input{Body: []byte(gz[:len(gz)-9])}, events.Invalid, decoding + "invalid GZIP data"},
+		{"2.4 gzip with a wrong checksum", Input{Body: []byte(gz[:len(gz)-8] + "0000" + gz[len(gz)-4:])}, events.Invalid, decoding + "invalid GZIP data"},
+		{"2.4 gzip header only", Input{Body: []byte("\x1f\x8b\x08")}, events.Invalid, decoding + "invalid GZIP data"},
+		{"2.4 gzip with garbage after it", Input{Body: []byte(gz + "garbage, and more of it")}, events.Invalid, decoding + "invalid GZIP data"},
+		{"2.4 named gzip but neither gzip nor text", encoded("\x1f\x8b\xff", "gzip"), events.Invalid, decoding + "invalid GZIP data"},
+		{"2.4 gzip of no text", Input{Body: packOnce(t, newGzip, "{\"\xff\"}")}, events.Invalid, decoding + "invalid gzip data"},
+		{"2.4 gzip of gzip", Input{Body: packOnce(t, newGzip, gz)}, events.Invalid, decoding + "invalid gzip data"},
+		{"2.4 no lz64", Input{Body: []byte("hello"), QueryHint: "lz64"}, events.Invalid, decoding + "decompress_lz64: failed decompress to UTF16"},
+		{"2.4 no text", Input{Body: []byte("{\"\xff\"}")}, events.Invalid, decoding + "invalid UTF8 in request payload"},
+		{"2.13 a surrogate in UTF-8", Input{Body: []byte("{\"\xed\xa0\x80\"}")}, events.Invalid, decoding + "invalid UTF8 in request payload"},
+		{"0 several encodings", encoded(gz, "gzip, gzip"), events.Invalid, decoding + "Content-Encoding names more than one encoding"},
+		{"0 truncated zstd", encoded(cut(packZstd(t, event)), "zstd"), events.Invalid, decoding + "invalid ZSTD data"},
+		{"0 no zstd", encoded("\x00\x01\x02\x03", "zstd"), events.Invalid, decoding + "invalid ZSTD data"},
+		{"0 truncated br", encoded(cut(packOnce(t, newBrotli, event)), "br"), events.Invalid, decoding + "invalid BROTLI data"},
+		{"0 truncated zlib", encoded(cut(packOnce(t, newZlib, event)), "deflate"), events.Invalid, decoding + "invalid DEFLATE data"},
+		{"0 truncated deflate", encoded(cut(packOnce(t, newDeflate, event)), "deflate"), events.Invalid, decoding + "invalid DEFLATE data"},
+		{"2.5 plain", Input{Body: []byte(long)}, events.TooLarge, over + "Uncompressed payload size limit 1000 exceeded: 1008"},
+		{"2.5 gzip", Input{Body: packOnce(t, newGzip, long)}, events.TooLarge, over + "Decompressed payload would exceed 1000 bytes (got 1008 bytes)"},
+		{"2.5 zlib", encoded(string(packOnce(t, newZlib, long)), "deflate"), events.TooLarge, over + "Decompressed payload would exceed 1000 bytes (got 1008 bytes)"},
+		{"2.5 deflate", encoded(string(packOnce(t, newDeflate, long)), "deflate"), events.TooLarge, over + "Decompressed payload would exceed 1000 bytes (got 1008 bytes)"},
+		{"2.5 br", encoded(string(packOnce(t, newBrotli, long)), "br"), events.TooLarge, over + "Decompressed payload would exceed 1000 bytes (got 1008 bytes)"},
+		{"2.5 zstd", encoded(string(packZstd(t, long)), "zstd"), events.TooLarge, over + "Decompressed payload would exceed 1000 bytes (got 1008 bytes)"},
+		{"2.5 zstd that does not say its length", encoded(string(pack(t, newZstdStream, long)), "zstd"), events.TooLarge, over + "Decompressed payload would exceed 1000 bytes (got 1008 bytes)"},
+		{"2.5 lz64", Input{Body: []byte(lz(long)), QueryHint: "lz64"}, events.TooLarge, over + "Decompressed LZ64 payload would exceed 1000 bytes"},
+		{"2.5 base64", Input{Body: []byte(base64.StdEncoding.EncodeToString([]byte(long)))}, events.TooLarge, over + "Uncompressed payload size limit 1000 exceeded: 1008"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			budget := NewBudget(1 << 28)
+			payload, err := New(limit, budget).Decode(test.in)
+			require.Nil(t, payload)
+			require.EqualError(t, err, test.want)
+			var coded *events.Error
+			require.ErrorAs(t, err, &coded)
+			require.Equal(t, test.code, coded.Code)
+			require.Zero(t, budget.InUse())
+		})
+	}
+}
+
+func TestAPayloadOfJustTheLimitIsDecoded(t *testing.T) {
+	text := batch(50)
+	for name, in := range map[string]Input{
+		"plain":   {Body: []byte(text)},
+		"gzip":    {Body: packOnce(t, newGzip, text)},
+		"zlib":    {Body: packOnce(t, newZlib, text), ContentEncoding: "deflate"},
+		"br":      {Body: packOnce(t, newBrotli, text), ContentEncoding: "br"},
+		"zstd":    {Body: packZstd(t, text)},
+		"lz64":    {Body: []byte(lz(text)), QueryHint: "lz64"},
+		"streams": {Body: pack(t, newZstdStream, text)},
+	} {
+		payload, err := New(int64(len(text)), nil).Decode(in)
+		require.NoError(t, err, name)
+		require.Equal(t, text, string(payload.Bytes), name)
+		_, err = New(int64(len(text))-1, nil).Decode(in)
+		require.ErrorContains(t, err, "maximum event size exceeded", name)
+	}
+}
+
+func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
+	text := batch(50)
+	for name, in := range map[string]Input{
+		"plain":  {Body: []byte(text)},
+		"query":  {QueryData: text},
+		"base64": {Body: []byte(base64.StdEncoding.EncodeToString([]byte(text)))},
+		"form":   {Body: []byte("data=" + url.QueryEscape(text))},
+		"gzip":   {Body: packOnce(t, newGzip, text)},
+		"zlib":   {Body: packOnce(t, newZlib, text), ContentEncoding: "deflate"},
+		"br":     {Body: packOnce(t, newBrotli, text), ContentEncoding: "br"},
+		"zstd":   {Body: packZstd(t, text)},
+		"lz64":   {Body: []byte(lz(text)), QueryHint: "lz64"},
+	} {
+		budget := NewBudget(1 << 20)
+		require.True(t, budget.Reserve(budget.Limit()-10<<10))
+		_, err := New(1<<20, budget).Decode(in)
+		require.Equal(t, errSpent, err, name)
+		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)
+	}
+}
+
+func TestPlainTextIsNotCopied(t *testing.T) {
+	for _, body := range []string{event, "data=" + `{"a":1}`, "\ufeff" + event} {
+		in := Input{Body: []byte(body)}
+		payload, err := New(1<<20, nil).Decode(in)
+		require.NoError(t, err)
+		require.Same(t, &in.Body[len(in.Body)-1], &payload.Bytes[len(payload.Bytes)-1])
+	}
+}
+
+func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
+	budget := NewBudget(1 << 30)
+	decoder := New(1<<20, budget)
+	var clients sync.WaitGroup
+	for i := range 8 {
+		text := batch(i + 1)
+		inputs := []Input{
+			{Body: packOnce(t, newGzip, text)},
+			{Body: packOnce(t, newZlib, text), ContentEncoding: "deflate"},
+			{Body: packOnce(t, newBrotli, text), ContentEncoding: "br"},
+			{Body: packZstd(t, text)},
+			{Body: []byte(lz(text)), QueryHint: "lz64"},
+			{Body: []byte("data=" + url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(text))))},
+		}
+		clients.Go(func() {
+			for range 10 {
+				for _, in := range inputs {
+					payload, err := decoder.Decode(in)
+					if err != nil || string(payload.Bytes) != text {
+						t.Errorf("client %d: %v", i, err)
+						return
+					}
+					defer payload.Release()
+				}
+			}
+		})
+	}
+	clients.Wait()
+	require.Zero(t, budget.InUse())
+}
+
+func TestAReleasedBufferIsNotReleasedTwice(t *testing.T) {
+	decoder := New(1<<20, nil)
+	in := Input{Body: packOnce(t, newGzip, event)}
+	first, err := decoder.Decode(in)
+	require.NoError(t, err)
+	first.Release()
+	first.Release()
+	second, err := decoder.Decode(in)
+	require.NoError(t, err)
+	third, err := decoder.Decode(in)
+	require.NoError(t, err)
+	require.NotSame(t, &second.Bytes[0], &third.Bytes[0])
+}

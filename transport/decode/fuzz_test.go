@@ -1,0 +1,53 @@
+package decode
+
+import (
+	"encoding/base64"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+func FuzzDecode(f *testing.F) {
+	const limit = 1 << 18
+	std := base64.StdEncoding.EncodeToString
+	for _, request := range recordedRequests(f) {
+		if in := request.input(f); len(in.Body) < 2000 {
+			f.Add(in.Body, in.QueryData, in.QueryHint, in.ContentType, in.ContentEncoding)
+		}
+	}
+	for encoding, body := range map[string][]byte{
+		"gzip":    packOnce(f, newGzip, std(packOnce(f, newGzip, event))),
+		"zstd":    pack(f, newZstdStream, event),
+		"br":      packOnce(f, newBrotli, event),
+		"deflate": packOnce(f, newDeflate, event),
+		"lz64":    []byte(lz(event)),
+		"base64":  []byte("\ufeff" + event),
+	} {
+		f.Add(body, "", encoding, formType, encoding)
+		f.Add([]byte("data="+std(body)), "", encoding, formType, "")
+		f.Add([]byte(nil), std(body), encoding, "", "")
+	}
+	budget := NewBudget(64 << 20)
+	decoder := New(limit, budget)
+	f.Fuzz(func(t *testing.T, body []byte, data, hint, contentType, contentEncoding string) {
+		sent := string(body)
+		payload, err := decoder.Decode(Input{Body: body, QueryData: data, QueryHint: hint, ContentType: contentType, ContentEncoding: contentEncoding})
+		require.Equal(t, sent, string(body))
+		if err != nil {
+			require.Nil(t, payload)
+			var coded *events.Error
+			require.ErrorAs(t, err, &coded)
+			require.Contains(t, []events.Code{events.Invalid, events.TooLarge}, coded.Code)
+		} else {
+			require.LessOrEqual(t, len(payload.Bytes), limit)
+			require.True(t, utf8.Valid(payload.Bytes))
+			require.GreaterOrEqual(t, budget.InUse(), int64(len(payload.Bytes)))
+			payload.Release()
+			payload.Release()
+		}
+		require.Zero(t, budget.InUse())
+	})
+}

@@ -1,0 +1,262 @@
+package decode
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+const (
+	// gzipMember is the size of the smallest gzip member; its last four bytes are the length of what it holds, modulo 2^32.
+	gzipMember = 18
+	// plausibleRatio bounds how far a length is believed that a large payload claims for itself. One that claims more is measured.
+	// Batches of events compress 5 to 15 times, repetitive ones 100 times and more.
+	plausibleRatio = 64
+	// firstRatio makes the first buffer where no length is claimed.
+	firstRatio = 4
+)
+
+// stepsInflating are the steps whose output may be many times as large as their input.
+const stepsInflating = StepGzip | StepZstd | StepBrotli | StepDeflate | StepLZ64
+
+// room is how much a step may put out: the limit less what is held already.
+type room struct{ limit, held int64 }
+
+func (r room) left() int64 { return r.limit - r.held }
+
+// tooLarge is the error for an output of which size bytes have been seen.
+func (r room) tooLarge(size int64) error {
+	return events.Errorf(events.TooLarge, "maximum event size exceeded: Decompressed payload would exceed %d bytes (got %d bytes)",
+		r.limit, r.held+size)
+}
+
+// firstSize is the size of the first buffer for what src inflates to, of which it claims the length unless that is 0.
+func (r room) firstSize(src []byte, claim int64) int64 {
+	if claim > 0 && claim <= r.left() && (claim < maxPooled || claim <= plausibleRatio*int64(len(src))) {
+		return claim
+	}
+	return min(firstRatio*int64(len(src)), maxPooled-1)
+}
+
+// stream is a decompressor that can be used again.
+type stream interface {
+	io.Reader
+	// open begins with a new input.
+	open(src []byte) error
+}
+
+// input is what a stream reads from. Readers are kept, inputs are not.
+type input struct{ wire bytes.Reader }
+
+func (i *input) close() { i.wire.Reset(nil) }
+
+type gzipStream struct {
+	input
+	gzip.Reader
+}
+
+func (s *gzipStream) open(src []byte) error {
+	s.wire.Reset(src)
+	return s.Reset(&s.wire)
+}
+
+type zlibStream struct {
+	input
+	io.Reader
+}
+
+func (s *zlibStream) open(src []byte) (err error) {
+	s.wire.Reset(src)
+	if s.Reader == nil {
+		s.Reader, err = zlib.NewReader(&s.wire)
+		return err
+	}
+	return s.Reader.(zlib.Resetter).Reset(&s.wire, nil)
+}
+
+type flateStream struct {
+	input
+	io.Reader
+}
+
+func (s *flateStream) open(src []byte) error {
+	s.wire.Reset(src)
+	if s.Reader == nil {
+		s.Reader = flate.NewReader(&s.wire)
+		return nil
+	}
+	return s.Reader.(flate.Resetter).Reset(&s.wire, nil)
+}
+
+type brotliStream struct {
+	input
+	brotli.Reader
+}
+
+func (s *brotliStream) open(src []byte) error {
+	s.wire.Reset(src)
+	return s.Reset(&s.wire)
+}
+
+// inflateGzip undoes gzip. The last member's length is the claim; where there are several members it is too small.
+func (d *Decoder) inflateGzip(src []byte, room room) (*buffer, error) {
+	s := d.gzips.Get().(*gzipStream)
+	defer d.gzips.Put(s)
+	defer s.close()
+	claim := int64(0)
+	if len(src) >= gzipMember {
+		claim = int64(binary.LittleEndian.Uint32(src[len(src)-4:]))
+	}
+	return d.inflate(s, src, room, claim, errGzip)
+}
+
+// inflateDeflate undoes what HTTP calls deflate: zlib, or, as some clients understand it, the bare stream.
+func (d *Decoder) inflateDeflate(src []byte, room room) (*buffer, error) {
+	if isZlib(src) {
+		s := d.zlibs.Get().(*zlibStream)
+		defer d.zlibs.Put(s)
+		defer s.close()
+		return d.inflate(s, src, room, 0, errDeflate)
+	}
+	s := d.flates.Get().(*flateStream)
+	defer d.flates.Put(s)
+	defer s.close()
+	return d.inflate(s, src, room, 0, errDeflate)
+}
+
+// inflateBrotli undoes brotli. Its reader has a window of up to 16 MiB, which counts while it is at work; one that may have
+// become large is not kept.
+func (d *Decoder) inflateBrotli(src []byte, room room) (*buffer, error) {
+	window := brotliWindow(src)
+	if !d.buffers.budget.Reserve(window) {
+		return nil, errSpent
+	}
+	defer d.buffers.budget.Release(window)
+	s := d.brotlis.Get().(*brotliStream)
+	out, err := d.inflate(s, src, room, 0, errBrotli)
+	if err == nil && cap(out.bytes) <= maxPooled {
+		s.close()
+		d.brotlis.Put(s)
+	}
+	return out, err
+}
+
+// brotliWindow is the window that a brotli stream says in its first byte (RFC 7932, section 9.1).
+func brotliWindow(src []byte) int64 {
+	switch first := src[0]; {
+	case first&1 == 0:
+		return 1 << 16
+	case first>>1&7 != 0:
+		return 1 << (17 + first>>1&7)
+	case first>>4&7 == 0:
+		return 1 << 17
+	default:
+		return 1 << (8 + first>>4&7)
+	}
+}
+
+// inflateLZ64 undoes lz-string. It also returns how many lone surrogates it has replaced.
+func (d *Decoder) inflateLZ64(src []byte, room room) (out *buffer, replaced int, err error) {
+	z := d.lz64s.Get().(*lz64)
+	defer d.lz64s.Put(z)
+	if err := z.open(d.buffers.budget); err != nil {
+		return nil, 0, err
+	}
+	defer z.close()
+	size, err := z.run(nil, src, room.left())
+	if err != nil {
+		return nil, 0, err
+	}
+	if out, err = d.buffers.get(size); err != nil {
+		return nil, 0, err
+	}
+	out.bytes = out.bytes[:size]
+	if _, err := z.run(out.bytes, src, size); err != nil {
+		d.buffers.put(out)
+		return nil, 0, err
+	}
+	if z.surrogates {
+		out.bytes, replaced = joinSurrogates(out.bytes)
+	}
+	return out, replaced, nil
+}
+
+// inflate returns what the stream makes of src. claim is the length that src claims for its output, 0 if it does not. invalid is
+// the error for a broken input.
+//
+// A buffer that is too small grows while it is of a size that is pooled. Beyond that the rest of the output is only measured, and
+// the work is done again into a buffer of that size: a copy to a larger one would need both at once, and a bomb would have had all
+// the memory before it is known for one.
+func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid error) (*buffer, error) {
+	if s.open(src) != nil {
+		return nil, invalid
+	}
+	// There is always room for one byte more, so that the end is seen.
+	out, err := d.buffers.get(room.firstSize(src, claim) + 1)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		end, err := out.fill(s)
+		size := int64(len(out.bytes))
+		switch {
+		case size > room.left():
+			err = room.tooLarge(size)
+		case err != nil:
+			err = invalid
+		case end:
+			return out, nil
+		case size < maxPooled:
+			out, err = d.buffers.grow(out)
+		default:
+			size, err = room.measure(s, size, invalid)
+			d.buffers.put(out)
+			out = nil
+			if err == nil && s.open(src) != nil {
+				err = invalid
+			}
+			if err == nil {
+				out, err = d.buffers.get(size + 1)
+			}
+		}
+		if err != nil {
+			d.buffers.put(out)
+			return nil, err
+		}
+	}
+}
+
+// fill reads until the buffer is full or r at its end, which it reports.
+func (b *buffer) fill(r io.Reader) (end bool, err error) {
+	for len(b.bytes) < cap(b.bytes) {
+		n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+		b.bytes = b.bytes[:len(b.bytes)+n]
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// measure reads r to its end, or out of room, and returns the size of all its output, of which there were size bytes before.
+func (r room) measure(s io.Reader, size int64, invalid error) (int64, error) {
+	rest, err := io.Copy(io.Discard, io.LimitReader(s, r.left()-size+1))
+	if size += rest; size > r.left() {
+		return 0, r.tooLarge(size)
+	}
+	if err != nil {
+		return 0, invalid
+	}
+	return size, nil
+}

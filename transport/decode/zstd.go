@@ -1,0 +1,77 @@
+package decode
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// zstdWindow is the largest window that is kept while an output of unknown length is measured. RFC 8878 wants decoders to take
+// 8 MiB, and encoders use more only if told to.
+const zstdWindow = 8 << 20
+
+// newZstd returns a decoder that decodes into what it is given and nowhere else: its output is its window, so that it needs no
+// memory of its own beyond some tables, whatever a frame claims.
+func newZstd() any {
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		panic("decode: the zstd options contradict each other: " + err.Error())
+	}
+	return decoder
+}
+
+// inflateZstd returns what zstd frames hold.
+func (d *Decoder) inflateZstd(src []byte, room room) (*buffer, error) {
+	decoder := d.zstds.Get().(*zstd.Decoder)
+	defer d.zstds.Put(decoder)
+	var header zstd.Header
+	if err := header.Decode(src); err != nil {
+		return nil, errZstd
+	}
+	claim := int64(0)
+	if header.HasFCS {
+		if header.FrameContentSize > uint64(room.left()) {
+			return nil, room.tooLarge(int64(min(header.FrameContentSize, math.MaxInt64/2)))
+		}
+		claim = int64(header.FrameContentSize)
+	}
+	size := room.firstSize(src, claim)
+	for measured := false; ; measured = true {
+		out, err := d.buffers.get(size + 1)
+		if err != nil {
+			return nil, err
+		}
+		text, err := decoder.DecodeAll(src, out.bytes)
+		if err == nil && int64(len(text)) <= room.left() {
+			out.bytes = text
+			return out, nil
+		}
+		d.buffers.put(out)
+		switch {
+		case err == nil:
+			return nil, room.tooLarge(int64(len(text)))
+		case measured:
+			return nil, errZstd
+		}
+		// Broken, or the buffer is too small: the error does not always say which.
+		if size, err = d.measureZstd(src, room); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// measureZstd returns how long the output is. That takes a decoder with a window.
+func (d *Decoder) measureZstd(src []byte, room room) (int64, error) {
+	if !d.buffers.budget.Reserve(zstdWindow) {
+		return 0, errSpent
+	}
+	defer d.buffers.budget.Release(zstdWindow)
+	decoder, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(zstdWindow))
+	if err != nil {
+		return 0, errZstd
+	}
+	defer decoder.Close()
+	return room.measure(decoder, 0, errZstd)
+}
