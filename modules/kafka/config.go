@@ -17,7 +17,7 @@ type Config struct {
 	Topics Topics `key:"topics"`
 
 	Compression     string           `key:"compression" doc:"How batches of messages are compressed: none, gzip, snappy, lz4 or zstd."`
-	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected. The topics' max.message.bytes must not be smaller."`
+	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected. Topics that exist already must have a max.message.bytes that is larger than this."`
 	Buffer          configs.ByteSize `key:"buffer" doc:"Bytes of messages that may wait for Kafka's acknowledgement at once, in the whole process; who comes then waits for room."`
 	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
 	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a write may take until all in-sync replicas have it; then its events have failed."`

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/IBM/sarama"
@@ -29,7 +30,7 @@ func connect(addresses []string, config *sarama.Config, topics Topics, log *zap.
 	}
 	if missing := conn.missing(); len(missing) > 0 {
 		if topics.Create {
-			conn.create(missing, log)
+			conn.create(missing, config.Producer.MaxMessageBytes, log)
 			missing = conn.missing()
 		}
 		if len(missing) > 0 {
@@ -77,8 +78,12 @@ func (c *connection) missing() []string {
 	return slices.DeleteFunc(c.topics.Names(), c.known)
 }
 
-// create creates topics as far as the cluster lets us; what could not be created is logged once, and stays missing.
-func (c *connection) create(names []string, log *zap.Logger) {
+// batchOverhead is more than a record batch of one message takes beside the message.
+const batchOverhead = 1 << 10
+
+// create creates topics as far as the cluster lets us; what could not be created is logged once, and stays missing. A topic
+// that has to take larger messages than is usual says so; the others leave it to the cluster.
+func (c *connection) create(names []string, maxMessage int, log *zap.Logger) {
 	admin, err := sarama.NewClusterAdminFromClient(c.client)
 	if err != nil {
 		log.Warn("cannot create topics", zap.Error(err))
@@ -90,6 +95,9 @@ func (c *connection) create(names []string, log *zap.Logger) {
 	}
 	if c.topics.ReplicationFactor > 0 {
 		detail.ReplicationFactor = int16(c.topics.ReplicationFactor)
+	}
+	if limit := strconv.Itoa(maxMessage + batchOverhead); maxMessage > int(DefaultConfig().MaxMessageBytes) {
+		detail.ConfigEntries = map[string]*string{"max.message.bytes": &limit}
 	}
 	var created []string
 	refused := map[string][]string{}

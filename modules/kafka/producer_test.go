@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
@@ -101,6 +102,18 @@ func TestAnEventJustUnderTheLimitIsTaken(t *testing.T) {
 			require.Equal(t, 7, consume(t, cfg.Brokers, cfg.Topics.Events, 1)[0].n)
 		})
 	}
+}
+
+func TestACreatedTopicTakesWhatTheLimitAllows(t *testing.T) {
+	brokers := cluster(t)
+	cfg := config(brokers...)
+	cfg.MaxMessageBytes, cfg.Compression = 3_000_000, "none"
+	producer, _ := start(t, cfg)
+	b := batch(0, 2)
+	b.Events[1].Raw.Properties = fmt.Appendf(nil, `{"n":1,"x":%q}`, strings.Repeat("x", 2_500_000))
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+	require.Len(t, consume(t, brokers, cfg.Topics.Events, 2, kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(8<<20)), 2)
 }
 
 func TestMissingTopicsAreCreatedAsConfigured(t *testing.T) {
