@@ -51,7 +51,7 @@ fuzz: ## Run every fuzz target, one after the other, each for FUZZTIME (200000x:
 	printf '%s\n' "$$list" | awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
 	while read -r package target; do \
 		echo "$$package $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x "$$package" </dev/null || exit 1; \
 	done
 
 # The packages with tests that can use real services.

@@ -52,7 +52,8 @@ type process struct {
 	*exec.Cmd
 	url, broker string
 	stderr      *bytes.Buffer
-	exited      chan error
+	exited      chan struct{} // closed when it has ended, with err
+	err         error
 }
 
 var (
@@ -64,7 +65,7 @@ var (
 func run(t *testing.T, environ ...string) *process {
 	path, err := binary()
 	require.NoError(t, err)
-	p := &process{Cmd: exec.Command(path), stderr: new(bytes.Buffer), exited: make(chan error, 1)}
+	p := &process{Cmd: exec.Command(path), stderr: new(bytes.Buffer), exited: make(chan struct{})}
 	p.Dir = t.TempDir()
 	p.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
@@ -75,12 +76,13 @@ func run(t *testing.T, environ ...string) *process {
 	require.NoError(t, p.Start())
 	t.Cleanup(func() {
 		_ = p.Process.Kill()
-		_ = <-p.exited
+		<-p.exited
 	})
 	lines := bufio.NewScanner(stdout)
 	for p.url == "" || p.broker == "" {
 		if !lines.Scan() {
-			p.exited <- p.Wait()
+			p.err = p.Wait()
+			close(p.exited)
 			t.Fatalf("the service did not start: %s", p.stderr)
 		}
 		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
@@ -92,7 +94,8 @@ func run(t *testing.T, environ ...string) *process {
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, stdout)
-		p.exited <- p.Wait()
+		p.err = p.Wait()
+		close(p.exited)
 	}()
 	return p
 }
@@ -100,9 +103,8 @@ func run(t *testing.T, environ ...string) *process {
 // wait returns how the process ended.
 func (p *process) wait(t *testing.T) error {
 	select {
-	case err := <-p.exited:
-		p.exited <- err
-		return err
+	case <-p.exited:
+		return p.err
 	case <-time.After(time.Minute):
 		t.Fatal("the process does not end")
 		return nil

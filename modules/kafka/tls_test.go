@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,13 +42,24 @@ func authority(t *testing.T) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-func TestEventsGoThroughTLSAndEveryLogin(t *testing.T) {
+// secured returns the brokers that CAPTURE_TEST_KAFKA_SASL_BROKERS names, comma-separated, with the file of their authority in
+// CAPTURE_TEST_KAFKA_CA_FILE, or a broker of the test's own; they know the user "capture" with the password "secret".
+func secured(t *testing.T, mechanism string) (brokers []string, caFile string) {
+	t.Helper()
+	if brokers := os.Getenv("CAPTURE_TEST_KAFKA_SASL_BROKERS"); brokers != "" {
+		return strings.Split(brokers, ","), os.Getenv("CAPTURE_TEST_KAFKA_CA_FILE")
+	}
 	certificate, file := authority(t)
+	broker := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}),
+		kfake.EnableSASL(), kfake.Superuser(mechanism, "capture", "secret"))
+	return broker.ListenAddrs(), file
+}
+
+func TestEventsGoThroughTLSAndEveryLogin(t *testing.T) {
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		t.Run(mechanism, func(t *testing.T) {
-			broker := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}),
-				kfake.EnableSASL(), kfake.Superuser(mechanism, "capture", "secret"))
-			cfg := config(broker.ListenAddrs()...)
+			brokers, file := secured(t, mechanism)
+			cfg := config(brokers...)
 			cfg.TLS = kafka.TLS{Enabled: true, CAFile: file}
 			cfg.SASL = kafka.SASL{Mechanism: mechanism, Username: "capture", Password: "secret"}
 			require.NoError(t, cfg.Validate())
