@@ -20,7 +20,7 @@ import (
 type encoding struct{ *kafka.Encoder }
 
 func (e encoding) Write(_ context.Context, batch *events.Batch) {
-	e.Encode(batch)
+	e.Recycle(e.Encode(batch))
 	for i := range batch.Events {
 		batch.Events[i].Accept()
 	}

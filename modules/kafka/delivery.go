@@ -21,9 +21,13 @@ const (
 // delivery is the messages of one Write on their way. It never refers to the batch, which belongs to the caller again when
 // Write returns, while sarama may hold messages for longer.
 type delivery struct {
+	set       *Set
 	unsettled atomic.Int64
 	reserved  int64
 	done      chan struct{} // closed when every message is settled
+
+	users   atomic.Int32 // the writer, and sarama: who still uses the set
+	tainted atomic.Bool  // a message failed or was abandoned: the set is not to be used again
 }
 
 var (

@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"encoding/hex"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,11 +25,32 @@ import (
 type Encoder struct {
 	topics   Topics
 	maxBytes int
+	sets     sync.Pool
 }
 
 // NewEncoder returns an encoder for the section's topics and size limit.
 func NewEncoder(cfg Config) *Encoder {
-	return &Encoder{topics: cfg.Topics, maxBytes: int(cfg.MaxMessageBytes)}
+	return &Encoder{topics: cfg.Topics, maxBytes: int(cfg.MaxMessageBytes), sets: sync.Pool{New: func() any { return new(Set) }}}
+}
+
+// Set is the messages of one batch and the memory that they share: their text, their headers and themselves are one
+// allocation each, so that a message costs none.
+type Set struct {
+	Messages []Message
+
+	text    []byte
+	headers []sarama.RecordHeader
+}
+
+// maxPooledText is the largest text that is kept for another batch.
+const maxPooledText = 1 << 20
+
+// Recycle takes back the memory of a set for another batch. Nobody may use its messages any more; where that is not certain,
+// a set is left to the garbage collector instead.
+func (e *Encoder) Recycle(set *Set) {
+	if cap(set.text) <= maxPooledText {
+		e.sets.Put(set)
+	}
 }
 
 // Message is one event as it goes to Kafka.
@@ -90,11 +113,8 @@ func rawBytes(event *events.Event) int {
 }
 
 // Encode builds the messages of the batch's pending events, in their order. An event that is too large is rejected, and its
-// neighbours are not touched. What is returned shares nothing with the batch.
-//
-// Text, headers and messages of the whole batch are one allocation each; they are not pooled, because Kafka's client may hold
-// a message long after its writer has given up.
-func (e *Encoder) Encode(batch *events.Batch) []Message {
+// neighbours are not touched. The set shares nothing with the batch.
+func (e *Encoder) Encode(batch *events.Batch) *Set {
 	pending, raw := 0, 0
 	for i := range batch.Events {
 		if event := &batch.Events[i]; event.Pending() {
@@ -104,13 +124,11 @@ func (e *Encoder) Encode(batch *events.Batch) []Message {
 			}
 		}
 	}
-	if pending == 0 {
-		return nil
-	}
+	set := e.sets.Get().(*Set)
 	b := batchEncoder{
-		text:     make([]byte, 0, raw+raw/4+pending*textPerEvent+textPerBatch),
-		headers:  make([]sarama.RecordHeader, 0, pending*maxHeaders),
-		messages: make([]Message, 0, pending),
+		text:     slices.Grow(set.text[:0], raw+raw/4+pending*textPerEvent+textPerBatch),
+		headers:  slices.Grow(set.headers[:0], pending*maxHeaders),
+		messages: slices.Grow(set.Messages[:0], pending),
 		batch:    batch,
 	}
 	b.common()
@@ -127,14 +145,14 @@ func (e *Encoder) Encode(batch *events.Batch) []Message {
 		message := b.message(event)
 		if message.size > e.maxBytes {
 			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event makes a message of %d bytes, the limit is %d", message.size, e.maxBytes))
-			*message = Message{}
 			b.text, b.headers, b.messages = b.text[:text], b.headers[:headers], b.messages[:len(b.messages)-1]
 			continue
 		}
 		message.event = i
 		message.Topic = e.topics.Topic(event.Lane)
 	}
-	return b.messages
+	set.text, set.headers, set.Messages = b.text, b.headers, b.messages
+	return set
 }
 
 // batchEncoder builds one batch's messages.
@@ -181,6 +199,7 @@ func (b *batchEncoder) add(s string) []byte {
 func (b *batchEncoder) message(event *events.Event) *Message {
 	b.messages = b.messages[:len(b.messages)+1]
 	message := &b.messages[len(b.messages)-1]
+	*message = Message{}
 
 	ip := b.ip
 	if event.ClientIP != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 )
 
@@ -63,7 +64,7 @@ func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	event.Cookieless = true
 	batch.Historical = true
 
-	messages := testEncoder().Encode(batch)
+	messages := testEncoder().Encode(batch).Messages
 	require.Len(t, messages, 1)
 	m := &messages[0]
 
@@ -91,7 +92,7 @@ func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 	event.ClientUUID = false
 	event.ClientIP = "2001:db8::1"
 	event.Raw = events.Raw{Properties: []byte(`{}`)}
-	m := &testEncoder().Encode(batch)[0]
+	m := &testEncoder().Encode(batch).Messages[0]
 	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000","distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"2001:db8::1",`+
 		`"data":"{\"uuid\":null,\"event\":\"$pageview\",\"properties\":{}}","now":"2026-11-24T01:02:03.45Z",`+
 		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$pageview","timestamp":"2026-11-24T01:02:02.123Z"}`, string(m.value))
@@ -102,7 +103,7 @@ func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 func TestPropertiesComeOutByteEqual(t *testing.T) {
 	batch := batchOf(3)
 	batch.Events[1].Raw.Properties = []byte("{\n\t\"spaced\" :  [1e5, 0.10, \"\\u00e9\\\\\" ] }")
-	messages := testEncoder().Encode(batch)
+	messages := testEncoder().Encode(batch).Messages
 	for i := range messages {
 		var value struct{ Data string }
 		require.NoError(t, json.Unmarshal(messages[i].value, &value))
@@ -124,7 +125,7 @@ func TestEachLaneHasItsTopic(t *testing.T) {
 	for lane, topic := range topics {
 		batch := batchOf(1)
 		batch.Events[0].Lane = lane
-		require.Equal(t, topic, testEncoder().Encode(batch)[0].Topic, "%s", lane)
+		require.Equal(t, topic, testEncoder().Encode(batch).Messages[0].Topic, "%s", lane)
 	}
 }
 
@@ -135,8 +136,8 @@ func TestAnOversizeEventIsRejectedAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			batch := batchOf(3)
 			batch.Events[1].Raw.Properties = []byte(`{"x":"` + strings.Repeat("x", size) + `"}`)
-			want := NewEncoder(cfg).Encode(batchOf(3))
-			messages := NewEncoder(cfg).Encode(batch)
+			want := NewEncoder(cfg).Encode(batchOf(3)).Messages
+			messages := NewEncoder(cfg).Encode(batch).Messages
 			require.Len(t, messages, 2)
 			require.Equal(t, want[0].value, messages[0].value)
 			require.Equal(t, want[2].value, messages[1].value)
@@ -153,12 +154,11 @@ func TestAnOversizeEventIsRejectedAlone(t *testing.T) {
 
 func TestTheLargestMessageIsAsLargeAsSaramaAllows(t *testing.T) {
 	batch := batchOf(1)
-	size := testEncoder().Encode(batch)[0].ByteSize(2)
+	size := testEncoder().Encode(batch).Messages[0].ByteSize(2)
 	cfg := DefaultConfig()
 	for limit, want := range map[int]int{size: 1, size - 1: 0} {
-		batch := batchOf(1)
-		encoder := &Encoder{topics: cfg.Topics, maxBytes: limit}
-		require.Len(t, encoder.Encode(batch), want)
+		cfg.MaxMessageBytes = configs.ByteSize(limit)
+		require.Len(t, NewEncoder(cfg).Encode(batchOf(1)).Messages, want)
 	}
 }
 
@@ -166,11 +166,11 @@ func TestEventsWithAnOutcomeMakeNoMessage(t *testing.T) {
 	batch := batchOf(3)
 	batch.Events[0].Drop(events.ReasonBlackHole)
 	batch.Events[2].Reject(events.ReasonInvalidEvent, nil)
-	messages := testEncoder().Encode(batch)
+	messages := testEncoder().Encode(batch).Messages
 	require.Len(t, messages, 1)
 	require.Equal(t, 1, messages[0].event)
 	batch.Events[1].Accept()
-	require.Empty(t, testEncoder().Encode(batch))
+	require.Empty(t, testEncoder().Encode(batch).Messages)
 }
 
 func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
@@ -183,7 +183,7 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 	}
 	for _, batch := range []*events.Batch{batchOf(1), batchOf(50), worst} {
 		bound, size := testEncoder().bound(batch), 0
-		messages := testEncoder().Encode(batch)
+		messages := testEncoder().Encode(batch).Messages
 		for i := range messages {
 			size += messages[i].size
 		}
@@ -226,9 +226,11 @@ func BenchmarkBuild50(b *testing.B) {
 	encoder, batch := testEncoder(), batchOf(50)
 	b.ReportAllocs()
 	for b.Loop() {
-		if messages := encoder.Encode(batch); len(messages) != 50 {
+		set := encoder.Encode(batch)
+		if len(set.Messages) != 50 {
 			b.Fatal("not all events became messages")
 		}
+		encoder.Recycle(set)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
 }

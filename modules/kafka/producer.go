@@ -274,7 +274,8 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	}
 	p.metrics.buffer(reserved)
 	pending := batch.Pending()
-	messages := p.encoder.Encode(batch)
+	set := p.encoder.Encode(batch)
+	messages := set.Messages
 	p.metrics.failed[classTooLarge].Inc(int64(pending - len(messages)))
 	size := int64(0)
 	for i := range messages {
@@ -284,6 +285,7 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	p.release(reserved - size)
 	if len(messages) == 0 {
 		p.release(size)
+		p.encoder.Recycle(set)
 		return
 	}
 	conn, err := p.begin(len(messages))
@@ -293,15 +295,17 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 		return
 	}
 	start := time.Now()
-	d := &delivery{reserved: size, done: make(chan struct{})}
+	d := &delivery{set: set, reserved: size, done: make(chan struct{})}
 	d.unsettled.Store(int64(len(messages)))
+	d.users.Store(2)
 	p.send(ctx, conn.async.Input(), d, messages)
 	select {
 	case <-d.done:
 	case <-ctx.Done():
 	}
 	p.metrics.latency.Record(time.Since(start))
-	p.collect(ctx, batch, messages)
+	p.collect(ctx, batch, d)
+	p.leave(d)
 }
 
 // connected returns the connection, or why there is none to be used.
@@ -381,19 +385,33 @@ func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
 	case awaited:
 		p.metrics.failed[classify(err)].Inc(1)
 	}
-	if d := m.delivery; d.unsettled.Add(-1) == 0 {
+	d := m.delivery
+	if err != nil {
+		d.tainted.Store(true)
+	}
+	if d.unsettled.Add(-1) == 0 {
 		p.release(d.reserved)
 		close(d.done)
+		p.leave(d)
 	}
 	p.unsettled.Add(-1)
 	p.inFlight.Done()
 }
 
+// leave recycles the messages when both their writer and sarama have done with them. That sarama has is certain only of what
+// it acknowledged.
+func (p *Producer) leave(d *delivery) {
+	if d.users.Add(-1) == 0 && !d.tainted.Load() {
+		p.encoder.Recycle(d.set)
+	}
+}
+
 // collect gives the batch its outcomes, and abandons the messages that have no verdict.
-func (p *Producer) collect(ctx context.Context, batch *events.Batch, messages []Message) {
-	for i := range messages {
-		m := &messages[i]
+func (p *Producer) collect(ctx context.Context, batch *events.Batch, d *delivery) {
+	for i := range d.set.Messages {
+		m := &d.set.Messages[i]
 		if m.state.CompareAndSwap(stateWaiting, stateAbandoned) {
+			d.tainted.Store(true)
 			err := context.Cause(ctx)
 			p.metrics.failed[classify(err)].Inc(1)
 			judge(&batch.Events[m.event], err)

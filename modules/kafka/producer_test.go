@@ -2,11 +2,14 @@ package kafka_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,7 +147,7 @@ func TestStopFlushesEventsInFlight(t *testing.T) {
 	inFlight := 0
 	for w := range writers {
 		b := batch(w*each, each)
-		messages := kafka.NewEncoder(cfg).Encode(b)
+		messages := kafka.NewEncoder(cfg).Encode(b).Messages
 		for i := range messages {
 			inFlight += messages[i].ByteSize(2)
 		}
@@ -318,6 +321,55 @@ func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
 			producer.Write(t.Context(), b)
 			requireAll(t, b, events.StateAccepted, "")
 		})
+	}
+}
+
+// The memory of acknowledged messages is used again. That must never show: whatever lies in Kafka is one event, whole, also
+// where requests were cut off or refused and sent again.
+func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
+	broker := fake(t)
+	var requests atomic.Int64
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		if requests.Add(1)%7 == 0 {
+			return nil, errors.New("cut off"), true
+		}
+		return nil, nil, false
+	})
+	cfg := config(broker.ListenAddrs()...)
+	producer, _ := start(t, cfg)
+	const writers, rounds = 6, 25
+	var accepted atomic.Int64
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for round := range rounds {
+				b := batch(round, 1+(w+round)%5)
+				for i := range b.Events {
+					e := &b.Events[i]
+					e.DistinctID = e.UUID.String()
+					e.Raw.Properties = fmt.Appendf(nil, `{"n":%d,"x":%q}`, round, strings.Repeat(e.DistinctID, 1+(w*round+i)%40))
+				}
+				producer.Write(t.Context(), b)
+				for i := range b.Events {
+					if b.Events[i].Outcome.State == events.StateAccepted {
+						accepted.Add(1)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Positive(t, accepted.Load())
+	for _, r := range consume(t, cfg.Brokers, cfg.Topics.Events, int(accepted.Load())) {
+		require.Equal(t, "phc_test:"+r.value.UUID, string(r.Key))
+		require.Equal(t, r.value.UUID, string(r.Headers[1].Value))
+		require.Equal(t, r.value.UUID, string(r.Headers[4].Value))
+		var data struct {
+			Properties struct{ X string }
+		}
+		require.NoError(t, json.Unmarshal([]byte(r.value.Data), &data))
+		require.Empty(t, strings.ReplaceAll(data.Properties.X, r.value.UUID, ""))
 	}
 }
 
