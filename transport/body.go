@@ -14,7 +14,7 @@ import (
 
 const (
 	// firstBuffer is what a body gets before its bytes have come, whatever length it claims.
-	firstBuffer = 64 << 10
+	firstBuffer = 16 << 10
 	// maxPooledBuffer is the largest buffer that is kept for another request.
 	maxPooledBuffer = 1 << 20
 )

@@ -109,7 +109,7 @@ func (e *Encoder) bound(batch *events.Batch) int64 {
 // rawBytes is the least that an event's own JSON takes in the message.
 func rawBytes(event *events.Event) int {
 	raw := &event.Raw
-	return len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) + len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
+	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) + len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
 }
 
 // Encode builds the messages of the batch's pending events, in their order. An event that is too large is rejected, and its

@@ -15,7 +15,7 @@ func BenchmarkScan50(b *testing.B) {
 	decoder := decode.New(1<<30, decode.NewBudget(1<<30))
 	payload, err := decoder.Decode(decode.Input{Body: benchmarkBatch(b)})
 	require.NoError(b, err)
-	var d document
+	d := newDocument()
 	batch := events.Batch{Received: received}
 	b.SetBytes(int64(len(payload.Bytes)))
 	b.ReportAllocs()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // span is a value's place in the text; the zero span is an absent value, as no value ends at 0.
@@ -38,7 +39,12 @@ type envelope struct {
 // document is a request's JSON, found but not yet judged. It is used again for the next request.
 type document struct {
 	scanner
-	objects  []object
+	objects []object
+	// limit is how many events there may be, and room is asked before there is memory for more of them. What room refuses
+	// sets full.
+	limit    int
+	room     func(events int) bool
+	full     bool
 	envelope envelope
 	// enveloped: the events are an envelope's batch. single: the request is one object, which is the event.
 	enveloped, single bool
@@ -46,7 +52,7 @@ type document struct {
 
 // scan finds the events of a request: an array of them, an envelope with a batch, or a single one.
 func (d *document) scan(data []byte) *syntaxError {
-	*d = document{scanner: scanner{data: data}, objects: d.objects[:0]}
+	*d = document{scanner: scanner{data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
 	if end := d.root(d.space(0)); end >= 0 {
 		if end = d.space(end); end < len(data) {
 			d.fail(end, "unexpected text after the JSON value")
@@ -85,6 +91,10 @@ func (d *document) events(i, depth int) int {
 		return i + 1
 	}
 	for {
+		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
+			d.full = true
+			return d.fail(i, "too many events")
+		}
 		d.objects = append(d.objects, object{})
 		if i < len(d.data) && d.data[i] == '{' {
 			// An event holds no events, so the slice does not move while the pointer is in use.
@@ -105,6 +115,16 @@ func (d *document) events(i, depth int) int {
 			return d.fail(i, "expected , or ] in array")
 		}
 	}
+}
+
+// grow makes room for more events, if there may be more.
+func (d *document) grow() bool {
+	room := min(max(64, 2*cap(d.objects)), d.limit)
+	if room <= cap(d.objects) || !d.room(room) {
+		return false
+	}
+	d.objects = slices.Grow(d.objects, room-len(d.objects))
+	return true
 }
 
 // event scans the object at i for an event's fields, and for an envelope's where around is given. Of two equal keys the last

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/uber-go/tally/v4"
 
@@ -29,7 +30,6 @@ type Request struct {
 type Handler struct {
 	config    Config
 	decoder   *decode.Decoder
-	budget    *decode.Budget
 	processor events.Processor
 	metrics   metrics
 	sessions  sync.Pool
@@ -51,13 +51,12 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 	return &Handler{
 		config:    config,
 		decoder:   decoder,
-		budget:    budget,
 		processor: processor,
 		metrics: metrics{
 			decode: stage("decode"), scan: stage("scan"), process: stage("process"),
 			numbers: repaired("nan"), surrogates: repaired("lone_surrogate"),
 		},
-		sessions: sync.Pool{New: func() any { return new(session) }},
+		sessions: sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
 	}
 }
 
@@ -65,21 +64,53 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 type session struct {
 	document document
 	batch    events.Batch
-	// reserved is what a repaired copy of the text takes of the budget.
-	reserved int64
+	budget   *decode.Budget
+	// reserved is what the session holds of the budget, forEvents the part of it that many events take.
+	reserved, forEvents int64
 }
 
-// maxPooled is how many events a session may have room for and still be kept.
-const maxPooled = 4096
+const (
+	// maxPooled is how many events a session may have room for and still be kept. That much is not accounted for.
+	maxPooled = 4096
+	// eventSize is what an event takes beside its text.
+	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}))
+)
+
+func newSession(limit int, budget *decode.Budget) *session {
+	s := &session{budget: budget}
+	s.document.limit, s.document.room = limit, s.room
+	return s
+}
+
+// room reserves memory for so many events in all.
+func (s *session) room(events int) bool {
+	if events <= maxPooled {
+		return true
+	}
+	more := int64(events)*eventSize - s.forEvents
+	if !s.reserve(more) {
+		return false
+	}
+	s.forEvents += more
+	return true
+}
+
+func (s *session) reserve(n int64) bool {
+	if !s.budget.Reserve(n) {
+		return false
+	}
+	s.reserved += n
+	return true
+}
 
 func (h *Handler) release(s *session) {
-	h.budget.Release(s.reserved)
+	s.budget.Release(s.reserved)
 	if cap(s.batch.Events) > maxPooled || cap(s.document.objects) > maxPooled {
 		return
 	}
 	clear(s.batch.Events)
 	s.batch = events.Batch{Events: s.batch.Events[:0]}
-	s.document.scanner, s.reserved = scanner{}, 0
+	s.document.scanner, s.reserved, s.forEvents = scanner{}, 0, 0
 	h.sessions.Put(s)
 }
 
@@ -152,21 +183,25 @@ func (h *Handler) scan(s *session, data []byte) *events.Error {
 	fault := s.document.scan(data)
 	if fault != nil && s.document.repairable {
 		// A mend adds a third at most: NaN becomes null.
-		copied := int64(len(data)) * 4 / 3
-		if !h.budget.Reserve(copied) {
+		if !s.reserve(int64(len(data)) * 4 / 3) {
 			return errBusy
 		}
-		s.reserved = copied
 		mended, done := repair(data)
 		if fault = s.document.scan(mended); fault == nil {
 			h.metrics.numbers.Inc(int64(done.numbers))
 			h.metrics.surrogates.Inc(int64(done.surrogates))
 		}
 	}
-	if fault != nil {
+	switch {
+	case fault == nil:
+		return nil
+	case s.document.full && len(s.document.objects) < s.document.limit:
+		return errBusy
+	case s.document.full:
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events", s.document.limit)
+	default:
 		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
 	}
-	return nil
 }
 
 // isEngage reports whether an event may come without a name.

@@ -188,7 +188,7 @@ func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 }
 
 func TestAllOrNothingRejectsTheBatchForOneBadEvent(t *testing.T) {
-	s := newService(t, Config{BatchPolicy: PolicyAllOrNothing})
+	s := newService(t, Config{MaxEvents: 100, BatchPolicy: PolicyAllOrNothing})
 	response := s.post("/batch", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u"},{"event":"b"}]}`)
 	require.Equal(t, 400, response.Status)
 	require.Equal(t, "event submitted without a distinct_id", response.Body)
@@ -251,6 +251,24 @@ func TestCaptureIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)
 	s.budget.Release(s.budget.Limit() - 10)
+	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
+}
+
+// Three bytes make an event of half a kilobyte: what a request may hold has to be limited by number, too.
+func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
+	many := func(n int) string { return `{"api_key":"k","batch":[{}` + strings.Repeat(",{}", n-1) + `]}` }
+	s := newService(t, Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial})
+	require.Equal(t, 503, s.post("/batch", many(10_000)).Status, "1 MiB is not enough for so many")
+	require.Zero(t, s.budget.InUse())
+
+	s.budget = decode.NewBudget(100 << 20)
+	s.Handler = NewHandler(s.config, decode.New(1<<20, s.budget), s.budget, s.processor, s.scope)
+	response := s.post("/batch", many(10_001))
+	require.Equal(t, 413, response.Status)
+	require.Equal(t, "maximum event size exceeded: request holds more than 10000 events", response.Body)
+	response = s.post("/batch", many(10_000))
+	require.Equal(t, 400, response.Status, "all of them are bad")
+	require.EqualValues(t, 10_000, s.ledger.Snapshot().Received)
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
 }
 

@@ -13,8 +13,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// maxDistinctID is the longest distinct_id, in characters; a longer one is cut.
-const maxDistinctID = 200
+const (
+	// maxDistinctID is the longest distinct_id, in characters; a longer one is cut.
+	maxDistinctID = 200
+	// maxCanonical is the longest array or object that is put in order before it is cut. A user of the name of a larger one
+	// does not exist, but somebody could send it to make the service work.
+	maxCanonical = 4 << 10
+)
 
 // distinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing. Anything but a
 // string is written as JSON.
@@ -24,7 +29,9 @@ func distinctID(raw []byte) string {
 	case '"':
 		id = text(raw)
 	case '{', '[':
-		id = canonical(raw)
+		if id = alias(raw); len(raw) <= maxCanonical {
+			id = canonical(raw)
+		}
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		id = numberText(raw)
 	default: // true, false; null is taken as absent before

@@ -17,7 +17,8 @@ func TestDistinctIDIsTextWhateverWasSent(t *testing.T) {
 		`1e21`: "1e21", `0.000001`: "1e-6", `1e16`: "1e16", `-0`: "-0.0",
 		`123456789012345678901234567890`: "1.2345678901234568e29",
 		`["a", "b"]`:                     `["a","b"]`, `{"b": 1, "a": [true, null]}`: `{"a":[true,null],"b":1}`, `{"a":"<&>"}`: `{"a":"<&>"}`,
-		`true`: "true", `"a\u0000b"`: "a\ufffdb", `"\u00fc"`: "ü",
+		`[` + strings.Repeat(` 1,`, 2000) + `1]`: (`[` + strings.Repeat(` 1,`, 2000))[:200],
+		`true`:                                   "true", `"a\u0000b"`: "a\ufffdb", `"\u00fc"`: "ü",
 		`"` + long + `"`:                     long[:400],
 		`"` + strings.Repeat("ü", 200) + `"`: strings.Repeat("ü", 200),
 	} {

@@ -3,6 +3,7 @@ package posthog
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,6 +11,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
+
+// newDocument has room for everything.
+func newDocument() *document {
+	return &document{limit: math.MaxInt, room: func(int) bool { return true }}
+}
 
 func TestScanFindsTheShapeOfARequest(t *testing.T) {
 	for _, test := range []struct {
@@ -27,7 +33,7 @@ func TestScanFindsTheShapeOfARequest(t *testing.T) {
 		{"elements that are no objects", `[1,null,"x",[{}],{}]`, 5, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var d document
+			d := newDocument()
 			require.Nil(t, d.scan([]byte(test.text)))
 			require.Len(t, d.objects, test.objects)
 			require.Equal(t, test.enveloped, d.enveloped)
@@ -62,7 +68,7 @@ func TestScanSaysWhereTheTextStopsBeingJSON(t *testing.T) {
 		`7`:                   "expected an event, an array of events or a batch at byte 0",
 		`'a'`:                 "expected a value at byte 0",
 	} {
-		var d document
+		d := newDocument()
 		err := d.scan([]byte(text))
 		require.NotNil(t, err, text)
 		require.Equal(t, want, err.Error(), text)
@@ -74,7 +80,7 @@ func TestScanStopsAtTheDepthLimit(t *testing.T) {
 	nest := func(n int, open, closing string) []byte {
 		return []byte(strings.Repeat(open, n) + strings.Repeat(closing, n))
 	}
-	var d document
+	d := newDocument()
 	require.Nil(t, d.scan(nest(maxDepth, "[", "]")))
 	require.ErrorContains(t, d.scan(nest(maxDepth+1, "[", "]")), "nested deeper than 128 levels at byte 128")
 	properties := func(n int) []byte {
@@ -86,7 +92,7 @@ func TestScanStopsAtTheDepthLimit(t *testing.T) {
 }
 
 func TestScanReadsKeysAsWhatTheyMean(t *testing.T) {
-	var d document
+	d := newDocument()
 	text := []byte(`{"\u0065vent":"a","properties":{"distinct\u005fid":"u"}}`)
 	require.Nil(t, d.scan(text))
 	require.Equal(t, `"a"`, string(d.objects[0].name.in(text)))
@@ -114,7 +120,7 @@ func TestRepairMendsTheTwoThingsThatSDKsGetWrong(t *testing.T) {
 	require.Equal(t, repairs{numbers: 3, surrogates: 1}, done)
 	for _, broken := range []string{`[nan]`, `[NaN1]`, `[-NaN]`, `[1NaN]`, `[+Infinity]`, `[NaNNaN]`, `{NaN:1}`, `[Inf]`, `["\ud83"]`, `[NaN`, `["\ud83d`} {
 		mended, _ := repair([]byte(broken))
-		var d document
+		d := newDocument()
 		require.NotNil(t, d.scan(mended), broken)
 	}
 }
@@ -166,7 +172,7 @@ func FuzzScan(f *testing.F) {
 		if !utf8.Valid(data) {
 			t.Skip("decode lets only UTF-8 through")
 		}
-		var d document
+		d := newDocument()
 		err := d.scan(data)
 		if d.repairable {
 			mended, _ := repair(data)
@@ -188,7 +194,7 @@ func FuzzScan(f *testing.F) {
 		if !valid {
 			t.Fatalf("%q is not JSON, but passed", data)
 		}
-		requireSameMeaning(t, data, &d)
+		requireSameMeaning(t, data, d)
 	})
 }
 
