@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/IBM/sarama"
 	"github.com/google/uuid"
@@ -91,15 +92,17 @@ const (
 	textPerEvent = 512
 	// textPerBatch is the texts that are made once.
 	textPerBatch = 512
+	// messageSize is what a message takes beside its text.
+	messageSize = int64(unsafe.Sizeof(Message{}) + maxHeaders*unsafe.Sizeof(sarama.RecordHeader{}))
 )
 
-// bound returns an upper bound of the bytes that Encode allocates for text.
+// bound returns an upper bound of the bytes that Encode allocates.
 func (e *Encoder) bound(batch *events.Batch) int64 {
 	bound := int64(textPerBatch + 6*(len(batch.Token)+len(batch.ClientIP)))
 	for i := range batch.Events {
 		if event := &batch.Events[i]; event.Pending() {
 			if raw := rawBytes(event); raw <= e.maxBytes {
-				bound += textPerEvent + 2*int64(raw) + 16*int64(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(batch.Token))
+				bound += messageSize + textPerEvent + 2*int64(raw) + 16*int64(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(batch.Token))
 			}
 		}
 	}

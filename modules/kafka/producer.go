@@ -279,7 +279,7 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	p.metrics.failed[classTooLarge].Inc(int64(pending - len(messages)))
 	size := int64(0)
 	for i := range messages {
-		size += int64(messages[i].size)
+		size += messageSize + int64(messages[i].size)
 	}
 	size = min(size, reserved)
 	p.release(reserved - size)

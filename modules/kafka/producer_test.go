@@ -149,7 +149,7 @@ func TestStopFlushesEventsInFlight(t *testing.T) {
 		b := batch(w*each, each)
 		messages := kafka.NewEncoder(cfg).Encode(b).Messages
 		for i := range messages {
-			inFlight += messages[i].ByteSize(2)
+			inFlight += kafka.MessageSize + messages[i].ByteSize(2)
 		}
 		wg.Go(func() {
 			producer.Write(t.Context(), b)
