@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -81,7 +82,8 @@ func Populate[T any](target *T) Option {
 
 // Service is a running service.
 type Service struct {
-	// URL is where the SDKs send to and AdminURL the operators' listener, without a trailing slash.
+	// URL is where the SDKs send to and AdminURL the operators' listener, without a trailing slash; AdminURL is empty in a
+	// build without the module admin.
 	URL, AdminURL string
 
 	tb      testing.TB
@@ -109,22 +111,11 @@ func Start(tb testing.TB, options ...Option) *Service {
 }
 
 func start(tb testing.TB, options []Option) (*Service, error) {
-	p := plan{modules: standard.Modules(), values: map[string]string{
-		"transport.listen":        "127.0.0.1:0",
-		"admin.listen":            "127.0.0.1:0",
-		"embedded.kafka_listen":   "127.0.0.1:0",
-		"embedded.data_dir":       filepath.Join(tb.TempDir(), "data"),
-		"observability.log.level": "error",
-	}}
-	brokers := os.Getenv(BrokersEnv)
-	if brokers != "" {
-		p.values["kafka.brokers"] = brokers
-		prefix := "t" + strings.ReplaceAll(uuid.NewString(), "-", "") + "_"
-		eachTopic(kafka.DefaultConfig().Topics, func(key, name string) { p.values["kafka.topics."+key] = prefix + name })
-	}
+	p := plan{modules: standard.Modules(), values: map[string]string{}}
 	for _, option := range options {
 		option(&p)
 	}
+	p.preset(tb.TempDir())
 
 	service := &Service{tb: tb, client: &http.Client{Transport: &http.Transport{}, Timeout: patience}}
 	var (
@@ -133,9 +124,12 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 		config    kafka.Config
 		local     localBrokers
 	)
-	p.options = append(p.options, fx.Populate(&server, &operators, &config))
-	if !p.noKafka {
-		p.options = append(p.options, fx.Invoke(func(found localBrokers) { local = found }))
+	p.options = append(p.options, fx.Populate(&server))
+	if p.has("admin") {
+		p.options = append(p.options, fx.Populate(&operators))
+	}
+	if p.has("kafka") && !p.noKafka {
+		p.options = append(p.options, fx.Populate(&config), fx.Invoke(func(found localBrokers) { local = found }))
 	}
 	build, err := app.Build(p.modules, configs.Source{Environ: p.environ()}, p.options...)
 	if err != nil {
@@ -147,13 +141,43 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 		return nil, err
 	}
 	service.app = build
-	service.URL, service.AdminURL = url(server.Addr()), url(operators.Addr())
+	service.URL = url(server.Addr())
+	if operators != nil {
+		service.AdminURL = url(operators.Addr())
+	}
 	service.topics = topicNames(config.Topics)
 	service.brokers = config.Brokers
 	if len(config.Brokers) == 0 && len(local.Brokers) > 0 {
 		service.brokers = []string{local.Brokers[0].Address()}
 	}
 	return service, nil
+}
+
+// has reports whether the build has the module.
+func (p *plan) has(module string) bool {
+	return slices.ContainsFunc(p.modules, func(m configs.Module) bool { return m.Name == module })
+}
+
+// preset gives what the test has not set a value for tests, as far as the build knows the key.
+func (p *plan) preset(dir string) {
+	presets := map[string]string{
+		"transport.listen":        "127.0.0.1:0",
+		"admin.listen":            "127.0.0.1:0",
+		"embedded.kafka_listen":   "127.0.0.1:0",
+		"embedded.data_dir":       filepath.Join(dir, "data"),
+		"observability.log.level": "error",
+	}
+	if brokers := os.Getenv(BrokersEnv); brokers != "" {
+		presets["kafka.brokers"] = brokers
+		prefix := "t" + strings.ReplaceAll(uuid.NewString(), "-", "") + "_"
+		eachTopic(kafka.DefaultConfig().Topics, func(key, name string) { presets["kafka.topics."+key] = prefix + name })
+	}
+	for key, value := range presets {
+		section, _, _ := strings.Cut(key, ".")
+		if _, set := p.values[key]; !set && p.has(section) {
+			p.values[key] = value
+		}
+	}
 }
 
 // localBrokers is what the embedded module provides.
