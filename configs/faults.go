@@ -3,6 +3,8 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 )
 
@@ -52,6 +54,16 @@ func (f *Faults) Nest(key string, err error) {
 		}
 		f.list = append(f.list, Fault{Key: path, Message: fault.Message})
 	}
+}
+
+// CheckAddress records a fault unless the value is host:port with a port from 0 to 65535, and returns the host.
+func (f *Faults) CheckAddress(key, value string) (host string) {
+	host, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	f.Check(err == nil, key, "must be host:port, such as 127.0.0.1:8001, got %q", value)
+	return host
 }
 
 // Err returns nil, or a *FaultsError that holds everything recorded.

@@ -56,7 +56,7 @@ func DefaultConfig() Config {
 // Validate reports every fault.
 func (c Config) Validate() error {
 	var faults configs.Faults
-	faults.Check(c.Listen != "", "listen", "must not be empty: give an address such as :8000")
+	faults.CheckAddress("listen", c.Listen)
 	for _, positive := range []struct {
 		key   string
 		value time.Duration

@@ -3,7 +3,6 @@ package transport
 import (
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/uber-go/tally/v4"
 )
@@ -18,41 +17,49 @@ var statuses = [...]int{
 type serverMetrics struct {
 	scope    tally.Scope
 	received tally.Counter
-	unrouted *routeMetrics
+	// What reached no route, and what browsers ask beforehand, is counted and not timed.
+	unrouted, preflight counters
 }
 
 func newServerMetrics(scope tally.Scope) serverMetrics {
-	m := serverMetrics{scope: scope, received: scope.Counter("body_bytes")}
-	m.unrouted = m.route("other")
+	m := serverMetrics{scope: scope, received: scope.Counter("body_bytes_total")}
+	m.unrouted, m.preflight = m.counters("other"), m.counters("preflight")
 	return m
 }
 
-// routeMetrics are one route's counters by status and its latency.
-type routeMetrics struct {
+// counters count requests by their status.
+type counters struct {
 	byStatus [len(statuses)]tally.Counter
 	other    tally.Counter
-	latency  tally.Timer
 }
 
-func (m serverMetrics) route(path string) *routeMetrics {
-	scope := m.scope.Tagged(map[string]string{"route": path})
+func (m serverMetrics) counters(route string) counters {
 	counter := func(status string) tally.Counter {
-		return m.scope.Tagged(map[string]string{"route": path, "status": status}).Counter("requests")
+		return m.scope.Tagged(map[string]string{"route": route, "status": status}).Counter("requests_total")
 	}
-	r := &routeMetrics{other: counter("other"), latency: scope.Timer("request_seconds")}
+	c := counters{other: counter("other")}
 	for i, status := range statuses {
-		r.byStatus[i] = counter(strconv.Itoa(status))
+		c.byStatus[i] = counter(strconv.Itoa(status))
 	}
-	return r
+	return c
 }
 
-func (r *routeMetrics) observe(status int, took time.Duration) {
-	r.latency.Record(took)
+func (c *counters) count(status int) {
 	for i, known := range statuses {
 		if known == status {
-			r.byStatus[i].Inc(1)
+			c.byStatus[i].Inc(1)
 			return
 		}
 	}
-	r.other.Inc(1)
+	c.other.Inc(1)
+}
+
+// routeMetrics are one route's counters and its latency.
+type routeMetrics struct {
+	counters
+	latency tally.Timer
+}
+
+func (m serverMetrics) route(path string) *routeMetrics {
+	return &routeMetrics{counters: m.counters(path), latency: m.scope.Tagged(map[string]string{"route": path}).Timer("request_seconds")}
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,13 +21,14 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
-// Server is the HTTP server that the SDKs talk to.
+// Server is the HTTP server that the SDKs talk to. It is started once and then stopped once.
 type Server struct {
 	config   Config
 	log      *zap.Logger
@@ -40,6 +42,8 @@ type Server struct {
 	listener net.Listener
 	served   chan struct{}
 	metrics  serverMetrics
+	// takesEvents has the paths of the protocol, without trailing slashes.
+	takesEvents map[string]bool
 }
 
 // NewServer makes a server that is not listening yet. fail is called, once, when serving ends by an error at run time.
@@ -58,6 +62,8 @@ func NewServer(config Config, processor events.Processor, health *observability.
 		fail:    fail,
 		served:  make(chan struct{}),
 		metrics: newServerMetrics(scope),
+
+		takesEvents: map[string]bool{},
 	}
 	s.fiber = fiber.New(fiber.Config{
 		CaseSensitive:                true,
@@ -75,23 +81,53 @@ func NewServer(config Config, processor events.Processor, health *observability.
 	server := s.fiber.Server()
 	server.CloseOnShutdown = true
 	server.HeaderReceived = func(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
-		postIfBody(header)
+		s.frame(header)
 		return fasthttp.RequestConfig{ReadTimeout: config.BodyTimeout}
 	}
 	s.routes(posthog.NewHandler(config.PostHog, decode.New(int64(config.MaxDecoded), budget), budget, processor, scope))
 	return s, nil
 }
 
-// postIfBody makes a GET with a body a POST, which the protocol treats alike: the server below reads no body of a GET, and
-// would take it for the next request on the connection.
-func postIfBody(header *fasthttp.RequestHeader) {
-	if !header.IsGet() && !header.IsHead() {
+// frame keeps the server below from losing its place on a connection. It reads no body of a GET or HEAD, and would take that
+// for the next request: a GET of the protocol is handed on as the POST that it is taken for, and any other such connection is
+// closed after its answer. So is one whose request says in two ways how long it is, as proxies may disagree about it.
+func (s *Server) frame(header *fasthttp.RequestHeader) {
+	hasBody := len(header.Peek(fiber.HeaderTransferEncoding)) > 0
+	if length := header.Peek(fiber.HeaderContentLength); len(length) > 0 && string(length) != "0" {
+		hasBody = true
+	}
+	if !hasBody {
 		return
 	}
-	if length := header.Peek(fiber.HeaderContentLength); len(length) > 0 && string(length) != "0" ||
-		len(header.Peek(fiber.HeaderTransferEncoding)) > 0 {
+	switch {
+	case header.IsGet() && s.isAnalytics(header.RequestURI()):
 		header.SetMethod(fiber.MethodPost)
+	case header.IsGet() || header.IsHead():
+		header.SetConnectionClose()
 	}
+	if lengths(header.RawHeaders()) > 1 {
+		header.SetConnectionClose()
+	}
+}
+
+// isAnalytics reports whether a request URI is of a path that takes events.
+func (s *Server) isAnalytics(uri []byte) bool {
+	path, _, _ := bytes.Cut(uri, []byte("?"))
+	return s.takesEvents[string(bytes.TrimSuffix(path, []byte("/")))]
+}
+
+// lengths counts the headers that say how long a body is.
+func lengths(raw []byte) (n int) {
+	for len(raw) > 0 {
+		var line []byte
+		line, raw, _ = bytes.Cut(raw, []byte("\n"))
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		if len(name) == len(fiber.HeaderContentLength) && bytes.EqualFold(name, []byte(fiber.HeaderContentLength)) ||
+			len(name) == len(fiber.HeaderTransferEncoding) && bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding)) {
+			n++
+		}
+	}
+	return n
 }
 
 // Root marks the server as what a graph exists for.
@@ -119,16 +155,21 @@ func (s *Server) reachable() string {
 
 // Start binds the listener, so that an address in use is an error here, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.config.Listen)
+	listener, err := configs.Listen(ctx, "transport.listen", s.config.Listen)
 	if err != nil {
-		return fmt.Errorf("transport.listen: cannot listen on %s: %w", s.config.Listen, err)
+		return err
 	}
 	s.listener = listener
 	go func() {
 		defer close(s.served)
-		if err := s.fiber.Listener(listener); err != nil && !s.stopping.Load() {
-			s.fail(fmt.Errorf("transport: serving %s: %w", listener.Addr(), err))
+		err := s.fiber.Listener(listener)
+		if s.stopping.Load() {
+			return
 		}
+		if err == nil {
+			err = errors.New("the listener was closed")
+		}
+		s.fail(fmt.Errorf("serve transport.listen: %w", err))
 	}()
 	s.health.SetStarted()
 	return nil
@@ -151,10 +192,14 @@ func (s *Server) Stop(ctx context.Context) error {
 	// Where serving had not quite begun, nothing was shut down; without a listener it ends by itself.
 	_ = s.listener.Close()
 	<-s.served
-	// Connections on which nobody asks anything may outlive the deadline; that loses nothing.
-	if n := s.inFlight.Load(); err != nil && n > 0 {
+	if err == nil {
+		return nil
+	}
+	if n := s.inFlight.Load(); n > 0 {
 		return fmt.Errorf("transport: %d requests unfinished: %w", n, err)
 	}
+	// Connections on which nobody asks anything, or not yet all, may outlive the deadline: nothing was promised on them.
+	s.log.Warn("connections were cut off", zap.Int32("connections", s.fiber.Server().GetOpenConnectionsCount()))
 	return nil
 }
 
@@ -163,7 +208,7 @@ type handler func(c *fiber.Ctx)
 
 // routes registers every path. Fiber takes each with and without a trailing slash.
 func (s *Server) routes(protocol *posthog.Handler) {
-	s.fiber.Use(s.preflight)
+	s.fiber.Use(s.enter)
 	for _, path := range []string{"/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage"} {
 		s.analytics(path, protocol.Capture)
 	}
@@ -173,14 +218,17 @@ func (s *Server) routes(protocol *posthog.Handler) {
 	s.get("/_readiness", s.readiness)
 }
 
-// preflight answers what a browser asks before it sends the request itself, whatever the path.
-func (s *Server) preflight(c *fiber.Ctx) error {
+// enter gives every request its id and its CORS headers, and answers what a browser asks before it sends the request itself,
+// whatever the path.
+func (s *Server) enter(c *fiber.Ctx) error {
+	c.Response().Header.Set(fiber.HeaderXRequestID, requestID(c))
 	allowOrigin(c)
 	if !isPreflight(c) {
 		return c.Next()
 	}
 	s.bodies.skip(c, c.Request().BodyStream())
 	c.Status(http.StatusOK)
+	s.metrics.preflight.count(http.StatusOK)
 	return nil
 }
 
@@ -194,6 +242,7 @@ func (s *Server) get(path string, answer handler) {
 
 // analytics serves one path of the protocol: GET and POST carry events, OPTIONS and HEAD only ask whether it is there.
 func (s *Server) analytics(path string, capture func(context.Context, *posthog.Request) posthog.Response) {
+	s.takesEvents[path] = true
 	route := s.metrics.route(path)
 	take := s.observe(route, func(c *fiber.Ctx) { s.capture(c, capture) })
 	ask := s.observe(route, func(c *fiber.Ctx) {
@@ -208,23 +257,22 @@ func (s *Server) analytics(path string, capture func(context.Context, *posthog.R
 	s.fiber.Add(fiber.MethodHead, path, ask)
 }
 
-// observe counts and times a route's requests, gives each its id, and turns a panic into a 500.
+// observe counts and times a route's requests and turns a panic into a 500.
 func (s *Server) observe(route *routeMetrics, answer handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		begin := time.Now()
 		s.inFlight.Add(1)
-		id := requestID(c)
-		c.Response().Header.Set(fiber.HeaderXRequestID, id)
 		defer func() {
 			if cause := recover(); cause != nil {
-				s.log.Error("request panicked", zap.String("request_id", id), zap.String("path", strings.Clone(c.Path())),
+				s.log.Error("request panicked", zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
 					zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
 				// How much of the body was read is not known any more.
 				c.Context().SetConnectionClose()
 				writeText(c, http.StatusInternalServerError, "internal server error")
 			}
 			s.inFlight.Add(-1)
-			route.observe(c.Response().StatusCode(), time.Since(begin))
+			route.count(c.Response().StatusCode())
+			route.latency.Record(time.Since(begin))
 		}()
 		answer(c)
 		return nil
@@ -298,12 +346,14 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		s.bodies.skip(c, c.Request().BodyStream())
+	case http.StatusBadRequest:
+		text = "failed to read request: " + known.Message
 	case http.StatusRequestTimeout:
 		text = errStopped.Error()
 	case http.StatusRequestHeaderFieldsTooLarge:
 		text = fmt.Sprintf("request line and headers exceed %d bytes: send the events in the body", s.config.MaxHeader)
 	}
-	s.metrics.unrouted.observe(status, 0)
+	s.metrics.unrouted.count(status)
 	writeText(c, status, text)
 	return nil
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -198,6 +199,24 @@ func TestGetWithABodyIsReadAsAPost(t *testing.T) {
 	response, body = c.send("GET", "GET /e/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 400, response.StatusCode)
 	require.Equal(t, "request missing data payload", body)
+}
+
+func TestABodyWhereNoneBelongsDoesNotBecomeTheNextRequest(t *testing.T) {
+	f := serve(t, nil)
+	for _, test := range []struct {
+		method, path string
+		status       int
+	}{{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}} {
+		c := f.dial(t)
+		response, _ := c.send(test.method, request(test.method, test.path, "", event))
+		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
+		c.requireClosed()
+	}
+	require.Empty(t, f.processor.ips, "a HEAD keeps nothing")
+	c := f.dial(t)
+	response, _ := c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"+strings.TrimPrefix(request("POST", "/e/", "", event), "POST /e/ HTTP/1.1\r\nHost: x\r\n"))
+	require.True(t, response.Close)
+	c.requireClosed()
 }
 
 func chunked(body string) string {
@@ -449,12 +468,53 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	require.NoError(t, <-stopped)
 }
 
+func TestServingThatEndsByItselfIsAFailure(t *testing.T) {
+	f := serve(t, nil)
+	require.NoError(t, f.listener.Close())
+	select {
+	case err := <-f.failed:
+		require.ErrorContains(t, err, "serve transport.listen: ")
+	case <-time.After(10 * time.Second):
+		t.Fatal("the failure was not reported")
+	}
+}
+
+func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
+	f := serve(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = 100*time.Millisecond, 100*time.Millisecond })
+	for name, sent := range map[string]string{"nothing at all": "", "half a header": "POST /e/ HTTP/1.1\r\nHost"} {
+		c := f.dial(t)
+		_, err := io.WriteString(c, sent)
+		require.NoError(t, err)
+		rest, err := io.ReadAll(c.answers)
+		require.NoError(t, err, name)
+		if sent != "" {
+			require.Contains(t, string(rest), "408", name)
+		}
+	}
+	idle := f.dial(t)
+	idle.requireUsable()
+	idle.requireClosed()
+}
+
+func TestAnAnswerThatNobodyReadsDoesNotHoldTheConnection(t *testing.T) {
+	f := serve(t, func(c *Config) { c.WriteTimeout = 100 * time.Millisecond })
+	c := f.dial(t)
+	// Requests are written, and their answers left lying, until both sides' buffers are full and the server gives up.
+	batch := strings.Repeat(request("GET", "/", "", ""), 1000)
+	var err error
+	for err == nil {
+		_, err = io.WriteString(c, batch)
+	}
+	var timeout net.Error
+	require.False(t, errors.As(err, &timeout) && timeout.Timeout(), "the server has ended the connection: %v", err)
+}
+
 func TestConfigReportsEveryFault(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.BodyTimeout, config.MaxInFlight, config.TrustedProxies, config.PostHog.BatchPolicy = "", -time.Second, 1, []string{"10.0.0.0/33"}, "none"
 	err := config.Validate()
 	for _, want := range []string{
-		"listen: must not be empty", "body_timeout: must be positive, got -1s", "max_in_flight: must hold at least one request",
+		"listen: must be host:port", "body_timeout: must be positive, got -1s", "max_in_flight: must hold at least one request",
 		"trusted_proxies: 10.0.0.0/33: is neither", `posthog.batch_policy: must be partial or all_or_nothing, got "none"`,
 	} {
 		require.ErrorContains(t, err, want)

@@ -1,8 +1,6 @@
 package admin
 
 import (
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/opencapture/capture/configs"
@@ -31,11 +29,7 @@ func DefaultConfig() Config {
 // Validate reports every fault of the section.
 func (c Config) Validate() error {
 	var faults configs.Faults
-	_, port, err := net.SplitHostPort(c.Listen)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	faults.Check(err == nil, "listen", "must be host:port, such as 127.0.0.1:8001, got %q", c.Listen)
+	faults.CheckAddress("listen", c.Listen)
 	positive := func(key string, timeout time.Duration) {
 		faults.Check(timeout > 0, key, "must be positive, got %s", timeout)
 	}

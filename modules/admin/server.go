@@ -56,10 +56,9 @@ func (s *Server) Background() {}
 
 // Start binds the address, so that a port in use fails the start of the service, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
+	listener, err := configs.Listen(ctx, "admin.listen", s.cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("admin.listen: %w", err)
+		return err
 	}
 	s.listener = listener
 	go s.serve()

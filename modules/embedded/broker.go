@@ -19,7 +19,8 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// Broker is the embedded broker. All methods are safe for concurrent use.
+// Broker is the embedded broker. It is started once and then stopped once; Address and String may be called at any time, by
+// any number of goroutines.
 type Broker struct {
 	cfg    Config
 	client kafka.Config
@@ -75,9 +76,9 @@ func (b *Broker) String() string {
 }
 
 // Start loads the data, listens, and creates the topics that are missing. It returns an error if that is not done within
-// the section's StartBudget or when ctx is over.
+// start_timeout or when ctx is over; then it leaves nothing behind.
 func (b *Broker) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startBudget)
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.StartTimeout)
 	defer cancel()
 	opened := make(chan error, 1)
 	go func() { opened <- b.open() }()
@@ -85,7 +86,15 @@ func (b *Broker) Start(ctx context.Context) error {
 	case err := <-opened:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("embedded broker: loading its data: %w", ctx.Err())
+		// Nobody stops what did not start, so it ends itself as soon as it can.
+		go func() {
+			if <-opened == nil {
+				if err := b.shutdown(); err != nil {
+					b.log.Warn("ending a start that took too long", zap.Error(err))
+				}
+			}
+		}()
+		return fmt.Errorf("embedded broker: loading its data took longer than embedded.start_timeout (%s) or the start as a whole: %w", b.cfg.StartTimeout, ctx.Err())
 	}
 }
 
@@ -153,18 +162,21 @@ func (b *Broker) trim() {
 func (b *Broker) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopBudget)
 	defer cancel()
-	close(b.stop)
 	closed := make(chan error, 1)
-	go func() {
-		b.trimming.Wait()
-		closed <- b.close()
-	}()
+	go func() { closed <- b.shutdown() }()
 	select {
 	case err := <-closed:
 		return err
 	case <-ctx.Done():
 		return errors.New("embedded broker: its state was not saved in time: the next start rebuilds it from the data")
 	}
+}
+
+// shutdown ends the background work and closes.
+func (b *Broker) shutdown() error {
+	close(b.stop)
+	b.trimming.Wait()
+	return b.close()
 }
 
 func (b *Broker) close() error {

@@ -286,7 +286,7 @@ func TestConfigurationFaultsAreReported(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
 	err := Config{KafkaListen: "0.0.0.0:99999"}.Validate()
 	for _, fault := range []string{
-		"data_dir: must not be empty", "kafka_listen: must name the address", "kafka_listen: must end in a port",
+		"data_dir: must not be empty", "kafka_listen: must name the address", "kafka_listen: must be host:port",
 		"retention_bytes: must be at least 1MiB", "retention: must be at least 1m",
 	} {
 		require.ErrorContains(t, err, fault)

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/opencapture/capture/configs"
@@ -14,6 +13,7 @@ type Config struct {
 	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. Clients are told to connect to this address."`
 	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps; beyond that the oldest events are removed."`
 	Retention      time.Duration    `key:"retention" doc:"How long events are kept."`
+	StartTimeout   time.Duration    `key:"start_timeout" doc:"How long loading the data may take at start: about three seconds for each GiB of small events, over all topics."`
 	SyncWrites     bool             `key:"sync_writes" doc:"Write to the disk itself before an event is acknowledged, so that it survives a power loss. Such a write takes about ten times as long."`
 }
 
@@ -24,6 +24,7 @@ func DefaultConfig() Config {
 		KafkaListen:    "127.0.0.1:19092",
 		RetentionBytes: configs.GiB,
 		Retention:      24 * time.Hour,
+		StartTimeout:   8 * time.Second,
 	}
 }
 
@@ -31,29 +32,20 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.Check(c.DataDir != "", "data_dir", "must not be empty")
-	host, port, err := net.SplitHostPort(c.KafkaListen)
-	if err != nil {
-		faults.Addf("kafka_listen", "must be host:port, got %q", c.KafkaListen)
-	} else {
-		ip := net.ParseIP(host)
-		faults.Check(host != "" && (ip == nil || !ip.IsUnspecified()), "kafka_listen",
-			"must name the address that clients are to connect to, got %q", c.KafkaListen)
-		_, err := strconv.ParseUint(port, 10, 16)
-		faults.Check(err == nil, "kafka_listen", "must end in a port from 0 to 65535, got %q", c.KafkaListen)
-	}
+	host := faults.CheckAddress("kafka_listen", c.KafkaListen)
+	faults.Check(host != "" && !net.ParseIP(host).IsUnspecified(), "kafka_listen",
+		"must name the address that clients are to connect to, got %q", c.KafkaListen)
 	faults.Check(c.RetentionBytes >= configs.MiB, "retention_bytes", "must be at least %s, got %s", configs.MiB, c.RetentionBytes)
 	faults.Check(c.Retention >= time.Minute, "retention", "must be at least 1m, got %s", c.Retention)
+	faults.Check(c.StartTimeout > 0, "start_timeout", "must be positive, got %s", c.StartTimeout)
 	return faults.Err()
 }
 
-// startBudget and stopBudget leave room for reading and writing the state of a full broker.
-const (
-	startBudget = 8 * time.Second
-	stopBudget  = 5 * time.Second
-)
+// stopBudget leaves room for writing the state of a full broker.
+const stopBudget = 5 * time.Second
 
 // StartBudget is how long loading the data may take.
-func (c Config) StartBudget() time.Duration { return startBudget }
+func (c Config) StartBudget() time.Duration { return c.StartTimeout }
 
 // StopBudget is how long saving the state may take.
 func (c Config) StopBudget() time.Duration { return stopBudget }

@@ -106,11 +106,14 @@ func (b *Batch) Pending() int {
 	return n
 }
 
-// FailPending ends every event that has no outcome yet as failed with err.
-func (b *Batch) FailPending(reason Reason, err error) {
+// FailPending ends every event that has no outcome yet as failed with err, and returns how many those were.
+func (b *Batch) FailPending(reason Reason, err error) int {
+	n := 0
 	for i := range b.Events {
 		if b.Events[i].Pending() {
 			b.Events[i].Fail(reason, err)
+			n++
 		}
 	}
+	return n
 }

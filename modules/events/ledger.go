@@ -43,8 +43,10 @@ func (l *Ledger) Enter(batch *Batch) {
 			l.total.Dropped[outcome.Reason]++
 		case StateRejected:
 			l.total.Rejected[outcome.Reason]++
-		case StateFailed, StatePending:
+		case StateFailed:
 			l.total.Failed[outcome.Reason]++
+		case StatePending:
+			l.total.Failed[ReasonUnsettled]++
 		}
 	}
 }

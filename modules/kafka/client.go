@@ -107,9 +107,10 @@ func producerConfig(cfg Config) (*sarama.Config, error) {
 // minMessage is less than any message's size: key, value and headers have more than this in fixed text alone.
 const minMessage = 256
 
-// backoff is the pause before an attempt to send a message again, the first of which is number 1.
+// backoff is the pause before an attempt to send a message again, the first of which is number 1. sarama also asks for the
+// pause before number 0, when it has found no leader, and from a goroutine in which a panic would end the process.
 func backoff(retry int) time.Duration {
-	return min(50*time.Millisecond<<min(retry-1, 10), time.Second)
+	return min(50*time.Millisecond<<min(max(retry-1, 0), 10), time.Second)
 }
 
 // retries is how many attempts fit into the timeout, so that sarama does not work for long on what nobody waits for.

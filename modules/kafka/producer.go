@@ -26,7 +26,7 @@ import (
 //  3. Connected, it asks the cluster every few seconds whether it is still there, for Ready.
 //  4. Stop refuses new batches, waits for what is in flight, and says how much of it was not acknowledged.
 //
-// All methods are safe for concurrent use.
+// Start and Stop are called once; the other methods are safe for concurrent use.
 type Producer struct {
 	cfg       Config
 	bootstrap *Bootstrap
@@ -37,6 +37,8 @@ type Producer struct {
 
 	budget *semaphore.Weighted
 	health atomic.Pointer[health]
+	// trouble is the last failure, if no message has been acknowledged since.
+	trouble atomic.Pointer[health]
 
 	mu       sync.RWMutex // guards the three below, and that senders grows only while not stopping
 	conn     *connection
@@ -51,8 +53,9 @@ type Producer struct {
 	inFlight sync.WaitGroup // messages without a verdict
 	drains   sync.WaitGroup // readers of sarama's verdicts
 
-	unsettled atomic.Int64 // the same as inFlight, as a number
-	acks      atomic.Int64
+	awaited   atomic.Int64 // messages without a verdict whose writer has not given up
+	cutting   atomic.Bool  // set when messages are no longer waited for
+	unflushed atomic.Int64 // awaited messages that failed after that
 
 	metrics metrics
 }
@@ -87,6 +90,8 @@ type health struct {
 const (
 	// probeInterval is how often the cluster is asked whether it is still there.
 	probeInterval = 2 * time.Second
+	// troubleCounts is how long a failed message makes the producer not ready: then the next ones may try.
+	troubleCounts = 5 * time.Second
 	// staleAfter is when a good answer no longer counts, because the question after it hangs.
 	staleAfter = 15 * time.Second
 
@@ -98,8 +103,8 @@ const (
 )
 
 // NewProducer returns a producer that is not connected. The scope records, for every message, acknowledgement
-// ("messages_acked") or failure ("messages_failed", by class), bytes acknowledged ("bytes") and held for sarama
-// ("buffered_bytes"), acknowledgements that came after their writer had given up ("late_acks"), and the time from the first
+// ("messages_acked_total") or failure ("messages_failed_total", by class), bytes acknowledged ("bytes_total") and held for sarama
+// ("buffered_bytes"), acknowledgements that came after their writer had given up ("late_acks_total"), and the time from the first
 // message of a batch handed over to its last verdict ("produce_seconds").
 func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope) (*Producer, error) {
 	config, err := producerConfig(cfg)
@@ -121,14 +126,14 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		supervised: make(chan struct{}),
 		metrics: metrics{
 			latency:       scope.Timer("produce_seconds"),
-			acked:         scope.Counter("messages_acked"),
-			bytes:         scope.Counter("bytes"),
+			acked:         scope.Counter("messages_acked_total"),
+			bytes:         scope.Counter("bytes_total"),
 			bufferedBytes: scope.Gauge("buffered_bytes"),
-			lateAcks:      scope.Counter("late_acks"),
+			lateAcks:      scope.Counter("late_acks_total"),
 		},
 	}
 	for class, name := range classNames {
-		p.metrics.failed[class] = scope.Tagged(map[string]string{"class": name}).Counter("messages_failed")
+		p.metrics.failed[class] = scope.Tagged(map[string]string{"class": name}).Counter("messages_failed_total")
 	}
 	p.health.Store(&health{err: errors.New("not connected yet")})
 	return p, nil
@@ -242,7 +247,7 @@ func (p *Producer) report(err error) {
 	}
 }
 
-// Ready returns nil if the cluster answered when it was last asked, or what is wrong. It asks nobody itself.
+// Ready returns nil if the cluster answered when it was last asked and takes messages, or what is wrong. It asks nobody itself.
 func (p *Producer) Ready(context.Context) error {
 	seen := p.health.Load()
 	if seen.err != nil {
@@ -250,6 +255,9 @@ func (p *Producer) Ready(context.Context) error {
 	}
 	if age := time.Since(seen.at); age > staleAfter {
 		return fmt.Errorf("%s: no answer for %s", p.bootstrap, age.Round(time.Second))
+	}
+	if trouble := p.trouble.Load(); trouble != nil && time.Since(trouble.at) < troubleCounts {
+		return fmt.Errorf("%s: messages are not acknowledged: %w", p.bootstrap, trouble.err)
 	}
 	return nil
 }
@@ -259,7 +267,7 @@ func (p *Producer) Ready(context.Context) error {
 // still get it. Before the first connection, and after Stop has begun, everything fails at once.
 func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	if _, err := p.connected(); err != nil {
-		batch.FailPending(events.ReasonUnavailable, err)
+		p.fail(batch, events.ReasonUnavailable, classUnavailable, err)
 		return
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.AckTimeout, errNoAnswer)
@@ -269,7 +277,8 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	// A batch that is larger than the whole buffer goes alone.
 	reserved := min(p.encoder.bound(batch), int64(p.cfg.Buffer))
 	if err := p.budget.Acquire(ctx, reserved); err != nil {
-		batch.FailPending(events.ReasonTimeout, events.Errorf(events.Unavailable, "no room in kafka.buffer (%s): %w", p.cfg.Buffer, context.Cause(ctx)))
+		err := events.Errorf(events.Unavailable, "no room in kafka.buffer (%s): %w", p.cfg.Buffer, context.Cause(ctx))
+		p.fail(batch, events.ReasonTimeout, classTimeout, err)
 		return
 	}
 	p.metrics.buffer(reserved)
@@ -291,7 +300,7 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	conn, err := p.begin(len(messages))
 	if err != nil {
 		p.release(size)
-		batch.FailPending(events.ReasonUnavailable, err)
+		p.fail(batch, events.ReasonUnavailable, classUnavailable, err)
 		return
 	}
 	start := time.Now()
@@ -306,6 +315,11 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	p.metrics.latency.Record(time.Since(start))
 	p.collect(ctx, batch, d)
 	p.leave(d)
+}
+
+// fail ends and counts the events that have not come as far as sarama.
+func (p *Producer) fail(batch *events.Batch, reason events.Reason, class class, err error) {
+	p.metrics.failed[class].Inc(int64(batch.FailPending(reason, err)))
 }
 
 // connected returns the connection, or why there is none to be used.
@@ -335,7 +349,7 @@ func (p *Producer) begin(n int) (*connection, error) {
 	}
 	p.senders.Add(1)
 	p.inFlight.Add(n)
-	p.unsettled.Add(int64(n))
+	p.awaited.Add(int64(n))
 	return conn, nil
 }
 
@@ -371,11 +385,22 @@ func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
 	if err != nil {
 		p.sampled.Warn("a message was not produced", zap.String("topic", m.Topic), zap.Error(err))
 	}
+	switch {
+	case err == nil && p.trouble.Load() != nil:
+		p.trouble.Store(nil)
+	case err != nil && classify(err) == classUnavailable:
+		p.trouble.Store(&health{err: err, at: time.Now()})
+	}
 	m.err = err
 	awaited := m.state.CompareAndSwap(stateWaiting, stateSettled)
+	if awaited {
+		p.awaited.Add(-1)
+	}
+	if awaited && err != nil && p.cutting.Load() {
+		p.unflushed.Add(1)
+	}
 	switch {
 	case err == nil:
-		p.acks.Add(1)
 		p.metrics.bytes.Inc(int64(m.size))
 		if awaited {
 			p.metrics.acked.Inc(1)
@@ -394,7 +419,6 @@ func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
 		close(d.done)
 		p.leave(d)
 	}
-	p.unsettled.Add(-1)
 	p.inFlight.Done()
 }
 
@@ -412,6 +436,7 @@ func (p *Producer) collect(ctx context.Context, batch *events.Batch, d *delivery
 		m := &d.set.Messages[i]
 		if m.state.CompareAndSwap(stateWaiting, stateAbandoned) {
 			d.tainted.Store(true)
+			p.awaited.Add(-1)
 			err := context.Cause(ctx)
 			p.metrics.failed[classify(err)].Inc(1)
 			judge(&batch.Events[m.event], err)
@@ -427,8 +452,7 @@ func (p *Producer) release(n int64) {
 }
 
 // Stop refuses new batches, waits until those in flight have their verdict or flush_timeout or ctx is over, and closes the
-// connection. It returns an error that says how many messages were not acknowledged; their writers were told. Stopping again
-// does nothing.
+// connection. It returns an error that says how many messages were not acknowledged; their writers were told.
 func (p *Producer) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.FlushTimeout)
 	defer cancel()
@@ -454,11 +478,11 @@ func (p *Producer) flush(ctx context.Context, conn *connection) error {
 	defer cancel()
 	wait(patience, done(p.inFlight.Wait))
 
-	unsettled, acks := p.unsettled.Load(), p.acks.Load()
+	p.cutting.Store(true)
 	close(p.cut)
 	p.senders.Wait()
 	wait(ctx, done(func() { p.close(conn) }))
-	if lost := unsettled - (p.acks.Load() - acks); lost > 0 {
+	if lost := p.unflushed.Load() + p.awaited.Load(); lost > 0 {
 		return fmt.Errorf("kafka: %d messages unflushed", lost)
 	}
 	return nil

@@ -44,8 +44,8 @@ func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
 		require.Equal(t, records[0].Partition, r.Partition)
 		require.Equal(t, r.value.UUID, string(r.Headers[4].Value))
 	}
-	require.EqualValues(t, 100, counter(scope, "messages_acked+"))
-	require.Positive(t, counter(scope, "bytes+"))
+	require.EqualValues(t, 100, counter(scope, "messages_acked_total+"))
+	require.Positive(t, counter(scope, "bytes_total+"))
 	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value())
 }
 
@@ -88,7 +88,7 @@ func TestAnOversizeEventDoesNotHurtItsNeighbours(t *testing.T) {
 	require.Equal(t, events.StateAccepted, b.Events[2].Outcome.State)
 	records := consume(t, cfg.Brokers, cfg.Topics.Events, 2)
 	require.Equal(t, []int{0, 2}, []int{records[0].n, records[1].n})
-	require.EqualValues(t, 1, counter(scope, "messages_failed+class=too_large"))
+	require.EqualValues(t, 1, counter(scope, "messages_failed_total+class=too_large"))
 }
 
 func TestAnEventJustUnderTheLimitIsTaken(t *testing.T) {
@@ -240,12 +240,13 @@ func TestWriteReturnsAtTheDeadlineWhenTheBrokerHangs(t *testing.T) {
 	require.Less(t, time.Since(began), 2*time.Second)
 	requireAll(t, b, events.StateFailed, events.ReasonTimeout)
 	require.Equal(t, events.Unavailable, events.CodeOf(b.Events[0].Outcome.Err))
-	require.EqualValues(t, 3, counter(scope, "messages_failed+class=timeout"))
+	require.EqualValues(t, 3, counter(scope, "messages_failed_total+class=timeout"))
 	require.Positive(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value(), "sarama still holds them")
 
 	release()
-	require.Eventually(t, func() bool { return counter(scope, "late_acks+") == 3 }, patience, 5*time.Millisecond)
-	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value(), "a late verdict frees the buffer")
+	require.Eventually(t, func() bool {
+		return counter(scope, "late_acks_total+") == 3 && scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0
+	}, patience, 5*time.Millisecond, "a late verdict frees the buffer")
 	requireAll(t, b, events.StateFailed, events.ReasonTimeout)
 }
 
@@ -339,29 +340,69 @@ func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
 	cfg := config(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
 	const writers, rounds = 6, 25
-	var accepted atomic.Int64
+	var accepted sync.Map
+	var count atomic.Int64
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
 			for round := range rounds {
 				b := batch(round, 1+(w+round)%5)
-				for i := range b.Events {
-					e := &b.Events[i]
-					e.DistinctID = e.UUID.String()
-					e.Raw.Properties = fmt.Appendf(nil, `{"n":%d,"x":%q}`, round, strings.Repeat(e.DistinctID, 1+(w*round+i)%40))
-				}
+				sign(b, w*round)
 				producer.Write(t.Context(), b)
 				for i := range b.Events {
 					if b.Events[i].Outcome.State == events.StateAccepted {
-						accepted.Add(1)
+						accepted.Store(b.Events[i].UUID.String(), true)
+						count.Add(1)
 					}
 				}
 			}
 		})
 	}
 	wg.Wait()
-	require.Positive(t, accepted.Load())
-	for _, r := range consume(t, cfg.Brokers, cfg.Topics.Events, int(accepted.Load())) {
+	require.Positive(t, count.Load())
+	arrived := signed(t, consume(t, cfg.Brokers, cfg.Topics.Events, int(count.Load())))
+	accepted.Range(func(id, _ any) bool {
+		require.Equal(t, 1, arrived[id.(string)], "%s", id)
+		return true
+	})
+}
+
+// A message that its writer has given up may still lie in sarama: what is written meanwhile must not touch it.
+func TestAbandonedMessagesAreNotOverwritten(t *testing.T) {
+	cfg := config(cluster(t)...)
+	cfg.Linger = 500 * time.Millisecond
+	producer, _ := start(t, cfg)
+	abandoned, following := batch(0, 20), batch(0, 20)
+	sign(abandoned, 3)
+	sign(following, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	producer.Write(ctx, abandoned)
+	requireAll(t, abandoned, events.StateFailed, events.ReasonTimeout)
+	producer.Write(t.Context(), following)
+	requireAll(t, following, events.StateAccepted, "")
+	arrived := signed(t, consume(t, cfg.Brokers, cfg.Topics.Events, 40))
+	for _, b := range []*events.Batch{abandoned, following} {
+		for i := range b.Events {
+			require.Equal(t, 1, arrived[b.Events[i].UUID.String()])
+		}
+	}
+}
+
+// sign makes every part of an event name the event, at a length that depends on salt.
+func sign(b *events.Batch, salt int) {
+	for i := range b.Events {
+		e := &b.Events[i]
+		e.DistinctID = e.UUID.String()
+		e.Raw.Properties = fmt.Appendf(nil, `{"n":0,"x":%q}`, strings.Repeat(e.DistinctID, 1+(salt+i)%40))
+	}
+}
+
+// signed checks that every record is one event, whole, and counts them by UUID.
+func signed(t *testing.T, records []record) map[string]int {
+	t.Helper()
+	arrived := map[string]int{}
+	for _, r := range records {
 		require.Equal(t, "phc_test:"+r.value.UUID, string(r.Key))
 		require.Equal(t, r.value.UUID, string(r.Headers[1].Value))
 		require.Equal(t, r.value.UUID, string(r.Headers[4].Value))
@@ -369,8 +410,11 @@ func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
 			Properties struct{ X string }
 		}
 		require.NoError(t, json.Unmarshal([]byte(r.value.Data), &data))
+		require.NotEmpty(t, data.Properties.X)
 		require.Empty(t, strings.ReplaceAll(data.Properties.X, r.value.UUID, ""))
+		arrived[r.value.UUID]++
 	}
+	return arrived
 }
 
 // refuse answers the next requests with an error for every partition.
@@ -410,31 +454,87 @@ func TestTopicsThatMayNotBeCreatedAreNamedWhenNotReady(t *testing.T) {
 	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 }
 
+func TestEventsFailWhileTheBrokerIsGoneAndGoThroughWhenItIsBack(t *testing.T) {
+	address, dir := freeAddress(t), t.TempDir()
+	listen := kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, address) })
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), listen)
+	require.NoError(t, err)
+	cfg := config(address)
+	cfg.AckTimeout = 500 * time.Millisecond
+	producer, _ := start(t, cfg)
+	b := batch(0, 1)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+
+	broker.Close()
+	for range 5 {
+		b := batch(0, 2)
+		producer.Write(t.Context(), b)
+		for i := range b.Events {
+			require.Equal(t, events.StateFailed, b.Events[i].Outcome.State)
+			require.Equal(t, events.Unavailable, events.CodeOf(b.Events[i].Outcome.Err))
+		}
+	}
+	require.Error(t, producer.Ready(t.Context()))
+
+	broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), listen)
+	require.NoError(t, err)
+	t.Cleanup(broker.Close)
+	require.Eventually(t, func() bool {
+		b := batch(0, 1)
+		producer.Write(t.Context(), b)
+		return b.Events[0].Outcome.State == events.StateAccepted
+	}, 3*patience, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+}
+
+func TestReadyTellsThatMessagesFailThoughTheBrokerAnswers(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.AckTimeout = 200 * time.Millisecond
+	producer, _ := start(t, cfg)
+	refuse(broker, kerr.KafkaStorageError, 1_000)
+	b := batch(0, 1)
+	producer.Write(t.Context(), b)
+	require.Equal(t, events.StateFailed, b.Events[0].Outcome.State)
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) != nil }, patience, time.Millisecond)
+	require.ErrorContains(t, producer.Ready(t.Context()), "messages are not acknowledged")
+}
+
+func TestBackoffHasAPauseForEveryAttempt(t *testing.T) {
+	for _, retry := range []int{-1, 0, 1, 2, 10, 100} {
+		require.Positive(t, kafka.Backoff(retry))
+		require.LessOrEqual(t, kafka.Backoff(retry), time.Second)
+	}
+}
+
 func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.FlushTimeout = 200 * time.Millisecond
 	cfg.AckTimeout = 2 * time.Second
 	producer, _ := start(t, cfg)
-	release := hold(broker)
-	defer release()
+	asked, release := make(chan struct{}, 1), make(chan struct{})
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		broker.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
 	b := batch(0, 12)
 	returned := make(chan struct{})
 	go func() {
 		defer close(returned)
 		producer.Write(t.Context(), b)
 	}()
-	require.Eventually(t, func() bool {
-		probe := batch(0, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		producer.Write(ctx, probe)
-		return probe.Events[0].Outcome.State == events.StateFailed
-	}, patience, 10*time.Millisecond)
+	<-asked
 	began := time.Now()
-	require.ErrorContains(t, producer.Stop(t.Context()), "messages unflushed")
+	require.EqualError(t, producer.Stop(t.Context()), "kafka: 12 messages unflushed")
 	require.Less(t, time.Since(began), 2*time.Second)
-	release()
+	close(release)
 	<-returned
 }
 

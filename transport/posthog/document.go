@@ -258,6 +258,9 @@ func (d *document) open(i, depth int) (at int, more bool) {
 	return i, true
 }
 
+// maxEscapedKey is how long a key that the protocol knows can be with every character escaped.
+const maxEscapedKey = 6 * len("historical_migration")
+
 // member reads the key at i and returns it, without quotes and escapes, with the place of its value.
 func (d *document) member(i int) (key []byte, at int) {
 	if i >= len(d.data) || d.data[i] != '"' {
@@ -269,7 +272,7 @@ func (d *document) member(i int) (key []byte, at int) {
 		return nil, -1
 	}
 	key = d.data[i+1 : end-1]
-	if d.escapes != before {
+	if d.escapes != before && len(key) <= maxEscapedKey {
 		key = []byte(text(d.data[i:end]))
 	}
 	return key, d.colon(end)

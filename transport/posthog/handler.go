@@ -46,7 +46,7 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 		return scope.Tagged(map[string]string{"stage": name}).Timer("stage_seconds")
 	}
 	repaired := func(kind string) tally.Counter {
-		return scope.Tagged(map[string]string{"kind": kind}).Counter("json_repaired")
+		return scope.Tagged(map[string]string{"kind": kind}).Counter("json_repaired_total")
 	}
 	return &Handler{
 		config:    config,

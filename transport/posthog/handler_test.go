@@ -99,6 +99,10 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		{"2.6", "empty array", "/e/", `[]`, 400, "request holds no event", 0},
 		{"2.6", "empty batch", "/batch", `{"api_key":"k","batch":[]}`, 400, "request holds no event", 0},
 		{"2.6", "performance event alone", "/e/", `{"event":"$performance_event","distinct_id":"u","token":"k"}`, 200, okBody, 0},
+		{"2.6", "performance event without anything", "/e/", `{"event":"$performance_event"}`, 200, okBody, 0},
+		{"2.6", "performance event beside a bad one", "/e/", `[{"event":"$performance_event"},{"event":"","token":"k"}]`, 400, "event submitted with an empty event name", 0},
+		{"2.8", "tokens are trimmed before they are compared", "/e", `[{"event":"a","distinct_id":"u","token":"k"},{"event":"a","distinct_id":"u","token":" k "}]`, 200, okBody, 2},
+		{"2.1", "percent-encoded clock", "/e/?_=%31795383045842", good, 200, okBody, 1},
 		{"2.3", "nothing sent", "/e/", ``, 400, "request missing data payload", 0},
 		{"2.1", "beacon", "/e/?beacon=1", good, 204, "", 1},
 		{"2.1", "beacon with a fault", "/e/?beacon=1", `[]`, 400, "request holds no event", 0},
@@ -173,6 +177,28 @@ func TestCaptureReadsAnEventsFields(t *testing.T) {
 	require.EqualValues(t, 7, second.UUID.Version())
 }
 
+func TestASentAtThatIsNoTimeIsPassedOver(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	for envelope, want := range map[string]time.Time{
+		`"sent_at":"garbage","sentAt":"2026-11-24T11:00:00Z"`: received.Add(-time.Hour),
+		`"sent_at":"1700000000"`:                              {},
+		`"sent_at":"garbage"`:                                 {},
+	} {
+		require.Equal(t, 200, s.post("/batch", `{"api_key":"k",`+envelope+`,"batch":[{"event":"a","distinct_id":"u"}]}`).Status)
+		require.Equal(t, want, s.sink.batch.SentAt, envelope)
+	}
+}
+
+func TestHugeValuesAreNotRead(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	huge := `"` + strings.Repeat(`\n`, 100_000) + `"`
+	require.Equal(t, 401, s.post("/e", `{"event":"a","distinct_id":"u","token":`+huge+`}`).Status)
+	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k",`+huge+`:1}`).Status)
+	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":`+strings.Repeat("7", 200_000)+`,"token":"k","timestamp":`+huge+`}`).Status)
+	s.Handler = NewHandler(DefaultConfig(), decode.New(4<<20, nil), nil, s.processor, s.scope)
+	require.Equal(t, 413, s.post("/e", `{"event":"`+strings.Repeat("n", 1<<20)+`","distinct_id":"u","token":"k"}`).Status)
+}
+
 func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	require.Equal(t, 200, s.post("/e/", `{"event":"a","token":"k","distinct_id":"\ud83d","properties":{"x":NaN,"y":[-Infinity],"z":"\udc00\\"}}`).Status)
@@ -180,7 +206,7 @@ func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 	require.Equal(t, "\ufffd", s.sink.events[0].DistinctID)
 	counters := map[string]int64{}
 	for _, counter := range s.scope.Snapshot().Counters() {
-		if counter.Name() == "json_repaired" {
+		if counter.Name() == "json_repaired_total" {
 			counters[counter.Tags()["kind"]] = counter.Value()
 		}
 	}

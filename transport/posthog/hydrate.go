@@ -23,6 +23,7 @@ var (
 	errUUID           = events.Errorf(events.Invalid, "failed to parse request: uuid must be a UUID")
 	errNoToken        = events.Errorf(events.Unauthorized, "event submitted without an api_key")
 	errManyTokens     = events.Errorf(events.Unauthorized, "batch submitted with inconsistent api_key values")
+	errLongName       = events.Errorf(events.TooLarge, "the event name is longer than %d bytes", maxName)
 	errTypeName       = wrongType("event", "a string")
 	errTypeToken      = wrongType("token", "a string")
 	errTypeUUID       = wrongType("uuid", "a string")
@@ -40,6 +41,13 @@ func wrongType(key, want string) *events.Error {
 	return events.Errorf(events.Invalid, "failed to parse request: %s must be %s", key, want)
 }
 
+const (
+	// maxName is the longest event name, as JSON. The protocol has no limit, but no Kafka message would hold a longer one.
+	maxName = 1 << 20
+	// maxRawToken is the longest token that is looked at, as JSON: the longest allowed, escaped, with room for white space.
+	maxRawToken = 1 << 10
+)
+
 // internalIP stands for the client of events that the service's own operators send.
 const internalIP = "127.0.0.1"
 
@@ -52,6 +60,9 @@ func (d *document) hydrate(batch *events.Batch, query query, engage bool) (event
 	clear(batch.Events)
 	if len(d.objects) == 0 {
 		return events.ReasonInvalidEvent, errNoEvent
+	}
+	if d.dropUnwanted(batch) == 0 {
+		return "", nil
 	}
 	sentAt, historical, err := d.readEnvelope()
 	if err != nil {
@@ -69,32 +80,49 @@ func (d *document) hydrate(batch *events.Batch, query query, engage bool) (event
 	at := clock{now: batch.Received, sentAt: sentAt, retried: query.retryCount > 0}
 	for i := range d.objects {
 		event := &batch.Events[i]
+		if !event.Pending() {
+			continue
+		}
 		if reason, err := d.hydrateEvent(&d.objects[i], event, at, engage); err != nil {
 			event.Reject(reason, err)
 			continue
-		}
-		if event.Name == "$performance_event" {
-			event.Drop(events.ReasonPerformanceEvent)
 		}
 		event.Lane = lane(event.Name, historical)
 	}
 	return "", nil
 }
 
+// dropUnwanted drops the events that nobody keeps, before anything about them is judged, and returns how many are left.
+func (d *document) dropUnwanted(batch *events.Batch) int {
+	left := len(d.objects)
+	for i := range d.objects {
+		if string(d.objects[i].name.in(d.data)) == `"`+performanceEvent+`"` {
+			batch.Events[i].Name = performanceEvent
+			batch.Events[i].Drop(events.ReasonPerformanceEvent)
+			d.objects[i] = object{}
+			left--
+		}
+	}
+	return left
+}
+
+// performanceEvent is a name that old SDKs send and nothing uses.
+const performanceEvent = "$performance_event"
+
 // readEnvelope reads what an envelope says beside its token and its events.
 func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *events.Error) {
 	if !d.enveloped {
 		return time.Time{}, false, nil
 	}
-	raw := d.present(d.envelope.sentAt)
-	if raw == nil {
-		raw = d.present(d.envelope.sentAtAlias)
-	}
-	if raw != nil {
-		if raw[0] != '"' {
+	for _, at := range [...]span{d.envelope.sentAt, d.envelope.sentAtAlias} {
+		raw := d.present(at)
+		if raw != nil && raw[0] != '"' {
 			return time.Time{}, false, errTypeSentAt
 		}
-		sentAt, _ = parseTime(text(raw))
+		// A bare number, as the query has it, is no time here: in seconds it would be taken for one long ago.
+		if raw != nil && sentAt.IsZero() {
+			sentAt, _ = parseDate(text(head(raw)))
+		}
 	}
 	switch raw := d.present(d.envelope.historical); {
 	case raw == nil:
@@ -128,7 +156,7 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 			if raw[0] != '"' {
 				return "", events.ReasonInvalidEvent, errTypeAPIKey
 			}
-			token, found = text(raw), true
+			token, found = tokenText(raw), true
 		}
 	}
 	if !found {
@@ -140,7 +168,7 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 			if raw == nil || raw[0] != '"' {
 				continue
 			}
-			if own := text(raw); !found {
+			if own := tokenText(raw); !found {
 				token, found = own, true
 			} else if own != token {
 				return "", events.ReasonMultipleTokens, errManyTokens
@@ -155,6 +183,14 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 		return "", events.ReasonInvalidToken, events.Errorf(events.Unauthorized, "API key is not valid: %s", fault)
 	}
 	return trimmed, "", nil
+}
+
+// tokenText returns what a token says, trimmed; of one that is far too long it is enough to know that.
+func tokenText(raw []byte) string {
+	if len(raw) > maxRawToken {
+		return alias(raw)
+	}
+	return strings.TrimSpace(text(raw))
 }
 
 // ownToken returns the token that an event carries itself, beside its properties.
@@ -193,6 +229,8 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 		return events.ReasonMissingName, errNoName
 	case raw[0] != '"':
 		return events.ReasonInvalidEvent, errTypeName
+	case len(raw) > maxName:
+		return events.ReasonTooLarge, errLongName
 	default:
 		if event.Name = text(raw); event.Name == "" {
 			return events.ReasonMissingName, errEmptyName
@@ -224,7 +262,7 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 	var offset time.Duration
 	hasStamp, hasOffset := false, event.Raw.Offset != nil
 	if event.Raw.Timestamp != nil {
-		stamp, hasStamp = parseTime(text(event.Raw.Timestamp))
+		stamp, hasStamp = parseTime(text(head(event.Raw.Timestamp)))
 	}
 	if hasOffset {
 		offset = milliseconds(event.Raw.Offset)
@@ -275,6 +313,9 @@ func milliseconds(raw []byte) time.Duration {
 		return time.Duration(ms) * time.Millisecond
 	}
 	const limit = float64(math.MaxInt64 / time.Millisecond)
+	if len(raw) > maxRead {
+		return 0
+	}
 	ms, err := strconv.ParseFloat(alias(raw), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0

@@ -19,6 +19,8 @@ const (
 	// maxCanonical is the longest array or object that is put in order before it is cut. A user of the name of a larger one
 	// does not exist, but somebody could send it to make the service work.
 	maxCanonical = 4 << 10
+	// maxRead is how much of a longer value is read: more than its first 200 characters can take, all escaped.
+	maxRead = 4 << 10
 )
 
 // distinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing. Anything but a
@@ -27,7 +29,7 @@ func distinctID(raw []byte) string {
 	id := ""
 	switch raw[0] {
 	case '"':
-		id = text(raw)
+		id = text(head(raw))
 	case '{', '[':
 		if id = alias(raw); len(raw) <= maxCanonical {
 			id = canonical(raw)
@@ -54,6 +56,28 @@ func distinctID(raw []byte) string {
 	return id
 }
 
+// head returns a string value that begins like the given one and is not much longer than what is read of it.
+func head(raw []byte) []byte {
+	if len(raw) <= 2*maxRead {
+		return raw
+	}
+	end := 1
+	for end < maxRead {
+		switch {
+		case raw[end] == '\\' && raw[end+1] == 'u':
+			end += 6
+		case raw[end] == '\\':
+			end += 2
+		default:
+			end++
+		}
+	}
+	for !utf8.RuneStart(raw[end]) {
+		end++
+	}
+	return append(bytes.Clone(raw[:end]), '"')
+}
+
 // canonical writes an array or object compactly with sorted keys.
 func canonical(raw []byte) string {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -75,6 +99,9 @@ func canonical(raw []byte) string {
 // float64, with ".0" where it is whole and an exponent from 1e16 on and below 1e-5.
 func numberText(raw []byte) string {
 	s := alias(raw)
+	if len(s) > maxRead {
+		return s
+	}
 	if _, err := strconv.ParseInt(s, 10, 64); err == nil && s != "-0" {
 		return s
 	}

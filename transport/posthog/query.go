@@ -39,10 +39,9 @@ func parseQuery(raw string) (query, *events.Error) {
 			}
 			q.data = data
 		case key == "compression" && first(1):
-			// An unreadable hint is no hint.
-			q.compression, _ = url.QueryUnescape(value)
+			q.compression = unescaped(value)
 		case (key == "_" || key == "sent_at") && first(2):
-			ms, err := strconv.ParseInt(value, 10, 64)
+			ms, err := strconv.ParseInt(unescaped(value), 10, 64)
 			if err != nil {
 				return query{}, notInteger(key)
 			}
@@ -51,16 +50,24 @@ func parseQuery(raw string) (query, *events.Error) {
 				q.sentAt = at
 			}
 		case key == "beacon" && first(3):
-			n, err := strconv.ParseInt(value, 10, 64)
+			n, err := strconv.ParseInt(unescaped(value), 10, 64)
 			if err != nil {
 				return query{}, notInteger(key)
 			}
 			q.beacon = n == 1
 		case key == "retry_count" && first(4):
-			q.retryCount, _ = strconv.Atoi(value)
+			q.retryCount, _ = strconv.Atoi(unescaped(value))
 		}
 	}
 	return q, nil
+}
+
+// unescaped undoes percent-encoding; what cannot be undone stays, and is then no value that means anything.
+func unescaped(value string) string {
+	if plain, err := url.QueryUnescape(value); err == nil {
+		return plain
+	}
+	return value
 }
 
 func notInteger(key string) *events.Error {

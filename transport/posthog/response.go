@@ -38,8 +38,11 @@ func (h *Handler) answer(batch *events.Batch, beacon bool) Response {
 	var rejected, failed error
 	for i := range batch.Events {
 		switch outcome := &batch.Events[i].Outcome; outcome.State {
-		case events.StateAccepted, events.StateDropped:
+		case events.StateAccepted:
 			good = true
+		case events.StateDropped:
+			// The protocol takes this one out before it looks at the rest.
+			good = good || outcome.Reason != events.ReasonPerformanceEvent
 		case events.StateRejected:
 			if rejected == nil {
 				rejected = outcome.Err

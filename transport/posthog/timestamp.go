@@ -20,6 +20,7 @@ var layouts = []string{
 	"2006-01-02 15:04:05 Z07:00",
 	"2006-01-02 15:04:05Z07",
 	"2006-01-02 15:04:05 -0700",
+	"2006-01-02 15:04:05 UTC",
 	"2006-01-02 15:04:05",
 	"2006-01-02 15:04",
 	"2006-01-02T15:04:05-0700",
@@ -28,22 +29,33 @@ var layouts = []string{
 	"2006/01/02",
 	"01/02/2006 15:04:05",
 	"01/02/2006",
-	time.RFC1123Z,
-	time.RFC1123,
-	"Mon, 2 Jan 2006 15:04:05 -0700",
-	"Mon, 2 Jan 2006 15:04:05 MST",
-	"2 Jan 2006 15:04:05 -0700",
 }
 
 // parseTime reads a time in any of the forms that the protocol allows. A bare number is seconds since 1970, or milliseconds
 // where seconds would lie beyond the year 5138.
 func parseTime(s string) (time.Time, bool) {
+	if t, ok := parseDate(s); ok {
+		return t, true
+	}
+	return parseEpoch(strings.TrimSpace(s))
+}
+
+// parseDate is parseTime without the bare numbers.
+func parseDate(s string) (time.Time, bool) {
 	if t, ok := parseRFC3339(s); ok {
 		return t, true
 	}
 	s = strings.TrimSpace(s)
 	if len(s) > 64 || s == "" {
 		return time.Time{}, false
+	}
+	if len(s) > 19 && s[10] == 't' {
+		s = strings.ToUpper(s)
+	}
+	if len(s) > 19 && s[16:19] == ":60" {
+		// A leap second, which the clocks of computers do not have.
+		t, ok := parseDate(s[:16] + ":59" + s[19:])
+		return t.Add(time.Second), ok
 	}
 	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return t.UTC(), true
@@ -53,7 +65,32 @@ func parseTime(s string) (time.Time, bool) {
 			return t.UTC(), true
 		}
 	}
-	return parseEpoch(s)
+	return parseRFC2822(s)
+}
+
+// zones are the names that RFC 2822 knows; of others nobody can say what they mean.
+var zones = map[string]string{
+	"UT": "+0000", "GMT": "+0000", "UTC": "+0000", "Z": "+0000",
+	"EST": "-0500", "EDT": "-0400", "CST": "-0600", "CDT": "-0500", "MST": "-0700", "MDT": "-0600", "PST": "-0800", "PDT": "-0700",
+}
+
+// parseRFC2822 reads what mail has for a date, Mon, 23 Nov 2026 19:52:25 +0100, of which the weekday and the seconds may be
+// missing.
+func parseRFC2822(s string) (time.Time, bool) {
+	if comma := strings.IndexByte(s, ','); comma >= 0 {
+		s = strings.TrimSpace(s[comma+1:])
+	}
+	if space := strings.LastIndexByte(s, ' '); space >= 0 {
+		if offset, ok := zones[strings.ToUpper(s[space+1:])]; ok {
+			s = s[:space+1] + offset
+		}
+	}
+	for _, layout := range [...]string{"2 Jan 2006 15:04:05 -0700", "2 Jan 2006 15:04 -0700"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), true
+		}
+	}
+	return time.Time{}, false
 }
 
 func parseEpoch(s string) (time.Time, bool) {

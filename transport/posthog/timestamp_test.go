@@ -33,12 +33,18 @@ func TestParseTimeReadsEveryFormOfTheProtocol(t *testing.T) {
 		"1795463545123":                      "2026-11-23T19:52:25.123Z",
 		"2024-02-29T00:00:00Z":               "2024-02-29T00:00:00Z",
 		" 2026-11-23T19:52:25Z ":             "2026-11-23T19:52:25Z",
+		"Fri, 20 Nov 2026 10:00:00 EST":      "2026-11-20T15:00:00Z",
+		"20 Nov 2026 10:00:00 GMT":           "2026-11-20T10:00:00Z",
+		"20 Nov 2026 10:00 +0200":            "2026-11-20T08:00:00Z",
+		"2026-11-20t10:00:00z":               "2026-11-20T10:00:00Z",
+		"2026-11-20T10:00:60Z":               "2026-11-20T10:01:00Z",
+		"2026-11-20 10:00:00 UTC":            "2026-11-20T10:00:00Z",
 	} {
 		got, ok := parseTime(text)
 		require.True(t, ok, text)
 		require.Equal(t, want, got.Format(time.RFC3339Nano), text)
 	}
-	for _, text := range []string{"", "yesterday", "2026-13-01T00:00:00Z", "2026-02-29T00:00:00Z", "2026-11-23T24:00:00Z", "NaN", "1e400", "2026-11-23T19:52:25.Z"} {
+	for _, text := range []string{"", "yesterday", "2026-13-01T00:00:00Z", "2026-02-29T00:00:00Z", "2026-11-23T24:00:00Z", "NaN", "1e400", "2026-11-23T19:52:25.Z", "Fri, 20 Nov 2026 10:00:00 XYZ"} {
 		_, ok := parseTime(text)
 		require.False(t, ok, text)
 	}

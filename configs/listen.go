@@ -1,0 +1,44 @@
+package configs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// Listen binds the TCP address that a key configures; an error names the key. When the process has no file descriptor left
+// for another connection, the listener's Accept waits for one instead of failing: that ends with the clients that hold them,
+// and is no reason to end the service.
+func Listen(ctx context.Context, key, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w", key, address, err)
+	}
+	return patientListener{listener}, nil
+}
+
+type patientListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l patientListener) Accept() (net.Conn, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		conn, err := l.Listener.Accept()
+		if err == nil || !isPassing(err) {
+			return conn, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// isPassing reports whether accepting a connection failed for a reason that goes away by itself.
+func isPassing(err error) bool {
+	for _, passing := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}

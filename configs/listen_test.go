@@ -1,0 +1,42 @@
+package configs
+
+import (
+	"context"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// failing is a listener that fails as it is told before it accepts.
+type failing struct {
+	net.Listener
+	errors []error
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	if len(f.errors) == 0 {
+		return nil, net.ErrClosed
+	}
+	err := f.errors[0]
+	f.errors = f.errors[1:]
+	return nil, err
+}
+
+func TestAcceptWaitsForFileDescriptorsAndForNothingElse(t *testing.T) {
+	full := &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	listener := &failing{errors: []error{full, full, full}}
+	_, err := patientListener{listener}.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.Empty(t, listener.errors, "what passes is waited out")
+}
+
+func TestListenNamesTheKeyOfAnAddressInUse(t *testing.T) {
+	listener, err := Listen(context.Background(), "transport.listen", "127.0.0.1:0")
+	require.NoError(t, err)
+	_, err = Listen(context.Background(), "transport.listen", listener.Addr().String())
+	require.ErrorContains(t, err, "transport.listen: cannot listen on "+listener.Addr().String())
+	require.NoError(t, listener.Close())
+}
