@@ -25,27 +25,28 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// binary builds the stock binary, once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "capture-test")
-	if err != nil {
-		return "", err
+// workplace is a directory for all tests of this package.
+var workplace string
+
+func TestMain(m *testing.M) {
+	var err error
+	if workplace, err = os.MkdirTemp("", "capture-test"); err != nil {
+		panic(err)
 	}
-	path := filepath.Join(dir, "capture")
+	code := m.Run()
+	_ = os.RemoveAll(workplace)
+	os.Exit(code)
+}
+
+// binary builds the stock binary, once for all tests that need it.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(workplace, "capture")
 	output, err := exec.Command("go", "build", "-o", path, "github.com/opencapture/capture").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}
 	return path, nil
 })
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
 
 // process is the binary, running.
 type process struct {
@@ -58,7 +59,7 @@ type process struct {
 
 var (
 	listening = regexp.MustCompile(`listening\s+(http://\S+)`)
-	broker    = regexp.MustCompile(`events to\s.*?(127\.0\.0\.1:\d+)`)
+	broker    = regexp.MustCompile(`events to\s+(?:embedded broker|Kafka) at ([^ ,]+)`)
 )
 
 // run starts the binary on free ports and returns when it has said where it listens.
@@ -194,10 +195,6 @@ func post(ctx context.Context, url string, acknowledged *sync.Map, count *atomic
 }
 
 func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
-	if os.Getenv(testkit.BrokersEnv) != "" {
-		// The cluster is shared: there, "from the start" is everybody's events.
-		t.Setenv(testkit.BrokersEnv, "")
-	}
 	p := run(t)
 	response, err := http.Post(p.url+"/capture/", "application/x-www-form-urlencoded",
 		strings.NewReader(`{"api_key":"phc_test","event":"hello","distinct_id":"me"}`))
@@ -233,7 +230,7 @@ func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
 	require.Equal(t, "me", line.Value.Data.DistinctID)
 }
 
-func TestAFailureAtRunTimeEndsTheProcessNonZero(t *testing.T) {
+func TestAnAddressInUseEndsTheStartWithAnError(t *testing.T) {
 	p := run(t)
 	path, err := binary()
 	require.NoError(t, err)
@@ -241,6 +238,8 @@ func TestAFailureAtRunTimeEndsTheProcessNonZero(t *testing.T) {
 	second.Dir = t.TempDir()
 	second.Env = []string{"CAPTURE_TRANSPORT__LISTEN=" + strings.TrimPrefix(p.url, "http://"), "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0"}
 	output, err := second.CombinedOutput()
-	require.Error(t, err)
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	require.Equal(t, 1, exit.ExitCode())
 	require.Contains(t, string(output), "transport.listen: cannot listen on")
 }

@@ -1,14 +1,19 @@
 package testkit_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/events"
@@ -81,7 +86,8 @@ func TestAnEventThatKafkaCannotTakeIsRejectedAlone(t *testing.T) {
 	require.Contains(t, response.Body, "maximum event size exceeded")
 }
 
-// Bad input of every kind is told what is wrong, in bounded memory, and the next request on the connection works.
+// Bad input of every kind is told what is wrong, and the next request on the same connection works. That its memory is
+// bounded is proved where it is decoded.
 func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 	service := testkit.Start(t, testkit.Set("transport.max_decoded", "1MiB"), testkit.Set("transport.max_body", "1MiB"), testkit.Set("transport.max_in_flight", "8MiB"))
 	var bomb bytes.Buffer
@@ -91,6 +97,9 @@ func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, writer.Close())
+	zstdWriter, err := zstd.NewWriter(nil)
+	require.NoError(t, err)
+	zstdBomb := string(zstdWriter.EncodeAll(make([]byte, 64<<20), nil))
 	for _, test := range []struct {
 		name, body string
 		status     int
@@ -102,15 +111,30 @@ func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 		{"not UTF-8", "{\"event\":\"\xff\"}", 400, "failed to decode request: invalid UTF8 in request payload"},
 		{"wrong types", `{"api_key":"k","batch":[{"event":["a"],"distinct_id":"u"}]}`, 400, "failed to parse request: event must be a string"},
 		{"broken gzip", "\x1f\x8b\x08broken", 400, "failed to decode request: invalid GZIP data"},
+		{"a zstd bomb", zstdBomb, 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
 		{"a bomb", bomb.String(), 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
 		{"deep", strings.Repeat(`[`, 10_000) + strings.Repeat(`]`, 10_000), 400, "failed to parse request: nested deeper than 128 levels"},
 		{"large", strings.Repeat("x", 1<<20+1), 413, "maximum event size exceeded: Request body exceeds limit of 1048576 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response := service.Post("/e/", test.body)
-			require.Equal(t, test.status, response.Status, response.Body)
-			require.True(t, strings.HasPrefix(response.Body, test.answer), response.Body)
-			require.Equal(t, 200, service.Post("/e/", hello).Status)
+			conn, err := net.Dial("tcp", strings.TrimPrefix(service.URL, "http://"))
+			require.NoError(t, err)
+			defer func() { require.NoError(t, conn.Close()) }()
+			answers := bufio.NewReader(conn)
+			send := func(body string) (status int, answer string) {
+				_, err := fmt.Fprintf(conn, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				require.NoError(t, err)
+				response, err := http.ReadResponse(answers, nil)
+				require.NoError(t, err)
+				text, err := io.ReadAll(response.Body)
+				require.NoError(t, err)
+				return response.StatusCode, string(text)
+			}
+			status, answer := send(test.body)
+			require.Equal(t, test.status, status, answer)
+			require.True(t, strings.HasPrefix(answer, test.answer), answer)
+			status, answer = send(hello)
+			require.Equal(t, 200, status, answer)
 		})
 	}
 }
@@ -129,11 +153,27 @@ func TestReadinessFollowsKafka(t *testing.T) {
 	require.NotEmpty(t, response.Header.Get("Retry-After"))
 }
 
-func TestStopFlushesWhatWasAcknowledged(t *testing.T) {
-	service := testkit.Start(t)
-	require.Equal(t, 200, service.Post("/e/", hello).Status)
-	require.Len(t, service.Messages(), 1)
-	require.NoError(t, service.Stop())
-	_, err := service.TryRequest("POST", "/e/", hello)
-	require.Error(t, err)
+func TestARequestInFlightIsAnsweredDuringAStop(t *testing.T) {
+	sink := testkit.NewSink()
+	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("transport.drain_delay", "100ms"))
+	release := sink.Hold()
+	answered := make(chan int, 1)
+	go func() {
+		response, err := service.TryRequest("POST", "/e/", hello)
+		if err != nil {
+			response.Status = -1
+		}
+		answered <- response.Status
+	}()
+	service.Eventually("the request to be held", func() bool { return sink.Held() == 1 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- service.Stop() }()
+	service.Eventually("new connections to be refused", func() bool {
+		_, err := service.TryRequest("GET", "/_readiness", "", "Connection", "close")
+		return err != nil
+	})
+	release()
+	require.Equal(t, 200, <-answered)
+	require.NoError(t, <-stopped)
+	require.Len(t, sink.Events(), 1)
 }

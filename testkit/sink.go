@@ -16,6 +16,7 @@ type Sink struct {
 	kept   []events.Event
 	script []func(*events.Event)
 	hold   chan struct{}
+	held   int
 }
 
 var _ events.Sink = (*Sink)(nil)
@@ -40,7 +41,7 @@ func (s *Sink) FailNext(n int) {
 	}
 }
 
-// Hold makes every Write wait until the returned function is called, or its context is over.
+// Hold makes every Write wait until the returned function is called; where its context is over before, its events fail.
 func (s *Sink) Hold() (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,6 +55,13 @@ func (s *Sink) Hold() (release func()) {
 	})
 }
 
+// Held returns how many Writes wait because of Hold.
+func (s *Sink) Held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
 // Events returns what has been accepted, in order.
 func (s *Sink) Events() []events.Event {
 	s.mu.Lock()
@@ -65,13 +73,27 @@ func (s *Sink) Events() []events.Event {
 func (s *Sink) Write(ctx context.Context, batch *events.Batch) {
 	s.mu.Lock()
 	hold := s.hold
+	if hold != nil {
+		s.held++
+	}
 	s.mu.Unlock()
 	if hold != nil {
+		defer func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.held--
+		}()
 		select {
 		case <-hold:
 		case <-ctx.Done():
+			batch.FailPending(events.ReasonTimeout, events.Errorf(events.Unavailable, "the sink is held: %w", context.Cause(ctx)))
+			return
 		}
 	}
+	s.accept(batch)
+}
+
+func (s *Sink) accept(batch *events.Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var judge func(*events.Event)

@@ -189,7 +189,7 @@ func TestLimitsThatWereChangedHoldForExistingTopics(t *testing.T) {
 	client.Topics.AI = "new_topic"
 	broker := start(t, cfg, client)
 	defer stop(t, broker)
-	for topic, bytes := range map[string]string{client.Topics.Events: "31457280", client.Topics.DLQ: "31457280", "new_topic": "10485760"} {
+	for topic, bytes := range map[string]string{client.Topics.Events: "31457280", client.Topics.Heatmaps: "31457280", "new_topic": "10485760"} {
 		settings := broker.cluster.TopicInfo(topic).Configs
 		require.Equal(t, bytes, *settings["retention.bytes"], topic)
 		require.Equal(t, "3600000", *settings["retention.ms"])
@@ -280,6 +280,21 @@ func TestAcknowledgedEventsSurviveKillingTheProcess(t *testing.T) {
 		kept = len(values)
 		stop(t, broker)
 	}
+}
+
+func TestAStartThatTakesTooLongLeavesNothingBehind(t *testing.T) {
+	cfg, client := testConfig(t), kafka.DefaultConfig()
+	late := cfg
+	late.StartTimeout = time.Nanosecond
+	err := NewBroker(late, client, zap.NewNop()).Start(t.Context())
+	require.ErrorContains(t, err, "embedded.start_timeout (1ns)")
+	// What it had begun ends by itself, and then the directory is free again.
+	var broker *Broker
+	require.Eventually(t, func() bool {
+		broker = NewBroker(cfg, client, zap.NewNop())
+		return broker.Start(t.Context()) == nil
+	}, patience, 10*time.Millisecond)
+	stop(t, broker)
 }
 
 func TestConfigurationFaultsAreReported(t *testing.T) {

@@ -22,6 +22,15 @@ const (
 
 var laneNames = [laneCount]string{"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai"}
 
+// Lanes returns every lane.
+func Lanes() []Lane {
+	lanes := make([]Lane, laneCount)
+	for i := range lanes {
+		lanes[i] = Lane(i)
+	}
+	return lanes
+}
+
 func (l Lane) String() string {
 	if l < laneCount {
 		return laneNames[l]

@@ -31,15 +31,15 @@ type Config struct {
 // Topics names the topic of each stream and says how missing ones are made.
 type Topics struct {
 	Events             string `key:"events" doc:"Topic of ordinary events."`
-	Recordings         string `key:"recordings" doc:"Topic of session recordings."`
+	Recordings         string `key:"recordings" doc:"Topic of session recordings. Nothing is written to it yet."`
 	Historical         string `key:"historical" doc:"Topic of events that a client marks as a migration of old ones."`
-	ClientWarnings     string `key:"client_warnings" doc:"Topic of warnings about events that could not be taken as they were."`
+	ClientWarnings     string `key:"client_warnings" doc:"Topic of the warnings that SDKs send about themselves ($$client_ingestion_warning)."`
 	Exceptions         string `key:"exceptions" doc:"Topic of $exception events."`
-	Overflow           string `key:"overflow" doc:"Topic of events of keys that send too much."`
-	RecordingsOverflow string `key:"recordings_overflow" doc:"Topic of recordings of sessions that send too much."`
+	Overflow           string `key:"overflow" doc:"Topic of events of keys that send too much. Nothing is written to it yet."`
+	RecordingsOverflow string `key:"recordings_overflow" doc:"Topic of recordings of sessions that send too much. Nothing is written to it yet."`
 	Heatmaps           string `key:"heatmaps" doc:"Topic of heatmap data."`
 	AI                 string `key:"ai" doc:"Topic of AI events."`
-	DLQ                string `key:"dlq" doc:"Topic of events that an operator has set aside."`
+	DLQ                string `key:"dlq" doc:"Topic of events that an operator has set aside. Nothing is written to it yet."`
 
 	Create            bool `key:"create" doc:"Create the topics that are missing when connecting."`
 	Partitions        int  `key:"partitions" doc:"Partitions of a topic that is created. 0: the broker's default."`
@@ -138,12 +138,12 @@ func (t Topics) Validate() error {
 	return faults.Err()
 }
 
-// Names returns every topic once, in the order of the section.
+// Names returns every topic that events are written to, once, in the order of the lanes.
 func (t Topics) Names() []string {
 	var names []string
-	for _, topic := range t.keyed() {
-		if !slices.Contains(names, topic.name) {
-			names = append(names, topic.name)
+	for _, lane := range events.Lanes() {
+		if name := t.Topic(lane); !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -40,10 +40,10 @@ func TestEveryFaultIsReported(t *testing.T) {
 
 func TestTopicsThatShareANameAreListedOnce(t *testing.T) {
 	topics := kafka.DefaultConfig().Topics
-	require.Len(t, topics.Names(), 10)
+	require.Len(t, topics.Names(), 6)
 	topics.AI = topics.Events
 	topics.Historical = topics.Events
-	require.Len(t, topics.Names(), 8)
+	require.Len(t, topics.Names(), 4)
 }
 
 type local string

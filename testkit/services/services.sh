@@ -235,7 +235,7 @@ start() {
   mkdir -p "$state"
   trap down EXIT
   if docker_engine; then
-    say "using Docker: without TLS and SASL, so the tests that need them are skipped"
+    say "using Docker: without TLS and SASL, so the tests that need them use a broker of their own"
     free_port && kafka_port=$port
     free_port && redis_port=$port
     touch "$state/compose"
