@@ -42,3 +42,15 @@ func isPassing(err error) bool {
 	}
 	return false
 }
+
+// URL is where this machine reaches an HTTP server that listens on the address: an unspecified host is localhost.
+func URL(address net.Addr) string {
+	host, port, err := net.SplitHostPort(address.String())
+	if err != nil {
+		return "http://" + address.String()
+	}
+	if net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

@@ -49,11 +49,11 @@ func provideServer(config Config, processor events.Processor, health *observabil
 }
 
 func listening(server *Server) configs.StartFact {
-	return configs.StartFact{Rank: 10, Name: "listening", Text: func() string { return "http://" + server.reachable() }}
+	return configs.StartFact{Rank: 10, Name: "listening", Text: func() string { return configs.URL(server.Addr()) }}
 }
 
 func trial(server *Server) configs.StartFact {
 	return configs.StartFact{Rank: 90, Name: "try", Text: func() string {
-		return fmt.Sprintf(`curl http://%s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, server.reachable())
+		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, configs.URL(server.Addr()))
 	}}
 }

@@ -141,18 +141,6 @@ func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// reachable is an address at which this machine reaches the server.
-func (s *Server) reachable() string {
-	host, port, err := net.SplitHostPort(s.Addr().String())
-	if err != nil {
-		return s.Addr().String()
-	}
-	if address, err := netip.ParseAddr(host); err == nil && address.IsUnspecified() {
-		host = "localhost"
-	}
-	return net.JoinHostPort(host, port)
-}
-
 // Start binds the listener, so that an address in use is an error here, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
 	listener, err := configs.Listen(ctx, "transport.listen", s.config.Listen)

@@ -46,5 +46,5 @@ func newServer(
 }
 
 func newStartFact(server *Server) configs.StartFact {
-	return configs.StartFact{Rank: 50, Name: "metrics", Text: func() string { return server.url("/metrics") }}
+	return configs.StartFact{Rank: 50, Name: "metrics", Text: func() string { return configs.URL(server.Addr()) + "/metrics" }}
 }

@@ -106,15 +106,6 @@ func (s *Server) Stop(ctx context.Context) error {
 // Addr returns the address that is bound, which has the port where the configuration says 0.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// url returns the address of a path for a human: an unspecified host is reached as localhost.
-func (s *Server) url(path string) string {
-	addr := s.Addr().String()
-	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
-		addr = net.JoinHostPort("localhost", port)
-	}
-	return "http://" + addr + path
-}
-
 // recoverPanic answers 500 instead of ending the process, as fasthttp would have it.
 func (s *Server) recoverPanic(c *fiber.Ctx) (err error) {
 	defer func() {
