@@ -91,7 +91,7 @@ func (r *running) fetch(path string) (answer, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       30 * time.Second,
 	}
-	response, err := client.Get(configs.URL(r.Addr())+path)
+	response, err := client.Get(configs.URL(r.Addr()) + path)
 	if err != nil {
 		return answer{}, err
 	}
