@@ -27,7 +27,7 @@ type Config struct {
 	TrustedProxies []string `key:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed, as CIDRs or addresses: the client is the rightmost address that is not one of them. Empty: believe nobody."`
 
 	DrainDelay  time.Duration `key:"drain_delay" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
-	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay."`
+	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than kafka.ack_timeout, requests that wait for Kafka may be cut off."`
 
 	PostHog posthog.Config `key:"posthog"`
 }
