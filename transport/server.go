@@ -313,13 +313,21 @@ func writeText(c *fiber.Ctx, status int, text string) {
 	c.Response().SetBodyString(text)
 }
 
-// readiness answers whether traffic should come here, and if not, why.
+// readiness answers whether traffic should come here, and if not, for lack of what. The reasons, which name addresses, are
+// for the operators' listener.
 func (s *Server) readiness(c *fiber.Ctx) {
-	if err := s.health.Ready(context.Background()); err != nil {
-		writeText(c, http.StatusServiceUnavailable, err.Error())
+	report := s.health.Report(context.Background())
+	if report.Ready {
+		writeText(c, http.StatusOK, "ok")
 		return
 	}
-	writeText(c, http.StatusOK, "ok")
+	text := "not ready: " + report.Phase
+	for _, check := range report.Checks {
+		if !check.Ready {
+			text += ", without " + check.Name
+		}
+	}
+	writeText(c, http.StatusServiceUnavailable, text)
 }
 
 // refuse answers what reached no route, or was no readable request.

@@ -454,7 +454,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	}
 	status, body := get("/_readiness")
 	require.Equal(t, 503, status)
-	require.Contains(t, body, "no broker answers")
+	require.Equal(t, "not ready: running, without kafka", body)
 	down = false
 	status, _ = get("/_readiness")
 	require.Equal(t, 200, status)

@@ -72,21 +72,22 @@ func (s *scanner) str(i int) int {
 	data := s.data
 	i++
 	for {
-		for i+8 <= len(data) {
+		if i+8 <= len(data) {
 			word := binary.LittleEndian.Uint64(data[i:])
 			quote, slash := word^quotes, word^slashs
 			stop := ((quote - ones) &^ quote) | ((slash - ones) &^ slash) | ((word - spaces) &^ word)
-			if stop &= highs; stop != 0 {
-				i += bits.TrailingZeros64(stop) >> 3
-				break
+			if stop &= highs; stop == 0 {
+				i += 8
+				continue
 			}
-			i += 8
-		}
-		for i < len(data) && data[i] >= ' ' && data[i] != '"' && data[i] != '\\' {
-			i++
-		}
-		if i >= len(data) {
-			return s.fail(i, "unterminated string")
+			i += bits.TrailingZeros64(stop) >> 3
+		} else {
+			for i < len(data) && data[i] >= ' ' && data[i] != '"' && data[i] != '\\' {
+				i++
+			}
+			if i >= len(data) {
+				return s.fail(i, "unterminated string")
+			}
 		}
 		switch data[i] {
 		case '"':
