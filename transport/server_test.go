@@ -480,7 +480,7 @@ func TestServingThatEndsByItselfIsAFailure(t *testing.T) {
 }
 
 func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
-	f := serve(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = 100*time.Millisecond, 100*time.Millisecond })
+	f := serve(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = time.Second, time.Second })
 	for name, sent := range map[string]string{"nothing at all": "", "half a header": "POST /e/ HTTP/1.1\r\nHost"} {
 		c := f.dial(t)
 		_, err := io.WriteString(c, sent)

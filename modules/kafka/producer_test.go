@@ -370,12 +370,12 @@ func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
 // A message that its writer has given up may still lie in sarama: what is written meanwhile must not touch it.
 func TestAbandonedMessagesAreNotOverwritten(t *testing.T) {
 	cfg := config(cluster(t)...)
-	cfg.Linger = 500 * time.Millisecond
+	cfg.Linger = 2 * time.Second
 	producer, _ := start(t, cfg)
 	abandoned, following := batch(0, 20), batch(0, 20)
 	sign(abandoned, 3)
 	sign(following, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	producer.Write(ctx, abandoned)
 	requireAll(t, abandoned, events.StateFailed, events.ReasonTimeout)
