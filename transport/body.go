@@ -46,10 +46,9 @@ func (b *bodies) release(read *body) {
 }
 
 var (
-	errStopped   = events.Errorf(events.SlowClient, "client stopped sending data")
-	errCutShort  = events.Errorf(events.Invalid, "failed to decode request: the body ended before its announced length")
-	errChunking  = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
-	errExhausted = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
+	errStopped  = events.Errorf(events.SlowClient, "client stopped sending data")
+	errCutShort = events.Errorf(events.Invalid, "failed to decode request: the body ended before its announced length")
+	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
 // read reads the whole body. On an error it reads past the rest where that is small, so that the connection stays usable,
@@ -78,7 +77,7 @@ func (b *bodies) fill(c *fiber.Ctx, read *body) *events.Error {
 	}
 	if !b.grow(read, min(firstBuffer, max(announced, 512))) {
 		b.skip(c, stream)
-		return errExhausted
+		return decode.ErrSpent
 	}
 	for {
 		if len(read.bytes) == cap(read.bytes) && int64(len(read.bytes)) != announced {
@@ -93,7 +92,7 @@ func (b *bodies) fill(c *fiber.Ctx, read *body) *events.Error {
 			// One byte over the limit tells a body of just the limit from a larger one.
 			if !b.grow(read, min(size, b.limit+1)) {
 				b.skip(c, stream)
-				return errExhausted
+				return decode.ErrSpent
 			}
 		}
 		n, err := stream.Read(read.bytes[len(read.bytes):cap(read.bytes)])

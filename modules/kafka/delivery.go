@@ -62,6 +62,17 @@ func classify(err error) class {
 	}
 }
 
+// cannotStore reports whether the error means that a broker that answers takes no messages, such as with a full disk. That is a
+// reason not to be ready; one topic that is missing or forbidden is none, as it must not turn the events of others away.
+func cannotStore(err error) bool {
+	for _, refusal := range []error{sarama.ErrUnknown, sarama.ErrKafkaStorageError, sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
 // judge ends the event by sarama's verdict.
 func judge(event *events.Event, err error) {
 	if err == nil {

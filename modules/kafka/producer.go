@@ -388,7 +388,7 @@ func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
 	switch {
 	case err == nil && p.trouble.Load() != nil:
 		p.trouble.Store(nil)
-	case err != nil && classify(err) == classUnavailable:
+	case err != nil && cannotStore(err):
 		p.trouble.Store(&health{err: err, at: time.Now()})
 	}
 	m.err = err

@@ -475,7 +475,7 @@ func TestEventsFailWhileTheBrokerIsGoneAndGoThroughWhenItIsBack(t *testing.T) {
 			require.Equal(t, events.Unavailable, events.CodeOf(b.Events[i].Outcome.Err))
 		}
 	}
-	require.Error(t, producer.Ready(t.Context()))
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) != nil }, patience, 10*time.Millisecond)
 
 	broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), listen)
 	require.NoError(t, err)
@@ -499,6 +499,17 @@ func TestReadyTellsThatMessagesFailThoughTheBrokerAnswers(t *testing.T) {
 	require.Equal(t, events.StateFailed, b.Events[0].Outcome.State)
 	require.Eventually(t, func() bool { return producer.Ready(t.Context()) != nil }, patience, time.Millisecond)
 	require.ErrorContains(t, producer.Ready(t.Context()), "messages are not acknowledged")
+}
+
+func TestOneForbiddenTopicLeavesTheProducerReady(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	producer, _ := start(t, cfg)
+	refuse(broker, kerr.TopicAuthorizationFailed, 1)
+	b := batch(0, 1)
+	producer.Write(t.Context(), b)
+	require.Equal(t, events.StateFailed, b.Events[0].Outcome.State)
+	require.NoError(t, producer.Ready(t.Context()))
 }
 
 func TestBackoffHasAPauseForEveryAttempt(t *testing.T) {

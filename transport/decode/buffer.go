@@ -16,7 +16,8 @@ const (
 	classes = 9 // from minPooled to maxPooled in powers of two
 )
 
-var errSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
+// ErrSpent is the answer when the budget has no room. Whoever else takes from the budget gives the same one.
+var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
 
 // buffer is memory whose capacity is reserved from the budget for as long as it is out of the pool.
 type buffer struct {
@@ -33,7 +34,7 @@ type buffers struct {
 func (p *buffers) get(size int64) (*buffer, error) {
 	size = capacity(size)
 	if !p.budget.Reserve(size) {
-		return nil, errSpent
+		return nil, ErrSpent
 	}
 	if size <= maxPooled {
 		if b, ok := p.pools[class(size)].Get().(*buffer); ok {

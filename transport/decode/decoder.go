@@ -268,7 +268,7 @@ func (p *Payload) finish(hints hintSet) error {
 	}
 	if p.buffer == nil {
 		if !d.buffers.budget.Reserve(size) {
-			return errSpent
+			return ErrSpent
 		}
 		p.aliased = size
 	}

@@ -241,7 +241,7 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 		budget := NewBudget(1 << 20)
 		require.True(t, budget.Reserve(budget.Limit()-10<<10))
 		_, err := New(1<<20, budget).Decode(in)
-		require.Equal(t, errSpent, err, name)
+		require.Equal(t, ErrSpent, err, name)
 		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)
 	}
 }

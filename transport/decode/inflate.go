@@ -137,7 +137,7 @@ func (d *Decoder) inflateDeflate(src []byte, room room) (*buffer, error) {
 func (d *Decoder) inflateBrotli(src []byte, room room) (*buffer, error) {
 	window := brotliWindow(src)
 	if !d.buffers.budget.Reserve(window) {
-		return nil, errSpent
+		return nil, ErrSpent
 	}
 	defer d.buffers.budget.Release(window)
 	s := d.brotlis.Get().(*brotliStream)

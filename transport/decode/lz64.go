@@ -92,7 +92,7 @@ func (z *lz64) open(budget *Budget) error {
 		return z.enlarge(minEntries)
 	}
 	if !budget.Reserve(int64(cap(z.entries)) * spanSize) {
-		return errSpent
+		return ErrSpent
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (z *lz64) add(entry span) error {
 // enlarge makes the dictionary one with room for n entries, which the budget has to have.
 func (z *lz64) enlarge(n int) error {
 	if !z.budget.Reserve(int64(n) * spanSize) {
-		return errSpent
+		return ErrSpent
 	}
 	larger := make([]span, len(z.entries), n)
 	copy(larger, z.entries)

@@ -98,7 +98,7 @@ func TestALargeLZ64DictionaryCountsAgainstTheBudget(t *testing.T) {
 	src := []byte(encodeLZ64(utf16.Encode([]rune(batch(200)))))
 	budget := NewBudget(minEntries * spanSize)
 	_, _, err := New(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
-	require.Equal(t, errSpent, err)
+	require.Equal(t, ErrSpent, err)
 	require.Zero(t, budget.InUse())
 
 	budget = NewBudget(1 << 20)

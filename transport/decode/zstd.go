@@ -64,7 +64,7 @@ func (d *Decoder) inflateZstd(src []byte, room room) (*buffer, error) {
 // measureZstd returns how long the output is. That takes a decoder with a window.
 func (d *Decoder) measureZstd(src []byte, room room) (int64, error) {
 	if !d.buffers.budget.Reserve(zstdWindow) {
-		return 0, errSpent
+		return 0, ErrSpent
 	}
 	defer d.buffers.budget.Release(zstdWindow)
 	decoder, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),

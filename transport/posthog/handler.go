@@ -184,7 +184,7 @@ func (h *Handler) scan(s *session, data []byte) *events.Error {
 	if fault != nil && s.document.repairable {
 		// A mend adds a third at most: NaN becomes null.
 		if !s.reserve(int64(len(data)) * 4 / 3) {
-			return errBusy
+			return decode.ErrSpent
 		}
 		mended, done := repair(data)
 		if fault = s.document.scan(mended); fault == nil {
@@ -196,7 +196,7 @@ func (h *Handler) scan(s *session, data []byte) *events.Error {
 	case fault == nil:
 		return nil
 	case s.document.full && len(s.document.objects) < s.document.limit:
-		return errBusy
+		return decode.ErrSpent
 	case s.document.full:
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events", s.document.limit)
 	default:

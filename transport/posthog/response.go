@@ -16,8 +16,6 @@ type Response struct {
 	Retry bool
 }
 
-var errBusy = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
-
 const (
 	typeJSON = "application/json"
 	typeText = "text/plain; charset=utf-8"
