@@ -14,6 +14,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // encoding is a sink that builds the Kafka messages and accepts the events: all of the service's own work, without sarama's.
@@ -47,7 +48,7 @@ func BenchmarkCapture50(b *testing.B) {
 }
 
 func capture(tb testing.TB, handler *posthog.Handler, body []byte) {
-	response := handler.Capture(context.Background(), &posthog.Request{
+	response := handler.Capture(context.Background(), &route.Request{
 		Path: "/batch/", ContentType: "application/json", ContentEncoding: "gzip", ClientIP: "192.0.2.1",
 		Body: body, Received: time.Now().UTC(),
 	})

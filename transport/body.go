@@ -21,13 +21,12 @@ const (
 
 // bodies reads request bodies as they came over the wire. It is safe for concurrent use.
 type bodies struct {
-	limit  int64
 	budget *decode.Budget
 	pool   sync.Pool
 }
 
-func newBodies(limit int64, budget *decode.Budget) *bodies {
-	return &bodies{limit: limit, budget: budget, pool: sync.Pool{New: func() any { return new(body) }}}
+func newBodies(budget *decode.Budget) *bodies {
+	return &bodies{budget: budget, pool: sync.Pool{New: func() any { return new(body) }}}
 }
 
 // body is what has been read of a request.
@@ -51,47 +50,47 @@ var (
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
-// read reads the whole body. On an error it reads past the rest where that is small, so that the connection stays usable,
+// read reads the whole body, of at most limit bytes. On an error it reads past the rest where that is small, so that the connection stays usable,
 // and closes the connection after the answer where it is not. The caller releases the result.
-func (b *bodies) read(c *fiber.Ctx) (*body, *events.Error) {
+func (b *bodies) read(c *fiber.Ctx, limit int64) (*body, *events.Error) {
 	read := b.pool.Get().(*body)
-	if err := b.fill(c, read); err != nil {
+	if err := b.fill(c, read, limit); err != nil {
 		b.release(read)
 		return nil, err
 	}
 	return read, nil
 }
 
-func (b *bodies) fill(c *fiber.Ctx, read *body) *events.Error {
+func (b *bodies) fill(c *fiber.Ctx, read *body, limit int64) *events.Error {
 	stream := c.Request().BodyStream()
 	if stream == nil {
 		return nil
 	}
 	announced := int64(c.Request().Header.ContentLength())
-	if announced > b.limit {
-		b.skip(c, stream)
-		return b.tooLarge()
+	if announced > limit {
+		b.skip(c, stream, limit)
+		return tooLarge(limit)
 	}
 	if announced == 0 {
 		return nil
 	}
 	if !b.grow(read, min(firstBuffer, max(announced, 512))) {
-		b.skip(c, stream)
+		b.skip(c, stream, limit)
 		return decode.ErrSpent
 	}
 	for {
 		if len(read.bytes) == cap(read.bytes) && int64(len(read.bytes)) != announced {
-			if int64(len(read.bytes)) > b.limit {
-				b.skip(c, stream)
-				return b.tooLarge()
+			if int64(len(read.bytes)) > limit {
+				b.skip(c, stream, limit)
+				return tooLarge(limit)
 			}
 			size := 2 * int64(cap(read.bytes))
 			if announced > 0 {
 				size = min(size, announced)
 			}
 			// One byte over the limit tells a body of just the limit from a larger one.
-			if !b.grow(read, min(size, b.limit+1)) {
-				b.skip(c, stream)
+			if !b.grow(read, min(size, limit+1)) {
+				b.skip(c, stream, limit)
 				return decode.ErrSpent
 			}
 		}
@@ -102,8 +101,8 @@ func (b *bodies) fill(c *fiber.Ctx, read *body) *events.Error {
 			return nil
 		case err == nil:
 		case announced < 0 && errors.Is(err, io.EOF):
-			if int64(len(read.bytes)) > b.limit {
-				return b.tooLarge()
+			if int64(len(read.bytes)) > limit {
+				return tooLarge(limit)
 			}
 			return nil
 		default:
@@ -128,8 +127,8 @@ func (b *bodies) grow(read *body, size int64) bool {
 	return true
 }
 
-func (b *bodies) tooLarge() *events.Error {
-	return events.Errorf(events.TooLarge, "maximum event size exceeded: Request body exceeds limit of %d bytes", b.limit)
+func tooLarge(limit int64) *events.Error {
+	return events.Errorf(events.TooLarge, "maximum event size exceeded: Request body exceeds limit of %d bytes", limit)
 }
 
 func brokenBody(err error) *events.Error {
@@ -146,17 +145,17 @@ func brokenBody(err error) *events.Error {
 
 // skip reads past what is left of a body, up to as much again as the limit, and closes the connection after the answer if
 // there is more: what follows on it could not be told from the body.
-func (b *bodies) skip(c *fiber.Ctx, stream io.Reader) {
+func (b *bodies) skip(c *fiber.Ctx, stream io.Reader, limit int64) {
 	announced := int64(c.Request().Header.ContentLength())
 	if stream == nil || announced == 0 {
 		return
 	}
-	if announced > 2*b.limit {
+	if announced > 2*limit {
 		c.Context().SetConnectionClose()
 		return
 	}
 	if announced < 0 {
-		stream = io.LimitReader(stream, b.limit)
+		stream = io.LimitReader(stream, limit)
 	}
 	_, err := io.Copy(io.Discard, stream)
 	if limited, ok := stream.(*io.LimitedReader); err != nil || ok && limited.N == 0 {

@@ -2,15 +2,19 @@ package transport
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // Config is the configuration section "transport".
 type Config struct {
-	Listen string `key:"listen" doc:"Address that the SDKs send to, as host:port."`
+	Listen string   `key:"listen" doc:"Address that the SDKs send to, as host:port."`
+	Serve  []string `key:"serve" doc:"Which groups of paths are served: analytics, recordings, ai, logs and setup (what SDKs ask before they send); others are answered 404."`
 
 	HeaderTimeout time.Duration `key:"header_timeout" doc:"How long a client may take to send a request's line and headers."`
 	BodyTimeout   time.Duration `key:"body_timeout" doc:"How long a client may take to send a request's body; then 408."`
@@ -18,7 +22,7 @@ type Config struct {
 	IdleTimeout   time.Duration `key:"idle_timeout" doc:"How long a connection is kept open between requests."`
 
 	MaxHeader   configs.ByteSize `key:"max_header" doc:"Largest request line with headers, query included; then 431. Each open connection holds a buffer of this size."`
-	MaxBody     configs.ByteSize `key:"max_body" doc:"Largest body on the wire, still compressed; then 413."`
+	MaxBody     configs.ByteSize `key:"max_body" doc:"Largest body on the wire, still compressed; then 413. Recordings and AI events have limits of their own."`
 	MaxDecoded  configs.ByteSize `key:"max_decoded" doc:"Largest body once decompressed and decoded; then 413."`
 	MaxInFlight configs.ByteSize `key:"max_in_flight" doc:"Bytes of bodies, as read and as decoded, that the whole process holds at once; when they are spent, requests are answered 503."`
 
@@ -36,6 +40,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen:        ":8000",
+		Serve:         serveAll(),
 		HeaderTimeout: 10 * time.Second,
 		BodyTimeout:   time.Minute,
 		WriteTimeout:  10 * time.Second,
@@ -57,6 +62,10 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.CheckAddress("listen", c.Listen)
+	for _, group := range c.Serve {
+		faults.Check(slices.Contains(route.Groups(), route.Group(group)), "serve", "must be of %s, got %q", strings.Join(serveAll(), ", "), group)
+	}
+	faults.Check(len(c.Serve) > 0, "serve", "must name at least one of %s", strings.Join(serveAll(), ", "))
 	for _, positive := range []struct {
 		key   string
 		value time.Duration
@@ -82,6 +91,20 @@ func (c Config) Validate() error {
 
 // StopBudget is how long stopping may take.
 func (c Config) StopBudget() time.Duration { return c.DrainDelay + c.StopTimeout }
+
+func serveAll() []string {
+	var names []string
+	for _, group := range route.Groups() {
+		names = append(names, string(group))
+	}
+	return names
+}
+
+// serves reports whether the installation serves a group. What is not of the stock modules is there because somebody put it
+// into the build.
+func (c Config) serves(group route.Group) bool {
+	return slices.Contains(c.Serve, string(group)) || !slices.Contains(route.Groups(), group)
+}
 
 // parseNetworks reads CIDRs and single addresses.
 func parseNetworks(texts []string) ([]netip.Prefix, error) {

@@ -10,19 +10,28 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
 )
 
-// Module is the HTTP server and the protocols.
+// Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as configs.Root too, and a start fact.
-// Requires events.Processor (modules/events) and *observability.Health (modules/observability).
+// Provides *Server, as configs.Root too; *decode.Decoder and the *decode.Budget that it draws on, for whoever serves a route;
+// start facts.
+// Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
+// of route.Route (see AsRoutes).
 // Config section: "transport".
 func Module() configs.Module {
 	return configs.Module{
 		Name:   "transport",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
-			provideServer,
+			newBudget,
+			newDecoder,
+			newPostHog,
+			AsRoutes((*posthog.Handler).Routes),
+			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
 			func(server *Server) configs.Root { return server },
 			configs.AsStartFact(listening),
 			configs.AsStartFact(trial),
@@ -34,8 +43,26 @@ func Module() configs.Module {
 	}
 }
 
-func provideServer(config Config, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle, shutdowner fx.Shutdowner) (*Server, error) {
-	server, err := NewServer(config, processor, health, log, scope, func(err error) {
+// AsRoutes annotates a constructor that returns a []route.Route so that the server serves them.
+func AsRoutes(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"routes,flatten"`))
+}
+
+func newBudget(config Config) *decode.Budget { return decode.NewBudget(int64(config.MaxInFlight)) }
+
+func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
+	return decode.New(int64(config.MaxDecoded), budget)
+}
+
+func newPostHog(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *posthog.Handler {
+	return posthog.NewHandler(config.PostHog, decoder, budget, processor, scope)
+}
+
+func provideServer(
+	config Config, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
+	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
+) (*Server, error) {
+	server, err := NewServer(config, routes, budget, health, log, scope, func(err error) {
 		log.Error("serving failed, stopping", zap.Error(err))
 		if err := shutdowner.Shutdown(fx.ExitCode(1)); err != nil {
 			log.Error("stopping after a failure", zap.Error(err))

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,10 +23,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
-	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
-	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // Server is the HTTP server that the SDKs talk to. It is started once and then stopped once.
@@ -42,28 +42,30 @@ type Server struct {
 	listener net.Listener
 	served   chan struct{}
 	metrics  serverMetrics
-	// takesEvents has the paths of the protocol, without trailing slashes.
-	takesEvents map[string]bool
+	// getsAsPosts has the paths, without trailing slashes, on which a GET with a body is taken for a POST.
+	getsAsPosts map[string]bool
 }
 
-// NewServer makes a server that is not listening yet. fail is called, once, when serving ends by an error at run time.
-func NewServer(config Config, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
+// NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget. fail is
+// called, once, when serving ends by an error at run time.
+func NewServer(
+	config Config, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error),
+) (*Server, error) {
 	trusted, err := parseNetworks(config.TrustedProxies)
 	if err != nil {
 		return nil, fmt.Errorf("transport.trusted_proxies: %w", err)
 	}
-	budget := decode.NewBudget(int64(config.MaxInFlight))
 	s := &Server{
 		config:  config,
 		log:     log,
 		health:  health,
-		bodies:  newBodies(int64(config.MaxBody), budget),
+		bodies:  newBodies(budget),
 		trusted: trusted,
 		fail:    fail,
 		served:  make(chan struct{}),
 		metrics: newServerMetrics(scope),
 
-		takesEvents: map[string]bool{},
+		getsAsPosts: map[string]bool{},
 	}
 	s.fiber = fiber.New(fiber.Config{
 		CaseSensitive:                true,
@@ -84,7 +86,9 @@ func NewServer(config Config, processor events.Processor, health *observability.
 		s.frame(header)
 		return fasthttp.RequestConfig{ReadTimeout: config.BodyTimeout}
 	}
-	s.routes(posthog.NewHandler(config.PostHog, decode.New(int64(config.MaxDecoded), budget), budget, processor, scope))
+	if err := s.routes(routes); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -100,7 +104,7 @@ func (s *Server) frame(header *fasthttp.RequestHeader) {
 		return
 	}
 	switch {
-	case header.IsGet() && s.isAnalytics(header.RequestURI()):
+	case header.IsGet() && s.isPost(header.RequestURI()):
 		header.SetMethod(fiber.MethodPost)
 	case header.IsGet() || header.IsHead():
 		header.SetConnectionClose()
@@ -110,10 +114,10 @@ func (s *Server) frame(header *fasthttp.RequestHeader) {
 	}
 }
 
-// isAnalytics reports whether a request URI is of a path that takes events.
-func (s *Server) isAnalytics(uri []byte) bool {
+// isPost reports whether a request URI is of a path on which a GET with a body is taken for a POST.
+func (s *Server) isPost(uri []byte) bool {
 	path, _, _ := bytes.Cut(uri, []byte("?"))
-	return s.takesEvents[string(bytes.TrimSuffix(path, []byte("/")))]
+	return s.getsAsPosts[string(bytes.TrimSuffix(path, []byte("/")))]
 }
 
 // lengths counts the headers that say how long a body is.
@@ -194,16 +198,29 @@ func (s *Server) Stop(ctx context.Context) error {
 // handler answers one request; status and body are written to c.
 type handler func(c *fiber.Ctx)
 
-// routes registers every path. Fiber takes each with and without a trailing slash.
-func (s *Server) routes(protocol *posthog.Handler) {
+// routes registers every path that this installation serves. Fiber takes each with and without a trailing slash. Two routes of
+// one method and path are an error, as which of them answers would be chance.
+func (s *Server) routes(routes []route.Route) error {
 	s.fiber.Use(s.enter)
-	for _, path := range []string{"/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage"} {
-		s.analytics(path, protocol.Capture)
-	}
-	s.analytics("/test/black_hole", protocol.BlackHole)
 	s.get("/", func(c *fiber.Ctx) { writeText(c, http.StatusOK, "capture") })
 	s.get("/_liveness", func(c *fiber.Ctx) { writeText(c, http.StatusOK, "ok") })
 	s.get("/_readiness", s.readiness)
+	var faults []error
+	taken := map[string]bool{}
+	for _, r := range routes {
+		if !s.config.serves(r.Group) {
+			continue
+		}
+		for _, method := range r.Methods {
+			if name := method + " " + r.Path; taken[name] {
+				faults = append(faults, fmt.Errorf("two modules serve %s: leave one out", name))
+			} else {
+				taken[name] = true
+			}
+		}
+		s.add(r)
+	}
+	return errors.Join(faults...)
 }
 
 // enter gives every request its id and its CORS headers, and answers what a browser asks before it sends the request itself,
@@ -214,39 +231,50 @@ func (s *Server) enter(c *fiber.Ctx) error {
 	if !isPreflight(c) {
 		return c.Next()
 	}
-	s.bodies.skip(c, c.Request().BodyStream())
+	s.bodies.skip(c, c.Request().BodyStream(), int64(s.config.MaxBody))
 	c.Status(http.StatusOK)
 	s.metrics.preflight.count(http.StatusOK)
 	return nil
 }
 
 func (s *Server) get(path string, answer handler) {
-	route := s.metrics.route(path)
-	s.fiber.Get(path, s.observe(route, func(c *fiber.Ctx) {
-		s.bodies.skip(c, c.Request().BodyStream())
+	s.fiber.Get(path, s.observe(s.metrics.route(path), func(c *fiber.Ctx) {
+		s.bodies.skip(c, c.Request().BodyStream(), int64(s.config.MaxBody))
 		answer(c)
 	}))
 }
 
-// analytics serves one path of the protocol: GET and POST carry events, OPTIONS and HEAD only ask whether it is there.
-func (s *Server) analytics(path string, capture func(context.Context, *posthog.Request) posthog.Response) {
-	s.takesEvents[path] = true
-	route := s.metrics.route(path)
-	take := s.observe(route, func(c *fiber.Ctx) { s.capture(c, capture) })
-	ask := s.observe(route, func(c *fiber.Ctx) {
-		s.bodies.skip(c, c.Request().BodyStream())
+// add serves one route: its own methods, and OPTIONS and HEAD, which only ask whether it is there.
+func (s *Server) add(r route.Route) {
+	if r.MaxBody == 0 {
+		r.MaxBody = int64(s.config.MaxBody)
+	}
+	if r.Refuse == nil {
+		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
+	}
+	gets := slices.Contains(r.Methods, fiber.MethodGet)
+	s.getsAsPosts[r.Path] = gets && slices.Contains(r.Methods, fiber.MethodPost)
+	metrics := s.metrics.route(r.Path)
+	take := s.observe(metrics, func(c *fiber.Ctx) { s.handle(c, &r) })
+	ask := s.observe(metrics, func(c *fiber.Ctx) {
+		s.bodies.skip(c, c.Request().BodyStream(), r.MaxBody)
 		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 		c.Status(http.StatusOK)
 		c.Response().SetBodyString(`{"status":"Ok"}`)
 	})
-	s.fiber.Add(fiber.MethodGet, path, take)
-	s.fiber.Add(fiber.MethodPost, path, take)
-	s.fiber.Add(fiber.MethodOptions, path, ask)
-	s.fiber.Add(fiber.MethodHead, path, ask)
+	for _, method := range r.Methods {
+		s.fiber.Add(method, r.Path, take)
+	}
+	if !slices.Contains(r.Methods, fiber.MethodOptions) {
+		s.fiber.Add(fiber.MethodOptions, r.Path, ask)
+	}
+	if gets {
+		s.fiber.Add(fiber.MethodHead, r.Path, ask)
+	}
 }
 
 // observe counts and times a route's requests and turns a panic into a 500.
-func (s *Server) observe(route *routeMetrics, answer handler) fiber.Handler {
+func (s *Server) observe(metrics *routeMetrics, answer handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		begin := time.Now()
 		s.inFlight.Add(1)
@@ -259,38 +287,40 @@ func (s *Server) observe(route *routeMetrics, answer handler) fiber.Handler {
 				writeText(c, http.StatusInternalServerError, "internal server error")
 			}
 			s.inFlight.Add(-1)
-			route.count(c.Response().StatusCode())
-			route.latency.Record(time.Since(begin))
+			metrics.count(c.Response().StatusCode())
+			metrics.latency.Record(time.Since(begin))
 		}()
 		answer(c)
 		return nil
 	}
 }
 
-// capture reads the body and has the protocol answer.
-func (s *Server) capture(c *fiber.Ctx, capture func(context.Context, *posthog.Request) posthog.Response) {
-	read, err := s.bodies.read(c)
-	if err != nil {
-		s.write(c, posthog.Refusal(err))
-		return
-	}
-	defer s.bodies.release(read)
-	s.metrics.received.Inc(int64(len(read.bytes)))
+// handle reads the body and has the route answer.
+func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
 	header := &c.Request().Header
-	// The strings alias the server's buffers: the protocol keeps nothing of a request after it has answered.
-	s.write(c, capture(context.Background(), &posthog.Request{
+	// The strings alias the server's buffers: a route keeps nothing of a request after it has answered.
+	request := &route.Request{
+		Method:          c.Method(),
 		Path:            c.Path(),
 		RawQuery:        string(c.Request().URI().QueryString()),
 		ContentType:     string(header.ContentType()),
 		ContentEncoding: string(header.Peek(fiber.HeaderContentEncoding)),
-		Body:            read.bytes,
+		Header:          header,
 		ClientIP:        s.clientIP(c),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
-		Received:        time.Now().UTC(),
-	}))
+	}
+	read, err := s.bodies.read(c, r.MaxBody)
+	if err != nil {
+		s.write(c, r.Refuse(request, err))
+		return
+	}
+	defer s.bodies.release(read)
+	s.metrics.received.Inc(int64(len(read.bytes)))
+	request.Body, request.Received = read.bytes, time.Now().UTC()
+	s.write(c, r.Handle(context.Background(), request))
 }
 
-func (s *Server) write(c *fiber.Ctx, response posthog.Response) {
+func (s *Server) write(c *fiber.Ctx, response route.Response) {
 	if response.Status >= http.StatusBadRequest {
 		if entry := s.log.Check(zap.DebugLevel, "request refused"); entry != nil {
 			entry.Write(zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
@@ -298,6 +328,9 @@ func (s *Server) write(c *fiber.Ctx, response posthog.Response) {
 		}
 	}
 	c.Status(response.Status)
+	for _, field := range response.Header {
+		c.Set(field.Name, field.Value)
+	}
 	if response.Retry {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(s.config.RetryAfter/time.Second)))
 	}
@@ -341,7 +374,7 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	text := strings.ToLower(http.StatusText(status))
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		s.bodies.skip(c, c.Request().BodyStream())
+		s.bodies.skip(c, c.Request().BodyStream(), int64(s.config.MaxBody))
 	case http.StatusBadRequest:
 		text = "failed to read request: " + known.Message
 	case http.StatusRequestTimeout:

@@ -48,6 +48,13 @@ type fixture struct {
 	failed    chan error
 }
 
+// newServer makes a server of the PostHog protocol.
+func newServer(config Config, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
+	budget := newBudget(config)
+	handler := newPostHog(config, newDecoder(config, budget), budget, processor, scope)
+	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
+}
+
 func serve(t *testing.T, change func(*Config)) *fixture {
 	config := DefaultConfig()
 	config.Listen = "127.0.0.1:0"
@@ -58,7 +65,7 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 	health, err := observability.NewHealth()
 	require.NoError(t, err)
 	f := &fixture{processor: &processor{}, health: health, failed: make(chan error, 1)}
-	f.Server, err = NewServer(config, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
+	f.Server, err = newServer(config, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))
 	f.url = "http://" + f.Addr().String()
@@ -410,7 +417,7 @@ func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
 	require.NoError(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	held := &processor{do: func() { close(entered); <-leave }}
-	server, err := NewServer(config, held, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, held, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	conn, err := net.Dial("tcp", server.Addr().String())
@@ -427,7 +434,7 @@ func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	f := serve(t, nil)
 	config := DefaultConfig()
 	config.Listen = f.Addr().String()
-	server, err := NewServer(config, f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
 }
@@ -443,7 +450,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	server, err := NewServer(config, &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	f := &fixture{Server: server}

@@ -17,10 +17,12 @@ const (
 	LaneHeatmaps
 	LaneClientWarnings
 	LaneAI
+	LaneRecordings
+	LaneLogs
 	laneCount
 )
 
-var laneNames = [laneCount]string{"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai"}
+var laneNames = [laneCount]string{"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai", "recordings", "logs"}
 
 // Lanes returns every lane.
 func Lanes() []Lane {
@@ -62,8 +64,25 @@ type Event struct {
 	// ClientIP is the client's address where it is not the batch's; empty: the batch's counts.
 	ClientIP string
 
-	// Raw is the event's own JSON, as it was sent.
+	// SessionID is the session that the event belongs to, where the protocol says so apart from the properties. It orders
+	// the messages of a recording.
+	SessionID string
+
+	// Raw is the event's own JSON, as it was sent. It is empty for a recording.
 	Raw Raw
+
+	// Heatmap is what the event says for heatmaps: the properties, a JSON object, of a $$heatmap event that is written beside
+	// it and shares its fate. Nil: nothing.
+	Heatmap []byte
+
+	// Recording is what an event of LaneRecordings consists of; nil for all others.
+	Recording *Recording
+
+	// Routing is what the service's own policy says about where the event goes.
+	Routing Routing
+
+	// Notes tell what the service has changed about an event that it keeps.
+	Notes Notes
 
 	// Outcome says how the event ended; the zero value is "not yet".
 	Outcome Outcome
@@ -80,6 +99,53 @@ type Raw struct {
 	Set        []byte
 	SetOnce    []byte
 }
+
+// Recording is a part of a session's recording: what one request holds of one window of one session. Its values are JSON.
+type Recording struct {
+	// WindowID is the window's id, Host the host of the page (nil: not said).
+	WindowID, Host []byte
+	// Source is "web" or "mobile", Lib the library that recorded; both are text.
+	Source, Lib string
+	// Items are the snapshots, in order.
+	Items []Snapshot
+}
+
+// Snapshot is one step of a recording.
+type Snapshot struct {
+	JSON []byte
+	// Timestamp is the snapshot's own time, as it was sent; nil if it has none.
+	Timestamp []byte
+}
+
+// Routing is what policy, rather than an event's own nature, says about where it goes. The zero value says nothing. Of the
+// destinations the first of DLQ, Topic and Overflow counts.
+type Routing struct {
+	// DLQ is why the event is set aside in the dead-letter stream; empty: it is not.
+	DLQ string
+	// Topic is a topic of the policy's own choice; empty: none.
+	Topic string
+	// Overflow moves the event out of the way of others, in a lane that has an overflow; the other lanes ignore it.
+	Overflow bool
+	// Unkeyed spreads an event in overflow over all partitions, whatever that does to its user's order.
+	Unkeyed bool
+	// SkipPerson tells the pipeline behind Kafka to leave the user's person alone. With nothing to order, such events are
+	// spread over all partitions.
+	SkipPerson bool
+}
+
+// Notes is a set of what has been changed about an event that is kept.
+type Notes uint8
+
+// The notes.
+const (
+	// NoteDistinctIDCut: the distinct_id was longer than 200 characters.
+	NoteDistinctIDCut Notes = 1 << iota
+	// NoteSnapshotReplaced: a snapshot that is too large for a message was replaced by a mark that says so.
+	NoteSnapshotReplaced
+)
+
+// Has reports whether all of the given notes are in the set.
+func (n Notes) Has(notes Notes) bool { return n&notes == notes }
 
 // Batch is the events of one request and what they have in common. Like an Event's, its strings may alias the request.
 type Batch struct {
@@ -100,6 +166,9 @@ type Batch struct {
 
 	// Historical marks a migration of old events.
 	Historical bool
+
+	// Repaired is set when the request's text was not quite JSON and has been mended.
+	Repaired bool
 
 	Events []Event
 }

@@ -12,7 +12,8 @@ import (
 //
 // Provides Processor, *Pipeline, *Ledger, and the ledger's metrics in the value group "collectors".
 // Requires Sink, the base sink (modules/kafka), *zap.Logger and tally.Scope (modules/observability); takes the value groups "stages" of
-// Stage (see AsStage) and "sink_layers" of Layer (see AsLayer), both of which may be empty.
+// Stage (see AsStage), "sink_layers" of Layer (see AsLayer) and "observers" of Observer (see AsObserver), all of which may be
+// empty.
 // Config section: none.
 func Module() configs.Module {
 	return configs.Module{
@@ -20,7 +21,7 @@ func Module() configs.Module {
 		Options: fx.Provide(
 			NewLedger,
 			fx.Annotate(NewPipeline, fx.ParamTags(``, `group:"stages"`)),
-			fx.Annotate(newLayeredProcessor, fx.ParamTags(``, ``, ``, ``, ``, `group:"sink_layers"`)),
+			fx.Annotate(newLayeredProcessor, fx.ParamTags(``, ``, ``, ``, ``, `group:"sink_layers"`, `group:"observers"`)),
 			fx.Annotate(NewCollector, fx.ResultTags(`group:"collectors"`)),
 		),
 		Requires: []configs.Requirement{
@@ -42,10 +43,18 @@ func AsLayer(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"sink_layers"`))
 }
 
-func newLayeredProcessor(pipeline *Pipeline, base Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope, layers ...Layer) (Processor, error) {
+// AsObserver annotates a constructor so that its result sees every batch when it has ended. The constructor returns an
+// Observer, or a type that implements it, and may return an error as well.
+func AsObserver(constructor any) any {
+	return fx.Annotate(constructor, fx.As(new(Observer)), fx.ResultTags(`group:"observers"`))
+}
+
+func newLayeredProcessor(
+	pipeline *Pipeline, base Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope, layers []Layer, observers []Observer,
+) (Processor, error) {
 	sink, err := NewSink(base, layers...)
 	if err != nil {
 		return nil, err
 	}
-	return NewProcessor(pipeline, sink, ledger, log, scope), nil
+	return NewProcessor(pipeline, sink, ledger, log, scope, observers...), nil
 }

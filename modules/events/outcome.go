@@ -37,6 +37,14 @@ const (
 	// ReasonBlackHole: sent to the test route, which keeps nothing.
 	ReasonBlackHole Reason = "black_hole"
 
+	// ReasonQuota: the project has used up what it may send. ReasonRateLimited: it sends too fast.
+	ReasonQuota       Reason = "quota"
+	ReasonRateLimited Reason = "rate_limited"
+
+	// ReasonRule: a rule of the operator's says so. ReasonNotHistorical: only migrations of old events are taken.
+	ReasonRule          Reason = "rule"
+	ReasonNotHistorical Reason = "not_historical"
+
 	ReasonInvalidEvent      Reason = "invalid_event"
 	ReasonMissingName       Reason = "missing_event_name"
 	ReasonMissingDistinctID Reason = "missing_distinct_id"
@@ -47,6 +55,10 @@ const (
 	ReasonInvalidToken      Reason = "invalid_token"
 	ReasonBatchRefused      Reason = "batch_refused"
 	ReasonTooLarge          Reason = "event_too_large"
+	ReasonNotAI             Reason = "not_an_ai_event"
+	ReasonNoSnapshot        Reason = "missing_snapshot_data"
+	ReasonNoSession         Reason = "missing_session_id"
+	ReasonInvalidSession    Reason = "invalid_session_id"
 
 	ReasonStage       Reason = "stage_failed"
 	ReasonUnavailable Reason = "sink_unavailable"
@@ -101,13 +113,15 @@ const (
 	Unauthorized
 	// TooLarge: the request or event is over a size limit.
 	TooLarge
+	// Unsupported: the request is of a type or encoding that is not known.
+	Unsupported
 	// SlowClient: the client stopped sending.
 	SlowClient
 	// Unavailable: it could not be done now; trying again is right.
 	Unavailable
 )
 
-var codeNames = [...]string{"internal", "invalid", "unauthorized", "too_large", "slow_client", "unavailable"}
+var codeNames = [...]string{"internal", "invalid", "unauthorized", "too_large", "unsupported", "slow_client", "unavailable"}
 
 func (c Code) String() string { return codeNames[c] }
 

@@ -18,18 +18,25 @@ type Processor interface {
 	Process(ctx context.Context, batch *Batch)
 }
 
+// Observer looks at every batch when all of its events have their outcome, before the client is answered. It changes nothing,
+// keeps nothing of the batch, and does not wait for anybody. It must be safe for concurrent use.
+type Observer interface{ Observe(batch *Batch) }
+
 type processor struct {
-	pipeline *Pipeline
-	sink     Sink
-	ledger   *Ledger
-	log      *zap.Logger
-	latency  tally.Timer
+	pipeline  *Pipeline
+	sink      Sink
+	ledger    *Ledger
+	observers []Observer
+	log       *zap.Logger
+	latency   tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink and the ledger. At level debug, every event that is not accepted is logged with its
-// reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
-func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
-	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
+// NewProcessor joins a pipeline, a sink, the ledger and the observers. At level debug, every event that is not accepted is
+// logged with its reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
+func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope, observers ...Observer) Processor {
+	return &processor{
+		pipeline: pipeline, sink: sink, ledger: ledger, observers: observers, log: log, latency: scope.Timer("sink_seconds"),
+	}
 }
 
 func (p *processor) Process(ctx context.Context, batch *Batch) {
@@ -47,6 +54,9 @@ func (p *processor) Process(ctx context.Context, batch *Batch) {
 func (p *processor) settle(batch *Batch) {
 	batch.FailPending(ReasonUnsettled, Errorf(Internal, "the event was left without an outcome"))
 	p.ledger.Enter(batch)
+	for _, observer := range p.observers {
+		observer.Observe(batch)
+	}
 	if p.log.Core().Enabled(zapcore.DebugLevel) {
 		p.explain(batch)
 	}

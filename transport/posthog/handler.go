@@ -2,6 +2,7 @@ package posthog
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"time"
 	"unsafe"
@@ -10,21 +11,8 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
 )
-
-// Request is what the protocol needs of an HTTP request. Nothing of it is kept after the handler has returned.
-type Request struct {
-	// Path is the path as requested; it decides only whether an event may come without a name.
-	Path            string
-	RawQuery        string
-	ContentType     string
-	ContentEncoding string
-	Body            []byte
-	ClientIP        string
-	RequestID       string
-	// Received is the service's now for all that the request holds.
-	Received time.Time
-}
 
 // Handler answers the requests of the v0 protocol. It is safe for concurrent use.
 type Handler struct {
@@ -58,6 +46,21 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 		},
 		sessions: sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
 	}
+}
+
+// Routes returns the paths of the protocol.
+func (h *Handler) Routes() []route.Route {
+	var routes []route.Route
+	serve := func(group route.Group, handle func(context.Context, *route.Request) route.Response, paths ...string) {
+		for _, path := range paths {
+			routes = append(routes, route.Route{
+				Group: group, Path: path, Methods: []string{http.MethodGet, http.MethodPost}, Handle: handle,
+			})
+		}
+	}
+	serve(route.Analytics, h.Capture, "/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage")
+	serve(route.Analytics, h.BlackHole, "/test/black_hole")
+	return routes
 }
 
 // session is the memory that one request needs and the next one uses again.
@@ -115,23 +118,23 @@ func (h *Handler) release(s *session) {
 }
 
 // Capture takes the events of a request and answers when they are safe, or with what is wrong.
-func (h *Handler) Capture(ctx context.Context, request *Request) Response {
+func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	query, err := parseQuery(request.RawQuery)
 	if err != nil {
-		return Refusal(err)
+		return route.Refusal(err)
 	}
 	return h.capture(ctx, request, query, false)
 }
 
 // BlackHole does all that Capture does but keep the events; it answers 200 whatever comes.
-func (h *Handler) BlackHole(ctx context.Context, request *Request) Response {
+func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.Response {
 	if query, err := parseQuery(request.RawQuery); err == nil {
 		h.capture(ctx, request, query, true)
 	}
 	return success(false)
 }
 
-func (h *Handler) capture(ctx context.Context, request *Request, query query, blackHole bool) Response {
+func (h *Handler) capture(ctx context.Context, request *route.Request, query query, blackHole bool) route.Response {
 	begin := time.Now()
 	payload, err := h.decoder.Decode(decode.Input{
 		Body:            request.Body,
@@ -141,7 +144,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 		ContentEncoding: request.ContentEncoding,
 	})
 	if err != nil {
-		return Refusal(err)
+		return route.Refusal(err)
 	}
 	defer payload.Release()
 	h.metrics.surrogates.Inc(int64(payload.Replaced))
@@ -151,7 +154,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
 	if err := h.scan(s, payload.Bytes); err != nil {
-		return Refusal(err)
+		return route.Refusal(err)
 	}
 	batch := &s.batch
 	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
@@ -172,7 +175,7 @@ func (h *Handler) capture(ctx context.Context, request *Request, query query, bl
 	h.processor.Process(ctx, batch)
 	h.metrics.process.Record(time.Since(scanned))
 	if fault != nil {
-		return Refusal(fault)
+		return route.Refusal(fault)
 	}
 	return h.answer(batch, query.beacon)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
 )
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -72,9 +73,9 @@ func newService(t *testing.T, config Config) *service {
 	return s
 }
 
-func (s *service) post(path, body string) Response {
+func (s *service) post(path, body string) route.Response {
 	path, query, _ := strings.Cut(path, "?")
-	return s.Capture(context.Background(), &Request{Path: path, RawQuery: query, Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
+	return s.Capture(context.Background(), &route.Request{Path: path, RawQuery: query, Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
 }
 
 const okBody = `{"status":"Ok"}`
@@ -262,7 +263,7 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 func TestBlackHoleKeepsNothingAndAlwaysSaysYes(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	for _, body := range []string{`{"event":"a","distinct_id":"u","token":"k"}`, `[`, ``} {
-		response := s.BlackHole(context.Background(), &Request{Path: "/test/black_hole", Body: []byte(body), Received: received})
+		response := s.BlackHole(context.Background(), &route.Request{Path: "/test/black_hole", Body: []byte(body), Received: received})
 		require.Equal(t, 200, response.Status)
 		require.Equal(t, okBody, response.Body)
 	}
@@ -305,7 +306,7 @@ func FuzzCapture(f *testing.F) {
 	f.Add("/batch/", "retry_count=1", []byte(`{"api_key":"k","batch":[{"event":"a","distinct_id":NaN,"offset":-1e99,"timestamp":"2026-11-24"}]}`))
 	f.Fuzz(func(t *testing.T, path, query string, body []byte) {
 		s := newService(t, DefaultConfig())
-		response := s.Capture(context.Background(), &Request{Path: path, RawQuery: query, Body: body, ClientIP: "192.0.2.1", Received: received})
+		response := s.Capture(context.Background(), &route.Request{Path: path, RawQuery: query, Body: body, ClientIP: "192.0.2.1", Received: received})
 		switch response.Status {
 		case 200, 204, 400, 401, 413:
 		default:

@@ -1,0 +1,131 @@
+package route
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Group is a set of routes that an installation serves or not (transport.serve).
+type Group string
+
+// The groups of the stock modules.
+const (
+	Analytics  Group = "analytics"
+	Recordings Group = "recordings"
+	AI         Group = "ai"
+	Logs       Group = "logs"
+	Setup      Group = "setup"
+)
+
+// Groups returns the groups of the stock modules.
+func Groups() []Group { return []Group{Analytics, Recordings, AI, Logs, Setup} }
+
+// Route is a path that a module serves.
+type Route struct {
+	// Group decides whether an installation serves the route. A group that is not one of Groups is always served.
+	Group Group
+
+	// Path is the path without a trailing slash; it is served with one, too. A segment that begins with a colon stands for any
+	// one segment, and a last segment * for any rest.
+	Path string
+
+	// Methods are those that reach Handle. OPTIONS, and HEAD where there is GET, are answered by the server. A GET that carries a
+	// body is taken for a POST where both are among them.
+	Methods []string
+
+	// MaxBody is the largest body on the wire, in bytes; 0 is what transport.max_body says.
+	MaxBody int64
+
+	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever waits.
+	Handle func(ctx context.Context, request *Request) Response
+
+	// Refuse answers a request whose body could not be read; nil is Refusal.
+	Refuse func(request *Request, err error) Response
+}
+
+// Request is what a protocol needs of an HTTP request. All of it is valid until the handler has returned; whoever needs it
+// longer copies it.
+type Request struct {
+	Method          string
+	Path            string
+	RawQuery        string
+	ContentType     string
+	ContentEncoding string
+	// Header has the other headers; nil is none.
+	Header Header
+	// Body is the body as it came over the wire.
+	Body []byte
+	// ClientIP is the address of the client behind the proxies that are trusted.
+	ClientIP  string
+	RequestID string
+	// Received is the service's now for all that the request holds.
+	Received time.Time
+}
+
+// Get returns a header's value, or "". It is valid as long as the request is.
+func (r *Request) Get(name string) string {
+	if r.Header == nil {
+		return ""
+	}
+	return string(r.Header.Peek(name))
+}
+
+// Header is a request's headers; names are not case-sensitive.
+type Header interface{ Peek(name string) []byte }
+
+// Response is the answer to a request.
+type Response struct {
+	Status int
+	// ContentType is empty where there is no body.
+	ContentType string
+	Body        string
+	// Retry is set when trying again later is right: the answer then says when.
+	Retry bool
+	// Header has further headers of the answer.
+	Header []Field
+}
+
+// Field is one header of an answer.
+type Field struct{ Name, Value string }
+
+// The content types of the protocols' answers.
+const (
+	TypeJSON = "application/json"
+	TypeText = "text/plain; charset=utf-8"
+)
+
+// Status maps an error's code to an HTTP status.
+func Status(err error) int {
+	switch events.CodeOf(err) {
+	case events.Invalid:
+		return http.StatusBadRequest
+	case events.Unauthorized:
+		return http.StatusUnauthorized
+	case events.SlowClient:
+		return http.StatusRequestTimeout
+	case events.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case events.Unsupported:
+		return http.StatusUnsupportedMediaType
+	case events.Unavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// Message is what an error tells the client. What an internal one says stays inside.
+func Message(err error) string {
+	if events.CodeOf(err) == events.Internal {
+		return "internal server error"
+	}
+	return err.Error()
+}
+
+// Refusal answers with an error as plain text.
+func Refusal(err error) Response {
+	return Response{Status: Status(err), ContentType: TypeText, Body: Message(err), Retry: events.CodeOf(err) == events.Unavailable}
+}
