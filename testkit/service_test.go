@@ -92,7 +92,8 @@ func TestAnEventThatKafkaCannotTakeIsRejectedAlone(t *testing.T) {
 // Bad input of every kind is told what is wrong, and the next request on the same connection works. That its memory is
 // bounded is proved where it is decoded.
 func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
-	service := testkit.Start(t, testkit.Set("transport.max_decoded", "1MiB"), testkit.Set("transport.max_body", "1MiB"), testkit.Set("transport.max_in_flight", "8MiB"))
+	service := testkit.Start(t, testkit.Set("transport.max_decoded", "1MiB"), testkit.Set("transport.max_body", "1MiB"),
+		testkit.Set("transport.posthog.max_recording", "1MiB"), testkit.Set("transport.max_in_flight", "8MiB"))
 	var bomb bytes.Buffer
 	writer := gzip.NewWriter(&bomb)
 	for range 64 {

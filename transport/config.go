@@ -80,8 +80,9 @@ func (c Config) Validate() error {
 	faults.Check(c.MaxHeader >= 4*configs.KiB && c.MaxHeader <= configs.MiB, "max_header", "must be from 4KiB to 1MiB, got %s", c.MaxHeader)
 	faults.Check(c.MaxBody > 0 && c.MaxBody <= configs.GiB, "max_body", "must be from 1 to 1GiB, got %s", c.MaxBody)
 	faults.Check(c.MaxDecoded > 0 && c.MaxDecoded <= configs.GiB, "max_decoded", "must be from 1 to 1GiB, got %s", c.MaxDecoded)
-	faults.Check(c.MaxInFlight >= c.MaxBody+c.MaxDecoded, "max_in_flight",
-		"must hold at least one request of max_body and max_decoded (%s), got %s", c.MaxBody+c.MaxDecoded, c.MaxInFlight)
+	largest := max(c.MaxBody, c.PostHog.MaxRecording) + c.MaxDecoded
+	faults.Check(c.MaxInFlight >= largest, "max_in_flight",
+		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), got %s", largest, c.MaxInFlight)
 	if _, err := parseNetworks(c.TrustedProxies); err != nil {
 		faults.Addf("trusted_proxies", "%s", err)
 	}

@@ -15,7 +15,7 @@ func BenchmarkScan50(b *testing.B) {
 	decoder := decode.New(1<<30, decode.NewBudget(1<<30))
 	payload, err := decoder.Decode(decode.Input{Body: benchmarkBatch(b)})
 	require.NoError(b, err)
-	d := newDocument()
+	d, config := newDocument(), DefaultConfig()
 	batch := events.Batch{Received: received}
 	b.SetBytes(int64(len(payload.Bytes)))
 	b.ReportAllocs()
@@ -23,7 +23,7 @@ func BenchmarkScan50(b *testing.B) {
 		if d.scan(payload.Bytes) != nil {
 			b.Fatal(d.err)
 		}
-		if _, err := d.hydrate(&batch, query{}, false); err != nil {
+		if _, err := d.hydrate(&batch, &config, intake{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -12,19 +12,38 @@ const (
 	PolicyAllOrNothing = "all_or_nothing"
 )
 
+// The values of Config.AILane.
+const (
+	// AIAllowlist: the six AI events that PostHog's pipeline knows by name.
+	AIAllowlist = "allowlist"
+	// AIPrefix: every event whose name begins with $ai_.
+	AIPrefix = "prefix"
+)
+
 // Config is the configuration section transport.posthog.
 type Config struct {
-	MaxEvents   int    `key:"max_events" doc:"Most events in one request; then 413, upon which SDKs send smaller batches. An event takes about half a kilobyte beside its text, which counts against transport.max_in_flight."`
-	BatchPolicy string `key:"batch_policy" doc:"What one bad event does to its batch: partial (it is rejected alone) or all_or_nothing (the whole batch is, as upstream)."`
+	MaxEvents    int              `key:"max_events" doc:"Most events in one request, and most snapshots of a recording; then 413, upon which SDKs send smaller batches. An event takes about half a kilobyte beside its text, which counts against transport.max_in_flight."`
+	MaxRecording configs.ByteSize `key:"max_recording" doc:"Largest body on the wire of a session recording, still compressed; then 413."`
+	MaxAIEvent   configs.ByteSize `key:"max_ai_event" doc:"Largest AI event, by its properties; a larger one is rejected alone. 0: no limit but kafka.max_message_bytes."`
+	AILane       string           `key:"ai_lane" doc:"Which events go to the topic of AI events: allowlist ($ai_generation, $ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback) or prefix (every $ai_ event)."`
+	BatchPolicy  string           `key:"batch_policy" doc:"What one bad event does to its batch: partial (it is rejected alone) or all_or_nothing (the whole batch is, as upstream)."`
 }
 
 // DefaultConfig returns the defaults.
-func DefaultConfig() Config { return Config{MaxEvents: 100_000, BatchPolicy: PolicyPartial} }
+func DefaultConfig() Config {
+	return Config{
+		MaxEvents: 100_000, MaxRecording: 25 * configs.MiB, MaxAIEvent: 8 * configs.MiB,
+		AILane: AIAllowlist, BatchPolicy: PolicyPartial,
+	}
+}
 
 // Validate reports every fault.
 func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.Check(c.MaxEvents > 0, "max_events", "must be positive, got %d", c.MaxEvents)
+	faults.Check(c.MaxRecording > 0 && c.MaxRecording <= configs.GiB, "max_recording", "must be from 1 to 1GiB, got %s", c.MaxRecording)
+	faults.Check(c.MaxAIEvent >= 0, "max_ai_event", "must not be negative, got %s", c.MaxAIEvent)
+	faults.Check(c.AILane == AIAllowlist || c.AILane == AIPrefix, "ai_lane", "must be %s or %s, got %q", AIAllowlist, AIPrefix, c.AILane)
 	faults.Check(c.BatchPolicy == PolicyPartial || c.BatchPolicy == PolicyAllOrNothing, "batch_policy",
 		"must be %s or %s, got %q", PolicyPartial, PolicyAllOrNothing, c.BatchPolicy)
 	return faults.Err()

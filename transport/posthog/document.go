@@ -28,7 +28,21 @@ type object struct {
 	properties, set, setOnce           span
 	propToken, propDistinctID          span
 	cookieless, ignoreSentAt, internal span
+	// marks tell which properties are there that make more work later.
+	marks marks
+	// replay is the place in document.replays of what only recordings have, plus one; 0: not a recording's.
+	replay int32
 }
+
+// marks is a set of properties.
+type marks uint8
+
+const (
+	markHeatmapData marks = 1 << iota
+	markPreviousPath
+	markCurrentURL
+	markGateway
+)
 
 // envelope is what one scan has found around the events.
 type envelope struct {
@@ -40,19 +54,27 @@ type envelope struct {
 type document struct {
 	scanner
 	objects []object
-	// limit is how many events there may be, and room is asked before there is memory for more of them. What room refuses
-	// sets full.
-	limit    int
-	room     func(events int) bool
-	full     bool
-	envelope envelope
+	// limit is how many events there may be, and how many snapshots; room is asked before there is memory for more of them.
+	// full and spent say which of the two has ended a scan.
+	limit       int
+	room        func(events, snapshots int) bool
+	full, spent bool
+	envelope    envelope
+	// recordings is set to look for what recordings are made of, which replays and snapshots then hold.
+	recordings bool
+	replays    []replay
+	snapshots  []snapshot
+	arena      arena
 	// enveloped: the events are an envelope's batch. single: the request is one object, which is the event.
 	enveloped, single bool
 }
 
 // scan finds the events of a request: an array of them, an envelope with a batch, or a single one.
 func (d *document) scan(data []byte) *syntaxError {
-	*d = document{scanner: scanner{data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
+	*d = document{
+		scanner: scanner{data: data}, objects: d.objects[:0], limit: d.limit, room: d.room,
+		recordings: d.recordings, replays: d.replays[:0], snapshots: d.snapshots[:0], arena: d.arena,
+	}
 	if end := d.root(d.space(0)); end >= 0 {
 		if end = d.space(end); end < len(data) {
 			d.fail(end, "unexpected text after the JSON value")
@@ -92,7 +114,7 @@ func (d *document) events(i, depth int) int {
 	}
 	for {
 		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
-			d.full = true
+			d.full = !d.spent
 			return d.fail(i, "too many events")
 		}
 		d.objects = append(d.objects, object{})
@@ -120,7 +142,10 @@ func (d *document) events(i, depth int) int {
 // grow makes room for more events, if there may be more.
 func (d *document) grow() bool {
 	room := min(max(64, 2*cap(d.objects)), d.limit)
-	if room <= cap(d.objects) || !d.room(room) {
+	if room <= cap(d.objects) {
+		return false
+	}
+	if d.spent = !d.room(room, cap(d.snapshots)); d.spent {
 		return false
 	}
 	d.objects = slices.Grow(d.objects, room-len(d.objects))
@@ -131,6 +156,10 @@ func (d *document) grow() bool {
 // counts.
 func (d *document) event(i, depth int, found *object, around *envelope) int {
 	found.isObject = true
+	if d.recordings {
+		d.replays = append(d.replays, replay{})
+		found.replay = int32(len(d.replays))
+	}
 	i, more := d.open(i, depth)
 	for more {
 		key, at := d.member(i)
@@ -175,8 +204,11 @@ func (d *document) event(i, depth int, found *object, around *envelope) int {
 				to = &around.historical
 			}
 		case "sent_at":
-			if around != nil {
+			switch {
+			case around != nil:
 				to = &around.sentAt
+			case d.recordings:
+				to = &d.replays[found.replay-1].sentAt
 			}
 		case "sentAt":
 			if around != nil {
@@ -214,6 +246,11 @@ func (d *document) batch(i, depth int) int {
 func (d *document) properties(i, depth int, found *object) int {
 	found.propToken, found.propDistinctID = span{}, span{}
 	found.cookieless, found.ignoreSentAt, found.internal = span{}, span{}, span{}
+	found.marks = 0
+	if d.recordings {
+		r := &d.replays[found.replay-1]
+		*r = replay{sentAt: r.sentAt}
+	}
 	if i >= len(d.data) || d.data[i] != '{' {
 		return d.value(i, depth)
 	}
@@ -223,73 +260,107 @@ func (d *document) properties(i, depth int, found *object) int {
 		if at < 0 {
 			return -1
 		}
+		if d.recordings {
+			end, known := d.replayProperty(key, at, depth+1, found)
+			if end < 0 {
+				return -1
+			}
+			if known {
+				i, more = d.next(end)
+				continue
+			}
+		}
 		end := d.value(at, depth+1)
 		if end < 0 {
 			return -1
 		}
-		if n := len(key); n == 5 || n == 11 || n == 15 || n == 16 {
-			switch string(key) {
-			case "token":
-				found.propToken = span{uint32(at), uint32(end)}
-			case "distinct_id":
-				found.propDistinctID = span{uint32(at), uint32(end)}
-			case "$cookieless_mode":
-				found.cookieless = span{uint32(at), uint32(end)}
-			case "$ignore_sent_at":
-				found.ignoreSentAt = span{uint32(at), uint32(end)}
-			case "capture_internal":
-				found.internal = span{uint32(at), uint32(end)}
+		here := span{uint32(at), uint32(end)}
+		switch len(key) {
+		case len("token"):
+			if string(key) == "token" {
+				found.propToken = here
 			}
+		case len("distinct_id"):
+			if string(key) == "distinct_id" {
+				found.propDistinctID = here
+			}
+		case len("$ignore_sent_at"):
+			if string(key) == "$ignore_sent_at" {
+				found.ignoreSentAt = here
+			}
+		case len("$cookieless_mode"):
+			switch string(key) {
+			case "$cookieless_mode":
+				found.cookieless = here
+			case "capture_internal":
+				found.internal = here
+			}
+		case len("$heatmap_data"):
+			d.mark(found, key, here, "$heatmap_data", markHeatmapData)
+		case len("$prev_pageview_pathname"):
+			d.mark(found, key, here, "$prev_pageview_pathname", markPreviousPath)
+		case len("$current_url"):
+			d.mark(found, key, here, "$current_url", markCurrentURL)
+		}
+		if len(key) >= len(gatewayPrefix) && (isGateway(key) || len(key) > maxEscapedKey && bytes.IndexByte(key, '\\') >= 0) {
+			found.marks |= markGateway
 		}
 		i, more = d.next(end)
 	}
 	return i
 }
 
-// open enters the object at i: it returns the place of the first key, or with more false the place after an empty object.
-func (d *document) open(i, depth int) (at int, more bool) {
-	if depth >= maxDepth {
-		return d.fail(i, fmt.Sprintf("nested deeper than %d levels", maxDepth)), false
+// mark notes that a property is there and not null.
+func (d *document) mark(found *object, key []byte, value span, want string, mark marks) {
+	if string(key) == want && d.present(value) != nil {
+		found.marks |= mark
 	}
-	i = d.space(i + 1)
-	if i < len(d.data) && d.data[i] == '}' {
+}
+
+// open enters the object at i: it returns the place of the first key, or with more false the place after an empty object.
+func (s *scanner) open(i, depth int) (at int, more bool) {
+	if depth >= maxDepth {
+		return s.fail(i, fmt.Sprintf("nested deeper than %d levels", maxDepth)), false
+	}
+	i = s.space(i + 1)
+	if i < len(s.data) && s.data[i] == '}' {
 		return i + 1, false
 	}
 	return i, true
 }
 
 // maxEscapedKey is how long a key that the protocol knows can be with every character escaped.
-const maxEscapedKey = 6 * len("historical_migration")
+const maxEscapedKey = 6 * len("$prev_pageview_pathname")
 
 // member reads the key at i and returns it, without quotes and escapes, with the place of its value.
-func (d *document) member(i int) (key []byte, at int) {
-	if i >= len(d.data) || d.data[i] != '"' {
-		return nil, d.fail(i, "expected a string as key")
+func (s *scanner) member(i int) (key []byte, at int) {
+	if i >= len(s.data) || s.data[i] != '"' {
+		return nil, s.fail(i, "expected a string as key")
 	}
-	before := d.escapes
-	end := d.str(i)
+	before := s.escapes
+	end := s.str(i)
 	if end < 0 {
 		return nil, -1
 	}
-	key = d.data[i+1 : end-1]
-	if d.escapes != before && len(key) <= maxEscapedKey {
-		key = []byte(text(d.data[i:end]))
+	key = s.data[i+1 : end-1]
+	if s.escapes != before && len(key) <= maxEscapedKey {
+		key = []byte(text(s.data[i:end]))
 	}
-	return key, d.colon(end)
+	return key, s.colon(end)
 }
 
 // next goes on after a member's value: to the next key, or with more false to the place after the object.
-func (d *document) next(i int) (at int, more bool) {
-	i = d.space(i)
-	if i < len(d.data) {
-		switch d.data[i] {
+func (s *scanner) next(i int) (at int, more bool) {
+	i = s.space(i)
+	if i < len(s.data) {
+		switch s.data[i] {
 		case ',':
-			return d.space(i + 1), true
+			return s.space(i + 1), true
 		case '}':
 			return i + 1, false
 		}
 	}
-	return d.fail(i, "expected , or } in object"), false
+	return s.fail(i, "expected , or } in object"), false
 }
 
 // text returns what a JSON string that has been scanned says. Without escapes it aliases raw.

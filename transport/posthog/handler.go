@@ -51,16 +51,15 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 // Routes returns the paths of the protocol.
 func (h *Handler) Routes() []route.Route {
 	var routes []route.Route
-	serve := func(group route.Group, handle func(context.Context, *route.Request) route.Response, paths ...string) {
-		for _, path := range paths {
-			routes = append(routes, route.Route{
-				Group: group, Path: path, Methods: []string{http.MethodGet, http.MethodPost}, Handle: handle,
-			})
-		}
+	methods := []string{http.MethodGet, http.MethodPost}
+	for _, path := range []string{"/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage"} {
+		routes = append(routes, route.Route{Group: route.Analytics, Path: path, Methods: methods, Handle: h.Capture})
 	}
-	serve(route.Analytics, h.Capture, "/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage")
-	serve(route.Analytics, h.BlackHole, "/test/black_hole")
-	return routes
+	return append(routes,
+		route.Route{Group: route.Analytics, Path: "/test/black_hole", Methods: methods, Handle: h.BlackHole},
+		route.Route{Group: route.AI, Path: "/i/v0/ai/batch", Methods: methods, Handle: h.CaptureAI},
+		route.Route{Group: route.Recordings, Path: "/s", Methods: methods, MaxBody: int64(h.config.MaxRecording), Handle: h.Record},
+	)
 }
 
 // session is the memory that one request needs and the next one uses again.
@@ -68,33 +67,44 @@ type session struct {
 	document document
 	batch    events.Batch
 	budget   *decode.Budget
-	// reserved is what the session holds of the budget, forEvents the part of it that many events take.
-	reserved, forEvents int64
+	// recordings and snapshots are what the events of recordings refer to.
+	recordings []events.Recording
+	snapshots  []events.Snapshot
+	// reserved is what the session holds of the budget, forMany the part of it that many events and snapshots take.
+	reserved, forMany int64
 }
 
 const (
-	// maxPooled is how many events a session may have room for and still be kept. That much is not accounted for.
+	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. That much is not
+	// accounted for.
 	maxPooled = 4096
-	// eventSize is what an event takes beside its text.
-	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}))
+	// eventSize and snapshotSize are what an event and a snapshot take beside their text.
+	eventSize    = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(events.Recording{}))
+	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
 func newSession(limit int, budget *decode.Budget) *session {
 	s := &session{budget: budget}
-	s.document.limit, s.document.room = limit, s.room
+	s.document.limit, s.document.room, s.document.arena.reserve = limit, s.room, s.reserve
 	return s
 }
 
-// room reserves memory for so many events in all.
-func (s *session) room(events int) bool {
-	if events <= maxPooled {
+// room reserves memory for so many events and snapshots in all.
+func (s *session) room(events, snapshots int) bool {
+	many := int64(0)
+	if events > maxPooled {
+		many += int64(events) * eventSize
+	}
+	if snapshots > maxPooled {
+		many += int64(snapshots) * snapshotSize
+	}
+	if many <= s.forMany {
 		return true
 	}
-	more := int64(events)*eventSize - s.forEvents
-	if !s.reserve(more) {
+	if !s.reserve(many - s.forMany) {
 		return false
 	}
-	s.forEvents += more
+	s.forMany = many
 	return true
 }
 
@@ -108,33 +118,59 @@ func (s *session) reserve(n int64) bool {
 
 func (h *Handler) release(s *session) {
 	s.budget.Release(s.reserved)
-	if cap(s.batch.Events) > maxPooled || cap(s.document.objects) > maxPooled {
+	if max(cap(s.batch.Events), cap(s.document.objects), cap(s.document.snapshots), cap(s.snapshots)) > maxPooled {
 		return
 	}
 	clear(s.batch.Events)
+	clear(s.recordings)
+	clear(s.snapshots)
 	s.batch = events.Batch{Events: s.batch.Events[:0]}
-	s.document.scanner, s.reserved, s.forEvents = scanner{}, 0, 0
+	s.document.arena.reset()
+	s.document.scanner, s.reserved, s.forMany = scanner{}, 0, 0
 	h.sessions.Put(s)
 }
 
 // Capture takes the events of a request and answers when they are safe, or with what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
-	query, err := parseQuery(request.RawQuery)
-	if err != nil {
-		return route.Refusal(err)
-	}
-	return h.capture(ctx, request, query, false)
+	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
+		return s.document.hydrate(&s.batch, &h.config, intake{query: query, engage: isEngage(request.Path)})
+	}, resourceEvents)
+}
+
+// CaptureAI is Capture for a route that takes nothing but AI events.
+func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
+	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
+		return s.document.hydrate(&s.batch, &h.config, intake{query: query, aiOnly: true})
+	}, resourceEvents)
+}
+
+// Record takes a part of a session's recording.
+func (h *Handler) Record(ctx context.Context, request *route.Request) route.Response {
+	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
+		return s.document.hydrateRecordings(s, query, request.Get("User-Agent"))
+	}, resourceRecordings)
 }
 
 // BlackHole does all that Capture does but keep the events; it answers 200 whatever comes.
 func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.Response {
-	if query, err := parseQuery(request.RawQuery); err == nil {
-		h.capture(ctx, request, query, true)
-	}
+	h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
+		reason, fault := s.document.hydrate(&s.batch, &h.config, intake{query: query})
+		if fault == nil {
+			dropAll(&s.batch, events.ReasonBlackHole)
+		}
+		return reason, fault
+	}, resourceEvents)
 	return success(false)
 }
 
-func (h *Handler) capture(ctx context.Context, request *route.Request, query query, blackHole bool) route.Response {
+// take decodes and scans a request, has hydrate make a batch of what was found, and answers with what became of it.
+func (h *Handler) take(
+	ctx context.Context, request *route.Request, hydrate func(*session, query) (events.Reason, *events.Error), resource string,
+) route.Response {
+	query, fault := parseQuery(request.RawQuery)
+	if fault != nil {
+		return route.Refusal(fault)
+	}
 	begin := time.Now()
 	payload, err := h.decoder.Decode(decode.Input{
 		Body:            request.Body,
@@ -153,20 +189,20 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, query que
 
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
+	s.document.recordings = resource == resourceRecordings
 	if err := h.scan(s, payload.Bytes); err != nil {
 		return route.Refusal(err)
 	}
 	batch := &s.batch
 	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
-	reason, fault := s.document.hydrate(batch, query, isEngage(request.Path))
+	batch.Repaired = batch.Repaired || payload.Replaced > 0
+	reason, fault := hydrate(s, query)
 	scanned := time.Now()
 	h.metrics.scan.Record(scanned.Sub(decoded))
 
 	switch {
 	case fault != nil:
 		rejectAll(batch, reason, fault)
-	case blackHole:
-		dropAll(batch, events.ReasonBlackHole)
 	case h.config.BatchPolicy == PolicyAllOrNothing:
 		if first := firstRejected(batch); first != nil {
 			rejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
@@ -177,7 +213,7 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, query que
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	return h.answer(batch, query.beacon)
+	return h.answer(batch, query.beacon, resource)
 }
 
 // scan finds the request's events, after repairing what real SDKs get wrong. A repaired copy counts against the same budget
@@ -193,15 +229,16 @@ func (h *Handler) scan(s *session, data []byte) *events.Error {
 		if fault = s.document.scan(mended); fault == nil {
 			h.metrics.numbers.Inc(int64(done.numbers))
 			h.metrics.surrogates.Inc(int64(done.surrogates))
+			s.batch.Repaired = true
 		}
 	}
 	switch {
 	case fault == nil:
 		return nil
-	case s.document.full && len(s.document.objects) < s.document.limit:
+	case s.document.spent:
 		return decode.ErrSpent
 	case s.document.full:
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events", s.document.limit)
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
 	default:
 		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
 	}

@@ -3,7 +3,9 @@ package posthog
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,8 +46,17 @@ func (r *recorder) Write(_ context.Context, batch *events.Batch) {
 			continue
 		}
 		kept := *event
-		kept.Name, kept.DistinctID = strings.Clone(event.Name), strings.Clone(event.DistinctID)
-		for _, raw := range []*[]byte{&kept.Raw.Token, &kept.Raw.DistinctID, &kept.Raw.Timestamp, &kept.Raw.Offset, &kept.Raw.Properties, &kept.Raw.Set, &kept.Raw.SetOnce} {
+		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID), strings.Clone(event.SessionID)
+		if event.Recording != nil {
+			recording := *event.Recording
+			recording.WindowID, recording.Host, recording.Lib = bytes.Clone(recording.WindowID), bytes.Clone(recording.Host), strings.Clone(recording.Lib)
+			recording.Items = slices.Clone(recording.Items)
+			for i, item := range recording.Items {
+				recording.Items[i] = events.Snapshot{JSON: bytes.Clone(item.JSON), Timestamp: bytes.Clone(item.Timestamp)}
+			}
+			kept.Recording = &recording
+		}
+		for _, raw := range []*[]byte{&kept.Heatmap, &kept.Raw.Token, &kept.Raw.DistinctID, &kept.Raw.Timestamp, &kept.Raw.Offset, &kept.Raw.Properties, &kept.Raw.Set, &kept.Raw.SetOnce} {
 			*raw = bytes.Clone(*raw)
 		}
 		r.events = append(r.events, kept)
@@ -247,7 +258,13 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 			}
 		}, 200, okBody},
 		{"all too large", func(event *events.Event) { event.Reject(events.ReasonTooLarge, tooLarge) }, 413, "maximum event size exceeded: 2000000 bytes"},
-		{"dropped by policy", func(event *events.Event) { event.Drop("quota") }, 200, okBody},
+		{"dropped by a rule", func(event *events.Event) { event.Drop(events.ReasonRule) }, 200, okBody},
+		{"all over the quota", func(event *events.Event) { event.Drop(events.ReasonQuota) }, 200, `{"status":"Ok","quota_limited":["events"]}`},
+		{"one over the quota", func(event *events.Event) {
+			if event.Name == "a" {
+				event.Drop(events.ReasonQuota)
+			}
+		}, 200, okBody},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -292,7 +309,7 @@ func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	s.Handler = NewHandler(s.config, decode.New(1<<20, s.budget), s.budget, s.processor, s.scope)
 	response := s.post("/batch", many(10_001))
 	require.Equal(t, 413, response.Status)
-	require.Equal(t, "maximum event size exceeded: request holds more than 10000 events", response.Body)
+	require.Equal(t, "maximum event size exceeded: request holds more than 10000 events or snapshots", response.Body)
 	response = s.post("/batch", many(10_000))
 	require.Equal(t, 400, response.Status, "all of them are bad")
 	require.EqualValues(t, 10_000, s.ledger.Snapshot().Received)
@@ -302,6 +319,7 @@ func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 // FuzzCapture feeds whole requests: nothing may panic, leak the budget or lose count, and what is kept must be sound.
 func FuzzCapture(f *testing.F) {
 	f.Add("/e/", "", []byte(`{"event":"a","distinct_id":"u","token":"k"}`))
+	f.Add("/e/", "", []byte(`{"event":"$ai_x","distinct_id":"u","token":"k","properties":{"$ai_gateway_a":1,"$heatmap_data":{},"\u0024heatmap_data":[],"$current_url":"u","$prev_pageview_pathname":"p"}}`))
 	f.Add("/engage/", "beacon=1&_=1795383045842", []byte(`data=eyJldmVudCI6ImEifQ%3D%3D&compression=base64`))
 	f.Add("/batch/", "retry_count=1", []byte(`{"api_key":"k","batch":[{"event":"a","distinct_id":NaN,"offset":-1e99,"timestamp":"2026-11-24"}]}`))
 	f.Fuzz(func(t *testing.T, path, query string, body []byte) {
@@ -316,6 +334,24 @@ func FuzzCapture(f *testing.F) {
 			if event.Name == "" || event.DistinctID == "" || event.Timestamp.IsZero() || event.Raw.Properties[0] != '{' {
 				t.Fatalf("an unsound event was kept: %+v", event)
 			}
+			if event.Heatmap != nil {
+				checkHeatmap(t, event)
+			}
 		}
 	})
+}
+
+// checkHeatmap holds what was split off an event against what the event has left.
+func checkHeatmap(t *testing.T, event events.Event) {
+	var left, heatmap map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(event.Raw.Properties, &left), "%s", event.Raw.Properties)
+	require.NoError(t, json.Unmarshal(event.Heatmap, &heatmap), "%s", event.Heatmap)
+	require.NotContains(t, left, heatmapData)
+	require.NotEmpty(t, heatmap)
+	for name, value := range heatmap {
+		require.Contains(t, heatmapProperties, name)
+		if name != heatmapData {
+			require.Equal(t, string(left[name]), string(value))
+		}
+	}
 }

@@ -23,6 +23,7 @@ var (
 	errUUID           = events.Errorf(events.Invalid, "failed to parse request: uuid must be a UUID")
 	errNoToken        = events.Errorf(events.Unauthorized, "event submitted without an api_key")
 	errManyTokens     = events.Errorf(events.Unauthorized, "batch submitted with inconsistent api_key values")
+	errNotAI          = events.Errorf(events.Invalid, "the event is not an AI event; send it to the analytics endpoint")
 	errLongName       = events.Errorf(events.TooLarge, "the event name is longer than %d bytes", maxName)
 	errTypeName       = wrongType("event", "a string")
 	errTypeToken      = wrongType("token", "a string")
@@ -53,9 +54,16 @@ const internalIP = "127.0.0.1"
 
 var noProperties = []byte("{}")
 
+// intake is what the place that a request came to says about its events.
+type intake struct {
+	query query
+	// engage: an event may come without a name. aiOnly: events of other lanes are in the wrong place.
+	engage, aiOnly bool
+}
+
 // hydrate makes the batch's events of the objects found. What concerns the whole request is returned as an error with its
 // reason; an event that is bad alone is rejected in the batch.
-func (d *document) hydrate(batch *events.Batch, query query, engage bool) (events.Reason, *events.Error) {
+func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (events.Reason, *events.Error) {
 	batch.Events = slices.Grow(batch.Events[:0], len(d.objects))[:len(d.objects)]
 	clear(batch.Events)
 	if len(d.objects) == 0 {
@@ -69,7 +77,7 @@ func (d *document) hydrate(batch *events.Batch, query query, engage bool) (event
 		return events.ReasonInvalidEvent, err
 	}
 	if sentAt.IsZero() {
-		sentAt = query.sentAt
+		sentAt = from.query.sentAt
 	}
 	batch.SentAt, batch.Historical = sentAt, historical
 	token, reason, err := d.token()
@@ -77,17 +85,53 @@ func (d *document) hydrate(batch *events.Batch, query query, engage bool) (event
 		return reason, err
 	}
 	batch.Token = token
-	at := clock{now: batch.Received, sentAt: sentAt, retried: query.retryCount > 0}
+	at := clock{now: batch.Received, sentAt: sentAt, retried: from.query.retryCount > 0}
 	for i := range d.objects {
 		event := &batch.Events[i]
 		if !event.Pending() {
 			continue
 		}
-		if reason, err := d.hydrateEvent(&d.objects[i], event, at, engage); err != nil {
-			event.Reject(reason, err)
-			continue
+		end(event)(d.hydrateEvent(&d.objects[i], event, at, from.engage))
+		if event.Pending() {
+			event.Lane = config.lane(event.Name, historical)
+			end(event)(d.suit(&d.objects[i], event, config, from.aiOnly))
 		}
-		event.Lane = lane(event.Name, historical)
+	}
+	return "", nil
+}
+
+// end returns a function that ends the event as an error says; without one it stays as it is.
+func end(event *events.Event) func(events.Reason, *events.Error) {
+	return func(reason events.Reason, err *events.Error) {
+		switch {
+		case err == nil:
+		case err.Code == events.Unavailable:
+			event.Fail(reason, err)
+		default:
+			event.Reject(reason, err)
+		}
+	}
+}
+
+// suit makes an event as its lane wants it.
+func (d *document) suit(found *object, event *events.Event, config *Config, aiOnly bool) (events.Reason, *events.Error) {
+	if aiOnly && event.Lane != events.LaneAI {
+		return events.ReasonNotAI, errNotAI
+	}
+	if event.Lane == events.LaneAI && config.MaxAIEvent > 0 && len(event.Raw.Properties) > int(config.MaxAIEvent) {
+		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "maximum AI event size exceeded: its properties are larger than %d bytes", config.MaxAIEvent)
+	}
+	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
+		stripped, err := d.arena.take(len(event.Raw.Properties))
+		if err != nil {
+			return events.ReasonUnavailable, err
+		}
+		event.Raw.Properties = StripGateway(stripped, event.Raw.Properties)
+	}
+	if hasHeatmap(event.Name, found.marks) {
+		if err := d.splitHeatmap(found, event); err != nil {
+			return events.ReasonUnavailable, err
+		}
 	}
 	return "", nil
 }
@@ -212,14 +256,8 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 		return events.ReasonInvalidEvent, err
 	}
 
-	switch raw := d.present(found.uuid); {
-	case raw == nil || string(raw) == `""`:
-	case raw[0] != '"':
-		return events.ReasonInvalidUUID, errTypeUUID
-	default:
-		if event.UUID, event.ClientUUID = parseUUID(text(raw)); !event.ClientUUID {
-			return events.ReasonInvalidUUID, errUUID
-		}
+	if reason, err := d.clientUUID(found, event); err != nil {
+		return reason, err
 	}
 
 	switch raw := d.present(found.name); {
@@ -242,22 +280,48 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 		raw = d.present(found.propDistinctID)
 	}
 	if raw != nil {
-		event.DistinctID = distinctID(raw)
+		identify(event, raw)
 	}
-	if event.DistinctID == "" {
+	if isBlank(event.DistinctID) {
 		return events.ReasonMissingDistinctID, errNoDistinctID
 	}
-
-	if raw := found.cookieless.in(d.data); raw != nil {
-		if raw[0] != 't' && raw[0] != 'f' {
-			return events.ReasonInvalidCookieless, errCookieless
-		}
-		event.Cookieless = raw[0] == 't'
+	if err := d.cookieless(found, event); err != nil {
+		return events.ReasonInvalidCookieless, err
 	}
 	if found.internal.in(d.data) != nil {
 		event.ClientIP = internalIP
 	}
 
+	d.date(found, event, at)
+	return "", nil
+}
+
+// clientUUID reads the event's uuid if the client sent one.
+func (d *document) clientUUID(found *object, event *events.Event) (events.Reason, *events.Error) {
+	switch raw := d.present(found.uuid); {
+	case raw == nil || string(raw) == `""`:
+	case raw[0] != '"':
+		return events.ReasonInvalidUUID, errTypeUUID
+	default:
+		if event.UUID, event.ClientUUID = parseUUID(text(raw)); !event.ClientUUID {
+			return events.ReasonInvalidUUID, errUUID
+		}
+	}
+	return "", nil
+}
+
+func (d *document) cookieless(found *object, event *events.Event) *events.Error {
+	if raw := found.cookieless.in(d.data); raw != nil {
+		if raw[0] != 't' && raw[0] != 'f' {
+			return errCookieless
+		}
+		event.Cookieless = raw[0] == 't'
+	}
+	return nil
+}
+
+// date computes when the event happened, and makes its uuid if it has none.
+func (d *document) date(found *object, event *events.Event, at clock) {
 	var stamp time.Time
 	var offset time.Duration
 	hasStamp, hasOffset := false, event.Raw.Offset != nil
@@ -272,7 +336,6 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 	if !event.ClientUUID {
 		event.UUID = newUUID(event.Timestamp)
 	}
-	return "", nil
 }
 
 // raw takes over an event's own JSON and checks the types of what is not read any further.
@@ -323,17 +386,23 @@ func milliseconds(raw []byte) time.Duration {
 	return time.Duration(min(max(ms, -limit), limit)) * time.Millisecond
 }
 
+// aiPrefix begins the names of all AI events, those that the allowlist does not know included.
+const aiPrefix = "$ai_"
+
 // lane says where an event belongs by its name; the special names win over a historical migration.
-func lane(name string, historical bool) events.Lane {
+func (c *Config) lane(name string, historical bool) events.Lane {
 	if strings.HasPrefix(name, "$") {
 		switch name {
 		case "$exception":
 			return events.LaneExceptions
-		case "$$heatmap":
+		case heatmapName:
 			return events.LaneHeatmaps
 		case "$$client_ingestion_warning":
 			return events.LaneClientWarnings
 		case "$ai_generation", "$ai_trace", "$ai_span", "$ai_embedding", "$ai_metric", "$ai_feedback":
+			return events.LaneAI
+		}
+		if c.AILane == AIPrefix && strings.HasPrefix(name, aiPrefix) {
 			return events.LaneAI
 		}
 	}

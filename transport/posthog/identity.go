@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
 )
 
 const (
@@ -23,10 +25,21 @@ const (
 	maxRead = 4 << 10
 )
 
-// distinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing. Anything but a
-// string is written as JSON.
-func distinctID(raw []byte) string {
-	id := ""
+// identify gives the event the text that a distinct_id's JSON value says, and notes where that had to be cut.
+func identify(event *events.Event, raw []byte) {
+	id, cut := distinctID(raw)
+	event.DistinctID = id
+	if cut {
+		event.Notes |= events.NoteDistinctIDCut
+	}
+}
+
+// isBlank reports whether a distinct_id names nobody.
+func isBlank(id string) bool { return strings.TrimSpace(id) == "" }
+
+// distinctID turns the JSON value of a distinct_id into the text that names the user, and reports whether it was cut. Anything
+// but a string is written as JSON.
+func distinctID(raw []byte) (id string, cut bool) {
 	switch raw[0] {
 	case '"':
 		id = text(head(raw))
@@ -42,18 +55,15 @@ func distinctID(raw []byte) string {
 	if strings.IndexByte(id, 0) >= 0 {
 		id = strings.ReplaceAll(id, "\x00", "\ufffd")
 	}
-	if id == "" || strings.TrimSpace(id) == "" {
-		return ""
-	}
 	if len(id) > maxDistinctID && utf8.RuneCountInString(id) > maxDistinctID {
-		cut := 0
+		end := 0
 		for range maxDistinctID {
-			_, n := utf8.DecodeRuneInString(id[cut:])
-			cut += n
+			_, n := utf8.DecodeRuneInString(id[end:])
+			end += n
 		}
-		id = id[:cut]
+		return id[:end], true
 	}
-	return id
+	return id, false
 }
 
 // head returns a string value that begins like the given one and is not much longer than what is read of it.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -12,7 +13,7 @@ import (
 func TestDistinctIDIsTextWhateverWasSent(t *testing.T) {
 	long := strings.Repeat("ü", 250)
 	for raw, want := range map[string]string{
-		`"user"`: "user", `" user "`: " user ", `""`: "", `"  \t"`: "", `"\u00a0"`: "",
+		`"user"`: "user", `" user "`: " user ", `""`: "", `"  \t"`: "  \t", `"\u00a0"`: "\u00a0",
 		`23`: "23", `23.4`: "23.4", `-7`: "-7", `18446744073709551615`: "18446744073709551615", `1.0`: "1.0", `1e2`: "100.0",
 		`1e21`: "1e21", `0.000001`: "1e-6", `1e16`: "1e16", `-0`: "-0.0",
 		`123456789012345678901234567890`: "1.2345678901234568e29",
@@ -26,7 +27,9 @@ func TestDistinctIDIsTextWhateverWasSent(t *testing.T) {
 		`"` + long + `"`:                     long[:400],
 		`"` + strings.Repeat("ü", 200) + `"`: strings.Repeat("ü", 200),
 	} {
-		require.Equal(t, want, distinctID([]byte(raw)), raw)
+		id, cut := distinctID([]byte(raw))
+		require.Equal(t, want, id, raw)
+		require.Equal(t, utf8.RuneCountInString(want) == 200 && len(raw) > 2*200+2, cut, raw)
 	}
 }
 

@@ -15,18 +15,31 @@ func success(beacon bool) route.Response {
 	return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok"}`}
 }
 
+// What a client is told that it has used up its quota of.
+const (
+	resourceEvents     = "events"
+	resourceRecordings = "recordings"
+)
+
 // answer maps a batch's outcomes. Anything that failed makes the client send all of it again; otherwise one good event makes
-// the answer a success, since the bad ones would be as bad the next time.
-func (h *Handler) answer(batch *events.Batch, beacon bool) route.Response {
-	good := false
+// the answer a success, since the bad ones would be as bad the next time. Where the quota has taken all that was good, the
+// answer says so: current SDKs then pause.
+func (h *Handler) answer(batch *events.Batch, beacon bool, resource string) route.Response {
+	good, overQuota := false, false
 	var rejected, failed error
 	for i := range batch.Events {
 		switch outcome := &batch.Events[i].Outcome; outcome.State {
 		case events.StateAccepted:
 			good = true
 		case events.StateDropped:
-			// The protocol takes this one out before it looks at the rest.
-			good = good || outcome.Reason != events.ReasonPerformanceEvent
+			switch outcome.Reason {
+			case events.ReasonPerformanceEvent:
+				// The protocol takes this one out before it looks at the rest.
+			case events.ReasonQuota:
+				overQuota = true
+			default:
+				good = true
+			}
 		case events.StateRejected:
 			if rejected == nil {
 				rejected = outcome.Err
@@ -42,11 +55,13 @@ func (h *Handler) answer(batch *events.Batch, beacon bool) route.Response {
 		return route.Refusal(failed)
 	case failed != nil:
 		return route.Refusal(errTransient)
-	case rejected != nil && (!good || h.config.BatchPolicy == PolicyAllOrNothing):
+	case rejected != nil && (!good && !overQuota || h.config.BatchPolicy == PolicyAllOrNothing):
 		if events.CodeOf(rejected) == events.TooLarge {
 			rejected = events.Errorf(events.TooLarge, "maximum event size exceeded: %w", rejected)
 		}
 		return route.Refusal(rejected)
+	case overQuota && !good:
+		return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`}
 	default:
 		return success(beacon)
 	}

@@ -14,7 +14,7 @@ import (
 
 // newDocument has room for everything.
 func newDocument() *document {
-	return &document{limit: math.MaxInt, room: func(int) bool { return true }}
+	return &document{limit: math.MaxInt, room: func(int, int) bool { return true }}
 }
 
 func TestScanFindsTheShapeOfARequest(t *testing.T) {

@@ -1,0 +1,273 @@
+package testkit_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/testkit"
+)
+
+var update = flag.Bool("update", false, "write what the service does into the golden files")
+
+// golden is one file of testdata/golden: requests, and what they must lead to. See the README beside the files.
+type golden struct {
+	About    string            `yaml:"about"`
+	Set      map[string]string `yaml:"set,omitempty"`
+	Steps    []step            `yaml:"steps"`
+	Messages []string          `yaml:"messages"`
+}
+
+type step struct {
+	Request goldenRequest `yaml:"request"`
+	Answer  goldenAnswer  `yaml:"answer"`
+}
+
+type goldenRequest struct {
+	Method  string            `yaml:"method,omitempty"`
+	Path    string            `yaml:"path"`
+	Headers map[string]string `yaml:"headers,omitempty"`
+	Gzip    bool              `yaml:"gzip,omitempty"`
+	Body    string            `yaml:"body,omitempty"`
+	// Repeat stands for %REPEAT% in the body: so many letters x.
+	Repeat int `yaml:"repeat,omitempty"`
+}
+
+type goldenAnswer struct {
+	Status  int               `yaml:"status"`
+	Headers map[string]string `yaml:"headers,omitempty"`
+	Body    string            `yaml:"body,omitempty"`
+}
+
+// goldenHeaders are those of an answer that the protocol says something about.
+var goldenHeaders = []string{
+	"Content-Type", "Retry-After", "PostHog-Request-Id", "Accept", "Accept-Encoding", "ETag", "Cache-Control", "Vary",
+	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers",
+	"Access-Control-Expose-Headers",
+}
+
+// Every file below testdata/golden is a case: what is sent, how it is answered, and what then lies in Kafka, all of it. A folder
+// is a section of the protocol's specification.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/golden/*/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	// Cases with the same settings share a service.
+	type group struct {
+		set   map[string]string
+		files []string
+	}
+	groups := map[string]*group{}
+	for _, file := range files {
+		set := readGolden(t, file).Set
+		key := fmt.Sprint(set) // keys are in order
+		if groups[key] == nil {
+			groups[key] = &group{set: set}
+		}
+		groups[key].files = append(groups[key].files, file)
+	}
+	for _, key := range slices.Sorted(maps.Keys(groups)) {
+		t.Run("set "+key, func(t *testing.T) {
+			t.Parallel()
+			// A golden file has all messages that a request leads to: warnings only where it asks for them.
+			options := []testkit.Option{testkit.Set("transport.serve", "analytics,recordings,ai,logs,setup")}
+			for name, value := range groups[key].set {
+				options = append(options, testkit.Set(name, value))
+			}
+			var config kafka.Config
+			service := testkit.Start(t, append(options, testkit.Populate(&config))...)
+			seen := map[string]bool{}
+			for _, file := range groups[key].files {
+				t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/golden/"), ".yaml"), func(t *testing.T) {
+					runGolden(t, file, service, config.Topics, seen)
+				})
+			}
+		})
+	}
+}
+
+func readGolden(t *testing.T, file string) golden {
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var g golden
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	require.NoError(t, decoder.Decode(&g), file)
+	return g
+}
+
+func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka.Topics, seen map[string]bool) {
+	want := readGolden(t, file)
+	got := want
+	got.Steps = slices.Clone(want.Steps)
+	var sent strings.Builder
+	for i, step := range want.Steps {
+		response := sendGolden(t, service, step.Request)
+		sent.WriteString(step.Request.Body)
+		answer := goldenAnswer{Status: response.Status, Body: response.Body, Headers: map[string]string{}}
+		for _, name := range goldenHeaders {
+			if value := response.Header.Get(name); value != "" {
+				answer.Headers[name] = value
+			}
+		}
+		// Nothing stands in every file that is the same for all.
+		if answer.Headers["Vary"] == "Origin, Access-Control-Request-Method, Access-Control-Request-Headers" {
+			delete(answer.Headers, "Vary")
+		}
+		got.Steps[i].Answer = answer
+	}
+	// Warnings come by themselves, a moment later.
+	want.Messages = slices.Clone(want.Messages)
+	service.Eventually("the messages of "+file, func() bool {
+		got.Messages = newMessages(t, service, topics, seen, sent.String())
+		return len(got.Messages) >= len(want.Messages) || *update
+	})
+	for _, message := range service.Messages() {
+		seen[place(message)] = true
+	}
+	if *update {
+		var out bytes.Buffer
+		encoder := yaml.NewEncoder(&out)
+		encoder.SetIndent(2)
+		require.NoError(t, encoder.Encode(got))
+		require.NoError(t, os.WriteFile(file, out.Bytes(), 0o600))
+		return
+	}
+	for i := range want.Steps {
+		if want.Steps[i].Answer.Headers == nil {
+			want.Steps[i].Answer.Headers = map[string]string{}
+		}
+		require.Equal(t, want.Steps[i].Answer, got.Steps[i].Answer, "%s: step %d", want.About, i+1)
+	}
+	require.Equal(t, want.Messages, got.Messages, want.About)
+}
+
+func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) testkit.Response {
+	method, body := request.Method, strings.ReplaceAll(request.Body, "%REPEAT%", strings.Repeat("x", request.Repeat))
+	if method == "" {
+		method = "POST"
+	}
+	if request.Gzip {
+		var packed bytes.Buffer
+		writer := gzip.NewWriter(&packed)
+		_, err := writer.Write([]byte(body))
+		require.NoError(t, err)
+		require.NoError(t, writer.Close())
+		body = packed.String()
+	}
+	var header []string
+	for _, name := range slices.Sorted(maps.Keys(request.Headers)) {
+		header = append(header, name, request.Headers[name])
+	}
+	return service.Request(method, request.Path, body, header...)
+}
+
+func place(message testkit.Message) string {
+	return fmt.Sprint(message.Topic, "/", message.Partition, "/", message.Offset)
+}
+
+// newMessages writes the messages that have not been seen, each as one line of JSON in which what differs from run to run is
+// replaced by what it is.
+func newMessages(t *testing.T, service *testkit.Service, topics kafka.Topics, seen map[string]bool, sent string) []string {
+	lines := []string{}
+	for _, message := range service.Messages() {
+		if seen[place(message)] {
+			continue
+		}
+		var value map[string]any
+		decoder := json.NewDecoder(bytes.NewReader(message.Value))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&value))
+		var data any
+		decoder = json.NewDecoder(bytes.NewReader(message.Envelope.Data))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&data), "%s", message.Envelope.Data)
+		value["data"] = data
+		var key any
+		if message.Key != nil {
+			key = string(message.Key)
+		}
+		var out bytes.Buffer
+		encoder := json.NewEncoder(&out)
+		encoder.SetEscapeHTML(false)
+		require.NoError(t, encoder.Encode(map[string]any{
+			"topic": topicKey(topics, message.Topic), "key": key, "headers": message.Headers, "value": value,
+		}))
+		lines = append(lines, stable(strings.TrimSpace(out.String()), message.Envelope.Now, sent))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// topicKey is the key below kafka.topics that names a topic, or the topic itself.
+func topicKey(topics kafka.Topics, name string) string {
+	value := reflect.ValueOf(topics)
+	for i := range value.NumField() {
+		if value.Field(i).Kind() == reflect.String && value.Field(i).String() == name {
+			return value.Type().Field(i).Tag.Get("key")
+		}
+	}
+	return name
+}
+
+var (
+	anyUUID  = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	anyTime  = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+	anyMilli = regexp.MustCompile(`"timestamp":"(\d{13})"`)
+)
+
+// stable replaces what the service made up: uuids by their version, times by their distance to the service's now, unless they
+// were sent. A uuid made of another one is the same in every run, and stays, where that one was sent.
+func stable(line string, now time.Time, sent string) string {
+	line = anyUUID.ReplaceAllStringFunc(line, func(id string) string {
+		parsed := uuid.MustParse(id)
+		if strings.Contains(sent, id) || parsed.Version() == 5 && anyUUID.MatchString(sent) {
+			return id
+		}
+		return fmt.Sprintf("<uuid v%d>", parsed.Version())
+	})
+	line = anyTime.ReplaceAllStringFunc(line, func(text string) string {
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil || strings.Contains(sent, text) || now.Sub(at).Abs() > 1000*time.Hour {
+			return text
+		}
+		return relative(at, now)
+	})
+	return anyMilli.ReplaceAllStringFunc(line, func(text string) string {
+		ms, _ := strconv.ParseInt(anyMilli.FindStringSubmatch(text)[1], 10, 64)
+		at := time.UnixMilli(ms)
+		if now.Sub(at).Abs() > 1000*time.Hour {
+			return text
+		}
+		return `"timestamp":"` + relative(at, now) + ` in ms"`
+	})
+}
+
+func relative(at, now time.Time) string {
+	distance := at.Round(time.Millisecond).Sub(now.Round(time.Millisecond)).Round(10 * time.Millisecond)
+	switch {
+	case distance == 0:
+		return "<now>"
+	case distance > 0:
+		return "<now+" + distance.String() + ">"
+	default:
+		return "<now" + distance.String() + ">"
+	}
+}

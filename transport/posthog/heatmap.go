@@ -1,0 +1,68 @@
+package posthog
+
+import "github.com/opencapture/capture/modules/events"
+
+// heatmapData is what a heatmap is drawn from, and the only property of an event that goes to its heatmap event alone.
+const heatmapData = "$heatmap_data"
+
+// heatmapName is the event that carries heatmap data.
+const heatmapName = "$$heatmap"
+
+// heatmapProperties are what a heatmap event has, in the order in which they are written.
+var heatmapProperties = [...]string{
+	heatmapData, "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname", "$prev_pageview_max_scroll",
+	"$current_url", "$raw_user_agent", "$ip", "$host", "$timezone", "$cookieless_extra", "$cookieless_mode",
+}
+
+// hasHeatmap reports whether an event of another name says something for heatmaps: clicks and moves, or how far the page
+// before was scrolled.
+func hasHeatmap(name string, found marks) bool {
+	const scrolled = markPreviousPath | markCurrentURL
+	return name != heatmapName && (found&markHeatmapData != 0 || found&scrolled == scrolled)
+}
+
+// splitHeatmap takes the heatmap data out of an event.
+func (d *document) splitHeatmap(found *object, event *events.Event) *events.Error {
+	var values [len(heatmapProperties)][]byte
+	size := 2
+	for m := membersOf(event.Raw.Properties); m.next(); {
+		for i, name := range heatmapProperties {
+			if string(m.key) == name {
+				values[i] = m.value
+				break
+			}
+		}
+	}
+	for i, value := range values {
+		if value != nil {
+			size += len(heatmapProperties[i]) + len(`"":,`) + len(value)
+		}
+	}
+	heatmap, err := d.arena.take(size)
+	if err != nil {
+		return err
+	}
+	heatmap = append(heatmap, '{')
+	for i, value := range values {
+		if value == nil {
+			continue
+		}
+		if len(heatmap) > 1 {
+			heatmap = append(heatmap, ',')
+		}
+		heatmap = append(heatmap, '"')
+		heatmap = append(heatmap, heatmapProperties[i]...)
+		heatmap = append(heatmap, '"', ':')
+		heatmap = append(heatmap, value...)
+	}
+	event.Heatmap = append(heatmap, '}')
+	if found.marks&markHeatmapData == 0 {
+		return nil
+	}
+	rest, err := d.arena.take(len(event.Raw.Properties))
+	if err != nil {
+		return err
+	}
+	event.Raw.Properties = without(rest, event.Raw.Properties, func(key []byte) bool { return string(key) == heatmapData })
+	return nil
+}

@@ -1,0 +1,319 @@
+package posthog
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// replay is what one scan has found of a recorded event, beside what every event has.
+type replay struct {
+	session, window, source, lib, host, sentAt span
+	// hasSnapshots is set when there is usable snapshot data: snapshots[from:to] of the document.
+	hasSnapshots bool
+	from, to     int
+}
+
+// snapshot is one step of a recording and its own time.
+type snapshot struct{ json, timestamp span }
+
+// snapshotsName is the name of the event that a recording is written as.
+const snapshotsName = "$snapshot_items"
+
+var (
+	errNoSnapshot     = events.Errorf(events.Invalid, "replay event submitted without snapshot data")
+	errNoSession      = events.Errorf(events.Invalid, "replay event submitted without session id")
+	errInvalidSession = events.Errorf(events.Invalid, "replay event has invalid session id")
+)
+
+// replayProperty scans the value at i if its key is one of those that only recordings have.
+func (d *document) replayProperty(key []byte, i, depth int, found *object) (end int, known bool) {
+	r := &d.replays[found.replay-1]
+	var to *span
+	switch string(key) {
+	case "$snapshot_data":
+		return d.snapshotData(r, i, depth), true
+	case "$session_id":
+		to = &r.session
+	case "$window_id":
+		to = &r.window
+	case "$snapshot_source":
+		to = &r.source
+	case "$lib":
+		to = &r.lib
+	case "$snapshot_host":
+		to = &r.host
+	default:
+		return 0, false
+	}
+	if end = d.value(i, depth); end >= 0 {
+		*to = span{uint32(i), uint32(end)}
+	}
+	return end, true
+}
+
+// snapshotData scans the snapshots of an event: an array of them, or a single one. Of two values the last counts.
+func (d *document) snapshotData(r *replay, i, depth int) int {
+	r.from = len(d.snapshots)
+	end := d.snapshotValues(i, depth, &r.hasSnapshots)
+	r.to = len(d.snapshots)
+	return end
+}
+
+func (d *document) snapshotValues(i, depth int, usable *bool) int {
+	*usable = i < len(d.data) && (d.data[i] == '[' || d.data[i] == '{')
+	if !*usable {
+		return d.value(i, depth)
+	}
+	if d.data[i] == '{' {
+		return d.snapshot(i, depth)
+	}
+	if depth >= maxDepth {
+		return d.value(i, depth)
+	}
+	i = d.space(i + 1)
+	if i < len(d.data) && d.data[i] == ']' {
+		return i + 1
+	}
+	for {
+		if i = d.snapshot(i, depth+1); i < 0 {
+			return -1
+		}
+		i = d.space(i)
+		switch {
+		case i < len(d.data) && d.data[i] == ',':
+			i = d.space(i + 1)
+		case i < len(d.data) && d.data[i] == ']':
+			return i + 1
+		default:
+			return d.fail(i, "expected , or ] in array")
+		}
+	}
+}
+
+// snapshot scans one snapshot, of whatever type it is.
+func (d *document) snapshot(i, depth int) int {
+	if len(d.snapshots) == cap(d.snapshots) && !d.growSnapshots() || len(d.snapshots) == d.limit {
+		d.full = !d.spent
+		return d.fail(i, "too many snapshots")
+	}
+	start := i
+	var stamp span
+	if i >= len(d.data) || d.data[i] != '{' {
+		i = d.value(i, depth)
+	} else {
+		var more bool
+		for i, more = d.open(i, depth); more; {
+			key, at := d.member(i)
+			if at < 0 {
+				return -1
+			}
+			end := d.value(at, depth+1)
+			if end < 0 {
+				return -1
+			}
+			if string(key) == "timestamp" {
+				stamp = span{uint32(at), uint32(end)}
+			}
+			i, more = d.next(end)
+		}
+	}
+	if i >= 0 {
+		d.snapshots = append(d.snapshots, snapshot{json: span{uint32(start), uint32(i)}, timestamp: stamp})
+	}
+	return i
+}
+
+// growSnapshots makes room for more snapshots, if there may be more.
+func (d *document) growSnapshots() bool {
+	room := min(max(256, 2*cap(d.snapshots)), d.limit)
+	if room <= cap(d.snapshots) {
+		return false
+	}
+	if d.spent = !d.room(cap(d.objects), room); d.spent {
+		return false
+	}
+	d.snapshots = slices.Grow(d.snapshots, room-len(d.snapshots))
+	return true
+}
+
+// hydrateRecordings makes a batch of the recorded events: one event for all that belong to one window of one session, which
+// is all of them but where a session ended within the request. What is bad alone is an event of its own, rejected.
+func (d *document) hydrateRecordings(s *session, query query, userAgent string) (events.Reason, *events.Error) {
+	batch := &s.batch
+	batch.Events = batch.Events[:0]
+	if len(d.objects) == 0 {
+		return events.ReasonInvalidEvent, errNoEvent
+	}
+	batch.Events = slices.Grow(batch.Events, len(d.objects))
+	token, reason, err := d.token()
+	if err != nil {
+		batch.Events = batch.Events[:len(d.objects)]
+		clear(batch.Events)
+		return reason, err
+	}
+	batch.Token = token
+	batch.SentAt = d.recordingSentAt(query)
+	at := clock{now: batch.Received, sentAt: batch.SentAt, retried: query.retryCount > 0}
+
+	s.recordings = slices.Grow(s.recordings[:0], len(d.objects))
+	s.snapshots = slices.Grow(s.snapshots[:0], len(d.snapshots))
+	var current *events.Event
+	for i := range d.objects {
+		found := &d.objects[i]
+		session, window := "", []byte(nil)
+		reason, err := d.checkRecording(found, current, &session, &window)
+		if err == nil && current != nil && current.SessionID == session && string(current.Recording.WindowID) == string(window) {
+			s.addSnapshots(found, current.Recording)
+			continue
+		}
+		batch.Events = append(batch.Events, events.Event{Name: snapshotsName, Lane: events.LaneRecordings, SessionID: session})
+		event := &batch.Events[len(batch.Events)-1]
+		if err == nil {
+			reason, err = d.hydrateRecording(found, event, at)
+		}
+		if err != nil {
+			event.Reject(reason, err)
+			continue
+		}
+		current = event
+		s.recordings = append(s.recordings, d.describeRecording(found, window, userAgent))
+		event.Recording = &s.recordings[len(s.recordings)-1]
+		s.addSnapshots(found, event.Recording)
+	}
+	return "", nil
+}
+
+// recordingSentAt is when the client says that it sent the recording: in the first event, the envelope or the query.
+func (d *document) recordingSentAt(query query) time.Time {
+	first := span{}
+	if d.objects[0].replay > 0 {
+		first = d.replays[d.objects[0].replay-1].sentAt
+	}
+	for _, at := range [...]span{first, d.envelope.sentAt, d.envelope.sentAtAlias} {
+		if raw := d.present(at); raw != nil && raw[0] == '"' {
+			if sentAt, ok := parseDate(text(head(raw))); ok {
+				return sentAt
+			}
+		}
+	}
+	return query.sentAt
+}
+
+// maxSession is the longest session id, in bytes.
+const maxSession = 70
+
+// checkRecording finds which session and window an event belongs to. One that does not say belongs where the one before does.
+func (d *document) checkRecording(found *object, before *events.Event, session *string, window *[]byte) (events.Reason, *events.Error) {
+	if !found.isObject {
+		return events.ReasonInvalidEvent, errNotObject
+	}
+	r := &d.replays[found.replay-1]
+	switch raw := d.present(r.session); {
+	case raw == nil && before == nil:
+		return events.ReasonNoSession, errNoSession
+	case raw == nil:
+		*session = before.SessionID
+	case raw[0] != '"' || len(raw) > 6*maxSession+2 || !isSession(text(raw)):
+		return events.ReasonInvalidSession, errInvalidSession
+	default:
+		*session = text(raw)
+	}
+	switch raw := d.present(r.window); {
+	case raw != nil:
+		*window = raw
+	case before != nil && before.SessionID == *session:
+		*window = before.Recording.WindowID
+	case d.present(r.session) != nil:
+		*window = r.session.in(d.data)
+	default:
+		*window = []byte(`"` + *session + `"`)
+	}
+	if !r.hasSnapshots {
+		return events.ReasonNoSnapshot, errNoSnapshot
+	}
+	return "", nil
+}
+
+func isSession(id string) bool {
+	for i := range len(id) {
+		switch c := id[i]; {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-':
+		default:
+			return false
+		}
+	}
+	return id != "" && len(id) <= maxSession
+}
+
+// hydrateRecording fills in the event that a recording begins with.
+func (d *document) hydrateRecording(found *object, event *events.Event, at clock) (events.Reason, *events.Error) {
+	var raw events.Raw
+	if err := d.raw(found, &raw); err != nil {
+		return events.ReasonInvalidEvent, err
+	}
+	if reason, err := d.clientUUID(found, event); err != nil {
+		return reason, err
+	}
+	id := raw.DistinctID
+	if id == nil {
+		id = d.present(found.propDistinctID)
+	}
+	if id != nil {
+		identify(event, id)
+	}
+	// Other than for events, a blank one is as good as any: it is the session that counts.
+	if event.DistinctID == "" {
+		return events.ReasonMissingDistinctID, errNoDistinctID
+	}
+	if err := d.cookieless(found, event); err != nil {
+		return events.ReasonInvalidCookieless, err
+	}
+	if found.internal.in(d.data) != nil {
+		event.ClientIP = internalIP
+	}
+	event.Raw = events.Raw{Timestamp: raw.Timestamp, Offset: raw.Offset}
+	d.date(found, event, at)
+	event.Raw = events.Raw{}
+	return "", nil
+}
+
+// describeRecording reads what is the same for all snapshots of a recording.
+func (d *document) describeRecording(found *object, window []byte, userAgent string) events.Recording {
+	r := &d.replays[found.replay-1]
+	recording := events.Recording{WindowID: window, Source: "web", Lib: libraryOf(userAgent)}
+	if string(d.present(r.source)) == `"mobile"` {
+		recording.Source = "mobile"
+	}
+	if raw := d.present(r.lib); raw != nil && raw[0] == '"' {
+		recording.Lib = text(raw)
+	}
+	if raw := d.present(r.host); raw != nil && raw[0] == '"' {
+		recording.Host = raw
+	}
+	return recording
+}
+
+// libraryOf guesses from the user agent which library has recorded.
+func libraryOf(userAgent string) string {
+	if userAgent == "" {
+		return "unknown"
+	}
+	if library, _, _ := strings.Cut(userAgent, "/"); strings.Contains(library, "posthog") {
+		return library
+	}
+	return "web"
+}
+
+// addSnapshots adds an event's snapshots to the recording, which the session's latest ones belong to.
+func (s *session) addSnapshots(found *object, recording *events.Recording) {
+	d := &s.document
+	r := &d.replays[found.replay-1]
+	start := len(s.snapshots) - len(recording.Items)
+	for _, item := range d.snapshots[r.from:r.to] {
+		s.snapshots = append(s.snapshots, events.Snapshot{JSON: item.json.in(d.data), Timestamp: d.present(item.timestamp)})
+	}
+	recording.Items = s.snapshots[start:len(s.snapshots):len(s.snapshots)]
+}
