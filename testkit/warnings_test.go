@@ -3,6 +3,7 @@ package testkit_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,40 @@ func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
 	})
 	// Nobody sent the warnings, so the ledger does not know them.
 	require.Equal(t, 11, metric(t, service.Admin("/metrics").Body, `capture_events_received_total`))
+}
+
+// What the protocol itself notes about a request or an event is told as well.
+func TestAProjectIsToldOfWhatWasRepairedCutAndRefused(t *testing.T) {
+	sink := testkit.NewSink()
+	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("warnings.enabled", "true"))
+	long := strings.Repeat("é", 201)
+	require.Equal(t, 200, service.Post("/e/", `{"api_key":"k","event":"a","distinct_id":"me","properties":{"x":NaN}}`).Status)
+	require.Equal(t, 200, service.Post("/e/", `{"api_key":"k","event":"a","distinct_id":"`+long+`"}`).Status)
+	require.Equal(t, 400, service.Post("/s/", `{"api_key":"k","event":"$snapshot","distinct_id":"me","properties":{"$session_id":"s-1"}}`).Status)
+	require.NoError(t, service.Stop())
+
+	type properties struct {
+		Type    string         `json:"$$client_ingestion_warning_type"`
+		Details map[string]any `json:"$$client_ingestion_warning_details"`
+	}
+	told := map[string]map[string]any{}
+	for _, event := range sink.Events() {
+		if event.Lane != events.LaneClientWarnings {
+			continue
+		}
+		var found properties
+		require.NoError(t, json.Unmarshal(event.Raw.Properties, &found))
+		told[found.Type] = found.Details
+		if found.Type == "distinct_id_truncated" {
+			require.Equal(t, long[:2*200], event.DistinctID)
+		}
+	}
+	require.Len(t, told, 3)
+	require.Equal(t, "me", told["json_repaired"]["distinctId"])
+	require.Equal(t, "a", told["distinct_id_truncated"]["event"])
+	require.Equal(t, long[:200], told["distinct_id_truncated"]["distinctId"])
+	require.Equal(t, "missing_snapshot_data", told["replay_message_invalid"]["reason"])
+	require.Equal(t, "s-1", told["replay_message_invalid"]["sessionId"])
 }
 
 func TestWarningsThatWaitAreWrittenDuringAStop(t *testing.T) {
