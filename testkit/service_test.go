@@ -48,20 +48,23 @@ func TestTheMetricsAddUp(t *testing.T) {
 	require.Equal(t, 400, service.Post("/e/", `{"api_key":"k","event":"a"}`).Status)
 	require.Equal(t, 200, service.Post("/test/black_hole/", hello).Status)
 	text := service.Admin("/metrics").Body
-	value := func(pattern string) (sum int) {
-		for _, found := range regexp.MustCompile(`(?m)^`+pattern+` (\d+)$`).FindAllStringSubmatch(text, -1) {
-			n, err := strconv.Atoi(found[1])
-			require.NoError(t, err)
-			sum += n
-		}
-		return sum
-	}
+	value := func(pattern string) int { return metric(t, text, pattern) }
 	require.Equal(t, 4, value(`capture_events_received_total`), text)
 	require.Equal(t, 1, value(`capture_events_accepted_total`))
 	require.Equal(t, 1, value(`capture_events_failed_total\{reason="sink_unavailable"\}`))
 	require.Equal(t, 1, value(`capture_events_rejected_total\{reason="missing_distinct_id"\}`))
 	require.Equal(t, 1, value(`capture_events_dropped_total\{reason="black_hole"\}`))
 	require.Len(t, sink.Events(), 1)
+}
+
+// metric adds up the values of a counter in what a scrape has read; the pattern is its name with its labels.
+func metric(t *testing.T, text, pattern string) (sum int) {
+	for _, found := range regexp.MustCompile(`(?m)^`+pattern+` (\d+)$`).FindAllStringSubmatch(text, -1) {
+		n, err := strconv.Atoi(found[1])
+		require.NoError(t, err)
+		sum += n
+	}
+	return sum
 }
 
 func TestA503SaysWhenToComeBack(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/routing"
+	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/transport"
 )
 
@@ -18,6 +20,8 @@ func Modules() []configs.Module {
 		observability.Module(),
 		admin.Module(),
 		events.Module(),
+		routing.Module(),
+		warnings.Module(),
 		kafka.Module(),
 		embedded.Module(),
 		transport.Module(),

@@ -1,0 +1,72 @@
+package routing
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Config is the section "routing".
+type Config struct {
+	Drop       []string `key:"drop" doc:"Whose events are dropped, each a token or token:distinct_id. The client is answered as if they were kept."`
+	Overflow   []string `key:"overflow" doc:"Whose events go to the overflow topic of their lane, each a token or token:distinct_id. Events other than recordings are spread over all partitions there, and leave persons alone. Lanes without an overflow topic are not concerned."`
+	SkipPerson []string `key:"skip_person" doc:"Whose events leave persons alone in the pipeline behind Kafka, each a token or token:distinct_id."`
+	DLQ        []string `key:"dlq" doc:"Whose events are set aside in kafka.topics.dlq, each a token or token:distinct_id."`
+	Topics     []string `key:"topics" doc:"Whose events go to a topic of their own, each token=topic or token:distinct_id=topic. List the topics in kafka.topics.custom so that they are created."`
+
+	HistoricalAfter time.Duration `key:"historical_after" doc:"Ordinary events that happened at least this long before they arrived go to kafka.topics.historical. 0: none."`
+	HistoricalOnly  bool          `key:"historical_only" doc:"Take only migrations of old events: all events of a request without historical_migration are dropped, and the client is answered as if they were kept."`
+}
+
+// DefaultConfig returns the defaults of the section: no rules.
+func DefaultConfig() Config { return Config{} }
+
+// Validate reports every fault of the section.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	for _, list := range []struct {
+		key   string
+		rules []string
+	}{{"drop", c.Drop}, {"overflow", c.Overflow}, {"skip_person", c.SkipPerson}, {"dlq", c.DLQ}} {
+		for i, rule := range list.rules {
+			checkWho(&faults, list.key, i, rule)
+		}
+	}
+	topics := map[string]string{}
+	for i, rule := range c.Topics {
+		who, topic, found := cutTopic(rule)
+		if !found {
+			faults.Addf("topics", "entry %d must be token=topic or token:distinct_id=topic, got %q", i+1, rule)
+			continue
+		}
+		checkWho(&faults, "topics", i, who)
+		faults.Check(isTopic(topic), "topics", "entry %d must name a topic of 1 to 249 letters, digits, dots, underscores or hyphens, got %q", i+1, topic)
+		other, twice := topics[who]
+		faults.Check(!twice || other == topic, "topics", "entry %d gives %q another topic than an earlier one", i+1, who)
+		topics[who] = topic
+	}
+	faults.Check(c.HistoricalAfter >= 0, "historical_after", "must not be negative, got %s", c.HistoricalAfter)
+	return faults.Err()
+}
+
+// checkWho records a fault unless the rule names a project, or a user of one.
+func checkWho(faults *configs.Faults, key string, i int, who string) {
+	token, distinctID, one := strings.Cut(who, ":")
+	faults.Check(token != "" && (!one || distinctID != ""), key, "entry %d must be a token or token:distinct_id, got %q", i+1, who)
+}
+
+// cutTopic parts whom a rule concerns from the topic; a distinct_id may hold any character, a topic no equals sign.
+func cutTopic(rule string) (who, topic string, found bool) {
+	i := strings.LastIndexByte(rule, '=')
+	if i < 0 {
+		return "", "", false
+	}
+	return rule[:i], rule[i+1:], true
+}
+
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// isTopic reports whether Kafka allows a topic of this name.
+func isTopic(name string) bool { return topicName.MatchString(name) && name != "." && name != ".." }

@@ -1,0 +1,21 @@
+package routing
+
+import (
+	"go.uber.org/fx"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Module is the operator's own rules.
+//
+// Provides a stage (see events.AsStage), which does nothing where no rule is configured.
+// Requires nothing.
+// Config section: "routing".
+func Module() configs.Module {
+	return configs.Module{
+		Name:    "routing",
+		Config:  DefaultConfig(),
+		Options: fx.Provide(events.AsStage(NewStage)),
+	}
+}

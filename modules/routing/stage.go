@@ -1,0 +1,163 @@
+package routing
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// dlqReason is why an event is set aside, as PostHog's pipeline knows it.
+const dlqReason = "event_restriction"
+
+// Stage applies the rules. It is safe for concurrent use.
+type Stage struct {
+	projects        map[string]*project
+	historicalAfter time.Duration
+	historicalOnly  bool
+}
+
+var _ events.Stage = (*Stage)(nil)
+
+// project is the rules that concern one token.
+type project struct {
+	// all concerns every event, users the events of one distinct_id; a user's rules hold those for all, too.
+	all   rules
+	users map[string]*rules
+}
+
+type rules struct {
+	drop, overflow, skipPerson, dlq bool
+	topic                           string
+}
+
+// NewStage returns the stage of a section that is valid.
+func NewStage(cfg Config) *Stage {
+	s := &Stage{projects: map[string]*project{}, historicalAfter: cfg.HistoricalAfter, historicalOnly: cfg.HistoricalOnly}
+	for _, list := range []struct {
+		who []string
+		set func(*rules)
+	}{
+		{cfg.Drop, func(r *rules) { r.drop = true }},
+		{cfg.Overflow, func(r *rules) { r.overflow = true }},
+		{cfg.SkipPerson, func(r *rules) { r.skipPerson = true }},
+		{cfg.DLQ, func(r *rules) { r.dlq = true }},
+	} {
+		for _, who := range list.who {
+			list.set(s.rules(who))
+		}
+	}
+	for _, rule := range cfg.Topics {
+		who, topic, _ := cutTopic(rule)
+		s.rules(who).topic = topic
+	}
+	for _, project := range s.projects {
+		for _, user := range project.users {
+			user.join(project.all)
+		}
+	}
+	return s
+}
+
+// rules returns the rules of a token or token:distinct_id, to be added to.
+func (s *Stage) rules(who string) *rules {
+	token, distinctID, one := strings.Cut(who, ":")
+	of := s.projects[token]
+	if of == nil {
+		of = &project{users: map[string]*rules{}}
+		s.projects[token] = of
+	}
+	if !one {
+		return &of.all
+	}
+	if of.users[distinctID] == nil {
+		of.users[distinctID] = &rules{}
+	}
+	return of.users[distinctID]
+}
+
+// join adds what holds for all users to the rules of one.
+func (r *rules) join(all rules) {
+	r.drop = r.drop || all.drop
+	r.overflow = r.overflow || all.overflow
+	r.skipPerson = r.skipPerson || all.skipPerson
+	r.dlq = r.dlq || all.dlq
+	if r.topic == "" {
+		r.topic = all.topic
+	}
+}
+
+// Phase is events.PhaseRoute.
+func (s *Stage) Phase() events.Phase { return events.PhaseRoute }
+
+// Name is "routing".
+func (s *Stage) Name() string { return "routing" }
+
+// Process applies the rules to the batch's pending events. It returns no error.
+func (s *Stage) Process(_ context.Context, batch *events.Batch) error {
+	refused := s.historicalOnly && !batch.Historical
+	project := s.projects[batch.Token]
+	if !refused && project == nil && s.historicalAfter == 0 {
+		return nil
+	}
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		if !event.Pending() {
+			continue
+		}
+		if refused {
+			event.Drop(events.ReasonNotHistorical)
+			continue
+		}
+		if s.isOld(event, batch.Received) {
+			event.Lane = events.LaneHistorical
+		}
+		if project != nil {
+			project.of(event).apply(event)
+		}
+	}
+	return nil
+}
+
+// isOld reports whether an ordinary event belongs to the historical ones by its age.
+func (s *Stage) isOld(event *events.Event, received time.Time) bool {
+	return s.historicalAfter > 0 && event.Lane == events.LaneMain && received.Sub(event.Timestamp) >= s.historicalAfter
+}
+
+// of returns the rules for an event.
+func (p *project) of(event *events.Event) *rules {
+	if rules, own := p.users[event.DistinctID]; own {
+		return rules
+	}
+	return &p.all
+}
+
+func (r *rules) apply(event *events.Event) {
+	if r.drop {
+		event.Drop(events.ReasonRule)
+		return
+	}
+	switch event.Lane {
+	case events.LaneHeatmaps, events.LaneClientWarnings, events.LaneLogs:
+		return
+	}
+	routing := &event.Routing
+	if r.dlq {
+		routing.DLQ = dlqReason
+	}
+	if r.topic != "" {
+		routing.Topic = r.topic
+	}
+	routing.SkipPerson = routing.SkipPerson || r.skipPerson
+	if !r.overflow {
+		return
+	}
+	switch event.Lane {
+	case events.LaneMain, events.LaneAI:
+		routing.Overflow, routing.Unkeyed, routing.SkipPerson = true, true, true
+	case events.LaneRecordings:
+		// A session's parts keep their order, and it has no person to leave alone.
+		routing.Overflow = true
+	}
+}

@@ -1,0 +1,35 @@
+package warnings
+
+import (
+	"time"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Config is the section "warnings".
+type Config struct {
+	Enabled     bool          `key:"enabled" doc:"Tell projects what became of their events, by messages to kafka.topics.client_warnings."`
+	Interval    time.Duration `key:"interval" doc:"The least time between two warnings of one type to one project; what is held back in between is counted in the next one."`
+	StopTimeout time.Duration `key:"stop_timeout" doc:"How long a stop waits for warnings that are still to be written."`
+}
+
+// DefaultConfig returns the defaults of the section.
+func DefaultConfig() Config {
+	return Config{Enabled: true, Interval: time.Minute, StopTimeout: 2 * time.Second}
+}
+
+// Validate reports every fault of the section.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	faults.Check(c.Interval > 0, "interval", "must be positive, got %s", c.Interval)
+	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)
+	return faults.Err()
+}
+
+// StopBudget is the longest that stopping takes.
+func (c Config) StopBudget() time.Duration {
+	if !c.Enabled {
+		return 0
+	}
+	return c.StopTimeout
+}

@@ -1,0 +1,134 @@
+package warnings
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+func TestWhatIsToldAboutAnOutcome(t *testing.T) {
+	rejected := func(reason events.Reason) events.Event {
+		return events.Event{Outcome: events.Outcome{State: events.StateRejected, Reason: reason}}
+	}
+	dropped := func(reason events.Reason) events.Event {
+		return events.Event{Outcome: events.Outcome{State: events.StateDropped, Reason: reason}}
+	}
+	recording := rejected(events.ReasonTooLarge)
+	recording.Lane = events.LaneRecordings
+	for _, test := range []struct {
+		name  string
+		event events.Event
+		want  string
+	}{
+		{"no name", rejected(events.ReasonMissingName), "missing_event_name"},
+		{"no distinct_id", rejected(events.ReasonMissingDistinctID), "missing_distinct_id"},
+		{"too large", rejected(events.ReasonTooLarge), "message_size_too_large"},
+		{"a recording that is too large", recording, "replay_message_too_large"},
+		{"no snapshot", rejected(events.ReasonNoSnapshot), "replay_message_invalid"},
+		{"no session", rejected(events.ReasonNoSession), "replay_message_invalid"},
+		{"an invalid session", rejected(events.ReasonInvalidSession), "replay_message_invalid"},
+		{"too fast", dropped(events.ReasonRateLimited), "rate_limited"},
+		{"over quota", dropped(events.ReasonQuota), "quota_exceeded"},
+		{"wrong types", rejected(events.ReasonInvalidEvent), "invalid_event"},
+		{"a bad uuid", rejected(events.ReasonInvalidUUID), "invalid_event"},
+		{"a bad cookieless mode", rejected(events.ReasonInvalidCookieless), "invalid_event"},
+		{"no AI event", rejected(events.ReasonNotAI), "invalid_event"},
+
+		{"kept", events.Event{Outcome: events.Outcome{State: events.StateAccepted}}, ""},
+		{"failed", events.Event{Outcome: events.Outcome{State: events.StateFailed, Reason: events.ReasonTimeout}}, ""},
+		{"cut, but failed", events.Event{Notes: events.NoteDistinctIDCut, Outcome: events.Outcome{State: events.StateFailed, Reason: events.ReasonTimeout}}, ""},
+		{"refused for another's sake", rejected(events.ReasonBatchRefused), ""},
+		{"by the operator's rule", dropped(events.ReasonRule), ""},
+		{"by the operator's mode", dropped(events.ReasonNotHistorical), ""},
+		{"into the black hole", dropped(events.ReasonBlackHole), ""},
+		{"a performance event", dropped(events.ReasonPerformanceEvent), ""},
+		{"by a plugin", dropped("blocklist"), ""},
+
+		{"cut", events.Event{Notes: events.NoteDistinctIDCut, Outcome: events.Outcome{State: events.StateAccepted}}, "distinct_id_truncated"},
+		{"replaced", events.Event{Notes: events.NoteSnapshotReplaced, Lane: events.LaneRecordings, Outcome: events.Outcome{State: events.StateAccepted}}, "replay_message_too_large"},
+	} {
+		var found findings
+		something := found.look(&events.Batch{Token: "phc_a", Events: []events.Event{test.event}})
+		require.Equal(t, test.want != "", something, test.name)
+		for kind := range kindCount {
+			want := finding{}
+			if kinds[kind].name == test.want {
+				want.events = 1
+			}
+			require.Equal(t, want, found[kind], "%s: %s", test.name, kinds[kind].name)
+		}
+	}
+}
+
+func TestTheFirstEventOfEachKindIsNamedAndTheOthersAreCounted(t *testing.T) {
+	bad := events.Outcome{State: events.StateRejected, Reason: events.ReasonMissingName}
+	good := events.Outcome{State: events.StateAccepted}
+	var found findings
+	require.True(t, found.look(&events.Batch{Repaired: true, Events: []events.Event{
+		{Outcome: good}, {Outcome: bad}, {Outcome: good, Notes: events.NoteDistinctIDCut | events.NoteSnapshotReplaced}, {Outcome: bad}, {Outcome: bad},
+	}}))
+	require.Equal(t, findings{
+		missingName:         {events: 3, first: 1},
+		distinctIDTruncated: {events: 1, first: 2},
+		replayTooLarge:      {events: 1, first: 2},
+		jsonRepaired:        {events: 5},
+	}, found)
+	require.False(t, new(findings).look(&events.Batch{Repaired: true}), "nothing came of it")
+}
+
+func TestEveryKindHasANameAndASentence(t *testing.T) {
+	names := map[string]bool{}
+	for _, kind := range kinds {
+		require.NotEmpty(t, kind.name)
+		require.NotEmpty(t, kind.sentence)
+		require.False(t, names[kind.name], kind.name)
+		names[kind.name] = true
+	}
+}
+
+func TestThePairsThatAreRememberedAreBounded(t *testing.T) {
+	throttle := newThrottle(time.Minute)
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	pass := func(token string) bool {
+		_, ok := throttle.pass(token, missingName, at)
+		return ok
+	}
+	require.True(t, pass("phc_regular"))
+	for i := range 3 * maxRemembered {
+		require.True(t, pass("phc_"+time.Duration(i).String()))
+		if i%1000 == 0 {
+			require.False(t, pass("phc_regular"), "who is heard of is not forgotten")
+		}
+	}
+	require.Equal(t, maxRemembered, throttle.told.Len())
+}
+
+func TestAWarningPassesOnceInAnIntervalForEachTokenAndKind(t *testing.T) {
+	throttle := newThrottle(time.Minute)
+	begin := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for _, step := range []struct {
+		after time.Duration
+		token string
+		kind  kind
+		held  int
+		ok    bool
+	}{
+		{0, "a", missingName, 0, true},
+		{0, "a", missingDistinctID, 0, true},
+		{0, "b", missingName, 0, true},
+		{time.Second, "a", missingName, 0, false},
+		{59 * time.Second, "a", missingName, 0, false},
+		{-time.Second, "a", missingName, 0, false}, // a request that took long
+		{time.Minute, "a", missingName, 3, true},
+		{time.Minute, "b", missingName, 0, true},
+		{119 * time.Second, "a", missingName, 0, false},
+		{120 * time.Second, "a", missingName, 1, true},
+	} {
+		held, ok := throttle.pass(step.token, step.kind, begin.Add(step.after))
+		require.Equal(t, step.ok, ok, "%+v", step)
+		require.Equal(t, step.held, held, "%+v", step)
+	}
+}

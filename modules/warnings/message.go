@@ -1,0 +1,127 @@
+package warnings
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+const (
+	// eventName is the event that a warning is.
+	eventName = "$$client_ingestion_warning"
+	// nobody is the distinct_id of a warning about an event that has none.
+	nobody = "unknown"
+
+	// maxText is the most bytes of a text that a warning quotes. PostHog's pipeline takes no longer ones.
+	maxText = 200
+	// maxDistinctID is what the longest distinct_id takes: 200 characters.
+	maxDistinctID = 200 * utf8.UTFMax
+)
+
+// message is a warning that waits to be written. It shares nothing with the request that it is about.
+type message struct {
+	kind      kind
+	token     string
+	requestID string
+	event     events.Event
+}
+
+// properties is what a PostHog pipeline reads of a warning.
+type properties struct {
+	Message string  `json:"$$client_ingestion_warning_message"`
+	Type    string  `json:"$$client_ingestion_warning_type"`
+	Source  string  `json:"$$client_ingestion_warning_source"`
+	Details details `json:"$$client_ingestion_warning_details"`
+}
+
+// details are for people who look for the cause. Older pipelines know a too large recording only by its replayRecord and
+// timestamp, and an invalid one by its reason and sessionId.
+type details struct {
+	EventUUID    string        `json:"eventUuid,omitempty"`
+	Event        string        `json:"event,omitempty"`
+	DistinctID   string        `json:"distinctId,omitempty"`
+	Timestamp    string        `json:"timestamp,omitempty"`
+	SessionID    string        `json:"sessionId,omitempty"`
+	ReplayRecord *replayRecord `json:"replayRecord,omitempty"`
+	Reason       string        `json:"reason,omitempty"`
+	Error        string        `json:"error,omitempty"`
+	Events       int           `json:"events"`
+	Suppressed   int           `json:"suppressed"`
+	PipelineStep string        `json:"pipelineStep"`
+}
+
+type replayRecord struct {
+	SessionID string `json:"session_id"`
+}
+
+// newMessage makes the warning of a kind about a batch, before which others were held back.
+func newMessage(batch *events.Batch, kind kind, found finding, held int) message {
+	about := &batch.Events[found.first]
+	properties := properties{
+		Message: kinds[kind].sentence,
+		Type:    kinds[kind].name,
+		Source:  "capture",
+		Details: details{
+			Event:        cut(about.Name, maxText),
+			DistinctID:   cut(about.DistinctID, maxText),
+			SessionID:    cut(about.SessionID, maxText),
+			Reason:       string(about.Outcome.Reason),
+			Events:       found.events,
+			Suppressed:   held,
+			PipelineStep: "capture",
+		},
+	}
+	if about.UUID != uuid.Nil {
+		properties.Details.EventUUID = about.UUID.String()
+	}
+	if !about.Timestamp.IsZero() {
+		properties.Details.Timestamp = about.Timestamp.UTC().Format(time.RFC3339Nano)
+	}
+	if about.Lane == events.LaneRecordings && about.SessionID != "" {
+		properties.Details.ReplayRecord = &replayRecord{SessionID: properties.Details.SessionID}
+	}
+	if about.Outcome.Err != nil {
+		properties.Details.Error = cut(about.Outcome.Err.Error(), maxText)
+		properties.Message += ": " + properties.Details.Error
+	}
+	token, distinctID := strings.Clone(batch.Token), nobody
+	if about.DistinctID != "" {
+		distinctID = strings.Clone(cut(about.DistinctID, maxDistinctID))
+	}
+	return message{
+		kind:      kind,
+		token:     token,
+		requestID: strings.Clone(batch.RequestID),
+		event: events.Event{
+			UUID:       uuid.Must(uuid.NewV7()),
+			Name:       eventName,
+			DistinctID: distinctID,
+			Timestamp:  batch.Received,
+			Lane:       events.LaneClientWarnings,
+			Raw:        events.Raw{Token: text(token), DistinctID: text(distinctID), Properties: text(properties)},
+		},
+	}
+}
+
+// text is the JSON of a value, which here is a text or a struct of texts and numbers, so that there is no error. What is not
+// UTF-8 is replaced.
+func text(value any) []byte {
+	raw, _ := json.Marshal(value)
+	return raw
+}
+
+// cut returns at most so many bytes of a text, ending between two characters.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most]
+}

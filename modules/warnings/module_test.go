@@ -1,0 +1,57 @@
+package warnings_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/warnings"
+	"github.com/opencapture/capture/testkit"
+)
+
+// run starts a graph with the module and a sink that counts what it has when it stops, and returns its observer.
+func run(t *testing.T, cfg warnings.Config) (observer events.Observer, sink *testkit.Sink, stop func() (before int)) {
+	sink = testkit.NewSink()
+	before := -1
+	app := fx.New(
+		fx.NopLogger,
+		fx.Supply(cfg),
+		fx.Provide(func() tally.Scope { return tally.NoopScope }, zap.NewNop, func(lifecycle fx.Lifecycle) events.Sink {
+			lifecycle.Append(fx.StopHook(func() { before = len(sink.Events()) }))
+			return sink
+		}),
+		warnings.Module().Options,
+		fx.Invoke(fx.Annotate(func(observers []events.Observer) {
+			require.Len(t, observers, 1)
+			observer = observers[0]
+		}, fx.ParamTags(`group:"observers"`))),
+	)
+	require.NoError(t, app.Start(t.Context()))
+	return observer, sink, func() int {
+		require.NoError(t, app.Stop(context.Background()))
+		return before
+	}
+}
+
+func TestWhatIsQueuedIsWrittenBeforeTheSinkStops(t *testing.T) {
+	observer, sink, stop := run(t, warnings.DefaultConfig())
+	release := sink.Hold()
+	observer.Observe(bad("phc_a", events.ReasonMissingName))
+	observer.Observe(bad("phc_b", events.ReasonMissingName))
+	release()
+	require.Equal(t, 2, stop())
+}
+
+func TestNothingIsToldWhereItIsNotWanted(t *testing.T) {
+	cfg := warnings.DefaultConfig()
+	cfg.Enabled = false
+	observer, sink, stop := run(t, cfg)
+	observer.Observe(bad("phc_a", events.ReasonMissingName))
+	require.Zero(t, stop())
+	require.Empty(t, sink.Events())
+}

@@ -1,0 +1,54 @@
+package warnings
+
+import (
+	"strings"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// maxRemembered is how many pairs of token and kind are remembered: strangers can send any number of tokens. What is forgotten
+// is the pair that was not heard of for longest.
+const maxRemembered = 10_000
+
+// throttle lets a warning of a kind to a token pass once in an interval and counts the others. It is not safe for concurrent
+// use.
+type throttle struct {
+	interval time.Duration
+	told     *simplelru.LRU[subject, *record]
+}
+
+type subject struct {
+	token string
+	kind  kind
+}
+
+// record is when a subject was last told, and how many warnings were held back since.
+type record struct {
+	at   time.Time
+	held int
+}
+
+func newThrottle(interval time.Duration) *throttle {
+	told, err := simplelru.NewLRU[subject, *record](maxRemembered, nil)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &throttle{interval: interval, told: told}
+}
+
+// pass reports whether a warning that comes up at the given time may be told, and how many were held back before it.
+func (t *throttle) pass(token string, kind kind, at time.Time) (held int, ok bool) {
+	last, known := t.told.Get(subject{token, kind})
+	if !known {
+		t.told.Add(subject{strings.Clone(token), kind}, &record{at: at})
+		return 0, true
+	}
+	if at.Sub(last.at) < t.interval {
+		last.held++
+		return 0, false
+	}
+	held = last.held
+	*last = record{at: at}
+	return held, true
+}

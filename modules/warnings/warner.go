@@ -1,0 +1,147 @@
+package warnings
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+const (
+	// maxQueued is how many warnings may wait to be written; one takes a few kilobytes.
+	maxQueued = 1024
+	// writeTimeout is how long one warning may take to be written.
+	writeTimeout = 5 * time.Second
+)
+
+// Warner is the observer that tells projects what became of their events. Start and Stop are each called once, Start first;
+// Observe is safe for concurrent use at any time, and after Stop tells nothing.
+type Warner struct {
+	cfg     Config
+	sink    events.Sink
+	log     *zap.Logger
+	metrics [kindCount]metrics
+
+	mu       sync.Mutex // guards the two below, and that nothing is queued after stopped
+	throttle *throttle
+	stopped  bool
+
+	queue  chan message // closed when stopped
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the queue has been worked off
+}
+
+var _ events.Observer = (*Warner)(nil)
+
+type metrics struct{ sent, throttled, dropped tally.Counter }
+
+// NewWarner returns a warner that writes to the sink. The scope counts, by type, the warnings that were written
+// ("sent_total"), held back because the project was told in this interval ("throttled_total"), and lost because the queue was
+// full, the sink did not take them or the service stopped ("dropped_total").
+func NewWarner(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope) *Warner {
+	w := &Warner{
+		cfg: cfg, sink: sink, log: log, throttle: newThrottle(cfg.Interval),
+		queue: make(chan message, maxQueued), done: make(chan struct{}),
+	}
+	for kind := range w.metrics {
+		tagged := scope.Tagged(map[string]string{"type": kinds[kind].name})
+		w.metrics[kind] = metrics{
+			sent: tagged.Counter("sent_total"), throttled: tagged.Counter("throttled_total"), dropped: tagged.Counter("dropped_total"),
+		}
+	}
+	return w
+}
+
+// Observe queues what there is to tell about a batch. It does not wait, and a batch about which there is nothing to tell costs
+// one look at each event.
+func (w *Warner) Observe(batch *events.Batch) {
+	var found findings
+	if batch.Token == "" || !found.look(batch) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for kind := range kindCount {
+		if found[kind].events > 0 {
+			w.tell(batch, kind, found[kind])
+		}
+	}
+}
+
+func (w *Warner) tell(batch *events.Batch, kind kind, found finding) {
+	held, ok := w.throttle.pass(batch.Token, kind, batch.Received)
+	switch {
+	case !ok:
+		w.metrics[kind].throttled.Inc(1)
+		return
+	case w.stopped:
+		w.metrics[kind].dropped.Inc(1)
+		return
+	}
+	select {
+	case w.queue <- newMessage(batch, kind, found, held):
+	default:
+		w.metrics[kind].dropped.Inc(1)
+	}
+}
+
+// Start begins to write what is queued.
+func (w *Warner) Start(context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
+	go w.run(ctx)
+	return nil
+}
+
+func (w *Warner) run(ctx context.Context) {
+	defer close(w.done)
+	lost := 0
+	for message := range w.queue {
+		if !w.write(ctx, message) && ctx.Err() != nil {
+			lost++
+		}
+	}
+	if lost > 0 {
+		w.log.Warn("warnings to projects were not written in time to stop", zap.Int("warnings", lost))
+	}
+}
+
+// write reports whether the sink has taken the message.
+func (w *Warner) write(ctx context.Context, m message) bool {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	batch := &events.Batch{Token: m.token, Received: time.Now().UTC(), RequestID: m.requestID, Events: []events.Event{m.event}}
+	w.sink.Write(ctx, batch)
+	outcome := batch.Events[0].Outcome
+	if outcome.State != events.StateAccepted {
+		w.metrics[m.kind].dropped.Inc(1)
+		w.log.Debug("a warning was not written", zap.String("type", kinds[m.kind].name), zap.String("request_id", m.requestID), zap.Error(outcome.Err))
+		return false
+	}
+	w.metrics[m.kind].sent.Inc(1)
+	return true
+}
+
+// Stop writes what is queued for as long as the configuration or ctx allow, whichever is shorter. What is left is dropped,
+// counted and logged; it is no error, because no event is lost by it.
+func (w *Warner) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.StopTimeout)
+	defer cancel()
+	defer w.cancel()
+	w.mu.Lock()
+	w.stopped = true
+	close(w.queue)
+	w.mu.Unlock()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		// A sink returns when its context is over, so that this takes no time.
+		w.cancel()
+		<-w.done
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package warnings_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/warnings"
+	"github.com/opencapture/capture/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// maxQueued is how many warnings may wait.
+const maxQueued = 1024
+
+var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// patience is how long a test waits for what goes on in the background.
+const patience = 10 * time.Second
+
+type fixture struct {
+	*warnings.Warner
+	sink  *testkit.Sink
+	scope tally.TestScope
+	logs  *observer.ObservedLogs
+}
+
+func newFixture(t *testing.T, cfg warnings.Config) *fixture {
+	core, logs := observer.New(zap.WarnLevel)
+	f := &fixture{sink: testkit.NewSink(), scope: tally.NewTestScope("", nil), logs: logs}
+	f.Warner = warnings.NewWarner(cfg, f.sink, zap.New(core), f.scope)
+	require.NoError(t, f.Start(t.Context()))
+	return f
+}
+
+// count is the value of a counter, by type.
+func (f *fixture) count(name, kind string) int64 {
+	if counter, found := f.scope.Snapshot().Counters()[name+"+type="+kind]; found {
+		return counter.Value()
+	}
+	return -1
+}
+
+func bad(token string, reason events.Reason) *events.Batch {
+	return &events.Batch{Token: token, Received: received, Events: []events.Event{
+		{Name: "good", DistinctID: "me", Outcome: events.Outcome{State: events.StateAccepted}},
+		{Name: "bad", DistinctID: "me", Outcome: events.Outcome{State: events.StateRejected, Reason: reason}},
+	}}
+}
+
+func TestAWarningGoesToTheSinkOnceAnInterval(t *testing.T) {
+	f := newFixture(t, warnings.DefaultConfig())
+	for range 5 {
+		f.Observe(bad("phc_a", events.ReasonInvalidUUID))
+	}
+	f.Observe(bad("phc_b", events.ReasonInvalidUUID))
+	f.Observe(bad("phc_a", events.ReasonMissingName))
+	f.Observe(bad("", events.ReasonInvalidToken))
+	later := bad("phc_a", events.ReasonInvalidUUID)
+	later.Received = received.Add(time.Minute)
+	f.Observe(later)
+	require.NoError(t, f.Stop(t.Context()))
+
+	kept := f.sink.Events()
+	require.Len(t, kept, 4)
+	for i, want := range []string{`"phc_a"`, `"phc_b"`, `"phc_a"`, `"phc_a"`} {
+		require.Equal(t, events.LaneClientWarnings, kept[i].Lane)
+		require.Equal(t, "me", kept[i].DistinctID)
+		require.Equal(t, want, string(kept[i].Raw.Token))
+	}
+	require.Contains(t, string(kept[0].Raw.Properties), `"suppressed":0`)
+	require.Contains(t, string(kept[3].Raw.Properties), `"suppressed":4`)
+	require.EqualValues(t, 3, f.count("sent_total", "invalid_event"))
+	require.EqualValues(t, 4, f.count("throttled_total", "invalid_event"))
+	require.EqualValues(t, 1, f.count("sent_total", "missing_event_name"))
+	require.EqualValues(t, 0, f.count("throttled_total", "missing_event_name"))
+	require.EqualValues(t, 0, f.count("dropped_total", "missing_event_name"))
+}
+
+func TestABatchIsWarnedOfEachKindOfTrouble(t *testing.T) {
+	f := newFixture(t, warnings.DefaultConfig())
+	batch := bad("phc_a", events.ReasonTooLarge)
+	batch.Repaired = true
+	batch.Events[0].Notes = events.NoteDistinctIDCut
+	f.Observe(batch)
+	require.NoError(t, f.Stop(t.Context()))
+	require.Len(t, f.sink.Events(), 3)
+	for _, kind := range []string{"json_repaired", "distinct_id_truncated", "message_size_too_large"} {
+		require.EqualValues(t, 1, f.count("sent_total", kind), kind)
+	}
+}
+
+func TestAWarningThatTheSinkDoesNotTakeIsDroppedAndNotTriedAgain(t *testing.T) {
+	f := newFixture(t, warnings.DefaultConfig())
+	f.sink.FailNext(1)
+	f.Observe(bad("phc_a", events.ReasonMissingName))
+	f.Observe(bad("phc_b", events.ReasonMissingName))
+	require.NoError(t, f.Stop(t.Context()))
+	require.Len(t, f.sink.Events(), 1)
+	require.EqualValues(t, 1, f.count("sent_total", "missing_event_name"))
+	require.EqualValues(t, 1, f.count("dropped_total", "missing_event_name"))
+}
+
+// A sink that hangs costs warnings, and nothing else: Observe returns although nothing is written.
+func TestWhatDoesNotFitTheQueueIsDropped(t *testing.T) {
+	f := newFixture(t, warnings.DefaultConfig())
+	release := f.sink.Hold()
+	f.Observe(bad("phc_first", events.ReasonMissingName))
+	require.Eventually(t, func() bool { return f.sink.Held() == 1 }, patience, time.Millisecond)
+	for i := range maxQueued + 10 {
+		f.Observe(bad("phc_"+time.Duration(i).String(), events.ReasonMissingName))
+	}
+	require.EqualValues(t, 10, f.count("dropped_total", "missing_event_name"))
+	release()
+	require.NoError(t, f.Stop(t.Context()))
+	require.Len(t, f.sink.Events(), 1+maxQueued)
+	require.Zero(t, f.logs.Len())
+}
+
+func TestAStopWaitsNoLongerThanItMay(t *testing.T) {
+	cfg := warnings.DefaultConfig()
+	cfg.StopTimeout = 50 * time.Millisecond
+	f := newFixture(t, cfg)
+	release := f.sink.Hold()
+	defer release()
+	for _, token := range []string{"phc_a", "phc_b", "phc_c"} {
+		f.Observe(bad(token, events.ReasonMissingName))
+	}
+	began := time.Now()
+	require.NoError(t, f.Stop(context.Background()))
+	require.Less(t, time.Since(began), patience)
+	require.Empty(t, f.sink.Events())
+	require.EqualValues(t, 3, f.count("dropped_total", "missing_event_name"))
+	require.Equal(t, 1, f.logs.FilterField(zap.Int("warnings", 3)).Len(), "what was lost is said")
+}
+
+// A request that outlives the stop may still be observed.
+func TestWhatIsObservedAfterTheStopIsDropped(t *testing.T) {
+	f := newFixture(t, warnings.DefaultConfig())
+	require.NoError(t, f.Stop(t.Context()))
+	f.Observe(bad("phc_a", events.ReasonMissingName))
+	require.Empty(t, f.sink.Events())
+	require.EqualValues(t, 1, f.count("dropped_total", "missing_event_name"))
+}
+
+// goodBatch is one about which there is nothing to tell.
+func goodBatch() *events.Batch {
+	batch := &events.Batch{Token: "phc_a", Received: received, Events: make([]events.Event, 50)}
+	for i := range batch.Events {
+		batch.Events[i].Outcome.State = events.StateAccepted
+	}
+	return batch
+}
+
+func TestAGoodBatchCostsNoAllocation(t *testing.T) {
+	f := newFixture(t, warnings.DefaultConfig())
+	batch := goodBatch()
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.Observe(batch) }))
+	throttled := bad("phc_a", events.ReasonMissingName)
+	f.Observe(throttled)
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.Observe(throttled) }), "nor does one that is held back")
+	require.NoError(t, f.Stop(t.Context()))
+}
+
+func BenchmarkAGoodBatch(b *testing.B) {
+	warner := warnings.NewWarner(warnings.DefaultConfig(), testkit.NewSink(), zap.NewNop(), tally.NoopScope)
+	batch := goodBatch()
+	b.ReportAllocs()
+	for b.Loop() {
+		warner.Observe(batch)
+	}
+}
