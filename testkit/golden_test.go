@@ -86,8 +86,7 @@ func TestGolden(t *testing.T) {
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
 		t.Run("set "+key, func(t *testing.T) {
 			t.Parallel()
-			// A golden file has all messages that a request leads to: warnings only where it asks for them.
-			options := []testkit.Option{testkit.Set("transport.serve", "analytics,recordings,ai,logs,setup")}
+			var options []testkit.Option
 			for name, value := range groups[key].set {
 				options = append(options, testkit.Set(name, value))
 			}
