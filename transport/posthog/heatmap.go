@@ -55,7 +55,8 @@ func (d *document) splitHeatmap(found *object, event *events.Event) *events.Erro
 		heatmap = append(heatmap, '"', ':')
 		heatmap = append(heatmap, value...)
 	}
-	event.Heatmap = append(heatmap, '}')
+	heatmap = append(heatmap, '}')
+	event.Heatmap = heatmap
 	if found.marks&markHeatmapData == 0 {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package posthog
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"time"
@@ -165,7 +166,7 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 		found := &d.objects[i]
 		session, window := "", []byte(nil)
 		reason, err := d.checkRecording(found, current, &session, &window)
-		if err == nil && current != nil && current.SessionID == session && string(current.Recording.WindowID) == string(window) {
+		if err == nil && current != nil && current.SessionID == session && bytes.Equal(current.Recording.WindowID, window) {
 			s.addSnapshots(found, current.Recording)
 			continue
 		}

@@ -219,7 +219,7 @@ func FuzzRecord(f *testing.F) {
 		if !slices.Contains([]int{200, 400, 401, 413}, response.Status) {
 			t.Fatalf("status %d: %s", response.Status, response.Body)
 		}
-		var want []string
+		var got []string
 		for _, event := range s.sink.events {
 			if !isSession(event.SessionID) || event.DistinctID == "" || !json.Valid(event.Recording.WindowID) {
 				t.Fatalf("an unsound recording was kept: %+v", event)
@@ -228,7 +228,7 @@ func FuzzRecord(f *testing.F) {
 				if !json.Valid(item.JSON) || item.Timestamp != nil && !json.Valid(item.Timestamp) {
 					t.Fatalf("a snapshot is not JSON: %s", item.JSON)
 				}
-				want = append(want, string(item.JSON))
+				got = append(got, string(item.JSON))
 			}
 		}
 		// encoding/json finds the same snapshots in what is an array of plain events.
@@ -241,13 +241,13 @@ func FuzzRecord(f *testing.F) {
 		if response.Status != 200 || len(s.sink.events) != 1 || s.ledger.Snapshot().Received != 1 || json.Unmarshal(body, &plain) != nil || hasDuplicateKeys(body) {
 			return
 		}
-		var got []string
+		var want []string
 		for _, event := range plain {
 			for _, item := range event.Properties.Items {
-				got = append(got, string(item))
+				want = append(want, string(item))
 			}
 		}
-		require.Equal(t, got, want)
+		require.Equal(t, want, got)
 	})
 }
 
