@@ -247,49 +247,49 @@ func (d *document) properties(i, depth int, found *object) int {
 }
 
 // open enters the object at i: it returns the place of the first key, or with more false the place after an empty object.
-func (d *document) open(i, depth int) (at int, more bool) {
+func (s *scanner) open(i, depth int) (at int, more bool) {
 	if depth >= maxDepth {
-		return d.fail(i, fmt.Sprintf("nested deeper than %d levels", maxDepth)), false
+		return s.fail(i, fmt.Sprintf("nested deeper than %d levels", maxDepth)), false
 	}
-	i = d.space(i + 1)
-	if i < len(d.data) && d.data[i] == '}' {
+	i = s.space(i + 1)
+	if i < len(s.data) && s.data[i] == '}' {
 		return i + 1, false
 	}
 	return i, true
 }
 
 // maxEscapedKey is how long a key that the protocol knows can be with every character escaped.
-const maxEscapedKey = 6 * len("historical_migration")
+const maxEscapedKey = 6 * len("disable_skew_correction")
 
 // member reads the key at i and returns it, without quotes and escapes, with the place of its value.
-func (d *document) member(i int) (key []byte, at int) {
-	if i >= len(d.data) || d.data[i] != '"' {
-		return nil, d.fail(i, "expected a string as key")
+func (s *scanner) member(i int) (key []byte, at int) {
+	if i >= len(s.data) || s.data[i] != '"' {
+		return nil, s.fail(i, "expected a string as key")
 	}
-	before := d.escapes
-	end := d.str(i)
+	before := s.escapes
+	end := s.str(i)
 	if end < 0 {
 		return nil, -1
 	}
-	key = d.data[i+1 : end-1]
-	if d.escapes != before && len(key) <= maxEscapedKey {
-		key = []byte(text(d.data[i:end]))
+	key = s.data[i+1 : end-1]
+	if s.escapes != before && len(key) <= maxEscapedKey {
+		key = []byte(text(s.data[i:end]))
 	}
-	return key, d.colon(end)
+	return key, s.colon(end)
 }
 
 // next goes on after a member's value: to the next key, or with more false to the place after the object.
-func (d *document) next(i int) (at int, more bool) {
-	i = d.space(i)
-	if i < len(d.data) {
-		switch d.data[i] {
+func (s *scanner) next(i int) (at int, more bool) {
+	i = s.space(i)
+	if i < len(s.data) {
+		switch s.data[i] {
 		case ',':
-			return d.space(i + 1), true
+			return s.space(i + 1), true
 		case '}':
 			return i + 1, false
 		}
 	}
-	return d.fail(i, "expected , or } in object"), false
+	return s.fail(i, "expected , or } in object"), false
 }
 
 // text returns what a JSON string that has been scanned says. Without escapes it aliases raw.

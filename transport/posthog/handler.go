@@ -14,13 +14,14 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// Handler answers the requests of the v0 protocol. It is safe for concurrent use.
+// Handler answers the requests of both generations of the protocol, v0 and v1. It is safe for concurrent use.
 type Handler struct {
 	config    Config
 	decoder   *decode.Decoder
 	processor events.Processor
 	metrics   metrics
 	sessions  sync.Pool
+	v1        sync.Pool // of *v1Session
 }
 
 type metrics struct {
@@ -45,10 +46,11 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 			numbers: repaired("nan"), surrogates: repaired("lone_surrogate"),
 		},
 		sessions: sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
+		v1:       sync.Pool{New: func() any { return newV1Session(config.MaxEvents, budget) }},
 	}
 }
 
-// Routes returns the paths of the protocol.
+// Routes returns the paths of both.
 func (h *Handler) Routes() []route.Route {
 	var routes []route.Route
 	serve := func(group route.Group, handle func(context.Context, *route.Request) route.Response, paths ...string) {
@@ -60,7 +62,7 @@ func (h *Handler) Routes() []route.Route {
 	}
 	serve(route.Analytics, h.Capture, "/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage")
 	serve(route.Analytics, h.BlackHole, "/test/black_hole")
-	return routes
+	return append(routes, h.v1Routes()...)
 }
 
 // session is the memory that one request needs and the next one uses again.

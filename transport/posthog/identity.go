@@ -26,7 +26,12 @@ const (
 // distinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing. Anything but a
 // string is written as JSON.
 func distinctID(raw []byte) string {
-	id := ""
+	id, _ := cutDistinctID(raw)
+	return id
+}
+
+// cutDistinctID is distinctID, and reports whether the text was too long and has been cut.
+func cutDistinctID(raw []byte) (id string, isCut bool) {
 	switch raw[0] {
 	case '"':
 		id = text(head(raw))
@@ -43,7 +48,7 @@ func distinctID(raw []byte) string {
 		id = strings.ReplaceAll(id, "\x00", "\ufffd")
 	}
 	if id == "" || strings.TrimSpace(id) == "" {
-		return ""
+		return "", false
 	}
 	if len(id) > maxDistinctID && utf8.RuneCountInString(id) > maxDistinctID {
 		cut := 0
@@ -51,9 +56,9 @@ func distinctID(raw []byte) string {
 			_, n := utf8.DecodeRuneInString(id[cut:])
 			cut += n
 		}
-		id = id[:cut]
+		return id[:cut], true
 	}
-	return id
+	return id, false
 }
 
 // head returns a string value that begins like the given one and is not much longer than what is read of it.
