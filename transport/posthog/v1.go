@@ -42,7 +42,9 @@ type v1Session struct {
 const (
 	// maxPooledProperties is how much memory for properties is kept for the next request.
 	maxPooledProperties = 1 << 20
-	// v1EventSize is what an event takes beside its text.
+	// resultSize is what the answer takes for an event.
+	resultSize = 128
+	// v1EventSize is what an event takes beside its text and its result.
 	v1EventSize = int64(unsafe.Sizeof(v1Object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}))
 )
 
@@ -158,7 +160,7 @@ func (h *Handler) scanV1(s *v1Session, data []byte, header *v1Header) error {
 	}
 	switch {
 	case fault == nil:
-		if !s.reserve(s.maxProperties(header)) {
+		if !s.reserve(s.maxProperties(header) + int64(len(s.objects))*resultSize) {
 			return decode.ErrSpent
 		}
 		return nil

@@ -68,8 +68,8 @@ const (
 	resultRetry = "retry"
 )
 
-// result maps an event's outcome to the protocol's result and its details, which may be empty.
-func result(event *events.Event) (result, details string) {
+// resultOf maps an event's outcome to the protocol's result and its details, which may be empty.
+func resultOf(event *events.Event) (result, details string) {
 	outcome := &event.Outcome
 	switch outcome.State {
 	case events.StateAccepted:
@@ -127,7 +127,7 @@ func (s *v1Session) answer(request *route.Request) route.Response {
 			body = append(body, ',')
 		}
 		body = append(body, s.objects[i].uuid.in(s.data)...)
-		result, details := result(event)
+		result, details := resultOf(event)
 		body = append(body, `:{"result":"`...)
 		body = append(body, result...)
 		body = append(body, '"')
