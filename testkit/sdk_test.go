@@ -34,6 +34,18 @@ type recording struct {
 	JSON     json.RawMessage   `json:"json"`
 }
 
+// isV1 reports whether the request is of the second generation of the protocol.
+func (r recording) isV1() bool { return strings.HasPrefix(r.Path, "/i/v1/") }
+
+// header is the request's headers as names and values in turn.
+func (r recording) header() []string {
+	var header []string
+	for name, value := range r.Headers {
+		header = append(header, name, value)
+	}
+	return header
+}
+
 func recordings(t *testing.T, file string) []recording {
 	f, err := os.Open(file)
 	require.NoError(t, err)
@@ -308,16 +320,15 @@ func TestEveryRecordedSDKRequestArrivesExactlyOnce(t *testing.T) {
 			wanted := map[string][]expectation{}
 			total := 0
 			for n, row := range recordings(t, file) {
-				status, events := expect(t, row, config.Topics)
-				var header []string
-				for name, value := range row.Headers {
-					header = append(header, name, value)
+				if row.isV1() {
+					continue
 				}
+				status, events := expect(t, row, config.Topics)
 				path := row.Path
 				if row.RawQuery != "" {
 					path += "?" + row.RawQuery
 				}
-				response := service.Request(row.Method, path, string(row.Body), header...)
+				response := service.Request(row.Method, path, string(row.Body), row.header()...)
 				require.Equal(t, status, response.Status, "row %d (%s): %s", n, row.Note, response.Body)
 				if status == 200 {
 					require.Equal(t, `{"status":"Ok"}`, response.Body)

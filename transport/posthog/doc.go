@@ -6,5 +6,8 @@
 // that real SDKs send and that are repaired before anything else sees them: bare NaN, Infinity and -Infinity become null, and
 // the escape of a lone surrogate becomes \ufffd.
 //
+// There are two generations of the protocol. v0 takes whatever the SDKs of ten years have sent and answers the request as a
+// whole; v1 (files v1*.go) is strict about the request and answers for every event.
+//
 // One bad event does not fail its neighbours: it is rejected alone, with its reason, and the rest is kept.
 package posthog

@@ -302,7 +302,7 @@ func (d *document) properties(i, depth int, found *object) int {
 		case len("$current_url"):
 			d.mark(found, key, here, "$current_url", markCurrentURL)
 		}
-		if len(key) >= len(gatewayPrefix) && (isGateway(key) || len(key) > maxEscapedKey && bytes.IndexByte(key, '\\') >= 0) {
+		if maybeGateway(key) {
 			found.marks |= markGateway
 		}
 		i, more = d.next(end)
@@ -330,7 +330,7 @@ func (s *scanner) open(i, depth int) (at int, more bool) {
 }
 
 // maxEscapedKey is how long a key that the protocol knows can be with every character escaped.
-const maxEscapedKey = 6 * len("$prev_pageview_pathname")
+const maxEscapedKey = 6 * len("disable_skew_correction")
 
 // member reads the key at i and returns it, without quotes and escapes, with the place of its value.
 func (s *scanner) member(i int) (key []byte, at int) {

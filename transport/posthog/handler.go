@@ -14,13 +14,14 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// Handler answers the requests of the v0 protocol. It is safe for concurrent use.
+// Handler answers the requests of both generations of the protocol, v0 and v1. It is safe for concurrent use.
 type Handler struct {
 	config    Config
 	decoder   *decode.Decoder
 	processor events.Processor
 	metrics   metrics
 	sessions  sync.Pool
+	v1        sync.Pool // of *v1Session
 }
 
 type metrics struct {
@@ -45,21 +46,23 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 			numbers: repaired("nan"), surrogates: repaired("lone_surrogate"),
 		},
 		sessions: sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
+		v1:       sync.Pool{New: func() any { return newV1Session(config.MaxEvents, budget) }},
 	}
 }
 
-// Routes returns the paths of the protocol.
+// Routes returns the paths of both.
 func (h *Handler) Routes() []route.Route {
 	var routes []route.Route
 	methods := []string{http.MethodGet, http.MethodPost}
 	for _, path := range []string{"/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage"} {
 		routes = append(routes, route.Route{Group: route.Analytics, Path: path, Methods: methods, Handle: h.Capture})
 	}
-	return append(routes,
+	routes = append(routes,
 		route.Route{Group: route.Analytics, Path: "/test/black_hole", Methods: methods, Handle: h.BlackHole},
 		route.Route{Group: route.AI, Path: "/i/v0/ai/batch", Methods: methods, Handle: h.CaptureAI},
 		route.Route{Group: route.Recordings, Path: "/s", Methods: methods, MaxBody: int64(h.config.MaxRecording), Handle: h.Record},
 	)
+	return append(routes, h.v1Routes()...)
 }
 
 // session is the memory that one request needs and the next one uses again.

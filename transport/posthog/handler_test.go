@@ -25,10 +25,13 @@ var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 type recorder struct {
 	events []events.Event
 	batch  events.Batch
-	judge  func(*events.Event)
+	// repaired is the last batch's mark of that name.
+	repaired bool
+	judge    func(*events.Event)
 }
 
 func (r *recorder) Write(_ context.Context, batch *events.Batch) {
+	r.repaired = batch.Repaired
 	r.batch = events.Batch{
 		Token: strings.Clone(batch.Token), Received: batch.Received, SentAt: batch.SentAt,
 		ClientIP: batch.ClientIP, Historical: batch.Historical,

@@ -118,7 +118,7 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 	if aiOnly && event.Lane != events.LaneAI {
 		return events.ReasonNotAI, errNotAI
 	}
-	if event.Lane == events.LaneAI && config.MaxAIEvent > 0 && len(event.Raw.Properties) > int(config.MaxAIEvent) {
+	if event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties) {
 		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "maximum AI event size exceeded: its properties are larger than %d bytes", config.MaxAIEvent)
 	}
 	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
@@ -384,6 +384,11 @@ func milliseconds(raw []byte) time.Duration {
 		return 0
 	}
 	return time.Duration(min(max(ms, -limit), limit)) * time.Millisecond
+}
+
+// exceedsAI reports whether an AI event of these properties is over the ceiling.
+func (c *Config) exceedsAI(properties []byte) bool {
+	return c.MaxAIEvent > 0 && len(properties) > int(c.MaxAIEvent)
 }
 
 // aiPrefix begins the names of all AI events, those that the allowlist does not know included.

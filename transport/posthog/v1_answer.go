@@ -1,0 +1,203 @@
+package posthog
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// v1Error is what is wrong with a request or an event: an error with the protocol's word for it, and the reason under which
+// events are counted that end so.
+type v1Error struct {
+	err    *events.Error
+	tag    string
+	reason events.Reason
+}
+
+func v1Errorf(code events.Code, tag string, reason events.Reason, format string, args ...any) *v1Error {
+	return &v1Error{err: events.Errorf(code, format, args...), tag: tag, reason: reason}
+}
+
+func (e *v1Error) Error() string { return e.err.Error() }
+
+// Unwrap returns the error with its code.
+func (e *v1Error) Unwrap() error { return e.err }
+
+const tagInvalidToken = "invalid_api_token"
+
+// What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs little.
+var (
+	errV1NoToken     = v1Errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
+	errV1NotBearer   = v1Errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
+	errV1ContentType = v1Errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent, "the Content-Type must be application/json")
+	errV1Encoding    = v1Errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent, "the Content-Encoding must be one of gzip, deflate, br and zstd")
+	errV1NoBody      = v1Errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
+	errV1BatchType   = v1Errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch must be an array of events")
+	errV1NoEvent     = v1Errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
+	errV1CreatedAt   = v1Errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent, "created_at must be a time as of RFC 3339")
+	errV1Historical  = v1Errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "historical_migration must be true or false")
+	errV1NoUUID      = v1Errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID, "the batch holds an event without a uuid")
+	errV1UUID        = v1Errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
+)
+
+// What can be wrong with an event.
+var (
+	errV1NoName       = v1Errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
+	errV1LongName     = v1Errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxV1Name)
+	errV1NoDistinctID = v1Errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID, "event submitted without a distinct_id")
+	errV1Timestamp    = v1Errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent, "timestamp must be a time as of RFC 3339")
+	errV1Properties   = v1Errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent, "properties must be an object")
+	errV1Options      = v1Errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent, "event submitted with an option of a wrong type")
+	errV1AITooLarge   = v1Errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge, "the AI event is larger than transport.posthog.max_ai_event")
+	errV1NotAI        = v1Errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
+)
+
+const (
+	tagTooLarge   = "event_too_big"
+	tagAITooLarge = "ai_event_too_big"
+)
+
+// The results of an event.
+const (
+	resultOK    = "ok"
+	resultDrop  = "drop"
+	resultRetry = "retry"
+)
+
+// resultOf maps an event's outcome to the protocol's result and its details, which may be empty.
+func resultOf(event *events.Event) (result, details string) {
+	outcome := &event.Outcome
+	switch outcome.State {
+	case events.StateAccepted:
+		switch {
+		case event.Routing.SkipPerson:
+			return resultOK, "person_processing_disabled"
+		case event.Notes.Has(events.NoteDistinctIDCut):
+			return resultOK, "distinct_id_truncated"
+		default:
+			return resultOK, ""
+		}
+	case events.StateDropped, events.StateRejected:
+		var known *v1Error
+		if errors.As(outcome.Err, &known) {
+			return resultDrop, known.tag
+		}
+		return resultDrop, dropTag(event)
+	default:
+		return resultRetry, "not_persisted"
+	}
+}
+
+// dropTag is the word for an event that the protocol itself had nothing against. A reason that it has no word for is one.
+func dropTag(event *events.Event) string {
+	switch reason := event.Outcome.Reason; reason {
+	case events.ReasonTooLarge:
+		if event.Lane == events.LaneAI {
+			return tagAITooLarge
+		}
+		return tagTooLarge
+	case events.ReasonQuota:
+		return "billing_limit_exceeded"
+	case events.ReasonRule:
+		return "event_restriction_drop"
+	case events.ReasonNotHistorical:
+		return "non_historical_import_drop"
+	case events.ReasonPerformanceEvent:
+		return "dropped_performance_event"
+	default:
+		return string(reason)
+	}
+}
+
+// answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses, which it
+// does for all that it is asked about, refuses the request.
+func (s *v1Session) answer(request *route.Request) route.Response {
+	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
+	body := make([]byte, 0, len(`{"results":{}}`)+len(s.objects)*perEvent)
+	body = append(body, `{"results":{`...)
+	retry, kept := false, false
+	var refused error
+	for i := range s.objects {
+		event := &s.batch.Events[i]
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, s.objects[i].uuid.in(s.data)...)
+		result, details := resultOf(event)
+		body = append(body, `:{"result":"`...)
+		body = append(body, result...)
+		body = append(body, '"')
+		if details != "" {
+			body = append(body, `,"details":`...)
+			body = strconv.AppendQuote(body, details)
+		}
+		body = append(body, '}')
+		retry = retry || result == resultRetry
+		kept = kept || result == resultOK
+		if event.Outcome.State == events.StateRejected && events.CodeOf(event.Outcome.Err) == events.Unauthorized {
+			refused = event.Outcome.Err
+		}
+	}
+	if refused != nil && !retry && !kept {
+		return refuseV1(request, refused)
+	}
+	body = append(body, "}}"...)
+	return route.Response{
+		Status: http.StatusOK, ContentType: route.TypeJSON, Body: alias(body), Retry: retry, Header: echoRequestID(nil, request),
+	}
+}
+
+// refuseV1 answers with an error. Trying again later is right where the service or the network is at fault.
+func refuseV1(request *route.Request, err error) route.Response {
+	code := events.CodeOf(err)
+	body, _ := json.Marshal(struct { // strings always become JSON
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		URI         string `json:"error_uri"`
+	}{errorTag(err), route.Message(err), "https://posthog.com/docs/api"})
+	return route.Response{
+		Status: route.Status(err), ContentType: route.TypeJSON, Body: string(body),
+		Retry: code == events.SlowClient || code == events.Unavailable || code == events.Internal,
+		Header: echoRequestID([]route.Field{
+			{Name: "Accept", Value: route.TypeJSON},
+			{Name: "Accept-Encoding", Value: "gzip, deflate, br, zstd"},
+		}, request),
+	}
+}
+
+// errorTag is the protocol's word for an error.
+func errorTag(err error) string {
+	var known *v1Error
+	if errors.As(err, &known) {
+		return known.tag
+	}
+	switch events.CodeOf(err) {
+	case events.Invalid:
+		return "request_decoding_error"
+	case events.Unauthorized:
+		return tagInvalidToken
+	case events.TooLarge:
+		return "payload_too_large"
+	case events.Unsupported:
+		return "unsupported_content_type"
+	case events.SlowClient:
+		return "body_read_timeout"
+	case events.Unavailable:
+		return "service_unavailable"
+	default:
+		return "internal_error"
+	}
+}
+
+// echoRequestID appends the client's id for the request, if it is one.
+func echoRequestID(fields []route.Field, request *route.Request) []route.Field {
+	id := request.Get(headerRequestID)
+	if _, ok := parseUUID(id); !ok {
+		return fields
+	}
+	return append(fields, route.Field{Name: headerRequestID, Value: id})
+}

@@ -1,0 +1,277 @@
+package posthog
+
+import "slices"
+
+// The properties that the service writes into an event, in the order in which it does. The client names the first two beside
+// the properties and the next four in the options; the last two are its SDK.
+const (
+	spliceSession = iota
+	spliceWindow
+	spliceCookieless
+	spliceIgnoreSentAt
+	spliceProductTour
+	splicePersonProfile
+	spliceLib
+	spliceLibVersion
+	splices
+
+	// splicesGiven is how many of them the event itself can give.
+	splicesGiven = spliceLib
+)
+
+// spliceKeys are the properties' keys as they are written.
+var spliceKeys = [splices]string{
+	`"$session_id":`, `"$window_id":`, `"$cookieless_mode":`, `"$ignore_sent_at":`, `"$product_tour_id":`,
+	`"$process_person_profile":`, `"$lib":`, `"$lib_version":`,
+}
+
+// v1Object is what one scan has found of an event.
+type v1Object struct {
+	// isObject is not set for an element that is something else.
+	isObject bool
+	// empty is set where the properties have no members, and owns says which of those above are among them, a bit for each.
+	empty bool
+	owns  uint8
+	// gateway is set where some may be such as only PostHog's AI gateway may set.
+	gateway bool
+
+	name, uuid, distinctID, timestamp, properties, options span
+	// given holds what is to be written into the properties.
+	given [splicesGiven]span
+	// ownCookieless and ownIgnoreSentAt are what the properties themselves say.
+	ownCookieless, ownIgnoreSentAt span
+}
+
+// v1Document is a request's JSON, found but not yet judged. It is used again for the next request.
+type v1Document struct {
+	scanner
+	objects []v1Object
+	// limit is how many events there may be, and room is asked before there is memory for more of them. What room refuses
+	// sets full.
+	limit int
+	room  func(events int) bool
+	full  bool
+
+	createdAt, batchAt, historical, internal span
+}
+
+// scan finds the events of a request, which must be an object. Of two equal keys the last counts.
+func (d *v1Document) scan(data []byte) *syntaxError {
+	*d = v1Document{scanner: scanner{data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
+	end := d.space(0)
+	if end < len(data) && data[end] == '{' {
+		end = d.envelope(end)
+	} else if end = d.value(end, 0); end >= 0 {
+		d.fail(0, "expected an object")
+	}
+	if end >= 0 {
+		if end = d.space(end); end < len(data) {
+			d.fail(end, "unexpected text after the JSON value")
+		}
+	}
+	return d.err
+}
+
+func (d *v1Document) envelope(i int) int {
+	i, more := d.open(i, 0)
+	for more {
+		key, at := d.member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *span
+		end := 0
+		switch string(key) {
+		case "batch":
+			to = &d.batchAt
+			end = d.events(at, 1)
+		case "created_at":
+			to = &d.createdAt
+		case "historical_migration":
+			to = &d.historical
+		case "capture_internal":
+			to = &d.internal
+		}
+		if i, more = d.rest(at, end, 1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+// rest notes where a member's value lies and goes on to the next member. end is 0 for a value that is still to be skipped.
+func (d *v1Document) rest(at, end, depth int, to *span) (next int, more bool) {
+	if end == 0 {
+		end = d.value(at, depth)
+	}
+	if end < 0 {
+		return -1, false
+	}
+	if to != nil {
+		*to = span{uint32(at), uint32(end)}
+	}
+	return d.next(end)
+}
+
+// events scans the batch at i.
+func (d *v1Document) events(i, depth int) int {
+	d.objects = d.objects[:0]
+	if i >= len(d.data) || d.data[i] != '[' {
+		return d.value(i, depth)
+	}
+	i = d.space(i + 1)
+	if i < len(d.data) && d.data[i] == ']' {
+		return i + 1
+	}
+	for {
+		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
+			d.full = true
+			return d.fail(i, "too many events")
+		}
+		d.objects = append(d.objects, v1Object{})
+		if i < len(d.data) && d.data[i] == '{' {
+			// An event holds no events, so the slice does not move while the pointer is in use.
+			i = d.event(i, depth+1, &d.objects[len(d.objects)-1])
+		} else {
+			i = d.value(i, depth+1)
+		}
+		if i < 0 {
+			return -1
+		}
+		i = d.space(i)
+		switch {
+		case i < len(d.data) && d.data[i] == ',':
+			i = d.space(i + 1)
+		case i < len(d.data) && d.data[i] == ']':
+			return i + 1
+		default:
+			return d.fail(i, "expected , or ] in array")
+		}
+	}
+}
+
+// grow makes room for more events, if there may be more.
+func (d *v1Document) grow() bool {
+	room := min(max(64, 2*cap(d.objects)), d.limit)
+	if room <= cap(d.objects) || !d.room(room) {
+		return false
+	}
+	d.objects = slices.Grow(d.objects, room-len(d.objects))
+	return true
+}
+
+func (d *v1Document) event(i, depth int, found *v1Object) int {
+	found.isObject = true
+	i, more := d.open(i, depth)
+	for more {
+		key, at := d.member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *span
+		end := 0
+		switch string(key) {
+		case "event":
+			to = &found.name
+		case "uuid":
+			to = &found.uuid
+		case "distinct_id":
+			to = &found.distinctID
+		case "timestamp":
+			to = &found.timestamp
+		case "session_id":
+			to = &found.given[spliceSession]
+		case "window_id":
+			to = &found.given[spliceWindow]
+		case "options":
+			to = &found.options
+			end = d.eventOptions(at, depth+1, found)
+		case "properties":
+			to = &found.properties
+			end = d.eventProperties(at, depth+1, found)
+		}
+		if i, more = d.rest(at, end, depth+1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+func (d *v1Document) eventOptions(i, depth int, found *v1Object) int {
+	clear(found.given[spliceCookieless : splicePersonProfile+1])
+	if i >= len(d.data) || d.data[i] != '{' {
+		return d.value(i, depth)
+	}
+	i, more := d.open(i, depth)
+	for more {
+		key, at := d.member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *span
+		switch string(key) {
+		case "cookieless_mode":
+			to = &found.given[spliceCookieless]
+		case "disable_skew_correction":
+			to = &found.given[spliceIgnoreSentAt]
+		case "product_tour_id":
+			to = &found.given[spliceProductTour]
+		case "process_person_profile":
+			to = &found.given[splicePersonProfile]
+		}
+		if i, more = d.rest(at, 0, depth+1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+func (d *v1Document) eventProperties(i, depth int, found *v1Object) int {
+	found.owns, found.empty, found.gateway = 0, false, false
+	found.ownCookieless, found.ownIgnoreSentAt = span{}, span{}
+	if i >= len(d.data) || d.data[i] != '{' {
+		return d.value(i, depth)
+	}
+	i, more := d.open(i, depth)
+	found.empty = !more
+	for more {
+		key, at := d.member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *span
+		if len(key) > 0 && key[0] == '$' {
+			to = found.own(key)
+		}
+		found.gateway = found.gateway || maybeGateway(key)
+		if i, more = d.rest(at, 0, depth+1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+// own notes that the properties have a key themselves, and returns where its value is to be kept.
+func (o *v1Object) own(key []byte) *span {
+	switch string(key) {
+	case "$session_id":
+		o.owns |= 1 << spliceSession
+	case "$window_id":
+		o.owns |= 1 << spliceWindow
+	case "$cookieless_mode":
+		o.owns |= 1 << spliceCookieless
+		return &o.ownCookieless
+	case "$ignore_sent_at":
+		o.owns |= 1 << spliceIgnoreSentAt
+		return &o.ownIgnoreSentAt
+	case "$product_tour_id":
+		o.owns |= 1 << spliceProductTour
+	case "$process_person_profile":
+		o.owns |= 1 << splicePersonProfile
+	case "$lib":
+		o.owns |= 1 << spliceLib
+	case "$lib_version":
+		o.owns |= 1 << spliceLibVersion
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package posthog
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+const (
+	// maxV1Name is the longest event name, in bytes.
+	maxV1Name = 200
+	// maxSessionID is the longest session_id, as JSON, that is told apart from the properties.
+	maxSessionID = 1 << 10
+	// maxRawUUID is the longest UUID, as JSON: a URN with every character escaped.
+	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
+)
+
+// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's own text
+// once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
+func (s *v1Session) maxProperties(header *v1Header) int64 {
+	perEvent := len("{}") + len(header.lib) + len(header.libVersion)
+	for _, key := range spliceKeys {
+		perEvent += len(",") + len(key)
+	}
+	return int64(len(s.data) + len(s.objects)*perEvent)
+}
+
+// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is bad alone
+// is rejected in the batch.
+func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Error {
+	batch := &s.batch
+	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
+	clear(batch.Events)
+	if err := s.readEnvelope(); err != nil {
+		return err
+	}
+	if err := s.identify(); err != nil {
+		return err
+	}
+	s.properties = slices.Grow(s.properties[:0], int(s.maxProperties(header)))
+	clientIP := ""
+	if string(boolean(s.internal.in(s.data))) == jsonTrue {
+		clientIP = internalIP
+	}
+	at := clock{now: batch.Received, sentAt: batch.SentAt}
+	for i := range s.objects {
+		event := &batch.Events[i]
+		event.ClientIP = clientIP
+		if string(s.objects[i].name.in(s.data)) == `"`+performanceEvent+`"` {
+			event.Name = performanceEvent
+			event.Drop(events.ReasonPerformanceEvent)
+			continue
+		}
+		if err := s.hydrateEvent(&s.objects[i], event, at, header); err != nil {
+			event.Reject(err.reason, err)
+			continue
+		}
+		event.Lane = config.lane(event.Name, batch.Historical)
+		if s.objects[i].gateway && strings.HasPrefix(event.Name, aiPrefix) {
+			// In place: what is left is never ahead of what is read.
+			event.Raw.Properties = StripGateway(event.Raw.Properties[:0], event.Raw.Properties)
+		}
+		switch {
+		case event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties):
+			event.Reject(events.ReasonTooLarge, errV1AITooLarge)
+		case event.Lane != events.LaneAI && onlyAI:
+			event.Reject(events.ReasonNotAI, errV1NotAI)
+		}
+	}
+	return nil
+}
+
+// readEnvelope reads what the request says beside its events.
+func (s *v1Session) readEnvelope() *v1Error {
+	if raw := s.batchAt.in(s.data); raw == nil || raw[0] != '[' {
+		return errV1BatchType
+	}
+	if len(s.objects) == 0 {
+		return errV1NoEvent
+	}
+	raw := s.present(s.createdAt)
+	if raw == nil || raw[0] != '"' {
+		return errV1CreatedAt
+	}
+	if _, ok := parseStrict(text(head(raw))); !ok {
+		return errV1CreatedAt
+	}
+	switch raw := s.present(s.historical); {
+	case raw == nil:
+	case raw[0] == 't' || raw[0] == 'f':
+		s.batch.Historical = raw[0] == 't'
+	default:
+		return errV1Historical
+	}
+	return nil
+}
+
+// identify reads the events' UUIDs, which the answer needs: no two may be the same.
+func (s *v1Session) identify() *v1Error {
+	s.ids = s.ids[:0]
+	for i := range s.objects {
+		raw := s.present(s.objects[i].uuid)
+		if raw == nil || string(raw) == `""` {
+			return errV1NoUUID
+		}
+		if raw[0] != '"' || len(raw) > maxRawUUID {
+			return errV1UUID
+		}
+		id, ok := parseUUID(strings.TrimSpace(text(raw)))
+		if !ok {
+			return errV1UUID
+		}
+		event := &s.batch.Events[i]
+		event.UUID, event.ClientUUID = id, true
+		s.ids = append(s.ids, id)
+	}
+	slices.SortFunc(s.ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	for i := 1; i < len(s.ids); i++ {
+		if s.ids[i] == s.ids[i-1] {
+			return v1Errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID, "the batch holds more than one event with the uuid %s", s.ids[i])
+		}
+	}
+	return nil
+}
+
+// hydrateEvent fills in an event, or says what is wrong with it.
+func (s *v1Session) hydrateEvent(found *v1Object, event *events.Event, at clock, header *v1Header) *v1Error {
+	raw := s.present(found.name)
+	switch {
+	case raw == nil || raw[0] != '"':
+		return errV1NoName
+	case len(raw) > 2+6*maxV1Name:
+		return errV1LongName
+	}
+	switch event.Name = text(raw); {
+	case event.Name == "":
+		return errV1NoName
+	case len(event.Name) > maxV1Name:
+		return errV1LongName
+	}
+
+	if raw = s.present(found.distinctID); raw != nil {
+		identify(event, raw)
+	}
+	if isBlank(event.DistinctID) {
+		return errV1NoDistinctID
+	}
+	event.Raw.DistinctID = raw
+	event.Routing.SkipPerson = isIllegal(event.DistinctID)
+
+	raw = s.present(found.timestamp)
+	if raw == nil || raw[0] != '"' {
+		return errV1Timestamp
+	}
+	stamp, ok := parseStrict(text(head(raw)))
+	if !ok {
+		return errV1Timestamp
+	}
+	event.Raw.Timestamp = raw
+
+	if raw = s.present(found.given[spliceSession]); raw != nil && raw[0] == '"' && len(raw) <= maxSessionID {
+		event.SessionID = text(raw)
+	}
+	ignoreSentAt, err := s.splice(found, event, header)
+	if err != nil {
+		return err
+	}
+	event.Timestamp = at.eventTime(stamp, true, 0, false, ignoreSentAt)
+	return nil
+}
+
+// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said elsewhere. A
+// property that the event has itself stays as it is.
+func (s *v1Session) splice(found *v1Object, event *events.Event, header *v1Header) (ignoreSentAt bool, fault *v1Error) {
+	own := found.properties.in(s.data)
+	if own == nil {
+		own, found.empty = noProperties, true
+	}
+	if own[0] != '{' {
+		return false, errV1Properties
+	}
+	values, ok := s.values(found, header)
+	if !ok {
+		return false, errV1Options
+	}
+	start := len(s.properties)
+	s.properties = append(s.properties, own[:len(own)-1]...)
+	for i, value := range values {
+		if value == nil || found.owns&(1<<i) != 0 {
+			continue
+		}
+		if !found.empty {
+			s.properties = append(s.properties, ',')
+		}
+		found.empty = false
+		s.properties = append(s.properties, spliceKeys[i]...)
+		s.properties = append(s.properties, value...)
+	}
+	s.properties = append(s.properties, '}')
+	event.Raw.Properties = s.properties[start:len(s.properties):len(s.properties)]
+	event.Cookieless = string(values[spliceCookieless]) == jsonTrue
+	return string(values[spliceIgnoreSentAt]) == jsonTrue, nil
+}
+
+// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok is not
+// set where one of them means nothing.
+func (s *v1Session) values(found *v1Object, header *v1Header) (values [splices][]byte, ok bool) {
+	if options := s.present(found.options); options != nil && options[0] != '{' {
+		return values, false
+	}
+	for i, at := range found.given {
+		values[i] = s.present(at)
+	}
+	for _, i := range [...]int{spliceCookieless, spliceIgnoreSentAt, splicePersonProfile} {
+		if values[i] == nil {
+			continue
+		}
+		if values[i] = boolean(values[i]); values[i] == nil {
+			return values, false
+		}
+	}
+	if tour := values[spliceProductTour]; tour != nil && tour[0] != '"' && !isInteger(tour) {
+		return values, false
+	}
+	values[spliceLib], values[spliceLibVersion] = header.lib, header.libVersion
+	if own := found.ownCookieless.in(s.data); own != nil {
+		values[spliceCookieless] = own
+		if own[0] != 't' && own[0] != 'f' {
+			return values, false
+		}
+	}
+	if own := found.ownIgnoreSentAt.in(s.data); own != nil {
+		values[spliceIgnoreSentAt] = own
+	}
+	return values, true
+}
+
+const jsonTrue = "true"
+
+var textTrue, textFalse = []byte(jsonTrue), []byte("false")
+
+// boolean reads true or false in the ways in which SDKs write it, and returns how JSON does; nil is neither.
+func boolean(raw []byte) []byte {
+	switch string(raw) {
+	case "true", `"true"`, "1", `"1"`:
+		return textTrue
+	case "false", `"false"`, "0", `"0"`:
+		return textFalse
+	default:
+		return nil
+	}
+}
+
+// isInteger reports whether a JSON value is a number without a fraction and an exponent.
+func isInteger(raw []byte) bool {
+	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && bytes.IndexAny(raw, ".eE") < 0
+}
+
+// present returns a value's text, or nil where it is absent or null.
+func (d *v1Document) present(at span) []byte {
+	raw := at.in(d.data)
+	if len(raw) == 4 && raw[0] == 'n' {
+		return nil
+	}
+	return raw
+}
+
+// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not to
+// become one person.
+func isIllegal(distinctID string) bool {
+	distinctID = strings.TrimSpace(distinctID)
+	var lower [len("00000000-0000-0000-0000-000000000000")]byte
+	if len(distinctID) > len(lower) {
+		return false
+	}
+	for i := range len(distinctID) {
+		lower[i] = distinctID[i]
+		if c := distinctID[i]; c >= 'A' && c <= 'Z' {
+			lower[i] = c + 'a' - 'A'
+		}
+	}
+	switch string(lower[:len(distinctID)]) {
+	case "0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend", "distinct_id",
+		"distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null", "system", "true", "undefined", "user":
+		return true
+	}
+	return false
+}
