@@ -130,14 +130,15 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	case err != nil:
 		return p.fail(errUnreachable, err)
 	}
-	response := route.Response{Status: answer.StatusCode, Header: passedBack(answer.Header)}
+	release := func() { p.budget.Release(int64(cap(body))) }
 	if len(body) == 0 {
-		p.budget.Release(int64(cap(body)))
-		return response
+		release()
+		return route.Response{Status: answer.StatusCode, Header: passedBack(answer.Header)}
 	}
-	response.ContentType = cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream")
-	response.Bytes, response.Done = body, func() { p.budget.Release(int64(cap(body))) }
-	return response
+	return route.Response{
+		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
+		Bytes: body, Done: release, Header: passedBack(answer.Header),
+	}
 }
 
 // fail answers that the upstream is to blame. What it did is for the log alone.
@@ -227,6 +228,7 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 
 // passedBack returns the headers of an answer that are for the client. The content type goes with the body.
 func passedBack(header http.Header) []route.Field {
+	header = header.Clone()
 	removeHops(header)
 	for _, name := range []string{
 		"Content-Length", "Content-Type", "Date", "X-Request-Id",
