@@ -121,6 +121,7 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	if err != nil {
 		return p.fail(errUnreachable, err)
 	}
+	defer func() { _ = answer.Body.Close() }()
 	body, err := p.read(answer)
 	switch {
 	case errors.Is(err, decode.ErrSpent):
@@ -158,7 +159,7 @@ func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Req
 		return nil, err
 	}
 	if climbs(outgoing.URL) {
-		return nil, errors.New("a path with a segment . or ..")
+		return nil, errors.New("a path with dots in the place of a segment")
 	}
 
 	header := outgoing.Header
@@ -192,7 +193,6 @@ func climbs(u *url.URL) bool {
 // read reads an answer's body. What its capacity says is reserved of the budget, unless there is an error.
 func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 	defer func() {
-		_ = answer.Body.Close()
 		if err != nil {
 			p.budget.Release(int64(cap(body)))
 		}
