@@ -25,6 +25,7 @@ import (
 
 // recording is one recorded request of a real SDK.
 type recording struct {
+	SDK      string            `json:"sdk"`
 	Note     string            `json:"note"`
 	Method   string            `json:"method"`
 	Path     string            `json:"path"`

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
+	"github.com/opencapture/capture/transport/setup"
 )
 
 // Config is the configuration section "transport".
@@ -33,7 +35,11 @@ type Config struct {
 	DrainDelay  time.Duration `key:"drain_delay" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
 	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than kafka.ack_timeout, requests that wait for Kafka may be cut off."`
 
+	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com, that what SDKs ask before they send (group setup), and their scripts under /static and /array, are passed on to. Cookies are not. Empty: this service answers by itself, as setup says."`
+	UpstreamTimeout time.Duration `key:"upstream_timeout" doc:"How long the upstream may take to give its whole answer; then 502."`
+
 	PostHog posthog.Config `key:"posthog"`
+	Setup   setup.Config   `key:"setup"`
 }
 
 // DefaultConfig returns the defaults.
@@ -53,8 +59,10 @@ func DefaultConfig() Config {
 		TrustedProxies: []string{
 			"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
 		},
-		StopTimeout: 15 * time.Second,
-		PostHog:     posthog.DefaultConfig(),
+		StopTimeout:     15 * time.Second,
+		UpstreamTimeout: 10 * time.Second,
+		PostHog:         posthog.DefaultConfig(),
+		Setup:           setup.DefaultConfig(),
 	}
 }
 
@@ -71,7 +79,7 @@ func (c Config) Validate() error {
 		value time.Duration
 	}{
 		{"header_timeout", c.HeaderTimeout}, {"body_timeout", c.BodyTimeout}, {"write_timeout", c.WriteTimeout},
-		{"idle_timeout", c.IdleTimeout}, {"stop_timeout", c.StopTimeout},
+		{"idle_timeout", c.IdleTimeout}, {"stop_timeout", c.StopTimeout}, {"upstream_timeout", c.UpstreamTimeout},
 	} {
 		faults.Check(positive.value > 0, positive.key, "must be positive, got %s", positive.value)
 	}
@@ -86,7 +94,9 @@ func (c Config) Validate() error {
 	if _, err := parseNetworks(c.TrustedProxies); err != nil {
 		faults.Addf("trusted_proxies", "%s", err)
 	}
+	faults.Check(c.Upstream == "" || isHost(c.Upstream), "upstream", "must be a URL such as https://us.i.posthog.com, got %q", c.Upstream)
 	faults.Nest("posthog", c.PostHog.Validate())
+	faults.Nest("setup", c.Setup.Validate())
 	return faults.Err()
 }
 
@@ -105,6 +115,12 @@ func serveAll() []string {
 // into the build.
 func (c Config) serves(group route.Group) bool {
 	return slices.Contains(c.Serve, string(group)) || !slices.Contains(route.Groups(), group)
+}
+
+// isHost reports whether the text is the URL of a host, and perhaps of a path on it, to which further paths can be added.
+func isHost(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil && !strings.ContainsAny(text, "?#")
 }
 
 // parseNetworks reads CIDRs and single addresses.

@@ -9,9 +9,10 @@ import (
 
 // statuses are the ones that the server answers; each has a counter of its own, made at start.
 var statuses = [...]int{
-	http.StatusOK, http.StatusNoContent, http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound,
-	http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
-	http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError, http.StatusServiceUnavailable,
+	http.StatusOK, http.StatusNoContent, http.StatusNotModified, http.StatusBadRequest, http.StatusUnauthorized,
+	http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
+	http.StatusUnsupportedMediaType, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError,
+	http.StatusBadGateway, http.StatusServiceUnavailable,
 }
 
 type serverMetrics struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
+	"github.com/opencapture/capture/transport/setup"
 )
 
 // Module is the HTTP server and PostHog's protocols.
@@ -31,6 +32,7 @@ func Module() configs.Module {
 			newDecoder,
 			newPostHog,
 			AsRoutes((*posthog.Handler).Routes),
+			AsRoutes(newSetup),
 			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
 			func(server *Server) configs.Root { return server },
 			configs.AsStartFact(listening),
@@ -56,6 +58,16 @@ func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
 
 func newPostHog(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *posthog.Handler {
 	return posthog.NewHandler(config.PostHog, decoder, budget, processor, scope)
+}
+
+// newSetup serves the set-up calls, with the upstream's answers where there is one.
+func newSetup(config Config, budget *decode.Budget, log *zap.Logger, lifecycle fx.Lifecycle) []route.Route {
+	if config.Upstream == "" {
+		return setup.NewAnswers(config.Setup).Routes()
+	}
+	proxy := setup.NewProxy(config.Upstream, config.UpstreamTimeout, budget, log)
+	lifecycle.Append(fx.StopHook(proxy.Close))
+	return proxy.Routes()
 }
 
 func provideServer(

@@ -329,15 +329,34 @@ func (s *Server) write(c *fiber.Ctx, response route.Response) {
 	}
 	c.Status(response.Status)
 	for _, field := range response.Header {
-		c.Set(field.Name, field.Value)
+		c.Response().Header.Add(field.Name, field.Value)
 	}
 	if response.Retry {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(s.config.RetryAfter/time.Second)))
 	}
-	if response.ContentType != "" {
-		c.Set(fiber.HeaderContentType, response.ContentType)
-		c.Response().SetBodyString(response.Body)
+	if response.ContentType == "" {
+		return
 	}
+	c.Set(fiber.HeaderContentType, response.ContentType)
+	if response.Bytes == nil {
+		c.Response().SetBodyString(response.Body)
+		return
+	}
+	c.Response().SetBodyStream(&held{Reader: bytes.NewReader(response.Bytes), done: response.Done}, len(response.Bytes))
+}
+
+// held is a body that somebody waits to be done with. The server below closes it, once, whatever becomes of the answer.
+type held struct {
+	*bytes.Reader
+	done func()
+}
+
+// Close is the end of the answer.
+func (h *held) Close() error {
+	if h.done != nil {
+		h.done()
+	}
+	return nil
 }
 
 func writeText(c *fiber.Ctx, status int, text string) {

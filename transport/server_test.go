@@ -528,3 +528,19 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	}
 	require.NoError(t, DefaultConfig().Validate())
 }
+
+func TestAnUpstreamIsTheURLOfAHost(t *testing.T) {
+	for upstream, sound := range map[string]bool{
+		"": true, "https://us.i.posthog.com": true, "http://127.0.0.1:8000/": true, "http://[::1]:8000/behind": true,
+		"us.i.posthog.com": false, "ftp://host": false, "https://": false, "https://:80": false, "/path": false, "https://user:secret@host": false,
+		"https://host/?a=1": false, "https://host?": false, "https://host/#a": false,
+	} {
+		config := DefaultConfig()
+		config.Upstream = upstream
+		if err := config.Validate(); sound {
+			require.NoError(t, err, upstream)
+		} else {
+			require.ErrorContains(t, err, "upstream: must be a URL", upstream)
+		}
+	}
+}

@@ -16,20 +16,10 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// agent is a request's only header.
-type agent string
-
-func (a agent) Peek(name string) []byte {
-	if name == "User-Agent" {
-		return []byte(a)
-	}
-	return nil
-}
-
 func (s *service) record(path, userAgent, body string) route.Response {
 	path, query, _ := strings.Cut(path, "?")
 	return s.Record(context.Background(), &route.Request{
-		Path: path, RawQuery: query, Body: []byte(body), Header: agent(userAgent), ClientIP: "192.0.2.1", Received: received,
+		Path: path, RawQuery: query, Body: []byte(body), Header: header{"User-Agent": userAgent}, ClientIP: "192.0.2.1", Received: received,
 	})
 }
 

@@ -29,6 +29,12 @@ type header map[string]string
 
 func (h header) Peek(name string) []byte { return []byte(h[name]) }
 
+func (h header) VisitAll(visit func(name, value []byte)) {
+	for name, value := range h {
+		visit([]byte(name), []byte(value))
+	}
+}
+
 const v1RequestID = "01a20526-db14-71b9-bce0-3d6c94bebba0"
 
 // v1Request is a sound request but for its body, sent by a client whose clock is a minute slow.

@@ -74,7 +74,11 @@ func (r *Request) Get(name string) string {
 }
 
 // Header is a request's headers; names are not case-sensitive.
-type Header interface{ Peek(name string) []byte }
+type Header interface {
+	Peek(name string) []byte
+	// VisitAll calls visit for every header, in any order; what it hands over is valid as long as the request is.
+	VisitAll(visit func(name, value []byte))
+}
 
 // Response is the answer to a request.
 type Response struct {
@@ -82,9 +86,13 @@ type Response struct {
 	// ContentType is empty where there is no body.
 	ContentType string
 	Body        string
+	// Bytes is the body in the place of Body where it is large: it is not copied. Done, if there is one, is then called once, when
+	// the answer has been written or given up.
+	Bytes []byte
+	Done  func()
 	// Retry is set when trying again later is right: the answer then says when.
 	Retry bool
-	// Header has further headers of the answer.
+	// Header has further headers of the answer; a name may be there more than once.
 	Header []Field
 }
 

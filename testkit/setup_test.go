@@ -1,0 +1,264 @@
+package testkit_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/testkit"
+	"github.com/opencapture/capture/transport/decode"
+)
+
+// shop is a page that an SDK runs on.
+const shop = "http://shop.example"
+
+// want is what an SDK reads of an answer, as JSON; the rest of the answer is not its business. It is found by the SDK's
+// name and the path (sdks.md, 2 and 4).
+var want = []struct{ sdk, path, fields string }{
+	{"posthog-js-1.0.6", "/decide/", `{"config":{"enable_collect_everything":true}}`},
+	{"posthog-js-1.57.4", "/decide/", `{"config":{"enable_collect_everything":true},"autocapture_opt_out":false,"supportedCompression":["gzip","gzip-js"],
+		"sessionRecording":{"endpoint":"/s/"},"featureFlags":{},"featureFlagPayloads":{},"errorsWhileComputingFlags":false,
+		"siteApps":[],"isAuthenticated":false,"toolbarParams":{},"capturePerformance":false}`},
+	{"posthog-js-1.200.2", "/decide/", `{"supportedCompression":["gzip","gzip-js"],"analytics":{"endpoint":"/i/v0/e/"},"autocapture_opt_out":false,
+		"sessionRecording":{"endpoint":"/s/"},"heatmaps":true,"elementsChainAsString":true,"defaultIdentifiedOnly":true,
+		"featureFlags":{},"featureFlagPayloads":{},"errorsWhileComputingFlags":false,"surveys":false,"siteApps":[]}`},
+	{"posthog-js-1.449.2", "/array/", `{"supportedCompression":["gzip","gzip-js"],"analytics":{"endpoint":"/i/v0/e/"},"autocapture_opt_out":false,
+		"sessionRecording":{"endpoint":"/s/"},"heatmaps":true,"elementsChainAsString":true,"hasFeatureFlags":true,"surveys":false}`},
+	{"posthog-js", "/api/surveys/", `{"surveys":[]}`},
+	{"", "/flags/definitions", `{"flags":[],"group_type_mapping":{},"cohorts":{}}`},
+	{"", "/api/feature_flag/local_evaluation", `{"flags":[],"group_type_mapping":{},"cohorts":{}}`},
+	{"", "/flags/", `{"flags":{},"errorsWhileComputingFlags":false}`},
+	{"", "/decide/", `{"featureFlags":{},"featureFlagPayloads":{},"errorsWhileComputingFlags":false}`},
+}
+
+func TestEveryRecordedSetUpCallIsAnsweredWithWhatItsSDKReads(t *testing.T) {
+	sink := testkit.NewSink()
+	service := testkit.Start(t, testkit.Override[events.Sink](sink))
+	rows := recordings(t, "testdata/setup.jsonl")
+	require.Len(t, rows, 26)
+	for _, row := range rows {
+		var header []string
+		for name, value := range row.Headers {
+			header = append(header, name, value)
+		}
+		response := service.Request(row.Method, row.Path+"?"+row.RawQuery, string(row.Body), header...)
+		require.Equal(t, 200, response.Status, "%s: %s", row.SDK, row.Path)
+		if row.Headers["origin"] != "" {
+			require.Equal(t, shop, response.Header.Get("Access-Control-Allow-Origin"))
+			require.Equal(t, "true", response.Header.Get("Access-Control-Allow-Credentials"))
+		}
+		if row.Method == http.MethodOptions {
+			require.Empty(t, response.Body)
+			require.Equal(t, "content-type", response.Header.Get("Access-Control-Allow-Headers"))
+			continue
+		}
+		body, isScript := strings.CutPrefix(response.Body, `(function(){window._POSTHOG_REMOTE_CONFIG=window._POSTHOG_REMOTE_CONFIG||{};`+
+			`window._POSTHOG_REMOTE_CONFIG["phc_test"]={config:`)
+		if isScript {
+			require.Equal(t, "application/javascript", response.Header.Get("Content-Type"))
+			body = strings.TrimSuffix(body, `,siteApps:[]}})();`)
+		} else {
+			require.Equal(t, "application/json", response.Header.Get("Content-Type"))
+		}
+		requireFields(t, row, body)
+	}
+	require.Empty(t, sink.Events())
+}
+
+func requireFields(t *testing.T, row recording, body string) {
+	var got map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(body), &got), body)
+	for _, w := range want {
+		if !strings.HasPrefix(row.SDK, w.sdk) || !strings.HasPrefix(row.Path, w.path) {
+			continue
+		}
+		var fields map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal([]byte(w.fields), &fields))
+		for name, value := range fields {
+			require.JSONEq(t, string(value), string(got[name]), "%s: %s: %s", row.SDK, row.Path, name)
+		}
+		return
+	}
+	require.Fail(t, "nobody knows what is read of the answer", "%s: %s", row.SDK, row.Path)
+}
+
+func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.setup.recording_endpoint", ""), testkit.Set("transport.setup.exceptions", "true"))
+	for path, status := range map[string]int{
+		"/flags": 200, "/flags/": 200, "/decide": 200, "/flags/definitions/": 200, "/api/surveys": 200,
+		"/array/phc_test/config": 200, "/array/phc_test/config/": 200, "/array/phc_test/config.js": 200, "/array/phc_test/config.js/": 200,
+		"/array/a%22b/config.js": 404, "/array/a.b/config.js": 404, "/array/a.b/config": 200, "/array//config.js": 404,
+		"/array/phc_test/array.js": 404, "/array/a/b/config.js": 404, "/static/array.js": 404, "/static/1.449.2/surveys.js": 404,
+		"/api/users": 404, "/flags/other": 404,
+	} {
+		require.Equal(t, status, service.Request("GET", path, "").Status, path)
+	}
+	config := service.Request("GET", "/array/phc_test/config", "").Body
+	require.Contains(t, config, `"sessionRecording":false`)
+	require.Contains(t, config, `"autocaptureExceptions":true`)
+
+	// Events that come here by mistake, and what nobody can read, are answered all the same.
+	for _, body := range []string{hello, "\x1f\x8b\x08garbage", "data=%%%", "{"} {
+		require.Equal(t, 200, service.Post("/flags/?v=2", body, "Content-Encoding", "gzip").Status)
+		require.Equal(t, 200, service.Post("/decide/?v=3", body, "Content-Type", "application/x-www-form-urlencoded").Status)
+	}
+	require.Equal(t, 413, service.Post("/flags/?v=2", strings.Repeat("x", 1<<20+1)).Status)
+	require.Contains(t, service.Request("POST", "/flags/?v=2", "{}", "X-Request-Id", `a"b`).Body, `"requestId":"a\"b"`)
+
+	tag := service.Request("GET", "/flags/definitions?token=phc_test", "").Header.Get("ETag")
+	response := service.Request("GET", "/api/feature_flag/local_evaluation/?token=phc_test", "", "If-None-Match", tag)
+	require.Equal(t, 304, response.Status)
+	require.Equal(t, tag, response.Header.Get("ETag"))
+	require.Empty(t, response.Body)
+	requireMetric(t, service, `transport_requests_total{route="/api/feature_flag/local_evaluation",status="304"} 1`)
+}
+
+func TestSetUpCanBeLeftToOthers(t *testing.T) {
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.serve", "analytics"))
+	require.Equal(t, 404, service.Post("/flags/?v=2", "{}").Status)
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+}
+
+// requireMetric waits for a line of the metrics, which are reported from time to time.
+func requireMetric(t *testing.T, service *testkit.Service, line string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(service.Admin("/metrics").Body, line) }, 10*time.Second, 10*time.Millisecond, line)
+}
+
+// large is the size of an answer that no socket's buffers hold.
+const large = 24 << 20
+
+// postHog is a PostHog host that says what it was asked.
+func postHog(t *testing.T) *httptest.Server {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		header := w.Header()
+		header.Set("Access-Control-Allow-Origin", "*")
+		header.Set("Set-Cookie", "theirs=1")
+		header.Set("X-Request-Id", "theirs")
+		header.Set("Vary", "Accept-Encoding")
+		header.Set("ETag", `"1"`)
+		switch {
+		case r.Header.Get("If-None-Match") == `"1"`:
+			w.WriteHeader(http.StatusNotModified)
+		case strings.HasSuffix(r.URL.Path, "/empty"):
+			w.WriteHeader(http.StatusNoContent)
+		case strings.HasSuffix(r.URL.Path, "/large"):
+			_, _ = w.Write(bytes.Repeat([]byte("x"), large))
+		default:
+			header.Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(map[string]any{"method": r.Method, "uri": r.RequestURI, "header": r.Header, "body": string(body)})
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+func TestWithAnUpstreamSetUpIsItsBusiness(t *testing.T) {
+	sink := testkit.NewSink()
+	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("transport.upstream", postHog(t).URL))
+	for _, call := range []struct{ method, path string }{
+		{"POST", "/flags/?v=2&compression=base64"}, {"GET", "/decide/?ip=1&_=1795383015452"}, {"POST", "/decide/?v=3"},
+		{"GET", "/array/phc_test/config.js"}, {"GET", "/array/phc_test/config"}, {"GET", "/array/phc_test/array.js"},
+		{"GET", "/flags/definitions?token=phc_test&send_cohorts"}, {"GET", "/api/feature_flag/local_evaluation/?token=phc_test"},
+		{"GET", "/api/surveys/?token=phc_test"}, {"GET", "/static/1.449.2/lazy-recorder.js"}, {"GET", "/static/recorder.js?v=1.200.2"},
+	} {
+		body := ""
+		if call.method == "POST" {
+			body = "a body"
+		}
+		response := service.Request(call.method, call.path, body, "Origin", shop, "Cookie", "session=secret", "Authorization", "Bearer phx_test",
+			"Connection", "X-One", "Connection", "X-Two", "X-One", "1", "X-Two", "2", "X-Forwarded-For", "203.0.113.7, 10.0.0.1", "X-Forwarded-Proto", "https")
+		require.Equal(t, 200, response.Status, call.path)
+		var seen struct {
+			Method, URI, Body string
+			Header            http.Header
+		}
+		require.NoError(t, json.Unmarshal([]byte(response.Body), &seen))
+		require.Equal(t, []string{call.method, call.path, body}, []string{seen.Method, seen.URI, seen.Body})
+		require.Equal(t, "203.0.113.7", seen.Header.Get("X-Forwarded-For"))
+		require.Equal(t, "https", seen.Header.Get("X-Forwarded-Proto"))
+		require.Equal(t, strings.TrimPrefix(service.URL, "http://"), seen.Header.Get("X-Forwarded-Host"))
+		require.Equal(t, "Bearer phx_test", seen.Header.Get("Authorization"))
+		for _, name := range []string{"Cookie", "X-One", "X-Two"} {
+			require.NotContains(t, seen.Header, name)
+		}
+
+		require.Equal(t, []string{shop}, response.Header["Access-Control-Allow-Origin"])
+		require.Equal(t, "true", response.Header.Get("Access-Control-Allow-Credentials"))
+		require.NotContains(t, response.Header, "Set-Cookie")
+		require.NotEqual(t, "theirs", response.Header.Get("X-Request-Id"))
+		vary := strings.Join(response.Header["Vary"], ", ")
+		require.Contains(t, vary, "Origin", "a shared cache must keep the pages' answers apart")
+		require.Contains(t, vary, "Accept-Encoding")
+	}
+
+	preflight := service.Request("OPTIONS", "/flags/?v=2", "", "Origin", shop,
+		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "content-type")
+	require.Equal(t, 200, preflight.Status)
+	require.Equal(t, shop, preflight.Header.Get("Access-Control-Allow-Origin"))
+	require.Equal(t, "content-type", preflight.Header.Get("Access-Control-Allow-Headers"))
+
+	response := service.Request("GET", "/flags/definitions", "", "If-None-Match", `"1"`)
+	require.Equal(t, 304, response.Status)
+	require.Equal(t, `"1"`, response.Header.Get("ETag"))
+	response = service.Request("GET", "/static/empty", "")
+	require.Equal(t, 204, response.Status)
+	require.Empty(t, response.Body)
+	require.Equal(t, 404, service.Request("GET", "/static/%2e%2e/api/users", "").Status)
+	require.Equal(t, 404, service.Request("GET", "/api/users", "").Status)
+
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+	require.Len(t, sink.Events(), 1, "events stay here")
+}
+
+func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
+	upstream := postHog(t)
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.upstream", upstream.URL))
+	upstream.Close()
+	response := service.Post("/flags/?v=2", "{}", "Origin", shop)
+	require.Equal(t, 502, response.Status)
+	require.Equal(t, "the upstream did not answer", response.Body)
+	require.Equal(t, "5", response.Header.Get("Retry-After"))
+	require.Equal(t, shop, response.Header.Get("Access-Control-Allow-Origin"))
+	requireMetric(t, service, `transport_requests_total{route="/flags",status="502"} 1`)
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+}
+
+// What an answer holds of the budget is held while the client reads, and no longer, whether it reads to the end or goes away.
+func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
+	var budget *decode.Budget
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&budget),
+		testkit.Set("transport.upstream", postHog(t).URL))
+	free := func() bool { return budget.InUse() == 0 }
+	for _, leaves := range []bool{false, true} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(service.URL, "http://"))
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		_, err = io.WriteString(conn, "GET /static/large HTTP/1.1\r\nHost: capture.example\r\n\r\n")
+		require.NoError(t, err)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		require.EqualValues(t, large, response.ContentLength)
+		require.GreaterOrEqual(t, budget.InUse(), int64(large), "the client has not got it all yet")
+		if leaves {
+			require.NoError(t, conn.Close())
+		} else {
+			n, err := io.Copy(io.Discard, response.Body)
+			require.NoError(t, err)
+			require.EqualValues(t, large, n)
+		}
+		require.Eventually(t, free, 10*time.Second, time.Millisecond)
+	}
+}

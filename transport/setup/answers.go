@@ -1,0 +1,239 @@
+package setup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/opencapture/capture/transport/route"
+)
+
+// maxBody is the largest body of a set-up call on the wire: an SDK tells what it knows of a person, no more.
+const maxBody = 1 << 20
+
+// typeScript is the content type that browsers want of a script.
+const typeScript = "application/javascript"
+
+// How long an answer may be kept: that there are no flags is asked anew each time, a configuration is good for a while, as it
+// is at PostHog's.
+var (
+	keepNot   = route.Field{Name: "Cache-Control", Value: "no-store"}
+	keepShort = route.Field{Name: "Cache-Control", Value: "public, max-age=300"}
+	keepAsked = route.Field{Name: "Cache-Control", Value: "private, no-cache"}
+)
+
+// Answers answers the set-up calls without anybody's help. It is safe for concurrent use.
+type Answers struct {
+	// flags are the answers to /flags, by whether the request is of version 2 and whether it wants the configuration as well,
+	// all but their last two fields.
+	flags [2][2]string
+	// decide are the answers to /decide, by the request's version less one.
+	decide [4]route.Response
+	// config is the configuration, and script the same between what comes before and after the token.
+	config        route.Response
+	script        [2]string
+	definitions   route.Response
+	definitionTag string
+	surveys       route.Response
+}
+
+type object = map[string]any
+
+// NewAnswers makes the answers.
+func NewAnswers(config Config) *Answers {
+	a := &Answers{}
+	remote := remoteConfig(config)
+	with := func(fields, more object) string {
+		all := maps.Clone(fields)
+		maps.Copy(all, more)
+		return encode(all)
+	}
+
+	// Flags were told as an object of values and another of payloads before they became one object that tells all of each. With
+	// config=true, mobile SDKs and posthog-js of around 1.260 ask for their configuration in the same call.
+	values := object{"featureFlags": object{}, "featureFlagPayloads": object{}, "errorsWhileComputingFlags": false}
+	details := object{"flags": object{}, "errorsWhileComputingFlags": false}
+	for i, fields := range []object{values, details} {
+		a.flags[i] = [2]string{open(encode(fields)), open(with(fields, remote))}
+	}
+
+	// The first version listed the flags that are on.
+	for i, fields := range []object{{"featureFlags": []string{}}, {"featureFlags": object{}}, values, details} {
+		a.decide[i] = answer(with(fields, remote), keepNot)
+	}
+
+	a.config = answer(encode(remote), keepShort)
+	a.script = [2]string{
+		`(function(){window._POSTHOG_REMOTE_CONFIG=window._POSTHOG_REMOTE_CONFIG||{};window._POSTHOG_REMOTE_CONFIG["`,
+		`"]={config:` + encode(remote) + `,siteApps:[]}})();`,
+	}
+
+	definitions := encode(object{"flags": []string{}, "group_type_mapping": object{}, "cohorts": object{}})
+	digest := sha256.Sum256([]byte(definitions))
+	a.definitionTag = `"` + hex.EncodeToString(digest[:16]) + `"`
+	a.definitions = answer(definitions, keepAsked, route.Field{Name: "ETag", Value: a.definitionTag})
+
+	a.surveys = answer(encode(object{"surveys": []string{}}), keepShort)
+	return a
+}
+
+// remoteConfig is what an SDK is told to do, for SDKs of any age: each reads some of it. What is off is said to be off, since an
+// SDK that is told nothing goes by what it was told before.
+func remoteConfig(config Config) object {
+	var recording any = false
+	if config.RecordingEndpoint != "" {
+		recording = object{"endpoint": config.RecordingEndpoint}
+	}
+	return object{
+		"analytics": object{"endpoint": config.AnalyticsEndpoint},
+		// A browser compresses only if gzip-js is here.
+		"supportedCompression":  []string{"gzip", "gzip-js"},
+		"elementsChainAsString": true,
+		"sessionRecording":      recording,
+		// posthog-js wants to be told that autocapture is not off and, up to 1.57, that it is on.
+		"autocapture_opt_out":   !config.Autocapture,
+		"config":                object{"enable_collect_everything": config.Autocapture},
+		"heatmaps":              config.Heatmaps,
+		"autocaptureExceptions": config.Exceptions,
+		"errorTracking":         object{"autocaptureExceptions": config.Exceptions, "suppressionRules": []string{}},
+		"captureDeadClicks":     false,
+		"capturePerformance":    false,
+		"defaultIdentifiedOnly": true,
+		// A browser that is told that there are no flags does not ask for them, but neither does it call those who wait for them.
+		"hasFeatureFlags": true,
+		"surveys":         false,
+		"siteApps":        []string{},
+		"toolbarParams":   object{},
+		"isAuthenticated": false,
+	}
+}
+
+// encode writes JSON that may stand in a script, too.
+func encode(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(fmt.Sprintf("setup: %v", err)) // Nothing here is of a type without JSON.
+	}
+	return string(text)
+}
+
+// open leaves a JSON object open for further fields.
+func open(text string) string { return strings.TrimSuffix(text, "}") }
+
+func answer(body string, header ...route.Field) route.Response {
+	return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: body, Header: header}
+}
+
+// Routes returns the paths of the set-up calls.
+func (a *Answers) Routes() []route.Route {
+	serve := func(path string, methods []string, handle func(context.Context, *route.Request) route.Response) route.Route {
+		return route.Route{Group: route.Setup, Path: path, Methods: methods, MaxBody: maxBody, Handle: handle}
+	}
+	get, both := []string{http.MethodGet}, []string{http.MethodGet, http.MethodPost}
+	return []route.Route{
+		serve("/flags", both, a.Flags),
+		serve("/decide", both, a.Decide),
+		serve("/array/:token/config", get, a.Config),
+		serve("/array/:token/config.js", get, a.Script),
+		serve("/flags/definitions", get, a.Definitions),
+		serve("/api/feature_flag/local_evaluation", get, a.Definitions),
+		serve("/api/surveys", get, a.Surveys),
+	}
+}
+
+// Flags answers that no flag is on for anybody. The answer names the request, for an SDK to name it in what it sends of flags.
+func (a *Answers) Flags(_ context.Context, request *route.Request) route.Response {
+	version, config := 0, 0
+	if number(request.RawQuery) > 1 {
+		version = 1
+	}
+	switch parameter(request.RawQuery, "config") {
+	case "true", "1":
+		config = 1
+	}
+	return answer(a.flags[version][config]+`,"requestId":`+encode(request.RequestID)+
+		`,"evaluatedAt":`+strconv.FormatInt(request.Received.UnixMilli(), 10)+"}", keepNot)
+}
+
+// Decide answers what older SDKs ask in one call: no flags, and the configuration.
+func (a *Answers) Decide(_ context.Context, request *route.Request) route.Response {
+	return a.decide[min(max(number(request.RawQuery), 1), len(a.decide))-1]
+}
+
+// Config answers the configuration as JSON.
+func (a *Answers) Config(context.Context, *route.Request) route.Response { return a.config }
+
+// Script answers the configuration as a script that keeps it under the token, which the path has. A token that would have to be
+// escaped there is not found; its SDK then asks for the JSON.
+func (a *Answers) Script(_ context.Context, request *route.Request) route.Response {
+	token, _, _ := strings.Cut(strings.TrimPrefix(request.Path, "/array/"), "/")
+	if !isToken(token) {
+		return route.Response{Status: http.StatusNotFound, ContentType: route.TypeText, Body: "not found"}
+	}
+	return route.Response{
+		Status: http.StatusOK, ContentType: typeScript, Body: a.script[0] + token + a.script[1], Header: []route.Field{keepShort},
+	}
+}
+
+// Definitions answers servers that evaluate flags by themselves: none are defined, and for whoever knows that, nothing is new.
+func (a *Answers) Definitions(_ context.Context, request *route.Request) route.Response {
+	if !matches(request.Get("If-None-Match"), a.definitionTag) {
+		return a.definitions
+	}
+	return route.Response{Status: http.StatusNotModified, Header: a.definitions.Header}
+}
+
+// Surveys answers that there are none.
+func (a *Answers) Surveys(context.Context, *route.Request) route.Response { return a.surveys }
+
+// isToken reports whether the text is such a token as PostHog gives out: it means the same in a path, in HTML and in a script.
+func isToken(text string) bool {
+	if text == "" || len(text) > 64 {
+		return false
+	}
+	for _, c := range []byte(text) {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// matches reports whether a list of entity tags, or *, names the tag (RFC 9110, 13.1.2).
+func matches(list, tag string) bool {
+	for list != "" {
+		var one string
+		one, list, _ = strings.Cut(list, ",")
+		if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == tag || one == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// number returns the version that a query asks for, 0 for none.
+func number(query string) int {
+	version, err := strconv.Atoi(parameter(query, "v"))
+	if err != nil {
+		return 0
+	}
+	return version
+}
+
+// parameter returns a query's first value of that name as it stands: what is asked for here has nothing to escape.
+func parameter(query, name string) string {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if key, value, _ := strings.Cut(pair, "="); key == name {
+			return value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,38 @@
+package setup
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Config is the configuration section transport.setup.
+type Config struct {
+	AnalyticsEndpoint string `key:"analytics_endpoint" doc:"Path of this host that browsers are told to send events to."`
+	RecordingEndpoint string `key:"recording_endpoint" doc:"Path of this host that browsers are told to send session recordings to; empty: they are told not to record."`
+
+	Autocapture bool `key:"autocapture" doc:"Whether browsers are told to send clicks, changes and submissions by themselves."`
+	Heatmaps    bool `key:"heatmaps" doc:"Whether browsers are told to send what heatmaps are made of: where the mouse went and how far was scrolled."`
+	Exceptions  bool `key:"exceptions" doc:"Whether SDKs are told to send unhandled exceptions by themselves. A page may switch this, web vitals and dead clicks on for itself."`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{AnalyticsEndpoint: "/i/v0/e/", RecordingEndpoint: "/s/", Autocapture: true, Heatmaps: true}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	faults.Check(isPath(c.AnalyticsEndpoint), "analytics_endpoint", "must be a path such as /i/v0/e/, got %q", c.AnalyticsEndpoint)
+	faults.Check(c.RecordingEndpoint == "" || isPath(c.RecordingEndpoint), "recording_endpoint",
+		"must be a path such as /s/, or empty, got %q", c.RecordingEndpoint)
+	return faults.Err()
+}
+
+// isPath reports whether the text, put behind a host's name, is a path on that host and nothing more.
+func isPath(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && strings.HasPrefix(text, "/") && u.Host == "" && u.EscapedPath() == text
+}

@@ -1,0 +1,264 @@
+package setup
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
+)
+
+const (
+	// maxAnswer is the largest answer that is passed on; the scripts of SDKs have a few hundred kilobytes.
+	maxAnswer = 32 << 20
+	// firstBuffer is what an answer of unknown length gets before its bytes have come.
+	firstBuffer = 16 << 10
+	// maxIdle is how many connections to the upstream are kept between requests.
+	maxIdle = 64
+	// logEvery is how often a failing upstream is logged at most.
+	logEvery = time.Minute
+)
+
+// Proxy passes the set-up calls, and the scripts of SDKs, on to a PostHog host. Requests and answers go through as they are,
+// encodings, entity tags and redirects included, but for what concerns a single connection and:
+//
+//   - A request's cookies stay here. Where this service shares a site with an application, they are that application's, and
+//     nothing that an SDK asks needs them; Authorization, which SDKs do need, is passed on.
+//   - Who the client is, is said in X-Forwarded-For, -Proto and -Host, and there alone. The address is the one that this service
+//     believes (transport.trusted_proxies); the protocol is what a proxy in front of this service says, http without one.
+//   - An answer's CORS headers and request id are this server's own, and what speaks for the upstream's host as a whole, such
+//     as its cookies and its Strict-Transport-Security, would speak for this host here: it is left out.
+//
+// An upstream that cannot be reached, or does not answer in time, is answered 502 with Retry-After, and an answer for which
+// there is no memory 503. It is safe for concurrent use.
+type Proxy struct {
+	upstream  string
+	timeout   time.Duration
+	transport *http.Transport
+	budget    *decode.Budget
+	log       *zap.Logger
+}
+
+// NewProxy makes a proxy to the upstream, a URL of scheme, host and perhaps a path, which has the timeout to give its whole
+// answer. The answers count against the budget until they are written.
+func NewProxy(upstream string, timeout time.Duration, budget *decode.Budget, log *zap.Logger) *Proxy {
+	return &Proxy{
+		upstream: strings.TrimSuffix(upstream, "/"),
+		timeout:  timeout,
+		transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DisableCompression:  true,
+			MaxIdleConns:        maxIdle,
+			MaxIdleConnsPerHost: maxIdle,
+			IdleConnTimeout:     time.Minute,
+		},
+		budget: budget,
+		log: log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, logEvery, 1, 0)
+		})),
+	}
+}
+
+// Close gives up the connections that no request uses.
+func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
+
+// Routes returns the paths that are passed on.
+func (p *Proxy) Routes() []route.Route {
+	get, both := []string{http.MethodGet}, []string{http.MethodGet, http.MethodPost}
+	var routes []route.Route
+	for _, passed := range []struct {
+		path    string
+		methods []string
+	}{
+		{"/flags", both},
+		{"/decide", both},
+		{"/array/*", get},
+		{"/flags/definitions", get},
+		{"/api/feature_flag/local_evaluation", get},
+		{"/api/surveys", get},
+		{"/static/*", get},
+	} {
+		routes = append(routes, route.Route{
+			Group: route.Setup, Path: passed.path, Methods: passed.methods, MaxBody: maxBody, Handle: p.Forward,
+		})
+	}
+	return routes
+}
+
+var (
+	errUnreachable = errors.New("the upstream did not answer")
+	errHuge        = fmt.Errorf("the upstream's answer exceeds %d bytes", maxAnswer)
+)
+
+// Forward passes a request on and its answer back.
+func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Response {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	// The body is copied: it may go on being sent when the answer is there already.
+	size := int64(len(request.Body))
+	if !p.budget.Reserve(size) {
+		return route.Refusal(decode.ErrSpent)
+	}
+	defer p.budget.Release(size)
+	outgoing, err := p.outgoing(ctx, request)
+	if err != nil {
+		return route.Response{Status: http.StatusNotFound, ContentType: route.TypeText, Body: "not found"}
+	}
+
+	answer, err := p.transport.RoundTrip(outgoing)
+	if err != nil {
+		return p.fail(errUnreachable, err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, err := p.read(answer)
+	switch {
+	case errors.Is(err, decode.ErrSpent):
+		return route.Refusal(decode.ErrSpent)
+	case errors.Is(err, errHuge):
+		return p.fail(errHuge, err)
+	case err != nil:
+		return p.fail(errUnreachable, err)
+	}
+	release := func() { p.budget.Release(int64(cap(body))) }
+	if len(body) == 0 {
+		release()
+		return route.Response{Status: answer.StatusCode, Header: passedBack(answer.Header)}
+	}
+	return route.Response{
+		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
+		Bytes: body, Done: release, Header: passedBack(answer.Header),
+	}
+}
+
+// fail answers that the upstream is to blame. What it did is for the log alone.
+func (p *Proxy) fail(told, cause error) route.Response {
+	p.log.Warn("transport.upstream fails", zap.Error(cause))
+	return route.Response{Status: http.StatusBadGateway, ContentType: route.TypeText, Body: told.Error(), Retry: true}
+}
+
+// outgoing makes the request to the upstream. A path that leads elsewhere than it seems to is an error.
+func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Request, error) {
+	target := p.upstream + request.Path
+	if request.RawQuery != "" {
+		target += "?" + request.RawQuery
+	}
+	outgoing, err := http.NewRequestWithContext(ctx, request.Method, target, bytes.NewReader(bytes.Clone(request.Body)))
+	if err != nil {
+		return nil, err
+	}
+	if climbs(outgoing.URL) {
+		return nil, errors.New("a path with dots in the place of a segment")
+	}
+
+	header := outgoing.Header
+	if request.Header != nil {
+		request.Header.VisitAll(func(name, value []byte) { header.Add(string(name), string(value)) })
+	}
+	removeHops(header)
+	for _, name := range []string{"Host", "Content-Length", "Expect", "Cookie", "Forwarded", "X-Real-Ip"} {
+		header.Del(name)
+	}
+	scheme := header.Get("X-Forwarded-Proto")
+	if scheme != "https" {
+		scheme = "http"
+	}
+	header.Set("X-Forwarded-Proto", scheme)
+	header.Set("X-Forwarded-For", request.ClientIP)
+	header.Set("X-Forwarded-Host", request.Get("Host"))
+	if header.Get("User-Agent") == "" {
+		header.Set("User-Agent", "") // Else the transport would name itself.
+	}
+	return outgoing, nil
+}
+
+// climbs reports whether a path has a segment that stands for another: behind it lies what is not to be passed on.
+func climbs(u *url.URL) bool {
+	return slices.ContainsFunc(strings.FieldsFunc(u.Path, func(c rune) bool { return c == '/' || c == '\\' }), func(segment string) bool {
+		return segment == "." || segment == ".."
+	})
+}
+
+// read reads an answer's body. What its capacity says is reserved of the budget, unless there is an error.
+func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
+	defer func() {
+		if err != nil {
+			p.budget.Release(int64(cap(body)))
+		}
+	}()
+	if answer.ContentLength > maxAnswer {
+		return nil, errHuge
+	}
+	size := int64(firstBuffer)
+	if answer.ContentLength >= 0 {
+		size = answer.ContentLength + 1 // The last byte is for the end to be seen.
+	}
+	for {
+		if len(body) == cap(body) {
+			if !p.budget.Reserve(size - int64(cap(body))) {
+				return body, decode.ErrSpent
+			}
+			larger := make([]byte, len(body), size)
+			copy(larger, body)
+			body, size = larger, min(2*size, maxAnswer+1)
+		}
+		n, err := answer.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case len(body) > maxAnswer:
+			return body, errHuge
+		case errors.Is(err, io.EOF):
+			return body, nil
+		case err != nil:
+			return body, err
+		}
+	}
+}
+
+// passedBack returns the headers of an answer that are for the client. The content type goes with the body.
+func passedBack(header http.Header) []route.Field {
+	header = header.Clone()
+	removeHops(header)
+	for _, name := range []string{
+		"Content-Length", "Content-Type", "Date", "X-Request-Id",
+		"Alt-Svc", "Clear-Site-Data", "Nel", "Report-To", "Set-Cookie", "Strict-Transport-Security",
+	} {
+		header.Del(name)
+	}
+	var fields []route.Field
+	for name, values := range header {
+		if strings.HasPrefix(name, "Access-Control-") {
+			continue
+		}
+		for _, value := range values {
+			fields = append(fields, route.Field{Name: name, Value: value})
+		}
+	}
+	return fields
+}
+
+// removeHops removes the headers that concern a single connection (RFC 9110, 7.6.1), and those that Connection says are such.
+func removeHops(header http.Header) {
+	for _, list := range header.Values("Connection") {
+		for name := range strings.SplitSeq(list, ",") {
+			header.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range []string{
+		"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade",
+	} {
+		header.Del(name)
+	}
+}
