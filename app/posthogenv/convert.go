@@ -2,7 +2,6 @@ package posthogenv
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -182,7 +181,7 @@ var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
 func topic(value string) (any, error) {
 	if !topicName.MatchString(value) || value == "." || value == ".." {
-		return nil, errors.New("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens")
+		return nil, fmt.Errorf("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens, got %q", value)
 	}
 	return value, nil
 }

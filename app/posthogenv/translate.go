@@ -64,6 +64,7 @@ func parse(environ []string) map[string]string {
 }
 
 func (t *translation) translate() {
+	faulty := map[string]bool{}
 	for _, setting := range t.settings {
 		before, decided := t.values[setting.key]
 		if setting.name == "" {
@@ -74,12 +75,13 @@ func (t *translation) translate() {
 			continue
 		}
 		raw, found := t.env[setting.name]
-		if !found {
+		if !found || faulty[setting.name] {
 			continue
 		}
 		value, err := setting.convert(raw)
 		switch {
 		case err != nil:
+			faulty[setting.name] = true
 			t.faults.Addf(setting.name, "%s", err)
 		case value == nil:
 		case !decided:
