@@ -192,20 +192,25 @@ func (t *translation) unknown() []string {
 func (t *translation) notes() []string {
 	notes := slices.Clone(t.conflicts)
 	if _, found := t.values["kafka.brokers"]; !found {
-		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker of its own, inside the process.")
+		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker of its own, "+
+			"inside the process.")
 	}
 	if t.values["kafka.tls.enabled"].value == true {
-		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with KAFKA_TLS: for an authority of your own, set kafka.tls.ca_file.")
+		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with KAFKA_TLS: "+
+			"for an authority of your own, set kafka.tls.ca_file.")
 	}
 	if strings.HasPrefix(strings.ToLower(t.env["KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL"]), "sasl") {
 		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism, username and password.")
 	}
 	if _, found := t.values["kafka.ack_timeout"]; found {
-		notes = append(notes, "Let transport.stop_timeout be no shorter than kafka.ack_timeout, or a stop cuts off requests that wait for Kafka.")
+		notes = append(notes, "Let transport.stop_timeout be no shorter than kafka.ack_timeout, or a stop cuts off requests "+
+			"that wait for Kafka.")
 	}
 	refused := slices.DeleteFunc(t.names(), func(name string) bool { return !strings.HasPrefix(name, "CAPTURE_") })
 	if len(refused) > 0 {
-		notes = append(notes, "The service does not start with CAPTURE_ variables that are not its own. Take these out of its environment: "+strings.Join(refused, ", ")+".")
+		notes = append(notes, "The service does not start with CAPTURE_ variables that are not its own. "+
+			"Take these out of its environment: "+strings.Join(refused, ", ")+".")
 	}
-	return append(notes, "Metrics are at /metrics of admin.listen, which is 127.0.0.1:8001 unless set: Prometheus needs an address that it can reach.")
+	return append(notes, "Metrics are at /metrics of admin.listen, which is 127.0.0.1:8001 unless set: "+
+		"Prometheus needs an address that it can reach.")
 }
