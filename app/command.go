@@ -2,11 +2,13 @@ package app
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/configs"
 )
 
@@ -77,8 +79,47 @@ func (p *process) configCommand(source *configs.Source) *cobra.Command {
 			Use: "reference", Short: "Show every key with its default and documentation", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return p.print(Reference(p.modules)) },
 		},
+		p.fromPostHogEnvCommand(),
 	)
 	return config
+}
+
+func (p *process) fromPostHogEnvCommand() *cobra.Command {
+	var file string
+	command := &cobra.Command{
+		Use: "from-posthog-env", Short: "Translate the environment of PostHog's capture service into a configuration file", Args: cobra.NoArgs,
+		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS, into a
+configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a file:
+
+  kubectl exec deploy/capture -- env > posthog.env
+  capture config from-posthog-env --env-file posthog.env > mine.yaml
+  capture config validate --config mine.yaml`,
+		RunE: func(*cobra.Command, []string) error {
+			environ := p.environ
+			if file != "" {
+				text, err := os.ReadFile(file)
+				if err != nil {
+					return err
+				}
+				if environ, err = posthogenv.ParseFile(string(text)); err != nil {
+					return fmt.Errorf("%s: %w", file, err)
+				}
+			}
+			return p.print(FromPostHogEnv(p.modules, environ))
+		},
+	}
+	command.Flags().StringVar(&file, "env-file", "", "`FILE` to read instead of the environment: an .env file, or what \"env\" prints")
+	return command
+}
+
+// FromPostHogEnv writes the configuration of a build of these modules that an environment of PostHog's capture service, in the
+// form of os.Environ, amounts to.
+func FromPostHogEnv(modules []configs.Module, environ []string) ([]byte, error) {
+	keys, err := configs.Keys(withOwn(modules))
+	if err != nil {
+		return nil, err
+	}
+	return posthogenv.Translate(environ, keys)
 }
 
 // Reference writes the configuration reference of a build of these modules: theirs and the app's own section.

@@ -256,6 +256,49 @@ func TestConfigReferenceHoldsTheAppsSectionToo(t *testing.T) {
 	require.Contains(t, out, "store:\n  # How many books there are.\n  books: 3\n")
 }
 
+func TestConfigFromPostHogEnvTranslatesTheEnvironmentOrAFile(t *testing.T) {
+	d := &diary{}
+	transport := configs.Module{Name: "transport", Config: struct {
+		Listen string `key:"listen" doc:"Where it listens."`
+	}{}}
+	build := append(stock(d), transport)
+	code, out, err := command(t, build, []string{"ADDRESS=0.0.0.0:3000", "CAPTURE_MODE=events"}, "config", "from-posthog-env")
+	require.Zero(t, code, err)
+	require.Contains(t, out, "\ntransport:\n  listen: 0.0.0.0:3000 # ADDRESS\n")
+	require.Contains(t, out, "# - transport.serve: analytics (CAPTURE_MODE=events): the module transport of this build has no such key.\n")
+	require.Contains(t, out, "# - kafka.topics.create: false (PostHog has made its topics): include the module kafka.\n")
+
+	file := filepath.Join(t.TempDir(), ".env")
+	require.NoError(t, os.WriteFile(file, []byte("ADDRESS=127.0.0.1:3001\n"), 0o600))
+	code, out, err = command(t, build, []string{"ADDRESS=0.0.0.0:3000"}, "config", "from-posthog-env", "--env-file", file)
+	require.Zero(t, code, err)
+	require.Contains(t, out, "  listen: 127.0.0.1:3001 # ADDRESS\n")
+	require.Empty(t, d.read(), "nothing is built")
+}
+
+func TestConfigFromPostHogEnvReportsWhatItCannotRead(t *testing.T) {
+	d := &diary{}
+	environ := []string{"CAPTURE_MODE=foo", "KAFKA_PRODUCER_LINGER_MS=abc"}
+	code, out, err := command(t, stock(d), environ, "config", "from-posthog-env")
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Equal(t, []string{
+		`KAFKA_PRODUCER_LINGER_MS: must be a whole number of milliseconds from 0 to 2147483647, got "abc"`,
+		`CAPTURE_MODE: must be one of events, recordings, ai, import, got "foo"`,
+		"",
+	}, strings.Split(err, "\n"))
+
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("services:\n"), 0o600))
+	code, _, err = command(t, stock(d), nil, "config", "from-posthog-env", "--env-file", file)
+	require.Equal(t, 1, code)
+	require.Equal(t, file+": line 1 is not NAME=value\n", err)
+
+	code, _, err = command(t, stock(d), nil, "config", "from-posthog-env", "--env-file", file+".missing")
+	require.Equal(t, 1, code)
+	require.Contains(t, err, file+".missing")
+}
+
 func TestGraphIsWrittenWithoutBuildingAnything(t *testing.T) {
 	d := &diary{}
 	code, out, err := command(t, stock(d), nil, "graph")

@@ -312,6 +312,18 @@ func TestReferenceLoadsAsTheDefaults(t *testing.T) {
 	require.Equal(t, modules()[2].Config, set.Section("bank"))
 }
 
+func TestKeysAreThoseOfTheReferenceInItsOrder(t *testing.T) {
+	keys, err := configs.Keys(modules())
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"shop.name", "shop.open", "shop.doors", "shop.visits", "shop.ratio", "shop.read_timeout", "shop.clerks", "shop.shelf", "shop.safe",
+		"shop.stock.apples", "shop.stock.limits.weight", "bank.rate",
+	}, keys)
+
+	_, err = configs.Keys([]configs.Module{{Name: "shop"}, {Name: "shop"}})
+	require.ErrorContains(t, err, "two modules of this build have this name")
+}
+
 func TestReferenceKeepsAwkwardDefaults(t *testing.T) {
 	type awkward struct {
 		Text  string        `key:"text" doc:"Text."`

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -36,6 +37,15 @@ func Reference(modules []Module) ([]byte, error) {
 		return nil, err
 	}
 	return append([]byte(referenceHead), body...), nil
+}
+
+// Keys returns the path of every key of the modules' sections, in the order of the reference.
+func Keys(modules []Module) ([]string, error) {
+	layout, err := newLayout(modules)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(layout.paths, func(path string) bool { return layout.byPath[path].group }), nil
 }
 
 // wrap breaks text into lines of at most width letters.

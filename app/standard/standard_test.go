@@ -4,13 +4,17 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/opencapture/capture/app"
+	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/app/standard"
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/transport"
 )
 
 // files is where the reference and the overlays are.
@@ -35,11 +39,77 @@ func TestReferenceFileLoadsAsTheDefaults(t *testing.T) {
 }
 
 func TestOverlaysLoadAloneAndTogether(t *testing.T) {
-	dev, production, posthog := filepath.Join(files, "dev.yaml"), filepath.Join(files, "production.yaml"), filepath.Join(files, "posthog.yaml")
-	for _, overlays := range [][]string{{dev}, {production}, {posthog}, {dev, posthog}, {production, posthog}} {
+	overlay := func(name string) string { return filepath.Join(files, name+".yaml") }
+	dev, production, posthog := overlay("dev"), overlay("production"), overlay("posthog")
+	combinations := [][]string{{dev}, {production}, {posthog}, {dev, posthog}, {production, posthog}}
+	for _, mode := range []string{"events", "recordings", "ai", "import"} {
+		combinations = append(combinations, []string{overlay(mode)}, []string{dev, overlay(mode)}, []string{production, posthog, overlay(mode)})
+	}
+	for _, overlays := range combinations {
 		_, err := app.Load(standard.Modules(), configs.Source{Files: overlays})
 		require.NoError(t, err, overlays)
 	}
+}
+
+func TestOverlaysOfTheModesServeJustTheirPaths(t *testing.T) {
+	for mode, groups := range map[string][]string{
+		"events": {"analytics"}, "recordings": {"recordings"}, "ai": {"ai"}, "import": {"analytics"},
+	} {
+		set, err := app.Load(standard.Modules(), configs.Source{Files: []string{filepath.Join(files, mode+".yaml")}})
+		require.NoError(t, err, mode)
+		require.Equal(t, groups, set.Section("transport").(transport.Config).Serve, mode)
+	}
+}
+
+// load loads what the environment of a PostHog deployment becomes.
+func load(t *testing.T, environ ...string) (set *configs.Set, text string) {
+	t.Helper()
+	yaml, err := app.FromPostHogEnv(standard.Modules(), environ)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "translated.yaml")
+	require.NoError(t, os.WriteFile(file, yaml, 0o600))
+	set, err = app.Load(standard.Modules(), configs.Source{Files: []string{file}})
+	require.NoError(t, err, "%s", yaml)
+	return set, string(yaml)
+}
+
+func TestATranslatedEnvironmentLoads(t *testing.T) {
+	env, err := os.ReadFile("../posthogenv/testdata/compose.env")
+	require.NoError(t, err)
+	environ, err := posthogenv.ParseFile(string(env))
+	require.NoError(t, err)
+	set, _ := load(t, environ...)
+	got := set.Section("kafka").(kafka.Config)
+	require.Equal(t, []string{"kafka:9092"}, got.Brokers)
+	require.Equal(t, 400*configs.MiB, got.Buffer)
+	require.Equal(t, 50*time.Millisecond, got.Linger)
+	require.Equal(t, 20*time.Second, got.AckTimeout)
+	require.True(t, got.TLS.Enabled)
+	require.False(t, got.Topics.Create)
+}
+
+func TestAnEmptyEnvironmentBecomesTheTopicsOfTheOverlayAndTheModeEvents(t *testing.T) {
+	set, _ := load(t)
+	overlay, err := app.Load(standard.Modules(), configs.Source{
+		Files:   []string{filepath.Join(files, "posthog.yaml"), filepath.Join(files, "events.yaml")},
+		Environ: []string{"CAPTURE_KAFKA__TOPICS__CREATE=false"},
+	})
+	require.NoError(t, err)
+	for _, module := range standard.Modules() {
+		require.Equal(t, overlay.Section(module.Name), set.Section(module.Name), module.Name)
+	}
+}
+
+func TestTheStockBuildHasEveryKeyThatATranslationWrites(t *testing.T) {
+	_, text := load(t,
+		"ADDRESS=127.0.0.1:3000", "CAPTURE_MODE=import", "LOG_LEVEL=info", "HTTP1_HEADER_READ_TIMEOUT_MS=5000",
+		"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a", "INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID=phc_b:me", "ENABLE_HISTORICAL_REROUTING=true",
+		"CAPTURE_INGESTION_WARNINGS_ENABLED=true", "KAFKA_HOSTS=kafka:9092", "KAFKA_CLIENT_ID=edge", "KAFKA_TLS=true",
+		"KAFKA_COMPRESSION_CODEC=zstd", "KAFKA_PRODUCER_MESSAGE_MAX_BYTES=2000000", "KAFKA_PRODUCER_QUEUE_MIB=400",
+		"KAFKA_PRODUCER_LINGER_MS=20", "KAFKA_MESSAGE_TIMEOUT_MS=20000", "CAPTURE_ANALYTICS_AI_EVENTS_OVERFLOW_TOPIC=ai_overflow",
+		"AI_MAX_EVENT_BYTES=0", "AI_MAX_SUM_OF_PARTS_BYTES=26214400", "CAPTURE_AI_LANE_PREDICATE=prefix",
+	)
+	require.NotContains(t, text, "# Keys that this build lacks")
 }
 
 func TestEveryKeyIsDocumented(t *testing.T) {

@@ -1,0 +1,187 @@
+package posthogenv
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// conversion turns a variable's value into that of a key: a string, bool, int64 or []string, or nil if there is nothing to
+// write. Its error goes on after the variable's name; the value is of no use then.
+type conversion func(value string) (any, error)
+
+func text(value string) (any, error) { return value, nil }
+
+// always is for settings that no variable has to ask for.
+func always(value any) conversion { return func(string) (any, error) { return value, nil } }
+
+func oneOf(allowed ...string) conversion {
+	return func(value string) (any, error) {
+		lower := strings.ToLower(value)
+		if !slices.Contains(allowed, lower) {
+			return nil, fmt.Errorf("must be one of %s, got %q", strings.Join(allowed, ", "), value)
+		}
+		return lower, nil
+	}
+}
+
+func boolean(value string) (any, error) {
+	lower, err := oneOf("true", "false")(value)
+	return lower == "true", err
+}
+
+func logLevel(value string) (any, error) {
+	level, err := oneOf("trace", "debug", "info", "warn", "error", "off")(value)
+	switch level {
+	case "trace":
+		return "debug", nil
+	case "off":
+		return "error", nil
+	}
+	return level, err
+}
+
+// groups are what each mode serves.
+var groups = map[string]string{"events": "analytics", "import": "analytics", "recordings": "recordings", "ai": "ai"}
+
+// served reads which routes a deployment has.
+func served(value string) (any, error) {
+	group, found := groups[strings.ToLower(value)]
+	if !found {
+		return nil, fmt.Errorf("must be one of events, recordings, ai, import, got %q", value)
+	}
+	return []string{group}, nil
+}
+
+// historicalOnly is what sets the mode import apart. A mode that does not exist is for served to tell.
+func historicalOnly(value string) (any, error) {
+	if strings.EqualFold(value, "import") {
+		return true, nil
+	}
+	return nil, nil
+}
+
+// rerouting reads whether events of an age, in days, are historical.
+func rerouting(days string) conversion {
+	return func(value string) (any, error) {
+		on, err := boolean(value)
+		if err != nil || on != true {
+			return "0s", err
+		}
+		age, err := whole(cmp.Or(days, "1"), "days", 1, 36_500)
+		if err != nil {
+			return nil, fmt.Errorf("HISTORICAL_REROUTING_THRESHOLD_DAYS %w", err)
+		}
+		return fmt.Sprintf("%dh", age*24), nil
+	}
+}
+
+func whole(value, unit string, least, most int64) (int64, error) {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("must be a whole number of %s from %d to %d, got %q", unit, least, most, value)
+	}
+	return n, nil
+}
+
+func milliseconds(least int64) conversion {
+	return func(value string) (any, error) {
+		n, err := whole(value, "milliseconds", least, math.MaxInt32)
+		if n%1000 == 0 {
+			return fmt.Sprintf("%ds", n/1000), err
+		}
+		return fmt.Sprintf("%dms", n), err
+	}
+}
+
+func byteCount(least int64) conversion {
+	return func(value string) (any, error) {
+		n, err := whole(value, "bytes", least, math.MaxInt32)
+		return size(n), err
+	}
+}
+
+func mebibytes(value string) (any, error) {
+	n, err := whole(value, "MiB", 1, math.MaxInt32)
+	return size(n << 20), err
+}
+
+// size writes whole KiB and more with their unit, and everything else as a plain number.
+func size(n int64) any {
+	if n == 0 || n%int64(configs.KiB) != 0 {
+		return n
+	}
+	return configs.ByteSize(n).String()
+}
+
+func checkAddress(value string) error {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("must be host:port, got %q", value)
+	}
+	return nil
+}
+
+func address(value string) (any, error) { return value, checkAddress(value) }
+
+// split parts a list at its commas; blanks around and between them mean nothing.
+func split(value string) []string {
+	var items []string
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
+// brokers adds the port that librdkafka takes for a host without one.
+func brokers(value string) (any, error) {
+	list := split(value)
+	for i, broker := range list {
+		if !strings.Contains(broker, ":") {
+			list[i] += ":9092"
+		}
+		if err := checkAddress(list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// securityProtocol reads whether connections are encrypted; a login is for notes to tell.
+func securityProtocol(value string) (any, error) {
+	protocol, err := oneOf("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")(value)
+	return protocol == "ssl" || protocol == "sasl_ssl", err
+}
+
+// rules reads whom a rule concerns: tokens, and users as token:distinct_id.
+func rules(value string) (any, error) {
+	list := split(value)
+	for _, who := range list {
+		token, distinctID, one := strings.Cut(who, ":")
+		if token == "" || one && distinctID == "" {
+			return nil, fmt.Errorf("must be a list of token or token:distinct_id, got %q in it", who)
+		}
+	}
+	return list, nil
+}
+
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+func topic(value string) (any, error) {
+	if !topicName.MatchString(value) || value == "." || value == ".." {
+		return nil, fmt.Errorf("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens, got %q", value)
+	}
+	return value, nil
+}
