@@ -127,14 +127,9 @@ func (d *document) events(i, depth int) int {
 		if i < 0 {
 			return -1
 		}
-		i = d.space(i)
-		switch {
-		case i < len(d.data) && d.data[i] == ',':
-			i = d.space(i + 1)
-		case i < len(d.data) && d.data[i] == ']':
-			return i + 1
-		default:
-			return d.fail(i, "expected , or ] in array")
+		var more bool
+		if i, more = d.nextElement(i); !more {
+			return i
 		}
 	}
 }
@@ -361,6 +356,20 @@ func (s *scanner) next(i int) (at int, more bool) {
 		}
 	}
 	return s.fail(i, "expected , or } in object"), false
+}
+
+// nextElement goes on after an array's element: to the next one, or with more false to the place after the array.
+func (s *scanner) nextElement(i int) (at int, more bool) {
+	i = s.space(i)
+	if i < len(s.data) {
+		switch s.data[i] {
+		case ',':
+			return s.space(i + 1), true
+		case ']':
+			return i + 1, false
+		}
+	}
+	return s.fail(i, "expected , or ] in array"), false
 }
 
 // text returns what a JSON string that has been scanned says. Without escapes it aliases raw.

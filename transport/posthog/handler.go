@@ -69,12 +69,10 @@ func (h *Handler) Routes() []route.Route {
 type session struct {
 	document document
 	batch    events.Batch
-	budget   *decode.Budget
+	claim    claim
 	// recordings and snapshots are what the events of recordings refer to.
 	recordings []events.Recording
 	snapshots  []events.Snapshot
-	// reserved is what the session holds of the budget, forMany the part of it that many events and snapshots take.
-	reserved, forMany int64
 }
 
 const (
@@ -87,8 +85,8 @@ const (
 )
 
 func newSession(limit int, budget *decode.Budget) *session {
-	s := &session{budget: budget}
-	s.document.limit, s.document.room, s.document.arena.reserve = limit, s.room, s.reserve
+	s := &session{claim: claim{budget: budget}}
+	s.document.limit, s.document.room, s.document.arena.reserve = limit, s.room, s.claim.reserve
 	return s
 }
 
@@ -101,26 +99,11 @@ func (s *session) room(events, snapshots int) bool {
 	if snapshots > maxPooled {
 		many += int64(snapshots) * snapshotSize
 	}
-	if many <= s.forMany {
-		return true
-	}
-	if !s.reserve(many - s.forMany) {
-		return false
-	}
-	s.forMany = many
-	return true
-}
-
-func (s *session) reserve(n int64) bool {
-	if !s.budget.Reserve(n) {
-		return false
-	}
-	s.reserved += n
-	return true
+	return s.claim.reserveMany(many)
 }
 
 func (h *Handler) release(s *session) {
-	s.budget.Release(s.reserved)
+	s.claim.release()
 	if max(cap(s.batch.Events), cap(s.document.objects), cap(s.document.snapshots), cap(s.snapshots)) > maxPooled {
 		return
 	}
@@ -129,7 +112,7 @@ func (h *Handler) release(s *session) {
 	clear(s.snapshots)
 	s.batch = events.Batch{Events: s.batch.Events[:0]}
 	s.document.arena.reset()
-	s.document.scanner, s.reserved, s.forMany = scanner{}, 0, 0
+	s.document.scanner = scanner{}
 	h.sessions.Put(s)
 }
 
@@ -219,23 +202,12 @@ func (h *Handler) take(
 	return h.answer(batch, query.beacon, resource)
 }
 
-// scan finds the request's events, after repairing what real SDKs get wrong. A repaired copy counts against the same budget
-// as what was decoded.
+// scan finds the request's events.
 func (h *Handler) scan(s *session, data []byte) *events.Error {
-	fault := s.document.scan(data)
-	if fault != nil && s.document.repairable {
-		// A mend adds a third at most: NaN becomes null.
-		if !s.reserve(int64(len(data)) * 4 / 3) {
-			return decode.ErrSpent
-		}
-		mended, done := repair(data)
-		if fault = s.document.scan(mended); fault == nil {
-			h.metrics.numbers.Inc(int64(done.numbers))
-			h.metrics.surrogates.Inc(int64(done.surrogates))
-			s.batch.Repaired = true
-		}
-	}
+	fault, err := h.mend(data, s.document.scan, &s.document.scanner, &s.batch, &s.claim)
 	switch {
+	case err != nil:
+		return err
 	case fault == nil:
 		return nil
 	case s.document.spent:
@@ -245,6 +217,28 @@ func (h *Handler) scan(s *session, data []byte) *events.Error {
 	default:
 		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
 	}
+}
+
+// mend has the data scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired. The
+// repaired copy counts against the same budget as what was decoded.
+func (h *Handler) mend(
+	data []byte, scan func([]byte) *syntaxError, scanner *scanner, batch *events.Batch, claim *claim,
+) (*syntaxError, *events.Error) {
+	fault := scan(data)
+	if fault == nil || !scanner.repairable {
+		return fault, nil
+	}
+	// A mend adds a third at most: NaN becomes null.
+	if !claim.reserve(int64(len(data)) * 4 / 3) {
+		return nil, decode.ErrSpent
+	}
+	mended, done := repair(data)
+	if fault = scan(mended); fault == nil {
+		h.metrics.numbers.Inc(int64(done.numbers))
+		h.metrics.surrogates.Inc(int64(done.surrogates))
+		batch.Repaired = true
+	}
+	return fault, nil
 }
 
 // isEngage reports whether an event may come without a name.

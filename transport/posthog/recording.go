@@ -82,14 +82,9 @@ func (d *document) snapshotValues(i, depth int, usable *bool) int {
 		if i = d.snapshot(i, depth+1); i < 0 {
 			return -1
 		}
-		i = d.space(i)
-		switch {
-		case i < len(d.data) && d.data[i] == ',':
-			i = d.space(i + 1)
-		case i < len(d.data) && d.data[i] == ']':
-			return i + 1
-		default:
-			return d.fail(i, "expected , or ] in array")
+		var more bool
+		if i, more = d.nextElement(i); !more {
+			return i
 		}
 	}
 }

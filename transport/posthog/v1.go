@@ -34,9 +34,7 @@ type v1Session struct {
 	ids   []uuid.UUID
 	// properties holds those of the events that have been given more than the client sent.
 	properties []byte
-
-	budget              *decode.Budget
-	reserved, forEvents int64
+	claim      claim
 }
 
 const (
@@ -49,40 +47,24 @@ const (
 )
 
 func newV1Session(limit int, budget *decode.Budget) *v1Session {
-	s := &v1Session{budget: budget}
+	s := &v1Session{claim: claim{budget: budget}}
 	s.limit, s.room = limit, s.reserveEvents
 	return s
 }
 
 // reserveEvents reserves memory for so many events in all.
 func (s *v1Session) reserveEvents(events int) bool {
-	if events <= maxPooled {
-		return true
-	}
-	more := int64(events)*v1EventSize - s.forEvents
-	if !s.reserve(more) {
-		return false
-	}
-	s.forEvents += more
-	return true
-}
-
-func (s *v1Session) reserve(n int64) bool {
-	if !s.budget.Reserve(n) {
-		return false
-	}
-	s.reserved += n
-	return true
+	return events <= maxPooled || s.claim.reserveMany(int64(events)*v1EventSize)
 }
 
 func (h *Handler) releaseV1(s *v1Session) {
-	s.budget.Release(s.reserved)
+	s.claim.release()
 	if cap(s.batch.Events) > maxPooled || cap(s.objects) > maxPooled || cap(s.properties) > maxPooledProperties {
 		return
 	}
 	clear(s.batch.Events)
 	s.batch = events.Batch{Events: s.batch.Events[:0]}
-	s.scanner, s.reserved, s.forEvents = scanner{}, 0, 0
+	s.scanner = scanner{}
 	h.v1.Put(s)
 }
 
@@ -143,28 +125,18 @@ func (h *Handler) captureV1(ctx context.Context, request *route.Request, onlyAI 
 	return s.answer(request)
 }
 
-// scanV1 finds the request's events, after repairing what real SDKs get wrong, and reserves what will be written for them.
+// scanV1 finds the request's events and reserves what will be written for them.
 func (h *Handler) scanV1(s *v1Session, data []byte, header *v1Header) error {
-	fault := s.scan(data)
-	if fault != nil && s.repairable {
-		// A mend adds a third at most: NaN becomes null.
-		if !s.reserve(int64(len(data)) * 4 / 3) {
-			return decode.ErrSpent
-		}
-		mended, done := repair(data)
-		if fault = s.scan(mended); fault == nil {
-			s.batch.Repaired = true
-			h.metrics.numbers.Inc(int64(done.numbers))
-			h.metrics.surrogates.Inc(int64(done.surrogates))
-		}
-	}
+	fault, err := h.mend(data, s.scan, &s.scanner, &s.batch, &s.claim)
 	switch {
+	case err != nil:
+		return err
 	case fault == nil:
-		if !s.reserve(s.maxProperties(header) + int64(len(s.objects))*resultSize) {
+		if !s.claim.reserve(s.maxProperties(header) + int64(len(s.objects))*resultSize) {
 			return decode.ErrSpent
 		}
 		return nil
-	case s.full && len(s.objects) < s.limit:
+	case s.spent:
 		return decode.ErrSpent
 	case s.full:
 		return events.Errorf(events.TooLarge, "the request holds more than %d events", s.limit)

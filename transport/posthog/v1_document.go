@@ -46,11 +46,11 @@ type v1Object struct {
 type v1Document struct {
 	scanner
 	objects []v1Object
-	// limit is how many events there may be, and room is asked before there is memory for more of them. What room refuses
-	// sets full.
-	limit int
-	room  func(events int) bool
-	full  bool
+	// limit is how many events there may be, and room is asked before there is memory for more of them. full and spent say which
+	// of the two has ended a scan.
+	limit       int
+	room        func(events int) bool
+	full, spent bool
 
 	createdAt, batchAt, historical, internal span
 }
@@ -125,7 +125,7 @@ func (d *v1Document) events(i, depth int) int {
 	}
 	for {
 		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
-			d.full = true
+			d.full = !d.spent
 			return d.fail(i, "too many events")
 		}
 		d.objects = append(d.objects, v1Object{})
@@ -138,14 +138,9 @@ func (d *v1Document) events(i, depth int) int {
 		if i < 0 {
 			return -1
 		}
-		i = d.space(i)
-		switch {
-		case i < len(d.data) && d.data[i] == ',':
-			i = d.space(i + 1)
-		case i < len(d.data) && d.data[i] == ']':
-			return i + 1
-		default:
-			return d.fail(i, "expected , or ] in array")
+		var more bool
+		if i, more = d.nextElement(i); !more {
+			return i
 		}
 	}
 }
@@ -153,7 +148,10 @@ func (d *v1Document) events(i, depth int) int {
 // grow makes room for more events, if there may be more.
 func (d *v1Document) grow() bool {
 	room := min(max(64, 2*cap(d.objects)), d.limit)
-	if room <= cap(d.objects) || !d.room(room) {
+	if room <= cap(d.objects) {
+		return false
+	}
+	if d.spent = !d.room(room); d.spent {
 		return false
 	}
 	d.objects = slices.Grow(d.objects, room-len(d.objects))

@@ -5,6 +5,39 @@ import (
 	"github.com/opencapture/capture/transport/decode"
 )
 
+// claim is what a session holds of the budget for all requests.
+type claim struct {
+	budget *decode.Budget
+	// reserved is all of it, forMany the part that is for many events.
+	reserved, forMany int64
+}
+
+func (c *claim) reserve(n int64) bool {
+	if !c.budget.Reserve(n) {
+		return false
+	}
+	c.reserved += n
+	return true
+}
+
+// reserveMany makes the part for many events n bytes, unless it is more already.
+func (c *claim) reserveMany(n int64) bool {
+	if n <= c.forMany {
+		return true
+	}
+	if !c.reserve(n - c.forMany) {
+		return false
+	}
+	c.forMany = n
+	return true
+}
+
+// release gives everything back.
+func (c *claim) release() {
+	c.budget.Release(c.reserved)
+	c.reserved, c.forMany = 0, 0
+}
+
 // arena is memory for the JSON that is written anew for some events of a request. Its first chunk is used again for the next
 // request; further ones are made as they are needed and accounted for.
 type arena struct {
