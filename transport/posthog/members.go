@@ -1,7 +1,5 @@
 package posthog
 
-import "github.com/opencapture/capture/modules/events"
-
 // Text returns what a valid JSON string says. It may alias the value.
 func Text(value []byte) string { return text(value) }
 
@@ -21,15 +19,15 @@ func IsJSON(data []byte) bool {
 
 // Members calls visit for every member of a JSON object, in order, with the key as it reads and the value as it stands. The text
 // must be valid UTF-8. The error says where it is not a JSON object; by then the members before the fault have been visited.
-func Members(object []byte, visit func(key string, value []byte)) *events.Error {
+func Members(object []byte, visit func(key string, value []byte)) error {
 	return members(object, func(key, value []byte) { visit(text(key), value) })
 }
 
 // members is Members with the keys as they stand.
-func members(object []byte, visit func(key, value []byte)) *events.Error {
+func members(object []byte, visit func(key, value []byte)) error {
 	s := scanner{data: object}
 	if s.members(visit) < 0 {
-		return events.Errorf(events.Invalid, "failed to parse request: %w", s.err)
+		return s.err
 	}
 	return nil
 }

@@ -76,22 +76,22 @@ func TestMembersFindsWhatAnObjectHolds(t *testing.T) {
 	err := Members([]byte(` {"a" : 1, "\u0062":[{"c":2}] ,"c":"}","a":null}  `), func(key string, value []byte) {
 		found = append(found, key+"="+string(value))
 	})
-	require.Nil(t, err)
+	require.NoError(t, err)
 	require.Equal(t, []string{"a=1", `b=[{"c":2}]`, `c="}"`, "a=null"}, found)
 }
 
 func TestMembersSaysWhereATextIsNoObject(t *testing.T) {
 	for text, want := range map[string]string{
-		``:              "failed to parse request: unexpected end of JSON at byte 0",
-		`[]`:            "failed to parse request: expected an object at byte 0",
-		`{`:             "failed to parse request: unexpected end of JSON at byte 1",
-		`{"a"`:          "failed to parse request: unexpected end of JSON at byte 4",
-		`{"a":`:         "failed to parse request: unexpected end of JSON at byte 5",
-		`{"a":1`:        "failed to parse request: unexpected end of JSON at byte 6",
-		`{"a":1,}`:      "failed to parse request: expected a string as key at byte 7",
-		`{"a":1 "b":2}`: "failed to parse request: expected , or } in object at byte 7",
-		`{"a":NaN}`:     "failed to parse request: NaN or Infinity at byte 5",
-		`{} {}`:         "failed to parse request: unexpected text after the JSON value at byte 3",
+		``:              "unexpected end of JSON at byte 0",
+		`[]`:            "expected an object at byte 0",
+		`{`:             "unexpected end of JSON at byte 1",
+		`{"a"`:          "unexpected end of JSON at byte 4",
+		`{"a":`:         "unexpected end of JSON at byte 5",
+		`{"a":1`:        "unexpected end of JSON at byte 6",
+		`{"a":1,}`:      "expected a string as key at byte 7",
+		`{"a":1 "b":2}`: "expected , or } in object at byte 7",
+		`{"a":NaN}`:     "NaN or Infinity at byte 5",
+		`{} {}`:         "unexpected text after the JSON value at byte 3",
 	} {
 		require.EqualError(t, Members([]byte(text), func(string, []byte) {}), want, text)
 	}
