@@ -10,6 +10,8 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport"
+	"github.com/opencapture/capture/transport/ai"
+	"github.com/opencapture/capture/transport/otlp"
 )
 
 // Modules returns the modules of the stock binary.
@@ -21,5 +23,7 @@ func Modules() []configs.Module {
 		kafka.Module(),
 		embedded.Module(),
 		transport.Module(),
+		ai.Module(),
+		otlp.Module(),
 	}
 }
