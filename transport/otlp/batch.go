@@ -6,7 +6,6 @@ import (
 	"unsafe"
 
 	"github.com/google/uuid"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
@@ -124,18 +123,4 @@ func timeOf(nanos uint64) time.Time {
 	}
 	const second = uint64(time.Second)
 	return time.Unix(int64(nanos/second), int64(nanos%second)).UTC()
-}
-
-// textOf returns the text of the first of the keys that has one, other than an empty one.
-func textOf(attributes []*commonpb.KeyValue, keys ...string) string {
-	for _, key := range keys {
-		for _, attribute := range attributes {
-			if attribute.GetKey() == key {
-				if text := attribute.GetValue().GetStringValue(); text != "" {
-					return text
-				}
-			}
-		}
-	}
-	return ""
 }

@@ -37,7 +37,7 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 		return err
 	}
 	for _, found := range data.GetResourceLogs() {
-		resource := b.logResource(effective(found.GetResource().GetAttributes()))
+		resource := b.logResource(found.GetResource().GetAttributes())
 		for _, scope := range found.GetScopeLogs() {
 			for _, record := range scope.GetLogRecords() {
 				if err := b.log(record, resource, scope.GetScope()); err != nil {

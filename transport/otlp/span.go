@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,9 +147,9 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 		return 0, err
 	}
 	for _, resource := range data.GetResourceSpans() {
-		attributes := slices.DeleteFunc(effective(resource.GetResource().GetAttributes()), func(attribute *commonpb.KeyValue) bool {
+		attributes := newAttributes(slices.DeleteFunc(slices.Clone(resource.GetResource().GetAttributes()), func(attribute *commonpb.KeyValue) bool {
 			return hasPrefix(attribute, noise)
-		})
+		}))
 		for _, scope := range resource.GetScopeSpans() {
 			for _, span := range scope.GetSpans() {
 				if !isAI(span) {
@@ -163,15 +164,15 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	return spans - ai, nil
 }
 
-// span makes the event of one span. The attributes of its resource are those that say something.
-func (b *batch) span(span *tracepb.Span, resource []*commonpb.KeyValue, scope *commonpb.InstrumentationScope) *events.Error {
+// span makes the event of one span.
+func (b *batch) span(span *tracepb.Span, resource attributes, scope *commonpb.InstrumentationScope) *events.Error {
 	trace, id := idOf(span.GetTraceId(), traceIDSize), idOf(span.GetSpanId(), spanIDSize)
 	from := source{
 		name: eventName(span), lane: events.LaneAI, space: spanSpace,
 		user: textOf(span.GetAttributes(), spanUsers...), fallback: trace, nanos: span.GetStartTimeUnixNano(),
 	}
 	if from.user == "" {
-		from.user = textOf(resource, resourceUsers...)
+		from.user = textOf(resource.list, resourceUsers...)
 	}
 	if from.nanos == 0 {
 		from.nanos = span.GetEndTimeUnixNano()
@@ -180,8 +181,10 @@ func (b *batch) span(span *tracepb.Span, resource []*commonpb.KeyValue, scope *c
 		from.identity = trace + id
 	}
 	return b.add(from, func(w *writer) {
-		p := spanProperties{writer: w, span: span, scope: scope, left: map[string]*commonpb.KeyValue{}}
-		p.write(trace, id, slices.Concat(resource, effective(span.GetAttributes())))
+		p := spanProperties{
+			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource, done: map[string]bool{},
+		}
+		p.write(trace, id)
 	})
 }
 
@@ -191,15 +194,20 @@ type spanProperties struct {
 	span  *tracepb.Span
 	scope *commonpb.InstrumentationScope
 
-	// left has the attributes that are not written yet.
-	left map[string]*commonpb.KeyValue
+	// own are the span's attributes; they go before those of the resource. done are the names that are written, or not to be.
+	own, resource attributes
+	done          map[string]bool
 }
 
-// write writes the properties. Of two attributes with one key the later counts.
-func (p *spanProperties) write(trace, id string, attributes []*commonpb.KeyValue) {
-	for _, attribute := range attributes {
-		p.left[attribute.GetKey()] = attribute
+// find returns the attribute of a name that is not done.
+func (p *spanProperties) find(name string) *commonpb.KeyValue {
+	if p.done[name] {
+		return nil
 	}
+	return cmp.Or(p.own.byKey[name], p.resource.byKey[name])
+}
+
+func (p *spanProperties) write(trace, id string) {
 	p.raw("{")
 	p.text("$ai_trace_id", trace)
 	p.text("$ai_span_id", id)
@@ -211,7 +219,7 @@ func (p *spanProperties) write(trace, id string, attributes []*commonpb.KeyValue
 	p.defaults()
 	for _, property := range mapped {
 		for _, key := range property.from {
-			if found := p.left[key]; found != nil && p.free(property.to) {
+			if found := p.find(key); found != nil && p.free(property.to) {
 				p.key(property.to)
 				p.value(found.GetValue())
 				break
@@ -223,21 +231,31 @@ func (p *spanProperties) write(trace, id string, attributes []*commonpb.KeyValue
 			p.spoken(property.to, property.roles)
 		}
 	}
-	for _, attribute := range attributes {
-		if name := attribute.GetKey(); p.left[name] == attribute && !strings.HasPrefix(name, posthog.GatewayPrefix) {
-			p.key(name)
-			p.value(attribute.GetValue())
+	for _, attribute := range p.resource.list {
+		if p.own.byKey[attribute.GetKey()] == nil {
+			p.rest(attribute)
 		}
+	}
+	for _, attribute := range p.own.list {
+		p.rest(attribute)
 	}
 	p.raw("}")
 }
 
+// rest writes an attribute under its own name, unless that is done.
+func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
+	if name := attribute.GetKey(); !p.done[name] && !strings.HasPrefix(name, posthog.GatewayPrefix) {
+		p.key(name)
+		p.value(attribute.GetValue())
+	}
+}
+
 // free reports whether the span has no attribute of the name, which would count before what is made of others.
-func (p *spanProperties) free(name string) bool { return p.left[name] == nil }
+func (p *spanProperties) free(name string) bool { return p.find(name) == nil }
 
 // text writes a property that counts before any attribute of its name; an empty one is none.
 func (p *spanProperties) text(name, text string) {
-	delete(p.left, name)
+	p.done[name] = true
 	if text != "" {
 		p.key(name)
 		p.string(text)
@@ -269,7 +287,7 @@ func (p *spanProperties) fault() {
 	if p.span.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_ERROR {
 		return
 	}
-	delete(p.left, "$ai_is_error")
+	p.done["$ai_is_error"] = true
 	p.key("$ai_is_error")
 	p.raw("true")
 	if !p.free("$ai_error") {
@@ -299,8 +317,8 @@ func (p *spanProperties) fault() {
 func (p *spanProperties) defaults() {
 	if p.free("$geoip_disable") {
 		p.key("$geoip_disable")
-		if said := p.left["posthog.geoip_disable"]; said != nil {
-			delete(p.left, "posthog.geoip_disable")
+		if said := p.find("posthog.geoip_disable"); said != nil {
+			p.done["posthog.geoip_disable"] = true
 			p.value(said.GetValue())
 		} else {
 			p.raw("true")
@@ -317,8 +335,8 @@ func (p *spanProperties) defaults() {
 // said writes messages that an attribute holds, of the span or of one of its events.
 func (p *spanProperties) said(to string, keys []string) bool {
 	for _, key := range keys {
-		if found := p.left[key]; found != nil {
-			delete(p.left, key)
+		if found := p.find(key); found != nil {
+			p.done[key] = true
 			p.key(to)
 			p.structured(found.GetValue())
 			return true
@@ -352,12 +370,12 @@ func (p *spanProperties) spoken(to string, roles map[string]string) {
 			any = true
 		}
 		p.raw("{")
-		attributes := effective(event.GetAttributes())
-		if textOf(attributes, "role") == "" {
+		attributes := newAttributes(event.GetAttributes())
+		if textOf(attributes.list, "role") == "" {
 			p.key("role")
 			p.string(role)
 		}
-		for _, attribute := range attributes {
+		for _, attribute := range attributes.list {
 			if key := attribute.GetKey(); key != "gen_ai.system" && (key != "role" || attribute.GetValue().GetStringValue() != "") {
 				p.key(key)
 				p.structured(attribute.GetValue())

@@ -3,7 +3,6 @@ package otlp
 import (
 	"encoding/hex"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -184,26 +183,13 @@ func (w *writer) value(value *commonpb.AnyValue) {
 }
 
 // object writes attributes as an object. Of two with one key the last counts.
-func (w *writer) object(attributes []*commonpb.KeyValue) {
+func (w *writer) object(list []*commonpb.KeyValue) {
 	w.raw("{")
-	for _, attribute := range effective(attributes) {
+	for _, attribute := range newAttributes(list).list {
 		w.key(attribute.GetKey())
 		w.value(attribute.GetValue())
 	}
 	w.raw("}")
-}
-
-// effective returns the attributes that say something: those that have a value, and of several with one key the last.
-func effective(attributes []*commonpb.KeyValue) []*commonpb.KeyValue {
-	last := make(map[string]*commonpb.KeyValue, len(attributes))
-	for _, attribute := range attributes {
-		if attribute.GetValue().GetValue() != nil {
-			last[attribute.GetKey()] = attribute
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(attributes), func(attribute *commonpb.KeyValue) bool {
-		return last[attribute.GetKey()] != attribute
-	})
 }
 
 // structured writes a value that may be JSON within a string as that JSON.
