@@ -12,6 +12,8 @@ import (
 	"github.com/opencapture/capture/modules/routing"
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/transport"
+	"github.com/opencapture/capture/transport/ai"
+	"github.com/opencapture/capture/transport/otlp"
 )
 
 // Modules returns the modules of the stock binary.
@@ -25,5 +27,7 @@ func Modules() []configs.Module {
 		kafka.Module(),
 		embedded.Module(),
 		transport.Module(),
+		ai.Module(),
+		otlp.Module(),
 	}
 }

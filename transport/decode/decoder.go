@@ -97,6 +97,32 @@ func (p *Payload) decode(in *Input) error {
 	return p.finish(hints)
 }
 
+// Inflate undoes the compression of a body that is not a text, or not only one, and nothing else: what Content-Encoding names
+// or the bytes tell. The caller releases the result, of which Bytes need not be valid UTF-8. The errors are those of Decode.
+func (d *Decoder) Inflate(body []byte, contentEncoding string) (*Payload, error) {
+	p := &Payload{decoder: d, Bytes: body}
+	if err := p.inflate(contentEncoding); err != nil {
+		p.Release()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Payload) inflate(contentEncoding string) error {
+	if len(p.Bytes) == 0 {
+		return errMissing
+	}
+	if err := p.undoContentEncoding(parseContentEncoding(contentEncoding)); err != nil {
+		return err
+	}
+	if isGzip(p.Bytes) {
+		if err := p.undo(StepGzip); err != nil {
+			return err
+		}
+	}
+	return p.account()
+}
+
 // undoContentEncoding undoes the encodings of a body that section 0 of the spec adds to the protocol's own; those are left to
 // unwrap.
 func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
@@ -247,12 +273,10 @@ func (p *Payload) become(out *buffer, step Steps) {
 	p.Steps |= step
 }
 
-// finish checks the text, and accounts for it where it is a part of the body.
+// finish checks the text and accounts for it.
 func (p *Payload) finish(hints hintSet) error {
-	d := p.decoder
-	size := int64(len(p.Bytes))
-	if size > d.limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", d.limit, size)
+	if err := p.account(); err != nil {
+		return err
 	}
 	// encoding/json and its like refuse a byte order mark, though it says nothing that is not known.
 	p.Bytes = bytes.TrimPrefix(p.Bytes, byteOrderMark)
@@ -265,6 +289,16 @@ func (p *Payload) finish(hints hintSet) error {
 		default:
 			return errText
 		}
+	}
+	return nil
+}
+
+// account checks the size of what the request has become, and reserves it where it is a part of the body.
+func (p *Payload) account() error {
+	d := p.decoder
+	size := int64(len(p.Bytes))
+	if size > d.limit {
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", d.limit, size)
 	}
 	if p.buffer == nil {
 		if !d.buffers.budget.Reserve(size) {

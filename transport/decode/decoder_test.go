@@ -299,3 +299,55 @@ func TestAReleasedBufferIsNotReleasedTwice(t *testing.T) {
 	require.NoError(t, err)
 	require.NotSame(t, &second.Bytes[0], &third.Bytes[0])
 }
+
+func TestInflateUndoesCompressionAndNothingElse(t *testing.T) {
+	binary := "\x0a\x05\x00\xff\xfe\x01\x02" + strings.Repeat("\x00\x80", 300)
+	for _, test := range []struct {
+		name, encoding string
+		body           []byte
+		want           string
+	}{
+		{"plain bytes", "", []byte(binary), binary},
+		{"a text that looks like base64 stays", "", []byte("aGVsbG8gd29ybGQh"), "aGVsbG8gd29ybGQh"},
+		{"gzip by its bytes", "", packOnce(t, newGzip, binary), binary},
+		{"gzip by the header", "gzip", packOnce(t, newGzip, binary), binary},
+		{"a header that the bytes contradict", "gzip", []byte(`{"resourceSpans":[]}`), `{"resourceSpans":[]}`},
+		{"deflate", "deflate", packOnce(t, newZlib, binary), binary},
+		{"zstd", "zstd", packZstd(t, binary), binary},
+		{"brotli", "br", packOnce(t, newBrotli, binary), binary},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			budget := NewBudget(1 << 24)
+			payload, err := New(1<<20, budget).Inflate(test.body, test.encoding)
+			require.NoError(t, err)
+			require.Equal(t, test.want, string(payload.Bytes))
+			require.GreaterOrEqual(t, budget.InUse(), int64(len(test.want)), "what is held is accounted for")
+			payload.Release()
+			require.Zero(t, budget.InUse())
+		})
+	}
+}
+
+func TestInflateKeepsToTheLimitAndTheBudget(t *testing.T) {
+	bomb := packOnce(t, newGzip, strings.Repeat("\x00", 1<<20))
+	for _, test := range []struct {
+		name          string
+		limit, budget int64
+		body          []byte
+		code          events.Code
+	}{
+		{"nothing sent", 1 << 20, 1 << 20, nil, events.Invalid},
+		{"broken gzip", 1 << 20, 1 << 20, []byte("\x1f\x8b\x08nonsense"), events.Invalid},
+		{"a bomb", 1 << 16, 1 << 24, bomb, events.TooLarge},
+		{"plain and too large", 1 << 10, 1 << 24, make([]byte, 1<<10+1), events.TooLarge},
+		{"no room", 1 << 20, 1 << 10, make([]byte, 1<<11), events.Unavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			budget := NewBudget(test.budget)
+			_, err := New(test.limit, budget).Inflate(test.body, "")
+			require.Error(t, err)
+			require.Equal(t, test.code, events.CodeOf(err))
+			require.Zero(t, budget.InUse())
+		})
+	}
+}

@@ -126,7 +126,7 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 		if err != nil {
 			return events.ReasonUnavailable, err
 		}
-		event.Raw.Properties = StripGateway(stripped, event.Raw.Properties)
+		event.Raw.Properties = stripGateway(stripped, event.Raw.Properties)
 	}
 	if hasHeatmap(event.Name, found.marks) {
 		if err := d.splitHeatmap(found, event); err != nil {

@@ -61,8 +61,7 @@ func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Er
 		}
 		event.Lane = config.lane(event.Name, batch.Historical)
 		if s.objects[i].gateway && strings.HasPrefix(event.Name, aiPrefix) {
-			// In place: what is left is never ahead of what is read.
-			event.Raw.Properties = StripGateway(event.Raw.Properties[:0], event.Raw.Properties)
+			event.Raw.Properties = stripGateway(event.Raw.Properties[:0], event.Raw.Properties)
 		}
 		switch {
 		case event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties):

@@ -1,0 +1,215 @@
+package ai
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// names are the events that the path takes.
+var names = []string{"$ai_generation", "$ai_trace", "$ai_span", "$ai_embedding", "$ai_metric", "$ai_feedback"}
+
+var (
+	errNoEventPart    = invalid("the body has no part: send the event in a part named event")
+	errTwoEvents      = invalid("the body has more than one part named event: send one event a request")
+	errTwoProperties  = invalid("the body has more than one part named event.properties")
+	errEventText      = invalid("the part event must be valid UTF-8")
+	errPropertiesText = invalid("the part event.properties must be valid UTF-8")
+	errBothProperties = invalid("the event has properties and there is a part event.properties: send them in one place")
+	errNoName         = invalid("the event needs a name: set event to one of %s", strings.Join(names, ", "))
+	errNoUUID         = invalid("the event needs a uuid, which must be a UUID")
+	errNoDistinctID   = invalid("the event needs a distinct_id that is not empty")
+	errTimestamp      = invalid("timestamp must be a string")
+	errSet            = invalid("$set and $set_once must be objects")
+	errNoModel        = invalid("properties must have $ai_model, the name of the model, as a string that is not empty")
+)
+
+func invalid(format string, args ...any) *events.Error {
+	return events.Errorf(events.Invalid, "failed to parse request: "+format, args...)
+}
+
+// form is what a request consists of.
+type form struct {
+	event []byte
+	// properties is nil where they stand in the event itself.
+	properties []byte
+}
+
+// newForm picks the parts that the path knows.
+func newForm(parts []part) (form, *events.Error) {
+	var f form
+	if len(parts) == 0 {
+		return f, errNoEventPart
+	}
+	if parts[0].name != "event" {
+		return f, invalid("the first part must be event, got %q", parts[0].name)
+	}
+	f.event = bytes.TrimSpace(parts[0].data)
+	if !utf8.Valid(f.event) {
+		return f, errEventText
+	}
+	for _, found := range parts[1:] {
+		switch {
+		case found.name == "event":
+			return f, errTwoEvents
+		case found.name != "event.properties":
+			return f, invalid("unknown part %q: a request has the parts event and event.properties", found.name)
+		case f.properties != nil:
+			return f, errTwoProperties
+		case !utf8.Valid(found.data):
+			return f, errPropertiesText
+		}
+		if f.properties = bytes.TrimSpace(found.data); f.properties == nil {
+			// An empty part is there, though it is no JSON.
+			f.properties = []byte{}
+		}
+	}
+	return f, nil
+}
+
+// fields is an event's own JSON, found but not yet judged; null is absent.
+type fields struct {
+	name, uuid, distinctID, timestamp, sentAt, properties, set, setOnce []byte
+
+	model, ignoreSentAt, internal []byte
+}
+
+// read finds the fields.
+func (f *fields) read(form form) *events.Error {
+	err := posthog.Members(form.event, func(key string, value []byte) {
+		if to := f.field(key); to != nil {
+			*to = present(value)
+		}
+	})
+	if err != nil {
+		return invalid("the part event: %w", err)
+	}
+	where := "properties"
+	if form.properties != nil {
+		if f.properties != nil {
+			return errBothProperties
+		}
+		f.properties, where = form.properties, "the part event.properties"
+	}
+	if f.properties == nil {
+		return nil
+	}
+	err = posthog.Members(f.properties, func(key string, value []byte) {
+		switch key {
+		case "$ai_model":
+			f.model = value
+		case "$ignore_sent_at":
+			f.ignoreSentAt = value
+		case "capture_internal":
+			f.internal = value
+		}
+	})
+	if err != nil {
+		return invalid("%s: %w", where, err)
+	}
+	return nil
+}
+
+func (f *fields) field(key string) *[]byte {
+	switch key {
+	case "event":
+		return &f.name
+	case "uuid":
+		return &f.uuid
+	case "distinct_id":
+		return &f.distinctID
+	case "timestamp":
+		return &f.timestamp
+	case "sent_at":
+		return &f.sentAt
+	case "properties":
+		return &f.properties
+	case "$set":
+		return &f.set
+	case "$set_once":
+		return &f.setOnce
+	default:
+		return nil
+	}
+}
+
+func present(value []byte) []byte {
+	if string(value) == "null" {
+		return nil
+	}
+	return value
+}
+
+// stringOf returns what a value says if it is a string.
+func stringOf(value []byte) string {
+	if len(value) == 0 || value[0] != '"' {
+		return ""
+	}
+	return posthog.Text(value)
+}
+
+// isObject holds for an absent value, too.
+func isObject(value []byte) bool { return value == nil || value[0] == '{' }
+
+// hydrate fills in the event, or says what is wrong with it. The strings and slices alias the request.
+func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reason, *events.Error) {
+	event.Lane = events.LaneAI
+	event.Name = stringOf(f.name)
+	switch {
+	case event.Name == "":
+		return events.ReasonMissingName, errNoName
+	case !slices.Contains(names, event.Name):
+		event.Name = cut(event.Name)
+		return events.ReasonNotAI, invalid("%q is not an AI event: event must be one of %s; send others to the analytics endpoint",
+			event.Name, strings.Join(names, ", "))
+	}
+	if event.UUID, event.ClientUUID = posthog.ParseUUID(stringOf(f.uuid)); !event.ClientUUID {
+		return events.ReasonInvalidUUID, errNoUUID
+	}
+	if f.distinctID != nil {
+		event.DistinctID = posthog.DistinctID(f.distinctID)
+	}
+	if event.DistinctID == "" {
+		return events.ReasonMissingDistinctID, errNoDistinctID
+	}
+	switch {
+	case f.timestamp != nil && f.timestamp[0] != '"':
+		return events.ReasonInvalidEvent, errTimestamp
+	case !isObject(f.set) || !isObject(f.setOnce):
+		return events.ReasonInvalidEvent, errSet
+	case stringOf(f.model) == "":
+		return events.ReasonInvalidEvent, errNoModel
+	}
+	event.Raw = events.Raw{
+		DistinctID: f.distinctID, Timestamp: f.timestamp, Properties: posthog.StripGateway(f.properties), Set: f.set, SetOnce: f.setOnce,
+	}
+	if f.internal != nil {
+		event.ClientIP = internalIP
+	}
+	stamp, _ := posthog.ParseTime(stringOf(f.timestamp))
+	sentAt, _ := posthog.ParseTime(stringOf(f.sentAt))
+	batch.SentAt = sentAt
+	if string(f.ignoreSentAt) == "true" {
+		sentAt = time.Time{}
+	}
+	event.Timestamp = posthog.EventTime(batch.Received, sentAt, stamp)
+	return "", nil
+}
+
+// internalIP stands for the client of events that the service's own operators send.
+const internalIP = "127.0.0.1"
+
+// maxShown is how much of a name that is refused is shown.
+const maxShown = 100
+
+func cut(name string) string {
+	if len(name) <= maxShown {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxShown], "") + "..."
+}

@@ -1,0 +1,162 @@
+package ai
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/uber-go/tally/v4"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// Handler answers the requests of the path. It is safe for concurrent use.
+type Handler struct {
+	config    Config
+	decoder   *decode.Decoder
+	budget    *decode.Budget
+	processor events.Processor
+	repaired  tally.Counter
+}
+
+// NewHandler makes the handler. What it makes of a request beside what the decoder does counts against the budget.
+func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	return &Handler{config: config, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total")}
+}
+
+// Routes returns the path.
+func (h *Handler) Routes() []route.Route {
+	return []route.Route{{
+		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.config.maxBody(), Handle: h.Capture,
+	}}
+}
+
+// Capture takes the event of a request and answers when it is safe, or with what is wrong.
+func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
+	token, fault := posthog.BearerToken(request)
+	if fault != nil {
+		return route.Refusal(fault)
+	}
+	boundary, fault := boundaryOf(request.ContentType)
+	if fault != nil {
+		return route.Refusal(fault)
+	}
+	payload, err := h.decoder.Inflate(request.Body, request.ContentEncoding)
+	if err != nil {
+		return route.Refusal(err)
+	}
+	defer payload.Release()
+	parts, fault := split(payload.Bytes, boundary)
+	if fault == nil {
+		fault = h.checkSize(parts)
+	}
+	if fault != nil {
+		return route.Refusal(fault)
+	}
+	form, fault := newForm(parts)
+	if fault != nil {
+		return route.Refusal(fault)
+	}
+	// What is mended or stripped is a copy of the form, or of a part of it.
+	room := int64(len(form.event)+len(form.properties)) * 7 / 3
+	if !h.budget.Reserve(room) {
+		return route.Refusal(decode.ErrSpent)
+	}
+	defer h.budget.Release(room)
+
+	batch := events.Batch{
+		Token: token, Received: request.Received, ClientIP: request.ClientIP, RequestID: request.RequestID, Events: make([]events.Event, 1),
+	}
+	found, fault := h.read(form, &batch)
+	if fault != nil {
+		return route.Refusal(fault)
+	}
+	event := &batch.Events[0]
+	if reason, fault := found.hydrate(event, &batch); fault != nil {
+		event.Reject(reason, fault)
+	}
+	h.processor.Process(ctx, &batch)
+	return answer(event, parts)
+}
+
+// checkSize compares the parts with what the section allows.
+func (h *Handler) checkSize(parts []part) *events.Error {
+	sum, event := 0, 0
+	for i := range parts {
+		sum += len(parts[i].data)
+		if i < 2 {
+			event = sum
+		}
+	}
+	if limit := int(h.config.MaxSumOfParts); sum > limit {
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
+	}
+	if limit := int(h.config.MaxEvent); limit > 0 && event > limit {
+		return events.Errorf(events.TooLarge, "maximum AI event size exceeded: the event has %d bytes with its properties, the limit is %d", event, limit)
+	}
+	return nil
+}
+
+// read finds the event's fields, after mending what real SDKs get wrong.
+func (h *Handler) read(f form, batch *events.Batch) (fields, *events.Error) {
+	var found fields
+	fault := found.read(f)
+	if fault == nil {
+		return found, nil
+	}
+	event, mended := posthog.Repair(f.event)
+	f.event = event
+	if f.properties != nil {
+		properties, also := posthog.Repair(f.properties)
+		f.properties, mended = properties, mended || also
+	}
+	if !mended {
+		return found, fault
+	}
+	found = fields{}
+	if found.read(f) != nil {
+		return found, fault
+	}
+	batch.Repaired = true
+	h.repaired.Inc(1)
+	return found, nil
+}
+
+// acceptedPart describes a part in the answer.
+type acceptedPart struct {
+	Name            string  `json:"name"`
+	Length          int     `json:"length"`
+	ContentType     *string `json:"content-type"`
+	ContentEncoding string  `json:"content-encoding,omitempty"`
+}
+
+// answer maps the event's outcome.
+func answer(event *events.Event, parts []part) route.Response {
+	switch outcome := &event.Outcome; {
+	case outcome.State == events.StateRejected && events.CodeOf(outcome.Err) == events.TooLarge:
+		return route.Refusal(events.Errorf(events.TooLarge, "maximum AI event size exceeded: %w", outcome.Err))
+	case outcome.State == events.StateRejected || outcome.State == events.StateFailed && events.CodeOf(outcome.Err) == events.Internal:
+		return route.Refusal(outcome.Err)
+	case outcome.State == events.StateFailed:
+		return route.Refusal(errTransient)
+	}
+	accepted := struct {
+		Parts []acceptedPart `json:"accepted_parts"`
+	}{make([]acceptedPart, len(parts))}
+	for i := range parts {
+		accepted.Parts[i] = acceptedPart{Name: parts[i].name, Length: len(parts[i].data), ContentEncoding: parts[i].contentEncoding}
+		if parts[i].contentType != "" {
+			accepted.Parts[i].ContentType = &parts[i].contentType
+		}
+	}
+	body, err := json.Marshal(accepted)
+	if err != nil {
+		return route.Refusal(err)
+	}
+	return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: string(body)}
+}
+
+var errTransient = events.Errorf(events.Unavailable, "transient error, please retry")

@@ -1,0 +1,126 @@
+package otlp
+
+import (
+	"strconv"
+	"time"
+	"unsafe"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// batch makes the events of a request.
+type batch struct {
+	events.Batch
+	*request
+
+	writer writer
+	// made counts the events of one identity, so that equal ones in a request are told apart.
+	made map[uuid.UUID]int
+}
+
+// eventSize is what an event takes beside its text.
+const eventSize = int64(unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(0))
+
+// grow makes room for so many events.
+func (b *batch) grow(n int) *events.Error {
+	if !b.reserve(int64(n) * eventSize) {
+		return decode.ErrSpent
+	}
+	b.Events = make([]events.Event, 0, n)
+	b.made = make(map[uuid.UUID]int, n)
+	return nil
+}
+
+// source is what an event is made of beside its properties.
+type source struct {
+	name string
+	lane events.Lane
+	// user is the user's name; empty: nobody says, and fallback stands for him.
+	user, fallback string
+	// nanos is when it happened, in nanoseconds since 1970; 0 is not known.
+	nanos uint64
+	// impersonal is set for what makes no persons, even if it names the user.
+	impersonal bool
+	session    string
+	// space is what the event's identity is made in, identity what it is made of; empty: of the event itself.
+	space    uuid.UUID
+	identity string
+}
+
+// add makes an event of its source and of the properties, which write writes. What is wrong with one event ends it alone; an
+// error concerns the request.
+func (b *batch) add(from source, write func(*writer)) *events.Error {
+	b.Events = append(b.Events, events.Event{Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true})
+	event := &b.Events[len(b.Events)-1]
+	w := &b.writer
+
+	w.begin()
+	write(w)
+	properties, err := w.end()
+	event.UUID, event.Raw.Properties = b.identify(from, properties), properties
+	if err == nil {
+		event.DistinctID, event.Raw.DistinctID, err = b.distinctID(from.user)
+	}
+	if err == nil && event.DistinctID == "" {
+		event.Routing.SkipPerson = true
+		if from.fallback == "" {
+			from.fallback = event.UUID.String()
+		}
+		event.DistinctID, event.Raw.DistinctID, err = b.distinctID(from.fallback)
+	}
+	if err == nil {
+		event.Routing.SkipPerson = event.Routing.SkipPerson || from.impersonal
+		event.Timestamp = posthog.EventTime(b.Received, time.Time{}, timeOf(from.nanos))
+		w.begin()
+		w.time(event.Timestamp)
+		event.Raw.Timestamp, err = w.end()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case err.Code == events.TooLarge:
+		event.Reject(events.ReasonTooLarge, err)
+		return nil
+	default:
+		return err
+	}
+}
+
+// distinctID returns the name of a user by the protocol's rules, and as JSON.
+func (b *batch) distinctID(user string) (string, []byte, *events.Error) {
+	b.writer.begin()
+	b.writer.string(user)
+	raw, err := b.writer.end()
+	if err != nil {
+		return "", nil, err
+	}
+	return posthog.DistinctID(raw), raw, nil
+}
+
+// identify makes an event's UUID, which is the same when the request is sent again.
+func (b *batch) identify(from source, properties []byte) uuid.UUID {
+	if from.identity != "" {
+		return uuid.NewSHA1(from.space, []byte(from.identity))
+	}
+	space := uuid.NewSHA1(from.space, []byte(b.Token+" "+strconv.FormatUint(from.nanos, 10)))
+	id := uuid.NewSHA1(space, properties)
+	n := b.made[id]
+	b.made[id]++
+	if n > 0 {
+		id = uuid.NewSHA1(id, strconv.AppendInt(nil, int64(n), 10))
+	}
+	return id
+}
+
+// timeOf returns the time that a number of nanoseconds since 1970 means, or the zero time for 0.
+func timeOf(nanos uint64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	const second = uint64(time.Second)
+	return time.Unix(int64(nanos/second), int64(nanos%second)).UTC()
+}

@@ -1,0 +1,28 @@
+package otlp
+
+import "github.com/opencapture/capture/configs"
+
+// Config is the section "otlp".
+type Config struct {
+	MaxBody    configs.ByteSize `key:"max_body" doc:"Largest body on the AI paths, on the wire; then 413. Logs that are sent to /i/v1/logs may be as large as transport.max_body says."`
+	MaxSpans   int              `key:"max_spans" doc:"Most spans in one request, of whatever kind; then 400."`
+	MaxAISpans int              `key:"max_ai_spans" doc:"Most spans in one request that are about AI and become events; then 400."`
+	MaxRecords int              `key:"max_records" doc:"Most log records in one request; then 413."`
+	MaxEvent   configs.ByteSize `key:"max_event" doc:"Largest event that a span or log record may become; a larger one is rejected alone, which the answer says (partial success). Kafka's own limit (kafka.max_message_bytes) applies all the same."`
+}
+
+// DefaultConfig returns the defaults of the section.
+func DefaultConfig() Config {
+	return Config{MaxBody: 4 * configs.MiB, MaxSpans: 1000, MaxAISpans: 100, MaxRecords: 10_000, MaxEvent: 8 * configs.MiB}
+}
+
+// Validate reports every fault of the section.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	faults.Check(c.MaxBody > 0 && c.MaxBody <= configs.GiB, "max_body", "must be from 1 to 1GiB, got %s", c.MaxBody)
+	faults.Check(c.MaxSpans > 0, "max_spans", "must be positive, got %d", c.MaxSpans)
+	faults.Check(c.MaxAISpans > 0 && c.MaxAISpans <= c.MaxSpans, "max_ai_spans", "must be from 1 to max_spans (%d), got %d", c.MaxSpans, c.MaxAISpans)
+	faults.Check(c.MaxRecords > 0, "max_records", "must be positive, got %d", c.MaxRecords)
+	faults.Check(c.MaxEvent >= configs.KiB && c.MaxEvent <= configs.GiB, "max_event", "must be from 1KiB to 1GiB, got %s", c.MaxEvent)
+	return faults.Err()
+}

@@ -1,0 +1,131 @@
+package otlp
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/uber-go/tally/v4"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// Handler answers the requests of the paths. It is safe for concurrent use.
+type Handler struct {
+	config            Config
+	decoder           *decode.Decoder
+	budget            *decode.Budget
+	processor         events.Processor
+	ignored, repaired tally.Counter
+}
+
+// NewHandler makes the handler. What it makes of requests beside what the decoder does counts against the budget.
+func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	return &Handler{
+		config: config, decoder: decoder, budget: budget, processor: processor,
+		ignored: scope.Counter("spans_ignored_total"), repaired: scope.Counter("json_repaired_total"),
+	}
+}
+
+// Routes returns the paths.
+func (h *Handler) Routes() []route.Route {
+	post := func(group route.Group, path string, maxBody int64, kind answers, handle func(context.Context, *route.Request) route.Response) route.Route {
+		return route.Route{
+			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Handle: handle,
+			Refuse: func(request *route.Request, err error) route.Response { return kind.to(request).refusal(err) },
+		}
+	}
+	limit := int64(h.config.MaxBody)
+	return []route.Route{
+		post(route.AI, "/i/v0/ai/otel", limit, spanAnswers, h.Traces),
+		post(route.AI, "/i/v0/ai/otel/v1/traces", limit, spanAnswers, h.Traces),
+		post(route.AI, "/i/v0/ai/otel/v1/logs", limit, logAnswers, h.Logs),
+		post(route.Logs, "/i/v1/logs", 0, logAnswers, h.Logs),
+	}
+}
+
+var (
+	spanAnswers = answers{rejected: "rejectedSpans"}
+	logAnswers  = answers{rejected: "rejectedLogRecords"}
+)
+
+// to returns the answers to a request.
+func (a answers) to(request *route.Request) answers {
+	a.protobuf = isProtobuf(request.ContentType)
+	return a
+}
+
+// Traces takes the spans of a request that are about AI and answers when their events are safe, or with what is wrong.
+func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Response {
+	token, err := posthog.BearerToken(request)
+	if err != nil {
+		return spanAnswers.to(request).refusal(err)
+	}
+	var data tracepb.TracesData
+	return h.take(ctx, request, spanAnswers.to(request), token, &data, func(b *batch) *events.Error {
+		ignored, err := b.traces(&data, h.config)
+		h.ignored.Inc(int64(ignored))
+		return err
+	})
+}
+
+// Logs takes the records of a request and answers when their events are safe, or with what is wrong. The token may stand in the
+// query, as posthog-js has it.
+func (h *Handler) Logs(ctx context.Context, request *route.Request) route.Response {
+	token, err := logToken(request)
+	if err != nil {
+		return logAnswers.to(request).refusal(err)
+	}
+	var data logspb.LogsData
+	return h.take(ctx, request, logAnswers.to(request), token, &data, func(b *batch) *events.Error {
+		return b.logs(&data, h.config)
+	})
+}
+
+func logToken(request *route.Request) (string, *events.Error) {
+	if request.Get("Authorization") == "" {
+		if query, err := url.ParseQuery(request.RawQuery); err == nil && query.Has("token") {
+			return posthog.Token(query.Get("token"))
+		}
+	}
+	return posthog.BearerToken(request)
+}
+
+// take reads a request into data, has events made of that, and processes them.
+func (h *Handler) take(
+	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message, fill func(*batch) *events.Error,
+) route.Response {
+	payload, err := h.decoder.Inflate(r.Body, r.ContentEncoding)
+	if err != nil {
+		return answers.refusal(err)
+	}
+	defer payload.Release()
+	decoded := request{budget: h.budget}
+	defer decoded.release()
+	if err := decoded.decode(payload.Bytes, r.ContentType, data); err != nil {
+		return answers.refusal(err)
+	}
+	if decoded.repaired {
+		h.repaired.Inc(1)
+	}
+	b := batch{
+		Batch:   events.Batch{Token: token, Received: r.Received, ClientIP: r.ClientIP, RequestID: r.RequestID, Repaired: decoded.repaired},
+		request: &decoded,
+		writer:  writer{budget: h.budget, limit: int(h.config.MaxEvent)},
+	}
+	defer b.writer.release()
+	if err := fill(&b); err != nil {
+		return answers.refusal(err)
+	}
+	if len(b.Events) == 0 {
+		return answers.success(0, "")
+	}
+	h.processor.Process(ctx, &b.Batch)
+	return answers.batch(&b.Batch)
+}

@@ -1,0 +1,202 @@
+package otlp
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// nested is a value within so many lists.
+func nested(depth int) *commonpb.AnyValue {
+	value := str("", "x").GetValue()
+	for range depth {
+		value = &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: []*commonpb.AnyValue{value}}}}
+	}
+	return value
+}
+
+// nestedWire is nested in protobuf, for depths at which the library does not write it.
+func nestedWire(depth int) []byte {
+	value := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "x")
+	for range depth {
+		list := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), value)
+		value = protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), list)
+	}
+	return value
+}
+
+// within is a message that holds another in the field.
+func within(field protowire.Number, message []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), message)
+}
+
+func nestedJSON(depth int) string {
+	return strings.Repeat(`{"arrayValue":{"values":[`, depth) + `{"stringValue":"x"}` + strings.Repeat(`]}}`, depth)
+}
+
+func TestValuesNestALimitedNumberOfLevels(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	require.Equal(t, 200, s.logs(typeProtobuf, marshal(t, logsOf(nil, &logspb.LogRecord{Body: nested(40)}))).Status)
+	require.Equal(t, 200, s.logs(typeJSON, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(40)+`}]}]}]}`)).Status)
+	require.Equal(t, string(s.sink.kept[0].Raw.Properties), string(s.sink.kept[1].Raw.Properties))
+	require.Contains(t, string(s.sink.kept[0].Raw.Properties), strings.Repeat("[", 40)+`"x"`+strings.Repeat("]", 40))
+
+	for _, depth := range []int{60, 10_000} {
+		response := s.logs(typeProtobuf, within(1, within(2, within(2, within(5, nestedWire(depth))))))
+		require.Equal(t, 400, response.Status)
+		_, message := status(t, response.Body)
+		require.Equal(t, "failed to parse request: invalid protobuf: values are nested too deeply", message)
+
+		response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(depth)+`}]}]}]}`))
+		require.Equal(t, 400, response.Status)
+		require.Contains(t, response.Body, "depth")
+	}
+	response := s.logs(typeJSON, []byte(`{"unknown":`+strings.Repeat("[", 1_000_000)+`}`))
+	require.Equal(t, 400, response.Status)
+}
+
+func TestHostileRequestsAreRefused(t *testing.T) {
+	span := func(fields ...[]byte) []byte { return within(1, within(2, within(2, slices.Concat(fields...)))) }
+	ai := within(9, append(within(1, []byte("gen_ai.a")), within(2, within(1, []byte("b")))...))
+	for _, test := range []struct {
+		name, contentType string
+		body              []byte
+		status            int
+	}{
+		{"a bomb of values in two bytes each", typeProtobuf, span(slices.Repeat(within(9, nil), 600_000)), 413},
+		{"a bomb of spans in two bytes each", typeProtobuf, within(1, within(2, slices.Repeat(within(2, nil), 600_000))), 413},
+		{"a bomb of values, compressed", typeProtobuf, packed(t, span(slices.Repeat(within(9, nil), 6_000_000))), 413},
+		{"a bomb of values in JSON", typeJSON, []byte(`{"resourceSpans":[` + strings.Repeat("{},", 600_000) + `{}]}`), 413},
+		{"a bomb of zeros", typeProtobuf, packed(t, make([]byte, 20<<20)), 413},
+		{"many spans", typeProtobuf, within(1, within(2, slices.Repeat(within(2, nil), 1001))), 400},
+		{"text that is no UTF-8", typeProtobuf, span(ai, within(5, []byte("\xff"))), 400},
+		{"JSON that is no UTF-8", typeJSON, []byte("{\"resourceSpans\":[{\"schemaUrl\":\"\xff\"}]}"), 400},
+		{"a group without end", typeProtobuf, []byte{0x0b}, 400},
+		{"groups within groups", typeProtobuf, slices.Repeat([]byte{0x0b}, 1_000_000), 400},
+		{"a length beyond the end", typeProtobuf, []byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f}, 400},
+		{"a length that overflows", typeProtobuf, []byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, 400},
+		{"field zero", typeProtobuf, []byte{0x02, 0x00}, 400},
+		{"a number of a hundred million digits", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":1e100000000}]}]}]}`), 400},
+		{"a number of many zeros", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"flags":0.` + strings.Repeat("0", 100_000) + `e-999999999}]}]}]}`), 200},
+		{"an id that is neither digits nor base64", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"!"}]}]}]}`), 400},
+		{"an id that is a number", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":1}]}]}]}`), 400},
+		{"two values in one", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"a","value":{"intValue":1,"stringValue":"b"}}]}]}]}]}`), 400},
+		{"a list", typeJSON, []byte(`[]`), 400},
+		{"more after the end", typeJSON, []byte(`{}{}`), 400},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newService(t, DefaultConfig())
+			require.Equal(t, test.status, s.traces(test.contentType, test.body).Status)
+			require.Zero(t, s.ledger.Snapshot().Received)
+		})
+	}
+}
+
+// A resource counts for every record of it: what a small request would become is bounded by the budget, in memory and in time.
+func TestWhatRequestsBecomeIsBounded(t *testing.T) {
+	many := make([]*commonpb.KeyValue, 100_000)
+	for i := range many {
+		many[i] = num(fmt.Sprint(i), 1)
+	}
+	same := slices.Repeat([]*commonpb.KeyValue{num("k", 1)}, 200_000)
+	records := slices.Repeat([]*logspb.LogRecord{{}}, 10_000)
+	spans := slices.Repeat([]*tracepb.Span{spanOf(str("gen_ai.a", "b"))}, 100)
+	for _, test := range []struct {
+		name   string
+		status int
+		send   func(*service) int
+	}{
+		{"a large resource of many records", 503, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))).Status }},
+		{"a resource of one key of many records", 200, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))).Status }},
+		{"a large resource of many spans", 200, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))).Status }},
+		{"a resource of one key of many spans", 200, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(same, spans...))).Status }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newService(t, DefaultConfig())
+			begin := time.Now()
+			require.Equal(t, test.status, test.send(s))
+			require.Less(t, time.Since(begin), time.Minute)
+		})
+	}
+}
+
+func TestDecodedMessagesAreAccountedFor(t *testing.T) {
+	for name, attribute := range map[string]*commonpb.KeyValue{
+		"no value": {}, "a number": num("a", 1), "text": str("key", "value"), "a list": {Value: nested(3)},
+	} {
+		body := marshal(t, tracesOf(nil, spanOf(slices.Repeat([]*commonpb.KeyValue{attribute}, 50_000)...)))
+		s := newService(t, DefaultConfig())
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		r := request{budget: s.budget}
+		var data tracepb.TracesData
+		require.Nil(t, r.decode(body, typeProtobuf, &data))
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		taken := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+		require.LessOrEqual(t, taken, r.reserved*5/4, name)
+		require.Greater(t, taken, r.reserved/8, name)
+		runtime.KeepAlive(&data)
+		r.release()
+	}
+}
+
+func FuzzOTLP(f *testing.F) {
+	data := tracesOf([]*commonpb.KeyValue{str("service.name", "s")}, spanOf(
+		str("gen_ai.operation.name", "chat"), str("gen_ai.input.messages", `[{"role":"user"}]`), num("gen_ai.usage.input_tokens", 1),
+		&commonpb.KeyValue{Key: "list", Value: nested(2)},
+	))
+	data.ResourceSpans[0].ScopeSpans[0].Spans[0].Events = []*tracepb.Span_Event{{Name: "gen_ai.choice", Attributes: []*commonpb.KeyValue{str("message", "{}")}}}
+	f.Add(true, true, marshal(f, data))
+	f.Add(true, false, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","attributes":[{"key":"gen_ai.a","value":{"doubleValue":"NaN"}},{"key":"$ai_model","value":{"bytesValue":"AAEC"}}]}]}]}]}`))
+	f.Add(false, true, marshal(f, logsOf([]*commonpb.KeyValue{str("a", "b")}, &logspb.LogRecord{Body: nested(3), Attributes: []*commonpb.KeyValue{str("user.id", "u")}})))
+	f.Add(false, false, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1","body":{"kvlistValue":{"values":[{"key":"a","value":{"intValue":"5"}}]}}}]}]}]}`))
+	f.Add(false, false, packed(f, []byte(`{"resourceLogs":[]}`)))
+	statuses := []int{200, 400, 413, 503}
+	f.Fuzz(func(t *testing.T, traces, protobuf bool, body []byte) {
+		s := newService(t, DefaultConfig())
+		contentType := typeJSON
+		if protobuf {
+			contentType = typeProtobuf
+		}
+		send := s.logs
+		if traces {
+			send = s.traces
+		}
+		response := send(contentType, body)
+		require.True(t, slices.Contains(statuses, response.Status), "%d %s", response.Status, response.Body)
+		require.Equal(t, contentType, response.ContentType)
+		if !protobuf {
+			require.True(t, json.Valid([]byte(response.Body)), response.Body)
+		}
+		ids := map[string]bool{}
+		for _, event := range s.sink.kept {
+			properties(t, event)
+			require.True(t, json.Valid(event.Raw.DistinctID))
+			require.True(t, json.Valid(event.Raw.Timestamp))
+			require.NotEmpty(t, event.DistinctID)
+			ids[event.UUID.String()] = true
+		}
+		if response.Status != 200 {
+			require.Empty(t, s.sink.kept)
+		}
+		if !traces {
+			require.Len(t, ids, len(s.sink.kept), "every record is an event of its own")
+		}
+		require.LessOrEqual(t, len(s.sink.kept), int(s.ledger.Snapshot().Received))
+		require.Zero(t, s.ledger.Snapshot().Failed[events.ReasonUnsettled])
+	})
+}

@@ -1,0 +1,33 @@
+package otlp
+
+import (
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/fx"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport"
+	"github.com/opencapture/capture/transport/decode"
+)
+
+// Module takes OpenTelemetry's traces and logs.
+//
+// Provides routes in the value group "routes".
+// Requires *decode.Decoder and *decode.Budget (transport), events.Processor (modules/events) and tally.Scope
+// (modules/observability).
+// Config section: "otlp".
+func Module() configs.Module {
+	return configs.Module{
+		Name:   "otlp",
+		Config: DefaultConfig(),
+		Options: fx.Provide(
+			NewHandler,
+			transport.AsRoutes((*Handler).Routes),
+		),
+		Requires: []configs.Requirement{
+			configs.Require[*decode.Decoder]("transport"),
+			configs.Require[events.Processor]("modules/events"),
+			configs.Require[tally.Scope]("modules/observability"),
+		},
+	}
+}

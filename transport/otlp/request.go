@@ -1,0 +1,178 @@
+package otlp
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+const (
+	// maxDepth is how many messages may be nested. A list within a list takes two levels, an object within an object three.
+	maxDepth = 100
+	// maxMessages is how many messages a request may consist of: every attribute is one, and its value another.
+	maxMessages = 500_000
+	// messageSize is about what one takes once it is decoded, beside its text.
+	messageSize = 160
+)
+
+var (
+	errManyValues = events.Errorf(events.TooLarge, "request holds more than %d values: send smaller batches", maxMessages)
+	errText       = events.Errorf(events.Invalid, "failed to parse request: JSON must be valid UTF-8")
+	errDepth      = errors.New("values are nested too deeply")
+)
+
+// isProtobuf reports whether a content type names protobuf.
+func isProtobuf(contentType string) bool {
+	return strings.Contains(strings.ToLower(contentType), "protobuf")
+}
+
+// isJSON tells the encoding of a body. A message in protobuf never begins with a brace; in any other case the content type
+// decides, if it names one of the two.
+func isJSON(body []byte, contentType string) bool {
+	switch {
+	case len(body) > 0 && body[0] == '{':
+		return true
+	case isProtobuf(contentType):
+		return false
+	default:
+		return strings.Contains(strings.ToLower(contentType), "json") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
+	}
+}
+
+// request is a decoded request and the memory that is reserved for it.
+type request struct {
+	budget   *decode.Budget
+	reserved int64
+	// repaired is set where the JSON had to be mended.
+	repaired bool
+}
+
+func (r *request) release() { r.budget.Release(r.reserved) }
+
+func (r *request) reserve(n int64) bool {
+	if !r.budget.Reserve(n) {
+		return false
+	}
+	r.reserved += n
+	return true
+}
+
+// decode reads a body into the message. Before anything is made of it, it is known how much that will be.
+func (r *request) decode(body []byte, contentType string, into proto.Message) *events.Error {
+	if isJSON(body, contentType) {
+		return r.decodeJSON(body, into)
+	}
+	count := counter{left: maxMessages}
+	if err := count.message(into.ProtoReflect().Descriptor(), body, maxDepth); err != nil {
+		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
+	}
+	switch {
+	case count.left < 0:
+		return errManyValues
+	case !r.reserve(int64(len(body)) + int64(maxMessages-count.left)*messageSize):
+		return decode.ErrSpent
+	}
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(body, into); err != nil {
+		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
+	}
+	return nil
+}
+
+// decodeJSON reads JSON, after mending what real SDKs get wrong. Each message is an object.
+func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
+	messages := bytes.Count(body, []byte("{"))
+	switch {
+	case messages > maxMessages:
+		return errManyValues
+	case !utf8.Valid(body):
+		return errText
+	case !r.reserve(int64(len(body)) + int64(messages)*messageSize):
+		return decode.ErrSpent
+	}
+	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
+	fault := options.Unmarshal(body, into)
+	if fault == nil {
+		return nil
+	}
+	if !posthog.IsJSON(body) {
+		if !r.reserve(int64(len(body)) * 4 / 3) {
+			return decode.ErrSpent
+		}
+		mended, done := posthog.Repair(body)
+		if done && options.Unmarshal(mended, into) == nil {
+			r.repaired = true
+			return nil
+		}
+	}
+	return events.Errorf(events.Invalid, "failed to parse request: invalid OTLP/JSON: %w", fault)
+}
+
+// counter counts the messages of a request in protobuf without making them.
+type counter struct{ left int }
+
+// message counts what a message holds; depth is how many more may be nested. It stops when too many were found.
+func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte, depth int) error {
+	if depth == 0 {
+		return errDepth
+	}
+	for len(text) > 0 && c.left >= 0 {
+		number, kind, n := protowire.ConsumeTag(text)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		text = text[n:]
+		field := descriptor.Fields().ByNumber(number)
+		if kind != protowire.BytesType || field == nil || field.Kind() != protoreflect.MessageKind {
+			if n = protowire.ConsumeFieldValue(number, kind, text); n < 0 {
+				return protowire.ParseError(n)
+			}
+			text = text[n:]
+			continue
+		}
+		inner, n := protowire.ConsumeBytes(text)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		text = text[n:]
+		c.left--
+		if err := c.message(field.Message(), inner, depth-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none. OTLP/JSON writes ids so, and not in base64
+// like all other bytes: decoded as base64 they are of another size, and encoding them again gives the digits back.
+func idOf(id []byte, size int) string {
+	if len(bytes.Trim(id, "\x00")) == 0 {
+		return ""
+	}
+	if len(id) != size {
+		if digits := base64.StdEncoding.EncodeToString(id); isHex(digits) {
+			return strings.ToLower(digits)
+		}
+	}
+	return hex.EncodeToString(id)
+}
+
+func isHex(text string) bool {
+	for _, c := range []byte(text) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+			return false
+		}
+	}
+	return true
+}

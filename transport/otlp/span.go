@@ -1,0 +1,389 @@
+package otlp
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+const (
+	traceIDSize = 16
+	spanIDSize  = 8
+)
+
+// spanSpace is the namespace of the UUIDs of spans.
+var spanSpace = uuid.MustParse("7d0f3d5b-6a0e-5b0a-9f43-2f8f1c64a9d1")
+
+// aiPrefixes begin the attributes that only spans about AI have: OpenTelemetry's own conventions and those of the libraries that
+// were there before. (The one of llm. covers OpenInference's and Traceloop's.)
+var aiPrefixes = []string{"gen_ai.", "ai.", "eve.", "pydantic_ai.", "traceloop.", "llm.", "openinference.", "langwatch."}
+
+// isAI reports whether a span is about AI.
+func isAI(span *tracepb.Span) bool {
+	return slices.ContainsFunc(span.GetAttributes(), func(attribute *commonpb.KeyValue) bool { return hasPrefix(attribute, aiPrefixes) })
+}
+
+func hasPrefix(attribute *commonpb.KeyValue, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(attribute.GetKey(), prefix) })
+}
+
+// Each convention says in an attribute of its own what a span did.
+var operations = []struct {
+	key    string
+	events map[string]string
+}{
+	{"gen_ai.operation.name", map[string]string{
+		"chat": generation, "text_completion": generation, "generate_content": generation, "embeddings": embedding,
+	}},
+	{"llm.request.type", map[string]string{"chat": generation, "completion": generation, "embedding": embedding, "embeddings": embedding}},
+	{"openinference.span.kind", map[string]string{"LLM": generation, "EMBEDDING": embedding}},
+}
+
+const (
+	generation = "$ai_generation"
+	embedding  = "$ai_embedding"
+)
+
+// eventName says which event a span becomes.
+func eventName(span *tracepb.Span) string {
+	name := ""
+	// Vercel's AI SDK marks the spans around the one that calls the model with the same gen_ai attributes as that one.
+	if operation := textOf(span.GetAttributes(), "ai.operationId"); operation != "" {
+		switch {
+		case strings.HasSuffix(operation, ".doGenerate"), strings.HasSuffix(operation, ".doStream"):
+			name = generation
+		case operation == "ai.embed.doEmbed", operation == "ai.embedMany.doEmbed":
+			name = embedding
+		}
+	} else {
+		for _, convention := range operations {
+			if name = convention.events[textOf(span.GetAttributes(), convention.key)]; name != "" {
+				break
+			}
+		}
+	}
+	switch {
+	case name != "":
+		return name
+	case idOf(span.GetParentSpanId(), spanIDSize) == "":
+		return "$ai_trace"
+	default:
+		return "$ai_span"
+	}
+}
+
+// mapped are the properties that are made of attributes, of the first of theirs that a span has. The attributes stay, too: they
+// are small, and PostHog's pipeline looks at some of them.
+var mapped = []struct {
+	to   string
+	from []string
+}{
+	{"$ai_model", []string{"gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name"}},
+	{"$ai_provider", []string{"gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "llm.vendor"}},
+	{"$ai_input_tokens", []string{"gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"}},
+	{"$ai_output_tokens", []string{
+		"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens", "llm.token_count.completion",
+	}},
+	{"$ai_cache_read_input_tokens", []string{"gen_ai.usage.cache_read.input_tokens", "llm.token_count.prompt_details.cache_read"}},
+	{"$ai_cache_creation_input_tokens", []string{"gen_ai.usage.cache_creation.input_tokens", "llm.token_count.prompt_details.cache_write"}},
+	{"$ai_base_url", []string{"server.address"}},
+	{"$ai_session_id", []string{
+		"ai.telemetry.metadata.$ai_session_id", "ai.settings.context.$ai_session_id", "eve.session.id", "anthropic.session.id",
+		"gen_ai.conversation.id", "session.id",
+	}},
+}
+
+// messages are the properties that hold what was said. They may be large, so the attribute goes where its value went. roles are
+// the events of a span that hold one message each, and whose it is.
+var messages = []struct {
+	to    string
+	from  []string
+	roles map[string]string
+}{
+	{"$ai_input", []string{"gen_ai.input.messages", "gen_ai.prompt", "ai.prompt.messages"}, map[string]string{
+		"gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant", "gen_ai.tool.message": "tool",
+	}},
+	{"$ai_output_choices", []string{"gen_ai.output.messages", "gen_ai.completion"}, map[string]string{"gen_ai.choice": "assistant"}},
+}
+
+// noise begins the attributes that SDKs find out about the process by themselves.
+var noise = []string{"host.", "process.", "os.", "telemetry."}
+
+var (
+	spanUsers = []string{
+		"ai.telemetry.metadata.posthog_distinct_id", "ai.settings.context.posthog_distinct_id", "posthog.distinct_id", "user.id", "enduser.id",
+	}
+	resourceUsers = []string{"posthog.distinct_id", "user.id", "enduser.id"}
+)
+
+// traces makes an event of every span that is about AI, and returns how many others there were.
+func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, err *events.Error) {
+	spans, ai := 0, 0
+	for _, resource := range data.GetResourceSpans() {
+		for _, scope := range resource.GetScopeSpans() {
+			spans += len(scope.GetSpans())
+			for _, span := range scope.GetSpans() {
+				if isAI(span) {
+					ai++
+				}
+			}
+		}
+	}
+	switch {
+	case spans > config.MaxSpans:
+		return 0, events.Errorf(events.Invalid, "request holds %d spans, the limit is %d: send smaller batches", spans, config.MaxSpans)
+	case ai > config.MaxAISpans:
+		return 0, events.Errorf(events.Invalid, "request holds %d AI spans, the limit is %d: send smaller batches", ai, config.MaxAISpans)
+	}
+	if err := b.grow(ai); err != nil {
+		return 0, err
+	}
+	for _, resource := range data.GetResourceSpans() {
+		attributes := newAttributes(slices.DeleteFunc(slices.Clone(resource.GetResource().GetAttributes()), func(attribute *commonpb.KeyValue) bool {
+			return hasPrefix(attribute, noise)
+		}))
+		for _, scope := range resource.GetScopeSpans() {
+			for _, span := range scope.GetSpans() {
+				if !isAI(span) {
+					continue
+				}
+				if err := b.span(span, attributes, scope.GetScope()); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
+	return spans - ai, nil
+}
+
+// span makes the event of one span.
+func (b *batch) span(span *tracepb.Span, resource attributes, scope *commonpb.InstrumentationScope) *events.Error {
+	trace, id := idOf(span.GetTraceId(), traceIDSize), idOf(span.GetSpanId(), spanIDSize)
+	from := source{
+		name: eventName(span), lane: events.LaneAI, space: spanSpace,
+		user: textOf(span.GetAttributes(), spanUsers...), fallback: trace, nanos: span.GetStartTimeUnixNano(),
+	}
+	if from.user == "" {
+		from.user = textOf(resource.list, resourceUsers...)
+	}
+	if from.nanos == 0 {
+		from.nanos = span.GetEndTimeUnixNano()
+	}
+	if trace != "" && id != "" {
+		from.identity = trace + id
+	}
+	return b.add(from, func(w *writer) {
+		p := spanProperties{
+			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource, done: map[string]bool{},
+		}
+		p.write(trace, id)
+	})
+}
+
+// spanProperties writes the properties of a span's event.
+type spanProperties struct {
+	*writer
+	span  *tracepb.Span
+	scope *commonpb.InstrumentationScope
+
+	// own are the span's attributes; they go before those of the resource. done are the names that are written, or not to be.
+	own, resource attributes
+	done          map[string]bool
+}
+
+// find returns the attribute of a name that is not done.
+func (p *spanProperties) find(name string) *commonpb.KeyValue {
+	if p.done[name] {
+		return nil
+	}
+	return cmp.Or(p.own.byKey[name], p.resource.byKey[name])
+}
+
+func (p *spanProperties) write(trace, id string) {
+	p.raw("{")
+	p.text("$ai_trace_id", trace)
+	p.text("$ai_span_id", id)
+	p.text("$ai_parent_id", idOf(p.span.GetParentSpanId(), spanIDSize))
+	p.text("$ai_ingestion_source", "otel")
+	p.name()
+	p.times()
+	p.fault()
+	p.defaults()
+	for _, property := range mapped {
+		for _, key := range property.from {
+			if found := p.find(key); found != nil && p.free(property.to) {
+				p.key(property.to)
+				p.value(found.GetValue())
+				break
+			}
+		}
+	}
+	for _, property := range messages {
+		if p.free(property.to) && !p.said(property.to, property.from) {
+			p.spoken(property.to, property.roles)
+		}
+	}
+	for _, attribute := range p.resource.list {
+		if p.own.byKey[attribute.GetKey()] == nil {
+			p.rest(attribute)
+		}
+	}
+	for _, attribute := range p.own.list {
+		p.rest(attribute)
+	}
+	p.raw("}")
+}
+
+// rest writes an attribute under its own name, unless that is done.
+func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
+	if name := attribute.GetKey(); !p.done[name] && !strings.HasPrefix(name, posthog.GatewayPrefix) {
+		p.key(name)
+		p.value(attribute.GetValue())
+	}
+}
+
+// free reports whether the span has no attribute of the name, which would count before what is made of others.
+func (p *spanProperties) free(name string) bool { return p.find(name) == nil }
+
+// text writes a property that counts before any attribute of its name; an empty one is none.
+func (p *spanProperties) text(name, text string) {
+	p.done[name] = true
+	if text != "" {
+		p.key(name)
+		p.string(text)
+	}
+}
+
+func (p *spanProperties) name() {
+	if p.span.GetName() == "" {
+		return
+	}
+	p.text("$otel_span_name", p.span.GetName())
+	if p.free("$ai_span_name") {
+		p.text("$ai_span_name", p.span.GetName())
+	}
+}
+
+func (p *spanProperties) times() {
+	start, end := p.span.GetStartTimeUnixNano(), p.span.GetEndTimeUnixNano()
+	p.text("$otel_start_time_unix_nano", strconv.FormatUint(start, 10))
+	p.text("$otel_end_time_unix_nano", strconv.FormatUint(end, 10))
+	if start != 0 && end > start && p.free("$ai_latency") {
+		p.key("$ai_latency")
+		p.number(float64(end-start) / 1e9)
+	}
+}
+
+// fault writes what a span that failed says of it.
+func (p *spanProperties) fault() {
+	if p.span.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_ERROR {
+		return
+	}
+	p.done["$ai_is_error"] = true
+	p.key("$ai_is_error")
+	p.raw("true")
+	if !p.free("$ai_error") {
+		return
+	}
+	kind, message := "", ""
+	for _, event := range slices.Backward(p.span.GetEvents()) {
+		kind, message = textOf(event.GetAttributes(), "exception.type"), textOf(event.GetAttributes(), "exception.message")
+		if kind != "" || message != "" {
+			break
+		}
+	}
+	switch {
+	case kind != "" && message != "":
+		message = kind + ": " + message
+	case message == "":
+		message = kind
+	}
+	if message == "" {
+		message = p.span.GetStatus().GetMessage()
+	}
+	p.text("$ai_error", message)
+}
+
+// defaults writes what SDKs of PostHog's own would have sent: no place is to be looked up for the address of what is usually a
+// server, and the library is the one that the instrumentation names.
+func (p *spanProperties) defaults() {
+	if p.free("$geoip_disable") {
+		p.key("$geoip_disable")
+		if said := p.find("posthog.geoip_disable"); said != nil {
+			p.done["posthog.geoip_disable"] = true
+			p.value(said.GetValue())
+		} else {
+			p.raw("true")
+		}
+	}
+	if p.free("$lib") {
+		p.text("$lib", "posthog-otel")
+	}
+	if p.free("$lib_version") {
+		p.text("$lib_version", p.scope.GetVersion())
+	}
+}
+
+// said writes messages that an attribute holds, of the span or of one of its events.
+func (p *spanProperties) said(to string, keys []string) bool {
+	for _, key := range keys {
+		if found := p.find(key); found != nil {
+			p.done[key] = true
+			p.key(to)
+			p.structured(found.GetValue())
+			return true
+		}
+	}
+	for _, event := range p.span.GetEvents() {
+		for _, attribute := range event.GetAttributes() {
+			if slices.Contains(keys, attribute.GetKey()) {
+				p.key(to)
+				p.structured(attribute.GetValue())
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// spoken writes messages that are events of the span, one each.
+func (p *spanProperties) spoken(to string, roles map[string]string) {
+	any := false
+	for _, event := range p.span.GetEvents() {
+		role := roles[event.GetName()]
+		if role == "" {
+			continue
+		}
+		if any {
+			p.raw(",")
+		} else {
+			p.key(to)
+			p.raw("[")
+			any = true
+		}
+		p.raw("{")
+		attributes := newAttributes(event.GetAttributes())
+		if textOf(attributes.list, "role") == "" {
+			p.key("role")
+			p.string(role)
+		}
+		for _, attribute := range attributes.list {
+			if key := attribute.GetKey(); key != "gen_ai.system" && (key != "role" || attribute.GetValue().GetStringValue() != "") {
+				p.key(key)
+				p.structured(attribute.GetValue())
+			}
+		}
+		p.raw("}")
+	}
+	if any {
+		p.raw("]")
+	}
+}

@@ -1,0 +1,205 @@
+package otlp
+
+import (
+	"encoding/hex"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// writer writes JSON values, one after the other, into memory that it reserves from a budget before it takes it. A value that
+// would be too large, or has no room, is given up: what is written to it after that is ignored, and end says why.
+type writer struct {
+	budget *decode.Budget
+	// limit is the size of the largest value.
+	limit int
+
+	// text is the memory at hand; the value that is being written begins at start. Values that are done stay where they are.
+	text     []byte
+	start    int
+	reserved int64
+	err      *events.Error
+}
+
+// chunk is how much memory is taken at least.
+const chunk = 16 << 10
+
+// begin begins a value.
+func (w *writer) begin() { w.start, w.err = len(w.text), nil }
+
+// end returns the value that was written, or says why there is none.
+func (w *writer) end() ([]byte, *events.Error) {
+	if w.err != nil {
+		w.text = w.text[:w.start]
+		return nil, w.err
+	}
+	return w.text[w.start:len(w.text):len(w.text)], nil
+}
+
+func (w *writer) release() { w.budget.Release(w.reserved) }
+
+// room makes room for n bytes more, unless the value is given up.
+func (w *writer) room(n int) bool {
+	size := len(w.text) - w.start + n
+	switch {
+	case w.err != nil:
+		return false
+	case size > w.limit:
+		w.err = events.Errorf(events.TooLarge, "the event is larger than %d bytes", w.limit)
+		return false
+	case len(w.text)+n <= cap(w.text):
+		return true
+	}
+	larger := max(chunk, 2*size)
+	if !w.budget.Reserve(int64(larger)) {
+		w.err = decode.ErrSpent
+		return false
+	}
+	w.reserved += int64(larger)
+	w.text, w.start = append(make([]byte, 0, larger), w.text[w.start:]...), 0
+	return true
+}
+
+// raw writes a text as it stands.
+func (w *writer) raw(text string) {
+	if w.room(len(text)) {
+		w.text = append(w.text, text...)
+	}
+}
+
+// json writes a value that is JSON already.
+func (w *writer) json(value []byte) {
+	if w.room(len(value)) {
+		w.text = append(w.text, value...)
+	}
+}
+
+// key begins a member of an object.
+func (w *writer) key(name string) {
+	if w.err == nil && w.text[len(w.text)-1] != '{' {
+		w.raw(",")
+	}
+	w.string(name)
+	w.raw(":")
+}
+
+// string writes a string. Bytes that are no UTF-8 become U+FFFD.
+func (w *writer) string(s string) {
+	const digits = "0123456789abcdef"
+	w.raw(`"`)
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\ufffd")
+	}
+	plain := 0
+	for i := range len(s) {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		w.raw(s[plain:i])
+		plain = i + 1
+		switch c {
+		case '"', '\\':
+			w.raw(`\` + s[i:i+1])
+		case '\n':
+			w.raw(`\n`)
+		case '\r':
+			w.raw(`\r`)
+		case '\t':
+			w.raw(`\t`)
+		default:
+			w.raw(`\u00` + digits[c>>4:c>>4+1] + digits[c&15:c&15+1])
+		}
+	}
+	w.raw(s[plain:])
+	w.raw(`"`)
+}
+
+func (w *writer) integer(n int64) {
+	if w.room(20) {
+		w.text = strconv.AppendInt(w.text, n, 10)
+	}
+}
+
+// number writes a number; what JSON has none for is null.
+func (w *writer) number(f float64) {
+	switch {
+	case math.IsNaN(f) || math.IsInf(f, 0):
+		w.raw("null")
+	case w.room(32):
+		w.text = strconv.AppendFloat(w.text, f, 'g', -1, 64)
+	}
+}
+
+// time writes a time as a string.
+func (w *writer) time(t time.Time) {
+	if w.room(len(time.RFC3339Nano) + 2) {
+		w.text = append(w.text, '"')
+		w.text = t.AppendFormat(w.text, time.RFC3339Nano)
+		w.text = append(w.text, '"')
+	}
+}
+
+// value writes an attribute's value: bytes as hexadecimal digits, as upstream does, and one that is not set as null. How deep
+// values nest was limited when they were decoded.
+func (w *writer) value(value *commonpb.AnyValue) {
+	switch v := value.GetValue().(type) {
+	case *commonpb.AnyValue_StringValue:
+		w.string(v.StringValue)
+	case *commonpb.AnyValue_BoolValue:
+		w.raw(strconv.FormatBool(v.BoolValue))
+	case *commonpb.AnyValue_IntValue:
+		w.integer(v.IntValue)
+	case *commonpb.AnyValue_DoubleValue:
+		w.number(v.DoubleValue)
+	case *commonpb.AnyValue_BytesValue:
+		w.raw(`"`)
+		if w.room(2 * len(v.BytesValue)) {
+			w.text = hex.AppendEncode(w.text, v.BytesValue)
+		}
+		w.raw(`"`)
+	case *commonpb.AnyValue_ArrayValue:
+		w.raw("[")
+		for i, element := range v.ArrayValue.GetValues() {
+			if i > 0 {
+				w.raw(",")
+			}
+			w.value(element)
+		}
+		w.raw("]")
+	case *commonpb.AnyValue_KvlistValue:
+		w.object(v.KvlistValue.GetValues())
+	default:
+		w.raw("null")
+	}
+}
+
+// object writes attributes as an object. Of two with one key the last counts.
+func (w *writer) object(list []*commonpb.KeyValue) {
+	w.raw("{")
+	for _, attribute := range newAttributes(list).list {
+		w.key(attribute.GetKey())
+		w.value(attribute.GetValue())
+	}
+	w.raw("}")
+}
+
+// structured writes a value that may be JSON within a string as that JSON.
+func (w *writer) structured(value *commonpb.AnyValue) {
+	text := strings.TrimSpace(value.GetStringValue())
+	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
+		if posthog.IsJSON([]byte(text)) {
+			w.raw(text)
+			return
+		}
+	}
+	w.value(value)
+}

@@ -1,0 +1,70 @@
+package posthog
+
+import (
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// What the protocols beside v0 have in common with it.
+
+// BearerToken returns the project token that the Authorization header carries, checked for its shape.
+func BearerToken(request *route.Request) (string, *events.Error) {
+	scheme, token, _ := strings.Cut(strings.TrimSpace(request.Get("Authorization")), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", errNoToken
+	}
+	return Token(token)
+}
+
+// Token checks the shape of a project token and returns it without surrounding white space.
+func Token(text string) (string, *events.Error) {
+	token, fault := checkToken(text)
+	if fault != "" {
+		return "", events.Errorf(events.Unauthorized, "API key is not valid: %s", fault)
+	}
+	return token, nil
+}
+
+// DistinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing or blank, at most
+// 200 characters.
+func DistinctID(value []byte) string {
+	id, _ := distinctID(value)
+	if isBlank(id) {
+		return ""
+	}
+	return id
+}
+
+// ParseUUID reads a UUID of any version in its usual forms.
+func ParseUUID(text string) (uuid.UUID, bool) { return parseUUID(text) }
+
+// ParseTime reads a time in any of the forms that the protocol allows.
+func ParseTime(text string) (time.Time, bool) { return parseTime(text) }
+
+// EventTime computes when an event happened: stamp by the client's clock, sentAt what that clock said when it sent the event,
+// and now what the service's says. A zero stamp or sentAt is one that is not known.
+func EventTime(now, sentAt, stamp time.Time) time.Time {
+	return clock{now: now, sentAt: sentAt}.eventTime(stamp, !stamp.IsZero(), 0, false, false)
+}
+
+// Text returns what a valid JSON string says. It may alias the value.
+func Text(value []byte) string { return text(value) }
+
+// Repair mends what real SDKs write in the place of JSON: it returns a copy, at most a third longer, in which bare NaN, Infinity
+// and -Infinity are null and escapes of lone surrogates are \ufffd. It reports whether there were any.
+func Repair(data []byte) (mended []byte, done bool) {
+	mended, repairs := repair(data)
+	return mended, repairs.numbers+repairs.surrogates > 0
+}
+
+// IsJSON reports whether a text is one JSON value, nested as deeply as the protocol allows at most. It must be valid UTF-8.
+func IsJSON(data []byte) bool {
+	s := scanner{data: data}
+	end := s.value(s.space(0), 0)
+	return end >= 0 && s.space(end) == len(data)
+}

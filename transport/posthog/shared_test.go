@@ -1,0 +1,123 @@
+package posthog
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// Section 2.8 of the protocol, for the paths that take the token from the Authorization header.
+func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
+	for value, want := range map[string]struct{ token, fault string }{
+		"Bearer phc_a":                      {token: "phc_a"},
+		"bearer phc_a":                      {token: "phc_a"},
+		"  Bearer   phc_a ":                 {token: "phc_a"},
+		"":                                  {fault: "event submitted without an api_key"},
+		"Basic cGhjX2E6":                    {fault: "event submitted without an api_key"},
+		"Bearer":                            {fault: "API key is not valid: empty"},
+		"Bearer phx_a":                      {fault: "API key is not valid: personal_api_key"},
+		"Bearer " + strings.Repeat("k", 65): {fault: "API key is not valid: too_long"},
+		"Bearer phc_\u00e4":                 {fault: "API key is not valid: not_ascii"},
+	} {
+		token, err := BearerToken(&route.Request{Header: header{"Authorization": value}})
+		require.Equal(t, want.token, token, value)
+		if want.fault == "" {
+			require.Nil(t, err, value)
+			continue
+		}
+		require.EqualError(t, err, want.fault, value)
+		require.Equal(t, events.Unauthorized, err.Code, value)
+	}
+}
+
+func TestStripGatewayRemovesWhatNothingProves(t *testing.T) {
+	for properties, want := range map[string]string{
+		`{}`:                            `{}`,
+		`{"a":1,"b":"$ai_gateway"}`:     `{"a":1,"b":"$ai_gateway"}`,
+		`{"$ai_gateway_verified":true}`: `{}`,
+		`{"$ai_gateway":{"a":[1,{"b":"}"}]},"b":2}`:                        `{"b":2}`,
+		` { "a" : 1 , "$ai_gateway_relay" : true , "b" : [ 2 ] } `:         `{"a" : 1,"b" : [ 2 ]}`,
+		`{"\u0024ai_gateway_verified":true,"\u0061":1}`:                    `{"\u0061":1}`,
+		`{"` + escaped("$ai_gateway_request_id_and_more") + `":"x","a":1}`: `{"a":1}`,
+		`{"a":{"$ai_gateway_verified":true}}`:                              `{"a":{"$ai_gateway_verified":true}}`,
+		`{"a":"\u0041"}`:                                                   `{"a":"\u0041"}`,
+	} {
+		got := StripGateway([]byte(properties))
+		require.Equal(t, want, string(got))
+		require.True(t, json.Valid(got))
+	}
+}
+
+// escaped writes every character as an escape.
+func escaped(text string) string {
+	const digits = "0123456789abcdef"
+	var out strings.Builder
+	for i := range len(text) {
+		out.WriteString(`\u00`)
+		out.WriteByte(digits[text[i]>>4])
+		out.WriteByte(digits[text[i]&15])
+	}
+	return out.String()
+}
+
+func TestMembersFindsWhatAnObjectHolds(t *testing.T) {
+	var found []string
+	err := Members([]byte(` {"a" : 1, "\u0062":[{"c":2}] ,"c":"}","a":null}  `), func(key string, value []byte) {
+		found = append(found, key+"="+string(value))
+	})
+	require.NoError(t, err)
+	require.Equal(t, []string{"a=1", `b=[{"c":2}]`, `c="}"`, "a=null"}, found)
+}
+
+func TestMembersSaysWhereATextIsNoObject(t *testing.T) {
+	for text, want := range map[string]string{
+		``:              "unexpected end of JSON at byte 0",
+		`[]`:            "expected an object at byte 0",
+		`{`:             "unexpected end of JSON at byte 1",
+		`{"a"`:          "unexpected end of JSON at byte 4",
+		`{"a":`:         "unexpected end of JSON at byte 5",
+		`{"a":1`:        "unexpected end of JSON at byte 6",
+		`{"a":1,}`:      "expected a string as key at byte 7",
+		`{"a":1 "b":2}`: "expected , or } in object at byte 7",
+		`{"a":NaN}`:     "NaN or Infinity at byte 5",
+		`{} {}`:         "unexpected text after the JSON value at byte 3",
+	} {
+		require.EqualError(t, Members([]byte(text), func(string, []byte) {}), want, text)
+	}
+}
+
+func FuzzMembers(f *testing.F) {
+	for _, seed := range []string{`{}`, `{"a":1}`, `{"$ai_gateway":[1,2],"b":{"c":"d"}}`, `{"\u0024ai_gateway":1}`, `{"a":"\ud83d"}`, `[]`, `{"a":1,}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if !utf8.Valid(data) || !json.Valid(data) || Members(data, func(string, []byte) {}) != nil {
+			return
+		}
+		var before, after map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(data, &before))
+		require.NoError(t, json.Unmarshal(StripGateway(data), &after))
+		for key, value := range before {
+			if strings.HasPrefix(key, GatewayPrefix) {
+				require.NotContains(t, after, key)
+				continue
+			}
+			require.Equal(t, string(value), string(after[key]), key)
+		}
+	})
+}
+
+func TestEventTimeFollowsTheRulesOfV0(t *testing.T) {
+	stamp, sentAt := received.Add(-time.Hour), received.Add(-10*time.Minute)
+	require.Equal(t, received, EventTime(received, time.Time{}, time.Time{}), "nothing known")
+	require.Equal(t, stamp, EventTime(received, time.Time{}, stamp), "no clock to correct by")
+	require.Equal(t, stamp.Add(10*time.Minute), EventTime(received, sentAt, stamp), "a clock ten minutes slow")
+	require.Equal(t, received, EventTime(received, time.Time{}, received.Add(24*time.Hour)), "the future")
+}
