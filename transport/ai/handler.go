@@ -95,7 +95,8 @@ func (h *Handler) checkSize(parts []part) *events.Error {
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
 	}
 	if limit := int(h.config.MaxEvent); limit > 0 && event > limit {
-		return events.Errorf(events.TooLarge, "maximum AI event size exceeded: the event has %d bytes with its properties, the limit is %d", event, limit)
+		return events.Errorf(events.TooLarge,
+			"maximum AI event size exceeded: the event has %d bytes with its properties, the limit is %d", event, limit)
 	}
 	return nil
 }

@@ -299,7 +299,7 @@ func TestAnEventThatIsAtFaultIsCounted(t *testing.T) {
 
 func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	s.Handler.budget = decode.NewBudget(100)
+	s.budget = decode.NewBudget(100)
 	contentType, body := encode(t, "event", goodPart, "event.properties", goodProp)
 	response := s.post(contentType, body, "")
 	require.Equal(t, 503, response.Status)

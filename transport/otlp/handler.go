@@ -35,7 +35,8 @@ func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, p
 
 // Routes returns the paths.
 func (h *Handler) Routes() []route.Route {
-	post := func(group route.Group, path string, maxBody int64, kind answers, handle func(context.Context, *route.Request) route.Response) route.Route {
+	type handle = func(context.Context, *route.Request) route.Response
+	post := func(group route.Group, path string, maxBody int64, kind answers, handle handle) route.Route {
 		return route.Route{
 			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Handle: handle,
 			Refuse: func(request *route.Request, err error) route.Response { return kind.to(request).refusal(err) },

@@ -23,8 +23,8 @@ const (
 	maxDepth = 100
 	// maxMessages is how many messages a request may consist of: every attribute is one, and its value another.
 	maxMessages = 500_000
-	// messageSize is about what one takes once it is decoded, beside its text.
-	messageSize = 160
+	// messageSize is about what one takes beside its text, once it is decoded and while its attributes are looked up.
+	messageSize = 224
 )
 
 var (

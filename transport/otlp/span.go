@@ -88,7 +88,9 @@ var mapped = []struct {
 }{
 	{"$ai_model", []string{"gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name"}},
 	{"$ai_provider", []string{"gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "llm.vendor"}},
-	{"$ai_input_tokens", []string{"gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"}},
+	{"$ai_input_tokens", []string{
+		"gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt",
+	}},
 	{"$ai_output_tokens", []string{
 		"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens", "llm.token_count.completion",
 	}},
@@ -147,9 +149,9 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 		return 0, err
 	}
 	for _, resource := range data.GetResourceSpans() {
-		attributes := newAttributes(slices.DeleteFunc(slices.Clone(resource.GetResource().GetAttributes()), func(attribute *commonpb.KeyValue) bool {
-			return hasPrefix(attribute, noise)
-		}))
+		quiet := slices.Clone(resource.GetResource().GetAttributes())
+		quiet = slices.DeleteFunc(quiet, func(attribute *commonpb.KeyValue) bool { return hasPrefix(attribute, noise) })
+		attributes := newAttributes(quiet)
 		for _, scope := range resource.GetScopeSpans() {
 			for _, span := range scope.GetSpans() {
 				if !isAI(span) {
@@ -356,18 +358,18 @@ func (p *spanProperties) said(to string, keys []string) bool {
 
 // spoken writes messages that are events of the span, one each.
 func (p *spanProperties) spoken(to string, roles map[string]string) {
-	any := false
+	begun := false
 	for _, event := range p.span.GetEvents() {
 		role := roles[event.GetName()]
 		if role == "" {
 			continue
 		}
-		if any {
+		if begun {
 			p.raw(",")
 		} else {
 			p.key(to)
 			p.raw("[")
-			any = true
+			begun = true
 		}
 		p.raw("{")
 		attributes := newAttributes(event.GetAttributes())
@@ -383,7 +385,7 @@ func (p *spanProperties) spoken(to string, roles map[string]string) {
 		}
 		p.raw("}")
 	}
-	if any {
+	if begun {
 		p.raw("]")
 	}
 }
