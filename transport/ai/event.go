@@ -171,10 +171,7 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 	if event.UUID, event.ClientUUID = posthog.ParseUUID(stringOf(f.uuid)); !event.ClientUUID {
 		return events.ReasonInvalidUUID, errNoUUID
 	}
-	if f.distinctID != nil {
-		event.DistinctID = posthog.DistinctID(f.distinctID)
-	}
-	if event.DistinctID == "" {
+	if f.distinctID == nil || !posthog.Identify(event, f.distinctID) {
 		return events.ReasonMissingDistinctID, errNoDistinctID
 	}
 	switch {

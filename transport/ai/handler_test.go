@@ -76,14 +76,10 @@ func newService(tb testing.TB, config Config) *service {
 	return s
 }
 
-type header map[string]string
-
-func (h header) Peek(name string) []byte { return []byte(h[name]) }
-
 func (s *service) post(contentType string, body []byte, encoding string) route.Response {
 	return s.Capture(context.Background(), &route.Request{
 		Path: "/i/v0/ai", ContentType: contentType, ContentEncoding: encoding, Body: body, ClientIP: "192.0.2.1", Received: received,
-		Header: header{"Authorization": "Bearer phc_test"},
+		Header: route.Headers{"Authorization": "Bearer phc_test"},
 	})
 }
 
@@ -216,7 +212,7 @@ func TestATokenIsNeeded(t *testing.T) {
 		"Bearer phx_key": "API key is not valid: personal_api_key",
 	} {
 		s := newService(t, DefaultConfig())
-		response := s.Capture(context.Background(), &route.Request{ContentType: contentType, Body: body, Header: header{"Authorization": authorization}})
+		response := s.Capture(context.Background(), &route.Request{ContentType: contentType, Body: body, Header: route.Headers{"Authorization": authorization}})
 		require.Equal(t, 401, response.Status)
 		require.Equal(t, want, response.Body)
 	}

@@ -63,14 +63,14 @@ func (b *batch) add(from source, write func(*writer)) *events.Error {
 	properties, err := w.end()
 	event.UUID, event.Raw.Properties = b.identify(from, properties), properties
 	if err == nil {
-		event.DistinctID, event.Raw.DistinctID, err = b.distinctID(from.user)
+		err = b.name(event, from.user)
 	}
 	if err == nil && event.DistinctID == "" {
 		event.Routing.SkipPerson = true
 		if from.fallback == "" {
 			from.fallback = event.UUID.String()
 		}
-		event.DistinctID, event.Raw.DistinctID, err = b.distinctID(from.fallback)
+		err = b.name(event, from.fallback)
 	}
 	if err == nil {
 		event.Routing.SkipPerson = event.Routing.SkipPerson || from.impersonal
@@ -90,15 +90,19 @@ func (b *batch) add(from source, write func(*writer)) *events.Error {
 	}
 }
 
-// distinctID returns the name of a user by the protocol's rules, and as JSON.
-func (b *batch) distinctID(user string) (string, []byte, *events.Error) {
+// name gives the event the name of a user by the protocol's rules; a blank one is none.
+func (b *batch) name(event *events.Event, user string) *events.Error {
 	b.writer.begin()
 	b.writer.string(user)
 	raw, err := b.writer.end()
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	return posthog.DistinctID(raw), raw, nil
+	event.Raw.DistinctID = raw
+	if !posthog.Identify(event, raw) {
+		event.DistinctID = ""
+	}
+	return nil
 }
 
 // identify makes an event's UUID, which is the same when the request is sent again.

@@ -74,15 +74,11 @@ func newService(tb testing.TB, config Config) *service {
 	return s
 }
 
-type header map[string]string
-
-func (h header) Peek(name string) []byte { return []byte(h[name]) }
-
 const typeJSON = "application/json"
 
 func requestOf(contentType string, body []byte) *route.Request {
 	return &route.Request{
-		ContentType: contentType, Body: body, ClientIP: "192.0.2.1", Received: received, Header: header{"Authorization": "Bearer phc_test"},
+		ContentType: contentType, Body: body, ClientIP: "192.0.2.1", Received: received, Header: route.Headers{"Authorization": "Bearer phc_test"},
 	}
 }
 
@@ -251,7 +247,7 @@ func TestATokenIsNeeded(t *testing.T) {
 	} {
 		s := newService(t, DefaultConfig())
 		r := requestOf(typeJSON, []byte(`{}`))
-		r.Header, r.RawQuery = header{"Authorization": test.authorization}, test.query
+		r.Header, r.RawQuery = route.Headers{"Authorization": test.authorization}, test.query
 		require.Equal(t, test.traces, s.Traces(context.Background(), r).Status, "%+v", test)
 		response := s.Logs(context.Background(), r)
 		require.Equal(t, test.logs, response.Status, "%+v", test)

@@ -173,7 +173,7 @@ func TestARecordSentAgainIsTheSameEvent(t *testing.T) {
 	send := func(resource string, token string) []events.Event {
 		s := newService(t, DefaultConfig())
 		r := requestOf(typeProtobuf, marshal(t, logsOf([]*commonpb.KeyValue{str("service.name", resource)}, line, line, later)))
-		r.Header = header{"Authorization": "Bearer " + token}
+		r.Header = route.Headers{"Authorization": "Bearer " + token}
 		require.Equal(t, 200, s.Logs(context.Background(), r).Status)
 		return s.sink.kept
 	}

@@ -33,8 +33,7 @@ func (m *members) next() bool {
 	key, at := m.member(start)
 	end := -1
 	if at >= 0 {
-		// What was scanned within its surroundings is not nested deeper on its own.
-		end = m.scanner.value(at, 0)
+		end = m.scanner.value(at, 1)
 	}
 	if end < 0 {
 		m.more = false

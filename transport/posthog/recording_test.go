@@ -19,7 +19,7 @@ import (
 func (s *service) record(path, userAgent, body string) route.Response {
 	path, query, _ := strings.Cut(path, "?")
 	return s.Record(context.Background(), &route.Request{
-		Path: path, RawQuery: query, Body: []byte(body), Header: header{"User-Agent": userAgent}, ClientIP: "192.0.2.1", Received: received,
+		Path: path, RawQuery: query, Body: []byte(body), Header: route.Headers{"User-Agent": userAgent}, ClientIP: "192.0.2.1", Received: received,
 	})
 }
 

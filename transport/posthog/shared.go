@@ -30,14 +30,11 @@ func Token(text string) (string, *events.Error) {
 	return token, nil
 }
 
-// DistinctID turns the JSON value of a distinct_id into the text that names the user: "" where it is missing or blank, at most
-// 200 characters.
-func DistinctID(value []byte) string {
-	id, _ := distinctID(value)
-	if isBlank(id) {
-		return ""
-	}
-	return id
+// Identify gives the event the text that a distinct_id's JSON value says, cut to 200 characters, which it notes, and reports
+// whether that names anybody.
+func Identify(event *events.Event, value []byte) bool {
+	identify(event, value)
+	return !isBlank(event.DistinctID)
 }
 
 // ParseUUID reads a UUID of any version in its usual forms.

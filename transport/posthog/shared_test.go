@@ -26,7 +26,7 @@ func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
 		"Bearer " + strings.Repeat("k", 65): {fault: "API key is not valid: too_long"},
 		"Bearer phc_\u00e4":                 {fault: "API key is not valid: not_ascii"},
 	} {
-		token, err := BearerToken(&route.Request{Header: header{"Authorization": value}})
+		token, err := BearerToken(&route.Request{Header: route.Headers{"Authorization": value}})
 		require.Equal(t, want.token, token, value)
 		if want.fault == "" {
 			require.Nil(t, err, value)

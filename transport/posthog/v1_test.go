@@ -24,24 +24,13 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// header is a request's headers.
-type header map[string]string
-
-func (h header) Peek(name string) []byte { return []byte(h[name]) }
-
-func (h header) VisitAll(visit func(name, value []byte)) {
-	for name, value := range h {
-		visit([]byte(name), []byte(value))
-	}
-}
-
 const v1RequestID = "01a20526-db14-71b9-bce0-3d6c94bebba0"
 
 // v1Request is a sound request but for its body, sent by a client whose clock is a minute slow.
 func v1Request(body string) *route.Request {
 	return &route.Request{
 		Method: "POST", Path: "/i/v1/analytics/events", ContentType: "application/json",
-		Header: header{
+		Header: route.Headers{
 			"Authorization": "Bearer phc_test", "PostHog-Sdk-Info": "posthog-node/5.70.0", "PostHog-Attempt": "1",
 			"PostHog-Request-Id": v1RequestID, "PostHog-Request-Timestamp": received.Add(-time.Minute).Format(time.RFC3339Nano), "User-Agent": "test",
 		},
@@ -124,9 +113,9 @@ func TestSection01V1ChecksInOrder(t *testing.T) {
 	tooLarge := events.Errorf(events.TooLarge, "maximum event size exceeded")
 	request := v1Request("\x00\x01")
 	request.ContentType, request.ContentEncoding = "text/plain", "compress"
-	request.Header = header{}
+	request.Header = route.Headers{}
 	set := func(name, value string) func() {
-		return func() { request.Header.(header)[name] = value }
+		return func() { request.Header.(route.Headers)[name] = value }
 	}
 	for _, test := range []struct {
 		mend   func()
@@ -361,10 +350,10 @@ func TestSection01V1SpliceKeepsTheEventsOwnProperties(t *testing.T) {
 	require.Equal(t, received.Add(-2*time.Minute), event.Timestamp)
 
 	request := v1Request(v1Batch(v1Event(2, "")))
-	request.Header.(header)["PostHog-Sdk-Info"] = `@scope/"sdk"\/1.0`
+	request.Header.(route.Headers)["PostHog-Sdk-Info"] = `@scope/"sdk"\/1.0`
 	require.Equal(t, 200, s.CaptureV1(context.Background(), request).Status)
 	require.Equal(t, `{"x":1,"$lib":"@scope/\"sdk\"\\","$lib_version":"1.0"}`, string(s.sink.events[1].Raw.Properties))
-	request.Header.(header)["PostHog-Sdk-Info"] = strings.Repeat("s", 197) + "/1.0"
+	request.Header.(route.Headers)["PostHog-Sdk-Info"] = strings.Repeat("s", 197) + "/1.0"
 	require.Equal(t, 200, s.CaptureV1(context.Background(), request).Status)
 	require.Equal(t, `{"x":1}`, string(s.sink.events[2].Raw.Properties), "a longer name is not written")
 }
@@ -421,8 +410,8 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 			answer: second(`{"result":"ok","details":"person_processing_disabled"}`),
 		},
 		{name: "a stage does not know the token", judge: func(e *events.Event) { e.Reject(events.ReasonInvalidToken, unknown) }, status: 401, answer: "invalid_api_token"},
-		{name: "no token", change: func(r *route.Request) { r.Header.(header)["Authorization"] = "" }, status: 401, answer: "missing_authorization"},
-		{name: "header missing", change: func(r *route.Request) { r.Header.(header)["PostHog-Attempt"] = "" }, status: 400, answer: "missing_required_headers"},
+		{name: "no token", change: func(r *route.Request) { r.Header.(route.Headers)["Authorization"] = "" }, status: 401, answer: "missing_authorization"},
+		{name: "header missing", change: func(r *route.Request) { r.Header.(route.Headers)["PostHog-Attempt"] = "" }, status: 400, answer: "missing_required_headers"},
 		{name: "body not JSON", body: "{", status: 400, answer: "request_parsing_error"},
 		{name: "content type", change: func(r *route.Request) { r.ContentType = "text/plain" }, status: 415, answer: "unsupported_content_type"},
 		{name: "body too large", refuse: tooLarge, status: 413, answer: "payload_too_large"},
@@ -543,7 +532,7 @@ func FuzzV1(f *testing.F) {
 		s := newService(t, DefaultConfig())
 		request := v1Request(string(body))
 		request.ContentType, request.ContentEncoding = contentType, encoding
-		maps.Copy(request.Header.(header), header{"Authorization": authorization, "PostHog-Sdk-Info": info, "PostHog-Request-Timestamp": stamp})
+		maps.Copy(request.Header.(route.Headers), route.Headers{"Authorization": authorization, "PostHog-Sdk-Info": info, "PostHog-Request-Timestamp": stamp})
 		response := s.captureV1(context.Background(), request, onlyAI)
 		if response.Status != 200 {
 			require.Contains(t, []int{400, 401, 413, 415, 503}, response.Status)

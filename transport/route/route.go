@@ -80,6 +80,21 @@ type Header interface {
 	VisitAll(visit func(name, value []byte))
 }
 
+// Headers is a Header made by hand, for callers without a server, such as tests. Its names are looked up as they are written.
+type Headers map[string]string
+
+var _ Header = Headers(nil)
+
+// Peek implements Header.
+func (h Headers) Peek(name string) []byte { return []byte(h[name]) }
+
+// VisitAll implements Header.
+func (h Headers) VisitAll(visit func(name, value []byte)) {
+	for name, value := range h {
+		visit([]byte(name), []byte(value))
+	}
+}
+
 // Response is the answer to a request.
 type Response struct {
 	Status int
