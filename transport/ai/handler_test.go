@@ -171,7 +171,7 @@ func TestAnEventKeepsWhatItWasSentWith(t *testing.T) {
 	require.Equal(t, id, event.UUID.String())
 	require.True(t, event.ClientUUID)
 	require.Equal(t, time.Date(2026, 11, 24, 11, 10, 0, 0, time.UTC), event.Timestamp, "the client's clock is ten minutes slow")
-	require.Equal(t, `{"$ai_model":"m","$ai_input":"x"}`, string(event.Raw.Properties), "what claims to be the gateway's is gone")
+	require.Equal(t, `{"$ai_model":"m","$ai_input": "x"}`, string(event.Raw.Properties), "what claims to be the gateway's is gone")
 	require.Equal(t, "phc_test", s.sink.batch.Token)
 	require.Equal(t, time.Date(2026, 11, 24, 11, 50, 0, 0, time.UTC), s.sink.batch.SentAt)
 }
