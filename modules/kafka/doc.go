@@ -1,5 +1,5 @@
-// Package kafka makes events safe in Kafka. Producer is the base events.Sink: it writes every event of a batch as one message
-// and accepts those that all in-sync replicas have.
+// Package kafka makes events safe in Kafka. Producer is the base events.Sink: it writes every event of a batch as a message, or
+// as several, and accepts those that all in-sync replicas have.
 //
 // The contract:
 //   - An event is accepted only after Kafka's own acknowledgement. A message whose fate is unknown when the time is over has
