@@ -262,13 +262,12 @@ func (b *batchEncoder) since(start int) []byte { return b.text[start:len(b.text)
 
 // frame is what an event's messages have in common: all but data and identifier.
 type frame struct {
-	topic                                              string
-	key, ip, name, distinctID, milliseconds, timestamp []byte
-	session, reason, setAside                          []byte // nil where there is none
+	topic                                   string
+	key, ip, name, distinctID, milliseconds []byte
+	session                                 []byte // nil where there is none
 }
 
-func (b *batchEncoder) frame(event *events.Event) frame {
-	var f frame
+func (b *batchEncoder) frame(event *events.Event, f *frame) {
 	f.ip = b.ip
 	if event.ClientIP != "" {
 		f.ip = b.add(event.ClientIP)
@@ -298,20 +297,9 @@ func (b *batchEncoder) frame(event *events.Event) frame {
 	case keyed:
 		f.key = key
 	}
-	if event.Routing.DLQ != "" {
-		f.reason = b.add(event.Routing.DLQ)
-		start = len(b.text)
-		b.text = b.batch.Received.UTC().AppendFormat(b.text, dlqTime)
-		f.setAside = b.since(start)
-	}
-
 	start = len(b.text)
 	b.text = strconv.AppendInt(b.text, event.Timestamp.UnixMilli(), 10)
 	f.milliseconds = b.since(start)
-	start = len(b.text)
-	b.text = event.Timestamp.UTC().AppendFormat(b.text, time.RFC3339Nano)
-	f.timestamp = b.since(start)
-	return f
 }
 
 // open appends a value up to the beginning of data, within its braces.
@@ -330,7 +318,7 @@ func (b *batchEncoder) close(f *frame, event *events.Event) {
 	b.text = append(b.text, b.tail...)
 	b.text = appendEscaped(b.text, f.name)
 	b.text = append(b.text, `","timestamp":"`...)
-	b.text = append(b.text, f.timestamp...)
+	b.text = event.Timestamp.UTC().AppendFormat(b.text, time.RFC3339Nano)
 	b.text = append(b.text, '"')
 	if event.Cookieless {
 		b.text = append(b.text, `,"is_cookieless_mode":true`...)
@@ -344,7 +332,8 @@ func (b *batchEncoder) close(f *frame, event *events.Event) {
 // event builds the event's message and returns its size; one that is over the limit is not kept.
 func (b *batchEncoder) event(event *events.Event, index int) int {
 	text, headers := len(b.text), len(b.headers)
-	f := b.frame(event)
+	var f frame
+	b.frame(event, &f)
 	start := len(b.text)
 	b.open(&f, event.UUID)
 	b.text = appendData(b.text, event, f.name)
@@ -377,8 +366,8 @@ func (b *batchEncoder) message(event *events.Event, index int, f *frame, value [
 	}
 	b.messages = b.messages[:len(b.messages)+1]
 	message := &b.messages[len(b.messages)-1]
-	*message = Message{key: f.key, value: value, event: index}
-	message.Topic = f.topic
+	*message = Message{}
+	message.Topic, message.key, message.value, message.event = f.topic, f.key, value, index
 
 	headers := len(b.headers)
 	b.headers = append(b.headers,
@@ -401,11 +390,14 @@ func (b *batchEncoder) message(event *events.Event, index int, f *frame, value [
 	if event.Heatmap != nil {
 		b.headers = append(b.headers, sarama.RecordHeader{Key: headerSkipHeatmap, Value: textTrue})
 	}
-	if f.reason != nil {
+	if event.Routing.DLQ != "" {
+		reason := b.add(event.Routing.DLQ)
+		start := len(b.text)
+		b.text = b.batch.Received.UTC().AppendFormat(b.text, dlqTime)
 		b.headers = append(b.headers,
-			sarama.RecordHeader{Key: headerDLQReason, Value: f.reason},
+			sarama.RecordHeader{Key: headerDLQReason, Value: reason},
 			sarama.RecordHeader{Key: headerDLQStep, Value: textCapture},
-			sarama.RecordHeader{Key: headerDLQTimestamp, Value: f.setAside},
+			sarama.RecordHeader{Key: headerDLQTimestamp, Value: b.since(start)},
 		)
 	}
 	message.Headers = b.headers[headers:len(b.headers):len(b.headers)]

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,7 +24,8 @@ const (
 // what is made of a recording would else have no bound.
 func (b *batchEncoder) recording(event *events.Event, index int) {
 	text, headers, messages := len(b.text), len(b.headers), len(b.messages)
-	f := b.frame(event)
+	var f frame
+	b.frame(event, &f)
 	start := len(b.text)
 	b.open(&f, event.UUID)
 	b.text = appendRecordingHead(b.text, event, &f)
@@ -37,7 +39,7 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	// recording that is sent again is split at the same places, and a part's identifier never means other snapshots.
 	size := b.message(event, index, &f, value).size
 	b.headers, b.messages = b.headers[:headers], b.messages[:messages]
-	room := b.maxBytes - size - max(0, longestChanging-len(f.ip)-2*len(b.now)-len(b.sent)-len(f.timestamp))
+	room := b.maxBytes - size - max(0, longestChanging-len(f.ip)-2*len(b.now)-len(b.sent)-len(event.Timestamp.UTC().AppendFormat(nil, time.RFC3339Nano)))
 	if room < b.maxBytes/2 {
 		b.text = b.text[:text]
 		event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
