@@ -145,7 +145,7 @@ func (e *Encoder) bound(batch *events.Batch) int64 {
 			bound += frame + 2*int64(len(event.Heatmap)+raw-len(event.Raw.Properties))
 		}
 		if event.Recording != nil {
-			bound += e.boundRecording(event, frame+2*int64(raw))
+			bound += e.boundRecording(event, frame+2*int64(raw)+16*int64(len(event.Recording.Source)+len(event.Recording.Lib)))
 		}
 	}
 	return bound
