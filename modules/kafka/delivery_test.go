@@ -25,15 +25,15 @@ func TestOfSeveralVerdictsTheOneCountsThatIsTriedAgain(t *testing.T) {
 		reason    events.Reason
 		abandoned int64
 	}{
-		"all acknowledged":            {[]verdict{acked, acked, acked}, events.StateAccepted, "", 0},
-		"the last is refused":         {[]verdict{acked, acked, refused}, events.StateRejected, events.ReasonRefused, 0},
-		"the first is refused":        {[]verdict{tooLarge, acked, acked}, events.StateRejected, events.ReasonTooLarge, 0},
-		"one in the middle fails":     {[]verdict{acked, unavailable, acked}, events.StateFailed, events.ReasonUnavailable, 0},
-		"a failure after a refusal":   {[]verdict{tooLarge, acked, unavailable}, events.StateFailed, events.ReasonUnavailable, 0},
-		"a refusal after a failure":   {[]verdict{timedOut, refused, tooLarge}, events.StateFailed, events.ReasonTimeout, 0},
-		"no verdict after a refusal":  {[]verdict{refused, none, acked}, events.StateFailed, events.ReasonTimeout, 1},
-		"no verdict at all":           {[]verdict{none, none, none}, events.StateFailed, events.ReasonTimeout, 3},
-		"the first of several counts": {[]verdict{unavailable, none, timedOut}, events.StateFailed, events.ReasonUnavailable, 1},
+		"all acknowledged":           {[]verdict{acked, acked, acked}, events.StateAccepted, "", 0},
+		"the last is refused":        {[]verdict{acked, acked, refused}, events.StateRejected, events.ReasonRefused, 0},
+		"the first is refused":       {[]verdict{tooLarge, acked, acked}, events.StateRejected, events.ReasonTooLarge, 0},
+		"one in the middle fails":    {[]verdict{acked, unavailable, acked}, events.StateFailed, events.ReasonUnavailable, 0},
+		"a failure after a refusal":  {[]verdict{tooLarge, acked, unavailable}, events.StateFailed, events.ReasonUnavailable, 0},
+		"a refusal after a failure":  {[]verdict{timedOut, refused, tooLarge}, events.StateFailed, events.ReasonTimeout, 0},
+		"no verdict after a refusal": {[]verdict{refused, none, acked}, events.StateFailed, events.ReasonTimeout, 1},
+		"no verdict at all":          {[]verdict{none, none, none}, events.StateFailed, events.ReasonTimeout, 3},
+		"the first of two failures":  {[]verdict{unavailable, none, timedOut}, events.StateFailed, events.ReasonUnavailable, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := DefaultConfig()

@@ -161,7 +161,8 @@ func rawBytes(event *events.Event) int {
 }
 
 // Encode builds the messages of the batch's pending events, in their order. An event that is too large is rejected, and its
-// neighbours are not touched. The set shares nothing with the batch.
+// neighbours are not touched; a snapshot that is too large is replaced in its recording, with events.NoteSnapshotReplaced. The
+// set shares nothing with the batch.
 func (e *Encoder) Encode(batch *events.Batch) *Set {
 	messages, raw := 0, 0
 	for i := range batch.Events {

@@ -71,12 +71,16 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	}
 }
 
+// spareText is what is usually written before a recording's first message. A piece of text has room for it beside a message, so
+// that it is enough when it is used again for a batch of this size.
+const spareText = 4 << 10
+
 // reserve makes room for n bytes of text, in a new piece where the present one has too little. Nothing is copied: what lies in
 // the old piece stays there.
 func (b *batchEncoder) reserve(n int) {
 	if cap(b.text)-len(b.text) < n {
 		b.full += cap(b.text)
-		b.text = make([]byte, 0, n)
+		b.text = make([]byte, 0, n+spareText)
 	}
 }
 
@@ -163,5 +167,5 @@ func (e *Encoder) boundRecording(event *events.Event, frame int64) int64 {
 		snapshots += 1 + int64(min(2*len(event.Recording.Items[i].JSON), e.maxBytes))
 	}
 	parts := 1 + min(int64(len(event.Recording.Items)), 4*snapshots/int64(e.maxBytes))
-	return snapshots + parts*(min(frame, int64(e.maxBytes/2))+3*messageSize)
+	return snapshots + parts*(min(frame, int64(e.maxBytes/2))+3*messageSize+spareText)
 }

@@ -272,6 +272,18 @@ func TestASplitRecordingIsNotRecycledIntoOthers(t *testing.T) {
 	require.Greater(t, set.full+cap(set.text), maxPooledText, "it does not look smaller than it is")
 }
 
+func TestAUsualRecordingFindsRoomInTheMemoryOfTheOneBefore(t *testing.T) {
+	batch := batchOf(1)
+	recordingOf(&batch.Events[0], `"`+strings.Repeat("x", 200_000)+`"`)
+	encoder := testEncoder()
+	set := encoder.Encode(batch)
+	require.NotZero(t, set.full, "a new piece")
+	encoder.sets.New = func() any { return set } // as the pool would
+	piece := &set.text[0]
+	require.Zero(t, encoder.Encode(batch).full)
+	require.Same(t, piece, &set.text[0])
+}
+
 func FuzzRecording(f *testing.F) {
 	f.Add([]byte(`[{"type":4},{"type":2,"data":"\"\\\u0000"},[],1e9,"é\ud83d",null]`), []byte(`"w"`), []byte(`"host"`), []byte(`1732412345678`), "me", "web", uint16(2000))
 	f.Add([]byte(`[]`), []byte(`{"a": [1]}`), []byte(`null`), []byte(`"x"`), "\x00\n\"", `a"b\c`, uint16(0))
