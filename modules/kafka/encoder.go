@@ -261,13 +261,14 @@ func (b *batchEncoder) add(s string) []byte {
 // since returns the text from start on.
 func (b *batchEncoder) since(start int) []byte { return b.text[start:len(b.text):len(b.text)] }
 
-// frame is what an event's messages have in common: all but data and identifier.
+// frame is what an event's messages have in common: where they go, and all they hold but data and identifier.
 type frame struct {
 	topic                                   string
 	key, ip, name, distinctID, milliseconds []byte
 	session                                 []byte // nil where there is none
 }
 
+// frame fills f, which is empty, with what the event's messages have in common.
 func (b *batchEncoder) frame(event *events.Event, f *frame) {
 	f.ip = b.ip
 	if event.ClientIP != "" {

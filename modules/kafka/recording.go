@@ -39,7 +39,8 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	// recording that is sent again is split at the same places, and a part's identifier never means other snapshots.
 	size := b.message(event, index, &f, value).size
 	b.headers, b.messages = b.headers[:headers], b.messages[:messages]
-	room := b.maxBytes - size - max(0, longestChanging-len(f.ip)-2*len(b.now)-len(b.sent)-len(event.Timestamp.UTC().AppendFormat(nil, time.RFC3339Nano)))
+	changing := len(f.ip) + 2*len(b.now) + len(b.sent) + len(event.Timestamp.UTC().Format(time.RFC3339Nano))
+	room := b.maxBytes - size - max(0, longestChanging-changing)
 	if room < b.maxBytes/2 {
 		b.text = b.text[:text]
 		event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
