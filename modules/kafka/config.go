@@ -17,7 +17,7 @@ type Config struct {
 	Topics Topics `key:"topics"`
 
 	Compression     string           `key:"compression" doc:"How batches of messages are compressed: none, gzip, snappy, lz4 or zstd."`
-	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected. Topics that exist already must have a max.message.bytes that is larger than this."`
+	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected; a larger recording is split. Topics that exist already must have a max.message.bytes that is larger than this."`
 	Buffer          configs.ByteSize `key:"buffer" doc:"Bytes of messages that may wait for Kafka's acknowledgement at once, in the whole process; who comes then waits for room."`
 	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
 	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a write may take until all in-sync replicas have it; then its events have failed."`
@@ -30,16 +30,19 @@ type Config struct {
 
 // Topics names the topic of each stream and says how missing ones are made.
 type Topics struct {
-	Events             string `key:"events" doc:"Topic of ordinary events."`
-	Recordings         string `key:"recordings" doc:"Topic of session recordings. Nothing is written to it yet."`
-	Historical         string `key:"historical" doc:"Topic of events that a client marks as a migration of old ones."`
-	ClientWarnings     string `key:"client_warnings" doc:"Topic of the warnings that SDKs send about themselves ($$client_ingestion_warning)."`
-	Exceptions         string `key:"exceptions" doc:"Topic of $exception events."`
-	Overflow           string `key:"overflow" doc:"Topic of events of keys that send too much. Nothing is written to it yet."`
-	RecordingsOverflow string `key:"recordings_overflow" doc:"Topic of recordings of sessions that send too much. Nothing is written to it yet."`
-	Heatmaps           string `key:"heatmaps" doc:"Topic of heatmap data."`
-	AI                 string `key:"ai" doc:"Topic of AI events."`
-	DLQ                string `key:"dlq" doc:"Topic of events that an operator has set aside. Nothing is written to it yet."`
+	Events             string   `key:"events" doc:"Topic of ordinary events."`
+	Recordings         string   `key:"recordings" doc:"Topic of session recordings; what is too large for one message is split."`
+	Historical         string   `key:"historical" doc:"Topic of events that a client marks as a migration of old ones."`
+	ClientWarnings     string   `key:"client_warnings" doc:"Topic of warnings: those that SDKs send about themselves ($$client_ingestion_warning), and the service's own about what clients send."`
+	Exceptions         string   `key:"exceptions" doc:"Topic of $exception events."`
+	Overflow           string   `key:"overflow" doc:"Topic of ordinary events that are kept out of the way of others, such as those of a user who sends too many."`
+	RecordingsOverflow string   `key:"recordings_overflow" doc:"Topic of recordings that are kept out of the way of others, such as those of a session that sends too much."`
+	Heatmaps           string   `key:"heatmaps" doc:"Topic of heatmap data, be it sent as $$heatmap events or within others."`
+	AI                 string   `key:"ai" doc:"Topic of AI events."`
+	AIOverflow         string   `key:"ai_overflow" doc:"Topic of AI events that are kept out of the way of others. Empty: they stay in the topic of AI events."`
+	Logs               string   `key:"logs" doc:"Topic of log records."`
+	DLQ                string   `key:"dlq" doc:"Topic of events of any kind that a rule sets aside; the header dlq_reason says why."`
+	Custom             []string `key:"custom" doc:"Further topics that rules send events to; they are created and looked after like the others."`
 
 	Create            bool `key:"create" doc:"Create the topics that are missing when connecting."`
 	Partitions        int  `key:"partitions" doc:"Partitions of a topic that is created. 0: the broker's default."`
@@ -76,6 +79,7 @@ func DefaultConfig() Config {
 			RecordingsOverflow: "session_recording_overflow",
 			Heatmaps:           "heatmaps",
 			AI:                 "ai_events",
+			Logs:               "logs",
 			DLQ:                "events_dlq",
 			Create:             true,
 		},
@@ -138,39 +142,61 @@ func (t Topics) Validate() error {
 	return faults.Err()
 }
 
-// Names returns every topic that events are written to, once, in the order of the lanes.
+// Names returns every topic that is written to, once.
 func (t Topics) Names() []string {
 	var names []string
-	for _, lane := range events.Lanes() {
-		if name := t.Topic(lane); !slices.Contains(names, name) {
-			names = append(names, name)
+	for _, topic := range t.keyed() {
+		if !slices.Contains(names, topic.name) {
+			names = append(names, topic.name)
 		}
 	}
 	return names
 }
 
-// Topic returns the topic of a lane. A lane that has none of its own is part of the main stream.
-func (t Topics) Topic(lane events.Lane) string {
-	switch lane {
+// route returns the topic that an event goes to, and whether its key says which partition: where nothing needs an order, the
+// message goes to any.
+func (t *Topics) route(event *events.Event) (topic string, keyed bool) {
+	routing := &event.Routing
+	switch {
+	case routing.DLQ != "":
+		return t.DLQ, true
+	case routing.Topic != "":
+		return routing.Topic, true
+	}
+	switch event.Lane {
 	case events.LaneHistorical:
-		return t.Historical
+		return t.Historical, true
 	case events.LaneExceptions:
-		return t.Exceptions
+		return t.Exceptions, true
 	case events.LaneHeatmaps:
-		return t.Heatmaps
+		return t.Heatmaps, true
 	case events.LaneClientWarnings:
-		return t.ClientWarnings
+		return t.ClientWarnings, true
+	case events.LaneLogs:
+		return t.Logs, true
+	case events.LaneRecordings:
+		if routing.Overflow {
+			return t.RecordingsOverflow, true
+		}
+		return t.Recordings, true
 	case events.LaneAI:
-		return t.AI
+		if routing.Overflow && t.AIOverflow != "" {
+			return t.AIOverflow, !routing.Unkeyed
+		}
+		return t.AI, true
 	default:
-		return t.Events
+		if routing.Overflow {
+			return t.Overflow, !routing.Unkeyed && !routing.SkipPerson
+		}
+		return t.Events, !routing.SkipPerson
 	}
 }
 
 type keyedTopic struct{ key, name string }
 
+// keyed returns every topic that is set, with its key.
 func (t Topics) keyed() []keyedTopic {
-	return []keyedTopic{
+	topics := []keyedTopic{
 		{"events", t.Events},
 		{"recordings", t.Recordings},
 		{"historical", t.Historical},
@@ -180,8 +206,16 @@ func (t Topics) keyed() []keyedTopic {
 		{"recordings_overflow", t.RecordingsOverflow},
 		{"heatmaps", t.Heatmaps},
 		{"ai", t.AI},
+		{"logs", t.Logs},
 		{"dlq", t.DLQ},
 	}
+	if t.AIOverflow != "" {
+		topics = append(topics, keyedTopic{"ai_overflow", t.AIOverflow})
+	}
+	for _, name := range t.Custom {
+		topics = append(topics, keyedTopic{"custom", name})
+	}
+	return topics
 }
 
 // Validate reports every fault.

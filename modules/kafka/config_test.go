@@ -18,6 +18,8 @@ func TestEveryFaultIsReported(t *testing.T) {
 	cfg.Brokers = []string{"kafka-1:9092", "kafka-2"}
 	cfg.Topics.Events = ""
 	cfg.Topics.DLQ = "a b"
+	cfg.Topics.AIOverflow = "ai/overflow"
+	cfg.Topics.Custom = []string{"fine", ".."}
 	cfg.Topics.Partitions = -1
 	cfg.Compression = "lzma"
 	cfg.MaxMessageBytes = 0
@@ -28,7 +30,8 @@ func TestEveryFaultIsReported(t *testing.T) {
 	err := cfg.Validate()
 	for _, fault := range []string{
 		`brokers: entry 2 must be host:port, got "kafka-2"`,
-		"topics.events: must be 1 to 249", "topics.dlq: must be 1 to 249", "topics.partitions: must be from 0",
+		"topics.events: must be 1 to 249", "topics.dlq: must be 1 to 249", "topics.ai_overflow: must be 1 to 249", `topics.custom: must be 1 to 249 letters, digits, dots, underscores or hyphens, got ".."`,
+		"topics.partitions: must be from 0",
 		"compression: must be none", "max_message_bytes: must be from", "ack_timeout: must be at least 10ms, got -1s", "linger: must be",
 		"tls.cert_file: must be given together with key_file", "tls.cert_file: has no effect",
 		`sasl.mechanism: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, got "GSSAPI"`, "sasl.username: must not be empty",
@@ -40,10 +43,16 @@ func TestEveryFaultIsReported(t *testing.T) {
 
 func TestTopicsThatShareANameAreListedOnce(t *testing.T) {
 	topics := kafka.DefaultConfig().Topics
-	require.Len(t, topics.Names(), 6)
+	require.ElementsMatch(t, []string{
+		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings", "exceptions", "events_overflow",
+		"session_recording_overflow", "heatmaps", "ai_events", "logs", "events_dlq",
+	}, topics.Names())
+	topics.AIOverflow = "ai_overflow"
+	topics.Custom = []string{"quarantine", "vip", topics.Events}
+	require.Len(t, topics.Names(), 14)
 	topics.AI = topics.Events
 	topics.Historical = topics.Events
-	require.Len(t, topics.Names(), 4)
+	require.Len(t, topics.Names(), 12)
 }
 
 type local string

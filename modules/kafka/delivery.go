@@ -62,6 +62,12 @@ func classify(err error) class {
 	}
 }
 
+// final reports whether sending the same message again is pointless.
+func final(err error) bool {
+	class := classify(err)
+	return class == classTooLarge || class == classRefused
+}
+
 // cannotStore reports whether the error means that a broker that answers takes no messages, such as with a full disk. That is a
 // reason not to be ready; one topic that is missing or forbidden is none, as it must not turn the events of others away.
 func cannotStore(err error) bool {

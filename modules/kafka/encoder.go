@@ -20,9 +20,17 @@ import (
 // A message's value is a JSON object with the fields uuid, distinct_id, ip, data, now, sent_at (if the client said),
 // token, event, timestamp, is_cookieless_mode and historical_migration (if true), in this order. Field data is a string that
 // holds the event's JSON as the client sent it: token, distinct_id, uuid (null if the client made none), event, properties,
-// timestamp, offset, $set and $set_once, of which those that were absent are left out. The key is "token:distinct_id", or
-// "token:ip" for a cookieless event. The headers are token, distinct_id, timestamp (milliseconds since 1970), event, uuid, now
-// and historical_migration (if true).
+// timestamp, offset, $set and $set_once, of which those that were absent are left out.
+//
+// The topic is that of the event's lane, unless Routing says otherwise. The key is "token:distinct_id", "token:ip" for a
+// cookieless event, and the session's id for a recording; an event of the main stream or of an overflow has none where Routing
+// says that its order does not matter. The headers are token, distinct_id, timestamp (milliseconds since 1970), event, uuid and
+// now, and where they have something to say historical_migration, session_id, force_disable_person_processing,
+// skip_heatmap_processing, dlq_reason, dlq_step and dlq_timestamp.
+//
+// Some events make more than one message, which follow one another. An event with heatmap data has a $$heatmap event behind it,
+// that is left out if it is too large. A recording that is too large for a message makes as many as it needs. The identifiers
+// of further messages follow from the event's, so that an event that is sent again makes the same.
 type Encoder struct {
 	topics   Topics
 	maxBytes int
@@ -35,12 +43,15 @@ func NewEncoder(cfg Config) *Encoder {
 }
 
 // Set is the messages of one batch and the memory that they share: their text, their headers and themselves are one
-// allocation each, so that a message costs none.
+// allocation each, so that a message costs none. Only a recording may need text beside that.
 type Set struct {
 	Messages []Message
 
 	text    []byte
+	full    int // bytes of earlier texts, that the messages refer to as well
 	headers []sarama.RecordHeader
+
+	heatmapsDropped int // companions that were too large
 }
 
 // maxPooledText is the largest text that is kept for another batch.
@@ -49,12 +60,12 @@ const maxPooledText = 1 << 20
 // Recycle takes back the memory of a set for another batch. Nobody may use its messages any more; where that is not certain,
 // a set is left to the garbage collector instead.
 func (e *Encoder) Recycle(set *Set) {
-	if cap(set.text) <= maxPooledText {
+	if set.full+cap(set.text) <= maxPooledText {
 		e.sets.Put(set)
 	}
 }
 
-// Message is one event as it goes to Kafka.
+// Message is an event, or a part of one, as it goes to Kafka.
 type Message struct {
 	sarama.ProducerMessage
 
@@ -67,6 +78,15 @@ type Message struct {
 	err      error // the verdict; readable once state is settled
 }
 
+// link points the message at its own parts. It is called again when the message has been moved.
+func (m *Message) link() {
+	if m.key != nil {
+		m.Key = &m.key // else it stays a nil interface, which is what makes sarama spread messages
+	}
+	m.Value = &m.value
+	m.Metadata = m
+}
+
 // blob is bytes that sarama encodes. Its methods are on the pointer, so that a blob within a Message becomes an Encoder
 // without an allocation.
 type blob []byte
@@ -75,66 +95,98 @@ func (b *blob) Encode() ([]byte, error) { return *b, nil }
 func (b *blob) Length() int             { return len(*b) }
 
 var (
-	headerToken      = []byte("token")
-	headerDistinctID = []byte("distinct_id")
-	headerTimestamp  = []byte("timestamp")
-	headerEvent      = []byte("event")
-	headerUUID       = []byte("uuid")
-	headerNow        = []byte("now")
-	headerHistorical = []byte("historical_migration")
-	textTrue         = []byte("true")
+	headerToken        = []byte("token")
+	headerDistinctID   = []byte("distinct_id")
+	headerTimestamp    = []byte("timestamp")
+	headerEvent        = []byte("event")
+	headerUUID         = []byte("uuid")
+	headerNow          = []byte("now")
+	headerHistorical   = []byte("historical_migration")
+	headerSessionID    = []byte("session_id")
+	headerSkipPerson   = []byte("force_disable_person_processing")
+	headerSkipHeatmap  = []byte("skip_heatmap_processing")
+	headerDLQReason    = []byte("dlq_reason")
+	headerDLQStep      = []byte("dlq_step")
+	headerDLQTimestamp = []byte("dlq_timestamp")
+	textTrue           = []byte("true")
+	textCapture        = []byte("capture")
 )
 
 const (
-	maxHeaders = 7
+	maxHeaders = 13
 	uuidLength = 36
+	uuidStart  = len(`{"uuid":"`) // in a value
 	// textPerEvent is what a message is made of besides the event's own text: field names, times, identifiers.
-	textPerEvent = 512
+	textPerEvent = 640
 	// textPerBatch is the texts that are made once.
 	textPerBatch = 512
 	// messageSize is what a message takes beside its text.
 	messageSize = int64(unsafe.Sizeof(Message{}) + maxHeaders*unsafe.Sizeof(sarama.RecordHeader{}))
+
+	// heatmapName is the name of the events that hold heatmap data and nothing else.
+	heatmapName = "$$heatmap"
+	// dlqTime is RFC 3339 with milliseconds.
+	dlqTime = "2006-01-02T15:04:05.000Z07:00"
 )
 
 // bound returns an upper bound of the bytes that Encode allocates.
 func (e *Encoder) bound(batch *events.Batch) int64 {
 	bound := int64(textPerBatch + 6*(len(batch.Token)+len(batch.ClientIP)))
 	for i := range batch.Events {
-		if event := &batch.Events[i]; event.Pending() {
-			if raw := rawBytes(event); raw <= e.maxBytes {
-				bound += messageSize + textPerEvent + 2*int64(raw) + 16*int64(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(batch.Token))
-			}
+		event := &batch.Events[i]
+		raw := rawBytes(event)
+		if !event.Pending() || raw > e.maxBytes {
+			continue
+		}
+		frame := messageSize + textPerEvent + 16*int64(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+
+			len(event.Routing.DLQ)+len(batch.Token))
+		bound += frame + 2*int64(raw)
+		if event.Heatmap != nil {
+			bound += frame + 2*int64(len(event.Heatmap)+raw-len(event.Raw.Properties))
+		}
+		if event.Recording != nil {
+			bound += e.boundRecording(event, frame+2*int64(raw)+16*int64(len(event.Recording.Source)+len(event.Recording.Lib)))
 		}
 	}
 	return bound
 }
 
-// rawBytes is the least that an event's own JSON takes in the message.
+// rawBytes is the least that an event's own JSON takes in the message; of a recording's, what every message repeats.
 func rawBytes(event *events.Event) int {
+	if recording := event.Recording; recording != nil {
+		return len(event.Name) + len(recording.WindowID) + len(recording.Host) + len(recording.Source) + len(recording.Lib)
+	}
 	raw := &event.Raw
 	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) + len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
 }
 
 // Encode builds the messages of the batch's pending events, in their order. An event that is too large is rejected, and its
-// neighbours are not touched. The set shares nothing with the batch.
+// neighbours are not touched; a snapshot that is too large is replaced in its recording, with events.NoteSnapshotReplaced. The
+// set shares nothing with the batch.
 func (e *Encoder) Encode(batch *events.Batch) *Set {
-	pending, raw := 0, 0
+	messages, raw := 0, 0
 	for i := range batch.Events {
 		if event := &batch.Events[i]; event.Pending() {
-			pending++
+			messages++
 			if n := rawBytes(event); n <= e.maxBytes {
 				raw += n + len(event.DistinctID)
+			}
+			if event.Heatmap != nil {
+				messages++
+				raw += min(len(event.Heatmap), e.maxBytes)
 			}
 		}
 	}
 	set := e.sets.Get().(*Set)
 	b := batchEncoder{
-		text:     slices.Grow(set.text[:0], raw+raw/4+pending*textPerEvent+textPerBatch),
-		headers:  slices.Grow(set.headers[:0], pending*maxHeaders),
-		messages: slices.Grow(set.Messages[:0], pending),
+		Encoder:  e,
+		text:     slices.Grow(set.text[:0], raw+raw/4+messages*textPerEvent+textPerBatch),
+		headers:  slices.Grow(set.headers[:0], messages*maxHeaders),
+		messages: slices.Grow(set.Messages[:0], messages),
 		batch:    batch,
 	}
 	b.common()
+	dropped := 0
 	for i := range batch.Events {
 		event := &batch.Events[i]
 		if !event.Pending() {
@@ -144,24 +196,29 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
 			continue
 		}
-		text, headers := len(b.text), len(b.headers)
-		message := b.message(event)
-		if message.size > e.maxBytes {
-			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event makes a message of %d bytes, the limit is %d", message.size, e.maxBytes))
-			b.text, b.headers, b.messages = b.text[:text], b.headers[:headers], b.messages[:len(b.messages)-1]
+		if event.Recording != nil {
+			b.recording(event, i)
 			continue
 		}
-		message.event = i
-		message.Topic = e.topics.Topic(event.Lane)
+		if size := b.event(event, i); size > e.maxBytes {
+			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event makes a message of %d bytes, the limit is %d", size, e.maxBytes))
+			continue
+		}
+		if event.Heatmap != nil && !b.heatmap(event, i) {
+			dropped++
+		}
 	}
-	set.text, set.headers, set.Messages = b.text, b.headers, b.messages
+	set.text, set.full, set.headers, set.Messages, set.heatmapsDropped = b.text, b.full, b.headers, b.messages, dropped
 	return set
 }
 
 // batchEncoder builds one batch's messages.
 type batchEncoder struct {
+	*Encoder
+
 	batch    *events.Batch
 	text     []byte
+	full     int
 	headers  []sarama.RecordHeader
 	messages []Message
 
@@ -169,6 +226,7 @@ type batchEncoder struct {
 	token []byte
 	ip    []byte
 	now   []byte
+	sent  []byte // the field sent_at
 	tail  []byte // of the value, from the end of data to the beginning of the event's name
 }
 
@@ -180,66 +238,87 @@ func (b *batchEncoder) common() {
 	b.text = append(b.text, `}","now":"`...)
 	now := len(b.text)
 	b.text = b.batch.Received.UTC().AppendFormat(b.text, time.RFC3339Nano)
-	b.now = b.text[now:len(b.text):len(b.text)]
+	b.now = b.since(now)
 	if !b.batch.SentAt.IsZero() {
+		sent := len(b.text)
 		b.text = append(b.text, `","sent_at":"`...)
 		b.text = b.batch.SentAt.UTC().AppendFormat(b.text, time.RFC3339Nano)
+		b.sent = b.since(sent)
 	}
 	b.text = append(b.text, `","token":"`...)
 	b.text = appendEscaped(b.text, b.token)
 	b.text = append(b.text, `","event":"`...)
-	b.tail = b.text[start:len(b.text):len(b.text)]
+	b.tail = b.since(start)
 }
 
 // add copies s to the text and returns the copy.
 func (b *batchEncoder) add(s string) []byte {
 	start := len(b.text)
 	b.text = append(b.text, s...)
-	return b.text[start:len(b.text):len(b.text)]
+	return b.since(start)
 }
 
-// message builds the event's message at the end of messages.
-func (b *batchEncoder) message(event *events.Event) *Message {
-	b.messages = b.messages[:len(b.messages)+1]
-	message := &b.messages[len(b.messages)-1]
-	*message = Message{}
+// since returns the text from start on.
+func (b *batchEncoder) since(start int) []byte { return b.text[start:len(b.text):len(b.text)] }
 
-	ip := b.ip
+// frame is what an event's messages have in common: where they go, and all they hold but data and identifier.
+type frame struct {
+	topic                                   string
+	key, ip, name, distinctID, milliseconds []byte
+	session                                 []byte // nil where there is none
+}
+
+// frame fills f, which is empty, with what the event's messages have in common.
+func (b *batchEncoder) frame(event *events.Event, f *frame) {
+	f.ip = b.ip
 	if event.ClientIP != "" {
-		ip = b.add(event.ClientIP)
+		f.ip = b.add(event.ClientIP)
 	}
-	name := b.add(event.Name)
+	f.name = b.add(event.Name)
 
 	start := len(b.text)
 	b.text = append(b.text, b.token...)
 	b.text = append(b.text, ':')
-	subject := len(b.text)
-	b.text = append(b.text, event.DistinctID...)
-	distinctID := b.text[subject:len(b.text):len(b.text)]
-	message.key = b.text[start:len(b.text):len(b.text)]
+	f.distinctID = b.add(event.DistinctID)
+	key := b.since(start)
 	if event.Cookieless {
 		start = len(b.text)
 		b.text = append(b.text, b.token...)
 		b.text = append(b.text, ':')
-		b.text = append(b.text, ip...)
-		message.key = b.text[start:len(b.text):len(b.text)]
+		b.text = append(b.text, f.ip...)
+		key = b.since(start)
 	}
-
+	if event.SessionID != "" {
+		f.session = b.add(event.SessionID)
+	}
+	topic, keyed := b.topics.route(event)
+	f.topic = topic
+	switch {
+	case event.Recording != nil:
+		f.key = f.session
+	case keyed:
+		f.key = key
+	}
 	start = len(b.text)
 	b.text = strconv.AppendInt(b.text, event.Timestamp.UnixMilli(), 10)
-	milliseconds := b.text[start:len(b.text):len(b.text)]
+	f.milliseconds = b.since(start)
+}
 
-	start = len(b.text)
+// open appends a value up to the beginning of data, within its braces.
+func (b *batchEncoder) open(f *frame, id uuid.UUID) {
 	b.text = append(b.text, `{"uuid":"`...)
-	b.text = appendUUID(b.text, event.UUID)
+	b.text = appendUUID(b.text, id)
 	b.text = append(b.text, `","distinct_id":"`...)
-	b.text = appendEscaped(b.text, distinctID)
+	b.text = appendEscaped(b.text, f.distinctID)
 	b.text = append(b.text, `","ip":"`...)
-	b.text = appendEscaped(b.text, ip)
+	b.text = appendEscaped(b.text, f.ip)
 	b.text = append(b.text, `","data":"{`...)
-	b.text = appendData(b.text, event, name)
+}
+
+// close appends what follows data, with its closing brace.
+func (b *batchEncoder) close(f *frame, event *events.Event) {
 	b.text = append(b.text, b.tail...)
-	b.text = appendEscaped(b.text, name)
+	b.text = appendEscaped(b.text, f.name)
 	b.text = append(b.text, `","timestamp":"`...)
 	b.text = event.Timestamp.UTC().AppendFormat(b.text, time.RFC3339Nano)
 	b.text = append(b.text, '"')
@@ -250,25 +329,81 @@ func (b *batchEncoder) message(event *events.Event) *Message {
 		b.text = append(b.text, `,"historical_migration":true`...)
 	}
 	b.text = append(b.text, '}')
-	message.value = b.text[start:len(b.text):len(b.text)]
+}
+
+// event builds the event's message and returns its size; one that is over the limit is not kept.
+func (b *batchEncoder) event(event *events.Event, index int) int {
+	text, headers := len(b.text), len(b.headers)
+	var f frame
+	b.frame(event, &f)
+	start := len(b.text)
+	b.open(&f, event.UUID)
+	b.text = appendData(b.text, event, f.name)
+	b.close(&f, event)
+	size := b.message(event, index, &f, b.since(start)).size
+	if size > b.maxBytes {
+		b.text, b.headers, b.messages = b.text[:text], b.headers[:headers], b.messages[:len(b.messages)-1]
+	}
+	return size
+}
+
+// heatmap builds the message of the event's heatmap data, which is an event of its own. It returns false if that is too large.
+func (b *batchEncoder) heatmap(event *events.Event, index int) bool {
+	companion := *event
+	companion.UUID, companion.ClientUUID = uuid.NewSHA1(event.UUID, []byte(heatmapName)), false
+	companion.Name, companion.Lane = heatmapName, events.LaneHeatmaps
+	companion.Heatmap = nil
+	companion.Raw.Properties, companion.Raw.Set, companion.Raw.SetOnce = event.Heatmap, nil, nil
+	companion.Routing = events.Routing{SkipPerson: event.Routing.SkipPerson}
+	return rawBytes(&companion) <= b.maxBytes && b.event(&companion, index) <= b.maxBytes
+}
+
+// message makes a value a message, at the end of messages.
+func (b *batchEncoder) message(event *events.Event, index int, f *frame, value []byte) *Message {
+	if len(b.messages) == cap(b.messages) {
+		b.messages = slices.Grow(b.messages, 1)
+		for i := range b.messages {
+			b.messages[i].link()
+		}
+	}
+	b.messages = b.messages[:len(b.messages)+1]
+	message := &b.messages[len(b.messages)-1]
+	*message = Message{}
+	message.Topic, message.key, message.value, message.event = f.topic, f.key, value, index
 
 	headers := len(b.headers)
 	b.headers = append(b.headers,
 		sarama.RecordHeader{Key: headerToken, Value: b.token},
-		sarama.RecordHeader{Key: headerDistinctID, Value: distinctID},
-		sarama.RecordHeader{Key: headerTimestamp, Value: milliseconds},
-		sarama.RecordHeader{Key: headerEvent, Value: name},
-		sarama.RecordHeader{Key: headerUUID, Value: message.value[len(`{"uuid":"`) : len(`{"uuid":"`)+uuidLength]},
+		sarama.RecordHeader{Key: headerDistinctID, Value: f.distinctID},
+		sarama.RecordHeader{Key: headerTimestamp, Value: f.milliseconds},
+		sarama.RecordHeader{Key: headerEvent, Value: f.name},
+		sarama.RecordHeader{Key: headerUUID, Value: value[uuidStart : uuidStart+uuidLength]},
 		sarama.RecordHeader{Key: headerNow, Value: b.now},
 	)
 	if b.batch.Historical {
 		b.headers = append(b.headers, sarama.RecordHeader{Key: headerHistorical, Value: textTrue})
 	}
-
-	message.Key = &message.key
-	message.Value = &message.value
+	if f.session != nil {
+		b.headers = append(b.headers, sarama.RecordHeader{Key: headerSessionID, Value: f.session})
+	}
+	if event.Routing.SkipPerson {
+		b.headers = append(b.headers, sarama.RecordHeader{Key: headerSkipPerson, Value: textTrue})
+	}
+	if event.Heatmap != nil {
+		b.headers = append(b.headers, sarama.RecordHeader{Key: headerSkipHeatmap, Value: textTrue})
+	}
+	if event.Routing.DLQ != "" {
+		reason := b.add(event.Routing.DLQ)
+		start := len(b.text)
+		b.text = b.batch.Received.UTC().AppendFormat(b.text, dlqTime)
+		b.headers = append(b.headers,
+			sarama.RecordHeader{Key: headerDLQReason, Value: reason},
+			sarama.RecordHeader{Key: headerDLQStep, Value: textCapture},
+			sarama.RecordHeader{Key: headerDLQTimestamp, Value: b.since(start)},
+		)
+	}
 	message.Headers = b.headers[headers:len(b.headers):len(b.headers)]
-	message.Metadata = message
+	message.link()
 	message.size = message.ByteSize(recordVersion)
 	return message
 }
@@ -296,12 +431,7 @@ func appendData(dst []byte, event *events.Event, name []byte) []byte {
 	} else {
 		dst = append(dst, `\"uuid\":null,\"event\":\"`...)
 	}
-	start := len(dst)
-	dst = appendEscaped(dst, name)
-	if len(dst)-start != len(name) {
-		// The name needs escapes in its own string, and those need escapes in the string around it.
-		dst = appendEscaped(dst[:start], append([]byte(nil), dst[start:]...))
-	}
+	dst = appendTwiceEscaped(dst, name)
 	dst = append(dst, `\",\"properties\":`...)
 	dst = appendEscaped(dst, raw.Properties)
 	for _, field := range [...]struct {

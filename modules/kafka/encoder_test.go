@@ -3,9 +3,11 @@ package kafka
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/IBM/sarama"
 	"github.com/google/uuid"
@@ -113,20 +115,251 @@ func TestPropertiesComeOutByteEqual(t *testing.T) {
 	}
 }
 
-func TestEachLaneHasItsTopic(t *testing.T) {
-	topics := map[events.Lane]string{
+// one encodes a batch of one event, as change leaves it.
+func one(t *testing.T, cfg Config, change func(*events.Event)) []Message {
+	t.Helper()
+	batch := batchOf(1)
+	change(&batch.Events[0])
+	messages := NewEncoder(cfg).Encode(batch).Messages
+	require.NotEmpty(t, messages)
+	return messages
+}
+
+// recordingOf makes an event a recording of so many snapshots.
+func recordingOf(event *events.Event, snapshots ...string) {
+	event.Lane, event.Name, event.SessionID, event.Raw = events.LaneRecordings, "$snapshot_items", "0193a1b2-session", events.Raw{}
+	event.Recording = &events.Recording{WindowID: []byte(`"0193a1b2-window"`), Source: "web", Lib: "web"}
+	for _, snapshot := range snapshots {
+		event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: []byte(snapshot)})
+	}
+}
+
+// laneOf puts an event into a lane, as what that lane is made of.
+func laneOf(event *events.Event, lane events.Lane) {
+	event.Lane = lane
+	if lane == events.LaneRecordings {
+		recordingOf(event, `{"type":4}`)
+	}
+}
+
+var (
+	laneTopics = map[events.Lane]string{
 		events.LaneMain:           "clickhouse_events",
 		events.LaneHistorical:     "historical_events",
 		events.LaneExceptions:     "exceptions",
 		events.LaneHeatmaps:       "heatmaps",
 		events.LaneClientWarnings: "client_warnings",
 		events.LaneAI:             "ai_events",
+		events.LaneRecordings:     "clickhouse_session_recording_events",
+		events.LaneLogs:           "logs",
 	}
-	for lane, topic := range topics {
-		batch := batchOf(1)
-		batch.Events[0].Lane = lane
-		require.Equal(t, topic, testEncoder().Encode(batch).Messages[0].Topic, "%s", lane)
+	overflowTopics = map[events.Lane]string{
+		events.LaneMain:       "events_overflow",
+		events.LaneRecordings: "session_recording_overflow",
 	}
+)
+
+func TestSection42TopicsAndPrecedence(t *testing.T) {
+	valve := DefaultConfig()
+	valve.Topics.AIOverflow = "ai_overflow"
+	require.Len(t, laneTopics, len(events.Lanes()))
+	for _, lane := range events.Lanes() {
+		topic := func(cfg Config, routing events.Routing) string {
+			return one(t, cfg, func(event *events.Event) {
+				laneOf(event, lane)
+				event.Routing = routing
+			})[0].Topic
+		}
+		overflow := laneTopics[lane] // the overflow of a lane that has none
+		if own, has := overflowTopics[lane]; has {
+			overflow = own
+		}
+		for want, routing := range map[string][]events.Routing{
+			laneTopics[lane]: {{}, {SkipPerson: true}, {Unkeyed: true}},
+			overflow:         {{Overflow: true}, {Overflow: true, Unkeyed: true}},
+			"aside":          {{Topic: "aside"}, {Topic: "aside", Overflow: true}},
+			"events_dlq":     {{DLQ: "event_restriction"}, {DLQ: "event_restriction", Topic: "aside", Overflow: true}},
+		} {
+			for _, r := range routing {
+				require.Equal(t, want, topic(DefaultConfig(), r), "lane %s, %+v", lane, r)
+			}
+		}
+		if lane == events.LaneAI {
+			require.Equal(t, "ai_overflow", topic(valve, events.Routing{Overflow: true}))
+			require.Equal(t, "ai_events", topic(valve, events.Routing{}))
+		}
+	}
+}
+
+func TestSection43Keys(t *testing.T) {
+	const own, address, none = "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+		"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", "no key"
+	valve := DefaultConfig()
+	valve.Topics.AIOverflow = "ai_overflow"
+	for _, lane := range events.Lanes() {
+		for _, valved := range []bool{false, true} {
+			for _, routing := range []events.Routing{
+				{}, {SkipPerson: true}, {Overflow: true}, {Overflow: true, Unkeyed: true}, {Overflow: true, SkipPerson: true}, {Unkeyed: true},
+				{Overflow: true, Unkeyed: true, SkipPerson: true, Topic: "aside"}, {Overflow: true, Unkeyed: true, SkipPerson: true, DLQ: "event_restriction"},
+			} {
+				for _, cookieless := range []bool{false, true} {
+					want, cfg := own, DefaultConfig()
+					if cookieless {
+						want = address
+					}
+					if valved {
+						cfg = valve
+					}
+					redirected := routing.Topic != "" || routing.DLQ != ""
+					switch {
+					case lane == events.LaneRecordings:
+						want = "0193a1b2-session"
+					case redirected:
+					case lane == events.LaneMain && (routing.SkipPerson || routing.Overflow && routing.Unkeyed):
+						want = none
+					case lane == events.LaneAI && valved && routing.Overflow && routing.Unkeyed:
+						want = none
+					}
+					message := &one(t, cfg, func(event *events.Event) {
+						laneOf(event, lane)
+						event.Routing, event.Cookieless = routing, cookieless
+					})[0]
+					got := none
+					if message.Key != nil {
+						key, err := message.Key.Encode()
+						require.NoError(t, err)
+						got = string(key)
+					}
+					require.Equal(t, want, got, "lane %s, AI overflow %t, cookieless %t, %+v", lane, valved, cookieless, routing)
+				}
+			}
+		}
+	}
+}
+
+func TestSection43MessagesWithoutAKeyGoToAnyPartition(t *testing.T) {
+	batch := batchOf(200)
+	for i := range batch.Events {
+		batch.Events[i].Routing.SkipPerson = true
+	}
+	seen := map[int32]bool{}
+	partitioner := sarama.NewMurmur2Partitioner("topic")
+	messages := testEncoder().Encode(batch).Messages
+	for i := range messages {
+		partition, err := partitioner.Partition(&messages[i].ProducerMessage, 4)
+		require.NoError(t, err)
+		seen[partition] = true
+	}
+	require.Len(t, seen, 4)
+}
+
+func TestSection45Headers(t *testing.T) {
+	plain := headersOf(&one(t, DefaultConfig(), func(*events.Event) {})[0])
+	require.Equal(t, []string{
+		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "timestamp=1795482122123",
+		"event=$pageview", "uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z",
+	}, plain, "headers without a value are left out")
+	for name, test := range map[string]struct {
+		change func(*events.Event)
+		more   []string
+	}{
+		"session": {func(e *events.Event) { e.SessionID = "s-1" }, []string{"session_id=s-1"}},
+		"person":  {func(e *events.Event) { e.Routing.SkipPerson = true }, []string{"force_disable_person_processing=true"}},
+		"heatmap": {func(e *events.Event) { e.Heatmap = []byte(`{}`) }, []string{"skip_heatmap_processing=true"}},
+		"dlq": {
+			func(e *events.Event) { e.Routing.DLQ = "event_restriction" },
+			[]string{"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z"},
+		},
+		"custom topic": {func(e *events.Event) { e.Routing.Topic = "aside" }, nil},
+		"overflow":     {func(e *events.Event) { e.Routing.Overflow, e.Routing.Unkeyed = true, true }, nil},
+		"everything": {
+			func(e *events.Event) {
+				e.SessionID, e.Heatmap, e.Routing = "s-1", []byte(`{}`), events.Routing{DLQ: "event_restriction", SkipPerson: true}
+			},
+			[]string{
+				"session_id=s-1", "force_disable_person_processing=true", "skip_heatmap_processing=true",
+				"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z",
+			},
+		},
+	} {
+		messages := one(t, DefaultConfig(), test.change)
+		require.Equal(t, append(plain[:len(plain):len(plain)], test.more...), headersOf(&messages[0]), name)
+		require.LessOrEqual(t, len(messages[0].Headers), maxHeaders)
+	}
+}
+
+func TestSection44WhatIsSetAsideHasTheSameValue(t *testing.T) {
+	want := one(t, DefaultConfig(), func(*events.Event) {})[0].value
+	for _, routing := range []events.Routing{{DLQ: "event_restriction"}, {Topic: "aside"}, {Overflow: true}} {
+		require.Equal(t, string(want), string(one(t, DefaultConfig(), func(event *events.Event) { event.Routing = routing })[0].value))
+	}
+}
+
+func TestSection212HeatmapDataIsAnEventOfItsOwn(t *testing.T) {
+	batch := batchOf(3)
+	event := &batch.Events[1]
+	event.SessionID, event.Cookieless = "s-1", true
+	event.Heatmap = []byte(`{"$heatmap_data":{"/":[{"x":1}]}}`)
+	event.Raw = events.Raw{
+		Token: []byte(`"phc_own"`), DistinctID: []byte(`"me"`), Timestamp: []byte(`"2026-11-24T01:02:02.123Z"`), Offset: []byte(`12`),
+		Properties: []byte(`{"a":1}`), Set: []byte(`{"b":2}`), SetOnce: []byte(`{"c":3}`),
+	}
+	event.Routing = events.Routing{DLQ: "event_restriction"}
+	messages := testEncoder().Encode(batch).Messages
+	require.Len(t, messages, 4)
+	require.Equal(t, []int{0, 1, 1, 2}, []int{messages[0].event, messages[1].event, messages[2].event, messages[3].event}, "right behind its event")
+	require.Equal(t, "events_dlq", messages[1].Topic)
+	require.Contains(t, string(messages[1].value), `\"properties\":{\"a\":1}`)
+
+	companion := &messages[2]
+	id := uuid.NewSHA1(event.UUID, []byte("$$heatmap")).String()
+	require.Equal(t, "heatmaps", companion.Topic, "what sets its event aside does not concern it")
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(companion.key))
+	require.Equal(t, `{"uuid":"`+id+`","distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"203.0.113.7",`+
+		`"data":"{\"token\":\"phc_own\",\"distinct_id\":\"me\",\"uuid\":null,\"event\":\"$$heatmap\",`+
+		`\"properties\":{\"$heatmap_data\":{\"/\":[{\"x\":1}]}},\"timestamp\":\"2026-11-24T01:02:02.123Z\",\"offset\":12}",`+
+		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z","token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$$heatmap",`+
+		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true}`, string(companion.value))
+	require.Equal(t, []string{
+		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "timestamp=1795482122123",
+		"event=$$heatmap", "uuid=" + id, "now=2026-11-24T01:02:03.45Z", "session_id=s-1",
+	}, headersOf(companion))
+}
+
+func TestHeatmapDataHasAKeyThoughItsEventHasNone(t *testing.T) {
+	messages := one(t, DefaultConfig(), func(event *events.Event) {
+		event.Heatmap, event.Routing.SkipPerson = []byte(`{}`), true
+	})
+	require.Nil(t, messages[0].Key)
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(messages[1].key))
+	require.Contains(t, headersOf(&messages[1]), "force_disable_person_processing=true")
+}
+
+func TestHeatmapDataThatIsTooLargeIsLeftOutAndItsEventKept(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.MaxMessageBytes = 4000
+	for name, size := range map[string]int{"its own JSON is over the limit": 10_000, "only its message is over the limit": 3900} {
+		t.Run(name, func(t *testing.T) {
+			batch := batchOf(3)
+			batch.Events[1].Heatmap = []byte(`{"x":"` + strings.Repeat("x", size) + `"}`)
+			set := NewEncoder(cfg).Encode(batch)
+			require.Len(t, set.Messages, 3)
+			require.Equal(t, 1, set.heatmapsDropped)
+			require.Equal(t, 3, batch.Pending())
+			require.Contains(t, string(set.Messages[2].value), batch.Events[2].UUID.String())
+			require.Equal(t, headersOf(&NewEncoder(cfg).Encode(batchOf(3)).Messages[2]), headersOf(&set.Messages[2]))
+		})
+	}
+}
+
+func TestHeatmapDataIsNotWrittenWithoutItsEvent(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.MaxMessageBytes = 4000
+	batch := batchOf(1)
+	batch.Events[0].Heatmap = []byte(`{}`)
+	batch.Events[0].Raw.Properties = []byte(`{"x":"` + strings.Repeat("x", 10_000) + `"}`)
+	require.Empty(t, NewEncoder(cfg).Encode(batch).Messages)
+	require.Equal(t, events.ReasonTooLarge, batch.Events[0].Outcome.Reason)
 }
 
 func TestAnOversizeEventIsRejectedAlone(t *testing.T) {
@@ -177,17 +410,36 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 	worst := batchOf(2)
 	worst.Token = strings.Repeat(`"`, 64)
 	for i := range worst.Events {
-		worst.Events[i].Name = strings.Repeat("\x01", 500)
-		worst.Events[i].DistinctID = strings.Repeat("\x01", 200)
-		worst.Events[i].Raw.Properties = []byte(`{"` + strings.Repeat(`\"`, 5000) + `":1}`)
+		event := &worst.Events[i]
+		event.Name = strings.Repeat("\x01", 500)
+		event.DistinctID = strings.Repeat("\x01", 200)
+		event.SessionID = strings.Repeat("\x01", 200)
+		event.Routing = events.Routing{DLQ: strings.Repeat("x", 200), SkipPerson: true}
+		event.Raw.Properties = []byte(`{"` + strings.Repeat(`\"`, 5000) + `":1}`)
+		event.Heatmap = event.Raw.Properties
 	}
-	for _, batch := range []*events.Batch{batchOf(1), batchOf(50), worst} {
-		bound, size := testEncoder().bound(batch), 0
-		messages := testEncoder().Encode(batch).Messages
-		for i := range messages {
-			size += messages[i].size
+	batches := []*events.Batch{batchOf(1), batchOf(50), worst}
+	for _, frame := range []int{1, 1000, 30_000, 70_000} { // what all parts repeat: from nearly nothing to nearly what is allowed
+		for _, snapshot := range []string{`1`, `{"type":3,"timestamp":1}`, `"` + strings.Repeat(`\"`, 30_000) + `"`, `"` + strings.Repeat(`\"`, 400_000) + `"`} {
+			recording := batchOf(1)
+			event := &recording.Events[0]
+			recordingOf(event, slices.Repeat([]string{snapshot}, 1+1_000_000/len(snapshot))...)
+			event.Recording.Lib = strings.Repeat("\x01", frame)
+			batches = append(batches, recording)
 		}
+	}
+	for _, batch := range batches {
+		encoder := testEncoder()
+		bound := encoder.bound(batch)
+		set := encoder.Encode(batch)
+		size := 0
+		for i := range set.Messages {
+			size += set.Messages[i].size
+		}
+		require.NotZero(t, size)
 		require.LessOrEqual(t, int64(size), bound)
+		held := set.full + cap(set.text) + cap(set.headers)*int(unsafe.Sizeof(sarama.RecordHeader{})) + cap(set.Messages)*int(unsafe.Sizeof(Message{}))
+		require.LessOrEqual(t, int64(held), bound, "%d messages of %d bytes", len(set.Messages), size)
 	}
 }
 
@@ -220,6 +472,23 @@ func headersOf(m *Message) []string {
 		headers = append(headers, string(header.Key)+"="+string(header.Value))
 	}
 	return headers
+}
+
+// BenchmarkBuildRecording is one request of a session's recording, as posthog-js sends it.
+func BenchmarkBuildRecording(b *testing.B) {
+	encoder, batch := testEncoder(), batchOf(1)
+	const move = `{"type":3,"data":{"source":1,"positions":[{"x":611,"y":318,"id":105,"timeOffset":-451},{"x":598,"y":335,"id":105,"timeOffset":-399}]},` +
+		`"timestamp":1732412345678}`
+	recordingOf(&batch.Events[0], slices.Repeat([]string{move}, 500)...)
+	b.SetBytes(500 * int64(len(move)))
+	b.ReportAllocs()
+	for b.Loop() {
+		set := encoder.Encode(batch)
+		if len(set.Messages) != 1 {
+			b.Fatal("not one message")
+		}
+		encoder.Recycle(set)
+	}
 }
 
 func BenchmarkBuild50(b *testing.B) {

@@ -52,6 +52,44 @@ func appendEscaped(dst, src []byte) []byte {
 	return appendEscapedBytes(dst, src)
 }
 
+// escapedLen returns how many bytes appendEscaped appends.
+func escapedLen(src []byte) int {
+	n := len(src)
+	for len(src) >= 8 {
+		if word := binary.LittleEndian.Uint64(src); anyControl(word) {
+			n += escapes(src[:8])
+		} else {
+			n += bits.OnesCount64(quotesAndBackslashes(word))
+		}
+		src = src[8:]
+	}
+	return n + escapes(src)
+}
+
+// escapes returns by how many bytes src grows when it is escaped.
+func escapes(src []byte) int {
+	n := 0
+	for _, c := range src {
+		switch {
+		case c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t':
+			n++
+		case c < 0x20:
+			n += len(`\u0000`) - 1
+		}
+	}
+	return n
+}
+
+// appendTwiceEscaped appends src as it stands inside a JSON string that stands inside another one, without any quotes around it.
+func appendTwiceEscaped(dst, src []byte) []byte {
+	start := len(dst)
+	dst = appendEscaped(dst, src)
+	if len(dst)-start == len(src) {
+		return dst
+	}
+	return appendEscaped(dst[:start], append([]byte(nil), dst[start:]...))
+}
+
 // quotesAndBackslashes has the high bit set of each byte that is one, and no other.
 func quotesAndBackslashes(word uint64) uint64 {
 	quotes := word ^ '"'*eachByte

@@ -30,6 +30,12 @@ func FuzzWhatIsEscapedDecodesToTheSameBytes(f *testing.F) {
 		require.NoError(t, json.Unmarshal([]byte(`"`+string(escaped)+`"`), &decoded), "%q", escaped)
 		require.Equal(t, string(src), decoded)
 		require.Equal(t, string(appendEscapedBytes(nil, src)), string(escaped), "the fast loop and the plain one agree")
+		require.Equal(t, len(escaped), escapedLen(src))
+
+		var outer, inner string
+		require.NoError(t, json.Unmarshal([]byte(`"\"`+string(appendTwiceEscaped(nil, src))+`\""`), &outer))
+		require.NoError(t, json.Unmarshal([]byte(outer), &inner))
+		require.Equal(t, string(src), inner)
 	})
 }
 

@@ -50,7 +50,7 @@ func startEmbedded(t *testing.T, listen string) *embedded.Broker {
 func oneTopic(name string) kafka.Topics {
 	return kafka.Topics{
 		Events: name, Recordings: name, Historical: name, ClientWarnings: name, Exceptions: name,
-		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, DLQ: name, Create: true, Partitions: 3,
+		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, Logs: name, DLQ: name, Create: true, Partitions: 3,
 	}
 }
 

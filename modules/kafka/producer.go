@@ -63,12 +63,13 @@ type Producer struct {
 var _ events.Sink = (*Producer)(nil)
 
 type metrics struct {
-	latency       tally.Timer
-	acked         tally.Counter
-	failed        [classCount]tally.Counter
-	bytes         tally.Counter
-	bufferedBytes tally.Gauge
-	lateAcks      tally.Counter
+	latency         tally.Timer
+	acked           tally.Counter
+	failed          [classCount]tally.Counter
+	bytes           tally.Counter
+	bufferedBytes   tally.Gauge
+	lateAcks        tally.Counter
+	heatmapsDropped tally.Counter
 
 	mu       sync.Mutex // keeps the gauge's updates in the order of the changes
 	buffered int64
@@ -104,8 +105,9 @@ const (
 
 // NewProducer returns a producer that is not connected. The scope records, for every message, acknowledgement
 // ("messages_acked_total") or failure ("messages_failed_total", by class), bytes acknowledged ("bytes_total") and held for sarama
-// ("buffered_bytes"), acknowledgements that came after their writer had given up ("late_acks_total"), and the time from the first
-// message of a batch handed over to its last verdict ("produce_seconds").
+// ("buffered_bytes"), acknowledgements that came after their writer had given up ("late_acks_total"), the time from the first
+// message of a batch handed over to its last verdict ("produce_seconds"), and heatmap data that was too large to be written beside
+// its event ("heatmaps_dropped_total").
 func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope) (*Producer, error) {
 	config, err := producerConfig(cfg)
 	if err != nil {
@@ -125,11 +127,12 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		cut:        make(chan struct{}),
 		supervised: make(chan struct{}),
 		metrics: metrics{
-			latency:       scope.Timer("produce_seconds"),
-			acked:         scope.Counter("messages_acked_total"),
-			bytes:         scope.Counter("bytes_total"),
-			bufferedBytes: scope.Gauge("buffered_bytes"),
-			lateAcks:      scope.Counter("late_acks_total"),
+			latency:         scope.Timer("produce_seconds"),
+			acked:           scope.Counter("messages_acked_total"),
+			bytes:           scope.Counter("bytes_total"),
+			bufferedBytes:   scope.Gauge("buffered_bytes"),
+			lateAcks:        scope.Counter("late_acks_total"),
+			heatmapsDropped: scope.Counter("heatmaps_dropped_total"),
 		},
 	}
 	for class, name := range classNames {
@@ -285,7 +288,8 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	pending := batch.Pending()
 	set := p.encoder.Encode(batch)
 	messages := set.Messages
-	p.metrics.failed[classTooLarge].Inc(int64(pending - len(messages)))
+	p.metrics.failed[classTooLarge].Inc(int64(pending - batch.Pending()))
+	p.metrics.heatmapsDropped.Inc(int64(set.heatmapsDropped))
 	size := int64(0)
 	for i := range messages {
 		size += messageSize + int64(messages[i].size)
@@ -430,20 +434,32 @@ func (p *Producer) leave(d *delivery) {
 	}
 }
 
-// collect gives the batch its outcomes, and abandons the messages that have no verdict.
+// collect gives the batch its outcomes, and abandons the messages that have no verdict. An event is accepted when all of its
+// messages, which follow one another, are acknowledged. Of several verdicts against it the one counts by which the client sends
+// it again: only then are all of its messages there, or is it certain that they cannot be.
 func (p *Producer) collect(ctx context.Context, batch *events.Batch, d *delivery) {
-	for i := range d.set.Messages {
-		m := &d.set.Messages[i]
-		if m.state.CompareAndSwap(stateWaiting, stateAbandoned) {
-			d.tainted.Store(true)
-			p.awaited.Add(-1)
-			err := context.Cause(ctx)
-			p.metrics.failed[classify(err)].Inc(1)
-			judge(&batch.Events[m.event], err)
-			continue
+	messages := d.set.Messages
+	for i := 0; i < len(messages); {
+		index, verdict := messages[i].event, error(nil)
+		for ; i < len(messages) && messages[i].event == index; i++ {
+			if err := p.verdict(ctx, d, &messages[i]); err != nil && (verdict == nil || final(verdict)) {
+				verdict = err
+			}
 		}
-		judge(&batch.Events[m.event], m.err)
+		judge(&batch.Events[index], verdict)
 	}
+}
+
+// verdict returns what became of a message that is no longer waited for: nil means acknowledged.
+func (p *Producer) verdict(ctx context.Context, d *delivery, m *Message) error {
+	if !m.state.CompareAndSwap(stateWaiting, stateAbandoned) {
+		return m.err
+	}
+	d.tainted.Store(true)
+	p.awaited.Add(-1)
+	err := context.Cause(ctx)
+	p.metrics.failed[classify(err)].Inc(1)
+	return err
 }
 
 func (p *Producer) release(n int64) {

@@ -325,6 +325,135 @@ func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
 	}
 }
 
+func TestAnEventOfSeveralMessagesIsAcceptedOnlyWithAllOfThem(t *testing.T) {
+	for name, test := range map[string]struct {
+		event, heatmap *kerr.Error
+		state          events.State
+		reason         events.Reason
+		acked          int64
+	}{
+		"all are acknowledged":                   {nil, nil, events.StateAccepted, "", 3},
+		"the second fails":                       {nil, kerr.TopicAuthorizationFailed, events.StateFailed, events.ReasonUnavailable, 2},
+		"the first fails":                        {kerr.TopicAuthorizationFailed, nil, events.StateFailed, events.ReasonUnavailable, 2},
+		"the second is refused":                  {nil, kerr.InvalidRecord, events.StateRejected, events.ReasonRefused, 2},
+		"the first is refused":                   {kerr.MessageTooLarge, nil, events.StateRejected, events.ReasonTooLarge, 2},
+		"the first is refused, the second fails": {kerr.MessageTooLarge, kerr.TopicAuthorizationFailed, events.StateFailed, events.ReasonUnavailable, 1},
+		"the first fails, the second is refused": {kerr.TopicAuthorizationFailed, kerr.MessageTooLarge, events.StateFailed, events.ReasonUnavailable, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			broker := fake(t)
+			cfg := config(broker.ListenAddrs()...)
+			cfg.Topics.Heatmaps += "-heatmaps"
+			cfg.Topics.Exceptions += "-exceptions"
+			producer, scope := start(t, cfg)
+			answer(broker, func(topic string) *kerr.Error {
+				switch topic {
+				case cfg.Topics.Events:
+					return test.event
+				case cfg.Topics.Heatmaps:
+					return test.heatmap
+				default:
+					return nil
+				}
+			}, -1)
+			b := batch(0, 2)
+			b.Events[0].Heatmap = []byte(`{"$heatmap_data":{}}`)
+			b.Events[1].Lane = events.LaneExceptions
+			producer.Write(t.Context(), b)
+			require.Equal(t, test.state, b.Events[0].Outcome.State, "%v", b.Events[0].Outcome.Err)
+			require.Equal(t, test.reason, b.Events[0].Outcome.Reason)
+			require.Equal(t, events.StateAccepted, b.Events[1].Outcome.State, "a neighbour has its own verdict")
+			require.Equal(t, test.acked, counter(scope, "messages_acked_total+"), "messages are counted, not events")
+			require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value())
+		})
+	}
+}
+
+func TestASplitRecordingArrivesWholeAndInOrder(t *testing.T) {
+	cfg := config(cluster(t)...)
+	cfg.Compression = "none"
+	producer, scope := start(t, cfg)
+	b := batch(0, 3)
+	event := &b.Events[1]
+	event.Lane, event.SessionID, event.Raw = events.LaneRecordings, "session-1", events.Raw{}
+	event.Recording = &events.Recording{Source: "web", Lib: "web"}
+	const snapshots = 100
+	for i := range snapshots {
+		event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: fmt.Appendf(nil, `{"n":%d,"x":%q}`, i, strings.Repeat("x", 50_000))})
+	}
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+
+	records := consume(t, cfg.Brokers, cfg.Topics.Events, 8, kgo.FetchMaxBytes(8<<20))
+	require.Len(t, records, 8, "six parts and two others")
+	require.EqualValues(t, 8, counter(scope, "messages_acked_total+"))
+	next, ids := 0, map[string]bool{}
+	for _, r := range records {
+		if string(r.Key) != "session-1" {
+			continue
+		}
+		ids[r.value.UUID] = true
+		var data struct {
+			Properties struct {
+				Items []struct{ N int } `json:"$snapshot_items"`
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(r.value.Data), &data))
+		for _, item := range data.Properties.Items {
+			require.Equal(t, next, item.N)
+			next++
+		}
+	}
+	require.Equal(t, snapshots, next)
+	require.Len(t, ids, 6)
+	require.True(t, ids[event.UUID.String()])
+}
+
+func TestEventsWithoutAnOrderGoToAllPartitions(t *testing.T) {
+	cfg := config(cluster(t)...)
+	producer, _ := start(t, cfg)
+	b := batch(0, 60)
+	for i := range b.Events {
+		b.Events[i].Routing.SkipPerson = true
+	}
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+	partitions := map[int32]bool{}
+	for _, r := range consume(t, cfg.Brokers, cfg.Topics.Events, 60) {
+		require.Nil(t, r.Key)
+		partitions[r.Partition] = true
+	}
+	require.Len(t, partitions, 3)
+}
+
+func TestHeatmapDataThatIsTooLargeIsCountedAndItsEventAccepted(t *testing.T) {
+	cfg := config(cluster(t)...)
+	producer, scope := start(t, cfg)
+	b := batch(0, 2)
+	b.Events[0].Heatmap = []byte(`{"x":"` + strings.Repeat("x", 1_000_000) + `"}`)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+	require.Len(t, consume(t, cfg.Brokers, cfg.Topics.Events, 2), 2)
+	require.EqualValues(t, 1, counter(scope, "heatmaps_dropped_total+"))
+	require.EqualValues(t, 2, counter(scope, "messages_acked_total+"))
+	require.Zero(t, counter(scope, "messages_failed_total+class=too_large"))
+}
+
+func TestEveryTopicIsCreatedWhenConnecting(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.Topics = kafka.DefaultConfig().Topics
+	cfg.Topics.AIOverflow = "ai_overflow"
+	cfg.Topics.Custom = []string{"quarantine", "vip"}
+	start(t, cfg)
+	for _, topic := range []string{
+		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings", "exceptions", "events_overflow",
+		"session_recording_overflow", "heatmaps", "ai_events", "ai_overflow", "logs", "events_dlq", "quarantine", "vip",
+	} {
+		require.NotNil(t, broker.TopicInfo(topic), topic)
+	}
+}
+
 // The memory of acknowledged messages is used again. That must never show: whatever lies in Kafka is one event, whole, also
 // where requests were cut off or refused and sent again.
 func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
@@ -419,6 +548,11 @@ func signed(t *testing.T, records []record) map[string]int {
 
 // refuse answers the next requests with an error for every partition.
 func refuse(broker *kfake.Cluster, code *kerr.Error, times int) {
+	answer(broker, func(string) *kerr.Error { return code }, times)
+}
+
+// answer answers so many of the next produce requests, or all if that is negative, with what verdict says about each topic.
+func answer(broker *kfake.Cluster, verdict func(topic string) *kerr.Error, times int) {
 	broker.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
 		if times--; times == 0 {
@@ -431,7 +565,10 @@ func refuse(broker *kfake.Cluster, code *kerr.Error, times int) {
 			answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
 			for _, partition := range topic.Partitions {
 				p := kmsg.NewProduceResponseTopicPartition()
-				p.Partition, p.ErrorCode = partition.Partition, code.Code
+				p.Partition = partition.Partition
+				if code := verdict(topic.Topic); code != nil {
+					p.ErrorCode = code.Code
+				}
 				answer.Partitions = append(answer.Partitions, p)
 			}
 			response.Topics = append(response.Topics, answer)

@@ -1,0 +1,172 @@
+package kafka
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// longestChanging is the most that a message holds of what may differ when a client sends the same recording again: the
+// address, now (as a field and as a header), sent_at with its field's name, and the timestamp.
+const (
+	longestAddress  = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
+	longestTime     = len("2006-01-02T15:04:05.999999999Z")
+	longestChanging = longestAddress + 4*longestTime + len(`","sent_at":"`)
+)
+
+// recording builds the messages of a recording: one, or as many as its snapshots need, each as full as possible. The first has
+// the event's identifier, number n one that is made from it and n.
+//
+// Every message repeats what the snapshots have in common. Where that takes more than half of a message the event is rejected:
+// what is made of a recording would else have no bound.
+func (b *batchEncoder) recording(event *events.Event, index int) {
+	text, headers, messages := len(b.text), len(b.headers), len(b.messages)
+	var f frame
+	b.frame(event, &f)
+	start := len(b.text)
+	b.open(&f, event.UUID)
+	b.text = appendRecordingHead(b.text, event, &f)
+	items := len(b.text)
+	b.text = appendRecordingTail(b.text, event)
+	b.close(&f, event)
+	value := b.since(start)
+	head, tail := value[:items-start], value[items-start:]
+
+	// The message without snapshots is built only to be measured. What may differ the next time counts at its longest, so that a
+	// recording that is sent again is split at the same places, and a part's identifier never means other snapshots.
+	size := b.message(event, index, &f, value).size
+	b.headers, b.messages = b.headers[:headers], b.messages[:messages]
+	changing := len(f.ip) + 2*len(b.now) + len(b.sent) + len(event.Timestamp.UTC().Format(time.RFC3339Nano))
+	room := b.maxBytes - size - max(0, longestChanging-changing)
+	if room < b.maxBytes/2 {
+		b.text = b.text[:text]
+		event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
+			"the recording makes a message of %d bytes before its first snapshot, more than half of the limit of %d", size, b.maxBytes))
+		return
+	}
+
+	rest := event.Recording.Items
+	for part := 1; part == 1 || len(rest) > 0; part++ {
+		id := event.UUID
+		if part > 1 {
+			id = uuid.NewSHA1(event.UUID, strconv.AppendInt(nil, int64(part), 10))
+		}
+		n, length := fit(event, rest, room)
+		b.reserve(len(value) + length)
+		start := len(b.text)
+		b.text = append(b.text, head[:uuidStart]...)
+		b.text = appendUUID(b.text, id)
+		b.text = append(b.text, head[uuidStart+uuidLength:]...)
+		for i := range rest[:n] {
+			if i > 0 {
+				b.text = append(b.text, ',')
+			}
+			b.text = appendEscaped(b.text, rest[i].JSON)
+		}
+		b.text = append(b.text, tail...)
+		b.message(event, index, &f, b.since(start))
+		rest = rest[n:]
+	}
+}
+
+// spareText is what is usually written before a recording's first message. A piece of text has room for it beside a message, so
+// that it is enough when it is used again for a batch of this size.
+const spareText = 4 << 10
+
+// reserve makes room for n bytes of text, in a new piece where the present one has too little. Nothing is copied: what lies in
+// the old piece stays there.
+func (b *batchEncoder) reserve(n int) {
+	if cap(b.text)-len(b.text) < n {
+		b.full += cap(b.text)
+		b.text = make([]byte, 0, n+spareText)
+	}
+}
+
+// fit returns how many of the event's snapshots, of which rest are left, go into a message that has room bytes for them, and
+// how many bytes they take. One that would have no room alone is replaced by a mark.
+func fit(event *events.Event, rest []events.Snapshot, room int) (n, size int) {
+	for ; n < len(rest); n++ {
+		length := len(rest[n].JSON)
+		if length <= room {
+			length = escapedLen(rest[n].JSON)
+		}
+		if length > room {
+			rest[n].JSON = tooLargeMark(event, &rest[n])
+			event.Notes |= events.NoteSnapshotReplaced
+			length = escapedLen(rest[n].JSON)
+		}
+		if n > 0 {
+			length++ // the comma
+		}
+		if size+length > room {
+			break
+		}
+		size += length
+	}
+	return n, size
+}
+
+// longestNumber is more digits than a time has that means anything.
+const longestNumber = 32
+
+// tooLargeMark is what stands for a snapshot that is too large for a message: an rrweb event of type custom.
+func tooLargeMark(event *events.Event, snapshot *events.Snapshot) []byte {
+	mark := []byte(`{"type":5,"timestamp":`)
+	if at := snapshot.Timestamp; len(at) > 0 && len(at) <= longestNumber && (at[0] == '-' || at[0] >= '0' && at[0] <= '9') {
+		mark = append(mark, at...)
+	} else {
+		mark = strconv.AppendInt(mark, event.Timestamp.UnixMilli(), 10)
+	}
+	mark = append(mark, `,"data":{"tag":"snapshot_too_large","payload":{"bytes":`...)
+	mark = strconv.AppendInt(mark, int64(len(snapshot.JSON)), 10)
+	return append(mark, `}}}`...)
+}
+
+// appendRecordingHead appends a recording's data, but for the braces, up to the first snapshot.
+func appendRecordingHead(dst []byte, event *events.Event, f *frame) []byte {
+	dst = append(dst, `\"event\":\"`...)
+	dst = appendTwiceEscaped(dst, f.name)
+	dst = append(dst, `\",\"properties\":{\"distinct_id\":\"`...)
+	dst = appendTwiceEscaped(dst, f.distinctID)
+	dst = append(dst, `\",\"$session_id\":\"`...)
+	dst = appendTwiceEscaped(dst, f.session)
+	dst = append(dst, `\",\"$window_id\":`...)
+	if window := event.Recording.WindowID; window != nil {
+		dst = appendEscaped(dst, window)
+	} else {
+		dst = append(dst, `\"`...)
+		dst = appendTwiceEscaped(dst, f.session)
+		dst = append(dst, `\"`...)
+	}
+	dst = append(dst, `,\"$snapshot_source\":\"`...)
+	dst = appendTwiceEscaped(dst, []byte(event.Recording.Source))
+	return append(dst, `\",\"$snapshot_items\":[`...)
+}
+
+// appendRecordingTail appends the rest of a recording's data.
+func appendRecordingTail(dst []byte, event *events.Event) []byte {
+	dst = append(dst, `],\"$lib\":\"`...)
+	dst = appendTwiceEscaped(dst, []byte(event.Recording.Lib))
+	dst = append(dst, `\"`...)
+	if event.Recording.Host != nil {
+		dst = append(dst, `,\"$snapshot_host\":`...)
+		dst = appendEscaped(dst, event.Recording.Host)
+	}
+	return append(dst, '}')
+}
+
+// boundRecording returns an upper bound of what the messages of a recording take that has a frame of at most so many bytes.
+//
+// A message is closed when the next snapshot has no room. So two messages that follow one another hold, in snapshots, more than
+// the room of one, which is half of the limit at least: that bounds their number.
+func (e *Encoder) boundRecording(event *events.Event, frame int64) int64 {
+	snapshots := int64(0)
+	for i := range event.Recording.Items {
+		snapshots += 1 + int64(min(2*len(event.Recording.Items[i].JSON), e.maxBytes))
+	}
+	parts := 1 + min(int64(len(event.Recording.Items)), 4*snapshots/int64(e.maxBytes))
+	return snapshots + parts*(min(frame, int64(e.maxBytes/2))+3*messageSize+spareText)
+}
