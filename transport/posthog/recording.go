@@ -292,13 +292,13 @@ func (d *document) describeRecording(found *object, window []byte, userAgent str
 	return recording
 }
 
-// libraryOf guesses from the user agent which library has recorded.
+// libraryOf guesses from the user agent which library has recorded. The header may hold any bytes.
 func libraryOf(userAgent string) string {
 	if userAgent == "" {
 		return "unknown"
 	}
 	if library, _, _ := strings.Cut(userAgent, "/"); strings.Contains(library, "posthog") {
-		return library
+		return strings.ToValidUTF8(library, "\ufffd")
 	}
 	return "web"
 }

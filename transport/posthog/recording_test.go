@@ -89,6 +89,7 @@ func TestSection6WhatARecordingSaysAndItsDefaults(t *testing.T) {
 		{"nothing said", "", ``, `"s-1"`, ``, "web", "unknown"},
 		{"by a browser", "Mozilla/5.0 (X11)", ``, `"s-1"`, ``, "web", "web"},
 		{"by a library", "posthog-ios/3.1", ``, `"s-1"`, ``, "web", "posthog-ios"},
+		{"by a library in no language", "posthog-\xff/1", ``, `"s-1"`, ``, "web", "posthog-\ufffd"},
 		{"all said", "posthog-ios/3.1", `"$window_id":"w","$snapshot_source":"mobile","$lib":"posthog-rn","$snapshot_host":"a.example",`, `"w"`, `"a.example"`, "mobile", "posthog-rn"},
 		{"other types", "Mozilla/5.0", `"$window_id":7,"$snapshot_source":["mobile"],"$lib":5,"$snapshot_host":{},`, `7`, ``, "web", "web"},
 		{"another source", "", `"$snapshot_source":"desktop",`, `"s-1"`, ``, "web", "unknown"},
