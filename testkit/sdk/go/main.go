@@ -129,9 +129,10 @@ func (d *driver) basic() {
 	d.enqueue(posthog.Identify{DistinctId: ann, Properties: d.tell(ann, "$identify", posthog.Properties{"plan": "free"})})
 	announce(line{User: ann, Event: "$create_alias"})
 	d.enqueue(posthog.Alias{DistinctId: ann, Alias: "ann-before-login"})
+	// The SDK makes the user from the group, whoever is named here.
 	d.enqueue(posthog.GroupIdentify{
-		Type: "company", Key: "acme", DistinctId: bob,
-		Properties: d.tell(bob, "$groupidentify", posthog.Properties{"employees": 11}),
+		Type: "company", Key: "acme",
+		Properties: d.tell("$company_acme", "$groupidentify", posthog.Properties{"employees": 11}),
 	})
 	d.enqueue(posthog.Capture{
 		DistinctId: bob, Event: "grouped", Groups: posthog.NewGroups().Set("company", "acme"),
@@ -143,8 +144,10 @@ func (d *driver) basic() {
 	})
 	d.enqueue(newException(bob, d.tell(bob, "$exception", posthog.Properties{})))
 	d.capture(zoe, "$ai_generation", posthog.Properties{"$ai_model": "some-model", "$ai_provider": "some-provider", "$ai_trace_id": "trace"})
-	for _, ask := range []func(posthog.FeatureFlagPayload) (any, error){d.client.IsFeatureEnabled, d.client.GetFeatureFlag} {
-		value, err := ask(posthog.FeatureFlagPayload{Key: "no-such-flag", DistinctId: ann})
+	for key, ask := range map[string]func(posthog.FeatureFlagPayload) (any, error){
+		"no-such-flag": d.client.IsFeatureEnabled, "no-other-flag": d.client.GetFeatureFlag,
+	} {
+		value, err := ask(posthog.FeatureFlagPayload{Key: key, DistinctId: ann})
 		check(err)
 		if value != nil && value != false {
 			log.Fatalf("a flag that does not exist is %v", value)

@@ -90,7 +90,7 @@ def basic():
     capture(12345, "numeric user", varied(0))
     if MAJOR >= 7:
         client.set(distinct_id=USERS[0], properties={"plan": "free", **tell(USERS[0], "$set")})
-        client.set_once(distinct_id=USERS[0], properties={"first_seen": "today", **tell(USERS[0], "$set")})
+        client.set_once(distinct_id=USERS[0], properties={"first_seen": "today", **tell(USERS[0], "$set_once")})
     else:
         client.identify(distinct_id=USERS[0], properties={"plan": "free", **tell(USERS[0], "$identify")})
     announce({"user": USERS[0], "event": "$create_alias", "id": ""})
