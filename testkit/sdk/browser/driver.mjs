@@ -121,7 +121,7 @@ async function deliver() {
     capture_heatmaps: false,
     capture_dead_clicks: false,
     capture_exceptions: false,
-    capture_performance: false,
+    capture_performance: { web_vitals: false, network_timing: false },
     disable_session_recording: true,
   }
   await Promise.all(['ann', 'bob@example.com', 'zoë 漢字', 'dan'].map(async (user) => {
