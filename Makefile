@@ -62,7 +62,7 @@ integration: ## Run the tests against a real Kafka and Redis, started for them u
 
 # Without the name of a package, go test passes on what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka
-	cd testkit/sdk && ./install.sh run $(GO) test -tags sdk -count=1 -parallel 4 -timeout 10m
+	cd testkit/sdk && ./install.sh run $(GO) test $(RACE) -tags sdk -count=1 -parallel 4 -timeout 10m
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
 	@testkit/services/services.sh up

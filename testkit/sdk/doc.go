@@ -14,7 +14,12 @@
 //	CAPTURE_TOKEN        the project's token
 //	CAPTURE_SCENARIO     basic, retry, dropped or halving
 //	CAPTURE_SDK_VERSION  the version of the SDK
-//	CAPTURE_MODE         what else the SDK is set to, where it can be: v0 or v1, and after a "+" the compression
+//	CAPTURE_MODE         the protocol where the SDK has a choice, such as v0 and v1, and after a "+" the compression
+//	CAPTURE_SDK_MODULES  for JavaScript, the directory with the SDK's node_modules
+//
+// The scenario basic is every kind of call that the SDK has. In retry and dropped 40 events of 4 users are sent in several
+// batches while requests are answered 503, or not at all. In halving 64 events of 2 kB are sent in one batch, uncompressed,
+// which is too large.
 //
 // Before each call it prints what it is about to tell the SDK, as one line of JSON on stdout:
 //

@@ -66,7 +66,7 @@ venv() {
 install_python() {
   local python version
   need python3 "install Python 3.9 or later with venv and pip"
-  python=$(command -v python3; python3 --version)
+  python=$(command -v python3 && python3 --version) || die "python3 does not run: install Python 3.9 or later with venv and pip"
   CAPTURE_SDK_PYTHON=
   for source in "$here"/python/requirements-*.txt; do
     version=${source##*-}
@@ -93,7 +93,7 @@ find_chromium() { chromium=$(command -v chromium || command -v chromium-browser 
 install_chromium() {
   if ! find_chromium; then
     local sudo=()
-    need apt-get "and so is Chromium: install Chromium or Google Chrome"
+    command -v apt-get >/dev/null || die "Chromium is missing, and so is apt-get: install Chromium or Google Chrome"
     ((EUID == 0)) || sudo=(sudo)
     say "installing Chromium"
     "${sudo[@]}" apt-get -qq -o Acquire::Retries=3 update >&2
