@@ -231,7 +231,8 @@ func (d driver) run(t *testing.T, url, scenario string) ([]byte, error) {
 		err = fmt.Errorf("not ended after %s", d.patience())
 	}
 	if err != nil {
-		err = fmt.Errorf("the driver: %w\n%s", err, stderr.Bytes())
+		const shown = 4000
+		err = fmt.Errorf("the driver: %w\n%s", err, stderr.Bytes()[:min(shown, stderr.Len())])
 	}
 	return stdout.Bytes(), err
 }
@@ -284,15 +285,15 @@ func printTable(w io.Writer, rows []row) {
 		}
 		return cmp.Or(index(a)-index(b), slices.Index(a.scenarios, a.scenario)-slices.Index(b.scenarios, b.scenario))
 	})
-	fmt.Fprintln(w)
+	_, _ = fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SDK\tversion\tmode\tscenario\tevents sent\tevents in Kafka\tduplicates\tmisordered\tthe SDK's own\tseconds\t")
+	_, _ = fmt.Fprintln(table, "SDK\tversion\tmode\tscenario\tevents sent\tevents in Kafka\tduplicates\tmisordered\tthe SDK's own\tseconds\t")
 	for _, r := range rows {
 		verdict := ""
 		if !r.passed {
 			verdict = "FAILED"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.1f\t%s\n", r.sdk, r.version, r.mode, r.scenario,
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.1f\t%s\n", r.sdk, r.version, r.mode, r.scenario,
 			r.sent, r.kafka, r.duplicates, r.misordered, r.auto, r.took.Seconds(), verdict)
 	}
 	_ = table.Flush()
