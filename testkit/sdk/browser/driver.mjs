@@ -14,7 +14,7 @@ const modules = process.env.CAPTURE_SDK_MODULES
 const executable = process.env.CAPTURE_SDK_CHROMIUM || '/usr/bin/chromium'
 
 // The run ends by itself, whatever hangs.
-const patience = 80_000
+const patience = 75_000
 
 // The events that posthog-js sends of its own accord while the basic script runs, each with the least number of messages.
 const plain = { $pageview: 1, $autocapture: 5, $pageleave: 1 }
@@ -64,8 +64,7 @@ async function basic() {
     capture_performance: { web_vitals: true, network_timing: false },
     session_recording: { recorderVersion: 'v2' },
   })
-  // Before posthog-js knows its configuration, it sends to another path and watches nothing.
-  await visitor.quiet()
+  await visitor.watched()
   await visitor.call('capture', 'visited', 3)
   await interact(visitor)
   await visitor.quiet()

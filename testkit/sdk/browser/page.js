@@ -32,6 +32,13 @@ const varied = [
 ]
 
 const calls = {
+  // watches says whether the page is being recorded and errors are caught, as far as the version does that.
+  watches() {
+    const records = !posthog.sessionRecordingStarted || posthog.sessionRecordingStarted()
+    const catches = !posthog.captureException || Boolean(window.onerror?.__POSTHOG_INSTRUMENTED__)
+    return records && catches
+  },
+
   async capture(event, count) {
     for (let index = 0; index < count; index++) posthog.capture(event, { index, ...await tell(event) })
   },

@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 const queueTime = 4_000
 // A request that has failed is sent again after 3 to 9 s.
 const retryTime = 30_000
+// The configuration and the scripts that posthog-js loads should be there within this time.
+const startTime = 20_000
 // Nobody is told what becomes of the beacons of a page that has gone: they are given this time.
 const beaconTime = 3_000
 
@@ -71,6 +73,14 @@ export class Visitor {
   // call has the page perform one of its calls.
   call(name, ...args) {
     return this.page.evaluate(([name, args]) => calls[name](...args), [name, args])
+  }
+
+  // watched waits until posthog-js has its configuration and watches the page: before, it also sends to another path. Where it
+  // never does, its own events will be missing.
+  async watched() {
+    await this.quiet()
+    await this.page.waitForFunction(() => calls.watches(), null, { timeout: startTime }).catch((error) => console.error(error.message))
+    await this.quiet()
   }
 
   // quiet waits until every request has been answered for a moment.
