@@ -23,7 +23,7 @@ FUZZTIME ?= 200000x
 FUZZ ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz integration services-up services-down
+.PHONY: help run build test check bench fuzz integration sdk-e2e services-up services-down
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ INTEGRATION := ./modules/kafka/... ./testkit/...
 
 integration: ## Run the tests against a real Kafka and Redis, started for them unless services-up has
 	testkit/services/services.sh run $(GO) test $(RACE) -count=1 -timeout 5m $(INTEGRATION)
+
+# Without the name of a package, go test passes on what the tests print: the table.
+sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka
+	cd testkit/sdk && ./install.sh run $(GO) test $(RACE) -tags sdk -count=1 -parallel 4 -timeout 10m
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
 	@testkit/services/services.sh up

@@ -1,0 +1,111 @@
+//go:build sdk
+
+package sdk
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fault is what the proxy does to a request instead of passing it on.
+type fault int
+
+const (
+	noFault fault = iota
+	// unavailable answers 503 with a Retry-After of a second, as an overloaded service does.
+	unavailable
+	// cut closes the connection without an answer.
+	cut
+)
+
+// proxy stands between an SDK and the service. The service sees nothing of the requests that get a fault.
+type proxy struct {
+	url string
+	// faults holds what becomes of the first requests with events.
+	faults []fault
+
+	mu sync.Mutex
+	// paths counts the requests with events by path, without the query and a slash at the end.
+	paths map[string]int
+	// refused counts what the service has answered with an error, by method, path and status.
+	refused map[string]int
+}
+
+// newProxy starts a proxy and ends it when the test ends.
+func newProxy(t *testing.T, target string, faults ...fault) *proxy {
+	to, err := url.Parse(target)
+	require.NoError(t, err)
+	p := &proxy{faults: faults, paths: map[string]int{}, refused: map[string]int{}}
+	forward := &httputil.ReverseProxy{
+		// The service sees the SDK's own host and no further hop.
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			if answer.StatusCode >= http.StatusBadRequest {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				p.refused[answer.Request.Method+" "+trimmed(answer.Request.URL)+": "+answer.Status]++
+			}
+			return nil
+		},
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch p.next(r) {
+		case noFault:
+			forward.ServeHTTP(w, r)
+		case unavailable:
+			_, _ = io.Copy(io.Discard, r.Body)
+			// A browser reads an answer only if it may.
+			if origin := r.Header.Get("Origin"); origin != "" {
+				w.Header().Set("Access-Control-Allow-Origin", origin)
+				w.Header().Set("Access-Control-Allow-Credentials", "true")
+				w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
+			}
+			w.Header().Set("Retry-After", "1")
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":"service_unavailable","error_description":"the proxy plays an overloaded service"}`)
+		case cut:
+			_, _ = io.Copy(io.Discard, r.Body)
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	t.Cleanup(server.Close)
+	p.url = server.URL
+	return p
+}
+
+// trimmed is the path without the slash that some SDKs put at its end.
+func trimmed(u *url.URL) string { return strings.TrimSuffix(u.Path, "/") }
+
+// next counts the request and takes the fault that waits for it.
+func (p *proxy) next(r *http.Request) fault {
+	path := trimmed(r.URL)
+	switch path {
+	case "/batch", "/e", "/i/v0/e", "/capture", "/track", "/engage", "/i/v0/ai/batch", "/i/v1/analytics/events", "/i/v1/ai/events":
+	default:
+		return noFault
+	}
+	if r.Method == http.MethodOptions {
+		return noFault
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paths[path]++
+	if len(p.faults) == 0 {
+		return noFault
+	}
+	first := p.faults[0]
+	p.faults = p.faults[1:]
+	return first
+}
