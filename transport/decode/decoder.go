@@ -273,6 +273,24 @@ func (p *Payload) become(out *buffer, step Steps) {
 	p.Steps |= step
 }
 
+// join makes characters of surrogates that were written in three bytes each, as posthog-js 1.0 writes whatever is beyond the
+// Basic Multilingual Plane, and replaces lone ones. The rest stays as it is.
+func (p *Payload) join() error {
+	if !hasSurrogate(p.Bytes) {
+		return nil
+	}
+	if p.buffer == nil {
+		out, err := p.decoder.buffers.get(int64(len(p.Bytes)))
+		if err != nil {
+			return err
+		}
+		out.bytes = append(out.bytes, p.Bytes...)
+		p.become(out, 0)
+	}
+	p.Bytes, p.Replaced = joinSurrogates(p.Bytes)
+	return nil
+}
+
 // finish checks the text and accounts for it.
 func (p *Payload) finish(hints hintSet) error {
 	if err := p.account(); err != nil {
@@ -280,6 +298,11 @@ func (p *Payload) finish(hints hintSet) error {
 	}
 	// encoding/json and its like refuse a byte order mark, though it says nothing that is not known.
 	p.Bytes = bytes.TrimPrefix(p.Bytes, byteOrderMark)
+	if !utf8.Valid(p.Bytes) {
+		if err := p.join(); err != nil {
+			return err
+		}
+	}
 	if !utf8.Valid(p.Bytes) {
 		switch {
 		case p.Steps.Has(StepGzip):

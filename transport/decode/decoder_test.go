@@ -176,7 +176,8 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 		{"2.4 gzip of gzip", Input{Body: packOnce(t, newGzip, gz)}, events.Invalid, decoding + "invalid gzip data"},
 		{"2.4 no lz64", Input{Body: []byte("hello"), QueryHint: "lz64"}, events.Invalid, decoding + "decompress_lz64: failed decompress to UTF16"},
 		{"2.4 no text", Input{Body: []byte("{\"\xff\"}")}, events.Invalid, decoding + "invalid UTF8 in request payload"},
-		{"2.13 a surrogate in UTF-8", Input{Body: []byte("{\"\xed\xa0\x80\"}")}, events.Invalid, decoding + "invalid UTF8 in request payload"},
+		{"2.13 a surrogate beside what is no text", Input{Body: []byte("{\"\xed\xa0\x80\xff\"}")}, events.Invalid, decoding + "invalid UTF8 in request payload"},
+		{"2.13 half of a surrogate", Input{Body: []byte("{\"\xed\xa0")}, events.Invalid, decoding + "invalid UTF8 in request payload"},
 		{"0 several encodings", encoded(gz, "gzip, gzip"), events.Invalid, decoding + "Content-Encoding names more than one encoding"},
 		{"0 truncated zstd", encoded(cut(packZstd(t, event)), "zstd"), events.Invalid, decoding + "invalid ZSTD data"},
 		{"0 no zstd", encoded("\x00\x01\x02\x03", "zstd"), events.Invalid, decoding + "invalid ZSTD data"},
@@ -349,5 +350,38 @@ func TestInflateKeepsToTheLimitAndTheBudget(t *testing.T) {
 			require.Equal(t, test.code, events.CodeOf(err))
 			require.Zero(t, budget.InUse())
 		})
+	}
+}
+
+// Sections 0 and 2.13: posthog-js 1.0 writes every character beyond the Basic Multilingual Plane as two surrogates of three bytes
+// each, and half of one as it is.
+func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
+	for sent, want := range map[string]struct {
+		text     string
+		replaced int
+	}{
+		"{\"a\":\"\xed\xa0\xbd\xed\xb8\x80\"}":                  {`{"a":"😀"}`, 0},
+		"{\"a\":\"\xed\xa0\xbd\"}":                              {`{"a":"�"}`, 1},
+		"{\"a\":\"\xed\xb8\x80\xed\xa0\xbd\"}":                  {`{"a":"��"}`, 2},
+		"{\"a\":\"\xed\x9f\xbf\xed\xa0\xbd\xed\xb8\x80 \xed\"}": {"", 0},
+		"{\"a\":\"\xed\x9f\xbf\xed\xa0\xbd\xed\xb8\x80\"}":      {`{"a":"퟿` + "\U0001f600\"}", 0},
+	} {
+		for _, in := range []Input{
+			{Body: []byte(sent)},
+			{Body: []byte("data=" + url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(sent)))), ContentType: formType},
+		} {
+			budget := NewBudget(1 << 20)
+			payload, err := New(1<<20, budget).Decode(in)
+			if want.text == "" {
+				require.Error(t, err, "%q", sent)
+				require.Zero(t, budget.InUse())
+				continue
+			}
+			require.NoError(t, err, "%q", sent)
+			require.Equal(t, want.text, string(payload.Bytes))
+			require.Equal(t, want.replaced, payload.Replaced)
+			payload.Release()
+			require.Zero(t, budget.InUse())
+		}
 	}
 }

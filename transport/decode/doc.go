@@ -5,7 +5,8 @@
 // leave it open (lz-string, brotli and deflate can't be told by their bytes); a hint that the bytes contradict is ignored.
 //
 // Two things are made right on the way, since they leave nothing in doubt: one byte order mark at the beginning of the text is
-// left out, and a lone surrogate in an lz-string text, which UTF-8 can't express, becomes U+FFFD and is counted.
+// left out, and surrogates that stand for themselves, which UTF-8 can't express, become the character that two of them mean, or
+// U+FFFD, which is counted. lz-string has them, and the base64 of posthog-js 1.0.
 //
 // Memory is bounded three ways. No step yields more than the decoder's limit, however much its input would inflate to. Whatever
 // is held, buffers and the larger tables alike, is reserved from a Budget before it is made. And an output that outgrows a

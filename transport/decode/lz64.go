@@ -214,23 +214,24 @@ func putUnit(dst []byte, unit uint32) {
 	}
 }
 
-// joinSurrogates makes UTF-8 of what run has put out, in place: pairs become characters, lone ones U+FFFD, as browsers write
-// them when they encode text themselves. It returns the text and how many were alone.
+// joinSurrogates makes UTF-8 of a text in which surrogates stand for themselves, in three bytes each, in place: pairs become
+// characters, lone ones U+FFFD, as browsers write them when they encode text themselves. It returns the text and how many were
+// alone.
 func joinSurrogates(b []byte) (text []byte, replaced int) {
 	text = b[:0]
 	for {
 		// Only the three bytes of a surrogate begin with 0xed and have 0xa0 or more next.
 		plain := bytes.IndexByte(b, 0xed)
-		switch {
-		case plain < 0:
+		if plain < 0 {
 			return append(text, b...), replaced
-		case b[plain+1] < 0xa0:
-			plain += 3
+		}
+		high := surrogate(b[plain:])
+		if high == 0 {
+			plain++
 			text, b = append(text, b[:plain]...), b[plain:]
 			continue
 		}
 		text, b = append(text, b[:plain]...), b[plain:]
-		high := surrogate(b)
 		if low := surrogate(b[3:]); high < 0xdc00 && low >= 0xdc00 {
 			text, b = utf8.AppendRune(text, utf16.DecodeRune(high, low)), b[6:]
 		} else {
@@ -240,9 +241,23 @@ func joinSurrogates(b []byte) (text []byte, replaced int) {
 	}
 }
 
+// hasSurrogate reports whether a surrogate stands in the text for itself.
+func hasSurrogate(b []byte) bool {
+	for {
+		at := bytes.IndexByte(b, 0xed)
+		if at < 0 {
+			return false
+		}
+		if surrogate(b[at:]) != 0 {
+			return true
+		}
+		b = b[at+1:]
+	}
+}
+
 // surrogate returns the surrogate that b begins with, 0 if it doesn't.
 func surrogate(b []byte) rune {
-	if len(b) < 3 || b[0] != 0xed || b[1] < 0xa0 {
+	if len(b) < 3 || b[0] != 0xed || b[1] < 0xa0 || b[1] > 0xbf || b[2] < 0x80 || b[2] > 0xbf {
 		return 0
 	}
 	return 0xd000 | rune(b[1]&0x3f)<<6 | rune(b[2]&0x3f)

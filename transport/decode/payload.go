@@ -11,7 +11,7 @@ type Payload struct {
 	// Steps says which encodings were undone.
 	Steps Steps
 
-	// Replaced counts the lone surrogates of an lz-string text, which UTF-8 can't express, that became U+FFFD.
+	// Replaced counts the lone surrogates, which UTF-8 can't express, that became U+FFFD.
 	Replaced int
 
 	decoder *Decoder
