@@ -50,8 +50,9 @@ bench: ## Run the benchmarks, each for BENCHTIME (1s)
 
 fuzz: ## Run the fuzz targets that match FUZZ (all), one after the other, each for FUZZTIME (200000x: so many inputs)
 	@list=$$($(GO) test -list '^Fuzz' ./...) || { printf '%s\n' "$$list"; exit 1; }; \
-	printf '%s\n' "$$list" | awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
-	grep -E ' ($(FUZZ))$$' | while read -r package target; do \
+	targets=$$(printf '%s\n' "$$list" | awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
+		grep -E ' ($(FUZZ))$$') || { echo "no fuzz target matches $(FUZZ)"; exit 1; }; \
+	printf '%s\n' "$$targets" | while read -r package target; do \
 		echo "$$package $$target"; \
 		log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x "$$package" 2>&1 </dev/null) && \
 			{ printf '%s\n' "$$log" | tail -n 3; continue; }; \
