@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"golang.org/x/sync/errgroup"
 )
 
 // Message is an event as it lies in Kafka.
@@ -78,7 +79,11 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 		return nil, err
 	}
 	defer func() { _ = consumer.Close() }()
-	var messages []Message
+	// The partitions are read side by side: each waits for the broker more than it works.
+	var (
+		group errgroup.Group
+		parts []*[]Message
+	)
 	for _, topic := range topics {
 		if !exists[topic] {
 			continue
@@ -88,22 +93,34 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 			return nil, fmt.Errorf("partitions of %s: %w", topic, err)
 		}
 		for _, partition := range partitions {
-			if messages, err = readPartition(client, consumer, topic, partition, messages); err != nil {
-				return nil, fmt.Errorf("%s/%d: %w", topic, partition, err)
-			}
+			part := new([]Message)
+			parts = append(parts, part)
+			group.Go(func() (err error) {
+				if *part, err = readPartition(client, consumer, topic, partition); err != nil {
+					return fmt.Errorf("%s/%d: %w", topic, partition, err)
+				}
+				return nil
+			})
 		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var messages []Message
+	for _, part := range parts {
+		messages = append(messages, *part...)
 	}
 	return messages, nil
 }
 
-func readPartition(client sarama.Client, consumer sarama.Consumer, topic string, partition int32, messages []Message) ([]Message, error) {
+func readPartition(client sarama.Client, consumer sarama.Consumer, topic string, partition int32) (messages []Message, err error) {
 	first, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
 	if err != nil {
 		return nil, err
 	}
 	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
 	if err != nil || first >= end {
-		return messages, err
+		return nil, err
 	}
 	records, err := consumer.ConsumePartition(topic, partition, first)
 	if err != nil {

@@ -204,7 +204,7 @@ func eachTopic(topics kafka.Topics, visit func(key, name string)) {
 func topicNames(topics kafka.Topics) []string {
 	var names []string
 	eachTopic(topics, func(_, name string) { names = append(names, name) })
-	return names
+	return append(names, topics.Custom...)
 }
 
 func url(address net.Addr) string { return "http://" + address.String() }
