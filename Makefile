@@ -26,7 +26,7 @@ FUZZ ?= .*
 .PHONY: help run build test check bench fuzz integration sdk-e2e services-up services-down
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and serve, with nothing else needed; ARGS="--config configs/dev.yaml" passes arguments
 	@exec bin/capture serve $(ARGS)
