@@ -47,7 +47,7 @@ type goldenRequest struct {
 	Headers map[string]string `yaml:"headers,omitempty"`
 	Gzip    bool              `yaml:"gzip,omitempty"`
 	Body    string            `yaml:"body,omitempty"`
-	// Base64 is a body that YAML cannot express.
+	// Base64 is a body that is no text.
 	Base64 string `yaml:"base64,omitempty"`
 	// Repeat stands for %REPEAT% in the body: so many letters x.
 	Repeat int `yaml:"repeat,omitempty"`
@@ -96,10 +96,6 @@ func TestGolden(t *testing.T) {
 			var config kafka.Config
 			service := testkit.Start(t, append(options, testkit.Populate(&config))...)
 			seen := map[string]bool{}
-			// Against a real Kafka, a topic that a case names itself may hold what was sent to it before.
-			for _, message := range service.Messages() {
-				seen[place(message)] = true
-			}
 			for _, file := range groups[key].files {
 				t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/golden/"), ".yaml"), func(t *testing.T) {
 					runGolden(t, file, service, config.Topics, seen)
@@ -123,10 +119,6 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka
 	want := readGolden(t, file)
 	got := want
 	got.Steps = slices.Clone(want.Steps)
-	wait, deadline := 20*time.Millisecond, time.Now().Add(10*time.Second)
-	if *update {
-		wait = 300 * time.Millisecond
-	}
 	var sent strings.Builder
 	for i, step := range want.Steps {
 		response := sendGolden(t, service, step.Request)
@@ -143,25 +135,31 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka
 		}
 		got.Steps[i].Answer = answer
 	}
-	// Warnings come by themselves, a moment later.
+	// Warnings come by themselves, a moment later. How many will come is known once they stand in the file.
 	var messages []testkit.Message
-	for before := -1; ; before = len(messages) {
-		messages = unseen(service, seen)
-		late := want.Set["warnings.enabled"] == "true"
-		if !*update && len(messages) >= len(want.Messages) || *update && (!late || before == len(messages)) {
-			break
+	last := time.Now()
+	service.Eventually("the messages of "+file, func() bool {
+		before := len(messages)
+		messages = unseen(service.Messages(), seen)
+		if len(messages) > before {
+			last = time.Now()
 		}
-		if !*update && time.Now().After(deadline) {
-			break // what is missing is told below
+		if *update {
+			return time.Since(last) > settling
 		}
-		<-time.After(wait)
+		return len(messages) >= len(want.Messages)
+	})
+	got.Messages = goldenMessages(t, messages, topics, sent.String())
+	for _, step := range want.Steps {
+		if step.Request.Repeat > 0 {
+			for i, line := range got.Messages {
+				got.Messages[i] = strings.ReplaceAll(line, strings.Repeat("x", step.Request.Repeat), repeated)
+			}
+		}
 	}
-	got.Messages = []string{}
 	for _, message := range messages {
 		seen[place(message)] = true
-		got.Messages = append(got.Messages, line(t, message, topics, sent.String()))
 	}
-	slices.Sort(got.Messages)
 	if *update {
 		var out bytes.Buffer
 		encoder := yaml.NewEncoder(&out)
@@ -179,15 +177,19 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka
 	require.Equal(t, want.Messages, got.Messages, want.About)
 }
 
+// repeated stands for the letters of a request's repeat, in its body and in the messages.
+const repeated = "%REPEAT%"
+
 func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) testkit.Response {
-	method, body := request.Method, strings.ReplaceAll(request.Body, "%REPEAT%", strings.Repeat("x", request.Repeat))
+	method, body := request.Method, strings.ReplaceAll(request.Body, repeated, strings.Repeat("x", request.Repeat))
 	if method == "" {
 		method = "POST"
 	}
 	if request.Base64 != "" {
-		raw, err := base64.StdEncoding.DecodeString(request.Base64)
+		require.Empty(t, body, "a request has a body or a base64")
+		plain, err := base64.StdEncoding.DecodeString(request.Base64)
 		require.NoError(t, err)
-		body = string(raw)
+		body = string(plain)
 	}
 	if request.Gzip {
 		var packed bytes.Buffer
@@ -204,37 +206,44 @@ func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) t
 	return service.Request(method, request.Path, body, header...)
 }
 
+// settling is how long no message has come when a file is written.
+const settling = 300 * time.Millisecond
+
+func unseen(messages []testkit.Message, seen map[string]bool) []testkit.Message {
+	return slices.DeleteFunc(messages, func(message testkit.Message) bool { return seen[place(message)] })
+}
+
 func place(message testkit.Message) string {
 	return fmt.Sprint(message.Topic, "/", message.Partition, "/", message.Offset)
 }
 
-// unseen returns the messages that no case before has led to.
-func unseen(service *testkit.Service, seen map[string]bool) []testkit.Message {
-	return slices.DeleteFunc(service.Messages(), func(message testkit.Message) bool { return seen[place(message)] })
-}
-
-// line writes a message as one line of JSON in which what differs from run to run is replaced by what it is.
-func line(t *testing.T, message testkit.Message, topics kafka.Topics, sent string) string {
-	var value map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(message.Value))
-	decoder.UseNumber()
-	require.NoError(t, decoder.Decode(&value))
-	var data any
-	decoder = json.NewDecoder(bytes.NewReader(message.Envelope.Data))
-	decoder.UseNumber()
-	require.NoError(t, decoder.Decode(&data), "%s", message.Envelope.Data)
-	value["data"] = data
-	var key any
-	if message.Key != nil {
-		key = string(message.Key)
+// goldenMessages writes each message as one line of JSON in which what differs from run to run is replaced by what it is.
+func goldenMessages(t *testing.T, messages []testkit.Message, topics kafka.Topics, sent string) []string {
+	lines := []string{}
+	for _, message := range messages {
+		var value map[string]any
+		decoder := json.NewDecoder(bytes.NewReader(message.Value))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&value))
+		var data any
+		decoder = json.NewDecoder(bytes.NewReader(message.Envelope.Data))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&data), "%s", message.Envelope.Data)
+		value["data"] = data
+		var key any
+		if message.Key != nil {
+			key = string(message.Key)
+		}
+		var out bytes.Buffer
+		encoder := json.NewEncoder(&out)
+		encoder.SetEscapeHTML(false)
+		require.NoError(t, encoder.Encode(map[string]any{
+			"topic": topicKey(topics, message.Topic), "key": key, "headers": message.Headers, "value": value,
+		}))
+		lines = append(lines, stable(strings.TrimSpace(out.String()), message.Envelope.Now, sent))
 	}
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetEscapeHTML(false)
-	require.NoError(t, encoder.Encode(map[string]any{
-		"topic": topicKey(topics, message.Topic), "key": key, "headers": message.Headers, "value": value,
-	}))
-	return stable(strings.TrimSpace(out.String()), message.Envelope.Now, sent)
+	slices.Sort(lines)
+	return lines
 }
 
 // topicKey is the key below kafka.topics that names a topic, or the topic itself.
