@@ -2,7 +2,6 @@ package posthog
 
 import (
 	"errors"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -323,7 +322,7 @@ func (d *document) cookieless(found *object, event *events.Event) *events.Error 
 // date computes when the event happened, and makes its uuid if it has none.
 func (d *document) date(found *object, event *events.Event, at clock) {
 	var stamp time.Time
-	var offset time.Duration
+	var offset int64
 	hasStamp, hasOffset := false, event.Raw.Offset != nil
 	if event.Raw.Timestamp != nil {
 		stamp, hasStamp = parseTime(text(head(event.Raw.Timestamp)))
@@ -370,12 +369,14 @@ func (d *document) raw(found *object, raw *events.Raw) *events.Error {
 	return nil
 }
 
-// milliseconds reads a JSON number of milliseconds; one beyond what a Duration holds is cut to that.
-func milliseconds(raw []byte) time.Duration {
+// maxMilliseconds is farther than any year that a time may have, from any other.
+const maxMilliseconds = 1e15
+
+// milliseconds reads a JSON number of milliseconds; one that is out of all bounds is cut.
+func milliseconds(raw []byte) int64 {
 	if ms, err := strconv.ParseInt(alias(raw), 10, 32); err == nil {
-		return time.Duration(ms) * time.Millisecond
+		return ms
 	}
-	const limit = float64(math.MaxInt64 / time.Millisecond)
 	if len(raw) > maxRead {
 		return 0
 	}
@@ -383,7 +384,7 @@ func milliseconds(raw []byte) time.Duration {
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0
 	}
-	return time.Duration(min(max(ms, -limit), limit)) * time.Millisecond
+	return int64(min(max(ms, -maxMilliseconds), maxMilliseconds))
 }
 
 // exceedsAI reports whether an AI event of these properties is over the ceiling.
