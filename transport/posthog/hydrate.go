@@ -81,6 +81,10 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 	batch.SentAt, batch.Historical = sentAt, historical
 	token, reason, err := d.token()
 	if err != nil {
+		if d.single && !from.engage && d.present(d.objects[0].name) == nil {
+			// An object of no shape is told so before it is asked for a token.
+			return events.ReasonMissingName, errNoName
+		}
 		return reason, err
 	}
 	batch.Token = token
