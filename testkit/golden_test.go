@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -123,6 +124,9 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka
 	for i, step := range want.Steps {
 		response := sendGolden(t, service, step.Request)
 		sent.WriteString(step.Request.Body)
+		if path, err := url.QueryUnescape(step.Request.Path); err == nil {
+			sent.WriteString(path)
+		}
 		answer := goldenAnswer{Status: response.Status, Body: response.Body, Headers: map[string]string{}}
 		for _, name := range goldenHeaders {
 			if value := response.Header.Get(name); value != "" {

@@ -2,7 +2,6 @@ package posthog
 
 import (
 	"errors"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,6 +81,10 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 	batch.SentAt, batch.Historical = sentAt, historical
 	token, reason, err := d.token()
 	if err != nil {
+		if d.single && !from.engage && d.present(d.objects[0].name) == nil {
+			// An object of no shape is told so before it is asked for a token.
+			return events.ReasonMissingName, errNoName
+		}
 		return reason, err
 	}
 	batch.Token = token
@@ -323,7 +326,7 @@ func (d *document) cookieless(found *object, event *events.Event) *events.Error 
 // date computes when the event happened, and makes its uuid if it has none.
 func (d *document) date(found *object, event *events.Event, at clock) {
 	var stamp time.Time
-	var offset time.Duration
+	var offset int64
 	hasStamp, hasOffset := false, event.Raw.Offset != nil
 	if event.Raw.Timestamp != nil {
 		stamp, hasStamp = parseTime(text(head(event.Raw.Timestamp)))
@@ -370,12 +373,14 @@ func (d *document) raw(found *object, raw *events.Raw) *events.Error {
 	return nil
 }
 
-// milliseconds reads a JSON number of milliseconds; one beyond what a Duration holds is cut to that.
-func milliseconds(raw []byte) time.Duration {
+// maxMilliseconds is farther than any year that a time may have, from any other.
+const maxMilliseconds = 1e15
+
+// milliseconds reads a JSON number of milliseconds; one that is out of all bounds is cut.
+func milliseconds(raw []byte) int64 {
 	if ms, err := strconv.ParseInt(alias(raw), 10, 32); err == nil {
-		return time.Duration(ms) * time.Millisecond
+		return ms
 	}
-	const limit = float64(math.MaxInt64 / time.Millisecond)
 	if len(raw) > maxRead {
 		return 0
 	}
@@ -383,7 +388,7 @@ func milliseconds(raw []byte) time.Duration {
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0
 	}
-	return time.Duration(min(max(ms, -limit), limit)) * time.Millisecond
+	return int64(min(max(ms, -maxMilliseconds), maxMilliseconds))
 }
 
 // exceedsAI reports whether an AI event of these properties is over the ceiling.

@@ -178,9 +178,9 @@ type clock struct {
 	retried bool
 }
 
-// eventTime computes when an event happened. stamp is its timestamp where it has a readable one, offset how long before
-// sending it happened.
-func (c clock) eventTime(stamp time.Time, hasStamp bool, offset time.Duration, hasOffset, ignoreSentAt bool) time.Time {
+// eventTime computes when an event happened. stamp is its timestamp where it has a readable one, offset how many milliseconds
+// before sending it happened.
+func (c clock) eventTime(stamp time.Time, hasStamp bool, offset int64, hasOffset, ignoreSentAt bool) time.Time {
 	sentAt := c.sentAt
 	if ignoreSentAt {
 		sentAt = time.Time{}
@@ -188,11 +188,11 @@ func (c clock) eventTime(stamp time.Time, hasStamp bool, offset time.Duration, h
 	t := c.now
 	switch {
 	case hasOffset && c.retried && !sentAt.IsZero():
-		t = sentAt.Add(-offset)
+		t = before(sentAt, offset)
 	case hasOffset:
-		t = c.now.Add(-offset)
+		t = before(c.now, offset)
 	case hasStamp && !c.retried && !sentAt.IsZero():
-		t = stamp.Add(c.now.Sub(sentAt))
+		t = time.Unix(stamp.Unix()+c.now.Unix()-sentAt.Unix(), int64(stamp.Nanosecond()+c.now.Nanosecond()-sentAt.Nanosecond())).UTC()
 	case hasStamp:
 		t = stamp
 	}
@@ -203,4 +203,9 @@ func (c clock) eventTime(stamp time.Time, hasStamp bool, offset time.Duration, h
 		t = time.Unix(0, 0).UTC()
 	}
 	return t
+}
+
+// before is so many milliseconds before a time. A Duration would hold no more than 292 years.
+func before(t time.Time, ms int64) time.Time {
+	return time.Unix(t.Unix()-ms/1000, int64(t.Nanosecond())-ms%1000*int64(time.Millisecond)).UTC()
 }

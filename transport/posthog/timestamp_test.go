@@ -75,7 +75,7 @@ func TestEventTimeFollowsTheRules(t *testing.T) {
 		name              string
 		clock             clock
 		stamp             time.Time
-		offset            time.Duration
+		offset            int64
 		hasOffset, ignore bool
 		want              time.Time
 	}{
@@ -83,9 +83,13 @@ func TestEventTimeFollowsTheRules(t *testing.T) {
 		{name: "without sent_at the timestamp stands", clock: clock{now: now}, stamp: stamp, want: stamp},
 		{name: "$ignore_sent_at", clock: clock{now: now, sentAt: sent}, stamp: stamp, ignore: true, want: stamp},
 		{name: "nothing: now", clock: clock{now: now, sentAt: sent}, want: now},
-		{name: "offset overrides", clock: clock{now: now, sentAt: sent}, stamp: stamp, offset: time.Second, hasOffset: true, want: now.Add(-time.Second)},
+		{name: "offset overrides", clock: clock{now: now, sentAt: sent}, stamp: stamp, offset: 1000, hasOffset: true, want: now.Add(-time.Second)},
 		{name: "retry: no correction", clock: clock{now: now, sentAt: sent, retried: true}, stamp: stamp, want: stamp},
-		{name: "retry: offset from sent_at", clock: clock{now: now, sentAt: sent, retried: true}, offset: time.Second, hasOffset: true, want: sent.Add(-time.Second)},
+		{name: "retry: offset from sent_at", clock: clock{now: now, sentAt: sent, retried: true}, offset: 1000, hasOffset: true, want: sent.Add(-time.Second)},
+		{name: "offset of centuries", clock: clock{now: now}, offset: 1000 * 365 * 24 * 3_600_000, hasOffset: true, want: now.AddDate(0, 0, -365_000)},
+		{name: "offset to before year 0: epoch", clock: clock{now: now}, offset: maxMilliseconds, hasOffset: true, want: time.Unix(0, 0).UTC()},
+		{name: "offset ahead: now", clock: clock{now: now}, offset: -maxMilliseconds, hasOffset: true, want: now},
+		{name: "skew of centuries", clock: clock{now: now, sentAt: now.AddDate(1000, 0, 0)}, stamp: now.AddDate(1000, 0, -1), want: now.AddDate(0, 0, -1)},
 		{name: "too far ahead: now", clock: clock{now: now}, stamp: now.Add(23*time.Hour + 1), want: now},
 		{name: "just not too far ahead", clock: clock{now: now}, stamp: now.Add(23 * time.Hour), want: now.Add(23 * time.Hour)},
 		{name: "before year 0: epoch", clock: clock{now: now}, stamp: time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC), want: time.Unix(0, 0).UTC()},
