@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // processor accepts every event, after do where that is set.
@@ -208,22 +209,74 @@ func TestGetWithABodyIsReadAsAPost(t *testing.T) {
 	require.Equal(t, "request missing data payload", body)
 }
 
+func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen = "127.0.0.1:0"
+	health, err := observability.NewHealth()
+	require.NoError(t, err)
+	echo := func(_ context.Context, r *route.Request) route.Response {
+		return route.Response{Status: 200, ContentType: route.TypeText, Body: r.Method + " " + string(r.Body)}
+	}
+	server, err := NewServer(config, []route.Route{
+		{Group: "own", Path: "/both/:name", Methods: []string{"GET", "POST"}, Handle: echo},
+		{Group: "own", Path: "/get/:name", Methods: []string{"GET"}, Handle: echo},
+	}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	defer func() { require.NoError(t, server.Stop(context.Background())) }()
+	f := &fixture{Server: server}
+	c := f.dial(t)
+	for _, test := range []struct{ path, body, want string }{
+		{"/both/a", "", "GET "}, {"/both/a", "text", "POST text"}, {"/both/a/", "text", "POST text"}, {"/get/a", "text", "GET text"},
+	} {
+		_, body := c.send("GET", request("GET", test.path, "", test.body))
+		require.Equal(t, test.want, body, test.path)
+	}
+	require.NoError(t, c.Close())
+}
+
 func TestABodyWhereNoneBelongsDoesNotBecomeTheNextRequest(t *testing.T) {
 	f := serve(t, nil)
+	large := strings.Repeat(request("POST", "/e/", "", event), 500)
 	for _, test := range []struct {
 		method, path string
 		status       int
-	}{{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}} {
+	}{
+		{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}, {"OPTIONS", "/e/", 200},
+		{"GET", "/nowhere", 404}, {"PUT", "/e/", 405},
+	} {
+		f.processor.ips = nil
 		c := f.dial(t)
-		response, _ := c.send(test.method, request(test.method, test.path, "", event))
+		response, _ := c.send(test.method, request(test.method, test.path, "", large))
 		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
+		response, _ = c.send(test.method, test.method+" "+test.path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
+		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
+		c.requireUsable()
+		require.Len(t, f.processor.ips, 1, test.method+test.path)
+	}
+}
+
+// Where the server below could be of another opinion than a proxy before it about where a request ends, nothing may follow it.
+func TestARequestOfDoubtfulLengthIsTheLastOnItsConnection(t *testing.T) {
+	f := serve(t, nil)
+	hidden := request("POST", "/e/", "", event)
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(hidden))
+	for name, sent := range map[string]string{
+		"a length and another":             "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n" + length + "\r\n" + hidden,
+		"a length and none":                "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length + "Content-Length: 0\r\n\r\n" + hidden,
+		"a length and none for a GET":      "GET / HTTP/1.1\r\nHost: x\r\n" + length + "Content-Length: 0\r\n\r\n" + hidden,
+		"chunks and a length":              "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding that is none":         "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n" + hidden,
+		"an encoding that nobody knows":    "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding on a line of its own": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"a method that nobody knows":       "BREW /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(hidden),
+	} {
+		c := f.dial(t)
+		response, _ := c.send("POST", sent)
+		require.True(t, response.Close, name)
 		c.requireClosed()
 	}
-	require.Empty(t, f.processor.ips, "a HEAD keeps nothing")
-	c := f.dial(t)
-	response, _ := c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"+strings.TrimPrefix(request("POST", "/e/", "", event), "POST /e/ HTTP/1.1\r\nHost: x\r\n"))
-	require.True(t, response.Close)
-	c.requireClosed()
+	require.Empty(t, f.processor.ips)
 }
 
 func chunked(body string) string {
