@@ -57,7 +57,7 @@ func NewServer(
 		config:  config,
 		log:     log,
 		health:  health,
-		bodies:  newBodies(budget),
+		bodies:  &bodies{buffers: decode.NewBuffers(budget)},
 		trusted: trusted,
 		fail:    fail,
 		served:  make(chan struct{}),
@@ -295,9 +295,12 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
 		s.write(c, r.Refuse(request, err))
 		return
 	}
-	defer s.bodies.release(read)
-	s.metrics.received.Inc(int64(len(read.bytes)))
-	request.Body, request.Received = read.bytes, time.Now().UTC()
+	if read != nil {
+		defer s.bodies.buffers.Put(read)
+		request.Body = read.Bytes
+	}
+	s.metrics.received.Inc(int64(len(request.Body)))
+	request.Received = time.Now().UTC()
 	if request.Method == http.MethodGet && len(request.Body) > 0 && slices.Contains(r.Methods, http.MethodPost) {
 		request.Method = http.MethodPost
 	}

@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -44,14 +46,14 @@ func (p *processor) Process(_ context.Context, batch *events.Batch) {
 type fixture struct {
 	*Server
 	processor *processor
+	budget    *decode.Budget
 	health    *observability.Health
 	url       string
 	failed    chan error
 }
 
 // newServer makes a server of the PostHog protocol.
-func newServer(config Config, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
-	budget := newBudget(config)
+func newServer(config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
 	handler := newPostHog(config, newDecoder(config, budget), budget, processor, scope)
 	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
 }
@@ -65,8 +67,8 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth()
 	require.NoError(t, err)
-	f := &fixture{processor: &processor{}, health: health, failed: make(chan error, 1)}
-	f.Server, err = newServer(config, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
+	f := &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
+	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))
 	f.url = "http://" + f.Addr().String()
@@ -313,7 +315,7 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	require.Equal(t, 413, response.StatusCode)
 	require.Equal(t, want, body)
 	c.requireClosed()
-	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.budget.InUse())
 }
 
 func TestAClientThatStopsSendingIsTold(t *testing.T) {
@@ -325,7 +327,7 @@ func TestAClientThatStopsSendingIsTold(t *testing.T) {
 		require.Equal(t, "client stopped sending data", body, head)
 		c.requireClosed()
 	}
-	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.budget.InUse())
 }
 
 func TestAByteAtATimeIsCutOffByTheBodyTimeout(t *testing.T) {
@@ -370,7 +372,7 @@ func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
 
 func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	f := serve(t, func(c *Config) { c.RetryAfter = 7 * time.Second })
-	budget := f.bodies.budget
+	budget := f.budget
 	require.True(t, budget.Reserve(budget.Limit()))
 	c := f.dial(t)
 	response, body := c.send("POST", request("POST", "/e/", "Origin: https://shop.example\r\n", event))
@@ -383,6 +385,37 @@ func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	require.Zero(t, budget.InUse())
 }
 
+func TestSmallBodiesDoNotHoldTheBuffersOfLargeOnes(t *testing.T) {
+	const requests = 50
+	f := serve(t, nil)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	f.processor.do = func() { entered <- struct{}{}; <-leave }
+	for _, test := range []struct {
+		body string
+		held int64
+	}{{event + strings.Repeat(" ", 900_000), 4 << 20}, {event, 16 << 10}} {
+		var sending sync.WaitGroup
+		for range requests {
+			sending.Go(func() {
+				response, err := http.Post(f.url+"/e/", "application/json", strings.NewReader(test.body))
+				if assert.NoError(t, err) {
+					assert.NoError(t, response.Body.Close())
+					assert.Equal(t, 200, response.StatusCode)
+				}
+			})
+		}
+		for range requests {
+			<-entered
+		}
+		require.LessOrEqual(t, f.budget.InUse(), requests*test.held)
+		for range requests {
+			leave <- struct{}{}
+		}
+		sending.Wait()
+	}
+	require.Zero(t, f.budget.InUse())
+}
+
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	f := serve(t, nil)
 	f.processor.do = func() { panic("boom") }
@@ -391,7 +424,7 @@ func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	require.Equal(t, "internal server error", body)
 	f.processor.do = nil
 	f.dial(t).requireUsable()
-	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.budget.InUse())
 	require.Zero(t, f.inFlight.Load())
 }
 
@@ -470,7 +503,7 @@ func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
 	require.NoError(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	held := &processor{do: func() { close(entered); <-leave }}
-	server, err := newServer(config, held, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), held, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	conn, err := net.Dial("tcp", server.Addr().String())
@@ -487,7 +520,7 @@ func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	f := serve(t, nil)
 	config := DefaultConfig()
 	config.Listen = f.Addr().String()
-	server, err := newServer(config, f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
 }
@@ -503,7 +536,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	server, err := newServer(config, &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	f := &fixture{Server: server}
