@@ -119,7 +119,7 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 		return events.ReasonNotAI, errNotAI
 	}
 	if event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties) {
-		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "maximum AI event size exceeded: its properties are larger than %d bytes", config.MaxAIEvent)
+		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "the properties of the AI event are larger than %d bytes", config.MaxAIEvent)
 	}
 	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
 		stripped, err := d.arena.take(len(event.Raw.Properties))
