@@ -189,7 +189,7 @@ func (s *Server) routes(routes []route.Route) error {
 	s.get("/_liveness", func(c *fiber.Ctx) { writeText(c, http.StatusOK, "ok") })
 	s.get("/_readiness", s.readiness)
 	var faults []error
-	taken := map[string]bool{}
+	taken := map[string]bool{"GET /": true, "GET /_liveness": true, "GET /_readiness": true}
 	for _, r := range routes {
 		if !s.config.serves(r.Group) {
 			continue

@@ -158,6 +158,22 @@ func TestHeadKeepsNothing(t *testing.T) {
 	require.Empty(t, f.processor.ips)
 }
 
+func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
+	config := DefaultConfig()
+	answer := func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }
+	serve := func(paths ...string) error {
+		var routes []route.Route
+		for _, path := range paths {
+			routes = append(routes, route.Route{Group: "own", Path: path, Methods: []string{"GET"}, Handle: answer})
+		}
+		_, err := NewServer(config, routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
+		return err
+	}
+	require.NoError(t, serve("/a", "/b"))
+	require.EqualError(t, serve("/a", "/b", "/a"), "two modules serve GET /a: leave one out")
+	require.EqualError(t, serve("/_liveness"), "two modules serve GET /_liveness: leave one out", "the server itself is one")
+}
+
 func TestUnknownPathsAndMethodsAreToldApartAndReadableInABrowser(t *testing.T) {
 	c := serve(t, nil).dial(t)
 	for _, test := range []struct {
