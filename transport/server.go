@@ -232,6 +232,8 @@ func (s *Server) add(r route.Route) {
 	if r.MaxBody == 0 {
 		r.MaxBody = int64(s.config.MaxBody)
 	}
+	// One that the budget could never hold, with the buffer that it outgrows, is too large and not to be sent again later.
+	r.MaxBody = min(r.MaxBody, int64(s.config.MaxInFlight)/2)
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
 	}

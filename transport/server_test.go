@@ -158,6 +158,27 @@ func TestHeadKeepsNothing(t *testing.T) {
 	require.Empty(t, f.processor.ips)
 }
 
+// A 503 would have the client send it again and again.
+func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen, config.MaxBody, config.MaxDecoded, config.PostHog.MaxRecording, config.MaxInFlight = "127.0.0.1:0", 1<<20, 1<<20, 1<<20, 4<<20
+	require.NoError(t, config.Validate())
+	health, err := observability.NewHealth()
+	require.NoError(t, err)
+	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
+		return route.Response{Status: 200}
+	}}}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	defer func() { require.NoError(t, server.Stop(context.Background())) }()
+	c := (&fixture{Server: server}).dial(t)
+	response, _ := c.send("POST", request("POST", "/large", "", strings.Repeat("x", 2<<20)))
+	require.Equal(t, 200, response.StatusCode)
+	response, _ = c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<20)))
+	require.Equal(t, 413, response.StatusCode)
+	require.NoError(t, c.Close())
+}
+
 func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 	config := DefaultConfig()
 	answer := func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }
