@@ -375,6 +375,15 @@ func (s *scanner) nextElement(i int) (at int, more bool) {
 	return s.fail(i, "expected , or ] in array"), false
 }
 
+// present returns a value's text, or nil where it is absent or null.
+func (s *scanner) present(at span) []byte {
+	raw := at.in(s.data)
+	if len(raw) == 4 && raw[0] == 'n' {
+		return nil
+	}
+	return raw
+}
+
 // text returns what a JSON string that has been scanned says. Without escapes it aliases raw.
 func text(raw []byte) string {
 	inner := raw[1 : len(raw)-1]

@@ -178,15 +178,6 @@ func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *eve
 	return sentAt, historical, nil
 }
 
-// present returns a value's text, or nil where it is absent or null.
-func (d *document) present(at span) []byte {
-	raw := at.in(d.data)
-	if len(raw) == 4 && raw[0] == 'n' {
-		return nil
-	}
-	return raw
-}
-
 // token finds the project token of the request: the envelope's own, else the one and only that its events carry.
 func (d *document) token() (string, events.Reason, *events.Error) {
 	var token string
