@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -12,37 +11,11 @@ import (
 	"github.com/opencapture/capture/transport/decode"
 )
 
-const (
-	// firstBuffer is what a body gets before its bytes have come, whatever length it claims.
-	firstBuffer = 16 << 10
-	// maxPooledBuffer is the largest buffer that is kept for another request.
-	maxPooledBuffer = 1 << 20
-)
+// firstBuffer is what a body gets before its bytes have come, whatever length it claims.
+const firstBuffer = 16 << 10
 
 // bodies reads request bodies as they came over the wire. It is safe for concurrent use.
-type bodies struct {
-	budget *decode.Budget
-	pool   sync.Pool
-}
-
-func newBodies(budget *decode.Budget) *bodies {
-	return &bodies{budget: budget, pool: sync.Pool{New: func() any { return new(body) }}}
-}
-
-// body is what has been read of a request.
-type body struct {
-	bytes    []byte
-	reserved int64
-}
-
-func (b *bodies) release(read *body) {
-	b.budget.Release(read.reserved)
-	read.reserved = 0
-	if cap(read.bytes) <= maxPooledBuffer {
-		read.bytes = read.bytes[:0]
-		b.pool.Put(read)
-	}
-}
+type bodies struct{ buffers *decode.Buffers }
 
 var (
 	errStopped  = events.Errorf(events.SlowClient, "client stopped sending data")
@@ -50,81 +23,69 @@ var (
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
-// read reads the whole body, of at most limit bytes. On an error it reads past the rest where that is small, so that the connection stays usable,
-// and closes the connection after the answer where it is not. The caller releases the result.
-func (b *bodies) read(c *fiber.Ctx, limit int64) (*body, *events.Error) {
-	read := b.pool.Get().(*body)
-	if err := b.fill(c, read, limit); err != nil {
-		b.release(read)
+// read reads the whole body, of at most limit bytes; nil is none. On an error it reads past the rest where that is small, so that
+// the connection stays usable, and closes the connection after the answer where it is not. The caller puts the result back.
+func (b *bodies) read(c *fiber.Ctx, limit int64) (*decode.Buffer, error) {
+	stream := c.Request().BodyStream()
+	announced := int64(c.Request().Header.ContentLength())
+	size := int64(firstBuffer)
+	switch {
+	case stream == nil || announced == 0:
+		return nil, nil
+	case announced > limit:
+		b.skip(c, stream, limit)
+		return nil, tooLarge(limit)
+	case announced > 0:
+		size = min(size, announced)
+	}
+	read, err := b.buffers.Get(size)
+	if err != nil {
+		b.skip(c, stream, limit)
+		return nil, err
+	}
+	if read, err = b.fill(c, read, announced, limit); err != nil {
+		b.buffers.Put(read)
 		return nil, err
 	}
 	return read, nil
 }
 
-func (b *bodies) fill(c *fiber.Ctx, read *body, limit int64) *events.Error {
+// fill reads the body into the buffer, or a larger one that takes its place.
+func (b *bodies) fill(c *fiber.Ctx, read *decode.Buffer, announced, limit int64) (*decode.Buffer, error) {
 	stream := c.Request().BodyStream()
-	if stream == nil {
-		return nil
-	}
-	announced := int64(c.Request().Header.ContentLength())
-	if announced > limit {
-		b.skip(c, stream, limit)
-		return tooLarge(limit)
-	}
-	if announced == 0 {
-		return nil
-	}
-	if !b.grow(read, min(firstBuffer, max(announced, 512))) {
-		b.skip(c, stream, limit)
-		return decode.ErrSpent
-	}
 	for {
-		if len(read.bytes) == cap(read.bytes) && int64(len(read.bytes)) != announced {
-			if int64(len(read.bytes)) > limit {
+		if size := int64(len(read.Bytes)); size == int64(cap(read.Bytes)) && size != announced {
+			if size > limit {
 				b.skip(c, stream, limit)
-				return tooLarge(limit)
+				return read, tooLarge(limit)
 			}
-			size := 2 * int64(cap(read.bytes))
+			// One byte over the limit tells a body of just the limit from a larger one.
+			size = min(2*size, limit+1)
 			if announced > 0 {
 				size = min(size, announced)
 			}
-			// One byte over the limit tells a body of just the limit from a larger one.
-			if !b.grow(read, min(size, limit+1)) {
+			var err error
+			if read, err = b.buffers.Grow(read, size); err != nil {
 				b.skip(c, stream, limit)
-				return decode.ErrSpent
+				return read, err
 			}
 		}
-		n, err := stream.Read(read.bytes[len(read.bytes):cap(read.bytes)])
-		read.bytes = read.bytes[:len(read.bytes)+n]
+		n, err := stream.Read(read.Bytes[len(read.Bytes):cap(read.Bytes)])
+		read.Bytes = read.Bytes[:len(read.Bytes)+n]
 		switch {
-		case int64(len(read.bytes)) == announced:
-			return nil
+		case int64(len(read.Bytes)) == announced:
+			return read, nil
 		case err == nil:
 		case announced < 0 && errors.Is(err, io.EOF):
-			if int64(len(read.bytes)) > limit {
-				return tooLarge(limit)
+			if int64(len(read.Bytes)) > limit {
+				return read, tooLarge(limit)
 			}
-			return nil
+			return read, nil
 		default:
 			c.Context().SetConnectionClose()
-			return brokenBody(err)
+			return read, brokenBody(err)
 		}
 	}
-}
-
-// grow makes room for size bytes in all and reserves what is new of them.
-func (b *bodies) grow(read *body, size int64) bool {
-	size = max(size, int64(cap(read.bytes)))
-	if !b.budget.Reserve(size - read.reserved) {
-		return false
-	}
-	read.reserved = size
-	if size > int64(cap(read.bytes)) {
-		larger := make([]byte, len(read.bytes), size)
-		copy(larger, read.bytes)
-		read.bytes = larger
-	}
-	return true
 }
 
 func tooLarge(limit int64) *events.Error {

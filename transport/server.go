@@ -42,8 +42,6 @@ type Server struct {
 	listener net.Listener
 	served   chan struct{}
 	metrics  serverMetrics
-	// getsAsPosts has the paths, without trailing slashes, on which a GET with a body is taken for a POST.
-	getsAsPosts map[string]bool
 }
 
 // NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget. fail is
@@ -59,13 +57,11 @@ func NewServer(
 		config:  config,
 		log:     log,
 		health:  health,
-		bodies:  newBodies(budget),
+		bodies:  &bodies{buffers: decode.NewBuffers(budget)},
 		trusted: trusted,
 		fail:    fail,
 		served:  make(chan struct{}),
 		metrics: newServerMetrics(scope),
-
-		getsAsPosts: map[string]bool{},
 	}
 	s.fiber = fiber.New(fiber.Config{
 		CaseSensitive:                true,
@@ -83,7 +79,7 @@ func NewServer(
 	server := s.fiber.Server()
 	server.CloseOnShutdown = true
 	server.HeaderReceived = func(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
-		s.frame(header)
+		frame(header)
 		return fasthttp.RequestConfig{ReadTimeout: config.BodyTimeout}
 	}
 	if err := s.routes(routes); err != nil {
@@ -92,46 +88,33 @@ func NewServer(
 	return s, nil
 }
 
-// frame keeps the server below from losing its place on a connection. It reads no body of a GET or HEAD, and would take that
-// for the next request: a GET of the protocol is handed on as the POST that it is taken for, and any other such connection is
-// closed after its answer. So is one whose request says in two ways how long it is, as proxies may disagree about it.
-func (s *Server) frame(header *fasthttp.RequestHeader) {
-	hasBody := len(header.Peek(fiber.HeaderTransferEncoding)) > 0
-	if length := header.Peek(fiber.HeaderContentLength); len(length) > 0 && string(length) != "0" {
-		hasBody = true
-	}
-	if !hasBody {
-		return
-	}
-	switch {
-	case header.IsGet() && s.isPost(header.RequestURI()):
-		header.SetMethod(fiber.MethodPost)
-	case header.IsGet() || header.IsHead():
-		header.SetConnectionClose()
-	}
-	if lengths(header.RawHeaders()) > 1 {
+// frame ends a connection after the answer where the server below may lose its place on it, and take a body, or what a proxy in
+// front of it takes for one, for the next request: where a request says in two ways, or in an unusual one, how long it is, and
+// where a method is so unknown that its body is not even looked at.
+func frame(header *fasthttp.RequestHeader) {
+	if !isPlain(header.RawHeaders()) || !slices.Contains(fiber.DefaultMethods, string(header.Method())) {
 		header.SetConnectionClose()
 	}
 }
 
-// isPost reports whether a request URI is of a path on which a GET with a body is taken for a POST.
-func (s *Server) isPost(uri []byte) bool {
-	path, _, _ := bytes.Cut(uri, []byte("?"))
-	return s.getsAsPosts[string(bytes.TrimSuffix(path, []byte("/")))]
-}
-
-// lengths counts the headers that say how long a body is.
-func lengths(raw []byte) (n int) {
+// isPlain reports whether nothing in the headers leaves a doubt of how long the body is: there is one Content-Length at most, or
+// else a Transfer-Encoding of chunked.
+func isPlain(raw []byte) bool {
+	lengths := 0
 	for len(raw) > 0 {
 		var line []byte
 		line, raw, _ = bytes.Cut(raw, []byte("\n"))
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		if len(name) == len(fiber.HeaderContentLength) && bytes.EqualFold(name, []byte(fiber.HeaderContentLength)) ||
-			len(name) == len(fiber.HeaderTransferEncoding) && bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding)) {
-			n++
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch {
+		case bytes.EqualFold(name, []byte(fiber.HeaderContentLength)):
+			lengths++
+		case bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding)):
+			if lengths++; !bytes.EqualFold(bytes.TrimSpace(value), []byte("chunked")) {
+				return false
+			}
 		}
 	}
-	return n
+	return lengths <= 1
 }
 
 // Root marks the server as what a graph exists for.
@@ -206,7 +189,7 @@ func (s *Server) routes(routes []route.Route) error {
 	s.get("/_liveness", func(c *fiber.Ctx) { writeText(c, http.StatusOK, "ok") })
 	s.get("/_readiness", s.readiness)
 	var faults []error
-	taken := map[string]bool{}
+	taken := map[string]bool{"GET /": true, "GET /_liveness": true, "GET /_readiness": true}
 	for _, r := range routes {
 		if !s.config.serves(r.Group) {
 			continue
@@ -249,11 +232,11 @@ func (s *Server) add(r route.Route) {
 	if r.MaxBody == 0 {
 		r.MaxBody = int64(s.config.MaxBody)
 	}
+	// One that the budget could never hold, with the buffer that it outgrows, is too large and not to be sent again later.
+	r.MaxBody = min(r.MaxBody, int64(s.config.MaxInFlight)/2)
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
 	}
-	gets := slices.Contains(r.Methods, fiber.MethodGet)
-	s.getsAsPosts[r.Path] = gets && slices.Contains(r.Methods, fiber.MethodPost)
 	metrics := s.metrics.route(r.Path)
 	take := s.observe(metrics, func(c *fiber.Ctx) { s.handle(c, &r) })
 	ask := s.observe(metrics, func(c *fiber.Ctx) {
@@ -268,7 +251,7 @@ func (s *Server) add(r route.Route) {
 	if !slices.Contains(r.Methods, fiber.MethodOptions) {
 		s.fiber.Add(fiber.MethodOptions, r.Path, ask)
 	}
-	if gets {
+	if slices.Contains(r.Methods, fiber.MethodGet) {
 		s.fiber.Add(fiber.MethodHead, r.Path, ask)
 	}
 }
@@ -314,9 +297,15 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
 		s.write(c, r.Refuse(request, err))
 		return
 	}
-	defer s.bodies.release(read)
-	s.metrics.received.Inc(int64(len(read.bytes)))
-	request.Body, request.Received = read.bytes, time.Now().UTC()
+	if read != nil {
+		defer s.bodies.buffers.Put(read)
+		request.Body = read.Bytes
+	}
+	s.metrics.received.Inc(int64(len(request.Body)))
+	request.Received = time.Now().UTC()
+	if request.Method == http.MethodGet && len(request.Body) > 0 && slices.Contains(r.Methods, http.MethodPost) {
+		request.Method = http.MethodPost
+	}
 	s.write(c, r.Handle(context.Background(), request))
 }
 

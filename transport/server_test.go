@@ -13,12 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // processor accepts every event, after do where that is set.
@@ -43,14 +46,14 @@ func (p *processor) Process(_ context.Context, batch *events.Batch) {
 type fixture struct {
 	*Server
 	processor *processor
+	budget    *decode.Budget
 	health    *observability.Health
 	url       string
 	failed    chan error
 }
 
 // newServer makes a server of the PostHog protocol.
-func newServer(config Config, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
-	budget := newBudget(config)
+func newServer(config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
 	handler := newPostHog(config, newDecoder(config, budget), budget, processor, scope)
 	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
 }
@@ -64,8 +67,8 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth()
 	require.NoError(t, err)
-	f := &fixture{processor: &processor{}, health: health, failed: make(chan error, 1)}
-	f.Server, err = newServer(config, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
+	f := &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
+	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))
 	f.url = "http://" + f.Addr().String()
@@ -155,6 +158,43 @@ func TestHeadKeepsNothing(t *testing.T) {
 	require.Empty(t, f.processor.ips)
 }
 
+// A 503 would have the client send it again and again.
+func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen, config.MaxBody, config.MaxDecoded, config.PostHog.MaxRecording, config.MaxInFlight = "127.0.0.1:0", 1<<20, 1<<20, 1<<20, 4<<20
+	require.NoError(t, config.Validate())
+	health, err := observability.NewHealth()
+	require.NoError(t, err)
+	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
+		return route.Response{Status: 200}
+	}}}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	defer func() { require.NoError(t, server.Stop(context.Background())) }()
+	c := (&fixture{Server: server}).dial(t)
+	response, _ := c.send("POST", request("POST", "/large", "", strings.Repeat("x", 2<<20)))
+	require.Equal(t, 200, response.StatusCode)
+	response, _ = c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<20)))
+	require.Equal(t, 413, response.StatusCode)
+	require.NoError(t, c.Close())
+}
+
+func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
+	config := DefaultConfig()
+	answer := func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }
+	serve := func(paths ...string) error {
+		var routes []route.Route
+		for _, path := range paths {
+			routes = append(routes, route.Route{Group: "own", Path: path, Methods: []string{"GET"}, Handle: answer})
+		}
+		_, err := NewServer(config, routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
+		return err
+	}
+	require.NoError(t, serve("/a", "/b"))
+	require.EqualError(t, serve("/a", "/b", "/a"), "two modules serve GET /a: leave one out")
+	require.EqualError(t, serve("/_liveness"), "two modules serve GET /_liveness: leave one out", "the server itself is one")
+}
+
 func TestUnknownPathsAndMethodsAreToldApartAndReadableInABrowser(t *testing.T) {
 	c := serve(t, nil).dial(t)
 	for _, test := range []struct {
@@ -208,22 +248,74 @@ func TestGetWithABodyIsReadAsAPost(t *testing.T) {
 	require.Equal(t, "request missing data payload", body)
 }
 
+func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
+	config := DefaultConfig()
+	config.Listen = "127.0.0.1:0"
+	health, err := observability.NewHealth()
+	require.NoError(t, err)
+	echo := func(_ context.Context, r *route.Request) route.Response {
+		return route.Response{Status: 200, ContentType: route.TypeText, Body: r.Method + " " + string(r.Body)}
+	}
+	server, err := NewServer(config, []route.Route{
+		{Group: "own", Path: "/both/:name", Methods: []string{"GET", "POST"}, Handle: echo},
+		{Group: "own", Path: "/get/:name", Methods: []string{"GET"}, Handle: echo},
+	}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	defer func() { require.NoError(t, server.Stop(context.Background())) }()
+	f := &fixture{Server: server}
+	c := f.dial(t)
+	for _, test := range []struct{ path, body, want string }{
+		{"/both/a", "", "GET "}, {"/both/a", "text", "POST text"}, {"/both/a/", "text", "POST text"}, {"/get/a", "text", "GET text"},
+	} {
+		_, body := c.send("GET", request("GET", test.path, "", test.body))
+		require.Equal(t, test.want, body, test.path)
+	}
+	require.NoError(t, c.Close())
+}
+
 func TestABodyWhereNoneBelongsDoesNotBecomeTheNextRequest(t *testing.T) {
 	f := serve(t, nil)
+	large := strings.Repeat(request("POST", "/e/", "", event), 500)
 	for _, test := range []struct {
 		method, path string
 		status       int
-	}{{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}} {
+	}{
+		{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}, {"OPTIONS", "/e/", 200},
+		{"GET", "/nowhere", 404}, {"PUT", "/e/", 405},
+	} {
+		f.processor.ips = nil
 		c := f.dial(t)
-		response, _ := c.send(test.method, request(test.method, test.path, "", event))
+		response, _ := c.send(test.method, request(test.method, test.path, "", large))
 		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
+		response, _ = c.send(test.method, test.method+" "+test.path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
+		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
+		c.requireUsable()
+		require.Len(t, f.processor.ips, 1, test.method+test.path)
+	}
+}
+
+// Where the server below could be of another opinion than a proxy before it about where a request ends, nothing may follow it.
+func TestARequestOfDoubtfulLengthIsTheLastOnItsConnection(t *testing.T) {
+	f := serve(t, nil)
+	hidden := request("POST", "/e/", "", event)
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(hidden))
+	for name, sent := range map[string]string{
+		"a length and another":             "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n" + length + "\r\n" + hidden,
+		"a length and none":                "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length + "Content-Length: 0\r\n\r\n" + hidden,
+		"a length and none for a GET":      "GET / HTTP/1.1\r\nHost: x\r\n" + length + "Content-Length: 0\r\n\r\n" + hidden,
+		"chunks and a length":              "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding that is none":         "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n" + hidden,
+		"an encoding that nobody knows":    "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding on a line of its own": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"a method that nobody knows":       "BREW /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(hidden),
+	} {
+		c := f.dial(t)
+		response, _ := c.send("POST", sent)
+		require.True(t, response.Close, name)
 		c.requireClosed()
 	}
-	require.Empty(t, f.processor.ips, "a HEAD keeps nothing")
-	c := f.dial(t)
-	response, _ := c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"+strings.TrimPrefix(request("POST", "/e/", "", event), "POST /e/ HTTP/1.1\r\nHost: x\r\n"))
-	require.True(t, response.Close)
-	c.requireClosed()
+	require.Empty(t, f.processor.ips)
 }
 
 func chunked(body string) string {
@@ -260,7 +352,7 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	require.Equal(t, 413, response.StatusCode)
 	require.Equal(t, want, body)
 	c.requireClosed()
-	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.budget.InUse())
 }
 
 func TestAClientThatStopsSendingIsTold(t *testing.T) {
@@ -272,7 +364,7 @@ func TestAClientThatStopsSendingIsTold(t *testing.T) {
 		require.Equal(t, "client stopped sending data", body, head)
 		c.requireClosed()
 	}
-	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.budget.InUse())
 }
 
 func TestAByteAtATimeIsCutOffByTheBodyTimeout(t *testing.T) {
@@ -317,7 +409,7 @@ func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
 
 func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	f := serve(t, func(c *Config) { c.RetryAfter = 7 * time.Second })
-	budget := f.bodies.budget
+	budget := f.budget
 	require.True(t, budget.Reserve(budget.Limit()))
 	c := f.dial(t)
 	response, body := c.send("POST", request("POST", "/e/", "Origin: https://shop.example\r\n", event))
@@ -330,6 +422,37 @@ func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	require.Zero(t, budget.InUse())
 }
 
+func TestSmallBodiesDoNotHoldTheBuffersOfLargeOnes(t *testing.T) {
+	const requests = 50
+	f := serve(t, nil)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	f.processor.do = func() { entered <- struct{}{}; <-leave }
+	for _, test := range []struct {
+		body string
+		held int64
+	}{{event + strings.Repeat(" ", 900_000), 4 << 20}, {event, 16 << 10}} {
+		var sending sync.WaitGroup
+		for range requests {
+			sending.Go(func() {
+				response, err := http.Post(f.url+"/e/", "application/json", strings.NewReader(test.body))
+				if assert.NoError(t, err) {
+					assert.NoError(t, response.Body.Close())
+					assert.Equal(t, 200, response.StatusCode)
+				}
+			})
+		}
+		for range requests {
+			<-entered
+		}
+		require.LessOrEqual(t, f.budget.InUse(), requests*test.held)
+		for range requests {
+			leave <- struct{}{}
+		}
+		sending.Wait()
+	}
+	require.Zero(t, f.budget.InUse())
+}
+
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	f := serve(t, nil)
 	f.processor.do = func() { panic("boom") }
@@ -338,7 +461,7 @@ func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	require.Equal(t, "internal server error", body)
 	f.processor.do = nil
 	f.dial(t).requireUsable()
-	require.Zero(t, f.bodies.budget.InUse())
+	require.Zero(t, f.budget.InUse())
 	require.Zero(t, f.inFlight.Load())
 }
 
@@ -417,7 +540,7 @@ func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
 	require.NoError(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	held := &processor{do: func() { close(entered); <-leave }}
-	server, err := newServer(config, held, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), held, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	conn, err := net.Dial("tcp", server.Addr().String())
@@ -434,7 +557,7 @@ func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	f := serve(t, nil)
 	config := DefaultConfig()
 	config.Listen = f.Addr().String()
-	server, err := newServer(config, f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
 }
@@ -450,7 +573,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	server, err := newServer(config, &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	f := &fixture{Server: server}

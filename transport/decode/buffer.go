@@ -19,52 +19,57 @@ const (
 // ErrSpent is the answer when the budget has no room. Whoever else takes from the budget gives the same one.
 var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
 
-// buffer is memory whose capacity is reserved from the budget for as long as it is out of the pool.
-type buffer struct {
-	bytes []byte
+// Buffer is memory whose capacity is reserved from the budget for as long as it is out of the pool.
+type Buffer struct {
+	Bytes []byte
 }
 
-// buffers hands out memory under a budget. It is safe for concurrent use.
-type buffers struct {
+// Buffers hands out memory under a budget: 4 KiB or at most twice what is asked for, as a small request that holds a large
+// buffer takes it from all others. It is safe for concurrent use.
+type Buffers struct {
 	budget *Budget
 	pools  [classes]sync.Pool
 }
 
-// get returns an empty buffer with room for at least size bytes. It fails only if the budget is spent.
-func (p *buffers) get(size int64) (*buffer, error) {
+// NewBuffers returns Buffers that reserve from the budget; a nil budget is unbounded.
+func NewBuffers(budget *Budget) *Buffers { return &Buffers{budget: budget} }
+
+// Get returns an empty buffer with room for at least size bytes. It fails, with ErrSpent, only if the budget is spent.
+func (p *Buffers) Get(size int64) (*Buffer, error) {
 	size = capacity(size)
 	if !p.budget.Reserve(size) {
 		return nil, ErrSpent
 	}
 	if size <= maxPooled {
-		if b, ok := p.pools[class(size)].Get().(*buffer); ok {
+		if b, ok := p.pools[class(size)].Get().(*Buffer); ok {
 			return b, nil
 		}
 	}
-	return &buffer{bytes: make([]byte, 0, size)}, nil
+	return &Buffer{Bytes: make([]byte, 0, size)}, nil
 }
 
-// put takes a buffer back; nil is none.
-func (p *buffers) put(b *buffer) {
+// Put takes a buffer back; nil is none.
+func (p *Buffers) Put(b *Buffer) {
 	if b == nil {
 		return
 	}
-	size := int64(cap(b.bytes))
+	size := int64(cap(b.Bytes))
 	p.budget.Release(size)
 	if size <= maxPooled {
-		b.bytes = b.bytes[:0]
+		b.Bytes = b.Bytes[:0]
 		p.pools[class(size)].Put(b)
 	}
 }
 
-// grow returns a buffer twice as large with the same content and takes the old one back; on an error the old one is kept.
-func (p *buffers) grow(b *buffer) (*buffer, error) {
-	larger, err := p.get(2 * int64(cap(b.bytes)))
+// Grow returns a buffer of the same content with room for at least size bytes and takes the old one back; on an error the old
+// one is kept.
+func (p *Buffers) Grow(b *Buffer, size int64) (*Buffer, error) {
+	larger, err := p.Get(size)
 	if err != nil {
 		return b, err
 	}
-	larger.bytes = append(larger.bytes, b.bytes...)
-	p.put(b)
+	larger.Bytes = append(larger.Bytes, b.Bytes...)
+	p.Put(b)
 	return larger, nil
 }
 

@@ -26,7 +26,7 @@ type Input struct {
 // Decoder decodes requests. It is safe for concurrent use.
 type Decoder struct {
 	limit   int64
-	buffers buffers
+	buffers Buffers
 
 	gzips, zlibs, flates, brotlis, zstds, lz64s sync.Pool
 }
@@ -36,7 +36,7 @@ type Decoder struct {
 func New(maxDecoded int64, budget *Budget) *Decoder {
 	return &Decoder{
 		limit:   maxDecoded,
-		buffers: buffers{budget: budget},
+		buffers: Buffers{budget: budget},
 		gzips:   sync.Pool{New: func() any { return new(gzipStream) }},
 		zlibs:   sync.Pool{New: func() any { return new(zlibStream) }},
 		flates:  sync.Pool{New: func() any { return new(flateStream) }},
@@ -77,11 +77,11 @@ func (p *Payload) decode(in *Input) error {
 	hints := hintSet{encoding, parseCompression(in.QueryHint), hintNone}
 	switch {
 	case in.QueryData != "":
-		data, err := p.decoder.buffers.get(int64(len(in.QueryData)))
+		data, err := p.decoder.buffers.Get(int64(len(in.QueryData)))
 		if err != nil {
 			return err
 		}
-		data.bytes = append(data.bytes, in.QueryData...)
+		data.Bytes = append(data.Bytes, in.QueryData...)
 		p.become(data, StepQuery)
 	case len(in.Body) == 0:
 		return errMissing
@@ -198,12 +198,12 @@ func (p *Payload) undoForm() (hint, error) {
 		p.Steps |= StepForm
 		return named, nil
 	}
-	text, err := p.decoder.buffers.get(int64(len(data)))
+	text, err := p.decoder.buffers.Get(int64(len(data)))
 	if err != nil {
 		return named, err
 	}
-	if text.bytes, err = unescape(text.bytes, data); err != nil {
-		p.decoder.buffers.put(text)
+	if text.Bytes, err = unescape(text.Bytes, data); err != nil {
+		p.decoder.buffers.Put(text)
 		return named, err
 	}
 	p.become(text, StepForm)
@@ -222,16 +222,16 @@ func (p *Payload) undoBase64() error {
 		return nil
 	}
 	size := len(p.Bytes)/4*3 + 3
-	out, err := p.decoder.buffers.get(int64(size))
+	out, err := p.decoder.buffers.Get(int64(size))
 	if err != nil {
 		return err
 	}
-	n, ok := decodeBase64(out.bytes[:size], p.Bytes, false)
+	n, ok := decodeBase64(out.Bytes[:size], p.Bytes, false)
 	if !ok {
-		p.decoder.buffers.put(out)
+		p.decoder.buffers.Put(out)
 		return errBase64
 	}
-	out.bytes = out.bytes[:n]
+	out.Bytes = out.Bytes[:n]
 	p.become(out, StepBase64)
 	return nil
 }
@@ -243,9 +243,9 @@ func (p *Payload) undo(step Steps) error {
 	// request as a whole holds no more than the limit.
 	room := room{limit: d.limit}
 	if p.Steps&stepsInflating != 0 {
-		room.held = int64(max(len(p.Bytes), cap(p.buffer.bytes)-maxPooled))
+		room.held = int64(max(len(p.Bytes), cap(p.buffer.Bytes)-maxPooled))
 	}
-	var out *buffer
+	var out *Buffer
 	var err error
 	switch step {
 	case StepGzip:
@@ -267,9 +267,9 @@ func (p *Payload) undo(step Steps) error {
 }
 
 // become takes over what a step has made.
-func (p *Payload) become(out *buffer, step Steps) {
-	p.decoder.buffers.put(p.buffer)
-	p.buffer, p.Bytes = out, out.bytes
+func (p *Payload) become(out *Buffer, step Steps) {
+	p.decoder.buffers.Put(p.buffer)
+	p.buffer, p.Bytes = out, out.Bytes
 	p.Steps |= step
 }
 
@@ -280,11 +280,11 @@ func (p *Payload) join() error {
 		return nil
 	}
 	if p.buffer == nil {
-		out, err := p.decoder.buffers.get(int64(len(p.Bytes)))
+		out, err := p.decoder.buffers.Get(int64(len(p.Bytes)))
 		if err != nil {
 			return err
 		}
-		out.bytes = append(out.bytes, p.Bytes...)
+		out.Bytes = append(out.Bytes, p.Bytes...)
 		p.become(out, 0)
 	}
 	p.Bytes, p.Replaced = joinSurrogates(p.Bytes)

@@ -107,7 +107,7 @@ func (s *brotliStream) open(src []byte) error {
 }
 
 // inflateGzip undoes gzip. The last member's length is the claim; where there are several members it is too small.
-func (d *Decoder) inflateGzip(src []byte, room room) (*buffer, error) {
+func (d *Decoder) inflateGzip(src []byte, room room) (*Buffer, error) {
 	s := d.gzips.Get().(*gzipStream)
 	defer d.gzips.Put(s)
 	defer s.close()
@@ -119,7 +119,7 @@ func (d *Decoder) inflateGzip(src []byte, room room) (*buffer, error) {
 }
 
 // inflateDeflate undoes what HTTP calls deflate: zlib, or, as some clients understand it, the bare stream.
-func (d *Decoder) inflateDeflate(src []byte, room room) (*buffer, error) {
+func (d *Decoder) inflateDeflate(src []byte, room room) (*Buffer, error) {
 	if isZlib(src) {
 		s := d.zlibs.Get().(*zlibStream)
 		defer d.zlibs.Put(s)
@@ -134,7 +134,7 @@ func (d *Decoder) inflateDeflate(src []byte, room room) (*buffer, error) {
 
 // inflateBrotli undoes brotli. Its reader has a window of up to 16 MiB, which counts while it is at work; one that may have
 // become large is not kept.
-func (d *Decoder) inflateBrotli(src []byte, room room) (*buffer, error) {
+func (d *Decoder) inflateBrotli(src []byte, room room) (*Buffer, error) {
 	window := brotliWindow(src)
 	if !d.buffers.budget.Reserve(window) {
 		return nil, ErrSpent
@@ -142,7 +142,7 @@ func (d *Decoder) inflateBrotli(src []byte, room room) (*buffer, error) {
 	defer d.buffers.budget.Release(window)
 	s := d.brotlis.Get().(*brotliStream)
 	out, err := d.inflate(s, src, room, 0, errBrotli)
-	if err == nil && cap(out.bytes) <= maxPooled {
+	if err == nil && cap(out.Bytes) <= maxPooled {
 		s.close()
 		d.brotlis.Put(s)
 	}
@@ -164,7 +164,7 @@ func brotliWindow(src []byte) int64 {
 }
 
 // inflateLZ64 undoes lz-string. It also returns how many lone surrogates it has replaced.
-func (d *Decoder) inflateLZ64(src []byte, room room) (out *buffer, replaced int, err error) {
+func (d *Decoder) inflateLZ64(src []byte, room room) (out *Buffer, replaced int, err error) {
 	z := d.lz64s.Get().(*lz64)
 	defer d.lz64s.Put(z)
 	if err := z.open(d.buffers.budget); err != nil {
@@ -175,16 +175,16 @@ func (d *Decoder) inflateLZ64(src []byte, room room) (out *buffer, replaced int,
 	if err != nil {
 		return nil, 0, err
 	}
-	if out, err = d.buffers.get(size); err != nil {
+	if out, err = d.buffers.Get(size); err != nil {
 		return nil, 0, err
 	}
-	out.bytes = out.bytes[:size]
-	if _, err := z.run(out.bytes, src, size); err != nil {
-		d.buffers.put(out)
+	out.Bytes = out.Bytes[:size]
+	if _, err := z.run(out.Bytes, src, size); err != nil {
+		d.buffers.Put(out)
 		return nil, 0, err
 	}
 	if z.surrogates {
-		out.bytes, replaced = joinSurrogates(out.bytes)
+		out.Bytes, replaced = joinSurrogates(out.Bytes)
 	}
 	return out, replaced, nil
 }
@@ -195,18 +195,18 @@ func (d *Decoder) inflateLZ64(src []byte, room room) (out *buffer, replaced int,
 // A buffer that is too small grows while it is of a size that is pooled. Beyond that the rest of the output is only measured, and
 // the work is done again into a buffer of that size: a copy to a larger one would need both at once, and a bomb would have had all
 // the memory before it is known for one.
-func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid error) (*buffer, error) {
+func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid error) (*Buffer, error) {
 	if s.open(src) != nil {
 		return nil, invalid
 	}
 	// There is always room for one byte more, so that the end is seen.
-	out, err := d.buffers.get(room.firstSize(src, claim) + 1)
+	out, err := d.buffers.Get(room.firstSize(src, claim) + 1)
 	if err != nil {
 		return nil, err
 	}
 	for {
 		end, err := out.fill(s)
-		size := int64(len(out.bytes))
+		size := int64(len(out.Bytes))
 		switch {
 		case size > room.left():
 			err = room.tooLarge(size)
@@ -215,30 +215,30 @@ func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid 
 		case end:
 			return out, nil
 		case size < maxPooled:
-			out, err = d.buffers.grow(out)
+			out, err = d.buffers.Grow(out, 2*int64(cap(out.Bytes)))
 		default:
 			size, err = room.measure(s, size, invalid)
-			d.buffers.put(out)
+			d.buffers.Put(out)
 			out = nil
 			if err == nil && s.open(src) != nil {
 				err = invalid
 			}
 			if err == nil {
-				out, err = d.buffers.get(size + 1)
+				out, err = d.buffers.Get(size + 1)
 			}
 		}
 		if err != nil {
-			d.buffers.put(out)
+			d.buffers.Put(out)
 			return nil, err
 		}
 	}
 }
 
 // fill reads until the buffer is full or r at its end, which it reports.
-func (b *buffer) fill(r io.Reader) (end bool, err error) {
-	for len(b.bytes) < cap(b.bytes) {
-		n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
-		b.bytes = b.bytes[:len(b.bytes)+n]
+func (b *Buffer) fill(r io.Reader) (end bool, err error) {
+	for len(b.Bytes) < cap(b.Bytes) {
+		n, err := r.Read(b.Bytes[len(b.Bytes):cap(b.Bytes)])
+		b.Bytes = b.Bytes[:len(b.Bytes)+n]
 		if errors.Is(err, io.EOF) {
 			return true, nil
 		}

@@ -36,7 +36,7 @@ func undoLZ64(src string, limit int64) (text string, replaced int, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	return string(out.bytes), replaced, nil
+	return string(out.Bytes), replaced, nil
 }
 
 func TestLZ64MeansWhatTheOriginalMeant(t *testing.T) {

@@ -15,7 +15,7 @@ type Payload struct {
 	Replaced int
 
 	decoder *Decoder
-	buffer  *buffer
+	buffer  *Buffer
 	aliased int64
 }
 
@@ -25,7 +25,7 @@ func (p *Payload) Release() {
 	if p.decoder == nil {
 		return
 	}
-	p.decoder.buffers.put(p.buffer)
+	p.decoder.buffers.Put(p.buffer)
 	p.decoder.buffers.budget.Release(p.aliased)
 	*p = Payload{}
 }

@@ -22,7 +22,7 @@ func newZstd() any {
 }
 
 // inflateZstd returns what zstd frames hold.
-func (d *Decoder) inflateZstd(src []byte, room room) (*buffer, error) {
+func (d *Decoder) inflateZstd(src []byte, room room) (*Buffer, error) {
 	decoder := d.zstds.Get().(*zstd.Decoder)
 	defer d.zstds.Put(decoder)
 	var header zstd.Header
@@ -38,16 +38,16 @@ func (d *Decoder) inflateZstd(src []byte, room room) (*buffer, error) {
 	}
 	size := room.firstSize(src, claim)
 	for measured := false; ; measured = true {
-		out, err := d.buffers.get(size + 1)
+		out, err := d.buffers.Get(size + 1)
 		if err != nil {
 			return nil, err
 		}
-		text, err := decoder.DecodeAll(src, out.bytes)
+		text, err := decoder.DecodeAll(src, out.Bytes)
 		if err == nil && int64(len(text)) <= room.left() {
-			out.bytes = text
+			out.Bytes = text
 			return out, nil
 		}
-		d.buffers.put(out)
+		d.buffers.Put(out)
 		switch {
 		case err == nil:
 			return nil, room.tooLarge(int64(len(text)))

@@ -227,9 +227,12 @@ func (d *document) event(i, depth int, found *object, around *envelope) int {
 	return i
 }
 
-// batch scans the value of an envelope's batch.
+// batch scans the value of an envelope's batch. Of one that stood there before nothing is left.
 func (d *document) batch(i, depth int) int {
 	d.objects = d.objects[:0]
+	if d.recordings {
+		d.replays = d.replays[:1] // The first is the envelope's own.
+	}
 	d.enveloped = i < len(d.data) && d.data[i] == '['
 	if d.enveloped {
 		return d.events(i, depth)
@@ -370,6 +373,15 @@ func (s *scanner) nextElement(i int) (at int, more bool) {
 		}
 	}
 	return s.fail(i, "expected , or ] in array"), false
+}
+
+// present returns a value's text, or nil where it is absent or null.
+func (s *scanner) present(at span) []byte {
+	raw := at.in(s.data)
+	if len(raw) == 4 && raw[0] == 'n' {
+		return nil
+	}
+	return raw
 }
 
 // text returns what a JSON string that has been scanned says. Without escapes it aliases raw.

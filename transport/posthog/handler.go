@@ -169,19 +169,17 @@ func (h *Handler) take(
 		return route.Refusal(err)
 	}
 	defer payload.Release()
-	h.metrics.surrogates.Inc(int64(payload.Replaced))
 	decoded := time.Now()
 	h.metrics.decode.Record(decoded.Sub(begin))
 
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
 	s.document.recordings = resource == resourceRecordings
-	if err := h.scan(s, payload.Bytes); err != nil {
+	if err := h.scan(s, payload); err != nil {
 		return route.Refusal(err)
 	}
 	batch := &s.batch
 	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
-	batch.Repaired = batch.Repaired || payload.Replaced > 0
 	reason, fault := hydrate(s, query)
 	scanned := time.Now()
 	h.metrics.scan.Record(scanned.Sub(decoded))
@@ -203,8 +201,8 @@ func (h *Handler) take(
 }
 
 // scan finds the request's events.
-func (h *Handler) scan(s *session, data []byte) *events.Error {
-	fault, err := h.mend(data, s.document.scan, &s.document.scanner, &s.batch, &s.claim)
+func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
+	fault, err := h.mend(payload, s.document.scan, &s.document.scanner, &s.batch, &s.claim)
 	switch {
 	case err != nil:
 		return err
@@ -219,11 +217,14 @@ func (h *Handler) scan(s *session, data []byte) *events.Error {
 	}
 }
 
-// mend has the data scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired. The
-// repaired copy counts against the same budget as what was decoded.
+// mend has the text scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired. The
+// repaired copy counts against the same budget as what was decoded. The batch is told of it, and of what decoding had to mend.
 func (h *Handler) mend(
-	data []byte, scan func([]byte) *syntaxError, scanner *scanner, batch *events.Batch, claim *claim,
+	payload *decode.Payload, scan func([]byte) *syntaxError, scanner *scanner, batch *events.Batch, claim *claim,
 ) (*syntaxError, *events.Error) {
+	h.metrics.surrogates.Inc(int64(payload.Replaced))
+	batch.Repaired = payload.Replaced > 0
+	data := payload.Bytes
 	fault := scan(data)
 	if fault == nil || !scanner.repairable {
 		return fault, nil

@@ -122,7 +122,7 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 		return events.ReasonNotAI, errNotAI
 	}
 	if event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties) {
-		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "maximum AI event size exceeded: its properties are larger than %d bytes", config.MaxAIEvent)
+		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "the properties of the AI event are larger than %d bytes", config.MaxAIEvent)
 	}
 	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
 		stripped, err := d.arena.take(len(event.Raw.Properties))
@@ -179,15 +179,6 @@ func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *eve
 		return time.Time{}, false, errTypeHistorical
 	}
 	return sentAt, historical, nil
-}
-
-// present returns a value's text, or nil where it is absent or null.
-func (d *document) present(at span) []byte {
-	raw := at.in(d.data)
-	if len(raw) == 4 && raw[0] == 'n' {
-		return nil
-	}
-	return raw
 }
 
 // token finds the project token of the request: the envelope's own, else the one and only that its events carry.

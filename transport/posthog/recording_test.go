@@ -185,6 +185,21 @@ func TestVeryManySnapshotsAreLimitedInNumberAndMemory(t *testing.T) {
 	require.Len(t, s.sink.events[0].Recording.Items, 20_000)
 }
 
+func TestOfBatchesUnderOneKeyTheLastAloneTakesMemory(t *testing.T) {
+	d := newDocument()
+	d.recordings = true
+	batch := `,"batch":[` + recorded(inSession+`,"$snapshot_data":[]`) + `,{}]`
+	require.Nil(t, d.scan([]byte(`{"api_key":"k"`+strings.Repeat(batch, 5)+`}`)))
+	require.Len(t, d.objects, 2)
+	require.Len(t, d.replays, 3, "the envelope's own and two")
+
+	s := newService(t, DefaultConfig())
+	require.Equal(t, 200, s.record("/s/", "", `{"api_key":"k"`+strings.Repeat(batch, 3)+`}`).Status)
+	require.Len(t, s.sink.events, 1)
+	require.Equal(t, 200, s.record("/s/", "", strings.TrimSuffix(recorded(inSession+`,"$snapshot_data":[1]`), "}")+batch+`,"batch":5}`).Status)
+	require.Equal(t, "1", string(s.sink.events[1].Recording.Items[0].JSON), "a batch that is none leaves the object itself")
+}
+
 func TestARecordingAfterEventsInTheSameMemory(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	for range 3 {

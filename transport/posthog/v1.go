@@ -105,7 +105,7 @@ func (h *Handler) captureV1(ctx context.Context, request *route.Request, onlyAI 
 
 	s := h.v1.Get().(*v1Session)
 	defer h.releaseV1(s)
-	if err := h.scanV1(s, payload.Bytes, &header); err != nil {
+	if err := h.scanV1(s, payload, &header); err != nil {
 		return refuseV1(request, err)
 	}
 	batch := &s.batch
@@ -126,8 +126,8 @@ func (h *Handler) captureV1(ctx context.Context, request *route.Request, onlyAI 
 }
 
 // scanV1 finds the request's events and reserves what will be written for them.
-func (h *Handler) scanV1(s *v1Session, data []byte, header *v1Header) error {
-	fault, err := h.mend(data, s.scan, &s.scanner, &s.batch, &s.claim)
+func (h *Handler) scanV1(s *v1Session, payload *decode.Payload, header *v1Header) error {
+	fault, err := h.mend(payload, s.scan, &s.scanner, &s.batch, &s.claim)
 	switch {
 	case err != nil:
 		return err

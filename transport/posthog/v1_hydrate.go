@@ -259,15 +259,6 @@ func isInteger(raw []byte) bool {
 	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && !bytes.ContainsAny(raw, ".eE")
 }
 
-// present returns a value's text, or nil where it is absent or null.
-func (d *v1Document) present(at span) []byte {
-	raw := at.in(d.data)
-	if len(raw) == 4 && raw[0] == 'n' {
-		return nil
-	}
-	return raw
-}
-
 // isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not to
 // become one person.
 func isIllegal(distinctID string) bool {

@@ -480,6 +480,10 @@ func TestV1RepairsInTheEventsOwnBytes(t *testing.T) {
 	require.True(t, s.sink.repaired)
 	require.Equal(t, 200, s.v1(v1Batch(v1Event(1, ""))).Status)
 	require.False(t, s.sink.repaired, "the next request starts anew")
+	require.Equal(t, 200, s.v1(strings.Replace(v1Batch(v1Event(1, "")), `{"x":1}`, "{\"x\":\"\xed\xa0\x80\"}", 1)).Status)
+	require.Contains(t, string(s.sink.events[2].Raw.Properties), "{\"x\":\"\ufffd\"")
+	require.True(t, s.sink.repaired, "so does a surrogate that is no escape")
+	require.EqualValues(t, 2, s.scope.Snapshot().Counters()["json_repaired_total+kind=lone_surrogate"].Value())
 }
 
 func TestV1IsBusyWhenTheBudgetIsSpent(t *testing.T) {

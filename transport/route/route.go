@@ -36,7 +36,8 @@ type Route struct {
 	// body is taken for a POST where both are among them.
 	Methods []string
 
-	// MaxBody is the largest body on the wire, in bytes; 0 is what transport.max_body says.
+	// MaxBody is the largest body on the wire, in bytes; 0 is what transport.max_body says. More than half of transport.max_in_flight
+	// it can not be.
 	MaxBody int64
 
 	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever waits.

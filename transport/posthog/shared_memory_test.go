@@ -1,0 +1,136 @@
+package posthog
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// strangers is a sink that looks for what is not of the event's own request, whose mark is the request id. It looks twice, and
+// lets other requests go on in between.
+type strangers struct {
+	mu    sync.Mutex
+	found []string
+	kept  int
+}
+
+func (s *strangers) Write(_ context.Context, batch *events.Batch) {
+	for range 2 {
+		for i := range batch.Events {
+			event := &batch.Events[i]
+			if !event.Pending() {
+				continue
+			}
+			for _, text := range textsOf(batch, event) {
+				if strings.Count(text, "mark") == 0 || strings.Count(text, "mark") != strings.Count(text, batch.RequestID) {
+					s.mu.Lock()
+					s.found = append(s.found, batch.RequestID+" has "+text)
+					s.mu.Unlock()
+				}
+			}
+		}
+		runtime.Gosched()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range batch.Events {
+		if batch.Events[i].Pending() {
+			s.kept++
+		}
+		batch.Events[i].Accept()
+	}
+}
+
+// textsOf returns all that an event says for itself.
+func textsOf(batch *events.Batch, event *events.Event) []string {
+	texts := []string{batch.Token, event.DistinctID}
+	if event.Recording == nil {
+		texts = append(texts, event.Name, string(event.Raw.Properties))
+	} else {
+		texts = append(texts, event.SessionID, string(event.Recording.WindowID), string(event.Recording.Host), event.Recording.Lib)
+		for _, item := range event.Recording.Items {
+			texts = append(texts, string(item.JSON), string(item.Timestamp))
+		}
+	}
+	for _, raw := range [][]byte{event.Heatmap, event.Raw.Set, event.Raw.DistinctID} {
+		if raw != nil {
+			texts = append(texts, string(raw))
+		}
+	}
+	return texts
+}
+
+// Sessions, their arenas and the buffers of the decoder are used again and again: what one request holds must not be another's.
+func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
+	const workers, requests = 8, 40
+	sink, budget, scope := &strangers{}, decode.NewBudget(1<<30), tally.NoopScope
+	pipeline, err := events.NewPipeline(scope)
+	require.NoError(t, err)
+	h := NewHandler(DefaultConfig(), decode.New(64<<20, budget), budget, events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope), scope)
+
+	// Every text holds the mark M. Some are escaped, so that they are not the request's own bytes, and some mended.
+	event := `{"event":"M-1","distinct_id":"\u004d1-M","$set":{"M":"M"},"properties":{"a":"M%s","n":NaN}}`
+	heatmap := `{"event":"M-2","distinct_id":"M","properties":{"$heatmap_data":{"M":"M%s"},"M":1}}`
+	gateway := `{"event":"$ai_M","distinct_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
+	replay := `{"properties":{"distinct_id":"M","$session_id":"M-%d","$window_id":"w\u004d-M","$lib":"M","$snapshot_host":"M","$snapshot_data":[{"timestamp":"M","a":"M%s"},["timestamp M"],"M"]}}`
+	snapshots := strings.NewReplacer(`["timestamp M"],"M"`, `{"timestamp":"M"}`)
+	strict := `{"event":"M","uuid":"` + id(0)[:24] + `%012d","distinct_id":"M","timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
+	var working sync.WaitGroup
+	for worker := range workers {
+		working.Go(func() {
+			for n := range requests {
+				mark := fmt.Sprintf("mark%02dx%03dx", worker, n)
+				size, filler := 1+n*7%23, strings.Repeat("M", n*31%500)
+				var sent []string
+				for i := range size {
+					switch n % 4 {
+					case 0:
+						sent = append(sent, fmt.Sprintf(event, filler), fmt.Sprintf(heatmap, filler))
+					case 1:
+						sent = append(sent, fmt.Sprintf(gateway, filler), fmt.Sprintf(heatmap, filler))
+					case 2:
+						sent = append(sent, snapshots.Replace(fmt.Sprintf(replay, i/2, filler)))
+					default:
+						sent = append(sent, fmt.Sprintf(strict, i, filler))
+					}
+				}
+				handle, head := h.Capture, `{"api_key":"M","batch":[`
+				switch n % 4 {
+				case 2:
+					handle = h.Record
+				case 3:
+					handle, head = h.CaptureV1, `{"created_at":"2026-11-24T11:58:00Z","batch":[`
+				}
+				body := strings.ReplaceAll(head+strings.Join(sent, ",")+"]}", "M", mark)
+				if n%3 == 0 {
+					body = gzipped(body)
+				}
+				request := v1Request(body)
+				request.Header.(route.Headers)["Authorization"] = "Bearer " + mark
+				request.Path, request.RequestID = "/e/", mark
+				if response := handle(context.Background(), request); response.Status != 200 {
+					sink.mu.Lock()
+					sink.found = append(sink.found, response.Body)
+					sink.mu.Unlock()
+				}
+				// As the server's own buffers do, the body's hold another request's as soon as this one is answered.
+				clear(request.Body)
+			}
+		})
+	}
+	working.Wait()
+	require.Empty(t, sink.found)
+	require.Greater(t, sink.kept, workers*requests)
+	require.Zero(t, budget.InUse())
+}
