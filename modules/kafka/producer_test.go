@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, one a process
+	goleak.VerifyTestMain(m, // both are sarama's: one a process, and one that ends by itself ten seconds after a partition had no leader
+		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 }
 
 func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
@@ -649,11 +652,60 @@ func TestOneForbiddenTopicLeavesTheProducerReady(t *testing.T) {
 	require.NoError(t, producer.Ready(t.Context()))
 }
 
-func TestBackoffHasAPauseForEveryAttempt(t *testing.T) {
-	for _, retry := range []int{-1, 0, 1, 2, 10, 100} {
+func TestBackoffHasAPauseForEveryFurtherAttempt(t *testing.T) {
+	for _, retry := range []int{1, 2, 10, 100} {
 		require.Positive(t, kafka.Backoff(retry))
 		require.LessOrEqual(t, kafka.Backoff(retry), time.Second)
 	}
+	require.Zero(t, kafka.Backoff(0), "there was no attempt")
+}
+
+// leaderless makes the broker say that the topic's partitions have no leader.
+func leaderless(t *testing.T, broker *kfake.Cluster, name string) {
+	t.Helper()
+	host, text, err := net.SplitHostPort(broker.ListenAddrs()[0])
+	require.NoError(t, err)
+	port, err := strconv.ParseInt(text, 10, 32)
+	require.NoError(t, err)
+	broker.ControlKey(int16(kmsg.Metadata), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		response := request.ResponseKind().(*kmsg.MetadataResponse)
+		response.Brokers = []kmsg.MetadataResponseBroker{{Host: host, Port: int32(port)}}
+		for _, asked := range request.(*kmsg.MetadataRequest).Topics {
+			topic := kmsg.NewMetadataResponseTopic()
+			topic.Topic, topic.TopicID = asked.Topic, broker.TopicInfo(*asked.Topic).TopicID
+			for _, info := range broker.PartitionInfos(*asked.Topic) {
+				partition := kmsg.NewMetadataResponseTopicPartition()
+				partition.Partition, partition.Leader, partition.LeaderEpoch = info.Partition, info.Leader, info.Epoch
+				if *asked.Topic == name {
+					partition.ErrorCode, partition.Leader = kerr.LeaderNotAvailable.Code, -1
+				}
+				topic.Partitions = append(topic.Partitions, partition)
+			}
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, true
+	})
+}
+
+func TestAPartitionWithoutALeaderHoldsNoOtherUp(t *testing.T) {
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.Topics.Exceptions += "-exceptions"
+	for _, topic := range cfg.Topics.Names() {
+		require.NoError(t, broker.CreateTopic(topic, 1, nil))
+	}
+	leaderless(t, broker, cfg.Topics.Exceptions)
+	producer, _ := start(t, cfg)
+	stuck := batch(0, 1000)
+	for i := range stuck.Events {
+		stuck.Events[i].Lane = events.LaneExceptions
+	}
+	producer.Write(t.Context(), stuck)
+	requireAll(t, stuck, events.StateFailed, events.ReasonUnavailable)
+	b := batch(0, 10)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
 }
 
 func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
