@@ -148,7 +148,7 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 	if operators != nil {
 		service.AdminURL = url(operators.Addr())
 	}
-	service.topics = topicNames(config.Topics)
+	service.topics = config.Topics.Names()
 	service.brokers = config.Brokers
 	if len(config.Brokers) == 0 && len(local.Brokers) > 0 {
 		service.brokers = []string{local.Brokers[0].Address()}
@@ -191,20 +191,14 @@ type localBrokers struct {
 	Brokers []kafka.LocalBroker `group:"kafka_brokers"`
 }
 
-// eachTopic calls visit for every topic of a configuration, with its key and its name.
+// eachTopic calls visit for every topic of a configuration that has a key of its own and is set, with its key and its name.
 func eachTopic(topics kafka.Topics, visit func(key, name string)) {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
-		if value.Field(i).Kind() == reflect.String {
+		if value.Field(i).Kind() == reflect.String && value.Field(i).String() != "" {
 			visit(value.Type().Field(i).Tag.Get("key"), value.Field(i).String())
 		}
 	}
-}
-
-func topicNames(topics kafka.Topics) []string {
-	var names []string
-	eachTopic(topics, func(_, name string) { names = append(names, name) })
-	return names
 }
 
 func url(address net.Addr) string { return "http://" + address.String() }
