@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/events"
@@ -57,6 +58,21 @@ func TestTheOperatorsRulesDecideWhereEventsGo(t *testing.T) {
 		"plain":      {},
 	}, ways)
 	require.Equal(t, 2, metric(t, service.Admin("/metrics").Body, `capture_events_dropped_total\{reason="rule"\}`))
+}
+
+func TestEveryTopicIsReadOnceAlsoOnesThatRulesChoose(t *testing.T) {
+	vip, rest := "vip-"+uuid.NewString(), "rest-"+uuid.NewString()
+	service := testkit.Start(t,
+		testkit.Set("routing.topics", "phc_vip="+vip), testkit.Set("kafka.topics.custom", vip),
+		testkit.Set("kafka.topics.events", rest), testkit.Set("kafka.topics.exceptions", rest))
+	require.Equal(t, 200, service.Post("/batch/", `{"api_key":"phc_vip","event":"vip","distinct_id":"u"}`).Status)
+	require.Equal(t, 200, service.Post("/batch/", `{"api_key":"phc_a","event":"a","distinct_id":"u"}`).Status)
+	require.Equal(t, 200, service.Post("/batch/", `{"api_key":"phc_a","event":"$exception","distinct_id":"u"}`).Status)
+	var found []string
+	for _, message := range service.Messages() {
+		found = append(found, message.Topic+" "+message.Envelope.Event)
+	}
+	require.ElementsMatch(t, []string{vip + " vip", rest + " a", rest + " $exception"}, found)
 }
 
 func TestInImportModeOnlyMigrationsAreTaken(t *testing.T) {

@@ -191,11 +191,11 @@ type localBrokers struct {
 	Brokers []kafka.LocalBroker `group:"kafka_brokers"`
 }
 
-// eachTopic calls visit for every topic of a configuration, with its key and its name.
+// eachTopic calls visit for every topic of a configuration that has a key of its own and is set, with its key and its name.
 func eachTopic(topics kafka.Topics, visit func(key, name string)) {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
-		if value.Field(i).Kind() == reflect.String {
+		if value.Field(i).Kind() == reflect.String && value.Field(i).String() != "" {
 			visit(value.Type().Field(i).Tag.Get("key"), value.Field(i).String())
 		}
 	}

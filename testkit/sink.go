@@ -117,11 +117,25 @@ func (s *Sink) accept(batch *events.Batch) {
 // copyOf returns a copy that shares nothing with the request.
 func copyOf(event *events.Event) events.Event {
 	kept := *event
-	for _, text := range []*string{&kept.Name, &kept.DistinctID, &kept.ClientIP} {
+	raw, routing := &kept.Raw, &kept.Routing
+	texts := []*string{&kept.Name, &kept.DistinctID, &kept.ClientIP, &kept.SessionID, &routing.DLQ, &routing.Topic}
+	values := []*[]byte{
+		&kept.Heatmap, &raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Offset, &raw.Properties, &raw.Set, &raw.SetOnce,
+	}
+	if event.Recording != nil {
+		recording := *event.Recording
+		recording.Items = slices.Clone(recording.Items)
+		kept.Recording = &recording
+		texts = append(texts, &recording.Source, &recording.Lib)
+		values = append(values, &recording.WindowID, &recording.Host)
+		for i := range recording.Items {
+			values = append(values, &recording.Items[i].JSON, &recording.Items[i].Timestamp)
+		}
+	}
+	for _, text := range texts {
 		*text = strings.Clone(*text)
 	}
-	raw := &kept.Raw
-	for _, value := range []*[]byte{&raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Offset, &raw.Properties, &raw.Set, &raw.SetOnce} {
+	for _, value := range values {
 		*value = bytes.Clone(*value)
 	}
 	return kept

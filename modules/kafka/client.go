@@ -108,9 +108,13 @@ func producerConfig(cfg Config) (*sarama.Config, error) {
 const minMessage = 256
 
 // backoff is the pause before an attempt to send a message again, the first of which is number 1. sarama also asks for the
-// pause before number 0, when it has found no leader, and from a goroutine in which a panic would end the process.
+// pause before number 0, when a partition has no leader and it has failed a message: there is none, because the partition's
+// other messages wait behind it, and behind those, once the channels in between are full, the messages of all partitions.
 func backoff(retry int) time.Duration {
-	return min(50*time.Millisecond<<min(max(retry-1, 0), 10), time.Second)
+	if retry < 1 {
+		return 0
+	}
+	return min(50*time.Millisecond<<min(retry-1, 10), time.Second)
 }
 
 // retries is how many attempts fit into the timeout, so that sarama does not work for long on what nobody waits for.

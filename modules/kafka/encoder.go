@@ -43,12 +43,12 @@ func NewEncoder(cfg Config) *Encoder {
 }
 
 // Set is the messages of one batch and the memory that they share: their text, their headers and themselves are one
-// allocation each, so that a message costs none. Only a recording may need text beside that.
+// allocation each, so that a message costs none. Only a recording, or JSON with unusually many quotes, needs further pieces of text.
 type Set struct {
 	Messages []Message
 
 	text    []byte
-	full    int // bytes of earlier texts, that the messages refer to as well
+	full    int // bytes of earlier pieces of text, that the messages refer to as well
 	headers []sarama.RecordHeader
 
 	heatmapsDropped int // companions that were too large
@@ -131,24 +131,41 @@ const (
 
 // bound returns an upper bound of the bytes that Encode allocates.
 func (e *Encoder) bound(batch *events.Batch) int64 {
-	bound := int64(textPerBatch + 6*(len(batch.Token)+len(batch.ClientIP)))
+	bound, largest := int64(commonText(batch)), int64(0)
 	for i := range batch.Events {
 		event := &batch.Events[i]
 		raw := rawBytes(event)
 		if !event.Pending() || raw > e.maxBytes {
 			continue
 		}
-		frame := messageSize + textPerEvent + 16*int64(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+
-			len(event.Routing.DLQ)+len(batch.Token))
-		bound += frame + 2*int64(raw)
+		text := int64(e.longest(batch, event, raw))
+		largest = max(largest, text)
+		bound += messageSize + text
 		if event.Heatmap != nil {
-			bound += frame + 2*int64(len(event.Heatmap)+raw-len(event.Raw.Properties))
+			bound += messageSize
 		}
 		if event.Recording != nil {
-			bound += e.boundRecording(event, frame+2*int64(raw)+16*int64(len(event.Recording.Source)+len(event.Recording.Lib)))
+			bound += e.boundRecording(event, messageSize+text)
 		}
 	}
-	return bound
+	return bound + largest // what may be left of a piece of text in which an event has no room
+}
+
+// commonText returns an upper bound of the text that is made once for all messages.
+func commonText(batch *events.Batch) int {
+	return textPerBatch + 6*(len(batch.Token)+len(batch.ClientIP))
+}
+
+// longest returns an upper bound of the text that the event's messages are made of, but for the snapshots of a recording.
+func (e *Encoder) longest(batch *events.Batch, event *events.Event, raw int) int {
+	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+len(event.Routing.DLQ)+len(batch.Token))
+	if recording := event.Recording; recording != nil {
+		return frame + 16*(len(recording.Source)+len(recording.Lib)) + 2*raw
+	}
+	if event.Heatmap != nil && len(event.Heatmap) <= e.maxBytes {
+		return 2*(frame+raw) + 2*(len(event.Heatmap)+raw-len(event.Raw.Properties))
+	}
+	return frame + 2*raw
 }
 
 // rawBytes is the least that an event's own JSON takes in the message; of a recording's, what every message repeats.
@@ -164,23 +181,29 @@ func rawBytes(event *events.Event) int {
 // neighbours are not touched; a snapshot that is too large is replaced in its recording, with events.NoteSnapshotReplaced. The
 // set shares nothing with the batch.
 func (e *Encoder) Encode(batch *events.Batch) *Set {
-	messages, raw := 0, 0
+	// usual is the text that events mostly make, most what these make at most, largest the most of one of them.
+	messages, usual, most, largest := 0, 0, 0, 0
 	for i := range batch.Events {
-		if event := &batch.Events[i]; event.Pending() {
-			messages++
-			if n := rawBytes(event); n <= e.maxBytes {
-				raw += n + len(event.DistinctID)
-			}
-			if event.Heatmap != nil {
-				messages++
-				raw += min(len(event.Heatmap), e.maxBytes)
-			}
+		event := &batch.Events[i]
+		n := rawBytes(event)
+		if !event.Pending() || n > e.maxBytes {
+			continue
 		}
+		messages++
+		usual += textPerEvent + n + n/4 + len(event.DistinctID)
+		if event.Heatmap != nil && len(event.Heatmap) <= e.maxBytes {
+			messages++
+			usual += textPerEvent + len(event.Heatmap) + len(event.Heatmap)/4
+		}
+		longest := e.longest(batch, event, n)
+		most += longest
+		largest = max(largest, longest)
 	}
 	set := e.sets.Get().(*Set)
 	b := batchEncoder{
-		Encoder:  e,
-		text:     slices.Grow(set.text[:0], raw+raw/4+messages*textPerEvent+textPerBatch),
+		Encoder: e,
+		// Where the others were as usual, the last event finds room for its worst case.
+		text:     slices.Grow(set.text[:0], commonText(batch)+min(usual+largest, most)),
 		headers:  slices.Grow(set.headers[:0], messages*maxHeaders),
 		messages: slices.Grow(set.Messages[:0], messages),
 		batch:    batch,
@@ -192,10 +215,13 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 		if !event.Pending() {
 			continue
 		}
-		if n := rawBytes(event); n > e.maxBytes {
+		n := rawBytes(event)
+		if n > e.maxBytes {
 			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
 			continue
 		}
+		b.reserve(e.longest(batch, event, n), most)
+		most -= e.longest(batch, event, n)
 		if event.Recording != nil {
 			b.recording(event, i)
 			continue

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,10 +27,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, one a process
+	goleak.VerifyTestMain(m, // both are sarama's: one a process, and one that ends by itself ten seconds after a partition had no leader
+		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 }
 
 func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	producer, scope := start(t, cfg)
 	for first := 0; first < 100; first += 20 {
@@ -50,6 +54,7 @@ func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
 }
 
 func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	cfg.Linger = time.Millisecond
 	producer, _ := start(t, cfg)
@@ -77,6 +82,7 @@ func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
 }
 
 func TestAnOversizeEventDoesNotHurtItsNeighbours(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	producer, scope := start(t, cfg)
 	b := batch(0, 3)
@@ -92,6 +98,7 @@ func TestAnOversizeEventDoesNotHurtItsNeighbours(t *testing.T) {
 }
 
 func TestAnEventJustUnderTheLimitIsTaken(t *testing.T) {
+	t.Parallel()
 	brokers := cluster(t)
 	for _, compression := range []string{"none", "lz4", "gzip", "snappy", "zstd"} {
 		t.Run(compression, func(t *testing.T) {
@@ -108,6 +115,7 @@ func TestAnEventJustUnderTheLimitIsTaken(t *testing.T) {
 }
 
 func TestACreatedTopicTakesWhatTheLimitAllows(t *testing.T) {
+	t.Parallel()
 	brokers := cluster(t)
 	cfg := config(brokers...)
 	cfg.MaxMessageBytes, cfg.Compression = 3_000_000, "none"
@@ -120,6 +128,7 @@ func TestACreatedTopicTakesWhatTheLimitAllows(t *testing.T) {
 }
 
 func TestMissingTopicsAreCreatedAsConfigured(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	cfg.Topics.Partitions = 5
 	cfg.Topics.Exceptions += "-exceptions"
@@ -139,6 +148,7 @@ func TestMissingTopicsAreCreatedAsConfigured(t *testing.T) {
 }
 
 func TestStopFlushesEventsInFlight(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	cfg.Linger = time.Second // so that they are in flight when Stop begins
 	producer, scope := start(t, cfg)
@@ -190,6 +200,7 @@ func TestABrokerThatAppearsAfterTheStartIsFound(t *testing.T) {
 }
 
 func TestANameThatDoesNotResolveEndsNothing(t *testing.T) {
+	t.Parallel()
 	cfg := config("kafka.invalid:9092")
 	cfg.ConnectTimeout = 500 * time.Millisecond
 	producer, _ := newProducer(t, cfg)
@@ -199,6 +210,7 @@ func TestANameThatDoesNotResolveEndsNothing(t *testing.T) {
 }
 
 func TestReadyTellsWhenTheBrokerGoesAway(t *testing.T) {
+	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
 	defer broker.Close()
@@ -228,6 +240,7 @@ func hold(broker *kfake.Cluster) (release func()) {
 }
 
 func TestWriteReturnsAtTheDeadlineWhenTheBrokerHangs(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	producer, scope := start(t, config(broker.ListenAddrs()...))
 	release := hold(broker)
@@ -251,6 +264,7 @@ func TestWriteReturnsAtTheDeadlineWhenTheBrokerHangs(t *testing.T) {
 }
 
 func TestWriteWaitsForRoomInTheBuffer(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.MaxMessageBytes = 20 * configs.KiB
@@ -287,6 +301,7 @@ func TestWriteWaitsForRoomInTheBuffer(t *testing.T) {
 }
 
 func TestABatchLargerThanTheBufferIsTaken(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.MaxMessageBytes = 20 * configs.KiB
@@ -298,6 +313,7 @@ func TestABatchLargerThanTheBufferIsTaken(t *testing.T) {
 }
 
 func TestATransientErrorIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	producer, _ := start(t, config(broker.ListenAddrs()...))
 	refuse(broker, kerr.NotLeaderForPartition, 2)
@@ -307,6 +323,7 @@ func TestATransientErrorIsTriedAgain(t *testing.T) {
 }
 
 func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
+	t.Parallel()
 	for err, reason := range map[*kerr.Error]events.Reason{
 		kerr.MessageTooLarge: events.ReasonTooLarge,
 		kerr.InvalidRecord:   events.ReasonRefused,
@@ -326,6 +343,7 @@ func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
 }
 
 func TestAnEventOfSeveralMessagesIsAcceptedOnlyWithAllOfThem(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		event, heatmap *kerr.Error
 		state          events.State
@@ -370,6 +388,7 @@ func TestAnEventOfSeveralMessagesIsAcceptedOnlyWithAllOfThem(t *testing.T) {
 }
 
 func TestASplitRecordingArrivesWholeAndInOrder(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	cfg.Compression = "none"
 	producer, scope := start(t, cfg)
@@ -410,6 +429,7 @@ func TestASplitRecordingArrivesWholeAndInOrder(t *testing.T) {
 }
 
 func TestEventsWithoutAnOrderGoToAllPartitions(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	producer, _ := start(t, cfg)
 	b := batch(0, 60)
@@ -427,6 +447,7 @@ func TestEventsWithoutAnOrderGoToAllPartitions(t *testing.T) {
 }
 
 func TestHeatmapDataThatIsTooLargeIsCountedAndItsEventAccepted(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	producer, scope := start(t, cfg)
 	b := batch(0, 2)
@@ -440,6 +461,7 @@ func TestHeatmapDataThatIsTooLargeIsCountedAndItsEventAccepted(t *testing.T) {
 }
 
 func TestEveryTopicIsCreatedWhenConnecting(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.Topics = kafka.DefaultConfig().Topics
@@ -457,6 +479,7 @@ func TestEveryTopicIsCreatedWhenConnecting(t *testing.T) {
 // The memory of acknowledged messages is used again. That must never show: whatever lies in Kafka is one event, whole, also
 // where requests were cut off or refused and sent again.
 func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	var requests atomic.Int64
 	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
@@ -498,13 +521,14 @@ func TestRecycledMemoryNeverMixesEvents(t *testing.T) {
 
 // A message that its writer has given up may still lie in sarama: what is written meanwhile must not touch it.
 func TestAbandonedMessagesAreNotOverwritten(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
-	cfg.Linger = 2 * time.Second
+	cfg.Linger = time.Second
 	producer, _ := start(t, cfg)
 	abandoned, following := batch(0, 20), batch(0, 20)
 	sign(abandoned, 3)
 	sign(following, 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
 	defer cancel()
 	producer.Write(ctx, abandoned)
 	requireAll(t, abandoned, events.StateFailed, events.ReasonTimeout)
@@ -578,6 +602,7 @@ func answer(broker *kfake.Cluster, verdict func(topic string) *kerr.Error, times
 }
 
 func TestTopicsThatMayNotBeCreatedAreNamedWhenNotReady(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.Topics.Create = false
@@ -604,13 +629,12 @@ func TestEventsFailWhileTheBrokerIsGoneAndGoThroughWhenItIsBack(t *testing.T) {
 	requireAll(t, b, events.StateAccepted, "")
 
 	broker.Close()
-	for range 5 {
-		b := batch(0, 2)
+	// Not more: after three failures sarama tries no partition again for ten seconds.
+	for range 2 {
+		b := batch(0, 1)
 		producer.Write(t.Context(), b)
-		for i := range b.Events {
-			require.Equal(t, events.StateFailed, b.Events[i].Outcome.State)
-			require.Equal(t, events.Unavailable, events.CodeOf(b.Events[i].Outcome.Err))
-		}
+		require.Equal(t, events.StateFailed, b.Events[0].Outcome.State)
+		require.Equal(t, events.Unavailable, events.CodeOf(b.Events[0].Outcome.Err))
 	}
 	require.Eventually(t, func() bool { return producer.Ready(t.Context()) != nil }, patience, 10*time.Millisecond)
 
@@ -626,6 +650,7 @@ func TestEventsFailWhileTheBrokerIsGoneAndGoThroughWhenItIsBack(t *testing.T) {
 }
 
 func TestReadyTellsThatMessagesFailThoughTheBrokerAnswers(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.AckTimeout = 200 * time.Millisecond
@@ -639,6 +664,7 @@ func TestReadyTellsThatMessagesFailThoughTheBrokerAnswers(t *testing.T) {
 }
 
 func TestOneForbiddenTopicLeavesTheProducerReady(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
@@ -649,14 +675,65 @@ func TestOneForbiddenTopicLeavesTheProducerReady(t *testing.T) {
 	require.NoError(t, producer.Ready(t.Context()))
 }
 
-func TestBackoffHasAPauseForEveryAttempt(t *testing.T) {
-	for _, retry := range []int{-1, 0, 1, 2, 10, 100} {
+func TestBackoffHasAPauseForEveryFurtherAttempt(t *testing.T) {
+	for _, retry := range []int{1, 2, 10, 100} {
 		require.Positive(t, kafka.Backoff(retry))
 		require.LessOrEqual(t, kafka.Backoff(retry), time.Second)
 	}
+	require.Zero(t, kafka.Backoff(0), "there was no attempt")
+}
+
+// leaderless makes the broker say that the topic's partitions have no leader.
+func leaderless(t *testing.T, broker *kfake.Cluster, name string) {
+	t.Helper()
+	host, text, err := net.SplitHostPort(broker.ListenAddrs()[0])
+	require.NoError(t, err)
+	port, err := strconv.ParseInt(text, 10, 32)
+	require.NoError(t, err)
+	broker.ControlKey(int16(kmsg.Metadata), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		response := request.ResponseKind().(*kmsg.MetadataResponse)
+		response.Brokers = []kmsg.MetadataResponseBroker{{Host: host, Port: int32(port)}}
+		for _, asked := range request.(*kmsg.MetadataRequest).Topics {
+			topic := kmsg.NewMetadataResponseTopic()
+			topic.Topic, topic.TopicID = asked.Topic, broker.TopicInfo(*asked.Topic).TopicID
+			for _, info := range broker.PartitionInfos(*asked.Topic) {
+				partition := kmsg.NewMetadataResponseTopicPartition()
+				partition.Partition, partition.Leader, partition.LeaderEpoch = info.Partition, info.Leader, info.Epoch
+				if *asked.Topic == name {
+					partition.ErrorCode, partition.Leader = kerr.LeaderNotAvailable.Code, -1
+				}
+				topic.Partitions = append(topic.Partitions, partition)
+			}
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, true
+	})
+}
+
+func TestAPartitionWithoutALeaderHoldsNoOtherUp(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.Topics.Exceptions += "-exceptions"
+	for _, topic := range cfg.Topics.Names() {
+		require.NoError(t, broker.CreateTopic(topic, 1, nil))
+	}
+	leaderless(t, broker, cfg.Topics.Exceptions)
+	producer, _ := start(t, cfg)
+	stuck := batch(0, 1000)
+	for i := range stuck.Events {
+		stuck.Events[i].Lane = events.LaneExceptions
+	}
+	producer.Write(t.Context(), stuck)
+	requireAll(t, stuck, events.StateFailed, events.ReasonUnavailable)
+	b := batch(0, 10)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
 }
 
 func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
+	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
 	cfg.FlushTimeout = 200 * time.Millisecond
@@ -687,6 +764,7 @@ func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
 }
 
 func TestStopIsQuickWhileStillConnecting(t *testing.T) {
+	t.Parallel()
 	// A listener that never answers.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

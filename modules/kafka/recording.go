@@ -55,7 +55,7 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 			id = uuid.NewSHA1(event.UUID, strconv.AppendInt(nil, int64(part), 10))
 		}
 		n, length := fit(event, rest, room)
-		b.reserve(len(value) + length)
+		b.reserve(len(value)+length, len(value)+length+spareText)
 		start := len(b.text)
 		b.text = append(b.text, head[:uuidStart]...)
 		b.text = appendUUID(b.text, id)
@@ -76,12 +76,12 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 // that it is enough when it is used again for a batch of this size.
 const spareText = 4 << 10
 
-// reserve makes room for n bytes of text, in a new piece where the present one has too little. Nothing is copied: what lies in
-// the old piece stays there.
-func (b *batchEncoder) reserve(n int) {
+// reserve makes room for n bytes of text, in a new piece of the given size where the present one has too little. Nothing is
+// copied: what lies in the old piece stays there. Text that grew would be there twice, since earlier messages hold the old one.
+func (b *batchEncoder) reserve(n, size int) {
 	if cap(b.text)-len(b.text) < n {
 		b.full += cap(b.text)
-		b.text = make([]byte, 0, n+spareText)
+		b.text = make([]byte, 0, size)
 	}
 }
 

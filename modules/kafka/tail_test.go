@@ -41,6 +41,7 @@ func (o *output) lines(t *testing.T) []kafka.Line {
 }
 
 func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	producer, _ := start(t, cfg)
 	mine, other := batch(0, 3), batch(10, 1)
@@ -67,6 +68,7 @@ func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
 }
 
 func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
+	t.Parallel()
 	cfg := config(cluster(t)...)
 	producer, _ := start(t, cfg)
 	before := batch(0, 1)

@@ -56,6 +56,7 @@ func secured(t *testing.T, mechanism string) (brokers []string, caFile string) {
 }
 
 func TestEventsGoThroughTLSAndEveryLogin(t *testing.T) {
+	t.Parallel()
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		t.Run(mechanism, func(t *testing.T) {
 			brokers, file := secured(t, mechanism)
@@ -72,6 +73,7 @@ func TestEventsGoThroughTLSAndEveryLogin(t *testing.T) {
 }
 
 func TestABrokerWithoutAProperCertificateOrLoginIsNotReady(t *testing.T) {
+	t.Parallel()
 	certificate, file := authority(t)
 	broker := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}),
 		kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-512", "capture", "secret"))
