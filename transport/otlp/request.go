@@ -196,18 +196,19 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 	return nil
 }
 
-// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none. OTLP/JSON writes ids so, and not in base64
-// like all other bytes: decoded as base64 they are of another size, and encoding them again gives the digits back.
+// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none or only zeros. OTLP/JSON writes ids so, and
+// not in base64 like all other bytes: decoded as base64 they are of another size, and encoding them again gives the digits back.
 func idOf(id []byte, size int) string {
-	if len(bytes.Trim(id, "\x00")) == 0 {
-		return ""
-	}
+	text := hex.EncodeToString(id)
 	if len(id) != size {
 		if digits := base64.StdEncoding.EncodeToString(id); isHex(digits) {
-			return strings.ToLower(digits)
+			text = strings.ToLower(digits)
 		}
 	}
-	return hex.EncodeToString(id)
+	if strings.Trim(text, "0") == "" {
+		return ""
+	}
+	return text
 }
 
 func isHex(text string) bool {
