@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport/posthog"
 )
 
 // processor accepts every event, after do where that is set.
@@ -51,7 +52,7 @@ type fixture struct {
 // newServer makes a server of the PostHog protocol.
 func newServer(config Config, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
 	budget := newBudget(config)
-	handler := newPostHog(config, newDecoder(config, budget), budget, processor, scope)
+	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
 	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
 }
 
