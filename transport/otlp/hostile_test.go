@@ -117,11 +117,13 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	same := slices.Repeat([]*commonpb.KeyValue{num("k", 1)}, 50_000)
 	records := slices.Repeat([]*logspb.LogRecord{{}}, 10_000)
 	spans := slices.Repeat([]*tracepb.Span{spanOf(str("gen_ai.a", "b"))}, 20)
+	tooMany := slices.Repeat(spans, 5)
 	for _, test := range []struct {
 		name   string
 		status int
 		send   func(*service) int
 	}{
+		{"a large resource of too many spans", 413, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, tooMany...))).Status }},
 		{"a large resource of many records", 503, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))).Status }},
 		{"a resource of one key of many records", 200, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))).Status }},
 		{"a large resource of many spans", 200, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))).Status }},
