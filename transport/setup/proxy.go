@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
 
 // Routes returns the paths that are passed on.
 func (p *Proxy) Routes() []route.Route {
-	get, both := []string{http.MethodGet}, []string{http.MethodGet, http.MethodPost}
+	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	var routes []route.Route
 	for _, passed := range []struct {
 		path    string
@@ -134,11 +135,11 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	release := func() { p.budget.Release(int64(cap(body))) }
 	if len(body) == 0 {
 		release()
-		return route.Response{Status: answer.StatusCode, Header: passedBack(answer.Header)}
+		return route.Response{Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: passedBack(answer)}
 	}
 	return route.Response{
 		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
-		Bytes: body, Done: release, Header: passedBack(answer.Header),
+		Bytes: body, Done: release, Header: passedBack(answer),
 	}
 }
 
@@ -197,6 +198,9 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 			p.budget.Release(int64(cap(body)))
 		}
 	}()
+	if answer.Body == http.NoBody { // An answer to HEAD has none, whatever length it names.
+		return nil, nil
+	}
 	if answer.ContentLength > maxAnswer {
 		return nil, errHuge
 	}
@@ -226,9 +230,10 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 	}
 }
 
-// passedBack returns the headers of an answer that are for the client. The content type goes with the body.
-func passedBack(header http.Header) []route.Field {
-	header = header.Clone()
+// passedBack returns the headers of an answer that are for the client. The content type goes with the body, and so does the length
+// but for HEAD, which has none.
+func passedBack(answer *http.Response) []route.Field {
+	header := answer.Header.Clone()
 	removeHops(header)
 	for _, name := range []string{
 		"Content-Length", "Content-Type", "Date", "X-Request-Id",
@@ -237,6 +242,9 @@ func passedBack(header http.Header) []route.Field {
 		header.Del(name)
 	}
 	var fields []route.Field
+	if answer.Request.Method == http.MethodHead && answer.ContentLength >= 0 {
+		fields = append(fields, route.Field{Name: "Content-Length", Value: strconv.FormatInt(answer.ContentLength, 10)})
+	}
 	for name, values := range header {
 		if strings.HasPrefix(name, "Access-Control-") {
 			continue
