@@ -100,6 +100,7 @@ func (p *Proxy) Routes() []route.Route {
 
 var (
 	errUnreachable = errors.New("the upstream did not answer")
+	errSwitched    = errors.New("the upstream changed protocols, which nobody had asked it to")
 	errHuge        = fmt.Errorf("the upstream's answer exceeds %d bytes", maxAnswer)
 )
 
@@ -123,6 +124,9 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 		return p.fail(errUnreachable, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode == http.StatusSwitchingProtocols {
+		return p.fail(errUnreachable, errSwitched)
+	}
 	body, err := p.read(answer)
 	switch {
 	case errors.Is(err, decode.ErrSpent):
