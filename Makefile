@@ -16,17 +16,17 @@ GOLANGCI_LINT = $(CACHE)/golangci-lint/$(GOLANGCI_LINT_VERSION)-$(shell $(GO) en
 
 # For one benchmark: time or, as 100x, iterations.
 BENCHTIME ?= 1s
-# For one fuzz target: time or, as 20000x, inputs; and which targets, as a regular expression. Up to Go 1.26 a target that is
+# For one fuzz target: time or, as 20000x, inputs; and which targets, as a regular expression for their names. Up to Go 1.26 a target that is
 # ended by time fails now and then with "context deadline exceeded" though nothing was found (go.dev/issue/75804): such an end is
 # told from a finding, which always writes its input.
 FUZZTIME ?= 200000x
-FUZZ ?= .
+FUZZ ?= .*
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test check bench fuzz integration sdk-e2e services-up services-down
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and serve, with nothing else needed; ARGS="--config configs/dev.yaml" passes arguments
 	@exec bin/capture serve $(ARGS)
@@ -40,7 +40,7 @@ test: ## Run the unit tests, which need no service, with the race detector where
 check: ## Check the format, go vet, the linters, go.mod and the dependency rule
 check: $(GOLANGCI_LINT)
 	$(GOLANGCI_LINT) fmt --diff
-	$(GO) vet ./...
+	$(GO) vet -tags sdk ./...
 	$(GOLANGCI_LINT) run
 	$(GO) mod tidy -diff
 	$(GO) test -count=1 -run '^TestDependencyRule' ./app/standard
@@ -50,8 +50,9 @@ bench: ## Run the benchmarks, each for BENCHTIME (1s)
 
 fuzz: ## Run the fuzz targets that match FUZZ (all), one after the other, each for FUZZTIME (200000x: so many inputs)
 	@list=$$($(GO) test -list '^Fuzz' ./...) || { printf '%s\n' "$$list"; exit 1; }; \
-	printf '%s\n' "$$list" | awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
-	grep -E ' ($(FUZZ))' | while read -r package target; do \
+	targets=$$(printf '%s\n' "$$list" | awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
+		grep -E ' ($(FUZZ))$$') || { echo "no fuzz target matches $(FUZZ)"; exit 1; }; \
+	printf '%s\n' "$$targets" | while read -r package target; do \
 		echo "$$package $$target"; \
 		log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x "$$package" 2>&1 </dev/null) && \
 			{ printf '%s\n' "$$log" | tail -n 3; continue; }; \

@@ -3,6 +3,7 @@ package testkit_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -46,6 +47,8 @@ type goldenRequest struct {
 	Headers map[string]string `yaml:"headers,omitempty"`
 	Gzip    bool              `yaml:"gzip,omitempty"`
 	Body    string            `yaml:"body,omitempty"`
+	// Base64 is a body that is no text.
+	Base64 string `yaml:"base64,omitempty"`
 	// Repeat stands for %REPEAT% in the body: so many letters x.
 	Repeat int `yaml:"repeat,omitempty"`
 }
@@ -132,13 +135,29 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka
 		}
 		got.Steps[i].Answer = answer
 	}
-	// Warnings come by themselves, a moment later.
-	want.Messages = slices.Clone(want.Messages)
+	// Warnings come by themselves, a moment later. How many will come is known once they stand in the file.
+	var messages []testkit.Message
+	last := time.Now()
 	service.Eventually("the messages of "+file, func() bool {
-		got.Messages = newMessages(t, service, topics, seen, sent.String())
-		return len(got.Messages) >= len(want.Messages) || *update
+		before := len(messages)
+		messages = unseen(service.Messages(), seen)
+		if len(messages) > before {
+			last = time.Now()
+		}
+		if *update {
+			return time.Since(last) > settling
+		}
+		return len(messages) >= len(want.Messages)
 	})
-	for _, message := range service.Messages() {
+	got.Messages = goldenMessages(t, messages, topics, sent.String())
+	for _, step := range want.Steps {
+		if step.Request.Repeat > 0 {
+			for i, line := range got.Messages {
+				got.Messages[i] = strings.ReplaceAll(line, strings.Repeat("x", step.Request.Repeat), repeated)
+			}
+		}
+	}
+	for _, message := range messages {
 		seen[place(message)] = true
 	}
 	if *update {
@@ -158,10 +177,19 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka
 	require.Equal(t, want.Messages, got.Messages, want.About)
 }
 
+// repeated stands for the letters of a request's repeat, in its body and in the messages.
+const repeated = "%REPEAT%"
+
 func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) testkit.Response {
-	method, body := request.Method, strings.ReplaceAll(request.Body, "%REPEAT%", strings.Repeat("x", request.Repeat))
+	method, body := request.Method, strings.ReplaceAll(request.Body, repeated, strings.Repeat("x", request.Repeat))
 	if method == "" {
 		method = "POST"
+	}
+	if request.Base64 != "" {
+		require.Empty(t, body, "a request has a body or a base64")
+		plain, err := base64.StdEncoding.DecodeString(request.Base64)
+		require.NoError(t, err)
+		body = string(plain)
 	}
 	if request.Gzip {
 		var packed bytes.Buffer
@@ -178,18 +206,21 @@ func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) t
 	return service.Request(method, request.Path, body, header...)
 }
 
+// settling is how long no message has come when a file is written.
+const settling = 300 * time.Millisecond
+
+func unseen(messages []testkit.Message, seen map[string]bool) []testkit.Message {
+	return slices.DeleteFunc(messages, func(message testkit.Message) bool { return seen[place(message)] })
+}
+
 func place(message testkit.Message) string {
 	return fmt.Sprint(message.Topic, "/", message.Partition, "/", message.Offset)
 }
 
-// newMessages writes the messages that have not been seen, each as one line of JSON in which what differs from run to run is
-// replaced by what it is.
-func newMessages(t *testing.T, service *testkit.Service, topics kafka.Topics, seen map[string]bool, sent string) []string {
+// goldenMessages writes each message as one line of JSON in which what differs from run to run is replaced by what it is.
+func goldenMessages(t *testing.T, messages []testkit.Message, topics kafka.Topics, sent string) []string {
 	lines := []string{}
-	for _, message := range service.Messages() {
-		if seen[place(message)] {
-			continue
-		}
+	for _, message := range messages {
 		var value map[string]any
 		decoder := json.NewDecoder(bytes.NewReader(message.Value))
 		decoder.UseNumber()

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,9 +57,6 @@ func (s *Service) Brokers() []string { return s.brokers }
 func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
-	config.Consumer.Return.Errors = true
-	// Closing a partition waits for its last fetch, which finds nothing.
-	config.Consumer.MaxWaitTime = 20 * time.Millisecond
 	config.Metadata.AllowAutoTopicCreation = false
 	client, err := sarama.NewClient(brokers, config)
 	if err != nil {
@@ -73,11 +71,6 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 	for _, topic := range existing {
 		exists[topic] = true
 	}
-	consumer, err := sarama.NewConsumerFromClient(client)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = consumer.Close() }()
 	var messages []Message
 	for _, topic := range topics {
 		if !exists[topic] {
@@ -88,7 +81,7 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 			return nil, fmt.Errorf("partitions of %s: %w", topic, err)
 		}
 		for _, partition := range partitions {
-			if messages, err = readPartition(client, consumer, topic, partition, messages); err != nil {
+			if messages, err = readPartition(client, topic, partition, messages); err != nil {
 				return nil, fmt.Errorf("%s/%d: %w", topic, partition, err)
 			}
 		}
@@ -96,44 +89,61 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 	return messages, nil
 }
 
-func readPartition(client sarama.Client, consumer sarama.Consumer, topic string, partition int32, messages []Message) ([]Message, error) {
-	first, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
+// fetchBytes is how much is asked for at once; of a message that is larger the broker gives all the same.
+const fetchBytes = 8 << 20
+
+// readPartition asks the partition's leader itself: a consumer would wait for more before it ends.
+func readPartition(client sarama.Client, topic string, partition int32, messages []Message) ([]Message, error) {
+	next, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
 	if err != nil {
 		return nil, err
 	}
 	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
-	if err != nil || first >= end {
+	if err != nil || next >= end {
 		return messages, err
 	}
-	records, err := consumer.ConsumePartition(topic, partition, first)
+	leader, err := client.Leader(topic, partition)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = records.Close() }()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	for {
-		select {
-		case record := <-records.Messages():
-			message, err := newMessage(record)
-			if err != nil {
-				return nil, fmt.Errorf("offset %d: %w", record.Offset, err)
-			}
-			messages = append(messages, message)
-			if record.Offset >= end-1 {
-				return messages, nil
-			}
-		case err := <-records.Errors():
-			return nil, err
-		case <-deadline.C:
+	for deadline := time.Now().Add(patience); next < end; {
+		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("waited %s in vain for offset %d", patience, end-1)
 		}
+		request := &sarama.FetchRequest{Version: 4, MinBytes: 1, MaxBytes: fetchBytes, MaxWaitTime: 100}
+		request.AddBlock(topic, partition, next, fetchBytes, -1)
+		response, err := leader.Fetch(request)
+		if err != nil {
+			return nil, err
+		}
+		block := response.GetBlock(topic, partition)
+		if block == nil {
+			return nil, errors.New("the broker's answer lacks the partition")
+		}
+		if block.Err != sarama.ErrNoError {
+			return nil, block.Err
+		}
+		for _, records := range block.RecordsSet {
+			for _, record := range records.RecordBatch.Records {
+				offset := records.RecordBatch.FirstOffset + record.OffsetDelta
+				if offset < next {
+					continue // a batch comes whole
+				}
+				message, err := newMessage(topic, partition, offset, record)
+				if err != nil {
+					return nil, fmt.Errorf("offset %d: %w", offset, err)
+				}
+				messages = append(messages, message)
+				next = offset + 1
+			}
+		}
 	}
+	return messages, nil
 }
 
-func newMessage(record *sarama.ConsumerMessage) (Message, error) {
+func newMessage(topic string, partition int32, offset int64, record *sarama.Record) (Message, error) {
 	message := Message{
-		Topic: record.Topic, Partition: record.Partition, Offset: record.Offset,
+		Topic: topic, Partition: partition, Offset: offset,
 		Key: record.Key, Value: record.Value, Headers: make(map[string]string, len(record.Headers)),
 	}
 	for _, header := range record.Headers {

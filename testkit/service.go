@@ -148,7 +148,7 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 	if operators != nil {
 		service.AdminURL = url(operators.Addr())
 	}
-	service.topics = topicNames(config.Topics)
+	service.topics = config.Topics.Names()
 	service.brokers = config.Brokers
 	if len(config.Brokers) == 0 && len(local.Brokers) > 0 {
 		service.brokers = []string{local.Brokers[0].Address()}
@@ -199,12 +199,6 @@ func eachTopic(topics kafka.Topics, visit func(key, name string)) {
 			visit(value.Type().Field(i).Tag.Get("key"), value.Field(i).String())
 		}
 	}
-}
-
-func topicNames(topics kafka.Topics) []string {
-	var names []string
-	eachTopic(topics, func(_, name string) { names = append(names, name) })
-	return names
 }
 
 func url(address net.Addr) string { return "http://" + address.String() }

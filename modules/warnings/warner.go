@@ -114,7 +114,7 @@ func (w *Warner) run(ctx context.Context) {
 func (w *Warner) write(ctx context.Context, m message) bool {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	batch := &events.Batch{Token: m.token, Received: time.Now().UTC(), RequestID: m.requestID, Events: []events.Event{m.event}}
+	batch := &events.Batch{Token: m.token, Received: m.event.Timestamp, RequestID: m.requestID, Events: []events.Event{m.event}}
 	w.sink.Write(ctx, batch)
 	outcome := batch.Events[0].Outcome
 	if outcome.State != events.StateAccepted {

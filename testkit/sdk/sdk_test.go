@@ -159,17 +159,16 @@ func TestWhatSDKsAreToldToSendIsInKafkaOnceAndInOrder(t *testing.T) {
 
 // play runs a driver against a service of its own and says what became of its events.
 func play(t *testing.T, d driver, scenario string) result {
-	var (
-		options []testkit.Option
-		faults  []fault
-	)
+	var faults []fault
+	// Browsers up to posthog-js 1.200 send exceptions by themselves only if they are told to.
+	options := []testkit.Option{testkit.Set("transport.setup.exceptions", "true")}
 	switch scenario {
 	case retry:
 		faults = []fault{unavailable, unavailable}
 	case dropped:
 		faults = []fault{cut}
 	case halving:
-		options = []testkit.Option{testkit.Set("transport.max_body", "48KiB"), testkit.Set("transport.max_decoded", "48KiB")}
+		options = append(options, testkit.Set("transport.max_body", "48KiB"), testkit.Set("transport.max_decoded", "48KiB"))
 	}
 	service := testkit.Start(t, options...)
 	proxy := newProxy(t, service.URL, faults...)

@@ -39,8 +39,11 @@ const calls = {
     return records && catches
   },
 
+  // capture captures all at once, so that they leave in one request.
   async capture(event, count) {
-    for (let index = 0; index < count; index++) posthog.capture(event, { index, ...await tell(event) })
+    const ids = []
+    while (ids.length < count) ids.push(await tell(event))
+    ids.forEach((id, index) => posthog.capture(event, { index, ...id }))
   },
 
   async captureVaried(event) {
