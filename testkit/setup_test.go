@@ -124,6 +124,29 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 	requireMetric(t, service, `transport_requests_total{route="/api/feature_flag/local_evaluation",status="304"} 1`)
 }
 
+// HEAD is answered as GET would be, without the body: whoever asks whether a script is there must not be told of one that is not.
+func TestHEADOfASetUpCallIsItsGETWithoutTheBody(t *testing.T) {
+	alone := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()))
+	passing := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.upstream", postHog(t).URL))
+	for _, service := range []*testkit.Service{alone, passing} {
+		for _, path := range []string{
+			"/decide", "/array/phc_test/config.js", "/array/a.b/config.js", "/array/phc_test/array.js", "/flags/definitions", "/api/surveys/",
+			"/static/array.js", "/static/missing", "/static/empty",
+		} {
+			get, head := service.Request("GET", path, ""), service.Request("HEAD", path, "")
+			require.Equal(t, get.Status, head.Status, path)
+			require.Empty(t, head.Body)
+			for _, name := range []string{"Content-Type", "Cache-Control", "ETag", "Content-Length"} {
+				if service == passing && get.Status == 200 && name == "Content-Length" {
+					require.NotEmpty(t, head.Header.Get(name)) // The upstream's answer names the method, so it differs.
+					continue
+				}
+				require.Equal(t, get.Header.Get(name), head.Header.Get(name), "%s: %s", path, name)
+			}
+		}
+	}
+}
+
 func TestSetUpCanBeLeftToOthers(t *testing.T) {
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.serve", "analytics"))
 	require.Equal(t, 404, service.Post("/flags/?v=2", "{}").Status)
@@ -152,6 +175,8 @@ func postHog(t *testing.T) *httptest.Server {
 		switch {
 		case r.Header.Get("If-None-Match") == `"1"`:
 			w.WriteHeader(http.StatusNotModified)
+		case strings.HasSuffix(r.URL.Path, "/missing"):
+			http.NotFound(w, r)
 		case strings.HasSuffix(r.URL.Path, "/empty"):
 			w.WriteHeader(http.StatusNoContent)
 		case strings.HasSuffix(r.URL.Path, "/large"):

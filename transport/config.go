@@ -25,7 +25,7 @@ type Config struct {
 
 	MaxHeader   configs.ByteSize `key:"max_header" doc:"Largest request line with headers, query included; then 431. Each open connection holds a buffer of this size."`
 	MaxBody     configs.ByteSize `key:"max_body" doc:"Largest body on the wire, still compressed; then 413. Recordings and AI events have limits of their own."`
-	MaxDecoded  configs.ByteSize `key:"max_decoded" doc:"Largest body once decompressed and decoded; then 413."`
+	MaxDecoded  configs.ByteSize `key:"max_decoded" doc:"Largest body once decompressed and decoded; then 413. What an OTLP request becomes may be as large: events beyond that are rejected alone."`
 	MaxInFlight configs.ByteSize `key:"max_in_flight" doc:"Bytes of bodies, as read and as decoded, that the whole process holds at once; when they are spent, requests are answered 503."`
 
 	RetryAfter time.Duration `key:"retry_after" doc:"What a 503 asks clients to wait, in whole seconds."`

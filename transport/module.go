@@ -18,8 +18,8 @@ import (
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as configs.Root too; *decode.Decoder and the *decode.Budget that it draws on, for whoever serves a route;
-// start facts.
+// Provides *Server, as configs.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on and
+// posthog.Config; start facts.
 // Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
 // of route.Route (see AsRoutes).
 // Config section: "transport".
@@ -30,7 +30,8 @@ func Module() configs.Module {
 		Options: fx.Provide(
 			newBudget,
 			newDecoder,
-			newPostHog,
+			newProtocol,
+			posthog.NewHandler,
 			AsRoutes((*posthog.Handler).Routes),
 			AsRoutes(newSetup),
 			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
@@ -56,9 +57,7 @@ func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
 	return decode.New(int64(config.MaxDecoded), budget)
 }
 
-func newPostHog(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *posthog.Handler {
-	return posthog.NewHandler(config.PostHog, decoder, budget, processor, scope)
-}
+func newProtocol(config Config) posthog.Config { return config.PostHog }
 
 // newSetup serves the set-up calls, with the upstream's answers where there is one.
 func newSetup(config Config, budget *decode.Budget, log *zap.Logger, lifecycle fx.Lifecycle) []route.Route {

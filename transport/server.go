@@ -227,7 +227,7 @@ func (s *Server) get(path string, answer handler) {
 	}))
 }
 
-// add serves one route: its own methods, and OPTIONS and HEAD, which only ask whether it is there.
+// add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which only ask whether it is there.
 func (s *Server) add(r route.Route) {
 	if r.MaxBody == 0 {
 		r.MaxBody = int64(s.config.MaxBody)
@@ -251,7 +251,7 @@ func (s *Server) add(r route.Route) {
 	if !slices.Contains(r.Methods, fiber.MethodOptions) {
 		s.fiber.Add(fiber.MethodOptions, r.Path, ask)
 	}
-	if slices.Contains(r.Methods, fiber.MethodGet) {
+	if slices.Contains(r.Methods, fiber.MethodGet) && !slices.Contains(r.Methods, fiber.MethodHead) {
 		s.fiber.Add(fiber.MethodHead, r.Path, ask)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -54,7 +55,7 @@ type fixture struct {
 
 // newServer makes a server of the PostHog protocol.
 func newServer(config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
-	handler := newPostHog(config, newDecoder(config, budget), budget, processor, scope)
+	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
 	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
 }
 

@@ -95,7 +95,6 @@ func settings(env map[string]string) []setting {
 		{name: "CAPTURE_AI_LANE_PREDICATE", key: "transport.posthog.ai_lane", convert: oneOf("allowlist", "prefix")},
 
 		{name: "AI_MAX_SUM_OF_PARTS_BYTES", key: "ai.max_sum_of_parts", convert: byteCount(1)},
-		{name: "AI_MAX_EVENT_BYTES", key: "ai.max_event", convert: byteCount(0)},
 	}
 }
 

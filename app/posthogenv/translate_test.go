@@ -26,7 +26,7 @@ func keys() []string {
 		"kafka.topics.ai", "kafka.topics.ai_overflow", "kafka.topics.dlq", "kafka.topics.create",
 		"kafka.compression", "kafka.max_message_bytes", "kafka.buffer", "kafka.linger", "kafka.ack_timeout", "kafka.tls.enabled",
 		"transport.listen", "transport.serve", "transport.header_timeout", "transport.posthog.max_ai_event", "transport.posthog.ai_lane",
-		"ai.max_sum_of_parts", "ai.max_event",
+		"ai.max_sum_of_parts",
 	}
 }
 
@@ -196,7 +196,7 @@ func TestValuesAreConvertedAndSayWhereTheyComeFrom(t *testing.T) {
 		{"ENABLE_HISTORICAL_REROUTING=true", "  historical_after: 24h # ENABLE_HISTORICAL_REROUTING=true"},
 		{"CAPTURE_INGESTION_WARNINGS_ENABLED=true", "  enabled: true # CAPTURE_INGESTION_WARNINGS_ENABLED"},
 		{"AI_MAX_EVENT_BYTES=8388608", "    max_ai_event: 8MiB # AI_MAX_EVENT_BYTES=8388608"},
-		{"AI_MAX_EVENT_BYTES=0", "  max_event: 0 # AI_MAX_EVENT_BYTES"},
+		{"AI_MAX_EVENT_BYTES=0", "    max_ai_event: 0 # AI_MAX_EVENT_BYTES"},
 		{"AI_MAX_SUM_OF_PARTS_BYTES=26214400", "  max_sum_of_parts: 25MiB # AI_MAX_SUM_OF_PARTS_BYTES=26214400"},
 		{"CAPTURE_AI_LANE_PREDICATE=prefix", "    ai_lane: prefix # CAPTURE_AI_LANE_PREDICATE"},
 

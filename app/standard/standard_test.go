@@ -14,7 +14,6 @@ import (
 	"github.com/opencapture/capture/app/standard"
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
-	"github.com/opencapture/capture/transport"
 )
 
 // files is where the reference and the overlays are.
@@ -48,16 +47,6 @@ func TestOverlaysLoadAloneAndTogether(t *testing.T) {
 	for _, overlays := range combinations {
 		_, err := app.Load(standard.Modules(), configs.Source{Files: overlays})
 		require.NoError(t, err, overlays)
-	}
-}
-
-func TestOverlaysOfTheModesServeJustTheirPaths(t *testing.T) {
-	for mode, groups := range map[string][]string{
-		"events": {"analytics"}, "recordings": {"recordings"}, "ai": {"ai"}, "import": {"analytics"},
-	} {
-		set, err := app.Load(standard.Modules(), configs.Source{Files: []string{filepath.Join(files, mode+".yaml")}})
-		require.NoError(t, err, mode)
-		require.Equal(t, groups, set.Section("transport").(transport.Config).Serve, mode)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 // Handler answers the requests of the path. It is safe for concurrent use.
 type Handler struct {
 	config    Config
+	protocol  posthog.Config
 	decoder   *decode.Decoder
 	budget    *decode.Budget
 	processor events.Processor
@@ -23,8 +24,12 @@ type Handler struct {
 }
 
 // NewHandler makes the handler. What it makes of a request beside what the decoder does counts against the budget.
-func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
-	return &Handler{config: config, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total")}
+func NewHandler(
+	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope,
+) *Handler {
+	return &Handler{
+		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total"),
+	}
 }
 
 // Routes returns the path.
@@ -75,7 +80,11 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 		return route.Refusal(fault)
 	}
 	event := &batch.Events[0]
-	if reason, fault := found.hydrate(event, &batch); fault != nil {
+	reason, fault := found.hydrate(event, &batch)
+	if fault == nil {
+		reason, fault = events.ReasonTooLarge, h.protocol.CheckAI(event.Raw.Properties)
+	}
+	if fault != nil {
 		event.Reject(reason, fault)
 	}
 	h.processor.Process(ctx, &batch)
@@ -84,19 +93,12 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 
 // checkSize compares the parts with what the section allows.
 func (h *Handler) checkSize(parts []part) *events.Error {
-	sum, event := 0, 0
+	sum := 0
 	for i := range parts {
 		sum += len(parts[i].data)
-		if i < 2 {
-			event = sum
-		}
 	}
 	if limit := int(h.config.MaxSumOfParts); sum > limit {
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
-	}
-	if limit := int(h.config.MaxEvent); limit > 0 && event > limit {
-		return events.Errorf(events.TooLarge,
-			"maximum AI event size exceeded: the event has %d bytes with its properties, the limit is %d", event, limit)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -62,12 +63,14 @@ type service struct {
 }
 
 func newService(tb testing.TB, config Config) *service {
+	protocol := posthog.DefaultConfig()
+	protocol.MaxAIEvent = 2000
 	scope := tally.NewTestScope("", nil)
 	s := &service{sink: &sink{}, ledger: events.NewLedger()}
 	pipeline, err := events.NewPipeline(scope)
 	require.NoError(tb, err)
 	budget := decode.NewBudget(8 << 20)
-	s.Handler = NewHandler(config, decode.New(2<<20, budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
+	s.Handler = NewHandler(config, protocol, decode.New(2<<20, budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -137,12 +140,12 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		{"model of another type", []string{"event", goodPart, "event.properties", `{"$ai_model":1}`}, 400, "failed to parse request: properties must have $ai_model, the name of the model, as a string that is not empty"},
 		{"timestamp of another type", []string{"event", event(`"distinct_id":"u","timestamp":1`), "event.properties", goodProp}, 400, "failed to parse request: timestamp must be a string"},
 		{"$set of another type", []string{"event", event(`"distinct_id":"u","$set":[]`), "event.properties", goodProp}, 400, "failed to parse request: $set and $set_once must be objects"},
-		{"too large an event", []string{"event", goodPart, "event.properties", large}, 413, fmt.Sprintf("maximum AI event size exceeded: the event has %d bytes with its properties, the limit is 2000", len(goodPart)+len(large))},
+		{"too large an event", []string{"event", goodPart, "event.properties", large}, 413, "maximum AI event size exceeded: the properties of an AI event are larger than 2000 bytes"},
 		{"too large a sum", []string{"event", goodPart, "event.properties", goodProp, "more", strings.Repeat("x", 6000)}, 413, fmt.Sprintf("maximum event size exceeded: the parts have %d bytes, the limit is 5000", len(goodPart)+len(goodProp)+6000)},
 		{"NaN", []string{"event", goodPart, "event.properties", `{"$ai_model":"m","a":NaN,"b":"\ud83d"}`}, 200, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newService(t, Config{MaxSumOfParts: 5000, MaxEvent: 2000})
+			s := newService(t, Config{MaxSumOfParts: 5000})
 			contentType, body := encode(t, test.parts...)
 			response := s.post(contentType, body, "")
 			require.Equal(t, test.status, response.Status, response.Body)
@@ -304,9 +307,7 @@ func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 
 func TestConfigReportsEveryFault(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
-	err := Config{MaxSumOfParts: 0, MaxEvent: -1}.Validate()
-	require.ErrorContains(t, err, "max_sum_of_parts")
-	require.ErrorContains(t, err, "max_event")
+	require.ErrorContains(t, Config{}.Validate(), "max_sum_of_parts")
 	require.Equal(t, int64(27.5*float64(configs.MiB)), DefaultConfig().maxBody())
 }
 
@@ -318,7 +319,7 @@ func FuzzMultipart(f *testing.F) {
 	f.Add(`multipart/form-data; boundary="b c"`, []byte("\x1f\x8b\x08--b c--"))
 	statuses := []int{200, 400, 413, 503}
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
-		s := newService(t, Config{MaxSumOfParts: 1 << 20, MaxEvent: 1 << 19})
+		s := newService(t, Config{MaxSumOfParts: 1 << 20})
 		response := s.post(contentType, body, "")
 		require.True(t, slices.Contains(statuses, response.Status), "%d %s", response.Status, response.Body)
 		require.Equal(t, response.Status == 200, len(s.sink.kept) == 1)

@@ -46,6 +46,9 @@ func New(maxDecoded int64, budget *Budget) *Decoder {
 	}
 }
 
+// Limit is how many bytes a payload has at most.
+func (d *Decoder) Limit() int64 { return d.limit }
+
 var (
 	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
 	errManyEncodings = events.Errorf(events.Invalid, "failed to decode request: Content-Encoding names more than one encoding")

@@ -128,7 +128,8 @@ var errTransient = events.Errorf(events.Unavailable, "transient error, please re
 
 // quoted is a text as JSON.
 func quoted(text string) string {
-	w := writer{limit: len(text)*6 + 2}
+	size := len(text)*6 + 2
+	w := writer{limit: size, left: size}
 	w.begin()
 	w.string(text)
 	value, _ := w.end()

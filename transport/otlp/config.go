@@ -8,12 +8,11 @@ type Config struct {
 	MaxSpans   int              `key:"max_spans" doc:"Most spans in one request, of whatever kind; then 400."`
 	MaxAISpans int              `key:"max_ai_spans" doc:"Most spans in one request that are about AI and become events; then 400."`
 	MaxRecords int              `key:"max_records" doc:"Most log records in one request; then 413."`
-	MaxEvent   configs.ByteSize `key:"max_event" doc:"Largest event that a span or log record may become; a larger one is rejected alone, which the answer says (partial success). Kafka's own limit (kafka.max_message_bytes) applies all the same."`
 }
 
 // DefaultConfig returns the defaults of the section.
 func DefaultConfig() Config {
-	return Config{MaxBody: 4 * configs.MiB, MaxSpans: 1000, MaxAISpans: 100, MaxRecords: 10_000, MaxEvent: 8 * configs.MiB}
+	return Config{MaxBody: 4 * configs.MiB, MaxSpans: 1000, MaxAISpans: 100, MaxRecords: 10_000}
 }
 
 // Validate reports every fault of the section.
@@ -23,6 +22,5 @@ func (c Config) Validate() error {
 	faults.Check(c.MaxSpans > 0, "max_spans", "must be positive, got %d", c.MaxSpans)
 	faults.Check(c.MaxAISpans > 0 && c.MaxAISpans <= c.MaxSpans, "max_ai_spans", "must be from 1 to max_spans (%d), got %d", c.MaxSpans, c.MaxAISpans)
 	faults.Check(c.MaxRecords > 0, "max_records", "must be positive, got %d", c.MaxRecords)
-	faults.Check(c.MaxEvent >= configs.KiB && c.MaxEvent <= configs.GiB, "max_event", "must be from 1KiB to 1GiB, got %s", c.MaxEvent)
 	return faults.Err()
 }

@@ -19,6 +19,7 @@ import (
 // Handler answers the requests of the paths. It is safe for concurrent use.
 type Handler struct {
 	config            Config
+	protocol          posthog.Config
 	decoder           *decode.Decoder
 	budget            *decode.Budget
 	processor         events.Processor
@@ -26,9 +27,11 @@ type Handler struct {
 }
 
 // NewHandler makes the handler. What it makes of requests beside what the decoder does counts against the budget.
-func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
+func NewHandler(
+	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope,
+) *Handler {
 	return &Handler{
-		config: config, decoder: decoder, budget: budget, processor: processor,
+		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor,
 		ignored: scope.Counter("spans_ignored_total"), repaired: scope.Counter("json_repaired_total"),
 	}
 }
@@ -70,6 +73,9 @@ func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Resp
 	}
 	var data tracepb.TracesData
 	return h.take(ctx, request, spanAnswers.to(request), token, &data, func(b *batch) *events.Error {
+		if ceiling := int(h.protocol.MaxAIEvent); ceiling > 0 {
+			b.writer.limit = ceiling
+		}
 		ignored, err := b.traces(&data, h.config)
 		h.ignored.Inc(int64(ignored))
 		return err
@@ -118,7 +124,7 @@ func (h *Handler) take(
 	b := batch{
 		Batch:   events.Batch{Token: token, Received: r.Received, ClientIP: r.ClientIP, RequestID: r.RequestID, Repaired: decoded.repaired},
 		request: &decoded,
-		writer:  writer{budget: h.budget, limit: int(h.config.MaxEvent)},
+		writer:  writer{budget: h.budget, limit: int(h.decoder.Limit()), left: int(h.decoder.Limit())},
 	}
 	defer b.writer.release()
 	if err := fill(&b); err != nil {

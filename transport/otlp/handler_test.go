@@ -21,6 +21,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -65,7 +66,7 @@ func newService(tb testing.TB, config Config) *service {
 	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: decode.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(s.scope)
 	require.NoError(tb, err)
-	s.Handler = NewHandler(config, decode.New(16<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = NewHandler(config, posthog.DefaultConfig(), decode.New(16<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -304,12 +305,10 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 }
 
 func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
-	config := DefaultConfig()
-	config.MaxEvent = 2000
 	large := strings.Repeat("x", 3000)
-	const why = "the event is larger than 2000 bytes"
 
-	s := newService(t, config)
+	s := newService(t, DefaultConfig())
+	s.protocol.MaxAIEvent = 2000
 	other := spanOf(str("gen_ai.a", large))
 	other.SpanId = parent
 	response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b")), other)))
@@ -318,20 +317,23 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	require.Positive(t, n)
 	rejected, message := status(t, string(partial))
 	require.Equal(t, uint64(1), rejected)
-	require.Equal(t, why, message)
+	require.Equal(t, "the event is larger than 2000 bytes", message)
 	require.Len(t, s.sink.kept, 1)
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Rejected[events.ReasonTooLarge])
 
-	response = s.logs(typeJSON, []byte(`{"resourceLogs":[`+
-		`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"small"}}]}]},`+
-		`{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},"scopeLogs":[{"logRecords":[{},{}]}]}]}`))
+	// Of log records, which have no such ceiling, a request becomes no more than one may hold.
+	s = newService(t, DefaultConfig())
+	s.decoder = decode.New(10_000, s.budget)
+	response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+
+		`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+`"}}]}]},`+
+		`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
 	require.Equal(t, 200, response.Status)
-	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"3","errorMessage":"`+why+`"}}`, response.Body)
-	require.Len(t, s.sink.kept, 2)
+	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"the request becomes too large: send smaller batches"}}`, response.Body)
+	require.Len(t, s.sink.kept, 3)
 }
 
 func TestTheNumberOfSpansAndRecordsIsLimited(t *testing.T) {
-	config := Config{MaxBody: 1 << 20, MaxSpans: 5, MaxAISpans: 2, MaxRecords: 3, MaxEvent: 1 << 20}
+	config := Config{MaxBody: 1 << 20, MaxSpans: 5, MaxAISpans: 2, MaxRecords: 3}
 	ai, other := spanOf(str("gen_ai.a", "b")), spanOf(str("http.method", "GET"))
 	for _, test := range []struct {
 		name   string
@@ -396,7 +398,7 @@ func TestRoutesRefuseAsOTLPDoes(t *testing.T) {
 func TestConfigReportsEveryFault(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
 	err := Config{}.Validate()
-	for _, key := range []string{"max_body", "max_spans", "max_ai_spans", "max_records", "max_event"} {
+	for _, key := range []string{"max_body", "max_spans", "max_ai_spans", "max_records"} {
 		require.ErrorContains(t, err, key)
 	}
 }

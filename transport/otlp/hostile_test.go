@@ -79,6 +79,10 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 		{"a bomb of spans in two bytes each", typeProtobuf, within(1, within(2, slices.Repeat(within(2, nil), 600_000))), 413},
 		{"a bomb of values, compressed", typeProtobuf, packed(t, span(slices.Repeat(within(9, nil), 6_000_000))), 413},
 		{"a bomb of values in JSON", typeJSON, []byte(`{"resourceSpans":[` + strings.Repeat("{},", 600_000) + `{}]}`), 413},
+		{"a bomb of texts in two bytes each", typeProtobuf, packed(t, within(1, within(1, within(3, slices.Repeat(within(3, nil), 600_000))))), 413},
+		{"a bomb of texts in JSON", typeJSON, []byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) + `]}]}}]}`), 413},
+		{"texts whose count is hidden behind colons", typeJSON, []byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) + `]}]}}` + strings.Repeat(":", 600_000)), 413},
+		{"texts whose count is hidden behind members", typeJSON, []byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) + `]}]}}],""` + strings.Repeat(`:""`, 600_000)), 413},
 		{"a bomb of zeros", typeProtobuf, packed(t, make([]byte, 20<<20)), 413},
 		{"many spans", typeProtobuf, within(1, within(2, slices.Repeat(within(2, nil), 1001))), 400},
 		{"text that is no UTF-8", typeProtobuf, span(ai, within(5, []byte("\xff"))), 400},
@@ -113,11 +117,13 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	same := slices.Repeat([]*commonpb.KeyValue{num("k", 1)}, 50_000)
 	records := slices.Repeat([]*logspb.LogRecord{{}}, 10_000)
 	spans := slices.Repeat([]*tracepb.Span{spanOf(str("gen_ai.a", "b"))}, 20)
+	tooMany := slices.Repeat(spans, 5)
 	for _, test := range []struct {
 		name   string
 		status int
 		send   func(*service) int
 	}{
+		{"a large resource of too many spans", 413, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, tooMany...))).Status }},
 		{"a large resource of many records", 503, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))).Status }},
 		{"a resource of one key of many records", 200, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))).Status }},
 		{"a large resource of many spans", 200, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))).Status }},
@@ -129,6 +135,23 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 			require.Equal(t, test.status, test.send(s))
 			require.Zero(t, s.Handler.budget.InUse())
 		})
+	}
+}
+
+// Messages of people and models are full of braces, quotes and commas: they make nothing but text.
+func TestWhatStandsInATextIsNotCounted(t *testing.T) {
+	text, err := json.Marshal(strings.Repeat(`{{"a\",`, 260_000))
+	require.NoError(t, err)
+	s := newService(t, DefaultConfig())
+	response := s.logs(typeJSON, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":`+string(text)+`}}]}]}]}`))
+	require.Equal(t, 200, response.Status, response.Body)
+	require.Len(t, s.sink.kept, 1)
+
+	for text, values := range map[string]int{
+		`{}`: 1, ` { "a" : { "b" : "c" } }`: 2, `{"a":["b" , "c:", "\"{"]}`: 4, `{"a\":":{"b":[{},{"c":null}]}}`: 4, `{"a":1,"b":[2,3]}`: 1,
+		``: 0, `"`: 1, `{"a`: 2, `"a\`: 1,
+	} {
+		require.Equal(t, values, valuesOf([]byte(text)), text)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // Module takes OpenTelemetry's traces and logs.
 //
 // Provides routes in the value group "routes".
-// Requires *decode.Decoder and *decode.Budget (transport), events.Processor (modules/events) and tally.Scope
+// Requires *decode.Decoder, *decode.Budget and posthog.Config (transport), events.Processor (modules/events) and tally.Scope
 // (modules/observability).
 // Config section: "otlp".
 func Module() configs.Module {

@@ -21,14 +21,14 @@ import (
 const (
 	// maxDepth is how many messages may be nested. A list within a list takes two levels, an object within an object three.
 	maxDepth = 100
-	// maxMessages is how many messages a request may consist of: every attribute is one, and its value another.
-	maxMessages = 500_000
-	// messageSize is about what one takes beside its text, once it is decoded and while its attributes are looked up.
-	messageSize = 224
+	// maxValues is how many messages, and texts in lists, a request may consist of: every attribute is one, and its value another.
+	maxValues = 500_000
+	// valueSize is about what one takes beside its text, once it is decoded and while its attributes are looked up.
+	valueSize = 224
 )
 
 var (
-	errManyValues = events.Errorf(events.TooLarge, "request holds more than %d values: send smaller batches", maxMessages)
+	errManyValues = events.Errorf(events.TooLarge, "request holds more than %d values: send smaller batches", maxValues)
 	errText       = events.Errorf(events.Invalid, "failed to parse request: JSON must be valid UTF-8")
 	errDepth      = errors.New("values are nested too deeply")
 )
@@ -74,14 +74,14 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	if isJSON(body, contentType) {
 		return r.decodeJSON(body, into)
 	}
-	count := counter{left: maxMessages}
+	count := counter{left: maxValues}
 	if err := count.message(into.ProtoReflect().Descriptor(), body, maxDepth); err != nil {
 		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
 	}
 	switch {
 	case count.left < 0:
 		return errManyValues
-	case !r.reserve(int64(len(body)) + int64(maxMessages-count.left)*messageSize):
+	case !r.reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
 		return decode.ErrSpent
 	}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(body, into); err != nil {
@@ -90,15 +90,15 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	return nil
 }
 
-// decodeJSON reads JSON, after mending what real SDKs get wrong. Each message is an object.
+// decodeJSON reads JSON, after mending what real SDKs get wrong.
 func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
-	messages := bytes.Count(body, []byte("{"))
+	values := valuesOf(body)
 	switch {
-	case messages > maxMessages:
+	case values > maxValues:
 		return errManyValues
 	case !utf8.Valid(body):
 		return errText
-	case !r.reserve(int64(len(body)) + int64(messages)*messageSize):
+	case !r.reserve(int64(len(body)) + int64(values)*valueSize):
 		return decode.ErrSpent
 	}
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
@@ -119,10 +119,48 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	return events.Errorf(events.Invalid, "failed to parse request: invalid OTLP/JSON: %w", fault)
 }
 
-// counter counts the messages of a request in protobuf without making them.
+// valuesOf counts what JSON would become without making it: an object is a message, and a string that is neither a key nor a
+// member's value a text in a list.
+func valuesOf(text []byte) (n int) {
+	before := byte(0)
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch c {
+		case ' ', '\t', '\n', '\r':
+			continue
+		case '{':
+			n++
+		case '"':
+			i = endOf(text, i)
+			if before == ':' {
+				before = 0
+				continue
+			}
+			n++
+		case ':':
+			if before == '"' {
+				n-- // It was a key.
+			}
+		}
+		before = c
+	}
+	return n
+}
+
+// endOf returns where the string ends that begins at i.
+func endOf(text []byte, i int) int {
+	for i++; i < len(text) && text[i] != '"'; i++ {
+		if text[i] == '\\' {
+			i++
+		}
+	}
+	return i
+}
+
+// counter counts what a request in protobuf would become without making it.
 type counter struct{ left int }
 
-// message counts what a message holds; depth is how many more may be nested. It stops when too many were found.
+// message counts what a message holds; depth is how many more may be nested. It stops when too much was found.
 func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte, depth int) error {
 	if depth == 0 {
 		return errDepth
@@ -134,7 +172,8 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 		}
 		text = text[n:]
 		field := descriptor.Fields().ByNumber(number)
-		if kind != protowire.BytesType || field == nil || field.Kind() != protoreflect.MessageKind {
+		isMessage := field != nil && field.Kind() == protoreflect.MessageKind
+		if kind != protowire.BytesType || field == nil || !isMessage && !field.IsList() {
 			if n = protowire.ConsumeFieldValue(number, kind, text); n < 0 {
 				return protowire.ParseError(n)
 			}
@@ -147,6 +186,9 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 		}
 		text = text[n:]
 		c.left--
+		if !isMessage {
+			continue
+		}
 		if err := c.message(field.Message(), inner, depth-1); err != nil {
 			return err
 		}
@@ -154,18 +196,19 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 	return nil
 }
 
-// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none. OTLP/JSON writes ids so, and not in base64
-// like all other bytes: decoded as base64 they are of another size, and encoding them again gives the digits back.
+// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none or only zeros. OTLP/JSON writes ids so, and
+// not in base64 like all other bytes: decoded as base64 they are of another size, and encoding them again gives the digits back.
 func idOf(id []byte, size int) string {
-	if len(bytes.Trim(id, "\x00")) == 0 {
-		return ""
-	}
+	text := hex.EncodeToString(id)
 	if len(id) != size {
 		if digits := base64.StdEncoding.EncodeToString(id); isHex(digits) {
-			return strings.ToLower(digits)
+			text = strings.ToLower(digits)
 		}
 	}
-	return hex.EncodeToString(id)
+	if strings.Trim(text, "0") == "" {
+		return ""
+	}
+	return text
 }
 
 func isHex(text string) bool {

@@ -148,6 +148,8 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	if err := b.grow(ai); err != nil {
 		return 0, err
 	}
+	// A resource's attributes stand in the event of each of its spans: they count anew for each.
+	left := maxValues
 	for _, resource := range data.GetResourceSpans() {
 		quiet := slices.Clone(resource.GetResource().GetAttributes())
 		quiet = slices.DeleteFunc(quiet, func(attribute *commonpb.KeyValue) bool { return hasPrefix(attribute, noise) })
@@ -156,6 +158,9 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 			for _, span := range scope.GetSpans() {
 				if !isAI(span) {
 					continue
+				}
+				if left -= len(attributes.list); left < 0 {
+					return 0, errManyValues
 				}
 				if err := b.span(span, attributes, scope.GetScope()); err != nil {
 					return 0, err

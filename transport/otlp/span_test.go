@@ -263,6 +263,22 @@ func TestJSONSaysTheSameAsProtobuf(t *testing.T) {
 	}
 }
 
+// An id of zeros is none, whatever wrote it.
+func TestAParentOfZerosIsNone(t *testing.T) {
+	want := spanOf(str("gen_ai.a", "b"))
+	want.ParentSpanId = make([]byte, spanIDSize)
+	require.Equal(t, "$ai_trace", take(t, nil, want)[0].Name)
+
+	s := newService(t, DefaultConfig())
+	require.Equal(t, 200, s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"00000000000000000000000000000000",`+
+		`"spanId":"eee19b7ec3c1b174","parentSpanId":"0000000000000000","attributes":[{"key":"gen_ai.a","value":{"stringValue":"b"}}]}]}]}]}`)).Status)
+	got := s.sink.kept[0]
+	require.Equal(t, "$ai_trace", got.Name)
+	require.NotContains(t, properties(t, got), "$ai_parent_id")
+	require.NotContains(t, properties(t, got), "$ai_trace_id")
+	require.Equal(t, got.UUID.String(), got.DistinctID, "nobody's span does not become everybody's user")
+}
+
 // Trap 12 of the SDKs: a string cut inside an emoji.
 func TestALoneSurrogateIsMended(t *testing.T) {
 	s := newService(t, DefaultConfig())

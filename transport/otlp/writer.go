@@ -19,8 +19,8 @@ import (
 // would be too large, or has no room, is given up: what is written to it after that is ignored, and end says why.
 type writer struct {
 	budget *decode.Budget
-	// limit is the size of the largest value.
-	limit int
+	// limit is the size of the largest value, left what all that are still to come may have together.
+	limit, left int
 
 	// text is the memory at hand; the value that is being written begins at start. Values that are done stay where they are.
 	text     []byte
@@ -28,6 +28,8 @@ type writer struct {
 	reserved int64
 	err      *events.Error
 }
+
+var errManyBytes = events.Errorf(events.TooLarge, "the request becomes too large: send smaller batches")
 
 // chunk is how much memory is taken at least.
 const chunk = 16 << 10
@@ -41,6 +43,7 @@ func (w *writer) end() ([]byte, *events.Error) {
 		w.text = w.text[:w.start]
 		return nil, w.err
 	}
+	w.left -= len(w.text) - w.start
 	return w.text[w.start:len(w.text):len(w.text)], nil
 }
 
@@ -54,6 +57,9 @@ func (w *writer) room(n int) bool {
 		return false
 	case size > w.limit:
 		w.err = events.Errorf(events.TooLarge, "the event is larger than %d bytes", w.limit)
+		return false
+	case size > w.left:
+		w.err = errManyBytes
 		return false
 	case len(w.text)+n <= cap(w.text):
 		return true

@@ -121,8 +121,10 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 	if aiOnly && event.Lane != events.LaneAI {
 		return events.ReasonNotAI, errNotAI
 	}
-	if event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties) {
-		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "the properties of the AI event are larger than %d bytes", config.MaxAIEvent)
+	if event.Lane == events.LaneAI {
+		if err := config.CheckAI(event.Raw.Properties); err != nil {
+			return events.ReasonTooLarge, err
+		}
 	}
 	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
 		stripped, err := d.arena.take(len(event.Raw.Properties))
@@ -382,9 +384,12 @@ func milliseconds(raw []byte) int64 {
 	return int64(min(max(ms, -maxMilliseconds), maxMilliseconds))
 }
 
-// exceedsAI reports whether an AI event of these properties is over the ceiling.
-func (c *Config) exceedsAI(properties []byte) bool {
-	return c.MaxAIEvent > 0 && len(properties) > int(c.MaxAIEvent)
+// CheckAI says what is wrong with an AI event whose properties are over the ceiling.
+func (c *Config) CheckAI(properties []byte) *events.Error {
+	if c.MaxAIEvent > 0 && len(properties) > int(c.MaxAIEvent) {
+		return events.Errorf(events.TooLarge, "the properties of an AI event are larger than %d bytes", c.MaxAIEvent)
+	}
+	return nil
 }
 
 // aiPrefix begins the names of all AI events, those that the allowlist does not know included.

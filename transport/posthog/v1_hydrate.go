@@ -64,7 +64,7 @@ func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Er
 			event.Raw.Properties = stripGateway(event.Raw.Properties[:0], event.Raw.Properties)
 		}
 		switch {
-		case event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties):
+		case event.Lane == events.LaneAI && config.CheckAI(event.Raw.Properties) != nil:
 			event.Reject(events.ReasonTooLarge, errV1AITooLarge)
 		case event.Lane != events.LaneAI && onlyAI:
 			event.Reject(events.ReasonNotAI, errV1NotAI)

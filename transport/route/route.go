@@ -32,8 +32,8 @@ type Route struct {
 	// one segment, and a last segment * for any rest.
 	Path string
 
-	// Methods are those that reach Handle. OPTIONS, and HEAD where there is GET, are answered by the server. A GET that carries a
-	// body is taken for a POST where both are among them.
+	// Methods are those that reach Handle. OPTIONS, and HEAD where there is GET, are answered by the server where they are not
+	// among them. A GET that carries a body is taken for a POST where both are.
 	Methods []string
 
 	// MaxBody is the largest body on the wire, in bytes; 0 is what transport.max_body says. More than half of transport.max_in_flight

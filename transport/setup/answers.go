@@ -135,7 +135,7 @@ func (a *Answers) Routes() []route.Route {
 	serve := func(path string, methods []string, handle func(context.Context, *route.Request) route.Response) route.Route {
 		return route.Route{Group: route.Setup, Path: path, Methods: methods, MaxBody: maxBody, Handle: handle}
 	}
-	get, both := []string{http.MethodGet}, []string{http.MethodGet, http.MethodPost}
+	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	return []route.Route{
 		serve("/flags", both, a.Flags),
 		serve("/decide", both, a.Decide),

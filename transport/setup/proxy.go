@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
 
 // Routes returns the paths that are passed on.
 func (p *Proxy) Routes() []route.Route {
-	get, both := []string{http.MethodGet}, []string{http.MethodGet, http.MethodPost}
+	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	var routes []route.Route
 	for _, passed := range []struct {
 		path    string
@@ -99,6 +100,7 @@ func (p *Proxy) Routes() []route.Route {
 
 var (
 	errUnreachable = errors.New("the upstream did not answer")
+	errSwitched    = errors.New("the upstream changed protocols, which nobody had asked it to")
 	errHuge        = fmt.Errorf("the upstream's answer exceeds %d bytes", maxAnswer)
 )
 
@@ -122,6 +124,9 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 		return p.fail(errUnreachable, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode == http.StatusSwitchingProtocols {
+		return p.fail(errUnreachable, errSwitched)
+	}
 	body, err := p.read(answer)
 	switch {
 	case errors.Is(err, decode.ErrSpent):
@@ -134,11 +139,11 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	release := func() { p.budget.Release(int64(cap(body))) }
 	if len(body) == 0 {
 		release()
-		return route.Response{Status: answer.StatusCode, Header: passedBack(answer.Header)}
+		return route.Response{Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: passedBack(answer)}
 	}
 	return route.Response{
 		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
-		Bytes: body, Done: release, Header: passedBack(answer.Header),
+		Bytes: body, Done: release, Header: passedBack(answer),
 	}
 }
 
@@ -197,6 +202,9 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 			p.budget.Release(int64(cap(body)))
 		}
 	}()
+	if answer.Body == http.NoBody { // An answer to HEAD has none, whatever length it names.
+		return nil, nil
+	}
 	if answer.ContentLength > maxAnswer {
 		return nil, errHuge
 	}
@@ -226,9 +234,10 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 	}
 }
 
-// passedBack returns the headers of an answer that are for the client. The content type goes with the body.
-func passedBack(header http.Header) []route.Field {
-	header = header.Clone()
+// passedBack returns the headers of an answer that are for the client. The content type goes with the body, and so does the length
+// but for HEAD, which has none.
+func passedBack(answer *http.Response) []route.Field {
+	header := answer.Header.Clone()
 	removeHops(header)
 	for _, name := range []string{
 		"Content-Length", "Content-Type", "Date", "X-Request-Id",
@@ -237,6 +246,9 @@ func passedBack(header http.Header) []route.Field {
 		header.Del(name)
 	}
 	var fields []route.Field
+	if answer.Request.Method == http.MethodHead && answer.ContentLength >= 0 {
+		fields = append(fields, route.Field{Name: "Content-Length", Value: strconv.FormatInt(answer.ContentLength, 10)})
+	}
 	for name, values := range header {
 		if strings.HasPrefix(name, "Access-Control-") {
 			continue

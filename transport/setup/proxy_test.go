@@ -223,6 +223,28 @@ func TestAnUpstreamHasItsTimeAndNoMore(t *testing.T) {
 	}
 }
 
+// What follows a change of protocols has no end, and no timeout reaches it.
+func TestAChangeOfProtocolsIsNoAnswer(t *testing.T) {
+	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			t.Cleanup(func() { _ = conn.Close() })
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		}
+	})
+	answered := make(chan route.Response, 1)
+	go func() {
+		response, _ := u.forward(t, request("GET", "/static/socket", "", "", "Connection", "Upgrade", "Upgrade", "websocket"))
+		answered <- response
+	}()
+	select {
+	case response := <-answered:
+		require.Equal(t, 502, response.Status)
+	case <-time.After(5 * time.Second):
+		require.Fail(t, "nobody answers")
+	}
+}
+
 func TestAnAnswerThatIsCutShortIsNone(t *testing.T) {
 	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
