@@ -11,7 +11,7 @@ import (
 // Config is the section "routing".
 type Config struct {
 	Drop       []string `key:"drop" doc:"Whose events are dropped, each a token or token:distinct_id. The client is answered as if they were kept."`
-	Overflow   []string `key:"overflow" doc:"Whose events go to the overflow topic of their lane, each a token or token:distinct_id. Events other than recordings are spread over all partitions there, and leave persons alone. Lanes without an overflow topic are not concerned."`
+	Overflow   []string `key:"overflow" doc:"Whose events go to the overflow topic of their lane, each a token or token:distinct_id. Events other than recordings are spread over all partitions there, and leave persons alone. Lanes without an overflow topic are not concerned; AI events stay in their topic while kafka.topics.ai_overflow is empty, but leave persons alone."`
 	SkipPerson []string `key:"skip_person" doc:"Whose events leave persons alone in the pipeline behind Kafka, each a token or token:distinct_id."`
 	DLQ        []string `key:"dlq" doc:"Whose events are set aside in kafka.topics.dlq, each a token or token:distinct_id."`
 	Topics     []string `key:"topics" doc:"Whose events go to a topic of their own, each token=topic or token:distinct_id=topic. List the topics in kafka.topics.custom so that they are created."`

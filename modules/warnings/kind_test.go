@@ -77,6 +77,10 @@ func TestTheFirstEventOfEachKindIsNamedAndTheOthersAreCounted(t *testing.T) {
 		jsonRepaired:        {events: 5},
 	}, found)
 	require.False(t, new(findings).look(&events.Batch{Repaired: true}), "nothing came of it")
+	for _, reason := range []events.Reason{events.ReasonRule, events.ReasonNotHistorical, events.ReasonBlackHole} {
+		dropped := events.Outcome{State: events.StateDropped, Reason: reason}
+		require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: dropped}}}), reason)
+	}
 }
 
 func TestEveryKindHasANameAndASentence(t *testing.T) {
