@@ -234,8 +234,7 @@ func TestAChangeOfProtocolsIsNoAnswer(t *testing.T) {
 	})
 	answered := make(chan route.Response, 1)
 	go func() {
-		response, _ := u.forward(t, request("GET", "/static/socket", "", "", "Connection", "Upgrade", "Upgrade", "websocket"))
-		answered <- response
+		answered <- u.Forward(ctx, request("GET", "/static/socket", "", "", "Connection", "Upgrade", "Upgrade", "websocket"))
 	}()
 	select {
 	case response := <-answered:
