@@ -122,7 +122,7 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 		return events.ReasonNotAI, errNotAI
 	}
 	if event.Lane == events.LaneAI && config.exceedsAI(event.Raw.Properties) {
-		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "maximum AI event size exceeded: its properties are larger than %d bytes", config.MaxAIEvent)
+		return events.ReasonTooLarge, events.Errorf(events.TooLarge, "its properties are larger than %d bytes", config.MaxAIEvent)
 	}
 	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
 		stripped, err := d.arena.take(len(event.Raw.Properties))
@@ -255,12 +255,12 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
-	if err := d.raw(found, &event.Raw); err != nil {
-		return events.ReasonInvalidEvent, err
-	}
-
+	// First, so that whoever is told of another fault is told of which event, too.
 	if reason, err := d.clientUUID(found, event); err != nil {
 		return reason, err
+	}
+	if err := d.raw(found, &event.Raw); err != nil {
+		return events.ReasonInvalidEvent, err
 	}
 
 	switch raw := d.present(found.name); {

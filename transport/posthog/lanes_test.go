@@ -133,7 +133,7 @@ func TestSection6TheAIBatchTakesAIEventsOnly(t *testing.T) {
 	require.Equal(t, "the event is not an AI event; send it to the analytics endpoint", response.Body)
 	response = ai(`[` + large + `]`)
 	require.Equal(t, 413, response.Status)
-	require.Contains(t, response.Body, "maximum AI event size exceeded: its properties are larger than 100 bytes")
+	require.Equal(t, "maximum AI event size exceeded: its properties are larger than 100 bytes", response.Body)
 	require.Equal(t, 413, s.post("/e/", large).Status, "the ceiling is the lane's, not the route's")
 	totals := s.ledger.Snapshot()
 	require.EqualValues(t, 2, totals.Rejected[events.ReasonNotAI])

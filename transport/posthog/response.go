@@ -26,7 +26,8 @@ const (
 // answer says so: current SDKs then pause.
 func (h *Handler) answer(batch *events.Batch, beacon bool, resource string) route.Response {
 	good, overQuota := false, false
-	var rejected, failed error
+	var rejected *events.Event
+	var failed error
 	for i := range batch.Events {
 		switch outcome := &batch.Events[i].Outcome; outcome.State {
 		case events.StateAccepted:
@@ -42,7 +43,7 @@ func (h *Handler) answer(batch *events.Batch, beacon bool, resource string) rout
 			}
 		case events.StateRejected:
 			if rejected == nil {
-				rejected = outcome.Err
+				rejected = &batch.Events[i]
 			}
 		default:
 			if failed == nil {
@@ -56,14 +57,24 @@ func (h *Handler) answer(batch *events.Batch, beacon bool, resource string) rout
 	case failed != nil:
 		return route.Refusal(errTransient)
 	case rejected != nil && (!good && !overQuota || h.config.BatchPolicy == PolicyAllOrNothing):
-		if events.CodeOf(rejected) == events.TooLarge {
-			rejected = events.Errorf(events.TooLarge, "maximum event size exceeded: %w", rejected)
-		}
-		return route.Refusal(rejected)
+		return route.Refusal(rejection(rejected))
 	case overQuota && !good:
 		return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`}
 	default:
 		return success(beacon)
+	}
+}
+
+// rejection is what a client is told of a rejected event.
+func rejection(event *events.Event) error {
+	err := event.Outcome.Err
+	switch {
+	case events.CodeOf(err) != events.TooLarge:
+		return err
+	case event.Lane == events.LaneAI:
+		return events.Errorf(events.TooLarge, "maximum AI event size exceeded: %w", err)
+	default:
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: %w", err)
 	}
 }
 
