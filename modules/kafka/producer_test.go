@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, one a process
 }
 
+// Section 4.7 of the protocol: what is accepted has been acknowledged, in the order of the request.
 func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
 	cfg := config(cluster(t)...)
 	producer, scope := start(t, cfg)
@@ -49,6 +50,7 @@ func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
 	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value())
 }
 
+// Section 4.7 of the protocol.
 func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
 	cfg := config(cluster(t)...)
 	cfg.Linger = time.Millisecond
@@ -76,6 +78,7 @@ func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
 	require.Len(t, next, writers)
 }
 
+// Sections 0 and 4.7 of the protocol.
 func TestAnOversizeEventDoesNotHurtItsNeighbours(t *testing.T) {
 	cfg := config(cluster(t)...)
 	producer, scope := start(t, cfg)
@@ -227,6 +230,7 @@ func hold(broker *kfake.Cluster) (release func()) {
 	return sync.OnceFunc(func() { close(released) })
 }
 
+// Section 4.6 of the protocol: the time that a message has.
 func TestWriteReturnsAtTheDeadlineWhenTheBrokerHangs(t *testing.T) {
 	broker := fake(t)
 	producer, scope := start(t, config(broker.ListenAddrs()...))
@@ -306,6 +310,7 @@ func TestATransientErrorIsTriedAgain(t *testing.T) {
 	requireAll(t, b, events.StateAccepted, "")
 }
 
+// Section 4.7 of the protocol: what a message is refused for.
 func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
 	for err, reason := range map[*kerr.Error]events.Reason{
 		kerr.MessageTooLarge: events.ReasonTooLarge,
