@@ -294,10 +294,13 @@ func stable(line string, now time.Time, sent string) string {
 	})
 }
 
+// moment is how far from now is now: a warning is written a moment after the request that it is about.
+const moment = 3 * time.Second
+
 func relative(at, now time.Time) string {
 	distance := at.Round(time.Millisecond).Sub(now.Round(time.Millisecond)).Round(10 * time.Millisecond)
 	switch {
-	case distance == 0:
+	case distance.Abs() < moment:
 		return "<now>"
 	case distance > 0:
 		return "<now+" + distance.String() + ">"

@@ -67,6 +67,7 @@ func metric(t *testing.T, text, pattern string) (sum int) {
 	return sum
 }
 
+// Sections 0 and 3 of the protocol: what Kafka has not taken is a 503 with Retry-After.
 func TestA503SaysWhenToComeBack(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("transport.retry_after", "7s"))

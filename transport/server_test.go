@@ -127,6 +127,7 @@ func (c *connection) requireClosed() {
 	require.Error(c.t, err)
 }
 
+// Section 1.2 of the protocol: methods, and slashes at the end.
 func TestEveryRouteTakesEveryMethodOfTheProtocol(t *testing.T) {
 	f := serve(t, nil)
 	c := f.dial(t)
@@ -196,6 +197,7 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 	require.EqualError(t, serve("/_liveness"), "two modules serve GET /_liveness: leave one out", "the server itself is one")
 }
 
+// Section 1.2 of the protocol: 404 and 405.
 func TestUnknownPathsAndMethodsAreToldApartAndReadableInABrowser(t *testing.T) {
 	c := serve(t, nil).dial(t)
 	for _, test := range []struct {
@@ -329,6 +331,7 @@ func chunked(body string) string {
 	return out.String() + "0\r\n\r\n"
 }
 
+// Section 1.2 of the protocol: the cap holds while a body is read, and up to as much again is read past.
 func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	f := serve(t, func(c *Config) { c.MaxBody = 100_000 })
 	want := "maximum event size exceeded: Request body exceeds limit of 100000 bytes"
@@ -356,6 +359,7 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	require.Zero(t, f.budget.InUse())
 }
 
+// Section 1.4 of the protocol: a body that stops coming is a 408.
 func TestAClientThatStopsSendingIsTold(t *testing.T) {
 	f := serve(t, func(c *Config) { c.BodyTimeout = 100 * time.Millisecond })
 	for _, head := range []string{"Content-Length: 50", "Content-Length: 50000", "Transfer-Encoding: chunked"} {
@@ -368,6 +372,7 @@ func TestAClientThatStopsSendingIsTold(t *testing.T) {
 	require.Zero(t, f.budget.InUse())
 }
 
+// Section 1.4 of the protocol.
 func TestAByteAtATimeIsCutOffByTheBodyTimeout(t *testing.T) {
 	f := serve(t, func(c *Config) { c.BodyTimeout = 200 * time.Millisecond })
 	c := f.dial(t)
@@ -408,6 +413,7 @@ func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
 	require.Empty(t, f.processor.ips)
 }
 
+// Sections 0 and 3 of the protocol: every 503 says when to come again.
 func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	f := serve(t, func(c *Config) { c.RetryAfter = 7 * time.Second })
 	budget := f.budget
@@ -454,6 +460,7 @@ func TestSmallBodiesDoNotHoldTheBuffersOfLargeOnes(t *testing.T) {
 	require.Zero(t, f.budget.InUse())
 }
 
+// Section 3 of the protocol: a 500 says nothing about the inside.
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	f := serve(t, nil)
 	f.processor.do = func() { panic("boom") }
@@ -466,6 +473,7 @@ func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	require.Zero(t, f.inFlight.Load())
 }
 
+// Section 2.2 of the protocol.
 func TestRequestIDIsTheClientsIfItIsSane(t *testing.T) {
 	c := serve(t, nil).dial(t)
 	for given, kept := range map[string]bool{"abc-123": true, "with space": false, strings.Repeat("x", 129): false, "": false} {
@@ -485,6 +493,7 @@ func TestHeadersOverTheLimitAreTold(t *testing.T) {
 	require.Contains(t, body, "send the events in the body")
 }
 
+// Sections 0 and 1.5 of the protocol.
 func TestClientIPIsTheNearestAddressThatIsNotTrusted(t *testing.T) {
 	f := serve(t, nil)
 	c := f.dial(t)
@@ -563,6 +572,7 @@ func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
 }
 
+// Section 1.2 of the protocol: root, liveness and readiness.
 func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.DrainDelay = "127.0.0.1:0", 20*time.Second
@@ -610,6 +620,7 @@ func TestServingThatEndsByItselfIsAFailure(t *testing.T) {
 	}
 }
 
+// Section 1.4 of the protocol: headers that do not end.
 func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
 	f := serve(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = time.Second, time.Second })
 	for name, sent := range map[string]string{"nothing at all": "", "half a header": "POST /e/ HTTP/1.1\r\nHost"} {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/IBM/sarama"
 	"go.uber.org/zap"
@@ -116,10 +118,37 @@ func (c *connection) create(names []string, maxMessage int, log *zap.Logger) {
 	for reason, names := range refused {
 		log.Warn("cannot create topics: create them yourself, or allow this user to", zap.Strings("topics", names), zap.String("error", reason))
 	}
-	// What was created takes a moment to be known everywhere; the client asks again for as long as it is not.
-	if err := c.refresh(); err != nil {
-		log.Warn("cannot look at the created topics", zap.Error(err))
+	if err := c.awaitLeaders(created); err != nil {
+		log.Warn("created topics are not ready yet", zap.Error(err))
 	}
+}
+
+// awaitLeaders waits until every partition of the topics has a leader, which takes a moment after they were created: a message
+// that comes before would fail, and after a few of them the client takes no more for that partition for ten seconds.
+func (c *connection) awaitLeaders(topics []string) error {
+	for deadline := time.Now().Add(c.client.Config().Metadata.Timeout); ; {
+		if err := c.refresh(); err != nil {
+			return err
+		}
+		waiting := slices.DeleteFunc(slices.Clone(topics), c.isLed)
+		if len(waiting) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no leader for %s", strings.Join(waiting, ", "))
+		}
+		<-time.After(c.client.Config().Metadata.Retry.Backoff)
+	}
+}
+
+// isLed reports whether every partition of the topic had a leader when the cluster was last asked.
+func (c *connection) isLed(topic string) bool {
+	all, err := c.client.Partitions(topic)
+	if err != nil || len(all) == 0 {
+		return false
+	}
+	led, err := c.client.WritablePartitions(topic)
+	return err == nil && len(led) == len(all)
 }
 
 // drain reads sarama's verdicts in two goroutines until close has ended the producer.

@@ -52,6 +52,7 @@ func batchOf(n int) *events.Batch {
 
 func testEncoder() *Encoder { return NewEncoder(DefaultConfig()) }
 
+// Section 4.4 of the protocol.
 func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	batch := batchOf(1)
 	event := &batch.Events[0]
@@ -87,6 +88,7 @@ func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	}, headersOf(m))
 }
 
+// Section 4.4 of the protocol.
 func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 	batch := batchOf(1)
 	batch.SentAt = time.Time{}
@@ -467,7 +469,7 @@ func inUse() uint64 {
 	return stats.HeapAlloc
 }
 
-// The vectors are those of Apache Kafka's own UtilsTest.testMurmur2, as unsigned remainders of the masked hash.
+// Section 4.3 of the protocol. The vectors are those of Apache Kafka's own UtilsTest.testMurmur2, as unsigned remainders of the masked hash.
 func TestKeysGoToThePartitionThatKafkasOwnClientsChoose(t *testing.T) {
 	for key, hash := range map[string]int32{
 		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536,

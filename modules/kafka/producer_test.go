@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 }
 
+// Section 4.7 of the protocol: what is accepted has been acknowledged, in the order of the request.
 func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)
@@ -53,6 +54,7 @@ func TestAcceptedEventsAreInKafkaInOrder(t *testing.T) {
 	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value())
 }
 
+// Section 4.7 of the protocol.
 func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)
@@ -81,6 +83,7 @@ func TestConcurrentWritersKeepEachKeysOrder(t *testing.T) {
 	require.Len(t, next, writers)
 }
 
+// Sections 0 and 4.7 of the protocol.
 func TestAnOversizeEventDoesNotHurtItsNeighbours(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)
@@ -239,6 +242,7 @@ func hold(broker *kfake.Cluster) (release func()) {
 	return sync.OnceFunc(func() { close(released) })
 }
 
+// Section 4.6 of the protocol: the time that a message has.
 func TestWriteReturnsAtTheDeadlineWhenTheBrokerHangs(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -322,6 +326,7 @@ func TestATransientErrorIsTriedAgain(t *testing.T) {
 	requireAll(t, b, events.StateAccepted, "")
 }
 
+// Section 4.7 of the protocol: what a message is refused for.
 func TestWhatKafkaRefusesForGoodIsRejected(t *testing.T) {
 	t.Parallel()
 	for err, reason := range map[*kerr.Error]events.Reason{

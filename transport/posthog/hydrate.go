@@ -248,12 +248,12 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
-	if err := d.raw(found, &event.Raw); err != nil {
-		return events.ReasonInvalidEvent, err
-	}
-
+	// First, so that whoever is told of another fault is told of which event, too.
 	if reason, err := d.clientUUID(found, event); err != nil {
 		return reason, err
+	}
+	if err := d.raw(found, &event.Raw); err != nil {
+		return events.ReasonInvalidEvent, err
 	}
 
 	switch raw := d.present(found.name); {

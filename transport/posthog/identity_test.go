@@ -45,6 +45,7 @@ func TestCheckTokenNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Section 2.10 of the protocol.
 func TestNewUUIDCarriesTheEventsTime(t *testing.T) {
 	at := time.Date(2026, 11, 24, 1, 2, 3, 456_000_000, time.UTC)
 	id := newUUID(at)
@@ -56,6 +57,7 @@ func TestNewUUIDCarriesTheEventsTime(t *testing.T) {
 	require.Equal(t, "00000000-0000-7", newUUID(time.Unix(-5, 0)).String()[:15])
 }
 
+// Section 2.10 of the protocol.
 func TestParseUUIDTakesEveryUsualForm(t *testing.T) {
 	const want = "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d"
 	for _, text := range []string{want, strings.ToUpper(want), strings.ReplaceAll(want, "-", ""), "{" + want + "}", "urn:uuid:" + want} {

@@ -167,8 +167,12 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 		}
 		batch.Events = append(batch.Events, events.Event{Name: snapshotsName, Lane: events.LaneRecordings, SessionID: session})
 		event := &batch.Events[len(batch.Events)-1]
-		if err == nil {
+		switch {
+		case err == nil:
 			reason, err = d.hydrateRecording(found, event, at)
+		case found.isObject:
+			// Whoever is told of the fault is told of which event.
+			_, _ = d.clientUUID(found, event)
 		}
 		if err != nil {
 			event.Reject(reason, err)

@@ -141,6 +141,6 @@ func (h *Handler) scanV1(s *v1Session, payload *decode.Payload, header *v1Header
 	case s.full:
 		return events.Errorf(events.TooLarge, "the request holds more than %d events", s.limit)
 	default:
-		return v1Errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "the body is not JSON: %w", fault)
+		return v1Errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "failed to parse request: %w", fault)
 	}
 }

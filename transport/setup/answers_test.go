@@ -204,6 +204,7 @@ func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 	}
 }
 
+// Section 0.1 of the protocol.
 func TestThereAreNoSurveys(t *testing.T) {
 	require.Equal(t, object{"surveys": []any{}}, get(t, NewAnswers(DefaultConfig()).Surveys(ctx, nil)))
 }
