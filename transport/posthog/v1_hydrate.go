@@ -256,7 +256,7 @@ func boolean(raw []byte) []byte {
 
 // isInteger reports whether a JSON value is a number without a fraction and an exponent.
 func isInteger(raw []byte) bool {
-	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && bytes.IndexAny(raw, ".eE") < 0
+	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && !bytes.ContainsAny(raw, ".eE")
 }
 
 // present returns a value's text, or nil where it is absent or null.
