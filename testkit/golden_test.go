@@ -96,7 +96,11 @@ func TestGolden(t *testing.T) {
 			}
 			var config kafka.Config
 			service := testkit.Start(t, append(options, testkit.Populate(&config))...)
+			// A topic of a rule may be of an earlier run, where the broker is not the service's own.
 			seen := map[string]bool{}
+			for _, message := range service.Messages() {
+				seen[place(message)] = true
+			}
 			for _, file := range groups[key].files {
 				t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/golden/"), ".yaml"), func(t *testing.T) {
 					runGolden(t, file, service, config.Topics, seen)
