@@ -688,8 +688,8 @@ func TestBackoffHasAPauseForEveryFurtherAttempt(t *testing.T) {
 	require.Zero(t, kafka.Backoff(0), "there was no attempt")
 }
 
-// leaderless makes the broker say that the topic's partitions have no leader.
-func leaderless(t *testing.T, broker *kfake.Cluster, name string) {
+// leaderless makes the broker say that the topic's partitions have no leader, for as long as still says so. Topics that do not exist are unknown.
+func leaderless(t *testing.T, broker *kfake.Cluster, name string, still func() bool) {
 	t.Helper()
 	host, text, err := net.SplitHostPort(broker.ListenAddrs()[0])
 	require.NoError(t, err)
@@ -698,14 +698,21 @@ func leaderless(t *testing.T, broker *kfake.Cluster, name string) {
 	broker.ControlKey(int16(kmsg.Metadata), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
 		response := request.ResponseKind().(*kmsg.MetadataResponse)
-		response.Brokers = []kmsg.MetadataResponseBroker{{Host: host, Port: int32(port)}}
+		response.Brokers, response.ControllerID = []kmsg.MetadataResponseBroker{{Host: host, Port: int32(port)}}, 0
 		for _, asked := range request.(*kmsg.MetadataRequest).Topics {
 			topic := kmsg.NewMetadataResponseTopic()
-			topic.Topic, topic.TopicID = asked.Topic, broker.TopicInfo(*asked.Topic).TopicID
+			topic.Topic = asked.Topic
+			info := broker.TopicInfo(*asked.Topic)
+			if info == nil {
+				topic.ErrorCode = kerr.UnknownTopicOrPartition.Code
+				response.Topics = append(response.Topics, topic)
+				continue
+			}
+			topic.TopicID = info.TopicID
 			for _, info := range broker.PartitionInfos(*asked.Topic) {
 				partition := kmsg.NewMetadataResponseTopicPartition()
 				partition.Partition, partition.Leader, partition.LeaderEpoch = info.Partition, info.Leader, info.Epoch
-				if *asked.Topic == name {
+				if *asked.Topic == name && still() {
 					partition.ErrorCode, partition.Leader = kerr.LeaderNotAvailable.Code, -1
 				}
 				topic.Partitions = append(topic.Partitions, partition)
@@ -724,7 +731,7 @@ func TestAPartitionWithoutALeaderHoldsNoOtherUp(t *testing.T) {
 	for _, topic := range cfg.Topics.Names() {
 		require.NoError(t, broker.CreateTopic(topic, 1, nil))
 	}
-	leaderless(t, broker, cfg.Topics.Exceptions)
+	leaderless(t, broker, cfg.Topics.Exceptions, func() bool { return true })
 	producer, _ := start(t, cfg)
 	stuck := batch(0, 1000)
 	for i := range stuck.Events {
@@ -732,6 +739,19 @@ func TestAPartitionWithoutALeaderHoldsNoOtherUp(t *testing.T) {
 	}
 	producer.Write(t.Context(), stuck)
 	requireAll(t, stuck, events.StateFailed, events.ReasonUnavailable)
+	b := batch(0, 10)
+	producer.Write(t.Context(), b)
+	requireAll(t, b, events.StateAccepted, "")
+}
+
+// Kafka has created a topic a moment before its partitions have leaders.
+func TestTheFirstEventsOfACreatedTopicAreTaken(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	var asked atomic.Int64
+	leaderless(t, broker, cfg.Topics.Events, func() bool { return asked.Add(1) <= 60 })
+	producer, _ := start(t, cfg)
 	b := batch(0, 10)
 	producer.Write(t.Context(), b)
 	requireAll(t, b, events.StateAccepted, "")
