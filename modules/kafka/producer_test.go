@@ -688,7 +688,8 @@ func TestBackoffHasAPauseForEveryFurtherAttempt(t *testing.T) {
 	require.Zero(t, kafka.Backoff(0), "there was no attempt")
 }
 
-// leaderless makes the broker say that the topic's partitions have no leader, for as long as still says so. Topics that do not exist are unknown.
+// leaderless makes the broker say that the topic's partitions have no leader, for as long as still says so. Topics that do not
+// exist are unknown.
 func leaderless(t *testing.T, broker *kfake.Cluster, name string, still func() bool) {
 	t.Helper()
 	host, text, err := net.SplitHostPort(broker.ListenAddrs()[0])
