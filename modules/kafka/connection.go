@@ -39,6 +39,7 @@ func connect(addresses []string, config *sarama.Config, topics Topics, log *zap.
 			log.Warn("topics do not exist: events for them will be refused until somebody creates them", zap.Strings("topics", missing))
 		}
 	}
+	conn.checkLimits(config.Producer.MaxMessageBytes, log)
 	if conn.async, err = sarama.NewAsyncProducerFromClient(client); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
@@ -80,8 +81,10 @@ func (c *connection) missing() []string {
 	return slices.DeleteFunc(c.topics.Names(), c.known)
 }
 
-// batchOverhead is more than a record batch of one message takes beside the message.
-const batchOverhead = 1 << 10
+const (
+	batchOverhead = 1 << 10             // more bytes than a record batch of one message takes beside the message
+	limitKey      = "max.message.bytes" // a topic's largest record batch
+)
 
 // create creates topics as far as the cluster lets us; what could not be created is logged once, and stays missing. A topic
 // that has to take larger messages than is usual says so; the others leave it to the cluster.
@@ -99,7 +102,7 @@ func (c *connection) create(names []string, maxMessage int, log *zap.Logger) {
 		detail.ReplicationFactor = int16(c.topics.ReplicationFactor)
 	}
 	if limit := strconv.Itoa(maxMessage + batchOverhead); maxMessage > int(DefaultConfig().MaxMessageBytes) {
-		detail.ConfigEntries = map[string]*string{"max.message.bytes": &limit}
+		detail.ConfigEntries = map[string]*string{limitKey: &limit}
 	}
 	var created []string
 	refused := map[string][]string{}
@@ -120,6 +123,47 @@ func (c *connection) create(names []string, maxMessage int, log *zap.Logger) {
 	}
 	if err := c.awaitLeaders(created); err != nil {
 		log.Warn("created topics are not ready yet", zap.Error(err))
+	}
+}
+
+// checkLimits warns of topics that take less than a full record batch. Kafka refuses such a batch whole, so that events of any size
+// are rejected with the large ones beside them.
+func (c *connection) checkLimits(maxMessage int, log *zap.Logger) {
+	admin, err := sarama.NewClusterAdminFromClient(c.client)
+	if err != nil {
+		log.Info("cannot read the topics' max.message.bytes", zap.Error(err))
+		return
+	}
+	var asked []*sarama.ConfigResource
+	for _, name := range c.topics.Names() {
+		if c.known(name) {
+			asked = append(asked, &sarama.ConfigResource{Type: sarama.TopicResource, Name: name, ConfigNames: []string{limitKey}})
+		}
+	}
+	answers, err := admin.DescribeConfigs(asked, sarama.DescribeConfigsOptions{})
+	if err != nil {
+		log.Info("cannot read the topics' max.message.bytes", zap.Error(err))
+		return
+	}
+	needed := maxMessage + batchOverhead
+	var low, hidden []string
+	for _, answer := range answers {
+		if answer.ErrorCode != sarama.ErrNoError {
+			hidden = append(hidden, answer.Name)
+		}
+		for _, entry := range answer.Configs {
+			if limit, err := strconv.Atoi(entry.Value); entry.Name == limitKey && err == nil && limit < needed {
+				low = append(low, answer.Name)
+			}
+		}
+	}
+	if len(hidden) > 0 {
+		log.Info("topics do not tell their max.message.bytes: see yourself that it is enough, or allow this user to describe their configuration",
+			zap.Strings("topics", hidden), zap.Int("needed", needed))
+	}
+	if len(low) > 0 {
+		log.Warn("topics take less than kafka.max_message_bytes, and Kafka will refuse batches of events for them: raise their max.message.bytes",
+			zap.Strings("topics", low), zap.Int("needed", needed))
 	}
 }
 

@@ -19,7 +19,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/uber-go/tally/v4"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
@@ -818,4 +821,24 @@ func TestStopIsQuickWhileStillConnecting(t *testing.T) {
 	require.Error(t, producer.Ready(t.Context()))
 	require.NoError(t, producer.Stop(t.Context()))
 	require.Less(t, time.Since(began), 5*time.Second)
+}
+
+func TestTopicsThatTakeTooLittleAreNamed(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := config(broker.ListenAddrs()...)
+	cfg.Topics.Exceptions += "-exceptions"
+	require.NoError(t, broker.CreateTopic(cfg.Topics.Events, 1, map[string]string{"max.message.bytes": "1001024"}))
+	require.NoError(t, broker.CreateTopic(cfg.Topics.Exceptions, 1, map[string]string{"max.message.bytes": "20000"}))
+	core, logs := observer.New(zap.WarnLevel)
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	producer, err := kafka.NewProducer(cfg, bootstrap, zap.New(core), tally.NewTestScope("", nil))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, producer.Stop(context.Background())) })
+	require.NoError(t, producer.Start(t.Context()))
+	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+	warnings := logs.FilterMessageSnippet("max.message.bytes").All()
+	require.Len(t, warnings, 1)
+	require.Equal(t, map[string]any{"topics": []any{cfg.Topics.Exceptions}, "needed": int64(1001024)}, warnings[0].ContextMap())
 }
