@@ -16,8 +16,10 @@ const (
 	slotApart  = 512
 	cursorSize = 2 * slotApart
 
-	// maxSeq bounds what is believed of a number that was read, so that counting on never overflows.
-	maxSeq = 1 << 62
+	// maxSeq bounds what is believed of a number in a record, and maxStart of one in a cursor or a segment's name, from which there
+	// is still room to count on.
+	maxSeq   = 1 << 62
+	maxStart = 1 << 61
 )
 
 // mark is how far a log had come.
@@ -49,7 +51,7 @@ func decodeCursor(data []byte) (m mark, slot int, ok bool) {
 			continue
 		}
 		found := mark{cursor: binary.LittleEndian.Uint64(fields), committed: binary.LittleEndian.Uint64(fields[8:])}
-		if found.cursor == 0 || found.cursor > maxSeq || found.committed > maxSeq {
+		if found.cursor == 0 || found.cursor > maxStart || found.committed > maxStart {
 			continue
 		}
 		if !ok || m.before(found) {

@@ -265,12 +265,17 @@ func (l *Log) commit() {
 		return
 	}
 	l.writing.Lock()
-	defer l.writing.Unlock()
-	if err := l.write(c); err != nil {
+	err := l.write(c)
+	if err == nil {
+		l.publish(c)
+	} else {
+		l.seal()
+	}
+	l.writing.Unlock()
+	if err != nil {
 		l.fail(c, err)
 		return
 	}
-	l.publish(c)
 	// The mark says that these records were there. It is written before anybody is told, so that a process that is killed
 	// then leaves it behind.
 	l.save(false)
@@ -379,18 +384,23 @@ func (l *Log) finish(c *commit) {
 	tick(l.room)
 }
 
-// fail ends the commit, and what is pending behind it, with an error, and seals the segment.
+// seal ends the segment where the last successful commit has ended.
+func (l *Log) seal() {
+	if l.active == nil {
+		return
+	}
+	// What the failed commit may have left is cut off where that is possible. The reader never looks at it.
+	_ = l.active.file.Truncate(l.active.size)
+	_ = l.active.file.Close()
+	if l.active.size == headerSize {
+		_ = l.spool.fs.remove(l.path(l.active.segment))
+	}
+	l.active = nil
+}
+
+// fail ends the commit, and what is pending behind it, with an error.
 func (l *Log) fail(c *commit, err error) {
 	l.log.Warn("records were not written to the spool", zap.Error(err))
-	if a := l.active; a != nil {
-		// What the failed commit may have left is cut off where that is possible. The reader never looks at it.
-		_ = a.file.Truncate(a.size)
-		_ = a.file.Close()
-		if a.size == headerSize {
-			_ = l.spool.fs.remove(l.path(a.segment))
-		}
-		l.active = nil
-	}
 	l.mu.Lock()
 	l.failure, l.failedUntil = err, time.Now().Add(l.spool.failFast)
 	failed := []*commit{c}

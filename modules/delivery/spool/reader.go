@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"hash/crc32"
 	"io/fs"
 	"slices"
 
@@ -30,7 +31,10 @@ const (
 	placesApart = 1 << 20
 )
 
-var errMissing = fs.ErrNotExist
+var (
+	errMissing  = fs.ErrNotExist
+	errUnstable = errors.New("spool: a segment reads differently from time to time")
+)
 
 // place is where in a log a record is expected.
 type place struct {
@@ -253,15 +257,20 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 			if len(chunk.Records) > 0 && size > room {
 				return false, nil
 			}
-			payload, ok := sc.inWindow(rec.off+headSize, rec.length)
-			if !ok && len(chunk.Records) > 0 {
+			payload, inWindow := sc.inWindow(rec.off+headSize, rec.length)
+			if !inWindow && len(chunk.Records) > 0 {
 				return false, nil
 			}
-			if !ok {
+			if !inWindow {
 				if err := l.load(chunk, rec.off, size); err != nil {
 					return false, err
 				}
 				payload = sc.window[headSize:]
+			}
+			// What was found valid may have been read before this, or not be remembered as it is now.
+			if (!inWindow || sc.sums != nil) && crc32.Update(rec.head, castagnoli, payload) != rec.sum {
+				r.close()
+				return false, errUnstable
 			}
 			chunk.Records = append(chunk.Records, Record{Seq: rec.seq, Payload: payload})
 			room -= size
@@ -271,17 +280,19 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	return true, nil
 }
 
-// readHeader passes the header. That it is damaged loses no record.
+// readHeader passes the header. That it is damaged loses no record; what is too short for records is left to leave.
 func (l *Log) readHeader(p portion) error {
-	data := make([]byte, min(headerSize, p.size))
-	if err := l.reader.scanner.readAt(data, 0); err != nil {
+	if p.size <= headerSize {
+		return nil
+	}
+	var data [headerSize]byte
+	if err := l.reader.scanner.readAt(data[:], 0); err != nil {
 		return err
 	}
-	size := int64(len(data))
-	if _, ok := decodeHeader(data); !ok {
-		l.lose(loss{from: p.first, to: p.first, bytes: size, segment: p.first}, size)
+	if _, ok := decodeHeader(data[:]); !ok {
+		l.lose(loss{from: p.first, to: p.first, bytes: headerSize, segment: p.first}, headerSize)
 	}
-	l.reader.at.off = size
+	l.reader.at.off = headerSize
 	return nil
 }
 

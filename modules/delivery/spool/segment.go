@@ -42,7 +42,7 @@ func parseSegmentName(name string) (uint64, bool) {
 		return 0, false
 	}
 	first, err := strconv.ParseUint(digits, 10, 64)
-	return first, err == nil && first > 0 && first <= maxSeq
+	return first, err == nil && first > 0 && first <= maxStart
 }
 
 // appendHeader appends a segment's header.
