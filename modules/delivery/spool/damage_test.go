@@ -130,9 +130,9 @@ func TestSegmentsThatAreMissingAtTheBeginningOrTheEndAreLost(t *testing.T) {
 	require.NoError(t, os.Remove(files[len(files)-1]))
 	s := openSpool(t, cfg)
 	l := s.Log("topic")
-	require.EqualValues(t, second-1, l.Stats().CorruptRecords, "that is known at once")
+	require.Equal(t, second-1, l.Stats().CorruptRecords, "that is known at once")
 	require.Equal(t, expected(second, last), readAll(t, l, 700))
-	require.EqualValues(t, second-1+61-last, l.Stats().CorruptRecords)
+	require.Equal(t, second-1+61-last, l.Stats().CorruptRecords)
 	require.EqualValues(t, 61, appendAll(t, l, value(60)), "numbers are not used again")
 	require.Equal(t, expected(61, 62), readAll(t, l, 700))
 	require.NoError(t, s.Close())
@@ -152,7 +152,7 @@ func TestASegmentThatGoesMissingWhileItIsNeededIsLost(t *testing.T) {
 	require.NoError(t, os.Remove(files[2]))
 	third, fourth := firstOf(t, files[2]), firstOf(t, files[3])
 	require.Equal(t, append(expected(1, third), expected(fourth, 61)...), readAll(t, l, 700))
-	require.EqualValues(t, fourth-third, l.Stats().CorruptRecords)
+	require.Equal(t, fourth-third, l.Stats().CorruptRecords)
 }
 
 func TestATornTailIsCutOff(t *testing.T) {
@@ -279,22 +279,22 @@ func TestAPlaceThatCannotBeReadIsAnErrorAndThenDamage(t *testing.T) {
 	require.Len(t, chunk.Records, int(first)-1)
 	disk.set(func(op, p string) error {
 		if op == "read" && p == path {
-			return badBlock{records[3], records[3] + 10}
+			return badBlockError{records[3], records[3] + 10}
 		}
 		return nil
 	})
-	require.ErrorAs(t, l.Read(&chunk, 1<<20), &badBlock{})
+	require.ErrorAs(t, l.Read(&chunk, 1<<20), &badBlockError{})
 	disk.set(nil)
 	require.NoError(t, l.Read(&chunk, 1), "it may be for once only")
 	require.Equal(t, first, chunk.Records[0].Seq)
 	disk.set(func(op, p string) error {
 		if op == "read" && p == path {
-			return badBlock{records[3], records[3] + 10}
+			return badBlockError{records[3], records[3] + 10}
 		}
 		return nil
 	})
 	for range patience {
-		require.ErrorAs(t, l.Read(&chunk, 1<<20), &badBlock{})
+		require.ErrorAs(t, l.Read(&chunk, 1<<20), &badBlockError{})
 	}
 	var read []uint64
 	for failures := 0; len(read) == 0 || read[len(read)-1] < 60; {
@@ -335,7 +335,7 @@ func TestALastSegmentThatCannotBeReadIsKept(t *testing.T) {
 
 // hostile is a segment in which everything claims to be a long record, with a head that is plausible.
 func hostile(size int) []byte {
-	data := appendHeader(nil, 1)
+	data := header(1)
 	for seq := uint64(1); len(data) < size; seq++ {
 		data = binary.LittleEndian.AppendUint32(data, recordMagic)
 		data = binary.LittleEndian.AppendUint32(data, uint32(max(0, size-len(data)-4096)))

@@ -31,7 +31,7 @@ func (unsynced) edit(path string) (file, error) {
 
 // FuzzReader takes its input for a segment, once as the last of a log and once in the middle.
 func FuzzReader(f *testing.F) {
-	whole := appendHeader(nil, 1)
+	whole := header(1)
 	for seq := uint64(1); seq < 5; seq++ {
 		whole = appendRecord(whole, seq, bytes.Repeat([]byte{byte(seq)}, int(seq*seq)))
 	}
@@ -41,7 +41,7 @@ func FuzzReader(f *testing.F) {
 	f.Add(whole[headerSize:])
 	f.Add(append(bytes.Clone(whole), whole...))
 	f.Add(hostile(6000))
-	f.Add(appendRecord(appendHeader(nil, 1), maxSeq, nil))
+	f.Add(appendRecord(header(1), maxSeq, nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg := testConfig(t)
 		dir := filepath.Join(cfg.Dir, "topic")
@@ -49,7 +49,7 @@ func FuzzReader(f *testing.F) {
 		const first = 1_000_000
 		for name, content := range map[string][]byte{
 			segmentName(1):     data,
-			segmentName(first): appendRecord(appendHeader(nil, first), first, []byte("last")),
+			segmentName(first): appendRecord(header(first), first, []byte("last")),
 		} {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 		}
@@ -105,7 +105,7 @@ func FuzzCursor(f *testing.F) {
 		dir := filepath.Join(cfg.Dir, "topic")
 		require.NoError(t, os.MkdirAll(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, cursorName), data, 0o600))
-		segment := appendHeader(nil, 1)
+		segment := header(1)
 		for seq := range uint64(10) {
 			segment = appendRecord(segment, seq+1, []byte(value(int(seq))))
 		}

@@ -247,7 +247,7 @@ func (f *faulty) syncDir(path string) error {
 
 func (f *faulty) free(path string) (int64, error) {
 	if err := f.check("free", path); err != nil {
-		var left freeBytes
+		var left freeError
 		if errors.As(err, &left) {
 			return int64(left), nil
 		}
@@ -256,14 +256,14 @@ func (f *faulty) free(path string) (int64, error) {
 	return f.disk.free(path)
 }
 
-// freeBytes is a fault of free that makes it return that many.
-type freeBytes int64
+// freeError is a fault of free that makes it return that many.
+type freeError int64
 
-func (freeBytes) Error() string { return "not the true number" }
+func (freeError) Error() string { return "not the true number" }
 
 func (f *faultyFile) ReadAt(data []byte, off int64) (int, error) {
 	if err := f.disk.check("read", f.path); err != nil {
-		var bad badBlock
+		var bad badBlockError
 		if !errors.As(err, &bad) {
 			return 0, err
 		}
@@ -275,10 +275,10 @@ func (f *faultyFile) ReadAt(data []byte, off int64) (int, error) {
 	return f.file.ReadAt(data, off)
 }
 
-// badBlock is a fault of read that concerns a part of the file.
-type badBlock struct{ from, to int64 }
+// badBlockError is a fault of read that concerns a part of the file.
+type badBlockError struct{ from, to int64 }
 
-func (badBlock) Error() string { return "bad block" }
+func (badBlockError) Error() string { return "bad block" }
 
 func (f *faultyFile) WriteAt(data []byte, off int64) (int, error) {
 	if err := f.disk.check("write", f.path); err != nil {

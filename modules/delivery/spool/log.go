@@ -55,9 +55,9 @@ type Log struct {
 	undone      uint64 // how many committed records are not done
 	bytes       int64
 	pending     *commit
-	spare       []byte // a buffer for the next commit
-	waiting     int64  // bytes in commits that have not ended
-	failure     error  // why the last commit failed
+	spares      [][]byte // buffers for the next commits: two, as many as there are commits at a time
+	waiting     int64    // bytes in commits that have not ended
+	failure     error    // why the last commit failed
 	failedUntil time.Time
 	damage      LogStats // only what could not be read
 	garbage     []segment
@@ -222,8 +222,10 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 		return nil, 0, false, nil
 	}
 	if l.pending == nil {
-		l.pending = &commit{data: l.spare, first: l.next, done: make(chan struct{})}
-		l.spare = nil
+		l.pending = &commit{first: l.next, done: make(chan struct{})}
+		if n := len(l.spares); n > 0 {
+			l.pending.data, l.spares = l.spares[n-1], l.spares[:n-1]
+		}
 	}
 	c, first = l.pending, l.next
 	c.data = slices.Grow(c.data, int(size))
@@ -328,7 +330,7 @@ func (l *Log) rotate(first uint64) error {
 		return fmt.Errorf("make a segment: %w", err)
 	}
 	l.active = &active{segment: next, file: f}
-	if _, err := f.WriteAt(appendHeader(nil, next.follows), 0); err != nil {
+	if _, err := f.WriteAt(header(next.follows), 0); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return nil
@@ -377,8 +379,8 @@ func (l *Log) publish(c *commit) {
 // finish gives back what a commit took.
 func (l *Log) finish(c *commit) {
 	l.waiting -= int64(len(c.data))
-	if int64(cap(c.data)) <= max(2*l.spool.cfg.MaxPending, sideSize) {
-		l.spare = c.data[:0]
+	if len(l.spares) < 2 && int64(cap(c.data)) <= max(2*l.spool.cfg.MaxPending, sideSize) {
+		l.spares = append(l.spares, c.data[:0])
 	}
 	c.data = nil
 	tick(l.room)

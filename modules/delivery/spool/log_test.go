@@ -183,11 +183,9 @@ func TestAWaiterMissesNoWakeUp(t *testing.T) {
 	s := openSpool(t, testConfig(t))
 	l := s.Log("topic")
 	const records = 500
-	go func() {
-		for n := range records {
-			appendAll(t, l, value(n))
-		}
-	}()
+	var appending sync.WaitGroup
+	defer appending.Wait()
+	appending.Go(func() { appendEach(t, l, 0, records) })
 	var chunk Chunk
 	timeout := time.After(wait)
 	for read := 0; read < records; read += len(chunk.Records) {
@@ -530,4 +528,3 @@ func TestARangeOfNumbersIsASetOfNumbers(t *testing.T) {
 	require.EqualValues(t, 13, r.passed(4))
 	require.Empty(t, r)
 }
-

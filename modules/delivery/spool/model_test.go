@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -130,10 +131,10 @@ func (m *model) touch(extents []extent, from, to int64) {
 }
 
 func TestALogIsWhatItsModelIs(t *testing.T) {
-	root := t.TempDir()
+	root, logs := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp(root, "")
-		require.NoError(t, err)
+		logs++
+		dir := filepath.Join(root, strconv.Itoa(logs))
 		m := &model{
 			cfg: Config{
 				Dir: dir, MaxBytes: 1 << 30, MaxPending: 1 << 20,
@@ -271,4 +272,3 @@ func (m *model) damage(t *rapid.T) {
 	m.touch(extents, int64(from), int64(to))
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 }
-

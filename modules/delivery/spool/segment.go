@@ -45,13 +45,12 @@ func parseSegmentName(name string) (uint64, bool) {
 	return first, err == nil && first > 0 && first <= maxStart
 }
 
-// appendHeader appends a segment's header.
-func appendHeader(data []byte, follows uint64) []byte {
-	start := len(data)
-	data = binary.LittleEndian.AppendUint32(data, segmentMagic)
+// header returns a segment's header.
+func header(follows uint64) []byte {
+	data := binary.LittleEndian.AppendUint32(nil, segmentMagic)
 	data = binary.LittleEndian.AppendUint32(data, segmentVersion)
 	data = binary.LittleEndian.AppendUint64(data, follows)
-	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
 }
 
 // decodeHeader reports false for anything that is not a header of this version.

@@ -64,7 +64,7 @@ func TestTheReserveOfTheDiskIsKept(t *testing.T) {
 	disk := newFaulty()
 	disk.set(func(op, _ string) error {
 		if op == "free" {
-			return freeBytes(1500)
+			return freeError(1500)
 		}
 		return nil
 	})
@@ -95,7 +95,8 @@ func TestADiskThatDoesNotSayWhatIsFreeIsUsed(t *testing.T) {
 func TestLogsAreThoseThatHaveADirectory(t *testing.T) {
 	cfg := testConfig(t)
 	s := openSpool(t, cfg)
-	require.Same(t, s.Log("b"), s.Log("b"))
+	b := s.Log("b")
+	require.Same(t, b, s.Log("b"))
 	require.Empty(t, s.Logs())
 	names := []string{"", "..", "a/b", "b", "topic.with-all_1", "ünï"}
 	for _, name := range names {
