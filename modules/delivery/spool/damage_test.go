@@ -155,6 +155,17 @@ func TestASegmentThatGoesMissingWhileItIsNeededIsLost(t *testing.T) {
 	require.Equal(t, fourth-third, l.Stats().CorruptRecords)
 }
 
+func TestASegmentThatGoesMissingWhileItIsWrittenIsFollowedByAnother(t *testing.T) {
+	l := openSpool(t, testConfig(t)).Log("topic")
+	appendEach(t, l, 0, 5)
+	require.NoError(t, os.Remove(segmentFiles(t, l)[0]))
+	require.Empty(t, readAll(t, l, 700))
+	require.EqualValues(t, 5, l.Stats().CorruptRecords)
+	appendEach(t, l, 5, 9)
+	require.Equal(t, expected(6, 10), readAll(t, l, 700))
+	require.EqualValues(t, 5, l.Stats().CorruptRecords)
+}
+
 func TestATornTailIsCutOff(t *testing.T) {
 	for _, torn := range []string{"\xde", "\xde\xc0\x7a\xda\x05\x00\x00\x00", strings.Repeat("\x00", 5000), string(appendRecord(nil, 61, []byte("torn"))[:23])} {
 		cfg, files := kept(t, 60)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,8 @@ type Log struct {
 	log   *zap.Logger
 
 	exists  atomic.Bool   // whether the directory is there
-	gate    chan struct{} // held by the one Append that adds to what is pending, or waits for room; those behind it keep their order
+	queued  atomic.Int64  // Appends that have found no room, or come after such
+	gate    chan struct{} // held by that one of them which is next, so that they keep their order
 	room    chan struct{} // ticked when a commit has ended
 	work    chan struct{} // ticked when something is pending
 	changed chan struct{} // ticked when something was committed
@@ -185,6 +187,13 @@ func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*comm
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
 	}
+	if l.queued.Load() == 0 {
+		if c, first, ok, err := l.tryEnqueue(payloads, size); ok || err != nil {
+			return c, first, err
+		}
+	}
+	l.queued.Add(1)
+	defer l.queued.Add(-1)
 	select {
 	case l.gate <- struct{}{}:
 	case <-ctx.Done():
@@ -249,6 +258,8 @@ func (l *Log) run() {
 	for {
 		select {
 		case <-l.work:
+			// Those whom the last commit has woken are about to append again: one sync may serve them all.
+			runtime.Gosched()
 			l.commit()
 		case <-l.spool.closing:
 			l.commit()

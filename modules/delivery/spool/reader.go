@@ -204,6 +204,7 @@ func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	r := &l.reader
 	err = l.openSegment(p)
 	if errors.Is(err, errMissing) {
+		l.abandon(p.first)
 		r.at.off = p.size
 		return true, nil
 	}
@@ -220,6 +221,16 @@ func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 		r.failures++
 	}
 	return exhausted, err
+}
+
+// abandon ends the writing of a segment whose file is gone: what would be written there could not be read.
+func (l *Log) abandon(first uint64) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.active != nil && l.active.first == first {
+		_ = l.active.file.Close() // nothing of it is left
+		l.active = nil
+	}
 }
 
 func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bool, err error) {
