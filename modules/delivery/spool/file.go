@@ -1,0 +1,77 @@
+package spool
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// fileSystem is what the spool asks of the disk; tests put one between that fails.
+type fileSystem interface {
+	// create makes a file that must not exist yet, for reading and writing.
+	create(path string) (file, error)
+	// open opens a file for reading.
+	open(path string) (file, error)
+	// edit opens a file for reading and writing.
+	edit(path string) (file, error)
+	remove(path string) error
+	makeDir(path string) error
+	// list returns what is in a directory, sorted by name.
+	list(path string) ([]fs.DirEntry, error)
+	// syncDir makes durable which files are in a directory.
+	syncDir(path string) error
+	// free returns how many bytes of the disk a process without privileges may still use.
+	free(path string) (int64, error)
+}
+
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Sync() error
+	Truncate(size int64) error
+}
+
+type disk struct{}
+
+var _ fileSystem = disk{}
+
+func (disk) create(path string) (file, error) {
+	return opened(os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600))
+}
+
+func (disk) open(path string) (file, error) { return opened(os.Open(path)) }
+
+func (disk) edit(path string) (file, error) { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
+
+// opened keeps a nil *os.File from becoming a file that is not nil.
+func opened(f *os.File, err error) (file, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (disk) remove(path string) error { return os.Remove(path) }
+
+func (disk) makeDir(path string) error { return os.MkdirAll(path, 0o700) }
+
+func (disk) list(path string) ([]fs.DirEntry, error) { return os.ReadDir(path) }
+
+func (disk) syncDir(path string) (err error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // nothing was written through it
+	return dir.Sync()
+}
+
+func (disk) free(path string) (int64, error) {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(path, &stat); err != nil {
+		return 0, err
+	}
+	return int64(stat.Bavail * uint64(stat.Bsize)), nil
+}

@@ -1,0 +1,128 @@
+package spool
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+// unsynced is a disk that is never waited for.
+type unsynced struct{ disk }
+
+type unsyncedFile struct{ file }
+
+func (unsyncedFile) Sync() error { return nil }
+
+func (unsynced) syncDir(string) error { return nil }
+
+func (unsynced) create(path string) (file, error) {
+	f, err := disk{}.create(path)
+	return unsyncedFile{f}, err
+}
+
+func (unsynced) edit(path string) (file, error) {
+	f, err := disk{}.edit(path)
+	return unsyncedFile{f}, err
+}
+
+// FuzzReader takes its input for a segment, once as the last of a log and once in the middle.
+func FuzzReader(f *testing.F) {
+	whole := header(1)
+	for seq := uint64(1); seq < 5; seq++ {
+		whole = appendRecord(whole, seq, bytes.Repeat([]byte{byte(seq)}, int(seq*seq)))
+	}
+	f.Add([]byte{})
+	f.Add(whole)
+	f.Add(whole[:len(whole)-3])
+	f.Add(whole[headerSize:])
+	f.Add(append(bytes.Clone(whole), whole...))
+	f.Add(hostile(6000))
+	f.Add(appendRecord(header(1), maxSeq, nil))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg := testConfig(t)
+		dir := filepath.Join(cfg.Dir, "topic")
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		const first = 1_000_000
+		for name, content := range map[string][]byte{
+			segmentName(1):     data,
+			segmentName(first): appendRecord(header(first), first, []byte("last")),
+		} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		}
+		read := fuzzRead(t, cfg)
+		require.Equal(t, got{first, "last"}, read[len(read)-1], "what is behind is read")
+		require.LessOrEqual(t, len(read)-1, len(data)/headSize)
+
+		require.NoError(t, os.RemoveAll(dir))
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1)), data, 0o600))
+		require.ElementsMatch(t, read[:len(read)-1], fuzzRead(t, cfg))
+	})
+}
+
+// fuzzRead reads everything, and then appends and reads one more.
+func fuzzRead(t *testing.T, cfg Config) []got {
+	s, err := open(cfg, zap.NewNop(), unsynced{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	l := s.Log("topic")
+	all := readAll(t, l, 300)
+	for i := 1; i < len(all); i++ {
+		require.Greater(t, all[i].seq, all[i-1].seq)
+	}
+	seq := appendAll(t, l, "new")
+	require.Equal(t, []got{{seq, "new"}}, readAll(t, l, 300))
+	if len(all) > 0 {
+		require.Greater(t, seq, all[len(all)-1].seq)
+	}
+	l.Rewind()
+	require.Len(t, readAll(t, l, 1<<20), len(all)+1)
+	require.EqualValues(t, len(all)+1, l.Stats().Records)
+	return all
+}
+
+// FuzzCursor takes its input for a cursor file.
+func FuzzCursor(f *testing.F) {
+	slots := appendSlot(nil, mark{cursor: 5, committed: 9})
+	slots = append(slots, make([]byte, slotApart-slotSize)...)
+	slots = appendSlot(slots, mark{cursor: 6, committed: 9})
+	f.Add([]byte{})
+	f.Add(make([]byte, cursorSize))
+	f.Add(slots)
+	f.Add(slots[:slotApart+slotSize-1])
+	f.Add(appendSlot(nil, mark{cursor: maxStart + 1}))
+	f.Add(appendSlot(nil, mark{cursor: maxStart, committed: maxStart}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, slot, ok := decodeCursor(data)
+		if ok {
+			require.Equal(t, data[slot*slotApart:][:16], appendSlot(nil, m)[:16])
+		}
+		cfg := testConfig(t)
+		dir := filepath.Join(cfg.Dir, "topic")
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, cursorName), data, 0o600))
+		segment := header(1)
+		for seq := range uint64(10) {
+			segment = appendRecord(segment, seq+1, []byte(value(int(seq))))
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1)), segment, 0o600))
+		s, err := open(cfg, zap.NewNop(), unsynced{})
+		require.NoError(t, err)
+		l := s.Log("topic")
+		from := uint64(1)
+		if ok {
+			from = m.cursor
+		}
+		require.Equal(t, expected(min(from, 11), 11), readAll(t, l, 100))
+		next := appendAll(t, l, "new")
+		require.GreaterOrEqual(t, next, max(from, 11))
+		l.DoneRange(1, next)
+		require.Equal(t, next, l.Stats().First)
+		require.NoError(t, s.Close())
+		require.Equal(t, []got{{next, "new"}}, readAll(t, openSpool(t, cfg).Log("topic"), 100))
+	})
+}

@@ -1,0 +1,776 @@
+package spool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// LogStats is the state of a log.
+type LogStats struct {
+	Records uint64 // committed and not done; after a start, numbers that were never acknowledged count until Read has passed them
+	Bytes   int64  // of the disk
+	First   uint64 // the cursor: the first record that is not done
+	Next    uint64 // what the next Append returns
+
+	// What Read, or Open, could not read and has skipped, since Open.
+	CorruptRecords uint64
+	CorruptBytes   int64
+	CorruptRegions uint64
+	// TornBytes is what was cut off at the end of segments, since Open: writes that were never acknowledged.
+	TornBytes int64
+}
+
+// Log is a sequence of records. Its methods are safe for concurrent use; Read waits for a Read that is under way.
+type Log struct {
+	spool *Spool
+	name  string
+	dir   string
+	log   *zap.Logger
+
+	exists  atomic.Bool   // whether the directory is there
+	queued  atomic.Int64  // Appends that have found no room, or come after such
+	gate    chan struct{} // held by that one of them which is next, so that they keep their order
+	room    chan struct{} // ticked when a commit has ended
+	work    chan struct{} // ticked when something is pending
+	changed chan struct{} // ticked when something was committed
+	ended   chan struct{} // closed when the committer has ended
+
+	mu          sync.Mutex // guards what follows; never held while the disk is asked for anything
+	closed      bool
+	running     bool // whether there is a committer
+	segments    []segment
+	next        uint64 // what the next record gets
+	committed   uint64 // behind the last committed record
+	cursor      uint64 // the first record that is not done
+	done        ranges // what is done beyond the cursor
+	undone      uint64 // how many committed records are not done
+	bytes       int64
+	pending     *commit
+	spares      [][]byte // buffers for the next commits: two, as many as there are commits at a time
+	waiting     int64    // bytes in commits that have not ended
+	failure     error    // why the last commit failed
+	failedUntil time.Time
+	damage      LogStats // only what could not be read
+	garbage     []segment
+
+	writing sync.Mutex // guards what follows; taken before mu
+	active  *active    // the segment that is written, if there is one
+
+	reading sync.Mutex // guards what follows; taken before mu
+	reader  reader
+
+	saving     sync.Mutex // guards what follows; taken before mu
+	mark       cursorFile
+	saveFailed bool // whether that was logged
+}
+
+// segment is a segment's committed part.
+type segment struct {
+	first   uint64
+	follows uint64 // what the header says; 0 while that was not read
+	size    int64
+}
+
+// active is the segment that commits are written to.
+type active struct {
+	segment
+	file file
+}
+
+// commit is what is written and synced at once.
+type commit struct {
+	data  []byte
+	first uint64
+	next  uint64 // behind its last record
+	err   error
+	done  chan struct{} // closed when err is set
+}
+
+func newLog(s *Spool, name string) *Log {
+	dir := filepath.Join(s.cfg.Dir, escape(name))
+	return &Log{
+		spool:     s,
+		name:      name,
+		dir:       dir,
+		log:       s.log.With(zap.String("log", name)),
+		gate:      make(chan struct{}, 1),
+		room:      make(chan struct{}, 1),
+		work:      make(chan struct{}, 1),
+		changed:   make(chan struct{}, 1),
+		ended:     make(chan struct{}),
+		next:      1,
+		committed: 1,
+		cursor:    1,
+		mark:      cursorFile{fs: s.fs, path: filepath.Join(dir, cursorName)},
+	}
+}
+
+func tick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// full reports whether an error says that the disk, or what a user may have of it, is full.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+func (l *Log) path(s segment) string { return filepath.Join(l.dir, segmentName(s.first)) }
+
+// Name returns the log's name.
+func (l *Log) Name() string { return l.name }
+
+// Changed returns a channel that gets a value when something was committed since the last value was taken. It is for one
+// waiter: who reads until there is nothing and then waits for a value misses nothing. A value may come although everything is
+// read already.
+func (l *Log) Changed() <-chan struct{} { return l.changed }
+
+// Stats returns the state of the log.
+func (l *Log) Stats() LogStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stats := l.damage
+	stats.Records, stats.Bytes, stats.First, stats.Next = l.undone, l.bytes, l.cursor, l.next
+	return stats
+}
+
+// Append adds the payloads as consecutive records and returns the number of the first when all are on the disk: what waits at
+// the same time is written and synced together. A Read sees all of them or none. Append does not keep the payloads.
+//
+// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the disk said. In
+// the last two cases the records may be found by a later Open, or may not. After an error of the disk Append fails for a second
+// without trying. An Append of nothing returns the number that the next record gets.
+func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err error) {
+	size := int64(0)
+	for _, payload := range payloads {
+		if len(payload) > MaxPayload {
+			return 0, fmt.Errorf("spool: log %s: %d bytes, and at most %d: %w", l.name, len(payload), MaxPayload, ErrTooLarge)
+		}
+		size += headSize + int64(len(payload))
+	}
+	if err := l.spool.admit(size); err != nil {
+		return 0, fmt.Errorf("spool: log %s: %w", l.name, err)
+	}
+	c, first, err := l.enqueue(ctx, payloads, size)
+	if err != nil {
+		l.spool.release(size)
+		return 0, fmt.Errorf("spool: log %s: nothing was written: %w", l.name, err)
+	}
+	if c == nil {
+		return first, nil
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		select {
+		case <-c.done:
+		default:
+			return 0, fmt.Errorf("spool: log %s: the records may still become durable: %w", l.name, context.Cause(ctx))
+		}
+	}
+	return first, c.err
+}
+
+// enqueue adds the records to the commit that is pending, when there is room, and returns that.
+func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*commit, uint64, error) {
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
+	if l.queued.Load() == 0 {
+		if c, first, ok, err := l.tryEnqueue(payloads, size); ok || err != nil {
+			return c, first, err
+		}
+	}
+	l.queued.Add(1)
+	defer l.queued.Add(-1)
+	select {
+	case l.gate <- struct{}{}:
+	case <-ctx.Done():
+		return nil, 0, context.Cause(ctx)
+	case <-l.spool.closing:
+		return nil, 0, ErrClosed
+	}
+	defer func() { <-l.gate }()
+	for {
+		c, first, ok, err := l.tryEnqueue(payloads, size)
+		if ok || err != nil {
+			return c, first, err
+		}
+		select {
+		case <-l.room:
+		case <-ctx.Done():
+			return nil, 0, context.Cause(ctx)
+		case <-l.spool.closing:
+			return nil, 0, ErrClosed
+		}
+	}
+}
+
+func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64, ok bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return nil, 0, false, ErrClosed
+	case len(payloads) == 0:
+		return nil, l.next, true, nil
+	case l.failure != nil && time.Now().Before(l.failedUntil):
+		return nil, 0, false, fmt.Errorf("the last write failed, and it is too early to try again: %w", l.failure)
+	case l.waiting > 0 && l.waiting+size > l.spool.cfg.MaxPending:
+		return nil, 0, false, nil
+	}
+	if l.pending == nil {
+		l.pending = &commit{first: l.next, done: make(chan struct{})}
+		if n := len(l.spares); n > 0 {
+			l.pending.data, l.spares = l.spares[n-1], l.spares[:n-1]
+		}
+	}
+	c, first = l.pending, l.next
+	c.data = slices.Grow(c.data, int(size))
+	for _, payload := range payloads {
+		c.data = appendRecord(c.data, l.next, payload)
+		l.next++
+	}
+	c.next = l.next
+	l.waiting += size
+	if !l.running {
+		l.running = true
+		go l.run()
+	}
+	tick(l.work)
+	return c, first, true, nil
+}
+
+// run commits what is pending, until the spool is closed.
+func (l *Log) run() {
+	defer close(l.ended)
+	for {
+		select {
+		case <-l.work:
+			// Those whom the last commit has woken are about to append again: one sync may serve them all.
+			runtime.Gosched()
+			l.commit()
+		case <-l.spool.closing:
+			l.commit()
+			return
+		}
+	}
+}
+
+// commit writes what is pending, and tells those who wait.
+func (l *Log) commit() {
+	l.mu.Lock()
+	c := l.pending
+	l.pending = nil
+	l.mu.Unlock()
+	if c == nil {
+		return
+	}
+	l.writing.Lock()
+	err := l.write(c)
+	if err == nil {
+		l.publish(c)
+	} else {
+		l.seal()
+	}
+	l.writing.Unlock()
+	if err != nil {
+		l.fail(c, err)
+		return
+	}
+	// The mark says that these records were there. It is written before anybody is told, so that a process that is killed
+	// then leaves it behind.
+	l.save(false)
+	close(c.done)
+	tick(l.changed)
+}
+
+// write makes the commit durable. It changes nothing that a reader sees.
+func (l *Log) write(c *commit) error {
+	if l.active != nil && l.active.size+int64(len(c.data)) > l.spool.cfg.SegmentBytes {
+		// Everything in it is synced, so what closing it may say does not matter.
+		_ = l.active.file.Close()
+		l.active = nil
+	}
+	created := l.active == nil
+	if created {
+		if err := l.rotate(c.first); err != nil {
+			return err
+		}
+	}
+	if _, err := l.active.file.WriteAt(c.data, l.active.size); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	start := time.Now()
+	err := l.active.file.Sync()
+	if l.spool.cfg.OnSync != nil {
+		l.spool.cfg.OnSync(time.Since(start))
+	}
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	if created {
+		if err := l.spool.fs.syncDir(l.dir); err != nil {
+			return fmt.Errorf("sync the directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// rotate makes the segment that starts with the record first.
+func (l *Log) rotate(first uint64) error {
+	if err := l.makeDirectory(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	next := segment{first: first, follows: l.committed, size: headerSize}
+	l.mu.Unlock()
+	f, err := l.spool.fs.create(l.path(next))
+	if err != nil {
+		return fmt.Errorf("make a segment: %w", err)
+	}
+	l.active = &active{segment: next, file: f}
+	if _, err := f.WriteAt(header(next.follows), 0); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// makeDirectory makes the log's directory, with its cursor.
+func (l *Log) makeDirectory() error {
+	if l.exists.Load() {
+		return nil
+	}
+	if err := l.spool.fs.makeDir(l.dir); err != nil {
+		return fmt.Errorf("make the directory: %w", err)
+	}
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	if err := l.mark.open(); err != nil {
+		return fmt.Errorf("make the cursor: %w", err)
+	}
+	if err := l.spool.fs.syncDir(l.spool.cfg.Dir); err != nil {
+		return fmt.Errorf("sync the directory: %w", err)
+	}
+	l.exists.Store(true)
+	return nil
+}
+
+// publish makes what was written visible.
+func (l *Log) publish(c *commit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size := int64(len(c.data))
+	created := l.active.size == headerSize
+	l.active.size += size
+	if created {
+		l.segments = append(l.segments, l.active.segment)
+		l.bytes += headerSize
+		l.spool.used.Add(headerSize)
+	}
+	l.segments[len(l.segments)-1] = l.active.segment
+	l.bytes += size
+	l.committed = c.next
+	l.undone += c.next - c.first
+	l.failure = nil
+	l.finish(c)
+}
+
+// finish gives back what a commit took.
+func (l *Log) finish(c *commit) {
+	l.waiting -= int64(len(c.data))
+	if len(l.spares) < 2 && int64(cap(c.data)) <= max(2*l.spool.cfg.MaxPending, sideSize) {
+		l.spares = append(l.spares, c.data[:0])
+	}
+	c.data = nil
+	tick(l.room)
+}
+
+// seal ends the segment where the last successful commit has ended.
+func (l *Log) seal() {
+	if l.active == nil {
+		return
+	}
+	// What the failed commit may have left is cut off where that is possible. The reader never looks at it.
+	_ = l.active.file.Truncate(l.active.size)
+	_ = l.active.file.Close()
+	if l.active.size == headerSize {
+		_ = l.spool.fs.remove(l.path(l.active.segment))
+	}
+	l.active = nil
+}
+
+// fail ends the commit, and what is pending behind it, with an error.
+func (l *Log) fail(c *commit, err error) {
+	l.log.Warn("records were not written to the spool", zap.Error(err))
+	l.mu.Lock()
+	l.failure, l.failedUntil = err, time.Now().Add(l.spool.failFast)
+	failed := []*commit{c}
+	if l.pending != nil {
+		failed = append(failed, l.pending)
+		l.pending = nil
+	}
+	for _, c := range failed {
+		c.err = fmt.Errorf("spool: log %s: the records may not be durable: %w", l.name, err)
+		l.spool.release(int64(len(c.data)))
+		l.finish(c)
+	}
+	// Nobody will deliver them.
+	moved := l.markDone(span{c.first, l.next})
+	l.mu.Unlock()
+	for _, c := range failed {
+		close(c.done)
+	}
+	if moved {
+		l.save(false)
+	}
+}
+
+// Done marks records as delivered, in any order. The cursor moves on to the first that is not, and is written when it does, so
+// that the end of the process forgets nothing of it; segments before it are removed. A cursor or a segment that the disk does not
+// take or give back is logged once and tried again with the next. Numbers that are not committed are ignored.
+func (l *Log) Done(seqs ...uint64) {
+	l.mu.Lock()
+	moved := false
+	for i := 0; i < len(seqs); {
+		run := span{seqs[i], seqs[i] + 1}
+		for i++; i < len(seqs) && seqs[i] == run.to; i++ {
+			run.to++
+		}
+		moved = l.markCommitted(run) || moved
+	}
+	l.mu.Unlock()
+	if moved {
+		l.advance()
+	}
+}
+
+// DoneRange marks the records from and beyond as delivered, to excluded, as Done does.
+func (l *Log) DoneRange(from, to uint64) {
+	l.mu.Lock()
+	moved := l.markCommitted(span{from, to})
+	l.mu.Unlock()
+	if moved {
+		l.advance()
+	}
+}
+
+// markCommitted marks what is committed of the span as done, and reports whether the cursor moved.
+func (l *Log) markCommitted(s span) bool {
+	if l.closed {
+		return false
+	}
+	s = span{max(s.from, l.cursor), min(s.to, l.committed)}
+	if s.from >= s.to {
+		return false
+	}
+	if s.from > l.cursor || len(l.done) > 0 {
+		l.undone -= l.done.add(s)
+		return l.moveCursor()
+	}
+	l.undone -= s.to - s.from
+	l.cursor = s.to
+	return true
+}
+
+// markDone marks numbers that were never committed as done.
+func (l *Log) markDone(s span) bool {
+	l.done.add(s)
+	return l.moveCursor()
+}
+
+func (l *Log) moveCursor() bool {
+	before := l.cursor
+	l.cursor = l.done.passed(before)
+	return l.cursor != before
+}
+
+// advance follows the cursor after it has moved: it saves it and removes what is behind.
+func (l *Log) advance() {
+	l.mu.Lock()
+	n := 0
+	for n+1 < len(l.segments) && l.segments[n+1].first <= l.cursor {
+		n++
+	}
+	gone := slices.Clone(l.segments[:n])
+	l.segments = slices.Delete(l.segments, 0, n)
+	l.mu.Unlock()
+	l.save(len(gone) > 0)
+	l.discard(gone)
+	l.retire(l.spool.cfg.SegmentBytes / 4)
+}
+
+// retire removes the last segment if everything in it is done. One that is being written must have that many bytes: who
+// appends and delivers by turns is not to pay for a new file each time. It reports whether a segment was removed.
+func (l *Log) retire(bytes int64) bool {
+	if !l.writing.TryLock() {
+		return false
+	}
+	defer l.writing.Unlock()
+	gone := l.takeLast(bytes)
+	if len(gone) == 0 {
+		return false
+	}
+	l.save(true)
+	l.discard(gone)
+	return true
+}
+
+func (l *Log) takeLast(bytes int64) []segment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.segments) != 1 || l.cursor < l.committed {
+		return nil
+	}
+	if l.active != nil {
+		if l.active.size < bytes {
+			return nil
+		}
+		_ = l.active.file.Close() // it is about to be removed
+		l.active = nil
+	}
+	gone := l.segments
+	l.segments = nil
+	return gone
+}
+
+// discard removes segments from the disk, with those that it could not remove before.
+func (l *Log) discard(gone []segment) {
+	if len(gone) == 0 {
+		return
+	}
+	l.mu.Lock()
+	retried := l.garbage
+	l.garbage = nil
+	l.mu.Unlock()
+	var kept []segment
+	freed := int64(0)
+	for _, s := range slices.Concat(retried, gone) {
+		if err := l.spool.fs.remove(l.path(s)); err != nil && !errors.Is(err, errMissing) {
+			if len(retried) == 0 {
+				l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space until that succeeds", zap.Error(err))
+			}
+			kept = append(kept, s)
+			continue
+		}
+		freed += s.size
+	}
+	l.mu.Lock()
+	l.garbage = append(l.garbage, kept...)
+	l.bytes -= freed
+	l.mu.Unlock()
+	l.spool.release(freed)
+}
+
+// save writes the cursor, and with sync makes it durable. A failure is logged once, until it has succeeded again.
+func (l *Log) save(sync bool) {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	if err := l.saveLocked(sync); err != nil {
+		if !l.saveFailed {
+			l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again after a restart", zap.Error(err))
+		}
+		l.saveFailed = true
+		return
+	}
+	l.saveFailed = false
+}
+
+func (l *Log) saveLocked(sync bool) error {
+	l.mu.Lock()
+	m := mark{cursor: l.cursor, committed: l.committed}
+	l.mu.Unlock()
+	err := l.mark.save(m)
+	if err == nil && sync {
+		err = l.mark.sync()
+	}
+	return err
+}
+
+// open reads the cursor, removes what is behind it, and finds the end of the last segment.
+func (l *Log) open() error {
+	l.exists.Store(true)
+	segments, err := l.listSegments()
+	if err != nil {
+		return err
+	}
+	known := l.mark.load()
+	m := l.mark.saved
+	if !known {
+		if len(segments) > 0 {
+			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again", zap.String("file", l.mark.path))
+			m.cursor = segments[0].first
+		}
+		m.cursor = max(m.cursor, 1)
+	}
+	l.cursor = m.cursor
+	for len(segments) > 1 && segments[1].first <= l.cursor {
+		l.removeAtOpen(segments[0])
+		segments = segments[1:]
+	}
+	l.committed = max(l.cursor, m.committed)
+	l.next = l.committed
+	if len(segments) > 0 {
+		last := &segments[len(segments)-1]
+		if l.findEnd(last, m.committed); last.size <= headerSize || l.cursor >= l.committed {
+			l.removeAtOpen(*last)
+			segments = segments[:len(segments)-1]
+		}
+	}
+	l.segments = segments
+	for _, s := range segments {
+		l.bytes += s.size
+	}
+	l.spool.used.Add(l.bytes)
+	l.undone = l.committed - l.cursor
+	l.findLostBeginning()
+	return nil
+}
+
+func (l *Log) listSegments() ([]segment, error) {
+	entries, err := l.spool.fs.list(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	var segments []segment
+	for _, entry := range entries {
+		first, ok := parseSegmentName(entry.Name())
+		if !ok || !entry.Type().IsRegular() {
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return nil, err
+		}
+		segments = append(segments, segment{first: first, size: info.Size()})
+	}
+	slices.SortFunc(segments, func(a, b segment) int { return cmp.Compare(a.first, b.first) })
+	return segments, nil
+}
+
+func (l *Log) removeAtOpen(s segment) {
+	if err := l.spool.fs.remove(l.path(s)); err != nil {
+		l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space until the next start", zap.Error(err))
+	}
+}
+
+// findEnd finds where the last segment ends: known is what the log had committed for certain. A tail behind that was never
+// acknowledged, and is cut off. A tail that was, but is damaged, is left to Read, which counts it.
+func (l *Log) findEnd(s *segment, known uint64) {
+	end, next, whole := l.scan(*s)
+	if next == s.first {
+		next = l.follows(*s)
+	}
+	l.committed = max(l.committed, next)
+	l.next = max(l.next, l.committed, s.first)
+	if !whole {
+		// What cannot be read may hold as many records as have room in it; their numbers are not used again.
+		l.next = max(l.next, s.first+uint64(s.size/headSize)+1)
+		return
+	}
+	if end == s.size || next < known {
+		return
+	}
+	l.damage.TornBytes += s.size - end
+	l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged", zap.Int64("bytes", s.size-end))
+	if err := l.truncate(*s, end); err != nil {
+		l.log.Warn("the end of a log could not be cut off: it is ignored", zap.Error(err))
+	}
+	s.size = end
+	if end <= headerSize {
+		// Should it be impossible to remove the file, then the next one must have another name.
+		l.next = max(l.next, s.first+1)
+	}
+}
+
+// scan reads a segment and returns where its last record ends and the number behind that, and whether all could be read.
+func (l *Log) scan(s segment) (end int64, next uint64, whole bool) {
+	f, err := l.spool.fs.open(l.path(s))
+	if err != nil {
+		return s.size, s.first, false
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	sc := &scanner{file: f, size: s.size, limit: maxSeq, tolerant: true}
+	window := make([]byte, min(windowSize, s.size))
+	end, next = min(headerSize, s.size), s.first
+	for {
+		if !sc.holds(end) {
+			_ = sc.load(window[:min(int64(len(window)), s.size-end)], end) // a tolerant scanner has no errors
+		}
+		r, ok, _ := sc.next(end, next-1)
+		if !ok {
+			return end, next, !sc.unreadable
+		}
+		end, next = r.end(), r.seq+1
+	}
+}
+
+func (l *Log) truncate(s segment, size int64) error {
+	f, err := l.spool.fs.edit(l.path(s))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
+// findLostBeginning counts records between the cursor and the oldest segment: their files are gone.
+func (l *Log) findLostBeginning() {
+	oldest := l.committed
+	if len(l.segments) > 0 {
+		oldest = l.segments[0].first
+	}
+	if l.cursor >= oldest {
+		return
+	}
+	end := oldest
+	if len(l.segments) > 0 {
+		end = max(l.cursor, l.follows(l.segments[0]))
+	}
+	if end > l.cursor {
+		l.skip(loss{from: l.cursor, to: end})
+	}
+	l.markCommitted(span{l.cursor, oldest})
+}
+
+// refuse makes the log refuse what comes from now on.
+func (l *Log) refuse() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if !l.running {
+		l.running = true
+		close(l.ended)
+	}
+}
+
+// close waits for what is pending, and closes the files.
+func (l *Log) close() error {
+	<-l.ended
+	l.retire(0)
+	l.reading.Lock()
+	l.reader.close()
+	l.reading.Unlock()
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.active != nil {
+		_ = l.active.file.Close() // everything in it is synced
+		l.active = nil
+	}
+	if !l.exists.Load() {
+		return nil
+	}
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	return errors.Join(l.saveLocked(true), l.mark.close())
+}

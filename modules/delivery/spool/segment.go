@@ -1,0 +1,361 @@
+package spool
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strconv"
+	"strings"
+)
+
+const (
+	segmentMagic   = 0x5eccc0de
+	segmentVersion = 1
+	headerSize     = 20
+
+	recordMagic = 0xda7ac0de
+	headSize    = 20
+
+	// MaxPayload is how many bytes a payload may have.
+	MaxPayload = 128 << 20
+
+	segmentSuffix = ".log"
+	segmentDigits = 20
+)
+
+var (
+	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
+	recordStart = binary.LittleEndian.AppendUint32(nil, recordMagic)
+)
+
+func segmentName(first uint64) string {
+	return fmt.Sprintf("%0*d%s", segmentDigits, first, segmentSuffix)
+}
+
+// parseSegmentName returns the number of the first record of the segment in a file of that name.
+func parseSegmentName(name string) (uint64, bool) {
+	digits, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok || len(digits) != segmentDigits {
+		return 0, false
+	}
+	first, err := strconv.ParseUint(digits, 10, 64)
+	return first, err == nil && first > 0 && first <= maxStart
+}
+
+// header returns a segment's header.
+func header(follows uint64) []byte {
+	data := binary.LittleEndian.AppendUint32(nil, segmentMagic)
+	data = binary.LittleEndian.AppendUint32(data, segmentVersion)
+	data = binary.LittleEndian.AppendUint64(data, follows)
+	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
+}
+
+// decodeHeader reports false for anything that is not a header of this version.
+func decodeHeader(data []byte) (follows uint64, ok bool) {
+	if len(data) < headerSize {
+		return 0, false
+	}
+	ok = binary.LittleEndian.Uint32(data) == segmentMagic &&
+		binary.LittleEndian.Uint32(data[4:]) == segmentVersion &&
+		binary.LittleEndian.Uint32(data[16:]) == crc32.Checksum(data[:16], castagnoli)
+	return binary.LittleEndian.Uint64(data[8:]), ok
+}
+
+// appendRecord appends a record.
+func appendRecord(data []byte, seq uint64, payload []byte) []byte {
+	start := len(data)
+	data = binary.LittleEndian.AppendUint32(data, recordMagic)
+	data = binary.LittleEndian.AppendUint32(data, uint32(len(payload)))
+	data = binary.LittleEndian.AppendUint64(data, seq)
+	sum := crc32.Update(crc32.Checksum(data[start+4:], castagnoli), castagnoli, payload)
+	data = binary.LittleEndian.AppendUint32(data, sum)
+	return append(data, payload...)
+}
+
+// record is where a record is in its segment, and what its head says.
+type record struct {
+	off    int64
+	seq    uint64
+	length int64
+	sum    uint32
+	head   uint32 // the checksum of the head's own part
+}
+
+func (r record) end() int64 { return r.off + headSize + r.length }
+
+// scanner finds the records of one segment. It reads through a window that its user places, and beside that in small pieces, so
+// that its memory does not depend on what the file claims.
+type scanner struct {
+	file  file
+	size  int64  // nothing beyond it is looked at
+	limit uint64 // numbers from here on are not plausible
+
+	window   []byte
+	windowAt int64
+
+	side   []byte // for what is not in the window
+	hunt   []byte // what is searched
+	huntAt int64
+	sums   []uint32 // once damage was found: the checksums of the file's first sumEvery, 2*sumEvery, ... bytes
+
+	// tolerant makes what cannot be read look like zeros; unreadable says that there was such.
+	tolerant, unreadable bool
+}
+
+const (
+	sideSize = 64 << 10
+	sumEvery = 4 << 10
+	// blockSize is what is given up at a time of a file that cannot be read.
+	blockSize = 4 << 10
+)
+
+// readAt fills data. A file that is shorter than was believed is damaged, which zeros show as well as anything.
+func (s *scanner) readAt(data []byte, off int64) error {
+	n, err := s.file.ReadAt(data, off)
+	if err == nil || n == len(data) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		clear(data[n:])
+		return nil
+	}
+	if !s.tolerant {
+		return err
+	}
+	s.unreadable = true
+	for n < len(data) {
+		block := data[n:min(len(data), n+blockSize-int((off+int64(n))%blockSize))]
+		if read, err := s.file.ReadAt(block, off+int64(n)); err != nil && read < len(block) {
+			clear(block[read:])
+		}
+		n += len(block)
+	}
+	return nil
+}
+
+// load places the window.
+func (s *scanner) load(buf []byte, off int64) error {
+	s.window = nil
+	if err := s.readAt(buf, off); err != nil {
+		return err
+	}
+	s.window, s.windowAt = buf, off
+	return nil
+}
+
+// inWindow returns the n bytes at off if the window has them all.
+func (s *scanner) inWindow(off, n int64) ([]byte, bool) {
+	if off < s.windowAt || off+n > s.windowAt+int64(len(s.window)) {
+		return nil, false
+	}
+	return s.window[off-s.windowAt:][:n], true
+}
+
+// view returns the n bytes at off, of which there are at most sideSize, until the next call.
+func (s *scanner) view(off, n int64) ([]byte, error) {
+	if data, ok := s.inWindow(off, n); ok {
+		return data, nil
+	}
+	if s.side == nil {
+		s.side = make([]byte, sideSize)
+	}
+	return s.side[:n], s.readAt(s.side[:n], off)
+}
+
+// holds reports whether the window holds what claims to be a record at off, or nothing claims to be one.
+func (s *scanner) holds(off int64) bool {
+	data, ok := s.inWindow(off, headSize)
+	if !ok {
+		return off+headSize > s.size
+	}
+	r, plausible := s.parse(data, off)
+	if !plausible {
+		return true
+	}
+	_, ok = s.inWindow(r.off, headSize+r.length)
+	return ok
+}
+
+// parse decodes a head and reports whether it can be one.
+func (s *scanner) parse(data []byte, off int64) (record, bool) {
+	r := record{
+		off:    off,
+		length: int64(binary.LittleEndian.Uint32(data[4:])),
+		seq:    binary.LittleEndian.Uint64(data[8:]),
+		sum:    binary.LittleEndian.Uint32(data[16:]),
+	}
+	return r, binary.LittleEndian.Uint32(data) == recordMagic && r.length <= MaxPayload && r.end() <= s.size && r.seq < s.limit
+}
+
+// head returns what claims to be a record at off.
+func (s *scanner) head(off int64) (record, bool, error) {
+	if off+headSize > s.size {
+		return record{}, false, nil
+	}
+	data, err := s.view(off, headSize)
+	if err != nil {
+		return record{}, false, err
+	}
+	r, ok := s.parse(data, off)
+	r.head = crc32.Checksum(data[4:16], castagnoli)
+	return r, ok, nil
+}
+
+// next returns the record at off, whose number should follow last, or, if that is damaged, the first whole one behind it.
+func (s *scanner) next(off int64, last uint64) (record, bool, error) {
+	for {
+		r, ok, err := s.head(off)
+		if err != nil {
+			return record{}, false, err
+		}
+		if !ok || r.seq != last+1 {
+			break
+		}
+		valid, err := s.valid(r)
+		if err != nil || valid {
+			return r, valid, err
+		}
+		s.suspect()
+		// If only the payload is damaged, then the next record, or the end, is where the head says.
+		if r.end() == s.size {
+			return record{}, false, nil
+		}
+		following, ok, err := s.head(r.end())
+		if err != nil {
+			return record{}, false, err
+		}
+		if !ok || following.seq != r.seq+1 {
+			break
+		}
+		off, last = r.end(), r.seq
+	}
+	s.suspect()
+	return s.search(off, last)
+}
+
+// suspect prepares for content that is not what the spool has written, and may be made to take long.
+func (s *scanner) suspect() {
+	if s.sums == nil {
+		s.sums = []uint32{0}
+	}
+}
+
+// search returns the first valid record behind off. Between a record and the one that follows last there is room for all numbers
+// between them, or it was not written there.
+func (s *scanner) search(off int64, last uint64) (record, bool, error) {
+	for at := off + 1; at+headSize <= s.size; at++ {
+		if at < s.huntAt || at+headSize > s.huntAt+int64(len(s.hunt)) {
+			if s.hunt == nil {
+				s.hunt = make([]byte, sideSize)
+			}
+			s.hunt, s.huntAt = s.hunt[:min(sideSize, s.size-at)], at
+			if err := s.readAt(s.hunt, at); err != nil {
+				s.hunt = s.hunt[:0]
+				return record{}, false, err
+			}
+		}
+		hunt := s.hunt[at-s.huntAt:]
+		found := bytes.Index(hunt[:len(hunt)-(headSize-len(recordStart))], recordStart)
+		if found < 0 {
+			at += int64(len(hunt) - headSize)
+			continue
+		}
+		at += int64(found)
+		hunt = hunt[found:]
+		r, ok := s.parse(hunt, at)
+		if !ok || r.seq <= last || r.seq-last-1 > uint64((at-off)/headSize) {
+			continue
+		}
+		r.head = crc32.Checksum(hunt[4:16], castagnoli)
+		if valid, err := s.valid(r); err != nil || valid {
+			return r, valid, err
+		}
+	}
+	return record{}, false, nil
+}
+
+// valid reports whether the record's checksum is right. In a segment with damage, where many things may claim to be a long
+// record, this takes the same short time for any length.
+func (s *scanner) valid(r record) (bool, error) {
+	start := r.off + headSize
+	data, ok := s.inWindow(start, r.length)
+	switch {
+	case ok && (s.sums == nil || r.length <= sideSize):
+		return crc32.Update(r.head, castagnoli, data) == r.sum, nil
+	case s.sums == nil:
+		sum := r.head
+		for at := start; at < r.end(); at += sideSize {
+			data, err := s.view(at, min(sideSize, r.end()-at))
+			if err != nil {
+				return false, err
+			}
+			sum = crc32.Update(sum, castagnoli, data)
+		}
+		return sum == r.sum, nil
+	}
+	before, err := s.sumOf(start)
+	if err != nil {
+		return false, err
+	}
+	all, err := s.sumOf(r.end())
+	if err != nil {
+		return false, err
+	}
+	// The checksum of what follows a prefix is that of the whole less that of the prefix, moved on by the length.
+	return advance(r.head^before, r.length)^all == r.sum, nil
+}
+
+// sumOf returns the checksum of the file's first n bytes. However often it is called, it reads the file once, and a block a call.
+func (s *scanner) sumOf(n int64) (uint32, error) {
+	for at := int64(len(s.sums)-1) * sumEvery; at+sumEvery <= n; at += sumEvery {
+		data, err := s.view(at, sumEvery)
+		if err != nil {
+			return 0, err
+		}
+		s.sums = append(s.sums, crc32.Update(s.sums[len(s.sums)-1], castagnoli, data))
+	}
+	at := n / sumEvery * sumEvery
+	data, err := s.view(at, n-at)
+	if err != nil {
+		return 0, err
+	}
+	return crc32.Update(s.sums[n/sumEvery], castagnoli, data), nil
+}
+
+// squares are x, x^2, x^4, x^8, ... modulo the checksum's polynomial, reflected as the checksum is.
+var squares = func() (p [32]uint32) {
+	p[0] = 1 << 30
+	for i := range len(p) - 1 {
+		p[i+1] = multiply(p[i], p[i])
+	}
+	return p
+}()
+
+// multiply returns a*b modulo the polynomial.
+func multiply(a, b uint32) uint32 {
+	product := uint32(0)
+	for bit := uint32(1) << 31; bit != 0; bit >>= 1 {
+		if a&bit != 0 {
+			product ^= b
+		}
+		carry := b & 1
+		b >>= 1
+		if carry != 0 {
+			b ^= crc32.Castagnoli
+		}
+	}
+	return product
+}
+
+// advance returns what a checksum contributes to that of n more bytes: the checksum times x^8n. n is less than 2^29.
+func advance(sum uint32, n int64) uint32 {
+	for i := 3; n > 0; i, n = i+1, n>>1 {
+		if n&1 != 0 {
+			sum = multiply(squares[i], sum)
+		}
+	}
+	return sum
+}

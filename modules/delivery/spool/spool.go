@@ -1,0 +1,376 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofrs/flock"
+	"go.uber.org/zap"
+)
+
+var (
+	// ErrFull means that the limit of the spool or the reserve of the disk is reached.
+	ErrFull = errors.New("the spool is full")
+	// ErrClosed means that Close has begun.
+	ErrClosed = errors.New("the spool is closed")
+	// ErrTooLarge means that a payload has more than MaxPayload bytes.
+	ErrTooLarge = errors.New("the payload is too large for the spool")
+
+	errInUse = errors.New("another process uses this directory")
+)
+
+// Config says where a spool is and how much it may take.
+type Config struct {
+	// Dir is the directory; it is made if it is missing, and used by one process at a time.
+	Dir string
+	// MaxBytes is what all logs may take on the disk together. It should be many times SegmentBytes, since space is given
+	// back by segments.
+	MaxBytes int64
+	// Reserve is how many bytes of the disk stay free.
+	Reserve int64
+	// SegmentBytes is the size from which a segment is followed by another.
+	SegmentBytes int64
+	// MaxPending is how many bytes of each log may wait for the disk. One Append that has more goes alone.
+	MaxPending int64
+	// OnSync is called after every fsync of records with what it took; it may be nil. It is called from one goroutine per log.
+	OnSync func(time.Duration)
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Dir == "":
+		return errors.New("spool: Dir is empty")
+	case c.MaxBytes <= 0 || c.SegmentBytes <= 0 || c.MaxPending <= 0:
+		return fmt.Errorf("spool: MaxBytes, SegmentBytes and MaxPending must be positive, got %d, %d and %d", c.MaxBytes, c.SegmentBytes, c.MaxPending)
+	}
+	return nil
+}
+
+// Usage is what a spool takes.
+type Usage struct {
+	Bytes int64 // of the disk, for all logs, with what is on its way there
+	Max   int64
+	Free  int64 // bytes of the disk that are free; -1 if that is not known
+	Full  bool  // whether the last Append was refused, or the next would be, however small
+}
+
+// Spool is a directory of logs. Its methods are safe for concurrent use.
+type Spool struct {
+	cfg  Config
+	fs   fileSystem
+	log  *zap.Logger
+	lock *flock.Flock
+
+	// failFast is how long after a failed write a log refuses Appends without trying.
+	failFast time.Duration
+
+	used    atomic.Int64 // bytes of segments, and of records on their way
+	refused atomic.Bool  // whether the last Append found the spool full
+	free    freeSpace
+	closing chan struct{} // closed when Close begins
+
+	mu     sync.Mutex
+	logs   map[string]*Log
+	closed bool
+}
+
+const (
+	// lockName is no log's directory: these never start with a dot.
+	lockName  = ".lock"
+	probeName = ".probe"
+
+	defaultFailFast = time.Second
+	freeFor         = 100 * time.Millisecond
+)
+
+// Open makes the directory if it is missing, takes it for this process, and opens the logs in it. It returns an error if the
+// directory cannot be used, never for what the files in it hold.
+func Open(cfg Config, log *zap.Logger) (*Spool, error) { return open(cfg, log, disk{}) }
+
+func open(cfg Config, log *zap.Logger, fs fileSystem) (s *Spool, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s = &Spool{
+		cfg:      cfg,
+		fs:       fs,
+		log:      log,
+		lock:     flock.New(filepath.Join(cfg.Dir, lockName), flock.SetPermissions(0o600)),
+		failFast: defaultFailFast,
+		free:     freeSpace{fs: fs, dir: cfg.Dir, log: log},
+		closing:  make(chan struct{}),
+		logs:     map[string]*Log{},
+	}
+	if err := s.takeDirectory(); err != nil {
+		return nil, err
+	}
+	if err := s.openLogs(); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	return s, nil
+}
+
+// takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.
+func (s *Spool) takeDirectory() error {
+	unusable := func(err error) error {
+		return fmt.Errorf("spool: the directory %s cannot be used: make sure that it can be made and that this process may write to it, or name another: %w",
+			s.cfg.Dir, err)
+	}
+	if err := s.fs.makeDir(s.cfg.Dir); err != nil {
+		return unusable(err)
+	}
+	locked, err := s.lock.TryLock()
+	if err != nil {
+		return unusable(err)
+	}
+	if !locked {
+		return errors.Join(fmt.Errorf("spool: %s: %w: stop that process, or give each a directory of its own", s.cfg.Dir, errInUse), s.lock.Close())
+	}
+	if err := s.probe(); err != nil {
+		return errors.Join(unusable(err), s.lock.Close())
+	}
+	return nil
+}
+
+// probe finds out whether files can be made. A disk that is full is no reason not to open.
+func (s *Spool) probe() error {
+	path := filepath.Join(s.cfg.Dir, probeName)
+	if err := s.fs.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := s.fs.create(path)
+	if full(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), s.fs.remove(path))
+}
+
+func (s *Spool) openLogs() error {
+	entries, err := s.fs.list(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("spool: list %s: %w", s.cfg.Dir, err)
+	}
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		name, ok := unescape(entry.Name())
+		if !ok {
+			s.log.Warn("a directory in the spool is no log: it is left alone", zap.String("directory", filepath.Join(s.cfg.Dir, entry.Name())))
+			continue
+		}
+		l := newLog(s, name)
+		if err := l.open(); err != nil {
+			return fmt.Errorf("spool: open %s: make sure that this process may read it, or move it away: %w", l.dir, err)
+		}
+		s.logs[name] = l
+	}
+	return nil
+}
+
+// Log returns the log of that name, which may be any. Its directory is made by the first Append.
+func (s *Spool) Log(name string) *Log {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.logs[name]
+	if l == nil {
+		l = newLog(s, name)
+		l.closed = s.closed
+		s.logs[name] = l
+	}
+	return l
+}
+
+// Logs returns the logs that have a directory, sorted by name.
+func (s *Spool) Logs() []*Log {
+	logs := s.all()
+	logs = slices.DeleteFunc(logs, func(l *Log) bool { return !l.exists.Load() })
+	slices.SortFunc(logs, func(a, b *Log) int { return strings.Compare(a.name, b.name) })
+	return logs
+}
+
+func (s *Spool) all() []*Log {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	logs := make([]*Log, 0, len(s.logs))
+	for _, l := range s.logs {
+		logs = append(logs, l)
+	}
+	return logs
+}
+
+// Usage returns what the spool takes. What it says of the disk may be 100 ms old.
+func (s *Spool) Usage() Usage {
+	u := Usage{Bytes: s.used.Load(), Max: s.cfg.MaxBytes, Free: s.free.left()}
+	u.Full = s.refused.Load() || u.Bytes+headSize > u.Max || u.Free >= 0 && u.Free-headSize < s.cfg.Reserve
+	return u
+}
+
+// admit takes room for size bytes, which release gives back.
+func (s *Spool) admit(size int64) error {
+	err := s.take(size)
+	if err != nil && s.reclaim() {
+		err = s.take(size)
+	}
+	if refused := err != nil; s.refused.Load() != refused {
+		s.refused.Store(refused)
+	}
+	return err
+}
+
+func (s *Spool) take(size int64) error {
+	for {
+		used := s.used.Load()
+		if used+size > s.cfg.MaxBytes {
+			return fmt.Errorf("%w: %d bytes do not fit beside %d of %d", ErrFull, size, used, s.cfg.MaxBytes)
+		}
+		if s.used.CompareAndSwap(used, used+size) {
+			break
+		}
+	}
+	if left, ok := s.free.take(size, s.cfg.Reserve); !ok {
+		s.used.Add(-size)
+		return fmt.Errorf("%w: the disk has %d bytes left, and %d are to stay free", ErrFull, left, s.cfg.Reserve)
+	}
+	return nil
+}
+
+// release gives room back.
+func (s *Spool) release(size int64) {
+	if size > 0 {
+		s.used.Add(-size)
+		s.refused.Store(false)
+	}
+}
+
+// reclaim removes segments that are in use although everything in them is done, and reports whether there were any.
+func (s *Spool) reclaim() bool {
+	removed := false
+	for _, l := range s.all() {
+		removed = l.retire(0) || removed
+	}
+	return removed
+}
+
+// Close refuses further Appends, commits what is pending, makes the cursors durable and gives the directory up. It returns what
+// went wrong; the directory is given up all the same. It waits for the disk, and may be called more than once.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	logs := s.all()
+	for _, l := range logs {
+		l.refuse()
+	}
+	close(s.closing)
+	var faults []error
+	for _, l := range logs {
+		if err := l.close(); err != nil {
+			faults = append(faults, fmt.Errorf("spool: close log %s: %w", l.name, err))
+		}
+	}
+	return errors.Join(append(faults, s.lock.Close())...)
+}
+
+// freeSpace knows about how much of the disk is free, without asking each time.
+type freeSpace struct {
+	fs  fileSystem
+	dir string
+	log *zap.Logger
+
+	mu     sync.Mutex
+	at     time.Time // when the disk was asked
+	bytes  int64     // what it said, less what was taken since; -1 if it did not say
+	failed bool      // whether that was logged
+}
+
+func (f *freeSpace) left() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.look()
+}
+
+func (f *freeSpace) look() int64 {
+	if time.Since(f.at) < freeFor {
+		return f.bytes
+	}
+	bytes, err := f.fs.free(f.dir)
+	if err != nil {
+		bytes = -1
+		if !f.failed {
+			f.failed = true
+			f.log.Warn("the spool cannot tell how much of the disk is free: the reserve is not kept", zap.String("directory", f.dir), zap.Error(err))
+		}
+	}
+	f.at, f.bytes = time.Now(), bytes
+	return bytes
+}
+
+// take reports whether more than reserve stays free after size bytes, and how much is free before.
+func (f *freeSpace) take(size, reserve int64) (left int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left = f.look()
+	if left < 0 {
+		return left, true
+	}
+	if left-size < reserve {
+		return left, false
+	}
+	f.bytes -= size
+	return left, true
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// escape makes a directory's name of a log's.
+func escape(name string) string {
+	if name == "" {
+		return "%"
+	}
+	var b strings.Builder
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-', c == '.' && i > 0:
+			b.WriteByte(c)
+		default:
+			b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
+		}
+	}
+	return b.String()
+}
+
+// unescape returns the name of the log in a directory, or false if escape does not make that.
+func unescape(dir string) (string, bool) {
+	if dir == "%" {
+		return "", true
+	}
+	name := make([]byte, 0, len(dir))
+	for i := 0; i < len(dir); i++ {
+		if dir[i] != '%' {
+			name = append(name, dir[i])
+			continue
+		}
+		if i+2 >= len(dir) {
+			return "", false
+		}
+		name = append(name, byte(strings.IndexByte(hexDigits, dir[i+1])<<4|strings.IndexByte(hexDigits, dir[i+2])))
+		i += 2
+	}
+	return string(name), escape(string(name)) == dir
+}
