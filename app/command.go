@@ -2,9 +2,11 @@ package app
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,7 +74,8 @@ func (p *process) configCommand(source *configs.Source) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return p.print(set.YAML())
+				text, err := set.YAML()
+				return p.print(append(gracePeriod(set), text...), err)
 			},
 		},
 		&cobra.Command{
@@ -82,6 +85,16 @@ func (p *process) configCommand(source *configs.Source) *cobra.Command {
 		p.fromPostHogEnvCommand(),
 	)
 	return config
+}
+
+// spareStop is how long a process may take to end beside what its modules take to stop.
+const spareStop = 5 * time.Second
+
+// gracePeriod is a comment that says how long an orchestrator has to wait for the service to stop.
+func gracePeriod(set *configs.Set) []byte {
+	stop := set.Section(section).(Config).StopTimeout
+	return fmt.Appendf(nil, "# terminationGracePeriodSeconds: %d\n# That is app.stop_timeout (%s) and %s to spare.\n\n",
+		int(math.Ceil((stop + spareStop).Seconds())), stop, spareStop)
 }
 
 func (p *process) fromPostHogEnvCommand() *cobra.Command {

@@ -235,7 +235,10 @@ func TestConfigPrintShowsWhatIsInEffect(t *testing.T) {
 	require.NoError(t, os.WriteFile(second, []byte("store:\n  books: 2\n"), 0o600))
 	code, out, err := command(t, stock(&diary{}), []string{"CAPTURE_FRONT__STOP=1s"}, "--config", first, "config", "print", "--config", second)
 	require.Zero(t, code, err)
-	require.Equal(t, fmt.Sprintf(`app:
+	require.Equal(t, fmt.Sprintf(`# terminationGracePeriodSeconds: 50
+# That is app.stop_timeout (45s) and 5s to spare.
+
+app:
   start_timeout: 20s
   stop_timeout: 45s
 

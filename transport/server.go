@@ -377,7 +377,7 @@ func (s *Server) readiness(c *fiber.Ctx) {
 	}
 	text := "not ready: " + report.Phase
 	for _, check := range report.Checks {
-		if !check.Ready {
+		if check.Missing() {
 			text += ", without " + check.Name
 		}
 	}

@@ -66,7 +66,7 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 		change(&config)
 	}
 	require.NoError(t, config.Validate())
-	health, err := observability.NewHealth()
+	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	f := &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
 	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
@@ -165,7 +165,7 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.MaxBody, config.MaxDecoded, config.PostHog.MaxRecording, config.MaxInFlight = "127.0.0.1:0", 1<<20, 1<<20, 1<<20, 4<<20
 	require.NoError(t, config.Validate())
-	health, err := observability.NewHealth()
+	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
 		return route.Response{Status: 200}
@@ -254,7 +254,7 @@ func TestGetWithABodyIsReadAsAPost(t *testing.T) {
 func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen = "127.0.0.1:0"
-	health, err := observability.NewHealth()
+	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	echo := func(_ context.Context, r *route.Request) route.Response {
 		return route.Response{Status: 200, ContentType: route.TypeText, Body: r.Method + " " + string(r.Body)}
@@ -546,7 +546,7 @@ func TestStopLetsRequestsInFlightEnd(t *testing.T) {
 func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.StopTimeout = "127.0.0.1:0", 50*time.Millisecond
-	health, err := observability.NewHealth()
+	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	held := &processor{do: func() { close(entered); <-leave }}
@@ -577,7 +577,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.DrainDelay = "127.0.0.1:0", 20*time.Second
 	down := true
-	health, err := observability.NewHealth(observability.Check{Name: "kafka", Ready: func(context.Context) error {
+	health, err := observability.NewHealth(nil, observability.Check{Name: "kafka", Ready: func(context.Context) error {
 		if down {
 			return events.Errorf(events.Unavailable, "no broker answers")
 		}

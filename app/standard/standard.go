@@ -5,6 +5,7 @@ package standard
 import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/admin"
+	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
@@ -25,6 +26,7 @@ func Modules() []configs.Module {
 		routing.Module(),
 		warnings.Module(),
 		kafka.Module(),
+		delivery.Module(),
 		embedded.Module(),
 		transport.Module(),
 		ai.Module(),

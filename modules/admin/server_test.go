@@ -49,7 +49,7 @@ func testConfig() Config {
 // start starts a server on a free port and stops it when the test ends.
 func start(t *testing.T, cfg Config, checks ...observability.Check) *running {
 	t.Helper()
-	health, err := observability.NewHealth(checks...)
+	health, err := observability.NewHealth(nil, checks...)
 	require.NoError(t, err)
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1)}
@@ -219,7 +219,7 @@ func TestAPortInUseFailsTheStartAndNamesTheKey(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, taken.Close()) }()
-	health, err := observability.NewHealth()
+	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	cfg := testConfig()
 	cfg.Listen = taken.Addr().String()

@@ -28,8 +28,12 @@ type Carrier interface {
 	// error, of code Unavailable, means that there was no room in memory until ctx was over.
 	Pack(ctx context.Context, batch *Batch) (Parcel, error)
 
-	// Load makes a parcel of messages from elsewhere, whose bytes must stay as they are until all have their verdict.
+	// Load makes a parcel of messages from elsewhere, whose bytes must stay as they are until all have their verdict, and if that is
+	// against one of them, for ever. None of them is sent behind one that has failed, in whatever way.
 	Load(messages []Message) Parcel
+
+	// DeadLetterTopic is the topic of messages that cannot be where they belong.
+	DeadLetterTopic() string
 
 	// Ready returns nil if messages are taken, as far as is known, or what is wrong. It asks nobody.
 	Ready(ctx context.Context) error
@@ -74,9 +78,17 @@ type Parcel interface {
 	Leave(late func(i int, err error))
 }
 
+// TopicReader reads what lies in Kafka. It is safe for concurrent use.
+type TopicReader interface {
+	// ReadTopic calls each for the messages of a topic, partition by partition, from the oldest to what is the newest at the time of
+	// the call; the offset is a message's number in its partition. An error of each ends it and is returned. What each is given is
+	// valid until it returns.
+	ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *Message) error) error
+}
+
 // Refusal is the verdict against a message that is at fault itself, or may not be written where it belongs.
 type Refusal struct {
-	// Reason is a word for metrics: "too_large", "invalid" or "unauthorized".
+	// Reason is a word for metrics: "too_large", "invalid", "unauthorized" or "timestamp", which is about the message's Time.
 	Reason string
 	err    error
 }

@@ -192,6 +192,14 @@ func (t *Topics) route(event *events.Event) (topic string, keyed bool) {
 	}
 }
 
+// unburied returns the topic that an event would go to if it were not set aside.
+func (t *Topics) unburied(event *events.Event) string {
+	alive := *event
+	alive.Routing.DLQ = ""
+	topic, _ := t.route(&alive)
+	return topic
+}
+
 type keyedTopic struct{ key, name string }
 
 // keyed returns every topic that is set, with its key.

@@ -26,7 +26,7 @@ import (
 // cookieless event, and the session's id for a recording; an event of the main stream or of an overflow has none where Routing
 // says that its order does not matter. The headers are token, distinct_id, timestamp (milliseconds since 1970), event, uuid and
 // now, and where they have something to say historical_migration, session_id, force_disable_person_processing,
-// skip_heatmap_processing, dlq_reason, dlq_step and dlq_timestamp.
+// skip_heatmap_processing, dlq_reason, dlq_step, dlq_timestamp and dlq_topic (where the event would have gone).
 //
 // Some events make more than one message, which follow one another. An event with heatmap data has a $$heatmap event behind it,
 // that is left out if it is too large. A recording that is too large for a message makes as many as it needs. The identifiers
@@ -123,16 +123,19 @@ var (
 	headerDLQReason    = []byte("dlq_reason")
 	headerDLQStep      = []byte("dlq_step")
 	headerDLQTimestamp = []byte("dlq_timestamp")
+	headerDLQTopic     = []byte("dlq_topic")
 	textTrue           = []byte("true")
 	textCapture        = []byte("capture")
 )
 
 const (
-	maxHeaders = 13
+	maxHeaders = 14
 	uuidLength = 36
 	uuidStart  = len(`{"uuid":"`) // in a value
 	// textPerEvent is what a message is made of besides the event's own text: field names, times, identifiers.
 	textPerEvent = 640
+	// longestTopic is how long a topic's name may be.
+	longestTopic = 249
 	// textPerBatch is the texts that are made once.
 	textPerBatch = 512
 	// messageSize is what a message takes beside its text.
@@ -174,6 +177,9 @@ func commonText(batch *events.Batch) int {
 // longest returns an upper bound of the text that the event's messages are made of, but for the snapshots of a recording.
 func (e *Encoder) longest(batch *events.Batch, event *events.Event, raw int) int {
 	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+len(event.Routing.DLQ)+len(batch.Token))
+	if event.Routing.DLQ != "" {
+		frame += longestTopic
+	}
 	if recording := event.Recording; recording != nil {
 		return frame + 16*(len(recording.Source)+len(recording.Lib)) + 2*raw
 	}
@@ -465,6 +471,7 @@ func (b *batchEncoder) message(event *events.Event, index int, f *frame, value [
 			sarama.RecordHeader{Key: headerDLQReason, Value: reason},
 			sarama.RecordHeader{Key: headerDLQStep, Value: textCapture},
 			sarama.RecordHeader{Key: headerDLQTimestamp, Value: b.since(start)},
+			sarama.RecordHeader{Key: headerDLQTopic, Value: b.add(b.topics.unburied(event))},
 		)
 	}
 	message.Headers = b.headers[headers:len(b.headers):len(b.headers)]

@@ -270,7 +270,7 @@ func TestSection45Headers(t *testing.T) {
 		"heatmap": {func(e *events.Event) { e.Heatmap = []byte(`{}`) }, []string{"skip_heatmap_processing=true"}},
 		"dlq": {
 			func(e *events.Event) { e.Routing.DLQ = "event_restriction" },
-			[]string{"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z"},
+			[]string{"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z", "dlq_topic=clickhouse_events"},
 		},
 		"custom topic": {func(e *events.Event) { e.Routing.Topic = "aside" }, nil},
 		"overflow":     {func(e *events.Event) { e.Routing.Overflow, e.Routing.Unkeyed = true, true }, nil},
@@ -281,6 +281,7 @@ func TestSection45Headers(t *testing.T) {
 			[]string{
 				"session_id=s-1", "force_disable_person_processing=true", "skip_heatmap_processing=true",
 				"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z",
+				"dlq_topic=clickhouse_events",
 			},
 		},
 	} {

@@ -15,7 +15,7 @@ import (
 
 // Module writes events to Kafka.
 //
-// Provides events.Sink, the base sink; *Bootstrap, the brokers to begin with; a member of "health_checks" and a start fact,
+// Provides events.Sink, the base sink; events.TopicReader; *Bootstrap, the brokers to begin with; a member of "health_checks" and a start fact,
 // both of which follow the sink when that is overridden; the command "tail".
 // Requires *zap.Logger and tally.Scope (modules/observability); takes the value group "kafka_brokers" of LocalBroker (see
 // AsLocalBrokers), which is needed only when kafka.brokers is empty.
@@ -27,6 +27,7 @@ func Module() configs.Module {
 		Options: fx.Provide(
 			fx.Annotate(NewBootstrap, fx.ParamTags(``, `group:"kafka_brokers"`)),
 			newSink,
+			fx.Annotate(NewReader, fx.As(new(events.TopicReader))),
 			observability.AsCheck(newCheck),
 			configs.AsStartFact(newStartFact),
 		),

@@ -26,6 +26,8 @@ type parcel struct {
 	packed   int64 // bytes held of the producer's packing
 	held     int64 // bytes held of the producer's budget
 	sent     time.Time
+	// strict has every failure stop what is behind it, also one of a message that is itself at fault: it may be sent again alone.
+	strict bool
 
 	unsettled atomic.Int64
 	done      chan struct{} // closed when every message is settled
@@ -144,7 +146,7 @@ func (d *parcel) settle(m *Message, err error) (acknowledged int64) {
 		}
 	default:
 		d.tainted.Store(true)
-		if !final(err) {
+		if d.strict || !final(err) {
 			d.failed.Store(true)
 		}
 		if awaited {

@@ -321,8 +321,13 @@ func (p *Producer) pack(ctx context.Context, batch *events.Batch) (*parcel, erro
 
 // Load implements events.Carrier. The messages' bytes are not copied and count against the buffer only once they are sent.
 func (p *Producer) Load(messages []events.Message) events.Parcel {
-	return newParcel(p, p.encoder.load(messages))
+	loaded := newParcel(p, p.encoder.load(messages))
+	loaded.strict = true
+	return loaded
 }
+
+// DeadLetterTopic implements events.Carrier.
+func (p *Producer) DeadLetterTopic() string { return p.cfg.Topics.DLQ }
 
 // Flush implements events.Carrier.
 func (p *Producer) Flush(ctx context.Context) error {

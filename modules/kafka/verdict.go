@@ -49,7 +49,8 @@ func final(err error) bool {
 }
 
 // refusal makes an events.Refusal of an error that will be the same for the same message, and leaves others alone. A topic that
-// this user may not write to is one, for whoever keeps the message: only an operator can change it. A client is to send again.
+// this user may not write to is one for whoever keeps the message, as only an operator can change it, and so is a time that the
+// topic does not take, as nobody can; a client is to send again.
 func refusal(err error) error {
 	switch {
 	case err == nil:
@@ -58,6 +59,8 @@ func refusal(err error) error {
 		return events.Refused("too_large", err)
 	case errors.Is(err, sarama.ErrInvalidRecord), errors.Is(err, sarama.ErrInvalidTopic):
 		return events.Refused("invalid", err)
+	case errors.Is(err, sarama.ErrInvalidTimestamp):
+		return events.Refused("timestamp", err)
 	case errors.Is(err, sarama.ErrTopicAuthorizationFailed):
 		return events.Refused("unauthorized", err)
 	default:

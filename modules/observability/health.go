@@ -13,11 +13,12 @@ import (
 // reportTimeout is what all checks together get. A probe that hangs says less than one that fails.
 const reportTimeout = time.Second
 
-// Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes. It is safe
-// for concurrent use.
+// Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes or is waived. It
+// is safe for concurrent use.
 type Health struct {
-	checks []Check
-	phase  atomic.Int32
+	checks  []Check
+	waivers []Waiver
+	phase   atomic.Int32
 }
 
 // The phases of a process, in their order; there is no way back.
@@ -44,10 +45,16 @@ type CheckReport struct {
 	Ready bool   `json:"ready"`
 	// Reason is what is missing, when not ready.
 	Reason string `json:"reason,omitempty"`
+	// Waived is why the service is ready all the same.
+	Waived string `json:"waived,omitempty"`
 }
 
-// NewHealth returns the health of a process that is starting. Two checks with the same name are an error.
-func NewHealth(checks ...Check) (*Health, error) {
+// Missing reports whether the check keeps the service from being ready.
+func (r CheckReport) Missing() bool { return !r.Ready && r.Waived == "" }
+
+// NewHealth returns the health of a process that is starting. Two checks with the same name are an error; a waiver of a check that
+// there is not is none.
+func NewHealth(waivers []Waiver, checks ...Check) (*Health, error) {
 	ordered := slices.Clone(checks)
 	slices.SortFunc(ordered, func(a, b Check) int { return cmp.Compare(a.Name, b.Name) })
 	var faults []error
@@ -59,7 +66,7 @@ func NewHealth(checks ...Check) (*Health, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	return &Health{checks: ordered}, nil
+	return &Health{checks: ordered, waivers: waivers}, nil
 }
 
 // SetStarted says that the service takes traffic. It is called once, when the last part has started; after SetStopping it
@@ -80,7 +87,7 @@ func (h *Health) Ready(ctx context.Context) error {
 		missing = append(missing, fmt.Errorf("the service is %s", report.Phase))
 	}
 	for _, check := range report.Checks {
-		if !check.Ready {
+		if check.Missing() {
 			missing = append(missing, fmt.Errorf("%s: %s", check.Name, check.Reason))
 		}
 	}
@@ -101,9 +108,22 @@ func (h *Health) Report(ctx context.Context) Report {
 		result := CheckReport{Name: check.Name, Ready: true}
 		if err := check.Ready(ctx); err != nil {
 			result.Ready, result.Reason = false, err.Error()
-			report.Ready = false
+			result.Waived = h.waived(ctx, check.Name)
+			report.Ready = report.Ready && !result.Missing()
 		}
 		report.Checks[i] = result
 	}
 	return report
+}
+
+// waived returns why the named check does not count, or "".
+func (h *Health) waived(ctx context.Context, name string) string {
+	for _, waiver := range h.waivers {
+		if waiver.Check == name {
+			if why := waiver.Why(ctx); why != "" {
+				return why
+			}
+		}
+	}
+	return ""
 }

@@ -14,7 +14,7 @@ func check(name string, err error) Check {
 }
 
 func TestTheServiceIsReadyFromStartedToStopping(t *testing.T) {
-	health, err := NewHealth(check("store", nil))
+	health, err := NewHealth(nil, check("store", nil))
 	require.NoError(t, err)
 
 	require.EqualError(t, health.Ready(t.Context()), "the service is starting")
@@ -27,7 +27,7 @@ func TestTheServiceIsReadyFromStartedToStopping(t *testing.T) {
 }
 
 func TestEveryFailingCheckIsListedWithItsReason(t *testing.T) {
-	health, err := NewHealth(
+	health, err := NewHealth(nil,
 		check("store", errors.New("no connection to 10.0.0.1:6379")), check("delivery", nil), check("kafka", errors.New("no metadata yet")))
 	require.NoError(t, err)
 	health.SetStarted()
@@ -40,13 +40,33 @@ func TestEveryFailingCheckIsListedWithItsReason(t *testing.T) {
 	}}, health.Report(t.Context()))
 }
 
+func TestAFailingCheckMayBeWaived(t *testing.T) {
+	why := "the spool takes what Kafka does not"
+	waivers := []Waiver{
+		{Check: "kafka", Why: func(context.Context) string { return "" }},
+		{Check: "kafka", Why: func(context.Context) string { return why }},
+		{Check: "delivery", Why: func(context.Context) string { return "unused: the check passes" }},
+	}
+	health, err := NewHealth(waivers, check("kafka", errors.New("away")), check("delivery", nil))
+	require.NoError(t, err)
+	health.SetStarted()
+	require.NoError(t, health.Ready(t.Context()))
+	require.Equal(t, Report{Ready: true, Phase: "running", Checks: []CheckReport{
+		{Name: "delivery", Ready: true},
+		{Name: "kafka", Reason: "away", Waived: why},
+	}}, health.Report(t.Context()))
+	why = ""
+	require.EqualError(t, health.Ready(t.Context()), "kafka: away")
+	require.False(t, health.Report(t.Context()).Ready)
+}
+
 func TestTwoChecksOfOneNameAreRefused(t *testing.T) {
-	_, err := NewHealth(check("kafka", nil), check("store", nil), check("kafka", nil))
+	_, err := NewHealth(nil, check("kafka", nil), check("store", nil), check("kafka", nil))
 	require.EqualError(t, err, `two health checks are named "kafka": rename one`)
 }
 
 func TestAChecksContextHasADeadline(t *testing.T) {
-	health, err := NewHealth(Check{Name: "slow", Ready: func(ctx context.Context) error {
+	health, err := NewHealth(nil, Check{Name: "slow", Ready: func(ctx context.Context) error {
 		_, ok := ctx.Deadline()
 		require.True(t, ok)
 		return ctx.Err()
@@ -56,7 +76,7 @@ func TestAChecksContextHasADeadline(t *testing.T) {
 }
 
 func TestHealthIsSafeForConcurrentUse(t *testing.T) {
-	health, err := NewHealth(check("kafka", nil))
+	health, err := NewHealth(nil, check("kafka", nil))
 	require.NoError(t, err)
 	var all sync.WaitGroup
 	for range 8 {

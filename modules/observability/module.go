@@ -16,8 +16,8 @@ import (
 //
 // Provides *zap.Logger (on standard error), tally.Scope (the root scope, prefix "capture"), prometheus.Gatherer (what a
 // scrape reads) and *Health. Whoever takes the traffic calls Health's SetStarted and SetStopping.
-// Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector) and "health_checks" of
-// Check (see AsCheck), both of which may be empty.
+// Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see
+// AsCheck) and "health_waivers" of Waiver (see AsWaiver), all of which may be empty.
 // Config section: "observability".
 func Module() configs.Module {
 	return configs.Module{
@@ -29,7 +29,7 @@ func Module() configs.Module {
 				newLogger,
 				newScope,
 				fx.Annotate(NewGatherer, fx.ParamTags(``, `group:"collectors"`)),
-				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_checks"`)),
+				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_waivers"`, `group:"health_checks"`)),
 			),
 		),
 	}
@@ -43,6 +43,11 @@ func AsCollector(constructor any) any {
 // AsCheck annotates a constructor so that the Check that it returns is a condition of being ready.
 func AsCheck(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"health_checks"`))
+}
+
+// AsWaiver annotates a constructor so that the Waiver that it returns is asked when its check fails.
+func AsWaiver(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"health_waivers"`))
 }
 
 func newLogger(cfg Config, lifecycle fx.Lifecycle) (*zap.Logger, error) {

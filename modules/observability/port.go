@@ -8,3 +8,10 @@ type Check struct {
 	Name  string
 	Ready func(ctx context.Context) error
 }
+
+// Waiver is a reason for being ready although a check fails: another part makes up for what is missing. Why returns the reason,
+// in words for an operator, or "" while there is none; it must be fast and safe for concurrent use.
+type Waiver struct {
+	Check string
+	Why   func(ctx context.Context) string
+}

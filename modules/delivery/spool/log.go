@@ -39,6 +39,7 @@ type Log struct {
 	log   *zap.Logger
 
 	exists  atomic.Bool   // whether the directory is there
+	exempt  atomic.Bool   // whether Append may pass the limits
 	queued  atomic.Int64  // Appends that have found no room, or come after such
 	gate    chan struct{} // held by that one of them which is next, so that they keep their order
 	room    chan struct{} // ticked when a commit has ended
@@ -145,6 +146,10 @@ func (l *Log) Stats() LogStats {
 	return stats
 }
 
+// Exempt lets the Appends of this log pass MaxBytes and Reserve from now on. It is for what is moved here from another log, which
+// would stay full if that were refused.
+func (l *Log) Exempt() { l.exempt.Store(true) }
+
 // Append adds the payloads as consecutive records and returns the number of the first when all are on the disk: what waits at
 // the same time is written and synced together. A Read sees all of them or none. Append does not keep the payloads.
 //
@@ -159,7 +164,9 @@ func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err 
 		}
 		size += headSize + int64(len(payload))
 	}
-	if err := l.spool.admit(size); err != nil {
+	if l.exempt.Load() {
+		l.spool.used.Add(size)
+	} else if err := l.spool.admit(size); err != nil {
 		return 0, fmt.Errorf("spool: log %s: %w", l.name, err)
 	}
 	c, first, err := l.enqueue(ctx, payloads, size)

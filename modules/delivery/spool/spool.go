@@ -94,19 +94,10 @@ const (
 // directory cannot be used, never for what the files in it hold.
 func Open(cfg Config, log *zap.Logger) (*Spool, error) { return open(cfg, log, disk{}) }
 
-func open(cfg Config, log *zap.Logger, fs fileSystem) (s *Spool, err error) {
-	if err := cfg.validate(); err != nil {
+func open(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
+	s, err := newSpool(cfg, log, fs)
+	if err != nil {
 		return nil, err
-	}
-	s = &Spool{
-		cfg:      cfg,
-		fs:       fs,
-		log:      log,
-		lock:     flock.New(filepath.Join(cfg.Dir, lockName), flock.SetPermissions(0o600)),
-		failFast: defaultFailFast,
-		free:     freeSpace{fs: fs, dir: cfg.Dir, log: log},
-		closing:  make(chan struct{}),
-		logs:     map[string]*Log{},
 	}
 	if err := s.takeDirectory(); err != nil {
 		return nil, err
@@ -115,6 +106,22 @@ func open(cfg Config, log *zap.Logger, fs fileSystem) (s *Spool, err error) {
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
+}
+
+func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Spool{
+		cfg:      cfg,
+		fs:       fs,
+		log:      log,
+		lock:     flock.New(filepath.Join(cfg.Dir, lockName), flock.SetPermissions(0o600)),
+		failFast: defaultFailFast,
+		free:     freeSpace{fs: fs, dir: cfg.Dir, log: log},
+		closing:  make(chan struct{}),
+		logs:     map[string]*Log{},
+	}, nil
 }
 
 // takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.

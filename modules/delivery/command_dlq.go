@@ -1,0 +1,339 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/delivery/spool"
+	"github.com/opencapture/capture/modules/events"
+)
+
+func dlqCommand() configs.Command {
+	return configs.Command{
+		Name:  "dlq",
+		Short: "List dead letters, show them, or send them again: list, show, replay",
+		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside. They lie in the
+topic kafka.topics.dlq, and those that this topic refused as well on the disk, in the spool.
+
+  capture dlq list                 one line of JSON each
+  capture dlq show                 the same with the message itself
+  capture dlq replay [--dry-run]   sends them to the topics that they were meant for
+
+--filter selects them by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the message was meant
+to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead letter).
+
+A letter on the disk is removed once it is in its topic; for that the service must not be running. One in Kafka stays where it
+is, so that replaying it twice sends it twice: a consumer tells the copies by their uuid.`,
+		Flags: func(flags *pflag.FlagSet) {
+			flags.StringArray("filter", nil, "`KEY=VALUE` that a dead letter must have; may be repeated")
+			flags.Bool("dry-run", false, "say what replay would do, and do nothing")
+		},
+		Run: runDLQ,
+	}
+}
+
+// letter is a dead letter as the commands print it.
+type letter struct {
+	// ID is topic/partition/offset, or disk/record.
+	ID     string    `json:"id"`
+	Time   time.Time `json:"time"`
+	Reason string    `json:"reason"`
+	Step   string    `json:"step,omitempty"`
+	// Topic is where the message was meant to go; empty: nobody knows.
+	Topic      string `json:"topic,omitempty"`
+	Token      string `json:"token,omitempty"`
+	DistinctID string `json:"distinct_id,omitempty"`
+	Event      string `json:"event,omitempty"`
+	UUID       string `json:"uuid,omitempty"`
+	Bytes      int    `json:"bytes"`
+
+	Key     *string           `json:"key,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Value   json.RawMessage   `json:"value,omitempty"`
+}
+
+func newLetter(id string, m *events.Message) letter {
+	l := letter{ID: id, Time: m.Time.UTC(), Bytes: len(m.Value)}
+	for _, header := range m.Headers {
+		value := string(header.Value)
+		switch string(header.Key) {
+		case headerReason:
+			l.Reason = value
+		case headerStep:
+			l.Step = value
+		case headerTopic:
+			l.Topic = value
+		case headerTime:
+			if at, err := time.Parse(time.RFC3339, value); err == nil {
+				l.Time = at.UTC()
+			}
+		case "token":
+			l.Token = value
+		case "distinct_id":
+			l.DistinctID = value
+		case "event":
+			l.Event = value
+		case "uuid":
+			l.UUID = value
+		}
+	}
+	return l
+}
+
+// open adds the message itself.
+func (l *letter) open(m *events.Message) {
+	if m.Key != nil {
+		key := string(m.Key)
+		l.Key = &key
+	}
+	l.Headers = map[string]string{}
+	for _, header := range m.Headers {
+		l.Headers[string(header.Key)] = string(header.Value)
+	}
+	switch {
+	case json.Valid(m.Value):
+		l.Value = slices.Clone(m.Value)
+	case utf8.Valid(m.Value):
+		l.Value = strconv.AppendQuote(nil, string(m.Value))
+	default:
+		l.Value = strconv.AppendQuote(nil, fmt.Sprintf("%x", m.Value))
+	}
+}
+
+// filter is what a letter must be like.
+type filter map[string]string
+
+func parseFilter(texts []string) (filter, error) {
+	f := filter{}
+	for _, text := range texts {
+		key, value, found := strings.Cut(text, "=")
+		if !found {
+			return nil, fmt.Errorf("--filter wants KEY=VALUE, got %q", text)
+		}
+		switch key {
+		case "id", "reason", "topic", "token", "distinct_id", "event":
+		case "since", "until":
+			if _, err := time.Parse(time.RFC3339, value); err != nil {
+				return nil, fmt.Errorf("--filter %s: %q is not a time such as 2026-11-27T15:04:05Z", key, value)
+			}
+		default:
+			return nil, fmt.Errorf("--filter: %q is not one of id, reason, topic, token, distinct_id, event, since and until", key)
+		}
+		f[key] = value
+	}
+	return f, nil
+}
+
+func (f filter) matches(l *letter) bool {
+	for key, value := range f {
+		at, _ := time.Parse(time.RFC3339, value)
+		matches := false
+		switch key {
+		case "id":
+			matches = l.ID == value
+		case "reason":
+			matches = l.Reason == value
+		case "topic":
+			matches = l.Topic == value
+		case "token":
+			matches = l.Token == value
+		case "distinct_id":
+			matches = l.DistinctID == value
+		case "event":
+			matches = l.Event == value
+		case "since":
+			matches = !l.Time.Before(at)
+		case "until":
+			matches = l.Time.Before(at)
+		}
+		if !matches {
+			return false
+		}
+	}
+	return true
+}
+
+func runDLQ(use configs.Invocation, cfg Config, base events.Sink, topics events.TopicReader) error {
+	texts, err := use.Flags.GetStringArray("filter")
+	if err != nil {
+		return fmt.Errorf("--filter: %w", err)
+	}
+	dry, err := use.Flags.GetBool("dry-run")
+	if err != nil {
+		return fmt.Errorf("--dry-run: %w", err)
+	}
+	wanted, err := parseFilter(texts)
+	if err != nil {
+		return err
+	}
+	carrier, ok := base.(events.Carrier)
+	if !ok {
+		return errors.New("this build has no sink that has dead letters")
+	}
+	verb := ""
+	if len(use.Args) == 1 {
+		verb = use.Args[0]
+	}
+	letters := letterReader{spool: cfg.Spool, topic: carrier.DeadLetterTopic(), topics: topics}
+	switch verb {
+	case "list", "show":
+		return printLetters(use, letters, wanted, verb == "show")
+	case "replay":
+		return replay(use, letters, wanted, carrier, dry)
+	default:
+		return fmt.Errorf("dlq wants list, show or replay, got %q", use.Args)
+	}
+}
+
+// letterReader reads dead letters, wherever they are.
+type letterReader struct {
+	spool  SpoolConfig
+	topic  string
+	topics events.TopicReader
+}
+
+// inKafka calls each for the letters in the topic.
+func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*letter, *events.Message) error) error {
+	return r.topics.ReadTopic(ctx, r.topic, func(partition int32, offset int64, m *events.Message) error {
+		if l := newLetter(fmt.Sprintf("%s/%d/%d", r.topic, partition, offset), m); wanted.matches(&l) {
+			return each(&l, m)
+		}
+		return nil
+	})
+}
+
+// onDisk calls each for the letters in the log.
+func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *events.Message) error) error {
+	var chunk spool.Chunk
+	var m events.Message
+	for ctx.Err() == nil {
+		if err := log.Read(&chunk, chunkBytes); err != nil {
+			return err
+		}
+		if len(chunk.Records) == 0 {
+			return nil
+		}
+		for _, record := range chunk.Records {
+			if err := readRecord(record.Payload, &m); err != nil {
+				return fmt.Errorf("dead letter disk/%d: %w", record.Seq, err)
+			}
+			if l := newLetter(fmt.Sprintf("disk/%d", record.Seq), &m); wanted.matches(&l) {
+				if err := each(record.Seq, &l, &m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func printLetters(use configs.Invocation, letters letterReader, wanted filter, whole bool) (err error) {
+	encoder := json.NewEncoder(use.Out)
+	encoder.SetEscapeHTML(false)
+	printOne := func(l *letter, m *events.Message) error {
+		if whole {
+			l.open(m)
+		}
+		return encoder.Encode(l)
+	}
+	opened, err := spool.Inspect(letters.spool.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	err = letters.onDisk(use.Context, opened.Log(deadLetters), wanted, func(_ uint64, l *letter, m *events.Message) error { return printOne(l, m) })
+	// What is on the disk is told also when Kafka is away.
+	return errors.Join(err, letters.inKafka(use.Context, wanted, printOne))
+}
+
+// replay sends letters where they were meant to go, those on the disk first.
+func replay(use configs.Invocation, letters letterReader, wanted filter, carrier events.Carrier, dry bool) (err error) {
+	r := replayer{out: use.Out, carrier: carrier, dry: dry}
+	if !dry {
+		end, err := connect(use.Context, carrier)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	opened, faultOnDisk := openForReplay(letters.spool, dry)
+	if faultOnDisk == nil {
+		log := opened.Log(deadLetters)
+		faultOnDisk = letters.onDisk(use.Context, log, wanted, func(seq uint64, l *letter, m *events.Message) error {
+			sent, err := r.send(use.Context, l, m)
+			if sent {
+				log.Done(seq)
+			}
+			return err
+		})
+		faultOnDisk = errors.Join(faultOnDisk, opened.Close())
+	}
+	if faultOnDisk != nil {
+		faultOnDisk = fmt.Errorf("dead letters on the disk: %w", faultOnDisk)
+	}
+	faultInKafka := letters.inKafka(use.Context, wanted, func(l *letter, m *events.Message) error {
+		_, err := r.send(use.Context, l, m)
+		return err
+	})
+	verb := "sent"
+	if dry {
+		verb = "would be sent"
+	}
+	_, err = fmt.Fprintf(use.Out, "%d dead letters %s, %d were refused again, %d do not say where they were meant to go\n", r.sent, verb, r.refused, r.homeless)
+	if r.refused > 0 {
+		err = errors.Join(err, fmt.Errorf("%d dead letters were refused again", r.refused))
+	}
+	return errors.Join(faultOnDisk, faultInKafka, err)
+}
+
+func openForReplay(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
+	if dry {
+		return spool.Inspect(cfg.Dir)
+	}
+	return cfg.open(nil, zap.NewNop())
+}
+
+type replayer struct {
+	out                     io.Writer
+	carrier                 events.Carrier
+	dry                     bool
+	sent, refused, homeless int
+}
+
+// send sends one letter and says so; an error is a reason to stop.
+func (r *replayer) send(ctx context.Context, l *letter, m *events.Message) (sent bool, err error) {
+	if l.Topic == "" {
+		r.homeless++
+		return false, nil
+	}
+	verb := "would be sent"
+	if !r.dry {
+		again := *m
+		again.Topic, again.Headers = l.Topic, withoutDeadLetterHeaders(m.Headers)
+		var refusal *events.Refusal
+		switch err := sendAlone(ctx, r.carrier, again); {
+		case errors.As(err, &refusal):
+			r.refused++
+			_, err := fmt.Fprintf(r.out, "%s to %s: refused again: %v\n", l.ID, l.Topic, refusal)
+			return false, err
+		case err != nil:
+			return false, fmt.Errorf("send %s to %s: %w", l.ID, l.Topic, err)
+		}
+		verb = "sent"
+	}
+	r.sent++
+	_, err = fmt.Fprintf(r.out, "%s %s to %s\n", l.ID, verb, l.Topic)
+	return !r.dry, err
+}

@@ -1,0 +1,170 @@
+package delivery
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/delivery/spool"
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Config is the configuration section "delivery".
+type Config struct {
+	Ack   string `key:"ack" doc:"What a 200 means: kafka (all in-sync replicas have the events), spool (they are on this machine's disk, and Kafka follows), auto (kafka, or the spool when Kafka takes too long) or memory (nothing; for load tests and throw-away data)."`
+	Lanes Lanes  `key:"lanes"`
+
+	SpoolAfter  time.Duration `key:"spool_after" doc:"How long auto waits for Kafka before it turns to the spool."`
+	Timeout     time.Duration `key:"timeout" doc:"How long a request may wait for its events to be safe; then 503."`
+	StopTimeout time.Duration `key:"stop_timeout" doc:"How long what was handed to Kafka may take to be acknowledged when stopping. What is not stays in the spool; it may then be there twice."`
+
+	Spool SpoolConfig `key:"spool"`
+	Drain DrainConfig `key:"drain"`
+}
+
+// Lanes says what a 200 means for events that are not like the others. A request with events of several kinds is answered when
+// each is as safe as its own lane asks.
+type Lanes struct {
+	Main           string `key:"main" doc:"Ack of ordinary events. Empty, here and below: as delivery.ack says."`
+	Historical     string `key:"historical" doc:"Ack of events that a client marks as a migration of old ones."`
+	Exceptions     string `key:"exceptions" doc:"Ack of $exception events."`
+	Heatmaps       string `key:"heatmaps" doc:"Ack of $$heatmap events."`
+	ClientWarnings string `key:"client_warnings" doc:"Ack of $$client_ingestion_warning events."`
+	AI             string `key:"ai" doc:"Ack of AI events."`
+	Recordings     string `key:"recordings" doc:"Ack of session recordings."`
+	Logs           string `key:"logs" doc:"Ack of log records."`
+}
+
+// SpoolConfig is the durable log that events wait in for Kafka.
+type SpoolConfig struct {
+	Dir          string           `key:"dir" doc:"Directory of the spool, of this process alone. On Kubernetes a volume that outlives the pod."`
+	MaxBytes     configs.ByteSize `key:"max_bytes" doc:"Largest size of the spool; then events are refused with 503."`
+	Reserve      configs.ByteSize `key:"reserve" doc:"Bytes of the disk that the spool leaves free."`
+	SegmentBytes configs.ByteSize `key:"segment_bytes" doc:"Size of the files that the spool is made of. Space is given back a file at a time."`
+	UnreadyFill  float64          `key:"unready_fill" doc:"How full the spool may be, as a part of max_bytes, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
+}
+
+// DrainConfig is how fast the spool is emptied.
+type DrainConfig struct {
+	Speed   float64          `key:"speed" doc:"How many times as fast as events come in they are taken from the spool, at most. More empties it sooner, less leaves more to live traffic."`
+	MinRate configs.ByteSize `key:"min_rate" doc:"Bytes a second that may be taken from the spool however little comes in."`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Ack:         modeNames[modeAuto],
+		SpoolAfter:  time.Second,
+		Timeout:     10 * time.Second,
+		StopTimeout: 5 * time.Second,
+		Spool: SpoolConfig{
+			Dir:          "./data/spool",
+			MaxBytes:     10 * configs.GiB,
+			Reserve:      256 * configs.MiB,
+			SegmentBytes: 32 * configs.MiB,
+			UnreadyFill:  0.9,
+		},
+		Drain: DrainConfig{Speed: 4, MinRate: 16 * configs.MiB},
+	}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var faults configs.Faults
+	check := func(key, text string) {
+		_, known := parseMode(text)
+		faults.Check(known, key, "must be %s, got %q", strings.Join(modeNames[:], ", "), text)
+	}
+	check("ack", c.Ack)
+	for _, lane := range c.Lanes.named() {
+		if lane.ack != "" {
+			check("lanes."+lane.key, lane.ack)
+		}
+	}
+	faults.Check(c.SpoolAfter > 0 && c.SpoolAfter < c.Timeout, "spool_after", "must be positive and less than timeout (%s), got %s", c.Timeout, c.SpoolAfter)
+	faults.Check(c.Timeout >= 10*time.Millisecond, "timeout", "must be at least 10ms, got %s", c.Timeout)
+	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)
+	faults.Check(c.Spool.Dir != "", "spool.dir", "must not be empty")
+	faults.Check(c.Spool.SegmentBytes >= configs.MiB && c.Spool.SegmentBytes <= configs.GiB, "spool.segment_bytes", "must be from 1MiB to 1GiB, got %s", c.Spool.SegmentBytes)
+	faults.Check(c.Spool.MaxBytes >= 2*c.Spool.SegmentBytes, "spool.max_bytes", "must hold at least two segments (%s), got %s", 2*c.Spool.SegmentBytes, c.Spool.MaxBytes)
+	faults.Check(c.Spool.Reserve >= 0, "spool.reserve", "must not be negative, got %s", c.Spool.Reserve)
+	faults.Check(c.Spool.UnreadyFill > 0 && c.Spool.UnreadyFill <= 1, "spool.unready_fill", "must be more than 0 and at most 1, got %v", c.Spool.UnreadyFill)
+	faults.Check(c.Drain.Speed > 1, "drain.speed", "must be more than 1, or the spool is never empty, got %v", c.Drain.Speed)
+	faults.Check(c.Drain.MinRate >= 64*configs.KiB, "drain.min_rate", "must be at least 64KiB, got %s", c.Drain.MinRate)
+	return faults.Err()
+}
+
+// StopBudget is how long stopping may take.
+func (c Config) StopBudget() time.Duration { return c.StopTimeout }
+
+type namedLane struct {
+	lane     events.Lane
+	key, ack string
+}
+
+func (l Lanes) named() []namedLane {
+	return []namedLane{
+		{events.LaneMain, "main", l.Main},
+		{events.LaneHistorical, "historical", l.Historical},
+		{events.LaneExceptions, "exceptions", l.Exceptions},
+		{events.LaneHeatmaps, "heatmaps", l.Heatmaps},
+		{events.LaneClientWarnings, "client_warnings", l.ClientWarnings},
+		{events.LaneAI, "ai", l.AI},
+		{events.LaneRecordings, "recordings", l.Recordings},
+		{events.LaneLogs, "logs", l.Logs},
+	}
+}
+
+// maxPending is how many bytes of records a log takes while an earlier group is being written.
+const maxPending = 32 << 20
+
+// open opens the spool for this process alone. onSync is told how long an fsync took; it may be nil.
+func (c SpoolConfig) open(onSync func(time.Duration), log *zap.Logger) (*spool.Spool, error) {
+	return spool.Open(spool.Config{
+		Dir:          c.Dir,
+		MaxBytes:     int64(c.MaxBytes),
+		Reserve:      int64(c.Reserve),
+		SegmentBytes: int64(c.SegmentBytes),
+		MaxPending:   maxPending,
+		OnSync:       onSync,
+	}, log)
+}
+
+// mode is what a 200 means.
+type mode uint8
+
+const (
+	modeKafka mode = iota
+	modeSpool
+	modeAuto
+	modeMemory
+	modeCount
+)
+
+var modeNames = [modeCount]string{"kafka", "spool", "auto", "memory"}
+
+func (m mode) String() string { return modeNames[m] }
+
+func parseMode(text string) (mode, bool) {
+	i := slices.Index(modeNames[:], text)
+	return mode(max(i, 0)), i >= 0
+}
+
+// modes returns the mode of every lane, by its number.
+func (c Config) modes() ([]mode, error) {
+	standard, known := parseMode(c.Ack)
+	if !known {
+		return nil, fmt.Errorf("delivery.ack: %q is not known", c.Ack)
+	}
+	modes := slices.Repeat([]mode{standard}, len(events.Lanes()))
+	for _, lane := range c.Lanes.named() {
+		if own, known := parseMode(lane.ack); known {
+			modes[lane.lane] = own
+		}
+	}
+	return modes, nil
+}

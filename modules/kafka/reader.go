@@ -1,0 +1,99 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// Reader reads topics for commands. Each call makes a connection of its own.
+type Reader struct {
+	cfg       Config
+	bootstrap *Bootstrap
+}
+
+var _ events.TopicReader = (*Reader)(nil)
+
+// NewReader returns a reader of the section's cluster.
+func NewReader(cfg Config, bootstrap *Bootstrap) *Reader {
+	return &Reader{cfg: cfg, bootstrap: bootstrap}
+}
+
+// ReadTopic implements events.TopicReader. A topic that does not exist holds nothing.
+func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *events.Message) error) error {
+	config, err := clientConfig(r.cfg)
+	if err != nil {
+		return err
+	}
+	config.Consumer.Return.Errors = true
+	config.Consumer.MaxWaitTime = 250 * time.Millisecond
+	client, err := sarama.NewClient(r.bootstrap.Addresses(), config)
+	if err != nil {
+		return fmt.Errorf("no broker answers at %s: %w", strings.Join(r.bootstrap.Addresses(), ", "), err)
+	}
+	defer client.Close() //nolint:errcheck // nothing was written
+	partitions, err := client.Partitions(topic)
+	if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", topic, err)
+	}
+	consumer, err := sarama.NewConsumerFromClient(client)
+	if err != nil {
+		return fmt.Errorf("kafka consumer: %w", err)
+	}
+	defer consumer.Close() //nolint:errcheck // nothing was written
+	for _, partition := range partitions {
+		if err := readPartition(ctx, client, consumer, topic, partition, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readPartition(
+	ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, partition int32,
+	each func(partition int32, offset int64, m *events.Message) error,
+) error {
+	next, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
+	if err != nil {
+		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+	}
+	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	if err != nil {
+		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+	}
+	if next >= end {
+		return nil
+	}
+	reader, err := consumer.ConsumePartition(topic, partition, next)
+	if err != nil {
+		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+	}
+	defer reader.Close() //nolint:errcheck // nothing was written
+	for next < end {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-reader.Errors():
+			return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+		case got := <-reader.Messages():
+			next = got.Offset + 1
+			m := events.Message{Topic: got.Topic, Key: got.Key, Value: got.Value, Time: got.Timestamp}
+			for _, header := range got.Headers {
+				m.Headers = append(m.Headers, events.Header{Key: header.Key, Value: header.Value})
+			}
+			if err := each(partition, got.Offset, &m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
