@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -35,6 +36,8 @@ var workplace string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Toxiproxy's own log.
+	zerolog.SetGlobalLevel(zerolog.Disabled)
 	var err error
 	if workplace, err = os.MkdirTemp("", "capture-chaos-"); err != nil {
 		panic(err)

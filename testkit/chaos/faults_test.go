@@ -163,7 +163,7 @@ func kills(s *stage) error {
 
 // sigterm: the service is asked to end, and started again; then once more while Kafka is away, in modes that do without.
 func sigterm(s *stage) error {
-	for range shortOr(2, 20) {
+	for range shortOr(1, 20) {
 		for _, away := range []bool{false, true} {
 			if away {
 				s.kafka.cut()
@@ -425,7 +425,7 @@ func slowSync(s *stage, service *service) error {
 	}
 	service.wrap = []string{
 		strace, "-D", "-f", "--seccomp-bpf", "-qqq", "-o", filepath.Join(service.dir, "fsync.log"),
-		"-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_exit=200000",
+		"-e", "signal=none", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_exit=200000",
 	}
 	return nil
 }

@@ -258,8 +258,14 @@ func get(url string) (int, []byte, error) {
 	return response.StatusCode, body, err
 }
 
+// binaryEnv names another binary than that of this checkout.
+const binaryEnv = "CAPTURE_CHAOS_BINARY"
+
 // stock builds the stock binary, as it is shipped, once for all scenarios.
 var stock = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(binaryEnv); path != "" {
+		return path, nil
+	}
 	path := filepath.Join(workplace, "capture")
 	output, err := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/opencapture/capture").CombinedOutput()
 	if err != nil {
