@@ -22,8 +22,8 @@ import (
 // long makes faults last longer and adds what takes too long for every change.
 var long = flag.Bool("chaos.long", false, "all faults at their full length")
 
-// shortOr is the first duration, or in the long run the second.
-func shortOr(short, full time.Duration) time.Duration {
+// shortOr is the first value, or in the long run the second.
+func shortOr[T any](short, full T) T {
 	if *long {
 		return full
 	}
@@ -209,7 +209,7 @@ func (s *stage) flow() error {
 }
 
 // drainPatience is how long a spool may take to be empty after the end of the load.
-const drainPatience = 60 * time.Second
+func drainPatience() time.Duration { return shortOr(time.Minute, 10*time.Minute) }
 
 // finish ends a service in the way that it is meant to end, with an empty spool, and says what became of its loads' events.
 func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
@@ -217,14 +217,27 @@ func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
 	for _, e := range s.excused[of] {
 		judge.Excuse(e)
 	}
-	if err := of.awaitDrain(drainPatience * time.Duration(shortOr(1, 10))); err != nil {
+	if err := of.awaitDrain(drainPatience()); err != nil {
 		return judge.Verdict(), err
+	}
+	corrupt, err := of.metric(metricCorrupt)
+	if err != nil {
+		return judge.Verdict(), err
+	}
+	if corrupt > 0 {
+		s.say(of, "corrupt=%.0f", corrupt)
 	}
 	if err := of.terminate(); err != nil {
 		return judge.Verdict(), fmt.Errorf("SIGTERM: %w", err)
 	}
-	err := ReadTo(judge, s.kafka.direct(), of.prefix, topicWarnings, topicDLQ)
-	return judge.Verdict(), err
+	if err := ReadTo(judge, s.kafka.direct(), of.prefix, topicWarnings, topicDLQ); err != nil {
+		return judge.Verdict(), err
+	}
+	v := judge.Verdict()
+	if v.Damaged > int(corrupt) {
+		return v, fmt.Errorf("%d damaged events are lost, but the service says that only %.0f were corrupt", v.Damaged, corrupt)
+	}
+	return v, nil
 }
 
 // pass tells whether the promise was kept, and prints the line.

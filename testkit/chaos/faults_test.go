@@ -42,7 +42,7 @@ var scenarios = []scenario{
 	{name: "spool-flipped", modes: spooling, fault: damage(flip), environ: smallSegments},
 	{name: "spool-truncated", modes: spooling, fault: damage(truncate), environ: smallSegments},
 	{name: "slow-fsync", modes: spooling, before: slowSync, fault: whileSlow, spools: true},
-	{name: "clock-jump", modes: spooling, fault: clockJump, environ: smallSegments},
+	{name: "clock-jump", modes: promising, before: wrongClock, fault: clockJump, environ: smallSegments},
 }
 
 // smallSegments make the spool begin a new file often.
@@ -138,7 +138,7 @@ func bandwidth(s *stage) error {
 // kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also meet what is being
 // spooled and what is being drained.
 func kills(s *stage) error {
-	n := int(shortOr(5, 100))
+	n := shortOr(5, 100)
 	for i := range n {
 		last(time.Second + rand.N(time.Second))
 		if err := s.each((*service).restart); err != nil {
@@ -362,7 +362,7 @@ func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*sta
 			return err
 		}
 		return s.each(func(service *service) error {
-			if err := poll(drainPatience, 50*time.Millisecond, func() (bool, error) {
+			if err := poll(drainPatience(), 50*time.Millisecond, func() (bool, error) {
 				corrupt, err := service.metric(metricCorrupt)
 				return corrupt > 0, err
 			}); err != nil {
@@ -446,26 +446,4 @@ func whileSlow(s *stage) error {
 		s.say(service, "fsyncs=%d", n)
 		return err
 	})
-}
-
-// clockJump: while the service is down, the times of its files move by a day, of every second one into the future and of the others
-// into the past, as a clock leaves them that jumps. See the package's comment for what this proves.
-func clockJump(s *stage) error {
-	if err := s.spoolFor(4 * time.Second); err != nil {
-		return err
-	}
-	if err := s.each(func(service *service) error {
-		day := 24 * time.Hour
-		err := filepath.WalkDir(service.spool, func(path string, _ fs.DirEntry, err error) error {
-			day = -day
-			return errors.Join(err, os.Chtimes(path, time.Now().Add(day), time.Now().Add(day)))
-		})
-		if err != nil {
-			return err
-		}
-		return service.run()
-	}); err != nil {
-		return err
-	}
-	return s.kafka.mend()
 }

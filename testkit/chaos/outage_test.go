@@ -176,7 +176,7 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 		groups = [][]string{{modeKafka}, {modeSpool}, {modeAuto}, {modeMemory}}
 	}
 	for _, modes := range groups {
-		away := shortOr(15*time.Second, 10*time.Minute)
+		away := shortOr(10*time.Second, 10*time.Minute)
 		s := newStage(t, scenario{name: "away", modes: modes, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
 		require.NoError(t, s.each((*service).run))
 		for _, service := range s.services {

@@ -117,6 +117,8 @@ type service struct {
 	prefix           string
 	url, admin       string
 	environ          []string
+	// path is the binary, if not the stock one.
+	path string
 	// wrap is the beginning of a command line that runs the binary.
 	wrap []string
 	*process
@@ -167,6 +169,9 @@ func (s *service) start() error {
 	path, err := stock()
 	if err != nil {
 		return err
+	}
+	if s.path != "" {
+		path = s.path
 	}
 	s.process, err = spawn(s.dir, s.log(), s.environ, append(append([]string{}, s.wrap...), path, "serve")...)
 	return err
