@@ -13,7 +13,7 @@ func allowOrigin(c *fiber.Ctx) {
 	}
 	header.SetBytesV(fiber.HeaderAccessControlAllowOrigin, origin)
 	header.Set(fiber.HeaderAccessControlAllowCredentials, "true")
-	header.Set(fiber.HeaderAccessControlExposeHeaders, "Retry-After, X-Request-Id")
+	header.Set(fiber.HeaderAccessControlExposeHeaders, "Retry-After, X-Request-Id, X-Capture-Ack")
 	if !isPreflight(c) {
 		return
 	}

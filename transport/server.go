@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/route"
@@ -321,7 +323,10 @@ func (s *Server) write(c *fiber.Ctx, response route.Response) {
 		c.Response().Header.Add(field.Name, field.Value)
 	}
 	if response.Retry {
-		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(s.config.RetryAfter/time.Second)))
+		c.Set(fiber.HeaderRetryAfter, seconds(cmp.Or(response.RetryAfter, s.config.RetryAfter)))
+	}
+	if response.Ack != events.AckUnsaid {
+		c.Set(headerAck, response.Ack.String())
 	}
 	if response.ContentType == "" {
 		return
@@ -332,6 +337,14 @@ func (s *Server) write(c *fiber.Ctx, response route.Response) {
 		return
 	}
 	c.Response().SetBodyStream(&held{Reader: bytes.NewReader(response.Bytes), done: response.Done}, len(response.Bytes))
+}
+
+// headerAck names what made a request's events safe: kafka, spool or memory.
+const headerAck = "X-Capture-Ack"
+
+// seconds is a duration as Retry-After has it: in whole seconds, one at least.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
 }
 
 // held is a body that somebody waits to be done with. The server below closes it, once, whatever becomes of the answer.

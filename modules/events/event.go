@@ -170,6 +170,11 @@ type Batch struct {
 	// Repaired is set when the request's text was not quite JSON and has been mended.
 	Repaired bool
 
+	// Ack is what made the accepted events safe, as the sink says; where that differs, the weakest.
+	Ack Ack
+	// RetryAfter is what a sink asks the client to wait before it sends again what has failed; 0 if it does not say.
+	RetryAfter time.Duration
+
 	Events []Event
 }
 

@@ -18,9 +18,9 @@ type Config struct {
 
 	Compression     string           `key:"compression" doc:"How batches of messages are compressed: none, gzip, snappy, lz4 or zstd."`
 	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected; a larger recording is split. Topics that exist already must have a max.message.bytes that is larger than this."`
-	Buffer          configs.ByteSize `key:"buffer" doc:"Bytes of messages that may wait for Kafka's acknowledgement at once, in the whole process; who comes then waits for room."`
+	Buffer          configs.ByteSize `key:"buffer" doc:"Bytes of messages that may wait for Kafka's acknowledgement at once, in the whole process; who comes then waits for room. As much again may be taken by messages that are being built."`
 	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
-	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a write may take until all in-sync replicas have it; then its events have failed."`
+	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a message may take until all in-sync replicas have it; then it has failed. It outlasts the election of a new leader, so that the message is not sent a second time. Whoever waits for it may give up before: see delivery."`
 	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take, and how long the start waits for the first."`
 	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages in flight may take to be acknowledged when stopping."`
 
@@ -86,7 +86,7 @@ func DefaultConfig() Config {
 		Compression:     "lz4",
 		MaxMessageBytes: 1_000_000,
 		Buffer:          64 * configs.MiB,
-		AckTimeout:      10 * time.Second,
+		AckTimeout:      30 * time.Second,
 		ConnectTimeout:  5 * time.Second,
 		FlushTimeout:    10 * time.Second,
 	}

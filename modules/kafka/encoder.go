@@ -69,25 +69,40 @@ func (e *Encoder) Recycle(set *Set) {
 type Message struct {
 	sarama.ProducerMessage
 
-	key, value blob
-	event      int // index in the batch
-	size       int // as sarama measures
+	key   blob
+	value []byte
+	event int // index in the batch
+	size  int // as sarama measures
 
-	delivery *delivery
-	state    atomic.Uint32
-	err      error // the verdict; readable once state is settled
+	parcel *parcel
+	index  int // in the parcel
+	state  atomic.Uint32
+	err    error // the verdict; readable once state is settled
+	told   bool  // the parcel's owner knows the verdict
 }
+
+// Encode implements sarama.Encoder: it gives the value, when the message is about to be sent for the first time. One that would
+// overtake a message which has failed is not.
+func (m *Message) Encode() ([]byte, error) {
+	if m.parcel != nil && m.parcel.failed.Load() {
+		return nil, errBehind
+	}
+	return m.value, nil
+}
+
+// Length implements sarama.Encoder.
+func (m *Message) Length() int { return len(m.value) }
 
 // link points the message at its own parts. It is called again when the message has been moved.
 func (m *Message) link() {
 	if m.key != nil {
 		m.Key = &m.key // else it stays a nil interface, which is what makes sarama spread messages
 	}
-	m.Value = &m.value
+	m.Value = m
 	m.Metadata = m
 }
 
-// blob is bytes that sarama encodes. Its methods are on the pointer, so that a blob within a Message becomes an Encoder
+// blob is a key that sarama encodes. Its methods are on the pointer, so that a blob within a Message becomes an Encoder
 // without an allocation.
 type blob []byte
 
@@ -235,6 +250,30 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 		}
 	}
 	set.text, set.full, set.headers, set.Messages, set.heatmapsDropped = b.text, b.full, b.headers, b.messages, dropped
+	return set
+}
+
+// load makes a set of messages whose text is elsewhere.
+func (e *Encoder) load(messages []events.Message) *Set {
+	set := e.sets.Get().(*Set)
+	headers := 0
+	for i := range messages {
+		headers += len(messages[i].Headers)
+	}
+	set.Messages = slices.Grow(set.Messages[:0], len(messages))[:len(messages)]
+	set.headers = slices.Grow(set.headers[:0], headers)
+	for i := range messages {
+		from, to := &messages[i], &set.Messages[i]
+		*to = Message{key: from.Key, value: from.Value, event: i}
+		to.Topic, to.Timestamp = from.Topic, from.Time
+		first := len(set.headers)
+		for _, header := range from.Headers {
+			set.headers = append(set.headers, sarama.RecordHeader{Key: header.Key, Value: header.Value})
+		}
+		to.Headers = set.headers[first:len(set.headers):len(set.headers)]
+		to.link()
+		to.size = to.ByteSize(recordVersion)
+	}
 	return set
 }
 

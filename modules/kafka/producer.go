@@ -35,8 +35,9 @@ type Producer struct {
 	log       *zap.Logger
 	sampled   *zap.Logger // for what may happen to every message
 
-	budget *semaphore.Weighted
-	health atomic.Pointer[health]
+	packing *semaphore.Weighted // bytes of messages that are built and not sent
+	budget  *semaphore.Weighted // bytes of messages that sarama has
+	health  atomic.Pointer[health]
 	// trouble is the last failure, if no message has been acknowledged since.
 	trouble atomic.Pointer[health]
 
@@ -60,7 +61,7 @@ type Producer struct {
 	metrics metrics
 }
 
-var _ events.Sink = (*Producer)(nil)
+var _ events.Carrier = (*Producer)(nil)
 
 type metrics struct {
 	latency         tally.Timer
@@ -122,6 +123,7 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		sampled: log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(core, logEvery, 1, 0)
 		})),
+		packing:    semaphore.NewWeighted(int64(cfg.Buffer)),
 		budget:     semaphore.NewWeighted(int64(cfg.Buffer)),
 		stop:       make(chan struct{}),
 		cut:        make(chan struct{}),
@@ -275,50 +277,62 @@ func (p *Producer) Write(ctx context.Context, batch *events.Batch) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.AckTimeout, errNoAnswer)
 	defer cancel()
-
-	// What a batch will take is known only once it is built, so room for the worst case is taken first and the rest given back.
-	// A batch that is larger than the whole buffer goes alone.
-	reserved := min(p.encoder.bound(batch), int64(p.cfg.Buffer))
-	if err := p.budget.Acquire(ctx, reserved); err != nil {
-		err := events.Errorf(events.Unavailable, "no room in kafka.buffer (%s): %w", p.cfg.Buffer, context.Cause(ctx))
+	packed, err := p.pack(ctx, batch)
+	if err != nil {
 		p.fail(batch, events.ReasonTimeout, classTimeout, err)
 		return
 	}
-	p.metrics.buffer(reserved)
-	pending := batch.Pending()
-	set := p.encoder.Encode(batch)
-	messages := set.Messages
-	p.metrics.failed[classTooLarge].Inc(int64(pending - batch.Pending()))
-	p.metrics.heatmapsDropped.Inc(int64(set.heatmapsDropped))
-	size := int64(0)
-	for i := range messages {
-		size += messageSize + int64(messages[i].size)
-	}
-	size = min(size, reserved)
-	p.release(reserved - size)
-	if len(messages) == 0 {
-		p.release(size)
-		p.encoder.Recycle(set)
-		return
-	}
-	conn, err := p.begin(len(messages))
-	if err != nil {
-		p.release(size)
-		p.fail(batch, events.ReasonUnavailable, classUnavailable, err)
-		return
-	}
-	start := time.Now()
-	d := &delivery{set: set, reserved: size, done: make(chan struct{})}
-	d.unsettled.Store(int64(len(messages)))
-	d.users.Store(2)
-	p.send(ctx, conn.async.Input(), d, messages)
+	packed.Send(ctx)
 	select {
-	case <-d.done:
+	case <-packed.Done():
 	case <-ctx.Done():
 	}
-	p.metrics.latency.Record(time.Since(start))
-	p.collect(ctx, batch, d)
-	p.leave(d)
+	packed.Settle(ctx, batch)
+	packed.Leave(nil)
+	batch.Ack = events.AckKafka
+}
+
+// Pack implements events.Carrier. Parcels that are not sent yet, or will not be, take a buffer of memory beside the one that is
+// sarama's.
+func (p *Producer) Pack(ctx context.Context, batch *events.Batch) (events.Parcel, error) {
+	packed, err := p.pack(ctx, batch)
+	if err != nil {
+		return nil, err
+	}
+	return packed, nil
+}
+
+func (p *Producer) pack(ctx context.Context, batch *events.Batch) (*parcel, error) {
+	// What a batch will take is known only once it is built, so room for the worst case is taken first and the rest given back.
+	// A batch that is larger than the whole buffer goes alone.
+	reserved := min(p.encoder.bound(batch), int64(p.cfg.Buffer))
+	if err := p.packing.Acquire(ctx, reserved); err != nil {
+		return nil, events.Errorf(events.Unavailable, "no room in kafka.buffer (%s): %w", p.cfg.Buffer, context.Cause(ctx))
+	}
+	pending := batch.Pending()
+	set := p.encoder.Encode(batch)
+	p.metrics.failed[classTooLarge].Inc(int64(pending - batch.Pending()))
+	p.metrics.heatmapsDropped.Inc(int64(set.heatmapsDropped))
+	packed := newParcel(p, set)
+	packed.packed = min(packed.size, reserved)
+	p.packing.Release(reserved - packed.packed)
+	return packed, nil
+}
+
+// Load implements events.Carrier. The messages' bytes are not copied and count against the buffer only once they are sent.
+func (p *Producer) Load(messages []events.Message) events.Parcel {
+	return newParcel(p, p.encoder.load(messages))
+}
+
+// Flush implements events.Carrier.
+func (p *Producer) Flush(ctx context.Context) error {
+	flushed := done(p.inFlight.Wait)
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("kafka: messages have no verdict yet: %w", context.Cause(ctx))
+	}
 }
 
 // fail ends and counts the events that have not come as far as sarama.
@@ -357,30 +371,7 @@ func (p *Producer) begin(n int) (*connection, error) {
 	return conn, nil
 }
 
-// send hands the messages to sarama in their order; those that it does not take in time are settled here.
-func (p *Producer) send(ctx context.Context, input chan<- *sarama.ProducerMessage, d *delivery, messages []Message) {
-	defer p.senders.Done()
-	for i := range messages {
-		messages[i].delivery = d
-	}
-	for i := range messages {
-		var err error
-		select {
-		case input <- &messages[i].ProducerMessage:
-			continue
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		case <-p.cut:
-			err = errStopping
-		}
-		for j := range messages[i:] {
-			p.settle(&messages[i+j].ProducerMessage, err)
-		}
-		return
-	}
-}
-
-// settle takes a message's verdict: nil means acknowledged.
+// settle takes a message's verdict from sarama: nil means acknowledged.
 func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
 	m, ours := message.Metadata.(*Message)
 	if !ours {
@@ -395,71 +386,8 @@ func (p *Producer) settle(message *sarama.ProducerMessage, err error) {
 	case err != nil && cannotStore(err):
 		p.trouble.Store(&health{err: err, at: time.Now()})
 	}
-	m.err = err
-	awaited := m.state.CompareAndSwap(stateWaiting, stateSettled)
-	if awaited {
-		p.awaited.Add(-1)
-	}
-	if awaited && err != nil && p.cutting.Load() {
-		p.unflushed.Add(1)
-	}
-	switch {
-	case err == nil:
-		p.metrics.bytes.Inc(int64(m.size))
-		if awaited {
-			p.metrics.acked.Inc(1)
-		} else {
-			p.metrics.lateAcks.Inc(1)
-		}
-	case awaited:
-		p.metrics.failed[classify(err)].Inc(1)
-	}
-	d := m.delivery
-	if err != nil {
-		d.tainted.Store(true)
-	}
-	if d.unsettled.Add(-1) == 0 {
-		p.release(d.reserved)
-		close(d.done)
-		p.leave(d)
-	}
+	p.metrics.bytes.Inc(m.parcel.settle(m, err))
 	p.inFlight.Done()
-}
-
-// leave recycles the messages when both their writer and sarama have done with them. That sarama has is certain only of what
-// it acknowledged.
-func (p *Producer) leave(d *delivery) {
-	if d.users.Add(-1) == 0 && !d.tainted.Load() {
-		p.encoder.Recycle(d.set)
-	}
-}
-
-// collect gives the batch its outcomes, and abandons the messages that have no verdict. An event is accepted when all of its
-// messages, which follow one another, are acknowledged. Of several verdicts against it the one counts by which the client sends
-// it again: only then are all of its messages there, or is it certain that they cannot be.
-func (p *Producer) collect(ctx context.Context, batch *events.Batch, d *delivery) {
-	messages := d.set.Messages
-	for i := 0; i < len(messages); {
-		index, verdict := messages[i].event, error(nil)
-		for ; i < len(messages) && messages[i].event == index; i++ {
-			if err := p.verdict(ctx, d, &messages[i]); err != nil && (verdict == nil || final(verdict)) {
-				verdict = err
-			}
-		}
-		judge(&batch.Events[index], verdict)
-	}
-}
-
-// verdict returns what became of a message that is no longer waited for: nil means acknowledged.
-func (p *Producer) verdict(ctx context.Context, d *delivery, m *Message) error {
-	if !m.state.CompareAndSwap(stateWaiting, stateAbandoned) {
-		return m.err
-	}
-	d.tainted.Store(true)
-	p.awaited.Add(-1)
-	err := context.Cause(ctx)
-	p.metrics.failed[classify(err)].Inc(1)
-	return err
 }
 
 func (p *Producer) release(n int64) {

@@ -193,7 +193,7 @@ func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 			require.LessOrEqual(t, messages[i].size, limit)
 			require.Equal(t, messages[i].ByteSize(recordVersion), messages[i].size)
 			require.Same(t, &messages[i], messages[i].Metadata, "what was moved refers to itself")
-			require.Same(t, &messages[i].value, messages[i].Value)
+			require.Same(t, &messages[i], messages[i].Value)
 			require.Same(t, &messages[i].key, messages[i].Key)
 			total += messages[i].size
 		}

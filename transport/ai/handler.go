@@ -88,7 +88,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 		event.Reject(reason, fault)
 	}
 	h.processor.Process(ctx, &batch)
-	return answer(event, parts)
+	return answer(event, parts).About(&batch)
 }
 
 // checkSize compares the parts with what the section allows.

@@ -134,5 +134,5 @@ func (h *Handler) take(
 		return answers.success(0, "")
 	}
 	h.processor.Process(ctx, &b.Batch)
-	return answers.batch(&b.Batch)
+	return answers.batch(&b.Batch).About(&b.Batch)
 }

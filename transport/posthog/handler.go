@@ -197,7 +197,7 @@ func (h *Handler) take(
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	return h.answer(batch, query.beacon, resource)
+	return h.answer(batch, query.beacon, resource).About(batch)
 }
 
 // scan finds the request's events.

@@ -122,7 +122,7 @@ func (h *Handler) captureV1(ctx context.Context, request *route.Request, onlyAI 
 	if fault != nil {
 		return refuseV1(request, fault)
 	}
-	return s.answer(request)
+	return s.answer(request).About(batch)
 }
 
 // scanV1 finds the request's events and reserves what will be written for them.

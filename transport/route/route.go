@@ -106,8 +106,11 @@ type Response struct {
 	// the answer has been written or given up.
 	Bytes []byte
 	Done  func()
-	// Retry is set when trying again later is right: the answer then says when.
-	Retry bool
+	// Retry is set when trying again later is right: the answer then says when, RetryAfter from now or else as configured.
+	Retry      bool
+	RetryAfter time.Duration
+	// Ack is what made the request's events safe; the answer names it.
+	Ack events.Ack
 	// Header has further headers of the answer; a name may be there more than once.
 	Header []Field
 }
@@ -120,6 +123,16 @@ const (
 	TypeJSON = "application/json"
 	TypeText = "text/plain; charset=utf-8"
 )
+
+// About adds to the answer to a batch what is the same in every protocol: what made its events safe, and how long the sink asks
+// to wait. It is called when the batch has been processed.
+func (r Response) About(batch *events.Batch) Response {
+	r.RetryAfter = batch.RetryAfter
+	if r.Status < http.StatusBadRequest {
+		r.Ack = batch.Ack
+	}
+	return r
+}
 
 // Status maps an error's code to an HTTP status.
 func Status(err error) int {

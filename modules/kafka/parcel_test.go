@@ -58,10 +58,10 @@ func TestOfSeveralVerdictsTheOneCountsThatIsTriedAgain(t *testing.T) {
 					m.state.Store(stateSettled)
 				}
 			}
-			d := &delivery{set: &Set{Messages: messages}}
+			d := &parcel{producer: producer, set: &Set{Messages: messages}}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(errNoAnswer)
-			producer.collect(ctx, batch, d)
+			d.Settle(ctx, batch)
 
 			require.Equal(t, test.state, batch.Events[1].Outcome.State)
 			require.Equal(t, test.reason, batch.Events[1].Outcome.Reason)

@@ -3,36 +3,16 @@ package kafka
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"github.com/IBM/sarama"
 
 	"github.com/opencapture/capture/modules/events"
 )
 
-// A message's state says who may still touch what. Exactly one side wins the change from waiting: sarama's verdict
-// (settled), after which the writer reads err, or the writer's patience (abandoned), after which a verdict only frees memory.
-const (
-	stateWaiting uint32 = iota
-	stateSettled
-	stateAbandoned
-)
-
-// delivery is the messages of one Write on their way. It never refers to the batch, which belongs to the caller again when
-// Write returns, while sarama may hold messages for longer.
-type delivery struct {
-	set       *Set
-	unsettled atomic.Int64
-	reserved  int64
-	done      chan struct{} // closed when every message is settled
-
-	users   atomic.Int32 // the writer, and sarama: who still uses the set
-	tainted atomic.Bool  // a message failed or was abandoned: the set is not to be used again
-}
-
 var (
 	errStopping = errors.New("kafka: the producer is stopping")
 	errNoAnswer = errors.New("no acknowledgement from Kafka in time")
+	errBehind   = errors.New("a message before this one was not acknowledged")
 )
 
 // class is a label value of the failed-messages metric.
@@ -66,6 +46,23 @@ func classify(err error) class {
 func final(err error) bool {
 	class := classify(err)
 	return class == classTooLarge || class == classRefused
+}
+
+// refusal makes an events.Refusal of an error that will be the same for the same message, and leaves others alone. A topic that
+// this user may not write to is one, for whoever keeps the message: only an operator can change it. A client is to send again.
+func refusal(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sarama.ErrMessageSizeTooLarge):
+		return events.Refused("too_large", err)
+	case errors.Is(err, sarama.ErrInvalidRecord), errors.Is(err, sarama.ErrInvalidTopic):
+		return events.Refused("invalid", err)
+	case errors.Is(err, sarama.ErrTopicAuthorizationFailed):
+		return events.Refused("unauthorized", err)
+	default:
+		return err
+	}
 }
 
 // cannotStore reports whether the error means that a broker that answers takes no messages, such as with a full disk. That is a
