@@ -54,6 +54,9 @@ func TestLoadSendsABatchUntilItIsAcknowledged(t *testing.T) {
 	load := StartLoad(server.URL, shape, 0)
 	require.Eventually(t, func() bool { return load.Acked() > 400 && load.Refused() > 0 }, 30*time.Second, time.Millisecond)
 	history := load.Stop()
+	server.Close() // It waits for its handlers.
+	mu.Lock()
+	defer mu.Unlock()
 
 	require.Equal(t, len(acked), history.Acked())
 	require.Equal(t, refused, history.Refused)
