@@ -23,7 +23,7 @@ FUZZTIME ?= 200000x
 FUZZ ?= .*
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz integration sdk-e2e services-up services-down
+.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long services-up services-down
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ test: ## Run the unit tests, which need no service, with the race detector where
 check: ## Check the format, go vet, the linters, go.mod and the dependency rule
 check: $(GOLANGCI_LINT)
 	$(GOLANGCI_LINT) fmt --diff
-	$(GO) vet -tags sdk ./...
+	$(GO) vet -tags sdk,chaos ./...
 	$(GOLANGCI_LINT) run
 	$(GO) mod tidy -diff
 	$(GO) test -count=1 -run '^TestDependencyRule' ./app/standard
@@ -69,6 +69,15 @@ integration: ## Run the tests against a real Kafka and Redis, started for them u
 # Without the name of a package, go test passes on what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka
 	cd testkit/sdk && ./install.sh run $(GO) test $(RACE) -tags sdk -count=1 -parallel 4 -timeout 10m
+
+# The same holds for what these print: a line for each scenario. RUN=NoAcknowledged/kill-9 plays one alone.
+RUN ?= .
+
+chaos: ## Break Kafka, the disk and the service under load, and hold what was acknowledged against what is in Kafka; RUN=REGEXP
+	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 10m
+
+chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool and 10 minutes without Kafka: about an hour and a half
+	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
 	@testkit/services/services.sh up

@@ -6,6 +6,8 @@
 #   services.sh status       print how to reach them; exit code 1 if they do not run
 #   services.sh run CMD...   run a command with their addresses in its environment. Services that run already are used
 #                            and left alone; otherwise they are started, and ended when the command has ended
+#   services.sh jars         print the directory of Kafka's jars, fetched where they are missing, for tests that start
+#                            brokers of their own
 #
 # Where a Docker engine answers they are the kafka and redis of docker-compose.yml. Elsewhere they are processes of this
 # machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs redis-server). Only these
@@ -145,9 +147,13 @@ fetch_kafka() {
   fi
   need mvn maven maven
   say "fetching Kafka's jars, once"
-  mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$state/jars" </dev/null >&2
   mkdir -p "$cache/kafka"
-  mv "$state/jars" "$lib"
+  local fetched
+  fetched=$(mktemp -d "$cache/kafka/fetching.XXXXXX")
+  mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fetched" </dev/null >&2 || { rm -rf "$fetched"; die "Kafka's jars could not be fetched"; }
+  chmod 755 "$fetched"
+  # Who has fetched them first at the same time has won.
+  mv -T "$fetched" "$lib" 2>/dev/null || rm -rf "$fetched"
 }
 
 start_kafka() {
@@ -279,7 +285,7 @@ run() {
   "$@"
 }
 
-usage() { die "usage: services.sh up | down | status | run COMMAND [ARGUMENT...]"; }
+usage() { die "usage: services.sh up | down | status | jars | run COMMAND [ARGUMENT...]"; }
 
 case "${1:-} $#" in
   "up 1")
@@ -288,6 +294,11 @@ case "${1:-} $#" in
     ;;
   "down 1") down ;;
   "status 1") status ;;
+  "jars 1")
+    need java openjdk-17-jre-headless openjdk
+    fetch_kafka
+    printf '%s\n' "$lib"
+    ;;
   "run "*)
     shift
     (($# > 0)) || usage

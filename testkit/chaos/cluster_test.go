@@ -1,0 +1,269 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// cluster is a real Apache Kafka of one broker or of three. The service reaches each broker through a proxy, whose address the
+// broker gives to its clients on that listener; the judge and the brokers among themselves use a listener of their own.
+type cluster struct {
+	brokers []*broker
+}
+
+// broker is one of a cluster's.
+type broker struct {
+	dir                string
+	command            []string
+	direct, controller int
+	proxy              *toxiproxy.Proxy
+	process            *process
+}
+
+// jars is the directory of Kafka's jars.
+var jars = sync.OnceValues(func() (string, error) {
+	command := exec.Command("../services/services.sh", "jars")
+	command.Stderr = os.Stderr
+	output, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("services.sh jars: %w", err)
+	}
+	return strings.TrimSpace(string(output)), nil
+})
+
+// given are the ports that freePort has given.
+var given sync.Map
+
+// freePort returns a port that nobody listens on and that it has not given before. The range is below that of ephemeral ports,
+// so that no outgoing connection takes the port while its owner is down.
+func freePort() int {
+	for {
+		port := 10000 + rand.IntN(10000)
+		listener, err := net.Listen("tcp", address(port))
+		if err != nil {
+			continue
+		}
+		_ = listener.Close()
+		if _, taken := given.LoadOrStore(port, true); !taken {
+			return port
+		}
+	}
+}
+
+func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// startCluster starts n brokers that keep their data in dir, and returns when all of them serve.
+func startCluster(dir string, n int) (_ *cluster, err error) {
+	lib, err := jars()
+	if err != nil {
+		return nil, err
+	}
+	c := new(cluster)
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
+	var voters []string
+	for id := 1; id <= n; id++ {
+		b := &broker{dir: filepath.Join(dir, fmt.Sprint("broker-", id)), direct: freePort(), controller: freePort()}
+		b.proxy = toxiproxy.NewProxy(server, fmt.Sprint("kafka-", id), address(freePort()), address(freePort()))
+		if err := b.proxy.Start(); err != nil {
+			return nil, err
+		}
+		c.brokers = append(c.brokers, b)
+		voters = append(voters, fmt.Sprintf("%d@%s", id, address(b.controller)))
+	}
+	id := uuid.New()
+	cluster := base64.RawURLEncoding.EncodeToString(id[:])
+	err = c.each(func(i int, b *broker) error {
+		if err := os.MkdirAll(b.dir, 0o750); err != nil {
+			return err
+		}
+		replicas, inSync := min(n, 3), max(1, min(n, 3)-1)
+		quorum, standalone := "controller.quorum.voters="+strings.Join(voters, ","), []string{}
+		if n == 1 {
+			quorum, standalone = "controller.quorum.bootstrap.servers="+address(b.controller), []string{"--standalone"}
+		}
+		properties := filepath.Join(b.dir, "server.properties")
+		if err := os.WriteFile(properties, []byte(strings.Join([]string{
+			"process.roles=broker,controller",
+			fmt.Sprint("node.id=", i+1),
+			fmt.Sprintf("listeners=PROXIED://%s,DIRECT://%s,CONTROLLER://%s", b.proxy.Upstream, address(b.direct), address(b.controller)),
+			fmt.Sprintf("advertised.listeners=PROXIED://%s,DIRECT://%s", b.proxy.Listen, address(b.direct)),
+			"listener.security.protocol.map=PROXIED:PLAINTEXT,DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+			"inter.broker.listener.name=DIRECT",
+			"controller.listener.names=CONTROLLER",
+			quorum,
+			"log.dirs=" + filepath.Join(b.dir, "data"),
+			"num.partitions=3",
+			"auto.create.topics.enable=false",
+			fmt.Sprint("default.replication.factor=", replicas),
+			fmt.Sprint("min.insync.replicas=", inSync),
+			fmt.Sprint("offsets.topic.replication.factor=", replicas),
+			fmt.Sprint("transaction.state.log.replication.factor=", replicas),
+			fmt.Sprint("transaction.state.log.min.isr=", inSync),
+			"",
+		}, "\n")), 0o600); err != nil {
+			return err
+		}
+		format := append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties}, standalone...)
+		if output, err := exec.Command("java", format...).CombinedOutput(); err != nil {
+			return fmt.Errorf("formatting Kafka's storage: %w\n%s", err, output)
+		}
+		b.command = []string{"java", "-Xmx512m", "-cp", filepath.Join(lib, "*"), "kafka.Kafka", properties}
+		return b.start()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, c.awaitBrokers()
+}
+
+// each runs f for every broker at the same time.
+func (c *cluster) each(f func(int, *broker) error) error {
+	faults := make([]error, len(c.brokers))
+	var all sync.WaitGroup
+	for i, b := range c.brokers {
+		all.Go(func() { faults[i] = f(i, b) })
+	}
+	all.Wait()
+	return errors.Join(faults...)
+}
+
+// start starts a broker that does not run.
+func (b *broker) start() (err error) {
+	b.process, err = spawn(b.dir, filepath.Join(b.dir, "kafka.log"), nil, b.command...)
+	return err
+}
+
+// kill ends a broker at once, as a crash does: what it had is on the disk, or in the kernel's care.
+func (b *broker) kill() {
+	if b.process != nil {
+		b.process.kill()
+	}
+}
+
+// freeze stops a broker with its connections open: it no longer answers. thaw lets it go on.
+func (b *broker) freeze() error { return b.process.signal(syscall.SIGSTOP) }
+func (b *broker) thaw() error   { return b.process.signal(syscall.SIGCONT) }
+
+// awaitBrokers returns when every broker serves.
+func (c *cluster) awaitBrokers() error {
+	var problem error
+	err := poll(90*time.Second, 200*time.Millisecond, func() (bool, error) {
+		problem = c.serves()
+		for _, b := range c.brokers {
+			if b.process.ended() {
+				return false, fmt.Errorf("a broker has ended\n%s", tail(filepath.Join(b.dir, "kafka.log")))
+			}
+		}
+		return problem == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("kafka does not serve: %w: %w", err, problem)
+	}
+	return nil
+}
+
+func (c *cluster) serves() error {
+	config := sarama.NewConfig()
+	config.Version = sarama.MaxVersion
+	config.Metadata.Retry.Max, config.Net.DialTimeout, config.Net.ReadTimeout = 0, time.Second, 3*time.Second
+	// Each for itself: a broker that is back in the cluster's list may not listen yet.
+	for _, b := range c.brokers {
+		client, err := sarama.NewClient([]string{address(b.direct)}, config)
+		if err != nil {
+			return err
+		}
+		n := len(client.Brokers())
+		_ = client.Close()
+		if n != len(c.brokers) {
+			return fmt.Errorf("%d of %d brokers", n, len(c.brokers))
+		}
+	}
+	return nil
+}
+
+// addresses are the brokers' as the service is told them; direct are those that avoid the proxies.
+func (c *cluster) addresses() []string {
+	var all []string
+	for _, b := range c.brokers {
+		all = append(all, b.proxy.Listen)
+	}
+	return all
+}
+
+func (c *cluster) direct() []string {
+	var all []string
+	for _, b := range c.brokers {
+		all = append(all, address(b.direct))
+	}
+	return all
+}
+
+// cut closes all connections between service and Kafka; new ones are refused. mend allows them again.
+func (c *cluster) cut() {
+	for _, b := range c.brokers {
+		b.proxy.Stop()
+	}
+}
+
+func (c *cluster) mend() error {
+	for _, b := range c.brokers {
+		if err := b.proxy.Start(); err != nil && !errors.Is(err, toxiproxy.ErrProxyAlreadyStarted) {
+			return err
+		}
+	}
+	return nil
+}
+
+// poison adds a toxic to every connection, as toxiproxy's own interface describes it.
+func (c *cluster) poison(toxic string) error {
+	for _, b := range c.brokers {
+		if _, err := b.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cure removes all toxics. It closes the connections with them: toxiproxy may drop some bytes of a stream from which a toxic is
+// removed, and goes on with the rest, which no network does.
+func (c *cluster) cure() error {
+	for _, b := range c.brokers {
+		b.proxy.Stop()
+		b.proxy.Toxics.ResetToxics(context.Background())
+	}
+	return c.mend()
+}
+
+// close ends the brokers and removes their data.
+func (c *cluster) close() {
+	for _, b := range c.brokers {
+		b.kill()
+		b.proxy.Stop()
+		_ = os.RemoveAll(filepath.Join(b.dir, "data"))
+	}
+}

@@ -1,0 +1,449 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+var (
+	promising = []string{modeKafka, modeSpool, modeAuto}
+	spooling  = []string{modeSpool, modeAuto}
+	all       = []string{modeKafka, modeSpool, modeAuto, modeMemory}
+)
+
+// scenarios is the table.
+var scenarios = []scenario{
+	{name: "kafka-stopped", modes: all, fault: kafkaStopped, spools: true},
+	{name: "kafka-frozen", modes: promising, fault: kafkaFrozen, spools: true},
+	{name: "broker-killed", modes: promising, brokers: 3, fault: brokerKilled},
+	{name: "connection-cut", modes: promising, fault: connectionCut},
+	{name: "latency-5s", modes: promising, fault: latency, spools: true},
+	{name: "bandwidth-10kB", modes: promising, fault: bandwidth, spools: true},
+	{name: "kill-9", modes: all, fault: kills},
+	{name: "sigterm", modes: promising, fault: sigterm},
+	{name: "disk-full", modes: spooling, before: smallDisk, fault: diskFull, shape: Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 4000}, rate: 3000,
+		environ: []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=2MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=1MiB"}, spools: true},
+	{name: "spool-read-only", modes: spooling, fault: readOnly, environ: smallSegments},
+	{name: "spool-flipped", modes: spooling, fault: damage(flip), environ: smallSegments},
+	{name: "spool-truncated", modes: spooling, fault: damage(truncate), environ: smallSegments},
+	{name: "slow-fsync", modes: spooling, before: slowSync, fault: whileSlow, spools: true},
+	{name: "clock-jump", modes: promising, before: wrongClock, fault: clockJump, environ: smallSegments},
+}
+
+// smallSegments make the spool begin a new file often.
+var smallSegments = []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=1MiB"}
+
+// kafkaStopped: the broker crashes and comes back.
+func kafkaStopped(s *stage) error {
+	broker := s.kafka.brokers[0]
+	broker.kill()
+	s.kafka.cut()
+	last(shortOr(12*time.Second, 60*time.Second))
+	if err := broker.start(); err != nil {
+		return err
+	}
+	if err := s.kafka.awaitBrokers(); err != nil {
+		return err
+	}
+	return s.kafka.mend()
+}
+
+// kafkaFrozen: the broker no longer answers, though its connections stand.
+func kafkaFrozen(s *stage) error {
+	if err := s.kafka.brokers[0].freeze(); err != nil {
+		return err
+	}
+	last(shortOr(6*time.Second, 60*time.Second))
+	if err := s.kafka.brokers[0].thaw(); err != nil {
+		return err
+	}
+	return s.kafka.awaitBrokers()
+}
+
+// brokerKilled: one of three brokers crashes, which leads a third of the partitions, and comes back. In the long run so does each.
+func brokerKilled(s *stage) error {
+	for i, broker := range s.kafka.brokers {
+		broker.kill()
+		s.kafka.brokers[i].proxy.Stop()
+		last(shortOr(8*time.Second, 30*time.Second))
+		if err := s.flow(); err != nil {
+			return fmt.Errorf("with two brokers of three: %w", err)
+		}
+		if err := broker.start(); err != nil {
+			return err
+		}
+		if err := s.kafka.awaitBrokers(); err != nil {
+			return err
+		}
+		if err := s.kafka.mend(); err != nil {
+			return err
+		}
+		if !*long {
+			break
+		}
+	}
+	return nil
+}
+
+// connectionCut: connections are reset in the middle of what is being written or answered, several times.
+func connectionCut(s *stage) error {
+	for range shortOr(6, 60) {
+		for _, direction := range []string{"upstream", "downstream"} {
+			if err := s.kafka.poison(fmt.Sprintf(`{"type": "reset_peer", "stream": %q, "attributes": {"timeout": %d}}`, direction, rand.IntN(50))); err != nil {
+				return err
+			}
+			last(300 * time.Millisecond)
+			if err := s.kafka.cure(); err != nil {
+				return err
+			}
+			last(500 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// latency: an answer takes 5 s.
+func latency(s *stage) error {
+	if err := s.kafka.poison(`{"type": "latency", "attributes": {"latency": 5000}}`); err != nil {
+		return err
+	}
+	last(shortOr(11*time.Second, 60*time.Second))
+	return s.kafka.cure()
+}
+
+// bandwidth: a connection carries 10 kB/s.
+func bandwidth(s *stage) error {
+	if err := s.kafka.poison(`{"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 10}}`); err != nil {
+		return err
+	}
+	last(shortOr(8*time.Second, 60*time.Second))
+	return s.kafka.cure()
+}
+
+// kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also meet what is being
+// spooled and what is being drained.
+func kills(s *stage) error {
+	n := shortOr(5, 100)
+	for i := range n {
+		last(time.Second + rand.N(time.Second))
+		if err := s.each((*service).restart); err != nil {
+			return fmt.Errorf("kill %d: %w", i+1, err)
+		}
+		var err error
+		switch i % 5 {
+		case 1:
+			s.kafka.cut()
+		case 3:
+			err = s.kafka.mend()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, service := range s.services {
+		s.say(service, "kills=%d", n)
+	}
+	return s.each(func(service *service) error { return service.awaitAnswer("/_liveness") })
+}
+
+// sigterm: the service is asked to end, and started again; then once more while Kafka is away, in modes that do without.
+func sigterm(s *stage) error {
+	for range shortOr(1, 20) {
+		for _, away := range []bool{false, true} {
+			if away {
+				s.kafka.cut()
+				last(2 * time.Second)
+			}
+			if err := s.each(func(service *service) error {
+				if away && service.mode == modeKafka {
+					return nil
+				}
+				started := time.Now()
+				if err := service.terminate(); err != nil {
+					return fmt.Errorf("SIGTERM with Kafka away=%t: %w", away, err)
+				}
+				if away && !*long {
+					s.say(service, "stopped_in=%s", short(time.Since(started)))
+				}
+				return service.start()
+			}); err != nil {
+				return err
+			}
+			if err := s.kafka.mend(); err != nil {
+				return err
+			}
+			if err := s.flow(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mount mounts a file system for the duration of the scenario.
+func (s *stage) mount(source, target, kind string, flags uintptr, data string) error {
+	if err := syscall.Mount(source, target, kind, flags, data); err != nil {
+		return fmt.Errorf("mounting %s: %w: this scenario has to run as root", target, err)
+	}
+	s.later(func() error {
+		if err := syscall.Unmount(target, syscall.MNT_DETACH); !errors.Is(err, syscall.EINVAL) {
+			return err
+		}
+		return nil // It was no longer mounted.
+	})
+	return nil
+}
+
+// smallDisk puts the spool on a disk of 32 MiB.
+func smallDisk(s *stage, service *service) error {
+	return s.mount("tmpfs", service.spool, "tmpfs", 0, "size=32m")
+}
+
+// diskFull: Kafka is away until the disk is full and requests are refused. Then somebody else takes what the service has left
+// free, and Kafka comes back: a full disk allows draining.
+func diskFull(s *stage) error {
+	s.kafka.cut()
+	err := s.each(func(service *service) error {
+		load := s.loads[service]
+		if err := poll(30*time.Second, 10*time.Millisecond, func() (bool, error) { return load.Refused() > 20, nil }); err != nil {
+			return fmt.Errorf("the disk is not full: %w", err)
+		}
+		filler, err := os.Create(filepath.Join(service.spool, "filler"))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = filler.Close() }()
+		for chunk := make([]byte, 4096); err == nil; {
+			_, err = filler.Write(chunk)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+		refused := load.Refused()
+		return poll(10*time.Second, 10*time.Millisecond, func() (bool, error) { return load.Refused() > refused+20, nil })
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.kafka.mend(); err != nil {
+		return err
+	}
+	return s.flow()
+}
+
+// readOnly: the spool's directory becomes read-only while the service runs, then Kafka goes away, then the service is killed and
+// started again. As soon as the directory can be written to, the service is to work as before.
+func readOnly(s *stage) error {
+	// A file system with files that are open for writing can't be made read-only; but one can be laid above it, which
+	// whoever opens the next file meets.
+	err := s.each(func(service *service) error {
+		if err := s.mount(service.spool, service.spool, "", syscall.MS_BIND, ""); err != nil {
+			return err
+		}
+		return syscall.Mount("", service.spool, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, "")
+	})
+	if err != nil {
+		return err
+	}
+	last(2 * time.Second)
+	s.kafka.cut()
+	last(3 * time.Second)
+	if err := s.each(func(service *service) error {
+		if err := service.restart(); err != nil {
+			return err
+		}
+		last(3 * time.Second)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := s.kafka.mend(); err != nil {
+		return err
+	}
+	last(time.Second)
+	return s.each(func(service *service) error {
+		if service.ended() {
+			s.say(service, "boot=refused")
+		} else {
+			s.say(service, "boot=yes")
+		}
+		if err := syscall.Unmount(service.spool, syscall.MNT_DETACH); err != nil {
+			return err
+		}
+		if service.ended() {
+			return service.run()
+		}
+		return nil
+	})
+}
+
+// spoolFor fills the spools for some time while Kafka is away, and kills the services.
+func (s *stage) spoolFor(d time.Duration) error {
+	s.kafka.cut()
+	last(d)
+	return s.each(func(service *service) error {
+		service.kill()
+		return nil
+	})
+}
+
+// segments returns the files that hold a spool's records, by name.
+func segments(spool string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(spool, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && filepath.Ext(path) == ".log" {
+			files = append(files, path)
+		}
+		return err
+	})
+	slices.Sort(files)
+	return files, err
+}
+
+// vicinity is how far from a damaged byte a record may lie that is lost with it.
+const vicinity = 16 << 10
+
+// damage: while the service is down, something happens to its spool. All that is lost has to be near; the service has to start and
+// to say how much it has cut out.
+func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*stage) error {
+	return func(s *stage) error {
+		if err := s.spoolFor(5 * time.Second); err != nil {
+			return err
+		}
+		if err := s.each(func(service *service) error {
+			files, err := segments(service.spool)
+			if err != nil {
+				return err
+			}
+			if len(files) < 2 {
+				return fmt.Errorf("%d segments: too few to damage one", len(files))
+			}
+			// The longest but the newest, whose end a crash may have torn.
+			files = slices.DeleteFunc(files, func(path string) bool { return path == files[len(files)-1] })
+			path := slices.MaxFunc(files, func(a, b string) int { return cmp.Compare(size(a), size(b)) })
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			damaged, from, to := how(bytes.Clone(content))
+			for i := range from {
+				near := content[max(0, from[i]-vicinity):min(len(content), to[i]+vicinity)]
+				s.excuse(service, near)
+			}
+			if len(s.excused[service]) == 0 {
+				return errors.New("no ids of events near the damage: does the spool encode them?")
+			}
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				return err
+			}
+			return service.run()
+		}); err != nil {
+			return err
+		}
+		if err := s.kafka.mend(); err != nil {
+			return err
+		}
+		if err := s.flow(); err != nil {
+			return err
+		}
+		return s.each(func(service *service) error {
+			if err := poll(drainPatience(), 50*time.Millisecond, func() (bool, error) {
+				corrupt, err := service.metric(metricCorrupt)
+				return corrupt > 0, err
+			}); err != nil {
+				return fmt.Errorf("nothing was found to be corrupt: %w", err)
+			}
+			return nil
+		})
+	}
+}
+
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4000-8000-[0-9a-f]{12}`)
+
+// excuse tells the judge of the service's events about all whose ids are in the bytes.
+func (s *stage) excuse(of *service, near []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, text := range ids.FindAll(near, -1) {
+		id, err := uuid.ParseBytes(text)
+		if err != nil {
+			continue
+		}
+		if e, ok := EventOf(id); ok {
+			s.excused[of] = append(s.excused[of], e)
+		}
+	}
+}
+
+// flips is how many bytes are flipped.
+const flips = 5
+
+// flip changes single bytes.
+func flip(content []byte) (damaged []byte, from, to []int) {
+	for i := range flips {
+		at := (i*len(content) + len(content)/2) / flips
+		content[at] ^= 0x55
+		from, to = append(from, at), append(to, at+1)
+	}
+	return content, from, to
+}
+
+// truncate takes the last third away.
+func truncate(content []byte) (damaged []byte, from, to []int) {
+	at := len(content) * 2 / 3
+	return content[:at], []int{at}, []int{len(content)}
+}
+
+// slowSync has every fsync of the service take 200 ms longer. The tracer is no parent of the service and ends with it.
+func slowSync(s *stage, service *service) error {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		return fmt.Errorf("%w: install it (Debian and Ubuntu: apt-get install strace)", err)
+	}
+	service.wrap = []string{
+		strace, "-D", "-f", "--seccomp-bpf", "-qqq", "-o", filepath.Join(service.dir, "fsync.log"),
+		"-e", "signal=none", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_exit=200000",
+	}
+	return nil
+}
+
+// whileSlow: Kafka goes away and comes back.
+func whileSlow(s *stage) error {
+	s.kafka.cut()
+	last(shortOr(5*time.Second, 30*time.Second))
+	if err := s.kafka.mend(); err != nil {
+		return err
+	}
+	return s.each(func(service *service) error {
+		trace, err := os.ReadFile(filepath.Join(service.dir, "fsync.log"))
+		n := bytes.Count(trace, []byte("(DELAYED)"))
+		if err == nil && n == 0 {
+			err = errors.New("the service has not called fsync or fdatasync")
+		}
+		s.say(service, "fsyncs=%d", n)
+		return err
+	})
+}

@@ -1,0 +1,157 @@
+package chaos
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Shape says how a load's events are spread. A batch has PerKey events of each of its worker's Keys, taken in turns: a, b, a, b.
+type Shape struct {
+	// Workers send at the same time, each a batch at a time. Keys is how many distinct_ids each of them has to itself.
+	Workers, Keys, PerKey int
+	// Pad is how many bytes of each event are there for its size only.
+	Pad int
+}
+
+// Size is how many events a batch has.
+func (s Shape) Size() int { return s.Keys * s.PerKey }
+
+// Batch is a batch that was acknowledged: each of its events is an obligation.
+type Batch struct {
+	// Attempts is how often it was sent, the acknowledged attempt included. Those before it may have left copies.
+	Attempts int
+	// Ack says where the service has put it, in the words of its answer's header; empty if it does not say.
+	Ack string
+	// Latency is how long the acknowledged attempt took, which was answered At.
+	Latency time.Duration
+	At      time.Time
+}
+
+// History is what a load has been promised.
+type History struct {
+	// ID tells the events of loads apart. It is never 0.
+	ID uint32
+	Shape
+	// Batches are the acknowledged ones of each worker. A worker sends a batch until it is acknowledged and only then the next
+	// one: so batch i holds the numbers from i*PerKey to (i+1)*PerKey-1 of each key, and was first sent after batch i-1 was
+	// acknowledged.
+	Batches [][]Batch
+	// Refused counts attempts that were answered by another status than 200, Unanswered those that got no answer.
+	Refused, Unanswered int
+}
+
+// NewHistory returns the history of a load that has sent nothing yet.
+func NewHistory(shape Shape) *History {
+	return &History{ID: 1 + rand.Uint32N(1<<32-2), Shape: shape, Batches: make([][]Batch, shape.Workers)}
+}
+
+// Event identifies an event: Number counts those of one key of one worker of one load.
+type Event struct {
+	Load                uint32
+	Worker, Key, Number int
+}
+
+// UUID is the event's uuid, which holds all of it in the form of a random uuid (version 4).
+func (e Event) UUID() uuid.UUID {
+	var id uuid.UUID
+	binary.BigEndian.PutUint32(id[0:], e.Load)
+	binary.BigEndian.PutUint16(id[4:], uint16(e.Worker))
+	id[6], id[8] = 0x40, 0x80
+	binary.BigEndian.PutUint16(id[10:], uint16(e.Key))
+	binary.BigEndian.PutUint32(id[12:], uint32(e.Number))
+	return id
+}
+
+// EventOf is the inverse of UUID. ok is false for a uuid that UUID has not made.
+func EventOf(id uuid.UUID) (e Event, ok bool) {
+	e = Event{
+		Load:   binary.BigEndian.Uint32(id[0:]),
+		Worker: int(binary.BigEndian.Uint16(id[4:])),
+		Key:    int(binary.BigEndian.Uint16(id[10:])),
+		Number: int(binary.BigEndian.Uint32(id[12:])),
+	}
+	return e, e.UUID() == id
+}
+
+// DistinctID is the distinct_id of the event's key, which no other worker and no other load has.
+func (e Event) DistinctID() string {
+	return strconv.FormatUint(uint64(e.Load), 16) + "-" + strconv.Itoa(e.Worker) + "-" + strconv.Itoa(e.Key)
+}
+
+// Acked is how many events were acknowledged.
+func (h *History) Acked() int {
+	sum := 0
+	for _, batches := range h.Batches {
+		sum += len(batches) * h.Size()
+	}
+	return sum
+}
+
+// Between returns the history of the batches that were acknowledged from one time up to another: for rates and latencies,
+// not for a judge.
+func (h *History) Between(from, to time.Time) *History {
+	part := &History{ID: h.ID, Shape: h.Shape}
+	for _, batches := range h.Batches {
+		var kept []Batch
+		for _, batch := range batches {
+			if !batch.At.Before(from) && batch.At.Before(to) {
+				kept = append(kept, batch)
+			}
+		}
+		part.Batches = append(part.Batches, kept)
+	}
+	return part
+}
+
+// P99 is the 99th percentile of the latency of acknowledged requests, over all of the histories.
+func P99(histories ...*History) time.Duration {
+	var all []time.Duration
+	for _, history := range histories {
+		for _, batches := range history.Batches {
+			for _, batch := range batches {
+				all = append(all, batch.Latency)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[(len(all)*99-1)/100]
+}
+
+// pool is what pads are cut from. It is the same in every process, and does not compress to nothing.
+var pool = func() []byte {
+	random := rand.New(rand.NewPCG(1, 2))
+	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
+	pool := make([]byte, 1<<20)
+	for i := range pool {
+		pool[i] = letters[random.IntN(len(letters))]
+	}
+	return pool
+}()
+
+// pad is n bytes that belong to the event.
+func (e Event) pad(n int) []byte {
+	start := (e.Number*7919 + e.Key*104729 + e.Worker*1299709) % (len(pool) - n)
+	return pool[start : start+n]
+}
+
+// appendJSON appends the event as it is sent.
+func (e Event) appendJSON(to []byte, pad int) []byte {
+	to = append(to, `{"uuid":"`...)
+	id := e.UUID()
+	to = append(to, id.String()...)
+	to = append(to, `","event":"chaos","distinct_id":"`...)
+	to = append(to, e.DistinctID()...)
+	to = append(to, `","properties":{"n":`...)
+	to = strconv.AppendInt(to, int64(e.Number), 10)
+	to = append(to, `,"pad":"`...)
+	to = append(to, e.pad(pad)...)
+	return append(to, `"}}`...)
+}

@@ -1,0 +1,219 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	mib = 1 << 20
+	// What has to hold: the rate with Kafka away against the rate with it; the rate of the drain against that of the live load at
+	// the same time; the live p99 during the drain against that without one.
+	leastRatio, leastDrain, mostP99 = 0.5, 3.0, 2.0
+	// p99Floor is below what a p99 is compared for: timers and the scheduler of a busy machine are not the service's.
+	p99Floor = 5 * time.Millisecond
+	// liveShare is which part of the rate that the service can take at most the live load is while the spool is drained.
+	liveShare = 0.1
+	// mostRestart and mostMemory are for a restart with a full spool.
+	mostRestart = time.Second
+	mostMemory  = 200 * mib
+	// mostAway is for any time without Kafka, whatever is sent: the bodies that may be in flight, Kafka's buffer, and the rest.
+	mostAway = 700 * mib
+)
+
+// full is a load that takes what it can get.
+var full = Shape{Workers: 64, Keys: 4, PerKey: 10, Pad: 150}
+
+// TestAnOutageIsBorne measures what an outage of Kafka costs in mode auto: the most that the
+// service takes with Kafka and, in the same run and under the same load, without; with Kafka back, the drain and the latency of a
+// moderate live load beside it; and at last the latency of the same load without a drain.
+func TestAnOutageIsBorne(t *testing.T) {
+	s := newStage(t, scenario{name: "outage", modes: []string{modeAuto}, shape: full})
+	for _, service := range s.services {
+		require.NoError(t, service.run())
+		var histories []*History
+		during := func(rate float64, d time.Duration) *History {
+			load := StartLoad(service.url, full, rate)
+			last(d)
+			history := load.Stop()
+			histories = append(histories, history)
+			return history
+		}
+		perSecond := func(history *History, d time.Duration) float64 { return float64(history.Acked()) / d.Seconds() }
+
+		// What the first requests meet is cold.
+		during(0, 2*time.Second)
+		measure := shortOr(5*time.Second, 30*time.Second)
+		from := time.Now()
+		load := StartLoad(service.url, full, 0)
+		last(measure)
+		cut := time.Now()
+		s.kafka.cut()
+		away := shortOr(10*time.Second, 60*time.Second)
+		last(away)
+		back := time.Now()
+		history := load.Stop()
+		histories = append(histories, history)
+		with := perSecond(history.Between(from, cut), cut.Sub(from))
+		without := perSecond(history.Between(cut, back), back.Sub(cut))
+		line := fmt.Sprintf("outage/%s rate_with=%.0f/s rate_without=%.0f/s ratio=%.2f away=%s", service.mode, with, without, without/with, away)
+		fmt.Println(line)
+		assert.GreaterOrEqual(t, without/with, leastRatio, line)
+
+		// The drain begins with the live load.
+		live := with * liveShare
+		records, err := service.metric(metricRecords)
+		require.NoError(t, err)
+		assert.Positive(t, records, "nothing is in the spool after an outage")
+		drained, err := service.metric(metricDrained)
+		require.NoError(t, err)
+		load = StartLoad(service.url, full, live)
+		require.NoError(t, s.kafka.mend())
+		// The connection to Kafka is made again within seconds, which is no part of the drain's rate.
+		require.NoError(t, poll(flowPatience, time.Millisecond, func() (bool, error) {
+			now, err := service.metric(metricDrained)
+			return now > drained, err
+		}))
+		began := time.Now()
+		var left float64
+		require.NoError(t, poll(5*time.Minute, 20*time.Millisecond, func() (bool, error) {
+			var err error
+			left, err = service.metric(metricRecords)
+			return left <= 0, err
+		}), "%.0f records are left", left)
+		ended := time.Now()
+		now, err := service.metric(metricDrained)
+		require.NoError(t, err)
+		last(time.Second)
+		history = load.Stop()
+		histories = append(histories, history)
+		drain := (now - drained) / ended.Sub(began).Seconds()
+		liveThen := perSecond(history.Between(began, ended), ended.Sub(began))
+		p99Drain := P99(history.Between(began, ended))
+		p99Normal := P99(during(live, measure))
+		line = fmt.Sprintf("drain live=%.0f/s drain=%.0f/s ratio=%.1f p99_normal=%s p99_drain=%s records=%.0f took=%s",
+			liveThen, drain, drain/liveThen, short(p99Normal), short(p99Drain), records, short(ended.Sub(began)))
+		fmt.Println(line)
+		assert.GreaterOrEqual(t, drain/liveThen, leastDrain, line)
+		assert.GreaterOrEqual(t, liveThen, 0.9*live, line)
+		assert.LessOrEqual(t, p99Drain, max(time.Duration(mostP99*float64(p99Normal)), p99Floor), line)
+
+		v, err := s.finish(service, histories...)
+		s.pass(t, service, v)
+		require.NoError(t, err)
+	}
+}
+
+// TestARestartWithAFullSpoolTakesNoTime fills the spool while Kafka is away, kills the service and starts it again, without Kafka and
+// with it. The memory is the most that the process had, until the spool was empty.
+func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
+	goal := float64(256 * mib)
+	if *long {
+		goal = 5 << 30
+	}
+	s := newStage(t, scenario{name: "restart", modes: []string{modeAuto}, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=8GiB"}})
+	for _, service := range s.services {
+		require.NoError(t, service.run())
+		shape := full
+		shape.Pad = 2000
+		load := StartLoad(service.url, shape, 0)
+		s.loads[service] = load
+		require.NoError(t, poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return load.Acked() > 1000, nil }))
+		s.kafka.cut()
+		var bytes float64
+		require.NoError(t, poll(10*time.Minute, 20*time.Millisecond, func() (bool, error) {
+			var err error
+			bytes, err = service.metric(metricBytes)
+			return bytes >= goal, err
+		}), "%.0f bytes in the spool", bytes)
+		// Under load, as it comes.
+		service.kill()
+		delete(s.loads, service)
+		history := load.Stop()
+		for _, kafka := range []string{"away", "back"} {
+			if kafka == "back" {
+				service.kill()
+				require.NoError(t, s.kafka.mend())
+			}
+			started := time.Now()
+			require.NoError(t, service.start())
+			require.NoError(t, service.awaitAnswer("/_readiness"), "with Kafka %s", kafka)
+			ready := time.Since(started)
+			bytes, err := service.metric(metricBytes)
+			require.NoError(t, err)
+			if kafka == "back" {
+				require.NoError(t, service.awaitDrain(10*time.Minute))
+			} else {
+				last(2 * time.Second)
+			}
+			memory, err := service.memory("VmHWM")
+			require.NoError(t, err)
+			line := fmt.Sprintf("restart/%s kafka=%s spool=%.2fGiB ready=%s rss=%dMiB", service.mode, kafka, bytes/(1<<30), short(ready), memory/mib)
+			fmt.Println(line)
+			assert.Less(t, ready, mostRestart, line)
+			assert.Less(t, memory, int64(mostMemory), line)
+			if kafka == "away" {
+				assert.Greater(t, bytes, 0.9*goal, "the spool is not what it was: %s", line)
+			}
+		}
+		v, err := s.finish(service, history)
+		s.pass(t, service, v)
+		require.NoError(t, err)
+	}
+}
+
+// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away. In the short run the modes share the machine, in
+// the long one each has it to itself.
+func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
+	groups := [][]string{all}
+	if *long {
+		groups = [][]string{{modeKafka}, {modeSpool}, {modeAuto}, {modeMemory}}
+	}
+	for _, modes := range groups {
+		away := shortOr(10*time.Second, 10*time.Minute)
+		s := newStage(t, scenario{name: "away", modes: modes, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
+		require.NoError(t, s.each((*service).run))
+		for _, service := range s.services {
+			s.loads[service] = StartLoad(service.url, full, 0)
+		}
+		require.NoError(t, s.flow())
+		s.kafka.cut()
+		require.NoError(t, s.each(func(service *service) error {
+			acked := s.loads[service].Acked()
+			// The middle tells a plateau from a slope.
+			last(away / 2)
+			half, err := service.memory("VmHWM")
+			if err != nil {
+				return err
+			}
+			last(away / 2)
+			whole, err := service.memory("VmHWM")
+			if err != nil {
+				return err
+			}
+			line := fmt.Sprintf("away/%s away=%s acked=%.0f/s rss_half=%dMiB rss_max=%dMiB",
+				service.mode, away, float64(s.loads[service].Acked()-acked)/away.Seconds(), half/mib, whole/mib)
+			fmt.Println(line)
+			if whole >= mostAway {
+				return fmt.Errorf("more than %d MiB: %s", mostAway/mib, line)
+			}
+			return nil
+		}))
+		verdicts, err := func() ([]Verdict, error) {
+			if err := s.kafka.mend(); err != nil {
+				return nil, err
+			}
+			return s.stopAndJudge()
+		}()
+		for i, v := range verdicts {
+			s.pass(t, s.services[i], v)
+		}
+		require.NoError(t, err)
+	}
+}

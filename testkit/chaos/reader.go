@@ -1,0 +1,111 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+const (
+	// fetchBytes is how much is asked for at once.
+	fetchBytes = 16 << 20
+	// readPatience is how long a partition may give nothing.
+	readPatience = 30 * time.Second
+	// uuidHeader is the header of a message that holds the event's uuid.
+	uuidHeader = "uuid"
+)
+
+// ReadTo shows the judge every message in the topics that begin with the prefix, from the beginning of each partition to what is its
+// end at the call. Topics whose names end with skip are left out.
+func ReadTo(judge *Judge, brokers []string, prefix, skip, dlq string) error {
+	config := sarama.NewConfig()
+	config.Version = sarama.MaxVersion
+	config.Metadata.AllowAutoTopicCreation = false
+	client, err := sarama.NewClient(brokers, config)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	topics, err := client.Topics()
+	if err != nil {
+		return err
+	}
+	place := int32(0)
+	for _, topic := range topics {
+		if !strings.HasPrefix(topic, prefix) || strings.HasSuffix(topic, skip) {
+			continue
+		}
+		partitions, err := client.Partitions(topic)
+		if err != nil {
+			return fmt.Errorf("partitions of %s: %w", topic, err)
+		}
+		for _, partition := range partitions {
+			place++
+			if err := readPartition(client, topic, partition, func(record *sarama.Record, offset int64) {
+				judge.See(Copy{
+					ID: header(record, uuidHeader), Value: record.Value, Partition: place, Offset: offset, DLQ: strings.HasSuffix(topic, dlq),
+				})
+			}); err != nil {
+				return fmt.Errorf("%s/%d: %w", topic, partition, err)
+			}
+		}
+	}
+	return nil
+}
+
+func header(record *sarama.Record, name string) []byte {
+	for _, header := range record.Headers {
+		if string(header.Key) == name {
+			return header.Value
+		}
+	}
+	return nil
+}
+
+// readPartition asks the partition's leader itself: a consumer would wait for more before it ends.
+func readPartition(client sarama.Client, topic string, partition int32, see func(*sarama.Record, int64)) error {
+	next, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
+	if err != nil {
+		return err
+	}
+	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	if err != nil || next >= end {
+		return err
+	}
+	leader, err := client.Leader(topic, partition)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(readPatience); next < end; {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %s in vain for offset %d of %d", readPatience, next, end)
+		}
+		request := &sarama.FetchRequest{Version: 4, MinBytes: 1, MaxBytes: fetchBytes, MaxWaitTime: 100}
+		request.AddBlock(topic, partition, next, fetchBytes, -1)
+		response, err := leader.Fetch(request)
+		if err != nil {
+			return err
+		}
+		block := response.GetBlock(topic, partition)
+		if block == nil {
+			return errors.New("the broker's answer lacks the partition")
+		}
+		if block.Err != sarama.ErrNoError {
+			return block.Err
+		}
+		for _, records := range block.RecordsSet {
+			for _, record := range records.RecordBatch.Records {
+				offset := records.RecordBatch.FirstOffset + record.OffsetDelta
+				if offset < next {
+					continue // a batch comes whole
+				}
+				see(record, offset)
+				next, deadline = offset+1, time.Now().Add(readPatience)
+			}
+		}
+	}
+	return nil
+}

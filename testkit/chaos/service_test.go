@@ -1,0 +1,324 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is a program that runs in the background.
+type process struct {
+	command *exec.Cmd
+	exited  chan struct{} // closed when it has ended, with err
+	err     error
+}
+
+// spawn starts a program that appends what it prints to a file. It does not outlive this one.
+func spawn(dir, log string, environ []string, command ...string) (*process, error) {
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	p := &process{command: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
+	p.command.Dir, p.command.Env, p.command.Stdout, p.command.Stderr = dir, environ, file, file
+	// In a group of its own, so that the terminal's interrupt does not reach it before this program has spoken.
+	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := p.command.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		p.err = p.command.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+func (p *process) signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
+
+// kill ends the process and returns when it is gone.
+func (p *process) kill() {
+	_ = p.signal(syscall.SIGKILL)
+	<-p.exited
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// stopPatience is more than app.stop_timeout, within which the service has to end.
+const stopPatience = time.Minute
+
+// terminate asks the process to end, and returns an error unless it does so with exit code 0.
+func (p *process) terminate() error {
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+		return p.err
+	case <-time.After(stopPatience):
+		return fmt.Errorf("not ended %s after SIGTERM", stopPatience)
+	}
+}
+
+// memory returns a figure of the process's memory in bytes: VmRSS, what it has now, or VmHWM, the most that it ever had.
+func (p *process) memory(figure string) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, found := strings.CutPrefix(line, figure+":"); found {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no %s in the process's status", figure)
+}
+
+// The names of the delivery module's metrics.
+const (
+	metricRecords = "capture_delivery_spool_records"
+	metricBytes   = "capture_delivery_spool_bytes"
+	metricDrained = "capture_delivery_drain_records_total"
+	metricCorrupt = "capture_delivery_corrupt_records_total"
+)
+
+// The ack modes.
+const (
+	modeKafka  = "kafka"
+	modeSpool  = "spool"
+	modeAuto   = "auto"
+	modeMemory = "memory"
+)
+
+// service is the binary under test, with its own topics and directory. It may run several times, always at the same addresses.
+type service struct {
+	mode, dir, spool string
+	prefix           string
+	url, admin       string
+	environ          []string
+	// path is the binary, if not the stock one.
+	path string
+	// wrap is the beginning of a command line that runs the binary.
+	wrap []string
+	*process
+}
+
+// The ends of topics' names, which begin with the service's prefix.
+const (
+	topicDLQ      = "dlq"
+	topicWarnings = "warnings"
+)
+
+// newService returns a service that is not started. Its topics are few, since one broker holds those of every scenario.
+func newService(dir, mode string, kafka *cluster, environ ...string) (*service, error) {
+	s := &service{mode: mode, dir: dir, spool: filepath.Join(dir, "spool"), url: "http://" + address(freePort()), admin: "http://" + address(freePort())}
+	if err := os.MkdirAll(s.spool, 0o750); err != nil {
+		return nil, err
+	}
+	s.prefix = fmt.Sprintf("%s.%d.", strings.ReplaceAll(filepath.Base(filepath.Dir(dir)), "/", "-"), time.Now().UnixNano())
+	s.environ = append(s.environ, "PATH="+os.Getenv("PATH"),
+		"CAPTURE_TRANSPORT__LISTEN="+strings.TrimPrefix(s.url, "http://"),
+		"CAPTURE_ADMIN__LISTEN="+strings.TrimPrefix(s.admin, "http://"),
+		"CAPTURE_KAFKA__BROKERS="+strings.Join(kafka.addresses(), ","),
+	)
+	for _, topic := range []string{"events", topicDLQ, "client_" + topicWarnings} {
+		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+strings.ToUpper(topic)+"="+s.prefix+topic)
+	}
+	for _, topic := range []string{"RECORDINGS", "HISTORICAL", "EXCEPTIONS", "OVERFLOW", "RECORDINGS_OVERFLOW", "HEATMAPS", "AI", "LOGS"} {
+		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+topic+"="+s.prefix+"other")
+	}
+	delivers, err := hasDelivery()
+	switch {
+	case err != nil:
+		return nil, err
+	case delivers:
+		s.environ = append(s.environ, "CAPTURE_DELIVERY__ACK="+mode, "CAPTURE_DELIVERY__SPOOL__DIR="+s.spool)
+		s.environ = append(s.environ, environ...)
+	case mode != modeKafka:
+		return nil, fmt.Errorf("the binary has no module delivery, so no mode %s", mode)
+	}
+	return s, nil
+}
+
+// log is where the service's output goes, of all its runs.
+func (s *service) log() string { return filepath.Join(s.dir, "capture.log") }
+
+// start starts the service and does not wait for anything.
+func (s *service) start() error {
+	path, err := stock()
+	if err != nil {
+		return err
+	}
+	if s.path != "" {
+		path = s.path
+	}
+	s.process, err = spawn(s.dir, s.log(), s.environ, append(append([]string{}, s.wrap...), path, "serve")...)
+	return err
+}
+
+// startPatience is how long a start may take. Without Kafka the service waits for kafka.connect_timeout.
+const startPatience = 30 * time.Second
+
+// awaitAnswer returns when the service answers 200 at a path.
+func (s *service) awaitAnswer(path string) error {
+	err := poll(startPatience, 5*time.Millisecond, func() (bool, error) {
+		if s.ended() {
+			return false, fmt.Errorf("the service has ended: %w", s.err)
+		}
+		status, _, err := get(s.url + path)
+		return err == nil && status == http.StatusOK, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// run starts the service and returns when it serves.
+func (s *service) run() error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	return s.awaitAnswer("/_liveness")
+}
+
+// restart kills the service and starts it again.
+func (s *service) restart() error {
+	s.kill()
+	return s.start()
+}
+
+// metric returns a metric, as the sum over its labels; 0 where there is none.
+func (s *service) metric(name string) (float64, error) {
+	_, body, err := get(s.admin + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for line := range strings.Lines(string(body)) {
+		rest, found := strings.CutPrefix(line, name)
+		if !found || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:]), 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric %s: %w", name, err)
+		}
+		sum += value
+	}
+	return sum, nil
+}
+
+// awaitDrain returns when nothing is left in the spool.
+func (s *service) awaitDrain(patience time.Duration) error {
+	var left float64
+	err := poll(patience, 50*time.Millisecond, func() (bool, error) {
+		if s.ended() {
+			return false, fmt.Errorf("the service has ended: %w", s.err)
+		}
+		var err error
+		left, err = s.metric(metricRecords)
+		return err == nil && left == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%.0f records in the spool: %w", left, err)
+	}
+	return nil
+}
+
+var client = &http.Client{Timeout: 10 * time.Second}
+
+func get(url string) (int, []byte, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, body, err
+}
+
+// binaryEnv names another binary than that of this checkout.
+const binaryEnv = "CAPTURE_CHAOS_BINARY"
+
+// stock builds the stock binary, as it is shipped, once for all scenarios.
+var stock = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(binaryEnv); path != "" {
+		return path, nil
+	}
+	path := filepath.Join(workplace, "capture")
+	output, err := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, output)
+	}
+	return path, nil
+})
+
+// hasDelivery tells whether the binary has the module delivery. One without does what mode kafka promises.
+var hasDelivery = sync.OnceValues(func() (bool, error) {
+	path, err := stock()
+	if err != nil {
+		return false, err
+	}
+	reference, err := exec.Command(path, "config", "reference").Output()
+	return bytes.Contains(reference, []byte("\ndelivery:\n")), err
+})
+
+// errLate is what poll returns when the time is over.
+var errLate = errors.New("not in time")
+
+// poll asks again and again until the answer is yes, an error, or the time is over.
+func poll(patience, interval time.Duration, ask func() (bool, error)) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); ; <-ticker.C {
+		if done, err := ask(); done || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: waited %s", errLate, patience)
+		}
+	}
+}
+
+// last waits as long as a fault lasts.
+func last(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+// tail returns the last lines of a file.
+func tail(path string) string {
+	const lines = 30
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := bytes.Split(bytes.TrimSpace(content), []byte("\n"))
+	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
+}
