@@ -322,7 +322,7 @@ func (r *replayer) send(ctx context.Context, l *letter, m *events.Message) (sent
 	if !r.dry {
 		again := *m
 		again.Topic, again.Headers = l.Topic, withoutDeadLetterHeaders(m.Headers)
-		var refusal *events.Refusal
+		var refusal *events.RefusedError
 		switch err := sendAlone(ctx, r.carrier, again); {
 		case errors.As(err, &refusal):
 			r.refused++

@@ -25,7 +25,7 @@ func spoolCommand() configs.Command {
 	}
 }
 
-func runSpool(use configs.Invocation, cfg Config, d *Delivery, base events.Sink) error {
+func runSpool(use configs.Invocation, cfg Config, d *Delivery) error {
 	verb := ""
 	if len(use.Args) == 1 {
 		verb = use.Args[0]
@@ -36,7 +36,7 @@ func runSpool(use configs.Invocation, cfg Config, d *Delivery, base events.Sink)
 	case "verify":
 		return lookAt(use, cfg, true)
 	case "drain":
-		return drainNow(use, d, base)
+		return drainNow(use, d)
 	default:
 		return fmt.Errorf("spool wants status, verify or drain, got %q", use.Args)
 	}
@@ -110,7 +110,7 @@ func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err e
 }
 
 // drainNow sends what waits to Kafka until there is nothing left or the user interrupts.
-func drainNow(use configs.Invocation, d *Delivery, base events.Sink) (err error) {
+func drainNow(use configs.Invocation, d *Delivery) (err error) {
 	if d.carrier == nil {
 		return errors.New("this build has no sink that the spool could be sent to")
 	}

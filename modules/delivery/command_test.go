@@ -54,7 +54,7 @@ func runOnSpool(t *testing.T, cfg Config, kafka *stub, line ...string) (string, 
 	d, err := NewDelivery(cfg, kafka, zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	use, out := invocation(t, spoolCommand(), line...)
-	err = runSpool(use, cfg, d, kafka)
+	err = runSpool(use, cfg, d)
 	return out.String(), err
 }
 

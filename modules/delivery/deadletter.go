@@ -30,7 +30,7 @@ const (
 // bury makes a message that Kafka has refused for good a dead letter: in Kafka, or else on the disk. An error means that it is
 // neither.
 func (d *Delivery) bury(ctx context.Context, m *events.Message, verdict error) error {
-	var refusal *events.Refusal
+	var refusal *events.RefusedError
 	if !errors.As(verdict, &refusal) || refusal.Reason == reasonTimestamp {
 		return verdict
 	}

@@ -67,6 +67,7 @@ func (d *Delivery) load(q *queue, c *chunk) bool {
 		return false
 	}
 	c.rest, c.seqs = c.messages[:0], c.seqs[:0]
+	now := time.Now()
 	for i := range c.records.Records {
 		record := &c.records.Records[i]
 		if len(c.rest) < cap(c.rest) {
@@ -74,12 +75,16 @@ func (d *Delivery) load(q *queue, c *chunk) bool {
 		} else {
 			c.rest = append(c.rest, events.Message{})
 		}
-		if err := readRecord(record.Payload, &c.rest[len(c.rest)-1]); err != nil {
+		m := &c.rest[len(c.rest)-1]
+		if err := readRecord(record.Payload, m); err != nil {
 			d.metrics.unreadable.Inc(1)
 			d.log.Error("a record of the spool is left out", zap.String("topic", q.topic), zap.Uint64("record", record.Seq), zap.Error(err))
 			c.rest = c.rest[:len(c.rest)-1]
 			q.log.Done(record.Seq)
 			continue
+		}
+		if m.Time.After(now) {
+			m.Time = now // of a clock that was wrong; Kafka does not take what is much too early
 		}
 		c.seqs = append(c.seqs, record.Seq)
 	}
@@ -148,19 +153,19 @@ const reasonTimestamp = "timestamp"
 // isDelivered reports whether the message is where it belongs, or in the dead letters. Kafka refuses all messages of a batch for
 // one of them; who was not alone is sent again by itself.
 func (d *Delivery) isDelivered(m *events.Message, verdict error, alone bool) bool {
-	var refusal *events.Refusal
+	var refusal *events.RefusedError
 	if verdict == nil || !errors.As(verdict, &refusal) {
 		return verdict == nil
-	}
-	if !alone {
-		if verdict = sendAlone(d.ctx, d.carrier, *m); verdict == nil || !errors.As(verdict, &refusal) {
-			return verdict == nil
-		}
 	}
 	if refusal.Reason == reasonTimestamp {
 		// A clock was wrong then, or is now. The next attempt has the time of that.
 		m.Time = time.Time{}
 		return false
+	}
+	if !alone {
+		if verdict = sendAlone(d.ctx, d.carrier, *m); verdict == nil || !errors.As(verdict, &refusal) {
+			return verdict == nil
+		}
 	}
 	return d.bury(d.ctx, m, refusal) == nil
 }

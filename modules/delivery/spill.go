@@ -41,7 +41,7 @@ func (d *Delivery) spill(ctx context.Context, parcel events.Parcel, batch *event
 }
 
 // accept accepts the events whose messages are all in the spool or acknowledged, and reports whether there are any.
-func accept(parcel events.Parcel, batch *events.Batch, places []place) (any bool) {
+func accept(parcel events.Parcel, batch *events.Batch, places []place) (some bool) {
 	for i := 0; i < parcel.Len(); {
 		index, safe := parcel.Event(i), true
 		for ; i < parcel.Len() && parcel.Event(i) == index; i++ {
@@ -52,10 +52,10 @@ func accept(parcel events.Parcel, batch *events.Batch, places []place) (any bool
 		}
 		if safe {
 			batch.Events[index].Accept()
-			any = true
+			some = true
 		}
 	}
-	return any
+	return some
 }
 
 // unspooled deals with a parcel that the spool has not taken, or not all of. Kafka may still acknowledge what was sent; what was

@@ -65,7 +65,7 @@ type Parcel interface {
 	Done() <-chan struct{}
 
 	// Verdict tells whether message i has its verdict, and what it is: nil means that all in-sync replicas have the message, a
-	// *Refusal that the same message will never be taken, and anything else that sending it again is right, although it may be
+	// *RefusedError that the same message will never be taken, and anything else that sending it again is right, although it may be
 	// there already.
 	Verdict(i int) (settled bool, err error)
 
@@ -86,20 +86,20 @@ type TopicReader interface {
 	ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *Message) error) error
 }
 
-// Refusal is the verdict against a message that is at fault itself, or may not be written where it belongs.
-type Refusal struct {
+// RefusedError is the verdict against a message that is at fault itself, or may not be written where it belongs.
+type RefusedError struct {
 	// Reason is a word for metrics: "too_large", "invalid", "unauthorized" or "timestamp", which is about the message's Time.
 	Reason string
 	err    error
 }
 
-// Refused makes a Refusal.
-func Refused(reason string, err error) *Refusal { return &Refusal{Reason: reason, err: err} }
+// Refused makes a RefusedError.
+func Refused(reason string, err error) *RefusedError { return &RefusedError{Reason: reason, err: err} }
 
-func (r *Refusal) Error() string { return r.err.Error() }
+func (r *RefusedError) Error() string { return r.err.Error() }
 
 // Unwrap returns what the refusal was made of.
-func (r *Refusal) Unwrap() error { return r.err }
+func (r *RefusedError) Unwrap() error { return r.err }
 
 // Ack says what made a batch's accepted events safe.
 type Ack uint8

@@ -136,22 +136,21 @@ func (d *parcel) settle(m *Message, err error) (acknowledged int64) {
 	if awaited && err != nil && p.cutting.Load() {
 		p.unflushed.Add(1)
 	}
-	switch {
-	case err == nil:
-		acknowledged = int64(m.size)
-		if awaited {
-			p.metrics.acked.Inc(1)
-		} else {
-			p.metrics.lateAcks.Inc(1)
-		}
-	default:
+	if err != nil {
 		d.tainted.Store(true)
 		if d.strict || !final(err) {
 			d.failed.Store(true)
 		}
-		if awaited {
-			p.metrics.failed[classify(err)].Inc(1)
-		}
+	} else {
+		acknowledged = int64(m.size)
+	}
+	switch {
+	case err != nil && awaited:
+		p.metrics.failed[classify(err)].Inc(1)
+	case err == nil && awaited:
+		p.metrics.acked.Inc(1)
+	case err == nil:
+		p.metrics.lateAcks.Inc(1)
 	}
 	if !awaited && d.late != nil {
 		d.late(m.index, refusal(err))

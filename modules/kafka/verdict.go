@@ -48,7 +48,7 @@ func final(err error) bool {
 	return class == classTooLarge || class == classRefused
 }
 
-// refusal makes an events.Refusal of an error that will be the same for the same message, and leaves others alone. A topic that
+// refusal makes an events.RefusedError of an error that will be the same for the same message, and leaves others alone. A topic that
 // this user may not write to is one for whoever keeps the message, as only an operator can change it, and so is a time that the
 // topic does not take, as nobody can; a client is to send again.
 func refusal(err error) error {
