@@ -27,7 +27,7 @@ func (l *Log) Done(seqs ...uint64) {
 	}
 }
 
-// DoneRange marks the records from and beyond as delivered, to excluded, as Done does.
+// DoneRange marks the records with the numbers from up to, but not including, to as delivered, as Done does.
 func (l *Log) DoneRange(from, to uint64) {
 	l.mu.Lock()
 	moved := l.markCommitted(span{from, to})

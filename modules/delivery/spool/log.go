@@ -149,7 +149,7 @@ func (l *Log) Stats() LogStats {
 // the same time is written and synced together. A Read sees all of them or none. Append does not keep the payloads.
 //
 // The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the disk said. In
-// the last two cases the records may be found by a later Open, or may not. After an error of the disk Append fails for a second
+// the last two cases the records may be read some day, or may not; see the package. After an error of the disk Append fails for a second
 // without trying. An Append of nothing returns the number that the next record gets.
 func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	size := int64(0)
