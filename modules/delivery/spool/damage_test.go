@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,7 +28,7 @@ func kept(t testing.TB, records int) (Config, []string) {
 
 func firstOf(t testing.TB, path string) uint64 {
 	t.Helper()
-	first, ok := parseSegmentName(path[strings.LastIndexByte(path, '/')+1:])
+	first, ok := parseSegmentName(filepath.Base(path))
 	require.True(t, ok)
 	return first
 }
@@ -329,19 +330,33 @@ func TestAPlaceThatCannotBeReadIsAnErrorAndThenDamage(t *testing.T) {
 }
 
 func TestALastSegmentThatCannotBeReadIsKept(t *testing.T) {
-	cfg, files := kept(t, 60)
-	path := files[len(files)-1]
-	disk := newFaulty()
-	disk.failing("open", path, syscall.EIO)
-	s, _ := observed(t, cfg, disk)
-	l := s.Log("topic")
-	next := appendAll(t, l, "new")
-	require.Greater(t, next, uint64(60))
-	disk.set(nil)
-	require.Equal(t, append(expected(1, 61), got{next, "new"}), readAll(t, l, 1000))
-	require.Zero(t, l.Stats().CorruptRegions)
-	l.DoneRange(1, 61)
-	require.Equal(t, next, l.Stats().First)
+	for _, cursor := range []bool{true, false} {
+		cfg, files := kept(t, 60)
+		path := files[len(files)-1]
+		oldest := uint64(1)
+		if !cursor {
+			oldest = firstOf(t, path)
+			require.NoError(t, os.Remove(filepath.Join(filepath.Dir(path), cursorName)))
+			for _, file := range files[:len(files)-1] {
+				require.NoError(t, os.Remove(file))
+			}
+		}
+		disk := newFaulty()
+		disk.failing("open", path, syscall.EIO)
+		s, _ := observed(t, cfg, disk)
+		l := s.Log("topic")
+		next := appendAll(t, l, "new")
+		require.Greater(t, next, uint64(60))
+		disk.set(nil)
+		read := append(expected(oldest, 61), got{next, "new"})
+		require.Equal(t, read, readAll(t, l, 1000))
+		require.Zero(t, l.Stats().CorruptRegions)
+		l.Rewind()
+		require.Equal(t, read, readAll(t, l, 1000), "nothing of it is done")
+		l.DoneRange(1, 61)
+		require.Equal(t, next, l.Stats().First)
+		require.EqualValues(t, 1, l.Stats().Records)
+	}
 }
 
 // hostile is a segment in which everything claims to be a long record, with a head that is plausible.

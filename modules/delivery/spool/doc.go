@@ -7,8 +7,8 @@
 //
 // What can happen that a caller should know of:
 //
-//   - An Append that fails, or whose context ends, may have left records that a later Open finds whole. They are then read like
-//     others. Within the same process they are not.
+//   - An Append whose context ends may still be committed, and is then read like others. The records of one that failed are not
+//     read in the same process, but a later Open may find them whole; then they are.
 //   - A write or fsync that failed is not tried again on the same file, since the operating system may report the second fsync
 //     as good although the data is lost. The file ends where the last successful commit ended, and the next Append makes another.
 //   - Content that is damaged is skipped, as narrowly as possible, counted and logged; it never stops a log, nor Open. A payload

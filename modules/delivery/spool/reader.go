@@ -338,7 +338,7 @@ func (l *Log) leave(p portion) bool {
 		return false
 	}
 	// Numbers between the segments were given to records that failed.
-	l.DoneRange(end, p.next.first)
+	l.DoneRange(r.at.last+1, p.next.first)
 	r.at = place{segment: p.next.first, last: p.next.first - 1}
 	return true
 }

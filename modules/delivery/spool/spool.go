@@ -133,6 +133,8 @@ func (s *Spool) takeDirectory() error {
 	if err := s.fs.makeDir(s.cfg.Dir); err != nil {
 		return unusable(err)
 	}
+	// A power loss is not to take the directory away, where this process may see to that.
+	_ = s.fs.syncDir(filepath.Dir(s.cfg.Dir))
 	locked, err := s.lock.TryLock()
 	if err != nil {
 		return unusable(err)
