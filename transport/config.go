@@ -33,7 +33,7 @@ type Config struct {
 	TrustedProxies []string `key:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed, as CIDRs or addresses: the client is the rightmost address that is not one of them. Empty: believe nobody."`
 
 	DrainDelay  time.Duration `key:"drain_delay" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
-	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than kafka.ack_timeout, requests that wait for Kafka may be cut off."`
+	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than delivery.timeout, requests whose events are not safe yet may be cut off."`
 
 	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com, that what SDKs ask before they send (group setup), and their scripts under /static and /array, are passed on to. Cookies are not. Empty: this service answers by itself, as setup says."`
 	UpstreamTimeout time.Duration `key:"upstream_timeout" doc:"How long the upstream may take to give its whole answer; then 502."`

@@ -165,7 +165,7 @@ var remarks = []remark{
 
 // Notes that several remarks share.
 const (
-	acks         = "An event is taken once all in-sync replicas have it, always."
+	acks         = "An acknowledgement of Kafka's is one of all in-sync replicas, always. What an answer of 200 waits for is delivery.ack."
 	retries      = "A write is repeated until kafka.ack_timeout, without duplicates."
 	librdkafka   = "It is a setting of librdkafka, which is not the producer here: the section kafka has all there is to set."
 	overflow     = "Nobody is put into overflow by how much they send: routing.overflow lists who is."
@@ -173,8 +173,8 @@ const (
 	knownTokens  = "Tokens are checked by their shape alone, not against a list of known ones."
 	rateLimit    = "Rates are not limited across instances."
 	byteLimit    = "The bytes of AI events are not limited by rate."
-	s3           = "There is no fallback to S3: what Kafka does not take is answered 503, upon which SDKs send it again."
-	requestTime  = "What is bounded is the time for a whole body, by transport.body_timeout, and for Kafka's acknowledgement, by kafka.ack_timeout."
+	s3           = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, see delivery.spool."
+	requestTime  = "What is bounded is the time for a whole body, by transport.body_timeout, and for events to be safe, by delivery.timeout."
 	devSinks     = "Events are not printed or thrown away: without kafka.brokers the embedded broker keeps them, and \"capture tail\" prints them."
 	tracing      = "There are no traces yet."
 )

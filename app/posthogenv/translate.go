@@ -202,10 +202,6 @@ func (t *translation) notes() []string {
 	if strings.HasPrefix(strings.ToLower(t.env["KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL"]), "sasl") {
 		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism, username and password.")
 	}
-	if _, found := t.values["kafka.ack_timeout"]; found {
-		notes = append(notes, "Let transport.stop_timeout be no shorter than kafka.ack_timeout, or a stop cuts off requests "+
-			"that wait for Kafka.")
-	}
 	refused := slices.DeleteFunc(t.names(), func(name string) bool { return !strings.HasPrefix(name, "CAPTURE_") })
 	if len(refused) > 0 {
 		notes = append(notes, "The service does not start with CAPTURE_ variables that are not its own. "+

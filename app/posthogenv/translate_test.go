@@ -316,7 +316,6 @@ func TestWhatOneHadBetterKnow(t *testing.T) {
 	require.NotContains(t, some, "No variable names the brokers.")
 	require.Contains(t, some, "certificates are verified here")
 	require.Contains(t, some, "set kafka.sasl.mechanism")
-	require.Contains(t, some, "transport.stop_timeout be no shorter than kafka.ack_timeout")
 	require.Contains(t, some, "Take these out of its environment: CAPTURE_MODE.")
 }
 

@@ -53,7 +53,7 @@ func kafkaStopped(s *stage) error {
 	broker := s.kafka.brokers[0]
 	broker.kill()
 	s.kafka.cut()
-	last(shortOr(12*time.Second, 60*time.Second))
+	last(shortOr(8*time.Second, 60*time.Second))
 	if err := broker.start(); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func latency(s *stage) error {
 	if err := s.kafka.poison(`{"type": "latency", "attributes": {"latency": 5000}}`); err != nil {
 		return err
 	}
-	last(shortOr(11*time.Second, 60*time.Second))
+	last(shortOr(6*time.Second, 60*time.Second))
 	return s.kafka.cure()
 }
 
@@ -131,14 +131,14 @@ func bandwidth(s *stage) error {
 	if err := s.kafka.poison(`{"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 10}}`); err != nil {
 		return err
 	}
-	last(shortOr(8*time.Second, 60*time.Second))
+	last(shortOr(6*time.Second, 60*time.Second))
 	return s.kafka.cure()
 }
 
 // kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also meet what is being
 // spooled and what is being drained.
 func kills(s *stage) error {
-	n := shortOr(5, 100)
+	n := shortOr(4, 100)
 	for i := range n {
 		last(time.Second + rand.N(time.Second))
 		if err := s.each((*service).restart); err != nil {
@@ -433,7 +433,7 @@ func slowSync(s *stage, service *service) error {
 // whileSlow: Kafka goes away and comes back.
 func whileSlow(s *stage) error {
 	s.kafka.cut()
-	last(shortOr(5*time.Second, 30*time.Second))
+	last(shortOr(4*time.Second, 30*time.Second))
 	if err := s.kafka.mend(); err != nil {
 		return err
 	}

@@ -49,13 +49,13 @@ func TestAnOutageIsBorne(t *testing.T) {
 
 		// What the first requests meet is cold.
 		during(0, 2*time.Second)
-		measure := shortOr(5*time.Second, 30*time.Second)
+		measure := shortOr(3*time.Second, 30*time.Second)
 		from := time.Now()
 		load := StartLoad(service.url, full, 0)
 		last(measure)
 		cut := time.Now()
 		s.kafka.cut()
-		away := shortOr(10*time.Second, 60*time.Second)
+		away := shortOr(5*time.Second, 60*time.Second)
 		last(away)
 		back := time.Now()
 		history := load.Stop()
@@ -176,7 +176,7 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 		groups = [][]string{{modeKafka}, {modeSpool}, {modeAuto}, {modeMemory}}
 	}
 	for _, modes := range groups {
-		away := shortOr(10*time.Second, 10*time.Minute)
+		away := shortOr(6*time.Second, 10*time.Minute)
 		s := newStage(t, scenario{name: "away", modes: modes, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
 		require.NoError(t, s.each((*service).run))
 		for _, service := range s.services {
