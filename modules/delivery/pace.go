@@ -24,7 +24,7 @@ type pace struct {
 
 const (
 	// chunkBytes is how much of a log is sent at a time, and waited for: what may be sent twice after a crash.
-	chunkBytes = 1 << 20
+	chunkBytes = 256 << 10
 
 	measureEvery = time.Second
 	// smoothing is the weight of the latest measurement.

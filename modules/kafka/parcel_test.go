@@ -77,3 +77,35 @@ func TestOfSeveralVerdictsTheOneCountsThatIsTriedAgain(t *testing.T) {
 		})
 	}
 }
+
+func TestNothingIsSentBehindAMessageThatIsToBeSentAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		strict bool
+		err    error
+		behind error
+	}{
+		"a failure":                       {false, sarama.ErrNotLeaderForPartition, errBehind},
+		"a refusal":                       {false, sarama.ErrMessageSizeTooLarge, nil},
+		"a refusal among loaded messages": {true, sarama.ErrMessageSizeTooLarge, errBehind},
+		"an acknowledgement":              {true, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := DefaultConfig()
+			cfg.Brokers = []string{"unused:9092"}
+			bootstrap, err := NewBootstrap(cfg)
+			require.NoError(t, err)
+			producer, err := NewProducer(cfg, bootstrap, zap.NewNop(), tally.NoopScope)
+			require.NoError(t, err)
+			parcel := newParcel(producer, producer.encoder.load([]events.Message{{Topic: "t", Value: []byte("first")}, {Topic: "t", Value: []byte("second")}}))
+			parcel.strict = test.strict
+			messages := parcel.set.Messages
+			value, err := messages[1].Value.Encode()
+			require.NoError(t, err)
+			require.Equal(t, "second", string(value))
+			require.Equal(t, len("second"), messages[1].Value.Length())
+			parcel.settle(&messages[0], test.err)
+			_, err = messages[1].Value.Encode()
+			require.ErrorIs(t, err, test.behind)
+		})
+	}
+}

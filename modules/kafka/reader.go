@@ -35,14 +35,16 @@ func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partitio
 	config.Consumer.MaxWaitTime = 250 * time.Millisecond
 	client, err := sarama.NewClient(r.bootstrap.Addresses(), config)
 	if err != nil {
-		return fmt.Errorf("no broker answers at %s: %w", strings.Join(r.bootstrap.Addresses(), ", "), err)
+		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer client.Close() //nolint:errcheck // nothing was written
 	partitions, err := client.Partitions(topic)
-	if errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+	switch {
+	case errors.Is(err, sarama.ErrUnknownTopicOrPartition):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, sarama.ErrOutOfBrokers):
+		return fmt.Errorf("no broker answers at %s: %w", strings.Join(r.bootstrap.Addresses(), ", "), err)
+	case err != nil:
 		return fmt.Errorf("topic %s: %w", topic, err)
 	}
 	consumer, err := sarama.NewConsumerFromClient(client)

@@ -49,13 +49,13 @@ func TestAnOutageIsBorne(t *testing.T) {
 
 		// What the first requests meet is cold.
 		during(0, 2*time.Second)
-		measure := shortOr(3*time.Second, 30*time.Second)
+		measure := shortOr(4*time.Second, 30*time.Second)
 		from := time.Now()
 		load := StartLoad(service.url, full, 0)
 		last(measure)
 		cut := time.Now()
 		s.kafka.cut()
-		away := shortOr(5*time.Second, 60*time.Second)
+		away := shortOr(2*time.Second, 60*time.Second)
 		last(away)
 		back := time.Now()
 		history := load.Stop()
