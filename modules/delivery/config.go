@@ -45,7 +45,7 @@ type SpoolConfig struct {
 	MaxBytes     configs.ByteSize `key:"max_bytes" doc:"Largest size of the spool; then events are refused with 503."`
 	Reserve      configs.ByteSize `key:"reserve" doc:"Bytes of the disk that the spool leaves free."`
 	SegmentBytes configs.ByteSize `key:"segment_bytes" doc:"Size of the files that the spool is made of. Space is given back a file at a time."`
-	UnreadyFill  float64          `key:"unready_fill" doc:"How full the spool may be, as a part of max_bytes, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
+	UnreadyFill  float64          `key:"unready_fill" doc:"How full the spool may be, as a part of the room that max_bytes and the disk give it, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
 }
 
 // DrainConfig is how fast the spool is emptied.

@@ -123,8 +123,17 @@ func (d *Delivery) String() string {
 	if err := d.broken.Load(); err != nil {
 		return text + ", without a spool"
 	}
-	usage := d.spool.Load().Usage()
+	usage := d.Usage()
 	return fmt.Sprintf("%s, spool in %s (%.1f MB of %.1f GB)", text, d.cfg.Spool.Dir, float64(usage.Bytes)/1e6, float64(usage.Max)/1e9)
+}
+
+// Usage returns what the spool takes on the disk; nothing without one.
+func (d *Delivery) Usage() spool.Usage {
+	opened := d.spool.Load()
+	if opened == nil {
+		return spool.Usage{}
+	}
+	return opened.Usage()
 }
 
 // Start opens the spool and begins to empty it.
@@ -311,16 +320,14 @@ func (d *Delivery) Ready(ctx context.Context) error {
 		}
 		return fmt.Errorf("neither Kafka nor the spool takes events: %w", *err)
 	}
-	usage := d.spool.Load().Usage()
-	if fill := float64(usage.Bytes) / float64(usage.Max); d.cfg.Spool.UnreadyFill < 1 && fill >= d.cfg.Spool.UnreadyFill {
-		return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it more room (delivery.spool.max_bytes)",
-			d.cfg.Spool.Dir, 100*fill)
+	usage := d.Usage()
+	// A disk that somebody else has filled is no reason while all events go straight to Kafka.
+	fill := float64(usage.Bytes) / float64(max(usage.Bytes+usage.Room, 1))
+	if d.cfg.Spool.UnreadyFill == 1 || fill < d.cfg.Spool.UnreadyFill || d.busy.Load() == 0 && d.carrier.Ready(ctx) == nil {
+		return nil
 	}
-	if usage.Full && d.carrier.Ready(ctx) != nil {
-		return fmt.Errorf("the disk of the spool in %s has no more than delivery.spool.reserve (%s) left, and Kafka does not take events",
-			d.cfg.Spool.Dir, d.cfg.Spool.Reserve)
-	}
-	return nil
+	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it more room (delivery.spool.max_bytes, and the disk)",
+		d.cfg.Spool.Dir, 100*fill)
 }
 
 // Spare returns why the service is ready without Kafka, or "" if it is not.

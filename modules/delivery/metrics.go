@@ -118,7 +118,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	usage := opened.Usage()
 	gauge(c.bytes, float64(usage.Bytes))
 	gauge(c.limit, float64(usage.Max))
-	gauge(c.untilFull, untilFull(float64(usage.Max-usage.Bytes), c.d.pace.coming()-c.d.pace.drained()))
+	gauge(c.untilFull, untilFull(float64(usage.Room), c.d.pace.coming()-c.d.pace.drained()))
 	now := time.Now()
 	for _, q := range c.d.all() {
 		stats := q.log.Stats()
@@ -138,5 +138,5 @@ func untilFull(bytes, rate float64) float64 {
 	if rate <= 0 {
 		return math.Inf(1)
 	}
-	return max(bytes, 0) / rate
+	return bytes / rate
 }

@@ -39,7 +39,7 @@ func TestTheTimeUntilTheSpoolIsFull(t *testing.T) {
 	require.InDelta(t, 50, untilFull(500, 10), 0)
 	require.True(t, math.IsInf(untilFull(500, 0), 1))
 	require.True(t, math.IsInf(untilFull(500, -3), 1))
-	require.InDelta(t, 0, untilFull(-1, 10), 0)
+	require.InDelta(t, 0, untilFull(0, 10), 0)
 }
 
 func TestWhenToComeAgainFollowsFromTheDrain(t *testing.T) {

@@ -57,7 +57,7 @@ func TestATruncatedRecordIsNoRecord(t *testing.T) {
 	require.ErrorIs(t, readRecord(append([]byte{recordVersion + 1}, record[1:]...), new(events.Message)), errRecord)
 }
 
-func FuzzRecord(f *testing.F) {
+func FuzzSpooledMessage(f *testing.F) {
 	m := events.Message{Topic: "t", Key: []byte("k"), Value: []byte("v"), Headers: []events.Header{{Key: []byte("a"), Value: []byte("b")}}, Time: time.UnixMilli(1)}
 	f.Add(appendRecord(nil, &m))
 	f.Add([]byte{recordVersion, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})

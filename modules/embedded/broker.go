@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/gofrs/flock"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"go.uber.org/zap"
 
@@ -32,7 +33,7 @@ type Broker struct {
 	address string
 
 	cluster  *kfake.Cluster
-	lock     *os.File
+	lock     *flock.Flock
 	stop     chan struct{}
 	trimming sync.WaitGroup
 }

@@ -3,25 +3,22 @@ package embedded
 import (
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
+
+	"github.com/gofrs/flock"
 )
 
 // lock makes sure that one process at a time uses a directory. The operating system releases it with the process, so a crash
 // leaves nothing to clean up; the file itself stays.
-func lock(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return file, nil
-	}
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+func lock(path string) (*flock.Flock, error) {
+	file := flock.New(path, flock.SetPermissions(0o600))
+	locked, err := file.TryLock()
+	if err == nil && !locked {
 		err = errInUse
 	}
-	return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
+	}
+	return file, nil
 }
 
 var errInUse = errors.New("another process uses this directory")

@@ -58,6 +58,7 @@ type Usage struct {
 	Bytes int64 // of the disk, for all logs, with what is on its way there
 	Max   int64
 	Free  int64 // bytes of the disk that are free; -1 if that is not known
+	Room  int64 // bytes that may still come, by Max and by what is to stay free of the disk
 	Full  bool  // whether the last Append was refused, or the next would be, however small
 }
 
@@ -221,6 +222,10 @@ func (s *Spool) all() []*Log {
 // Usage returns what the spool takes. What it says of the disk may be 100 ms old.
 func (s *Spool) Usage() Usage {
 	u := Usage{Bytes: s.used.Load(), Max: s.cfg.MaxBytes, Free: s.free.left()}
+	u.Room = max(0, u.Max-u.Bytes)
+	if u.Free >= 0 {
+		u.Room = max(0, min(u.Room, u.Free-s.cfg.Reserve))
+	}
 	u.Full = s.refused.Load() || u.Bytes+headSize > u.Max || u.Free >= 0 && u.Free-headSize < s.cfg.Reserve
 	return u
 }
