@@ -283,6 +283,23 @@ func TestTheNextProcessSendsWhatTheSpoolHolds(t *testing.T) {
 	requireArrived(t, d, kafka, "main", "a", "b", "c")
 }
 
+func TestARecordOfANewerVersionIsKept(t *testing.T) {
+	kafka := newStub()
+	kafka.goAway()
+	cfg := testConfig(t, modeAuto)
+	d, _, stop := begin(t, cfg, kafka)
+	requireSafe(t, write(t, d, "a", "b"), events.AckSpool)
+	_, err := d.spool.Load().Log("main").Append(t.Context(), [][]byte{{recordVersion + 1, 1, 2, 3}})
+	require.NoError(t, err)
+	requireSafe(t, write(t, d, "c"), events.AckSpool)
+	kafka.comeBack()
+	require.Eventually(t, func() bool { return d.spool.Load().Log("main").Stats().Records == 2 }, patience, time.Millisecond)
+	require.Equal(t, []string{"a", "b"}, kafka.values("main"))
+	stop()
+	out, err := runOnSpool(t, cfg, kafka, "verify")
+	require.ErrorContains(t, err, "record 3: the record is not one of this version of the service", out)
+}
+
 func TestStopWaitsForVerdictsAndKeepsWhatHasNone(t *testing.T) {
 	kafka := newStub()
 	kafka.hold()

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -19,8 +20,8 @@ type chunk struct {
 	// rest are the messages that are not delivered yet, in order, and seqs their records.
 	rest []events.Message
 	seqs []uint64
-	// spoiled is set when Kafka's client may still use the memory.
-	spoiled bool
+	// spoiled is set when Kafka's client may still use the memory, unread when there is a record behind rest that is to be read again.
+	spoiled, unread bool
 }
 
 // drain empties a queue, in its order, until the service stops.
@@ -30,41 +31,51 @@ func (d *Delivery) drain(q *queue) {
 	first, last := d.openFor/10, 2*d.openFor
 	wait := first
 	for d.ctx.Err() == nil {
-		changed := q.log.Changed()
-		switch {
-		case !q.drainable():
-			changed = nil
-		case len(c.rest) > 0 || d.load(q, &c):
-			if d.deliver(q, &c) {
-				wait = first
-				continue
+		if !q.drainable() {
+			select {
+			case <-q.wake:
+			case <-d.ctx.Done():
 			}
-			if !d.pause(wait) {
-				return
-			}
-			wait = min(2*wait, last)
 			continue
-		default:
-			q.rest()
 		}
-		select {
-		case <-changed:
-		case <-q.wake:
-		case <-d.ctx.Done():
+		progress := true
+		if len(c.rest) == 0 {
+			if err := d.load(q, &c); err != nil {
+				d.log.Error("the spool cannot be read: trying again", zap.String("topic", q.topic), zap.Error(err))
+				progress = false
+			}
+		}
+		switch {
+		case len(c.rest) > 0:
+			progress = d.deliver(q, &c)
+		case progress:
+			q.rest()
+			select {
+			case <-q.log.Changed():
+			case <-q.wake:
+			case <-d.ctx.Done():
+			}
+		}
+		if progress {
+			wait = first
+		} else if d.pause(wait) {
+			wait = min(2*wait, last)
 		}
 	}
 }
 
-// load reads the next records of the log, and reports whether there are any.
-func (d *Delivery) load(q *queue, c *chunk) bool {
+// load reads the next records of the log, if there are any. One that only a newer version of this service understands is kept, with
+// all behind it.
+func (d *Delivery) load(q *queue, c *chunk) error {
+	if c.unread {
+		q.log.Rewind()
+	}
 	if c.spoiled {
 		*c = chunk{records: new(spool.Chunk)}
 	}
+	c.unread = false
 	if err := q.log.Read(c.records, chunkBytes); err != nil {
-		if !errors.Is(err, spool.ErrClosed) {
-			d.log.Error("the spool cannot be read", zap.String("topic", q.topic), zap.Error(err))
-		}
-		return false
+		return err
 	}
 	c.rest, c.seqs = c.messages[:0], c.seqs[:0]
 	now := time.Now()
@@ -77,11 +88,11 @@ func (d *Delivery) load(q *queue, c *chunk) bool {
 		}
 		m := &c.rest[len(c.rest)-1]
 		if err := readRecord(record.Payload, m); err != nil {
-			d.metrics.unreadable.Inc(1)
-			d.log.Error("a record of the spool is left out", zap.String("topic", q.topic), zap.Uint64("record", record.Seq), zap.Error(err))
-			c.rest = c.rest[:len(c.rest)-1]
-			q.log.Done(record.Seq)
-			continue
+			c.rest, c.unread = c.rest[:len(c.rest)-1], true
+			if i == 0 {
+				return fmt.Errorf("record %d: %w", record.Seq, err)
+			}
+			break
 		}
 		if m.Time.After(now) {
 			m.Time = now // of a clock that was wrong; Kafka does not take what is much too early
@@ -89,11 +100,10 @@ func (d *Delivery) load(q *queue, c *chunk) bool {
 		c.seqs = append(c.seqs, record.Seq)
 	}
 	c.messages = c.rest
-	if len(c.rest) == 0 {
-		return false
+	if len(c.rest) > 0 {
+		q.seen(c.rest[0].Time)
 	}
-	q.seen(c.rest[0].Time)
-	return true
+	return nil
 }
 
 // deliver sends the chunk, or while it is not known whether Kafka is back its first message, and keeps in rest what is to be sent

@@ -12,27 +12,25 @@ import (
 )
 
 type metrics struct {
-	acks       [4]tally.Counter // by events.Ack
-	lost       tally.Counter
-	refused    tally.Counter
-	drained    tally.Counter
-	unreadable tally.Counter
-	synced     tally.Timer
-	dead       map[[2]string]tally.Counter
+	acks    [4]tally.Counter // by events.Ack
+	lost    tally.Counter
+	refused tally.Counter
+	drained tally.Counter
+	synced  tally.Timer
+	dead    map[[2]string]tally.Counter
 }
 
 // newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that ack memory has
 // lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have left it for Kafka
-// ("drain_records_total"), or that no version of this service can have written ("unreadable_records_total"), the time of an fsync
-// ("fsync_seconds"), and dead letters ("dead_letters_total") by reason and by where they are.
+// ("drain_records_total"), the time of an fsync ("fsync_seconds"), and dead letters ("dead_letters_total") by reason and by where they
+// are.
 func newMetrics(scope tally.Scope) metrics {
 	m := metrics{
-		lost:       scope.Counter("lost_total"),
-		refused:    scope.Counter("spool_refused_total"),
-		drained:    scope.Counter("drain_records_total"),
-		unreadable: scope.Counter("unreadable_records_total"),
-		synced:     scope.Timer("fsync_seconds"),
-		dead:       map[[2]string]tally.Counter{},
+		lost:    scope.Counter("lost_total"),
+		refused: scope.Counter("spool_refused_total"),
+		drained: scope.Counter("drain_records_total"),
+		synced:  scope.Timer("fsync_seconds"),
+		dead:    map[[2]string]tally.Counter{},
 	}
 	for ack := events.AckKafka; ack <= events.AckMemory; ack++ {
 		m.acks[ack] = scope.Tagged(map[string]string{"ack": ack.String()}).Counter("acks_total")

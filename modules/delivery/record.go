@@ -37,7 +37,7 @@ func appendText(dst, text []byte) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(text))), text...)
 }
 
-var errRecord = errors.New("the record is not one of this version of the service")
+var errRecord = errors.New("the record is not one of this version of the service: start the one that has written it")
 
 // readRecord fills m from a record, whose bytes it refers to.
 func readRecord(record []byte, m *events.Message) error {

@@ -7,7 +7,9 @@
 //     header "uuid" is what a consumer deduplicates on.
 //   - The events of one partition key keep their order within a Write and between Writes that follow one another. The producer
 //     is idempotent: its own retries neither repeat nor reorder.
-//   - Memory is bounded by the section's buffer; Write waits for room, and never longer than the section's ack_timeout.
+//   - Memory is bounded by twice the section's buffer; Write waits for room, and never longer than the section's ack_timeout.
+//   - As an events.Carrier it lets a layer follow each message, and send messages of its own. Of a parcel nothing is sent behind a
+//     message that failed and is to be sent again.
 //   - A broker that is away when the service starts, or goes away later, makes Ready and Write say so; it ends nothing. The
 //     connection is tried again until it stands.
 //
