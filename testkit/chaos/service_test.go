@@ -148,16 +148,8 @@ func newService(dir, mode string, kafka *cluster, environ ...string) (*service, 
 	for _, topic := range []string{"RECORDINGS", "HISTORICAL", "EXCEPTIONS", "OVERFLOW", "RECORDINGS_OVERFLOW", "HEATMAPS", "AI", "LOGS"} {
 		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+topic+"="+s.prefix+"other")
 	}
-	delivers, err := hasDelivery()
-	switch {
-	case err != nil:
-		return nil, err
-	case delivers:
-		s.environ = append(s.environ, "CAPTURE_DELIVERY__ACK="+mode, "CAPTURE_DELIVERY__SPOOL__DIR="+s.spool)
-		s.environ = append(s.environ, environ...)
-	case mode != modeKafka:
-		return nil, fmt.Errorf("the binary has no module delivery, so no mode %s", mode)
-	}
+	s.environ = append(s.environ, "CAPTURE_DELIVERY__ACK="+mode, "CAPTURE_DELIVERY__SPOOL__DIR="+s.spool)
+	s.environ = append(s.environ, environ...)
 	return s, nil
 }
 
@@ -277,16 +269,6 @@ var stock = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}
 	return path, nil
-})
-
-// hasDelivery tells whether the binary has the module delivery. One without does what mode kafka promises.
-var hasDelivery = sync.OnceValues(func() (bool, error) {
-	path, err := stock()
-	if err != nil {
-		return false, err
-	}
-	reference, err := exec.Command(path, "config", "reference").Output()
-	return bytes.Contains(reference, []byte("\ndelivery:\n")), err
 })
 
 // errLate is what poll returns when the time is over.
