@@ -38,10 +38,13 @@ type Envelope struct {
 }
 
 // Messages returns all that lies in the service's topics, by topic and partition, each in order. What was acknowledged before
-// the call is in it: it reads every partition up to its end. It works as long as the broker runs, so with the embedded one
-// until the service is stopped.
+// the call is in it: it waits until nothing is left in the spool, and reads every partition up to its end. It works as long as
+// the broker runs, so with the embedded one until the service is stopped.
 func (s *Service) Messages() []Message {
 	s.tb.Helper()
+	if s.spooled != nil {
+		s.Eventually("the spool to be empty", func() bool { return s.spooled.Waiting() == 0 })
+	}
 	messages, err := ReadTopics(s.brokers, s.topics...)
 	if err != nil {
 		s.tb.Fatalf("testkit: reading from Kafka: %v", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/opencapture/capture/app/standard"
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/admin"
+	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/transport"
@@ -91,6 +92,7 @@ type Service struct {
 	client  *http.Client
 	brokers []string
 	topics  []string
+	spooled *delivery.Delivery // nil without the module, or without Kafka
 	stop    sync.Once
 	stopErr error
 }
@@ -133,6 +135,9 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 	}
 	if p.has("kafka") && !p.noKafka {
 		p.options = append(p.options, fx.Populate(&config), fx.Invoke(func(found localBrokers) { local = found }))
+		if p.has("delivery") {
+			p.options = append(p.options, fx.Populate(&service.spooled))
+		}
 	}
 	build, err := app.Build(p.modules, configs.Source{Environ: p.environ()}, p.options...)
 	if err != nil {
@@ -169,6 +174,7 @@ func (p *plan) preset(dir string) {
 		"embedded.kafka_listen":   "127.0.0.1:0",
 		"embedded.data_dir":       filepath.Join(dir, "data"),
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
+		"delivery.spool_after":    "9s", // a busy machine is no outage
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",
 	}

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/uuid"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
@@ -157,62 +156,6 @@ func TestReadinessFollowsKafka(t *testing.T) {
 	require.Equal(t, 503, response.Status)
 	require.NotEmpty(t, response.Header.Get("Retry-After"))
 	require.Empty(t, response.Header.Get("X-Capture-Ack"))
-}
-
-// withoutKafka starts a service whose brokers are not there: nothing listens on port 1 of the loopback.
-func withoutKafka(t *testing.T, ack string, options ...testkit.Option) *testkit.Service {
-	return testkit.Start(t, append(options,
-		testkit.Set("kafka.brokers", "127.0.0.1:1"), testkit.Set("kafka.connect_timeout", "100ms"), testkit.Set("delivery.ack", ack))...)
-}
-
-func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
-	for _, protocol := range []struct {
-		path, body string
-		header     []string
-	}{
-		{"/e/", hello, nil},
-		{"/i/v1/analytics/events", `{"created_at":"2026-11-27T10:00:00Z","batch":[{"uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c01","event":"a","distinct_id":"u","timestamp":"2026-11-27T10:00:00Z"}]}`, []string{"Authorization", "Bearer phc_test", "Content-Type", "application/json", "PostHog-Sdk-Info", "test/1", "PostHog-Attempt", "1",
-			"PostHog-Request-Id", "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c09", "PostHog-Request-Timestamp", "2026-11-27T10:00:00Z"}},
-	} {
-		for ack, want := range map[string]string{"auto": "kafka", "kafka": "kafka", "spool": "spool", "memory": "memory"} {
-			response := testkit.Start(t, testkit.Set("delivery.ack", ack)).Post(protocol.path, protocol.body, protocol.header...)
-			require.Equal(t, 200, response.Status, response.Body)
-			require.Equal(t, want, response.Header.Get("X-Capture-Ack"), "%s %s", protocol.path, ack)
-		}
-		for _, ack := range []string{"auto", "spool"} {
-			away := withoutKafka(t, ack)
-			require.Equal(t, 200, away.Request("GET", "/_readiness", "").Status)
-			response := away.Post(protocol.path, protocol.body, protocol.header...)
-			require.Equal(t, 200, response.Status, response.Body)
-			require.Equal(t, "spool", response.Header.Get("X-Capture-Ack"))
-			require.Contains(t, away.Admin("/readyz").Body, `"waived":"the spool in `)
-		}
-	}
-}
-
-func TestEventsInTheSpoolAreInKafkaAfterARestart(t *testing.T) {
-	dir, topic := testkit.Set("delivery.spool.dir", t.TempDir()), testkit.Set("kafka.topics.events", "t"+uuid.NewString())
-	first := withoutKafka(t, "auto", dir, topic)
-	require.Equal(t, 200, first.Post("/batch/", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u"},{"event":"b","distinct_id":"u"}]}`).Status)
-	require.NoError(t, first.Stop())
-	second := testkit.Start(t, dir, topic)
-	var names []string
-	second.Eventually("both to arrive", func() bool {
-		names = nil
-		for _, message := range second.Messages() {
-			names = append(names, message.Envelope.Event)
-		}
-		return len(names) == 2
-	})
-	require.Equal(t, []string{"a", "b"}, names)
-}
-
-func TestWithoutTheModuleDeliveryKafkaAloneCounts(t *testing.T) {
-	service := testkit.Start(t, testkit.Without("delivery"))
-	response := service.Post("/e/", hello)
-	require.Equal(t, 200, response.Status)
-	require.Equal(t, "kafka", response.Header.Get("X-Capture-Ack"))
-	require.Len(t, service.Messages(), 1)
 }
 
 func TestARequestInFlightIsAnsweredDuringAStop(t *testing.T) {

@@ -124,22 +124,16 @@ func drainNow(use configs.Invocation, d *Delivery) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Stop(context.WithoutCancel(use.Context))) }()
-	waiting := func() (n uint64) {
-		for _, q := range d.all() {
-			n += q.log.Stats().Records
-		}
-		return n
-	}
-	before := waiting()
+	before := d.Waiting()
 	report := time.NewTicker(time.Second)
 	defer report.Stop()
 	for d.busy.Load() > 0 {
 		select {
 		case <-use.Context.Done():
-			_, err := fmt.Fprintf(use.Out, "%d records are in Kafka, %d still wait\n", before-waiting(), waiting())
+			_, err := fmt.Fprintf(use.Out, "%d records are in Kafka, %d still wait\n", before-d.Waiting(), d.Waiting())
 			return errors.Join(context.Cause(use.Context), err)
 		case <-report.C:
-			if _, err := fmt.Fprintf(use.Err, "%d records wait\n", waiting()); err != nil {
+			if _, err := fmt.Fprintf(use.Err, "%d records wait\n", d.Waiting()); err != nil {
 				return fmt.Errorf("print progress: %w", err)
 			}
 		case <-time.After(drainPoll):

@@ -176,11 +176,10 @@ func (d *Delivery) open() error {
 	d.broken.Store(nil)
 	waiting := uint64(0)
 	for _, log := range opened.Logs() {
-		if log.Name() == deadLetters {
-			continue
+		if log.Name() != deadLetters {
+			waiting += log.Stats().Records
+			d.addQueue(log.Name(), log)
 		}
-		waiting += log.Stats().Records
-		d.addQueue(log.Name(), log)
 	}
 	if waiting > 0 {
 		d.log.Info("events of an earlier process wait in the spool", zap.Uint64("records", waiting))
@@ -214,6 +213,15 @@ func (d *Delivery) addQueue(topic string, log *spool.Log) *queue {
 	d.queues[topic] = q
 	d.work.Go(func() { d.drain(q) })
 	return q
+}
+
+// Waiting returns how many records are in the spool and not in Kafka.
+func (d *Delivery) Waiting() uint64 {
+	waiting := uint64(0)
+	for _, q := range d.all() {
+		waiting += q.log.Stats().Records
+	}
+	return waiting
 }
 
 // all returns the queues.
@@ -274,11 +282,7 @@ func (d *Delivery) Stop(ctx context.Context) error {
 	if opened == nil {
 		return nil
 	}
-	waiting := uint64(0)
-	for _, q := range d.all() {
-		waiting += q.log.Stats().Records
-	}
-	if waiting > 0 {
+	if waiting := d.Waiting(); waiting > 0 {
 		fields := []zap.Field{zap.Uint64("records", waiting), zap.String("dir", d.cfg.Spool.Dir)}
 		if unsure != nil {
 			fields = append(fields, zap.NamedError("some_may_be_sent_twice", unsure))

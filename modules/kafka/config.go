@@ -21,7 +21,7 @@ type Config struct {
 	Buffer          configs.ByteSize `key:"buffer" doc:"Bytes of messages that may wait for Kafka's acknowledgement at once, in the whole process; who comes then waits for room. As much again may be taken by messages that are being built."`
 	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
 	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a message may take until all in-sync replicas have it; then it has failed. It outlasts the election of a new leader, so that the message is not sent a second time. Whoever waits for it may give up before: see delivery."`
-	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take, and how long the start waits for the first."`
+	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first, but no longer than a second."`
 	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages in flight may take to be acknowledged when stopping."`
 
 	TLS  TLS  `key:"tls"`
@@ -120,8 +120,11 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
+// startPatience is how long the start waits for the first connection at most: what comes before it can be kept elsewhere.
+const startPatience = time.Second
+
 // StartBudget is how long the start waits for the first connection.
-func (c Config) StartBudget() time.Duration { return c.ConnectTimeout }
+func (c Config) StartBudget() time.Duration { return min(c.ConnectTimeout, startPatience) }
 
 // StopBudget is how long the stop waits for what is in flight.
 func (c Config) StopBudget() time.Duration { return c.FlushTimeout }

@@ -152,15 +152,15 @@ func (p *Producer) String() string {
 	return p.bootstrap.String() + ", topic " + p.cfg.Topics.Events
 }
 
-// Start begins to connect. It returns when the first attempt has ended or connect_timeout or ctx is over, and never fails for
-// a cluster that cannot be reached.
+// Start begins to connect. It returns when the first attempt has ended, or connect_timeout, a second or ctx is over, and never
+// fails for a cluster that cannot be reached.
 func (p *Producer) Start(ctx context.Context) error {
 	p.mu.Lock()
 	p.started = true
 	p.mu.Unlock()
 	first := make(chan struct{})
 	go p.supervise(p.bootstrap.Addresses(), first)
-	patience := time.NewTimer(p.cfg.ConnectTimeout)
+	patience := time.NewTimer(p.cfg.StartBudget())
 	defer patience.Stop()
 	select {
 	case <-first:

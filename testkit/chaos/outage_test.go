@@ -55,7 +55,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		last(measure)
 		cut := time.Now()
 		s.kafka.cut()
-		away := shortOr(2*time.Second, 60*time.Second)
+		away := shortOr(2*time.Second, 30*time.Second)
 		last(away)
 		back := time.Now()
 		history := load.Stop()
@@ -82,7 +82,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		}))
 		began := time.Now()
 		var left float64
-		require.NoError(t, poll(5*time.Minute, 20*time.Millisecond, func() (bool, error) {
+		require.NoError(t, poll(15*time.Minute, 20*time.Millisecond, func() (bool, error) {
 			var err error
 			left, err = service.metric(metricRecords)
 			return left <= 0, err
