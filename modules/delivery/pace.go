@@ -51,7 +51,12 @@ func (p *pace) unlimited() {
 
 // wait waits until so many bytes may be sent.
 func (p *pace) wait(ctx context.Context, bytes int) error {
-	return p.limiter.WaitN(ctx, min(bytes, chunkBytes))
+	for ; bytes > 0; bytes -= chunkBytes {
+		if err := p.limiter.WaitN(ctx, min(bytes, chunkBytes)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // measure takes the rates since it was called last.

@@ -47,7 +47,9 @@ func readRecord(record []byte, m *events.Message) error {
 	}
 	r.rest = r.rest[1:]
 	m.Time = time.UnixMilli(r.varint())
-	m.Topic = string(r.text())
+	if topic := r.text(); string(topic) != m.Topic { // what is used again mostly has it already
+		m.Topic = string(topic)
+	}
 	m.Key = nil
 	if n := r.uvarint(); n > 0 {
 		m.Key = r.bytes(n - 1)
