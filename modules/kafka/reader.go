@@ -60,15 +60,27 @@ func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partitio
 	return nil
 }
 
+// offsets returns the oldest offset of a partition and the one behind its newest. A leader that is about to change, or has just been
+// elected, is asked again.
+func offsets(client sarama.Client, topic string, partition int32) (oldest, end int64, err error) {
+	for deadline := time.Now().Add(client.Config().Metadata.Timeout); ; {
+		oldest, err = client.GetOffset(topic, partition, sarama.OffsetOldest)
+		if err == nil {
+			end, err = client.GetOffset(topic, partition, sarama.OffsetNewest)
+		}
+		moving := errors.Is(err, sarama.ErrNotLeaderForPartition) || errors.Is(err, sarama.ErrLeaderNotAvailable)
+		if !moving || time.Now().After(deadline) {
+			return oldest, end, err
+		}
+		<-time.After(client.Config().Metadata.Retry.Backoff)
+	}
+}
+
 func readPartition(
 	ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, partition int32,
 	each func(partition int32, offset int64, m *events.Message) error,
 ) error {
-	next, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
-	if err != nil {
-		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
-	}
-	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	next, end, err := offsets(client, topic, partition)
 	if err != nil {
 		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 	}
