@@ -236,6 +236,7 @@ func TestACursorThatCannotBeReadStartsAtTheOldestSegment(t *testing.T) {
 	l = s.Log("topic")
 	require.Equal(t, expected(firstOf(t, files[2]), 61), readAll(t, l, 700))
 	require.Equal(t, 1, logs.FilterMessageSnippet("cursor of a log cannot be read").Len())
+	require.EqualValues(t, 1, l.Stats().UnreadableCursors)
 	require.Zero(t, l.Stats().CorruptRegions)
 	l.DoneRange(1, 50)
 	require.NoError(t, s.Close())

@@ -26,6 +26,8 @@ type LogStats struct {
 	CorruptRecords uint64
 	CorruptBytes   int64
 	CorruptRegions uint64
+	// UnreadableCursors is 1 if Open could not read the cursor: what was delivered may be delivered again.
+	UnreadableCursors uint64
 	// TornBytes is what was cut off at the end of segments, since Open: writes that were never acknowledged.
 	TornBytes int64
 }

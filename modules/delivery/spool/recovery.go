@@ -19,6 +19,7 @@ func (l *Log) open() error {
 	m := l.mark.saved
 	if !known {
 		if len(segments) > 0 {
+			l.damage.UnreadableCursors++
 			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again", zap.String("file", l.mark.path))
 			m.cursor = segments[0].first
 		}
