@@ -235,11 +235,13 @@ func (d *Delivery) all() []*queue {
 	return queues
 }
 
-// isBusy reports whether messages of one of the parcel's topics wait in the spool.
+// isBusy reports whether messages of one of the parcel's topics go to the spool.
 func (d *Delivery) isBusy(parcel events.Parcel) bool {
-	if d.busy.Load() == 0 {
-		return false
-	}
+	return d.busy.Load() > 0 && d.any(parcel, (*queue).isBusy)
+}
+
+// any reports whether one of the parcel's topics has a queue of which that is true.
+func (d *Delivery) any(parcel events.Parcel, is func(*queue) bool) bool {
 	var m events.Message
 	last := ""
 	for i := range parcel.Len() {
@@ -250,7 +252,7 @@ func (d *Delivery) isBusy(parcel events.Parcel) bool {
 		d.mu.RLock()
 		q := d.queues[last]
 		d.mu.RUnlock()
-		if q != nil && q.busy.Load() {
+		if q != nil && is(q) {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package delivery
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -184,6 +185,42 @@ func TestAFullSpoolFailsEventsAndSaysWhenToComeAgain(t *testing.T) {
 	kafka.comeBack()
 	requireArrived(t, d, kafka, "main", names(0, accepted)...)
 	require.Eventually(t, func() bool { return d.Ready(t.Context()) == nil }, patience, time.Millisecond)
+}
+
+func TestAFullSpoolLeavesOtherTopicsTheirWayToKafka(t *testing.T) {
+	kafka := newStub()
+	kafka.set(func(k *stub) {
+		k.judge = func(m *events.Message) error {
+			if m.Topic == "ai" {
+				return errAway
+			}
+			return nil
+		}
+	})
+	cfg := testConfig(t, modeSpool)
+	cfg.Spool.MaxBytes = 2 * cfg.Spool.SegmentBytes
+	d, _, _ := begin(t, cfg, kafka)
+	for _, n := range []int{100, 1} { // until not even a small one has room
+		for ack := events.AckSpool; ack == events.AckSpool; {
+			batch := batchOf(events.LaneAI, names(0, n)...)
+			d.Write(t.Context(), batch)
+			ack = batch.Ack
+		}
+	}
+	var writers sync.WaitGroup
+	for range 8 {
+		writers.Go(func() {
+			for range 20 {
+				batch := batchOf(events.LaneMain, "a")
+				d.Write(t.Context(), batch)
+				if batch.Events[0].Outcome.State != events.StateAccepted || batch.Ack != events.AckKafka {
+					t.Errorf("%s by %q: %v", batch.Events[0].Outcome.State, batch.Ack, batch.Events[0].Outcome.Err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	require.Len(t, kafka.values("main"), 160)
 }
 
 func TestWithoutASpoolEventsGoToKafkaOrFail(t *testing.T) {

@@ -42,6 +42,15 @@ func (q *queue) enter() {
 	}
 }
 
+func (q *queue) isBusy() bool { return q.busy.Load() }
+
+// holds reports whether there are records that nothing may overtake.
+func (q *queue) holds() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held > 0 || q.log.Stats().Records > 0
+}
+
 // begin announces records, of which held are with Kafka's client as well. It is followed by end.
 func (q *queue) begin(held int) {
 	q.mu.Lock()

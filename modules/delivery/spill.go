@@ -19,14 +19,13 @@ type place struct {
 // spill puts the messages of the parcel that Kafka has not acknowledged into the spool and accepts their events. sent says that
 // the parcel was sent.
 func (d *Delivery) spill(ctx context.Context, parcel events.Parcel, batch *events.Batch, sent bool) {
-	behind := d.isBusy(parcel)
 	places := make([]place, parcel.Len())
 	err := d.spoolParcel(ctx, parcel, places, sent)
 	if accept(parcel, batch, places) {
 		batch.Ack = max(batch.Ack, events.AckSpool)
 	}
 	if err != nil {
-		d.unspooled(ctx, parcel, batch, places, sent, behind, err)
+		d.unspooled(ctx, parcel, batch, places, sent, err)
 	}
 	parcel.Leave(func(i int, err error) {
 		place := places[i]
@@ -60,9 +59,7 @@ func accept(parcel events.Parcel, batch *events.Batch, places []place) (some boo
 
 // unspooled deals with a parcel that the spool has not taken, or not all of. Kafka may still acknowledge what was sent; what was
 // not is sent now, unless something else is in front of it in the spool.
-func (d *Delivery) unspooled(
-	ctx context.Context, parcel events.Parcel, batch *events.Batch, places []place, sent, behind bool, cause error,
-) {
+func (d *Delivery) unspooled(ctx context.Context, parcel events.Parcel, batch *events.Batch, places []place, sent bool, cause error) {
 	d.metrics.refused.Inc(1)
 	if errors.Is(cause, spool.ErrFull) {
 		batch.RetryAfter = d.retryAfter()
@@ -77,7 +74,7 @@ func (d *Delivery) unspooled(
 		case <-parcel.Done():
 		case <-ctx.Done():
 		}
-	case !spooled && !behind:
+	case !spooled && !d.any(parcel, (*queue).holds):
 		if done, err := d.allow(); err == nil {
 			unsettled, failure := d.send(ctx, parcel)
 			done(d.outage(ctx, unsettled, failure))
