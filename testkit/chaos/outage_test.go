@@ -168,52 +168,45 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away. In the short run the modes share the machine, in
-// the long one those that go on taking events have it to themselves.
+// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away, to a service in each mode at a time.
 func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
-	groups := [][]string{all}
-	if *long {
-		groups = [][]string{{modeSpool}, {modeAuto}, {modeKafka, modeMemory}}
+	away := shortOr(6*time.Second, 10*time.Minute)
+	s := newStage(t, scenario{name: "away", modes: all, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
+	require.NoError(t, s.each((*service).run))
+	for _, service := range s.services {
+		s.loads[service] = StartLoad(service.url, full, 0)
 	}
-	for _, modes := range groups {
-		away := shortOr(6*time.Second, 10*time.Minute)
-		s := newStage(t, scenario{name: "away", modes: modes, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
-		require.NoError(t, s.each((*service).run))
-		for _, service := range s.services {
-			s.loads[service] = StartLoad(service.url, full, 0)
+	require.NoError(t, s.flow())
+	s.kafka.cut()
+	require.NoError(t, s.each(func(service *service) error {
+		acked := s.loads[service].Acked()
+		// The middle tells a plateau from a slope.
+		last(away / 2)
+		half, err := service.memory("VmHWM")
+		if err != nil {
+			return err
 		}
-		require.NoError(t, s.flow())
-		s.kafka.cut()
-		require.NoError(t, s.each(func(service *service) error {
-			acked := s.loads[service].Acked()
-			// The middle tells a plateau from a slope.
-			last(away / 2)
-			half, err := service.memory("VmHWM")
-			if err != nil {
-				return err
-			}
-			last(away / 2)
-			whole, err := service.memory("VmHWM")
-			if err != nil {
-				return err
-			}
-			line := fmt.Sprintf("away/%s away=%s acked=%.0f/s rss_half=%dMiB rss_max=%dMiB",
-				service.mode, away, float64(s.loads[service].Acked()-acked)/away.Seconds(), half/mib, whole/mib)
-			fmt.Println(line)
-			if whole >= mostAway {
-				return fmt.Errorf("more than %d MiB: %s", mostAway/mib, line)
-			}
-			return nil
-		}))
-		verdicts, err := func() ([]Verdict, error) {
-			if err := s.kafka.mend(); err != nil {
-				return nil, err
-			}
-			return s.stopAndJudge()
-		}()
-		for i, v := range verdicts {
-			s.pass(t, s.services[i], v)
+		last(away / 2)
+		whole, err := service.memory("VmHWM")
+		if err != nil {
+			return err
 		}
-		require.NoError(t, err)
+		line := fmt.Sprintf("away/%s away=%s acked=%.0f/s rss_half=%dMiB rss_max=%dMiB",
+			service.mode, away, float64(s.loads[service].Acked()-acked)/away.Seconds(), half/mib, whole/mib)
+		fmt.Println(line)
+		if whole >= mostAway {
+			return fmt.Errorf("more than %d MiB: %s", mostAway/mib, line)
+		}
+		return nil
+	}))
+	verdicts, err := func() ([]Verdict, error) {
+		if err := s.kafka.mend(); err != nil {
+			return nil, err
+		}
+		return s.stopAndJudge()
+	}()
+	for i, v := range verdicts {
+		s.pass(t, s.services[i], v)
 	}
+	require.NoError(t, err)
 }
