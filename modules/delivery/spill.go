@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,20 +17,26 @@ type place struct {
 	seq uint64
 }
 
+func isSpooled(p place) bool { return p.queue != nil }
+
 // spill puts the messages of the parcel that Kafka has not acknowledged into the spool and accepts their events. sent says that
 // the parcel was sent.
 func (d *Delivery) spill(ctx context.Context, parcel events.Parcel, batch *events.Batch, sent bool) {
 	places := make([]place, parcel.Len())
 	err := d.spoolParcel(ctx, parcel, places, sent)
+	ack := events.AckKafka // by now, that is
+	if slices.ContainsFunc(places, isSpooled) {
+		ack = events.AckSpool
+	}
 	if accept(parcel, batch, places) {
-		batch.Ack = max(batch.Ack, events.AckSpool)
+		batch.Ack = max(batch.Ack, ack)
 	}
 	if err != nil {
 		d.unspooled(ctx, parcel, batch, places, sent, err)
 	}
 	parcel.Leave(func(i int, err error) {
 		place := places[i]
-		if place.queue == nil {
+		if !isSpooled(place) {
 			return // its event has failed
 		}
 		if err == nil {
@@ -44,7 +51,7 @@ func accept(parcel events.Parcel, batch *events.Batch, places []place) (some boo
 	for i := 0; i < parcel.Len(); {
 		index, safe := parcel.Event(i), true
 		for ; i < parcel.Len() && parcel.Event(i) == index; i++ {
-			if places[i].queue == nil {
+			if !isSpooled(places[i]) {
 				settled, err := parcel.Verdict(i)
 				safe = safe && settled && err == nil
 			}
@@ -64,17 +71,13 @@ func (d *Delivery) unspooled(ctx context.Context, parcel events.Parcel, batch *e
 	if errors.Is(cause, spool.ErrFull) {
 		batch.RetryAfter = d.retryAfter()
 	}
-	spooled := false
-	for i := range places {
-		spooled = spooled || places[i].queue != nil
-	}
 	switch {
 	case sent:
 		select {
 		case <-parcel.Done():
 		case <-ctx.Done():
 		}
-	case !spooled && !d.any(parcel, (*queue).holds):
+	case !slices.ContainsFunc(places, isSpooled) && !d.any(parcel, (*queue).holds):
 		if done, err := d.allow(); err == nil {
 			unsettled, failure := d.send(ctx, parcel)
 			done(d.outage(ctx, unsettled, failure))
