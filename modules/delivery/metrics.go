@@ -55,8 +55,8 @@ func (m *metrics) buried(reason, to string) tally.Counter {
 type collector struct {
 	d *Delivery
 
-	bytes, limit, untilFull, coming, drained, open *prometheus.Desc // of the whole spool
-	records, oldest, corrupt, corruptBytes, cursor *prometheus.Desc // by topic
+	bytes, limit, untilFull, coming, drained, open       *prometheus.Desc // of the whole spool
+	records, oldest, corrupt, corruptBytes, torn, cursor *prometheus.Desc // by topic
 }
 
 var _ prometheus.Collector = (*collector)(nil)
@@ -65,8 +65,9 @@ var _ prometheus.Collector = (*collector)(nil)
 // _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does not grow), bytes a
 // second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether the circuit breaker lets nothing
 // through to Kafka (_breaker_open), and by topic how many records wait (_spool_records), the age of the first
-// (_spool_oldest_seconds), what could not be read any more (_corrupt_records_total, _corrupt_bytes_total), and whether the start
-// could not read how far delivery had come (_unreadable_cursors_total).
+// (_spool_oldest_seconds), what could not be read any more (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it
+// was written in part and never acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
+// (_unreadable_cursors_total).
 func NewCollector(d *Delivery) prometheus.Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName("capture", "delivery", name), help, labels, nil)
@@ -83,6 +84,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 		oldest:       desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.", "topic"),
 		corrupt:      desc("corrupt_records_total", "Records of the spool that could not be read any more.", "topic"),
 		corruptBytes: desc("corrupt_bytes_total", "Bytes of the spool that could not be read any more.", "topic"),
+		torn:         desc("torn_bytes_total", "Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
 		cursor:       desc("unreadable_cursors_total", "Cursors that could not be read: their topic's records may be delivered again.", "topic"),
 	}
 }
@@ -90,7 +92,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.cursor,
+		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor,
 	} {
 		descs <- desc
 	}
@@ -130,6 +132,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 		gauge(c.oldest, age, q.topic)
 		counter(c.corrupt, float64(stats.CorruptRecords), q.topic)
 		counter(c.corruptBytes, float64(stats.CorruptBytes), q.topic)
+		counter(c.torn, float64(stats.TornBytes), q.topic)
 		counter(c.cursor, float64(stats.UnreadableCursors), q.topic)
 	}
 }

@@ -83,4 +83,6 @@ func TestTheStateOfTheSpoolIsShown(t *testing.T) {
 	require.Contains(t, samples, "capture_delivery_spool_seconds_until_full")
 	require.Contains(t, samples, "capture_delivery_breaker_open")
 	require.Zero(t, samples["capture_delivery_corrupt_records_total{topic=main}"])
+	require.Contains(t, samples, "capture_delivery_torn_bytes_total{topic=main}")
+	require.Contains(t, samples, "capture_delivery_unreadable_cursors_total{topic=main}")
 }
