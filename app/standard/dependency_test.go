@@ -23,11 +23,11 @@ const project = "github.com/opencapture/capture"
 // mayImport says which other parts of the project a part may import. A part is a directory with everything below it, named
 // by its path; "" is main.go. A part imports itself freely.
 func mayImport(part string) (others []string, known bool) {
-	base := []string{"configs", "modules/events", "modules/observability", "modules/store"}
+	base := []string{"configs", "modules/events", "modules/observability", "modules/produce", "modules/store"}
 	switch part {
 	case "configs":
 		return nil, true
-	case "app", "modules/events", "modules/observability", "modules/store":
+	case "app", "modules/events", "modules/observability", "modules/produce", "modules/store":
 		return []string{"configs"}, true
 	case "modules/embedded":
 		return append(base, "modules/kafka"), true
@@ -162,10 +162,10 @@ func TestDependencyRuleKnowsRightFromWrong(t *testing.T) {
 		{"app", "app.go", project + "/modules/events", "app may import only itself and [configs] of this project"},
 		{"app", "app.go", project + "/app/standard", "app may import only itself and [configs] of this project"},
 		{"modules/events", "sink.go", project + "/modules/observability", "modules/events may import only itself and [configs] of this project"},
-		{"modules/quota", "quota.go", project + "/modules/dedup", "modules/quota may import only itself and [configs modules/events modules/observability modules/store] of this project"},
-		{"modules/quota", "quota.go", project + "/transport", "modules/quota may import only itself and [configs modules/events modules/observability modules/store] of this project"},
-		{"transport/posthog", "handler.go", project + "/modules/kafka", "transport may import only itself and [configs modules/events modules/observability modules/store] of this project"},
-		{"modules/kafka", "producer.go", project + "/testkit", "modules/kafka may import only itself and [configs modules/events modules/observability modules/store] of this project"},
+		{"modules/quota", "quota.go", project + "/modules/dedup", "modules/quota may import only itself and [configs modules/events modules/observability modules/produce modules/store] of this project"},
+		{"modules/quota", "quota.go", project + "/transport", "modules/quota may import only itself and [configs modules/events modules/observability modules/produce modules/store] of this project"},
+		{"transport/posthog", "handler.go", project + "/modules/kafka", "transport may import only itself and [configs modules/events modules/observability modules/produce modules/store] of this project"},
+		{"modules/kafka", "producer.go", project + "/testkit", "modules/kafka may import only itself and [configs modules/events modules/observability modules/produce modules/store] of this project"},
 		{"", "main.go", project + "/modules/kafka", "main.go may import only itself and [app app/standard] of this project"},
 		{"util", "util.go", project + "/configs", `"util" is no part that the dependency rule knows: add it to mayImport with what it may import`},
 		{"transport", "server.go", "github.com/IBM/sarama", "only [modules/kafka modules/embedded testkit] may import github.com/IBM/sarama"},
