@@ -11,15 +11,18 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/delivery"
+	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
-// encoding is a sink that builds the Kafka messages and accepts the events: all of the service's own work, without sarama's.
-type encoding struct{ *kafka.Encoder }
+// encoding is a sink that builds the Kafka messages and accepts the events: all of the service's own work, without that of the
+// Kafka client.
+type encoding struct{ *encode.Encoder }
 
 func (e encoding) Write(_ context.Context, batch *events.Batch) {
 	e.Recycle(e.Encode(batch))
@@ -28,9 +31,9 @@ func (e encoding) Write(_ context.Context, batch *events.Batch) {
 	}
 }
 
-// hotPath is the protocol and all behind it but sarama.
+// hotPath is the protocol and all behind it but the Kafka client.
 func hotPath(tb testing.TB) *posthog.Handler {
-	return handlerOf(tb, encoding{kafka.NewEncoder(kafka.DefaultConfig())})
+	return handlerOf(tb, encoding{encode.NewEncoder(produce.Settings{Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000})})
 }
 
 // handlerOf is the protocol in front of a sink.
@@ -63,7 +66,7 @@ func capture(tb testing.TB, handler *posthog.Handler, body []byte) {
 	}
 }
 
-// An event costs at most two allocations on its way from the wire to sarama, and a batch of fifty far fewer: the one
+// An event costs at most two allocations on its way from the wire to the message, and a batch of fifty far fewer: the one
 // figure of the hot path that does not depend on the machine.
 func TestABatchOfFiftyCostsFewAllocations(t *testing.T) {
 	handler, body := hotPath(t), benchmarkBatch(t)

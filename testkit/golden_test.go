@@ -24,6 +24,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/testkit"
 )
 
@@ -120,7 +121,7 @@ func readGolden(t *testing.T, file string) golden {
 	return g
 }
 
-func runGolden(t *testing.T, file string, service *testkit.Service, topics kafka.Topics, seen map[string]bool) {
+func runGolden(t *testing.T, file string, service *testkit.Service, topics produce.Topics, seen map[string]bool) {
 	want := readGolden(t, file)
 	got := want
 	got.Steps = slices.Clone(want.Steps)
@@ -226,7 +227,7 @@ func place(message testkit.Message) string {
 }
 
 // goldenMessages writes each message as one line of JSON in which what differs from run to run is replaced by what it is.
-func goldenMessages(t *testing.T, messages []testkit.Message, topics kafka.Topics, sent string) []string {
+func goldenMessages(t *testing.T, messages []testkit.Message, topics produce.Topics, sent string) []string {
 	lines := []string{}
 	for _, message := range messages {
 		var value map[string]any
@@ -258,7 +259,7 @@ func goldenMessages(t *testing.T, messages []testkit.Message, topics kafka.Topic
 }
 
 // topicKey is the key below kafka.topics that names a topic, or the topic itself.
-func topicKey(topics kafka.Topics, name string) string {
+func topicKey(topics produce.Topics, name string) string {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
 		if value.Field(i).Kind() == reflect.String && value.Field(i).String() == name {

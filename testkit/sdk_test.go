@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/testkit"
 	"github.com/opencapture/capture/transport/decode"
 )
@@ -86,7 +87,7 @@ type expectation struct {
 
 // expect derives from the recorder's own decoding what must lie in Kafka, and how the request must be answered. It shares no
 // code with the service, but for the one that gets the exact bytes of the properties.
-func expect(t *testing.T, row recording, topics kafka.Topics) (status int, wanted map[string]expectation) {
+func expect(t *testing.T, row recording, topics produce.Topics) (status int, wanted map[string]expectation) {
 	query, err := url.ParseQuery(row.RawQuery)
 	require.NoError(t, err)
 	if len(row.Body) == 0 {

@@ -23,6 +23,7 @@ import (
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/transport"
 )
 
@@ -199,7 +200,7 @@ type localBrokers struct {
 }
 
 // eachTopic calls visit for every topic of a configuration that has a key of its own and is set, with its key and its name.
-func eachTopic(topics kafka.Topics, visit func(key, name string)) {
+func eachTopic(topics produce.Topics, visit func(key, name string)) {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
 		if value.Field(i).Kind() == reflect.String && value.Field(i).String() != "" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/testkit"
 )
 
@@ -100,7 +101,7 @@ func TestEveryRecordedV1RequestArrivesExactlyOnce(t *testing.T) {
 }
 
 // check holds a message against what the event must have become.
-func (e v1Sent) check(t *testing.T, message testkit.Message, topics kafka.Topics) {
+func (e v1Sent) check(t *testing.T, message testkit.Message, topics produce.Topics) {
 	note := e.request.Note
 	got := message.Envelope
 	sentAt, err := time.Parse(time.RFC3339Nano, e.request.Headers["posthog-request-timestamp"])

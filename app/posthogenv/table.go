@@ -79,13 +79,14 @@ func settings(env map[string]string) []setting {
 		{name: "KAFKA_COMPRESSION_CODEC", key: "kafka.compression", convert: oneOf("none", "gzip", "snappy", "lz4", "zstd")},
 		{name: "KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES", key: "kafka.max_message_bytes", convert: byteCount(1)},
 		{name: "KAFKA_PRODUCER_MESSAGE_MAX_BYTES", key: "kafka.max_message_bytes", convert: byteCount(1)},
-		{name: "KAFKA_PRODUCER_QUEUE_MIB", key: "kafka.buffer", convert: mebibytes},
 		{name: "KAFKA_INGESTION_PRODUCER_LINGER_MS", key: "kafka.linger", convert: milliseconds(0)},
 		{name: "KAFKA_PRODUCER_LINGER_MS", key: "kafka.linger", convert: milliseconds(0)},
 		{name: "KAFKA_INGESTION_PRODUCER_MESSAGE_TIMEOUT_MS", key: "kafka.ack_timeout", convert: milliseconds(1)},
 		{name: "KAFKA_MESSAGE_TIMEOUT_MS", key: "kafka.ack_timeout", convert: milliseconds(1)},
 		{name: "KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL", key: "kafka.tls.enabled", convert: securityProtocol},
 		{name: "KAFKA_TLS", key: "kafka.tls.enabled", convert: boolean},
+
+		{name: "KAFKA_PRODUCER_QUEUE_MIB", key: "delivery.buffer", convert: mebibytes},
 
 		{name: "ADDRESS", key: "transport.listen", convert: address},
 		{name: "CAPTURE_MODE", key: "transport.serve", convert: served},

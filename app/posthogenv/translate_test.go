@@ -24,7 +24,8 @@ func keys() []string {
 		"kafka.topics.events", "kafka.topics.recordings", "kafka.topics.historical", "kafka.topics.client_warnings",
 		"kafka.topics.exceptions", "kafka.topics.overflow", "kafka.topics.recordings_overflow", "kafka.topics.heatmaps",
 		"kafka.topics.ai", "kafka.topics.ai_overflow", "kafka.topics.dlq", "kafka.topics.create",
-		"kafka.compression", "kafka.max_message_bytes", "kafka.buffer", "kafka.linger", "kafka.ack_timeout", "kafka.tls.enabled",
+		"kafka.compression", "kafka.max_message_bytes", "kafka.linger", "kafka.ack_timeout", "kafka.tls.enabled",
+		"delivery.buffer",
 		"transport.listen", "transport.serve", "transport.header_timeout", "transport.posthog.max_ai_event", "transport.posthog.ai_lane",
 		"ai.max_sum_of_parts",
 	}

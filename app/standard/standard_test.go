@@ -13,6 +13,7 @@ import (
 	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/app/standard"
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/kafka"
 )
 
@@ -70,11 +71,11 @@ func TestATranslatedEnvironmentLoads(t *testing.T) {
 	set, _ := load(t, environ...)
 	got := set.Section("kafka").(kafka.Config)
 	require.Equal(t, []string{"kafka:9092"}, got.Brokers)
-	require.Equal(t, 400*configs.MiB, got.Buffer)
 	require.Equal(t, 50*time.Millisecond, got.Linger)
 	require.Equal(t, 20*time.Second, got.AckTimeout)
 	require.True(t, got.TLS.Enabled)
 	require.False(t, got.Topics.Create)
+	require.Equal(t, 400*configs.MiB, set.Section("delivery").(delivery.Config).Buffer)
 }
 
 func TestAnEmptyEnvironmentBecomesTheTopicsOfTheOverlayAndTheModeEvents(t *testing.T) {

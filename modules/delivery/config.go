@@ -18,9 +18,10 @@ type Config struct {
 	Ack   string `key:"ack" doc:"What a 200 means: kafka (all in-sync replicas have the events), spool (they are on this machine's disk, and Kafka follows), auto (kafka, or the spool when Kafka takes too long) or memory (nothing; for load tests and throw-away data)."`
 	Lanes Lanes  `key:"lanes"`
 
-	SpoolAfter  time.Duration `key:"spool_after" doc:"How long auto waits for Kafka before it turns to the spool."`
-	Timeout     time.Duration `key:"timeout" doc:"How long a request may wait for its events to be safe; then 503."`
-	StopTimeout time.Duration `key:"stop_timeout" doc:"How long what was handed to Kafka may take to be acknowledged when stopping. What is not stays in the spool; it may then be there twice."`
+	Buffer      configs.ByteSize `key:"buffer" doc:"Bytes of messages that may be in memory at once in the whole process: being built, or waiting for Kafka's acknowledgement or the disk. A request for which there is no room waits; after delivery.timeout it is answered 503."`
+	SpoolAfter  time.Duration    `key:"spool_after" doc:"How long auto waits for Kafka before it turns to the spool."`
+	Timeout     time.Duration    `key:"timeout" doc:"How long a request may wait for its events to be safe; then 503."`
+	StopTimeout time.Duration    `key:"stop_timeout" doc:"How long what was handed to Kafka may take to be acknowledged when stopping. What is not stays in the spool; it may then be there twice."`
 
 	Spool SpoolConfig `key:"spool"`
 	Drain DrainConfig `key:"drain"`
@@ -58,6 +59,7 @@ type DrainConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Ack:         modeNames[modeAuto],
+		Buffer:      64 * configs.MiB,
 		SpoolAfter:  time.Second,
 		Timeout:     10 * time.Second,
 		StopTimeout: 5 * time.Second,
@@ -85,6 +87,7 @@ func (c Config) Validate() error {
 			check("lanes."+lane.key, lane.ack)
 		}
 	}
+	faults.Check(c.Buffer >= configs.MiB, "buffer", "must be at least 1MiB, got %s", c.Buffer)
 	faults.Check(c.SpoolAfter > 0 && c.SpoolAfter < c.Timeout, "spool_after", "must be positive and less than timeout (%s), got %s", c.Timeout, c.SpoolAfter)
 	faults.Check(c.Timeout >= 10*time.Millisecond, "timeout", "must be at least 10ms, got %s", c.Timeout)
 	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)

@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Lane is the stream that an event belongs to. A sink maps each lane to a place of its own (Kafka: a topic).
+// Lane is the stream that an event belongs to. A sink has a place of its own for each lane.
 type Lane uint8
 
 // The lanes. Main is the zero value.
@@ -40,8 +40,8 @@ func (l Lane) String() string {
 	return "unknown"
 }
 
-// Event is one product-analytics event. Its strings and byte slices may alias the request's decoded body: they are valid
-// until Processor.Process returns, and whoever needs them longer copies them.
+// Event is one product-analytics event. Its strings and byte slices may alias the request's decoded body: they are
+// valid until Processor.Process returns, and whoever needs them longer copies them.
 type Event struct {
 	// UUID identifies the event; it is the client's own where ClientUUID is set, else made by the service.
 	UUID       uuid.UUID
@@ -64,15 +64,15 @@ type Event struct {
 	// ClientIP is the client's address where it is not the batch's; empty: the batch's counts.
 	ClientIP string
 
-	// SessionID is the session that the event belongs to, where the protocol says so apart from the properties. It orders
-	// the messages of a recording.
+	// SessionID is the session that the event belongs to, where the protocol says so apart from the properties. The
+	// parts of a session's recording keep their order.
 	SessionID string
 
 	// Raw is the event's own JSON, as it was sent. It is empty for a recording.
 	Raw Raw
 
-	// Heatmap is what the event says for heatmaps: the properties, a JSON object, of a $$heatmap event that is written beside
-	// it and shares its fate. Nil: nothing.
+	// Heatmap is what the event says for heatmaps: the properties, a JSON object, of a $$heatmap event that is written
+	// beside it and shares its fate. Nil: nothing.
 	Heatmap []byte
 
 	// Recording is what an event of LaneRecordings consists of; nil for all others.
@@ -88,8 +88,8 @@ type Event struct {
 	Outcome Outcome
 }
 
-// Raw holds the JSON values of an event's fields, as they were sent. An absent field is nil, except Properties, which is
-// always an object.
+// Raw holds the JSON values of an event's fields, as they were sent. An absent field is nil, except Properties, which
+// is always an object.
 type Raw struct {
 	Token      []byte
 	DistinctID []byte
@@ -100,7 +100,8 @@ type Raw struct {
 	SetOnce    []byte
 }
 
-// Recording is a part of a session's recording: what one request holds of one window of one session. Its values are JSON.
+// Recording is a part of a session's recording: what one request holds of one window of one session. Its values are
+// JSON.
 type Recording struct {
 	// WindowID is the window's id, Host the host of the page (nil: not said).
 	WindowID, Host []byte
@@ -117,19 +118,19 @@ type Snapshot struct {
 	Timestamp []byte
 }
 
-// Routing is what policy, rather than an event's own nature, says about where it goes. The zero value says nothing. Of the
-// destinations the first of DLQ, Topic and Overflow counts.
+// Routing is what policy, rather than an event's own nature, says about where it goes. The zero value says nothing. Of
+// the destinations the first of DLQ, Topic and Overflow counts.
 type Routing struct {
 	// DLQ is why the event is set aside in the dead-letter stream; empty: it is not.
 	DLQ string
-	// Topic is a topic of the policy's own choice; empty: none.
+	// Topic names a place of the policy's own choice; empty: none.
 	Topic string
 	// Overflow moves the event out of the way of others, in a lane that has an overflow; the other lanes ignore it.
 	Overflow bool
-	// Unkeyed spreads an event in overflow over all partitions, whatever that does to its user's order.
+	// Unkeyed lets an event in overflow lose its place in the order of its user's events, so that it can be anywhere.
 	Unkeyed bool
-	// SkipPerson tells the pipeline behind Kafka to leave the user's person alone. With nothing to order, such events are
-	// spread over all partitions.
+	// SkipPerson tells whoever processes the event afterwards to leave the user's person alone. The order of such
+	// events does not matter.
 	SkipPerson bool
 }
 
@@ -140,7 +141,7 @@ type Notes uint8
 const (
 	// NoteDistinctIDCut: the distinct_id was longer than 200 characters.
 	NoteDistinctIDCut Notes = 1 << iota
-	// NoteSnapshotReplaced: a snapshot that is too large for a message was replaced by a mark that says so.
+	// NoteSnapshotReplaced: a snapshot that is too large for the sink was replaced by a mark that says so.
 	NoteSnapshotReplaced
 )
 

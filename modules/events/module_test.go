@@ -19,6 +19,10 @@ type groups struct {
 	Collectors []prometheus.Collector `group:"collectors"`
 }
 
+type observerFunc func(batch *Batch)
+
+func (f observerFunc) Observe(batch *Batch) { f(batch) }
+
 func build(t *testing.T, options ...fx.Option) (groups, error) {
 	t.Helper()
 	var got groups
@@ -26,7 +30,10 @@ func build(t *testing.T, options ...fx.Option) (groups, error) {
 		fx.NopLogger,
 		fx.Provide(func() tally.Scope { return tally.NoopScope }, func() *zap.Logger { return zap.NewNop() }),
 		fx.Provide(func() Sink {
-			return sinkFunc(func(_ context.Context, b *Batch) { b.FailPending(ReasonUnavailable, nil) })
+			return sinkFunc(func(_ context.Context, b *Batch) {
+				b.Events[0].Accept()
+				b.FailPending(ReasonUnavailable, nil)
+			})
 		}),
 		Module().Options, fx.Options(options...),
 		fx.Invoke(func(g groups) { got = g }),
@@ -34,23 +41,19 @@ func build(t *testing.T, options ...fx.Option) (groups, error) {
 	return got, app.Err()
 }
 
-func TestTheModuleJoinsStagesLayersSinkAndLedger(t *testing.T) {
+func TestTheModuleJoinsStagesSinkLedgerAndObservers(t *testing.T) {
+	var seen []*Batch
 	got, err := build(t, fx.Provide(
 		AsStage(func() stage { return stage{phase: 2, name: "second"} }),
 		AsStage(func() (Stage, error) { return stage{phase: 1, name: "first"}, nil }),
-		AsLayer(func() Layer {
-			return Layer{Order: 1, Name: "spool", Wrap: func(next Sink) Sink {
-				return sinkFunc(func(ctx context.Context, b *Batch) {
-					b.Events[0].Accept()
-					next.Write(ctx, b)
-				})
-			}}
-		}),
+		AsObserver(func() Observer { return observerFunc(func(b *Batch) { seen = append(seen, b) }) }),
 	))
 	require.NoError(t, err)
 	require.Equal(t, []string{"first", "second"}, got.Pipeline.Names())
 
-	got.Processor.Process(t.Context(), &Batch{Events: make([]Event, 2)})
+	batch := &Batch{Events: make([]Event, 2)}
+	got.Processor.Process(t.Context(), batch)
+	require.Equal(t, []*Batch{batch}, seen)
 
 	registry := prometheus.NewPedanticRegistry()
 	require.Len(t, got.Collectors, 1)
@@ -62,16 +65,8 @@ func TestTheModuleJoinsStagesLayersSinkAndLedger(t *testing.T) {
 	}, scrape(t, registry))
 }
 
-func TestTheModuleWorksWithoutStagesAndLayers(t *testing.T) {
+func TestTheModuleWorksWithoutStagesAndObservers(t *testing.T) {
 	got, err := build(t)
 	require.NoError(t, err)
 	require.Empty(t, got.Pipeline.Names())
-}
-
-func TestTheGraphIsRefusedWhenTwoLayersHaveOneOrder(t *testing.T) {
-	layer := func(name string) any {
-		return AsLayer(func() Layer { return Layer{Order: 1, Name: name, Wrap: func(next Sink) Sink { return next }} })
-	}
-	_, err := build(t, fx.Provide(layer("spool"), layer("tee")))
-	require.ErrorContains(t, err, "both have order 1")
 }

@@ -59,6 +59,10 @@ func drawScript(t *rapid.T, label string) script {
 	return rapid.SliceOfN(rapid.Map(rapid.IntRange(0, int(actionCount)-1), func(n int) action { return action(n) }), 1, 6).Draw(t, label)
 }
 
+type sinkFunc func(ctx context.Context, batch *Batch)
+
+func (f sinkFunc) Write(ctx context.Context, batch *Batch) { f(ctx, batch) }
+
 // process calls Process as a protocol does, which survives a panic.
 func process(ctx context.Context, processor Processor, batch *Batch) {
 	defer func() {

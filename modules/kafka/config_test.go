@@ -41,20 +41,6 @@ func TestEveryFaultIsReported(t *testing.T) {
 	require.NotContains(t, err.Error(), "hunter2")
 }
 
-func TestTopicsThatShareANameAreListedOnce(t *testing.T) {
-	topics := kafka.DefaultConfig().Topics
-	require.ElementsMatch(t, []string{
-		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings", "exceptions", "events_overflow",
-		"session_recording_overflow", "heatmaps", "ai_events", "logs", "events_dlq",
-	}, topics.Names())
-	topics.AIOverflow = "ai_overflow"
-	topics.Custom = []string{"quarantine", "vip", topics.Events}
-	require.Len(t, topics.Names(), 14)
-	topics.AI = topics.Events
-	topics.Historical = topics.Events
-	require.Len(t, topics.Names(), 12)
-}
-
 type local string
 
 func (l local) Address() string { return string(l) }

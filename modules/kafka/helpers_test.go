@@ -20,6 +20,7 @@ import (
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // patience is how long a test waits for what must happen.
@@ -47,8 +48,8 @@ func startEmbedded(t *testing.T, listen string) *embedded.Broker {
 	return broker
 }
 
-func oneTopic(name string) kafka.Topics {
-	return kafka.Topics{
+func oneTopic(name string) produce.Topics {
+	return produce.Topics{
 		Events: name, Recordings: name, Historical: name, ClientWarnings: name, Exceptions: name,
 		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, Logs: name, DLQ: name, Create: true, Partitions: 3,
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 
-	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // Reader reads topics for commands. Each call makes a connection of its own.
@@ -18,15 +18,15 @@ type Reader struct {
 	bootstrap *Bootstrap
 }
 
-var _ events.TopicReader = (*Reader)(nil)
+var _ produce.Reader = (*Reader)(nil)
 
 // NewReader returns a reader of the section's cluster.
 func NewReader(cfg Config, bootstrap *Bootstrap) *Reader {
 	return &Reader{cfg: cfg, bootstrap: bootstrap}
 }
 
-// ReadTopic implements events.TopicReader. A topic that does not exist holds nothing.
-func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *events.Message) error) error {
+// ReadTopic implements produce.Reader. A topic that does not exist holds nothing.
+func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *produce.Message) error) error {
 	config, err := clientConfig(r.cfg)
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func offsets(client sarama.Client, topic string, partition int32) (oldest, end i
 
 func readPartition(
 	ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, partition int32,
-	each func(partition int32, offset int64, m *events.Message) error,
+	each func(partition int32, offset int64, m *produce.Message) error,
 ) error {
 	next, end, err := offsets(client, topic, partition)
 	if err != nil {
@@ -100,9 +100,9 @@ func readPartition(
 			return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 		case got := <-reader.Messages():
 			next = got.Offset + 1
-			m := events.Message{Topic: got.Topic, Key: got.Key, Value: got.Value, Time: got.Timestamp}
+			m := produce.Message{Topic: got.Topic, Key: got.Key, Value: got.Value, Time: got.Timestamp}
 			for _, header := range got.Headers {
-				m.Headers = append(m.Headers, events.Header{Key: header.Key, Value: header.Value})
+				m.Headers = append(m.Headers, produce.Header{Key: header.Key, Value: header.Value})
 			}
 			if err := each(partition, got.Offset, &m); err != nil {
 				return err

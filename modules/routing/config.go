@@ -1,11 +1,11 @@
 package routing
 
 import (
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // Config is the section "routing".
@@ -42,7 +42,7 @@ func (c Config) Validate() error {
 			continue
 		}
 		checkWho(&faults, "topics", i, who)
-		faults.Check(isTopic(topic), "topics", "entry %d must name a topic of 1 to 249 letters, digits, dots, underscores or hyphens, got %q", i+1, topic)
+		faults.Check(produce.IsTopicName(topic), "topics", "entry %d must name a topic of %s, got %q", i+1, produce.TopicNameRule, topic)
 		other, twice := topics[who]
 		faults.Check(!twice || other == topic, "topics", "entry %d gives %q another topic than an earlier one", i+1, who)
 		topics[who] = topic
@@ -65,8 +65,3 @@ func cutTopic(rule string) (who, topic string, found bool) {
 	}
 	return rule[:i], rule[i+1:], true
 }
-
-var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
-
-// isTopic reports whether Kafka allows a topic of this name.
-func isTopic(name string) bool { return topicName.MatchString(name) && name != "." && name != ".." }

@@ -11,8 +11,8 @@ import (
 
 // Module tells projects what became of their events.
 //
-// Provides an observer (see events.AsObserver), which starts after the base sink and stops before it.
-// Requires events.Sink (modules/kafka), *zap.Logger and tally.Scope (modules/observability).
+// Provides an observer (see events.AsObserver), which starts after the sink and stops before it.
+// Requires events.Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability).
 // Config section: "warnings".
 func Module() configs.Module {
 	return configs.Module{
@@ -20,7 +20,7 @@ func Module() configs.Module {
 		Config:  DefaultConfig(),
 		Options: fx.Provide(events.AsObserver(newObserver)),
 		Requires: []configs.Requirement{
-			configs.Require[events.Sink]("modules/kafka"),
+			configs.Require[events.Sink]("modules/delivery"),
 			configs.Require[*zap.Logger]("modules/observability"),
 			configs.Require[tally.Scope]("modules/observability"),
 		},

@@ -1,4 +1,4 @@
-package kafka
+package encode
 
 import (
 	"strconv"
@@ -9,21 +9,21 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// longestChanging is the most that a message holds of what may differ when a client sends the same recording again: the
-// address, now (as a field and as a header), sent_at with its field's name, and the timestamp.
+// longestChanging is how long those texts in a message are at most that may differ when a client sends the same
+// recording again: the address, now (as a field and as a header), sent_at with its field's name, and the timestamp.
 const (
 	longestAddress  = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
 	longestTime     = len("2006-01-02T15:04:05.999999999Z")
 	longestChanging = longestAddress + 4*longestTime + len(`","sent_at":"`)
 )
 
-// recording builds the messages of a recording: one, or as many as its snapshots need, each as full as possible. The first has
-// the event's identifier, number n one that is made from it and n.
+// recording builds the messages of a recording: one, or as many as its snapshots need, each as full as possible. The
+// first message has the event's identifier. Message number n has one that is made from that identifier and n.
 //
-// Every message repeats what the snapshots have in common. Where that takes more than half of a message the event is rejected:
-// what is made of a recording would else have no bound.
+// Every message repeats what the snapshots have in common. If that takes more than half of a message, recording rejects
+// the event: otherwise nothing would bound how much is made of one recording.
 func (b *batchEncoder) recording(event *events.Event, index int) {
-	text, headers, messages := len(b.text), len(b.headers), len(b.messages)
+	text, headers := len(b.text), len(b.headers)
 	var f frame
 	b.frame(event, &f)
 	start := len(b.text)
@@ -35,10 +35,11 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	value := b.since(start)
 	head, tail := value[:items-start], value[items-start:]
 
-	// The message without snapshots is built only to be measured. What may differ the next time counts at its longest, so that a
-	// recording that is sent again is split at the same places, and a part's identifier never means other snapshots.
-	size := b.message(event, index, &f, value).size
-	b.headers, b.messages = b.headers[:headers], b.messages[:messages]
+	// The message without snapshots is built only to be measured. A text that may differ the next time counts as if it
+	// had its greatest length. So a recording that is sent again is split at the same places, and a part's identifier
+	// always means the same snapshots.
+	size := b.message(event, index, &f, value)
+	b.takeBack(headers)
 	changing := len(f.ip) + 2*len(b.now) + len(b.sent) + len(event.Timestamp.UTC().Format(time.RFC3339Nano))
 	room := b.maxBytes - size - max(0, longestChanging-changing)
 	if room < b.maxBytes/2 {
@@ -72,12 +73,13 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	}
 }
 
-// spareText is what is usually written before a recording's first message. A piece of text has room for it beside a message, so
-// that it is enough when it is used again for a batch of this size.
+// spareText is how much text is usually written before a recording's first message. A new piece of text has room for it
+// beside a message. So the piece is large enough for the whole of such a batch when it is recycled.
 const spareText = 4 << 10
 
-// reserve makes room for n bytes of text, in a new piece of the given size where the present one has too little. Nothing is
-// copied: what lies in the old piece stays there. Text that grew would be there twice, since earlier messages hold the old one.
+// reserve makes room for n bytes of text. If the present piece of text has too little, reserve begins a new piece of
+// the given size. It copies nothing, because earlier messages refer to the old piece and keep it alive: a copy would be
+// there twice.
 func (b *batchEncoder) reserve(n, size int) {
 	if cap(b.text)-len(b.text) < n {
 		b.full += cap(b.text)
@@ -85,8 +87,8 @@ func (b *batchEncoder) reserve(n, size int) {
 	}
 }
 
-// fit returns how many of the event's snapshots, of which rest are left, go into a message that has room bytes for them, and
-// how many bytes they take. One that would have no room alone is replaced by a mark.
+// fit returns how many of the snapshots in rest go into a message that has room bytes for them, and how many bytes they
+// take. It replaces a snapshot that no message has room for by a mark.
 func fit(event *events.Event, rest []events.Snapshot, room int) (n, size int) {
 	for ; n < len(rest); n++ {
 		length := len(rest[n].JSON)
@@ -158,10 +160,12 @@ func appendRecordingTail(dst []byte, event *events.Event) []byte {
 	return append(dst, '}')
 }
 
-// boundRecording returns an upper bound of what the messages of a recording take that has a frame of at most so many bytes.
+// boundRecording returns an upper bound of what the messages of a recording take. frame is the most that a message
+// takes without snapshots.
 //
-// A message is closed when the next snapshot has no room. So two messages that follow one another hold, in snapshots, more than
-// the room of one, which is half of the limit at least: that bounds their number.
+// A message is closed when the next snapshot has no room in it. So two messages that follow one another hold together
+// more snapshots than one has room for, and that room is at least half of the limit. This bounds the number of
+// messages.
 func (e *Encoder) boundRecording(event *events.Event, frame int64) int64 {
 	snapshots := int64(0)
 	for i := range event.Recording.Items {

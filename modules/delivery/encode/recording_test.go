@@ -1,9 +1,10 @@
-package kafka
+package encode
 
 import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 func TestSection6RecordingsHaveTheFieldsInPostHogsOrder(t *testing.T) {
@@ -33,9 +34,9 @@ func TestSection6RecordingsHaveTheFieldsInPostHogsOrder(t *testing.T) {
 		`"data":"{\"event\":\"$snapshot_items\",\"properties\":{\"distinct_id\":\"me \\\"too\\\"\",\"$session_id\":\"0193a1b2-session\",\"$window_id\":\"w-1\",`+
 		`\"$snapshot_source\":\"mobile\",\"$snapshot_items\":[{\"type\":4,\"data\":{\"href\":\"a\\\\b\"}},{ \"type\" : 3 }],\"$lib\":\"posthog-\\\"ios\\\"\",`+
 		`\"$snapshot_host\":\"app.example.com\"}}","now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z",`+
-		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$snapshot_items","timestamp":"2026-11-24T01:02:02.123Z"}`, string(messages[0].value))
+		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$snapshot_items","timestamp":"2026-11-24T01:02:02.123Z"}`, string(messages[0].Value))
 	require.Equal(t, "clickhouse_session_recording_events", messages[0].Topic)
-	require.Equal(t, "0193a1b2-session", string(messages[0].key))
+	require.Equal(t, "0193a1b2-session", string(messages[0].Key))
 	require.Equal(t, []string{
 		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", `distinct_id=me "too"`, "timestamp=1795482122123", "event=$snapshot_items",
 		"uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z", "session_id=0193a1b2-session",
@@ -53,15 +54,15 @@ func TestSection6AWindowThatIsNotSaidIsTheSession(t *testing.T) {
 }
 
 // dataOf returns the identifier and the data of a recording's message, whose value and data are JSON.
-func dataOf(t require.TestingT, m *Message) (id, data string) {
+func dataOf(t require.TestingT, m *produce.Message) (id, data string) {
 	var value struct{ UUID, Data string }
-	require.NoError(t, json.Unmarshal(m.value, &value))
+	require.NoError(t, json.Unmarshal(m.Value, &value))
 	require.True(t, json.Valid([]byte(value.Data)), "%s", value.Data)
 	return value.UUID, value.Data
 }
 
 // snapshotsOf returns the snapshots of a message, as they lie in it.
-func snapshotsOf(t require.TestingT, m *Message) []string {
+func snapshotsOf(t require.TestingT, m *produce.Message) []string {
 	_, data := dataOf(t, m)
 	var event struct {
 		Properties struct {
@@ -77,8 +78,8 @@ func snapshotsOf(t require.TestingT, m *Message) []string {
 }
 
 func TestSection6ASnapshotThatIsTooLargeIsReplacedInItsPlace(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = 4000
+	settings := standard()
+	settings.MaxMessageBytes = 4000
 	large := `{"type":2,"x":"` + strings.Repeat("x", 5000) + `"}`
 	escaped := `{"type":2,"x":"` + strings.Repeat(`\"`, 1500) + `"}` // only its escapes make it too large
 	for name, test := range map[string]struct {
@@ -96,7 +97,7 @@ func TestSection6ASnapshotThatIsTooLargeIsReplacedInItsPlace(t *testing.T) {
 			event := &batch.Events[0]
 			recordingOf(event, `{"type":4}`, large, `{"type":3}`, escaped)
 			event.Recording.Items[1].Timestamp, event.Recording.Items[3].Timestamp = []byte(test.timestamp), []byte(test.timestamp)
-			messages := NewEncoder(cfg).Encode(batch).Messages
+			messages := NewEncoder(settings).Encode(batch).Messages
 			require.Len(t, messages, 1)
 			mark := func(snapshot string) string {
 				return fmt.Sprintf(`{"type":5,"timestamp":%s,"data":{"tag":"snapshot_too_large","payload":{"bytes":%d}}}`, test.want, len(snapshot))
@@ -109,26 +110,27 @@ func TestSection6ASnapshotThatIsTooLargeIsReplacedInItsPlace(t *testing.T) {
 }
 
 func TestSection6ASnapshotThatJustFitsIsKept(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = 4000
+	settings := standard()
+	settings.MaxMessageBytes = 4000
 	kept := 0
 	for size := 2500; size < 4000; size++ {
 		batch := batchOf(1)
 		snapshot := `"` + strings.Repeat("x", size-2) + `"`
 		recordingOf(&batch.Events[0], snapshot)
-		messages := NewEncoder(cfg).Encode(batch).Messages
+		messages := NewEncoder(settings).Encode(batch).Messages
 		require.Len(t, messages, 1)
-		require.LessOrEqual(t, messages[0].size, 4000)
+		require.LessOrEqual(t, messages[0].Size(), 4000)
 		if batch.Events[0].Notes != 0 {
 			break
 		}
 		require.Equal(t, []string{snapshot}, snapshotsOf(t, &messages[0]))
-		kept = messages[0].size
+		kept = messages[0].Size()
 	}
 	require.GreaterOrEqual(t, kept, 4000-longestChanging)
 }
 
-// Nobody else bounds what a recording's messages repeat: without a limit here, a request of 25 MiB could make terabytes.
+// Nobody else bounds what a recording's messages repeat: without a limit here, a request of 25 MiB could make
+// terabytes.
 func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 	for name, change := range map[string]func(*events.Event, string){
 		"window":      func(e *events.Event, long string) { e.Recording.WindowID = []byte(`"` + long + `"`) },
@@ -143,8 +145,7 @@ func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 			event := &batch.Events[1]
 			recordingOf(event, `{"type":4}`)
 			change(event, strings.Repeat("x", size))
-			messages := testEncoder().Encode(batch).Messages
-			require.Equal(t, []int{0, 2}, []int{messages[0].event, messages[1].event}, name)
+			require.Equal(t, []int{0, 2}, testEncoder().Encode(batch).Events, name)
 			require.Equal(t, events.StateRejected, event.Outcome.State, name)
 			require.Equal(t, events.ReasonTooLarge, event.Outcome.Reason, name)
 			require.Equal(t, events.TooLarge, events.CodeOf(event.Outcome.Err), name)
@@ -152,11 +153,11 @@ func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 	}
 }
 
-// anyRecording draws a batch with a recording between two ordinary events, and a limit for which it is small, large or far
-// too large.
-func anyRecording(t *rapid.T) (*events.Batch, Config) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = configs.ByteSize(rapid.IntRange(3000, 20_000).Draw(t, "limit"))
+// anyRecording draws a batch with a recording between two ordinary events, and a limit for which it is small, large or
+// far too large.
+func anyRecording(t *rapid.T) (*events.Batch, produce.Settings) {
+	settings := standard()
+	settings.MaxMessageBytes = rapid.IntRange(3000, 20_000).Draw(t, "limit")
 	batch := batchOf(3)
 	event := &batch.Events[1]
 	recordingOf(event)
@@ -171,39 +172,35 @@ func anyRecording(t *rapid.T) (*events.Batch, Config) {
 	}
 	event.Recording.Lib = strings.Repeat("x", rapid.IntRange(0, 300).Draw(t, "lib"))
 	event.Routing.DLQ = rapid.SampledFrom([]string{"", "event_restriction"}).Draw(t, "dlq")
-	return batch, cfg
+	return batch, settings
 }
 
 func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		batch, cfg := anyRecording(t)
+		batch, settings := anyRecording(t)
 		event := &batch.Events[1]
 		var originals []string
 		for i := range event.Recording.Items {
 			originals = append(originals, string(event.Recording.Items[i].JSON))
 		}
-		encoder := NewEncoder(cfg)
-		bound := encoder.bound(batch)
-		messages := encoder.Encode(batch).Messages
-		limit := int(cfg.MaxMessageBytes)
+		encoder := NewEncoder(settings)
+		bound := encoder.Bound(batch)
+		set := encoder.Encode(batch)
+		messages := set.Messages
+		limit := settings.MaxMessageBytes
 
 		require.GreaterOrEqual(t, len(messages), 3)
-		parts, total := messages[1:len(messages)-1], 0
+		parts := messages[1 : len(messages)-1]
 		for i := range messages {
-			require.LessOrEqual(t, messages[i].size, limit)
-			require.Equal(t, messages[i].ByteSize(recordVersion), messages[i].size)
-			require.Same(t, &messages[i], messages[i].Metadata, "what was moved refers to itself")
-			require.Same(t, &messages[i], messages[i].Value)
-			require.Same(t, &messages[i].key, messages[i].Key)
-			total += messages[i].size
+			require.LessOrEqual(t, messages[i].Size(), limit)
 		}
-		require.LessOrEqual(t, int64(total), bound)
+		require.LessOrEqual(t, set.Bytes(), bound)
+		require.Equal(t, slices.Concat([]int{0}, slices.Repeat([]int{1}, len(parts)), []int{2}), set.Events)
 
 		replaced := 0
 		var items []string
 		for i := range parts {
-			require.Equal(t, 1, parts[i].event)
-			require.Equal(t, "0193a1b2-session", string(parts[i].key))
+			require.Equal(t, "0193a1b2-session", string(parts[i].Key))
 			require.Equal(t, parts[0].Topic, parts[i].Topic)
 			id, _ := dataOf(t, &parts[i])
 			want := event.UUID
@@ -216,7 +213,7 @@ func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 			if i > 0 {
 				require.NotEmpty(t, own)
 				first := len(",") + escapedLen([]byte(own[0]))
-				require.Greater(t, parts[i-1].size+first, limit-longestChanging, "the part before was as full as possible")
+				require.Greater(t, parts[i-1].Size()+first, limit-longestChanging, "the part before was as full as possible")
 			}
 			items = append(items, own...)
 		}
@@ -236,7 +233,7 @@ func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 // A part's identifier is what a consumer deduplicates on, so it must stand for the same snapshots each time.
 func TestSection01ARecordingThatIsSentAgainIsSplitAtTheSamePlaces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		batch, cfg := anyRecording(t)
+		batch, settings := anyRecording(t)
 		again := *batch
 		again.Events = append([]events.Event(nil), batch.Events...)
 		recording := *batch.Events[1].Recording
@@ -249,7 +246,7 @@ func TestSection01ARecordingThatIsSentAgainIsSplitAtTheSamePlaces(t *testing.T) 
 		again.Received, again.SentAt, again.Events[1].Timestamp = at.Draw(t, "received"), at.Draw(t, "sent"), at.Draw(t, "timestamp")
 		again.ClientIP = rapid.SampledFrom([]string{"1.1.1.1", "2001:db8:1234:1234:1234:1234:1234:1234"}).Draw(t, "ip")
 
-		first, second := NewEncoder(cfg).Encode(batch).Messages, NewEncoder(cfg).Encode(&again).Messages
+		first, second := NewEncoder(settings).Encode(batch).Messages, NewEncoder(settings).Encode(&again).Messages
 		require.Len(t, second, len(first))
 		for i := range first[1 : len(first)-1] {
 			a, _ := dataOf(t, &first[1+i])
@@ -311,11 +308,12 @@ func FuzzRecording(f *testing.F) {
 			event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: item, Timestamp: timestamp})
 			want = append(want, string(item))
 		}
-		cfg := DefaultConfig()
-		cfg.MaxMessageBytes = configs.KiB + configs.ByteSize(limit)
-		encoder := NewEncoder(cfg)
-		bound, total := encoder.bound(batch), 0
-		messages := encoder.Encode(batch).Messages
+		settings := standard()
+		settings.MaxMessageBytes = 1<<10 + int(limit)
+		encoder := NewEncoder(settings)
+		bound := encoder.Bound(batch)
+		set := encoder.Encode(batch)
+		messages := set.Messages
 		require.Equal(t, event.Pending(), len(messages) > 0)
 		if len(messages) == 0 {
 			require.Equal(t, events.ReasonTooLarge, event.Outcome.Reason)
@@ -323,11 +321,10 @@ func FuzzRecording(f *testing.F) {
 		}
 		var got []string
 		for i := range messages {
-			require.LessOrEqual(t, messages[i].size, int(cfg.MaxMessageBytes))
-			total += messages[i].size
+			require.LessOrEqual(t, messages[i].Size(), settings.MaxMessageBytes)
 			got = append(got, snapshotsOf(t, &messages[i])...)
 		}
-		require.LessOrEqual(t, int64(total), bound)
+		require.LessOrEqual(t, set.Bytes(), bound)
 		require.Len(t, got, len(want))
 		for i := range want {
 			if got[i] != want[i] {

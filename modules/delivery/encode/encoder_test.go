@@ -1,4 +1,4 @@
-package kafka
+package encode
 
 import (
 	"encoding/json"
@@ -9,12 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // properties are what posthog-js sends with a page view.
@@ -50,7 +49,12 @@ func batchOf(n int) *events.Batch {
 	return batch
 }
 
-func testEncoder() *Encoder { return NewEncoder(DefaultConfig()) }
+// standard is the topics and the limit that the service has by default.
+func standard() produce.Settings {
+	return produce.Settings{Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000}
+}
+
+func testEncoder() *Encoder { return NewEncoder(standard()) }
 
 // Section 4.4 of the protocol.
 func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
@@ -71,17 +75,12 @@ func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	require.Len(t, messages, 1)
 	m := &messages[0]
 
-	value, err := m.Value.Encode()
-	require.NoError(t, err)
 	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000","distinct_id":"{\"a\":\"b\"}","ip":"203.0.113.7",`+
 		`"data":"{\"token\":\"phc_own\",\"distinct_id\":{\"a\":\"b\"},\"uuid\":\"0193a1b2-c3d4-7e5f-8a9b-000000000000\",\"event\":\"say \\\"hi\\\"\",`+
 		`\"properties\":{ \"a\" : \"x\\ny\\\"z\", \"n\":1.50 },\"timestamp\":\"2026-11-24T01:02:02.123Z\",\"offset\":12,\"$set\":{\"email\":\"a@example.com\"},\"$set_once\":{}}",`+
 		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z","token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"say \"hi\"",`+
-		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true,"historical_migration":true}`, string(value))
-
-	key, err := m.Key.Encode()
-	require.NoError(t, err)
-	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(key))
+		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true,"historical_migration":true}`, string(m.Value))
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(m.Key))
 	require.Equal(t, []string{
 		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", `distinct_id={"a":"b"}`, "timestamp=1795482122123", `event=say "hi"`,
 		"uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z", "historical_migration=true",
@@ -99,8 +98,8 @@ func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 	m := &testEncoder().Encode(batch).Messages[0]
 	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000","distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"2001:db8::1",`+
 		`"data":"{\"uuid\":null,\"event\":\"$pageview\",\"properties\":{}}","now":"2026-11-24T01:02:03.45Z",`+
-		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$pageview","timestamp":"2026-11-24T01:02:02.123Z"}`, string(m.value))
-	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(m.key))
+		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$pageview","timestamp":"2026-11-24T01:02:02.123Z"}`, string(m.Value))
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(m.Key))
 	require.Len(t, m.Headers, 6)
 }
 
@@ -110,7 +109,7 @@ func TestPropertiesComeOutByteEqual(t *testing.T) {
 	messages := testEncoder().Encode(batch).Messages
 	for i := range messages {
 		var value struct{ Data string }
-		require.NoError(t, json.Unmarshal(messages[i].value, &value))
+		require.NoError(t, json.Unmarshal(messages[i].Value, &value))
 		var data struct{ Properties json.RawMessage }
 		require.NoError(t, json.Unmarshal([]byte(value.Data), &data))
 		require.Equal(t, string(batch.Events[i].Raw.Properties), string(data.Properties))
@@ -118,11 +117,11 @@ func TestPropertiesComeOutByteEqual(t *testing.T) {
 }
 
 // one encodes a batch of one event, as change leaves it.
-func one(t *testing.T, cfg Config, change func(*events.Event)) []Message {
+func one(t *testing.T, settings produce.Settings, change func(*events.Event)) []produce.Message {
 	t.Helper()
 	batch := batchOf(1)
 	change(&batch.Events[0])
-	messages := NewEncoder(cfg).Encode(batch).Messages
+	messages := NewEncoder(settings).Encode(batch).Messages
 	require.NotEmpty(t, messages)
 	return messages
 }
@@ -162,12 +161,12 @@ var (
 )
 
 func TestSection42TopicsAndPrecedence(t *testing.T) {
-	valve := DefaultConfig()
+	valve := standard()
 	valve.Topics.AIOverflow = "ai_overflow"
 	require.Len(t, laneTopics, len(events.Lanes()))
 	for _, lane := range events.Lanes() {
-		topic := func(cfg Config, routing events.Routing) string {
-			return one(t, cfg, func(event *events.Event) {
+		topic := func(settings produce.Settings, routing events.Routing) string {
+			return one(t, settings, func(event *events.Event) {
 				laneOf(event, lane)
 				event.Routing = routing
 			})[0].Topic
@@ -183,7 +182,7 @@ func TestSection42TopicsAndPrecedence(t *testing.T) {
 			"events_dlq":     {{DLQ: "event_restriction"}, {DLQ: "event_restriction", Topic: "aside", Overflow: true}},
 		} {
 			for _, r := range routing {
-				require.Equal(t, want, topic(DefaultConfig(), r), "lane %s, %+v", lane, r)
+				require.Equal(t, want, topic(standard(), r), "lane %s, %+v", lane, r)
 			}
 		}
 		if lane == events.LaneAI {
@@ -196,7 +195,7 @@ func TestSection42TopicsAndPrecedence(t *testing.T) {
 func TestSection43Keys(t *testing.T) {
 	const own, address, none = "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
 		"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", "no key"
-	valve := DefaultConfig()
+	valve := standard()
 	valve.Topics.AIOverflow = "ai_overflow"
 	for _, lane := range events.Lanes() {
 		for _, valved := range []bool{false, true} {
@@ -205,12 +204,12 @@ func TestSection43Keys(t *testing.T) {
 				{Overflow: true, Unkeyed: true, SkipPerson: true, Topic: "aside"}, {Overflow: true, Unkeyed: true, SkipPerson: true, DLQ: "event_restriction"},
 			} {
 				for _, cookieless := range []bool{false, true} {
-					want, cfg := own, DefaultConfig()
+					want, settings := own, standard()
 					if cookieless {
 						want = address
 					}
 					if valved {
-						cfg = valve
+						settings = valve
 					}
 					redirected := routing.Topic != "" || routing.DLQ != ""
 					switch {
@@ -222,15 +221,13 @@ func TestSection43Keys(t *testing.T) {
 					case lane == events.LaneAI && valved && routing.Overflow && routing.Unkeyed:
 						want = none
 					}
-					message := &one(t, cfg, func(event *events.Event) {
+					message := &one(t, settings, func(event *events.Event) {
 						laneOf(event, lane)
 						event.Routing, event.Cookieless = routing, cookieless
 					})[0]
 					got := none
 					if message.Key != nil {
-						key, err := message.Key.Encode()
-						require.NoError(t, err)
-						got = string(key)
+						got = string(message.Key)
 					}
 					require.Equal(t, want, got, "lane %s, AI overflow %t, cookieless %t, %+v", lane, valved, cookieless, routing)
 				}
@@ -239,24 +236,8 @@ func TestSection43Keys(t *testing.T) {
 	}
 }
 
-func TestSection43MessagesWithoutAKeyGoToAnyPartition(t *testing.T) {
-	batch := batchOf(200)
-	for i := range batch.Events {
-		batch.Events[i].Routing.SkipPerson = true
-	}
-	seen := map[int32]bool{}
-	partitioner := sarama.NewMurmur2Partitioner("topic")
-	messages := testEncoder().Encode(batch).Messages
-	for i := range messages {
-		partition, err := partitioner.Partition(&messages[i].ProducerMessage, 4)
-		require.NoError(t, err)
-		seen[partition] = true
-	}
-	require.Len(t, seen, 4)
-}
-
 func TestSection45Headers(t *testing.T) {
-	plain := headersOf(&one(t, DefaultConfig(), func(*events.Event) {})[0])
+	plain := headersOf(&one(t, standard(), func(*events.Event) {})[0])
 	require.Equal(t, []string{
 		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "timestamp=1795482122123",
 		"event=$pageview", "uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z",
@@ -285,16 +266,16 @@ func TestSection45Headers(t *testing.T) {
 			},
 		},
 	} {
-		messages := one(t, DefaultConfig(), test.change)
+		messages := one(t, standard(), test.change)
 		require.Equal(t, append(plain[:len(plain):len(plain)], test.more...), headersOf(&messages[0]), name)
 		require.LessOrEqual(t, len(messages[0].Headers), maxHeaders)
 	}
 }
 
 func TestSection44WhatIsSetAsideHasTheSameValue(t *testing.T) {
-	want := one(t, DefaultConfig(), func(*events.Event) {})[0].value
+	want := one(t, standard(), func(*events.Event) {})[0].Value
 	for _, routing := range []events.Routing{{DLQ: "event_restriction"}, {Topic: "aside"}, {Overflow: true}} {
-		require.Equal(t, string(want), string(one(t, DefaultConfig(), func(event *events.Event) { event.Routing = routing })[0].value))
+		require.Equal(t, string(want), string(one(t, standard(), func(event *events.Event) { event.Routing = routing })[0].Value))
 	}
 }
 
@@ -308,21 +289,22 @@ func TestSection212HeatmapDataIsAnEventOfItsOwn(t *testing.T) {
 		Properties: []byte(`{"a":1}`), Set: []byte(`{"b":2}`), SetOnce: []byte(`{"c":3}`),
 	}
 	event.Routing = events.Routing{DLQ: "event_restriction"}
-	messages := testEncoder().Encode(batch).Messages
+	set := testEncoder().Encode(batch)
+	messages := set.Messages
 	require.Len(t, messages, 4)
-	require.Equal(t, []int{0, 1, 1, 2}, []int{messages[0].event, messages[1].event, messages[2].event, messages[3].event}, "right behind its event")
+	require.Equal(t, []int{0, 1, 1, 2}, set.Events, "right behind its event")
 	require.Equal(t, "events_dlq", messages[1].Topic)
-	require.Contains(t, string(messages[1].value), `\"properties\":{\"a\":1}`)
+	require.Contains(t, string(messages[1].Value), `\"properties\":{\"a\":1}`)
 
 	companion := &messages[2]
 	id := uuid.NewSHA1(event.UUID, []byte("$$heatmap")).String()
 	require.Equal(t, "heatmaps", companion.Topic, "what sets its event aside does not concern it")
-	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(companion.key))
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(companion.Key))
 	require.Equal(t, `{"uuid":"`+id+`","distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"203.0.113.7",`+
 		`"data":"{\"token\":\"phc_own\",\"distinct_id\":\"me\",\"uuid\":null,\"event\":\"$$heatmap\",`+
 		`\"properties\":{\"$heatmap_data\":{\"/\":[{\"x\":1}]}},\"timestamp\":\"2026-11-24T01:02:02.123Z\",\"offset\":12}",`+
 		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z","token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$$heatmap",`+
-		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true}`, string(companion.value))
+		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true}`, string(companion.Value))
 	require.Equal(t, []string{
 		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "timestamp=1795482122123",
 		"event=$$heatmap", "uuid=" + id, "now=2026-11-24T01:02:03.45Z", "session_id=s-1",
@@ -330,55 +312,56 @@ func TestSection212HeatmapDataIsAnEventOfItsOwn(t *testing.T) {
 }
 
 func TestHeatmapDataHasAKeyThoughItsEventHasNone(t *testing.T) {
-	messages := one(t, DefaultConfig(), func(event *events.Event) {
+	messages := one(t, standard(), func(event *events.Event) {
 		event.Heatmap, event.Routing.SkipPerson = []byte(`{}`), true
 	})
 	require.Nil(t, messages[0].Key)
-	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(messages[1].key))
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(messages[1].Key))
 	require.Contains(t, headersOf(&messages[1]), "force_disable_person_processing=true")
 }
 
 func TestHeatmapDataThatIsTooLargeIsLeftOutAndItsEventKept(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = 4000
+	settings := standard()
+	settings.MaxMessageBytes = 4000
 	for name, size := range map[string]int{"its own JSON is over the limit": 10_000, "only its message is over the limit": 3900} {
 		t.Run(name, func(t *testing.T) {
 			batch := batchOf(3)
 			batch.Events[1].Heatmap = []byte(`{"x":"` + strings.Repeat("x", size) + `"}`)
-			set := NewEncoder(cfg).Encode(batch)
+			set := NewEncoder(settings).Encode(batch)
 			require.Len(t, set.Messages, 3)
-			require.Equal(t, 1, set.heatmapsDropped)
+			require.Equal(t, 1, set.HeatmapsDropped)
 			require.Equal(t, 3, batch.Pending())
-			require.Contains(t, string(set.Messages[2].value), batch.Events[2].UUID.String())
-			require.Equal(t, headersOf(&NewEncoder(cfg).Encode(batchOf(3)).Messages[2]), headersOf(&set.Messages[2]))
+			require.Contains(t, string(set.Messages[2].Value), batch.Events[2].UUID.String())
+			require.Equal(t, headersOf(&NewEncoder(settings).Encode(batchOf(3)).Messages[2]), headersOf(&set.Messages[2]))
 		})
 	}
 }
 
 func TestHeatmapDataIsNotWrittenWithoutItsEvent(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = 4000
+	settings := standard()
+	settings.MaxMessageBytes = 4000
 	batch := batchOf(1)
 	batch.Events[0].Heatmap = []byte(`{}`)
 	batch.Events[0].Raw.Properties = []byte(`{"x":"` + strings.Repeat("x", 10_000) + `"}`)
-	require.Empty(t, NewEncoder(cfg).Encode(batch).Messages)
+	require.Empty(t, NewEncoder(settings).Encode(batch).Messages)
 	require.Equal(t, events.ReasonTooLarge, batch.Events[0].Outcome.Reason)
 }
 
 func TestAnOversizeEventIsRejectedAlone(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = 4000
+	settings := standard()
+	settings.MaxMessageBytes = 4000
 	for name, size := range map[string]int{"its own JSON is over the limit": 10_000, "only its message is over the limit": 3900} {
 		t.Run(name, func(t *testing.T) {
 			batch := batchOf(3)
 			batch.Events[1].Raw.Properties = []byte(`{"x":"` + strings.Repeat("x", size) + `"}`)
-			want := NewEncoder(cfg).Encode(batchOf(3)).Messages
-			messages := NewEncoder(cfg).Encode(batch).Messages
+			want := NewEncoder(settings).Encode(batchOf(3)).Messages
+			set := NewEncoder(settings).Encode(batch)
+			messages := set.Messages
 			require.Len(t, messages, 2)
-			require.Equal(t, want[0].value, messages[0].value)
-			require.Equal(t, want[2].value, messages[1].value)
+			require.Equal(t, want[0].Value, messages[0].Value)
+			require.Equal(t, want[2].Value, messages[1].Value)
 			require.Equal(t, headersOf(&want[2]), headersOf(&messages[1]))
-			require.Equal(t, 2, messages[1].event)
+			require.Equal(t, []int{0, 2}, set.Events)
 			outcome := batch.Events[1].Outcome
 			require.Equal(t, events.StateRejected, outcome.State)
 			require.Equal(t, events.ReasonTooLarge, outcome.Reason)
@@ -388,13 +371,13 @@ func TestAnOversizeEventIsRejectedAlone(t *testing.T) {
 	}
 }
 
-func TestTheLargestMessageIsAsLargeAsSaramaAllows(t *testing.T) {
+func TestTheLargestMessageIsAsLargeAsTheLimit(t *testing.T) {
 	batch := batchOf(1)
-	size := testEncoder().Encode(batch).Messages[0].ByteSize(2)
-	cfg := DefaultConfig()
+	size := testEncoder().Encode(batch).Messages[0].Size()
+	settings := standard()
 	for limit, want := range map[int]int{size: 1, size - 1: 0} {
-		cfg.MaxMessageBytes = configs.ByteSize(limit)
-		require.Len(t, NewEncoder(cfg).Encode(batchOf(1)).Messages, want)
+		settings.MaxMessageBytes = limit
+		require.Len(t, NewEncoder(settings).Encode(batchOf(1)).Messages, want)
 	}
 }
 
@@ -402,16 +385,16 @@ func TestEventsWithAnOutcomeMakeNoMessage(t *testing.T) {
 	batch := batchOf(3)
 	batch.Events[0].Drop(events.ReasonBlackHole)
 	batch.Events[2].Reject(events.ReasonInvalidEvent, nil)
-	messages := testEncoder().Encode(batch).Messages
-	require.Len(t, messages, 1)
-	require.Equal(t, 1, messages[0].event)
+	set := testEncoder().Encode(batch)
+	require.Len(t, set.Messages, 1)
+	require.Equal(t, []int{1}, set.Events)
 	batch.Events[1].Accept()
 	require.Empty(t, testEncoder().Encode(batch).Messages)
 }
 
 func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.MaxMessageBytes = 100_000
+	settings := standard()
+	settings.MaxMessageBytes = 100_000
 	worst := batchOf(2)
 	worst.Token = strings.Repeat(`"`, 64)
 	for i := range worst.Events {
@@ -445,21 +428,46 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 		}
 	}
 	for _, batch := range batches {
-		encoder := NewEncoder(cfg)
-		bound := encoder.bound(batch)
+		encoder := NewEncoder(settings)
+		bound := encoder.Bound(batch)
 		before := inUse()
 		set := encoder.Encode(batch)
 		held := int64(inUse()) - int64(before)
-		size := 0
-		for i := range set.Messages {
-			size += set.Messages[i].size
-		}
-		require.NotZero(t, size)
-		require.LessOrEqual(t, int64(size), bound)
+		require.NotEmpty(t, set.Messages)
+		require.LessOrEqual(t, set.Bytes(), bound)
 		const beside = 16 << 10 // what the runtime itself may take meanwhile
-		require.LessOrEqual(t, held, bound+beside, "%d messages of %d bytes", len(set.Messages), size)
+		require.LessOrEqual(t, held, bound+beside, "%d messages of %d bytes", len(set.Messages), set.Bytes())
 	}
 	runtime.KeepAlive(batches)
+}
+
+// Of the smallest events with every header it is not the text that takes most.
+func TestSmallEventsTakeNoMoreThanIsReserved(t *testing.T) {
+	batch := batchOf(200)
+	batch.Token, batch.Historical, batch.ClientIP = "t", true, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"
+	batch.Received, batch.SentAt = batch.Received.Add(time.Nanosecond), batch.SentAt.Add(time.Nanosecond)
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		event.Name, event.DistinctID, event.SessionID, event.Cookieless = "e", "d", "s", true
+		event.Timestamp = event.Timestamp.Add(time.Nanosecond)
+		event.Raw = events.Raw{
+			Token: []byte(`1`), DistinctID: []byte(`1`), Timestamp: []byte(`1`), Offset: []byte(`1`), Properties: []byte(`{}`), Set: []byte(`1`), SetOnce: []byte(`1`),
+		}
+		event.Heatmap = []byte(`{}`)
+		event.Routing = events.Routing{DLQ: "x", SkipPerson: true}
+	}
+	settings := standard()
+	settings.Topics.Events = strings.Repeat("x", produce.LongestTopicName)
+	encoder := NewEncoder(settings)
+	set := encoder.Encode(batch)
+	require.Len(t, set.Messages, 400)
+	require.LessOrEqual(t, set.Bytes(), encoder.Bound(batch))
+}
+
+func TestASetIsAsLargeAsItsMessages(t *testing.T) {
+	set := testEncoder().Encode(batchOf(2))
+	require.Equal(t, 2*messageSize+int64(set.Messages[0].Size()+set.Messages[1].Size()), set.Bytes())
+	require.Zero(t, new(Set).Bytes())
 }
 
 // inUse returns how many bytes are in use once all garbage is collected.
@@ -470,30 +478,7 @@ func inUse() uint64 {
 	return stats.HeapAlloc
 }
 
-// Section 4.3 of the protocol. The vectors are those of Apache Kafka's own UtilsTest.testMurmur2, as unsigned remainders of the masked hash.
-func TestKeysGoToThePartitionThatKafkasOwnClientsChoose(t *testing.T) {
-	for key, hash := range map[string]int32{
-		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536,
-		"a-little-bit-longer-string": -1486304829, "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
-		"abc": 479470107,
-	} {
-		const partitions = 1000
-		partitioner := sarama.NewMurmur2Partitioner("topic")
-		got, err := partitioner.Partition(&sarama.ProducerMessage{Key: sarama.StringEncoder(key)}, partitions)
-		require.NoError(t, err)
-		require.Equal(t, (hash&0x7fffffff)%partitions, got, key)
-	}
-	seen := map[int32]bool{}
-	partitioner := sarama.NewMurmur2Partitioner("topic")
-	for range 200 {
-		partition, err := partitioner.Partition(&sarama.ProducerMessage{}, 4)
-		require.NoError(t, err)
-		seen[partition] = true
-	}
-	require.Len(t, seen, 4, "messages without a key go everywhere")
-}
-
-func headersOf(m *Message) []string {
+func headersOf(m *produce.Message) []string {
 	var headers []string
 	for _, header := range m.Headers {
 		headers = append(headers, string(header.Key)+"="+string(header.Value))

@@ -1,4 +1,4 @@
-package kafka
+package encode
 
 import (
 	"encoding/json"

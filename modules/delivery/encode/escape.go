@@ -1,4 +1,4 @@
-package kafka
+package encode
 
 import (
 	"encoding/binary"
@@ -15,9 +15,10 @@ const (
 
 // appendEscaped appends src as it stands inside a JSON string, without the quotes around it. src must be valid UTF-8.
 //
-// This is the hottest loop of the service: an event's JSON goes into a string of another JSON value, and every eighth byte or
-// so is a quote. So it works on eight bytes at a time and spends no branch on a quote but the loop's own: the word is stored
-// whole, and for each special byte the rest of the word is stored again, one place further, behind a backslash.
+// This is the hottest loop of the service: an event's JSON goes into a string of another JSON value, and every eighth
+// byte or so is a quote. So it works on eight bytes at a time and spends no branch on a quote but the loop's own: the
+// word is stored whole, and for each special byte the rest of the word is stored again, one place further, behind a
+// backslash.
 func appendEscaped(dst, src []byte) []byte {
 	for len(src) >= 8 {
 		part := src[:min(len(src), escapeIn)&^7]
@@ -80,7 +81,8 @@ func escapes(src []byte) int {
 	return n
 }
 
-// appendTwiceEscaped appends src as it stands inside a JSON string that stands inside another one, without any quotes around it.
+// appendTwiceEscaped appends src as it stands inside a JSON string that stands inside another one, without any quotes
+// around it.
 func appendTwiceEscaped(dst, src []byte) []byte {
 	start := len(dst)
 	dst = appendEscaped(dst, src)
@@ -98,8 +100,8 @@ func quotesAndBackslashes(word uint64) uint64 {
 	return ^neither & highBits
 }
 
-// anyControl reports whether a byte is below 0x20. In JSON as clients send it that is whitespace between tokens, which is rare.
-// (A borrow can flag the byte above one that is flagged rightly, which does not matter here.)
+// anyControl reports whether a byte is below 0x20. In JSON as clients send it that is whitespace between tokens, which
+// is rare. (A borrow can flag the byte above one that is flagged rightly, which does not matter here.)
 func anyControl(word uint64) bool {
 	return (word-0x20*eachByte)&^word&highBits != 0
 }

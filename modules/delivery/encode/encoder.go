@@ -1,0 +1,505 @@
+package encode
+
+import (
+	"encoding/hex"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
+)
+
+// Encoder builds the messages of events. It is safe for concurrent use.
+//
+// A message's value is a JSON object with the fields uuid, distinct_id, ip, data, now, sent_at (if the client said),
+// token, event, timestamp, is_cookieless_mode and historical_migration (if true), in this order. Field data is a string
+// that holds the event's JSON as the client sent it: token, distinct_id, uuid (null if the client made none), event,
+// properties, timestamp, offset, $set and $set_once, of which those that were absent are left out.
+//
+// The topic is that of the event's lane, unless Routing says otherwise. The key is "token:distinct_id", "token:ip" for
+// a cookieless event, and the session's id for a recording. An event of the main stream or of an overflow has no key
+// where Routing says that its order does not matter. The headers are token, distinct_id, timestamp (milliseconds since
+// 1970), event, uuid and now, and where they have something to say historical_migration, session_id,
+// force_disable_person_processing, skip_heatmap_processing, dlq_reason, dlq_step, dlq_timestamp and dlq_topic (where
+// the event would have gone).
+//
+// Some events make more than one message; these follow one another. An event with heatmap data has a $$heatmap event
+// behind it, which is left out if it is too large. A recording that is too large for one message makes as many as it
+// needs. The identifiers of further messages follow from the event's, so that an event that is sent again makes the
+// same.
+type Encoder struct {
+	topics   produce.Topics
+	maxBytes int
+	sets     sync.Pool
+}
+
+// NewEncoder returns an encoder for these topics and this limit of a message's size.
+func NewEncoder(settings produce.Settings) *Encoder {
+	return &Encoder{topics: settings.Topics, maxBytes: settings.MaxMessageBytes, sets: sync.Pool{New: func() any { return new(Set) }}}
+}
+
+// Set is the messages of one batch and the memory that they share. Their text is one allocation, their headers
+// are one, and so are the two lists, so that a further message costs none. Only a recording, or JSON with unusually
+// many quotes, needs more pieces of text.
+type Set struct {
+	Messages []produce.Message
+
+	// Events says which event message i is of, or a part of, by the event's index in the batch. The messages of one
+	// event follow one another.
+	Events []int
+
+	// HeatmapsDropped is how many events have lost their heatmap data, because its message would have been too large.
+	HeatmapsDropped int
+
+	text    []byte
+	full    int // bytes of earlier pieces of text, which the messages refer to as well
+	headers []produce.Header
+}
+
+// Bytes returns what the set's messages take in memory.
+func (s *Set) Bytes() int64 {
+	bytes := messageSize * int64(len(s.Messages))
+	for i := range s.Messages {
+		bytes += int64(s.Messages[i].Size())
+	}
+	return bytes
+}
+
+// maxPooledText is the largest text that is kept for another batch.
+const maxPooledText = 1 << 20
+
+// Recycle takes back the memory of a set for another batch. From then on nobody may use the set or its messages. A
+// caller who cannot be certain of that leaves the set to the garbage collector instead.
+func (e *Encoder) Recycle(set *Set) {
+	if set.full+cap(set.text) <= maxPooledText {
+		e.sets.Put(set)
+	}
+}
+
+var (
+	headerToken       = []byte("token")
+	headerDistinctID  = []byte("distinct_id")
+	headerTimestamp   = []byte("timestamp")
+	headerEvent       = []byte("event")
+	headerUUID        = []byte("uuid")
+	headerNow         = []byte("now")
+	headerHistorical  = []byte("historical_migration")
+	headerSessionID   = []byte("session_id")
+	headerSkipPerson  = []byte("force_disable_person_processing")
+	headerSkipHeatmap = []byte("skip_heatmap_processing")
+	headerDLQReason   = []byte(produce.HeaderDLQReason)
+	headerDLQStep     = []byte(produce.HeaderDLQStep)
+	headerDLQTime     = []byte(produce.HeaderDLQTime)
+	headerDLQTopic    = []byte(produce.HeaderDLQTopic)
+	textTrue          = []byte("true")
+	textCapture       = []byte("capture")
+)
+
+const (
+	maxHeaders = 14
+	uuidLength = 36
+	uuidStart  = len(`{"uuid":"`) // in a value
+	// textPerEvent is the most that a message holds besides the event's own text: field names, times, identifiers.
+	textPerEvent = 640
+	// textPerBatch is the most that the texts hold which are made once for a batch, besides the batch's own.
+	textPerBatch = 512
+	// messageSize is what a message takes beside its text.
+	messageSize = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)) + maxHeaders*unsafe.Sizeof(produce.Header{}))
+
+	// countedBesideText is the most that Message.Size counts of a message beside its text: the names of headers, the
+	// values that messages share, and what Kafka adds.
+	countedBesideText = 448
+
+	// heatmapName is the name of the events that hold heatmap data and nothing else.
+	heatmapName = "$$heatmap"
+)
+
+// Bound returns an upper bound of what Encode allocates for the batch, and of the Set.Bytes of what Encode returns.
+func (e *Encoder) Bound(batch *events.Batch) int64 {
+	bound, largest := int64(commonText(batch)), int64(0)
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		raw := rawBytes(event)
+		if !event.Pending() || raw > e.maxBytes {
+			continue
+		}
+		text := int64(e.maxText(batch, event, raw))
+		largest = max(largest, text)
+		bound += messageSize + countedBesideText + text
+		if event.Heatmap != nil {
+			bound += messageSize + countedBesideText
+		}
+		if event.Recording != nil {
+			bound += e.boundRecording(event, messageSize+text)
+		}
+	}
+	return bound + largest // An event that has no room in a piece of text leaves the piece's end unused.
+}
+
+// commonText returns the most text that is made once for all messages of the batch.
+func commonText(batch *events.Batch) int {
+	return textPerBatch + 6*(len(batch.Token)+len(batch.ClientIP))
+}
+
+// maxText returns the most text that the event's messages can be made of, not counting the snapshots of a recording.
+// raw is the event's rawBytes.
+func (e *Encoder) maxText(batch *events.Batch, event *events.Event, raw int) int {
+	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+len(event.Routing.DLQ)+len(batch.Token))
+	if event.Routing.DLQ != "" {
+		frame += produce.LongestTopicName
+	}
+	if recording := event.Recording; recording != nil {
+		return frame + 16*(len(recording.Source)+len(recording.Lib)) + 2*raw
+	}
+	if event.Heatmap != nil && len(event.Heatmap) <= e.maxBytes {
+		return 2*(frame+raw) + 2*(len(event.Heatmap)+raw-len(event.Raw.Properties))
+	}
+	return frame + 2*raw
+}
+
+// rawBytes returns how long the event's own JSON is, which is the least that it takes in a message. Of a recording it
+// returns how long the JSON is that every message repeats.
+func rawBytes(event *events.Event) int {
+	if recording := event.Recording; recording != nil {
+		return len(event.Name) + len(recording.WindowID) + len(recording.Host) + len(recording.Source) + len(recording.Lib)
+	}
+	raw := &event.Raw
+	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) + len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
+}
+
+// Encode builds the messages of the batch's pending events, in their order. It rejects an event that is too large. A
+// snapshot that is too large is replaced in its recording, and the event gets events.NoteSnapshotReplaced. The set
+// shares nothing with the batch.
+func (e *Encoder) Encode(batch *events.Batch) *Set {
+	plan := e.plan(batch)
+	set := e.sets.Get().(*Set)
+	b := batchEncoder{
+		Encoder:  e,
+		text:     slices.Grow(set.text[:0], commonText(batch)+plan.text()),
+		headers:  slices.Grow(set.headers[:0], plan.messages*maxHeaders),
+		messages: slices.Grow(set.Messages[:0], plan.messages),
+		origins:  slices.Grow(set.Events[:0], plan.messages),
+		batch:    batch,
+	}
+	b.common()
+	dropped := 0
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		if !event.Pending() {
+			continue
+		}
+		raw := rawBytes(event)
+		if raw > e.maxBytes {
+			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
+			continue
+		}
+		most := e.maxText(batch, event, raw)
+		b.reserve(most, plan.most)
+		plan.most -= most
+		if event.Recording != nil {
+			b.recording(event, i)
+			continue
+		}
+		if size := b.event(event, i); size > e.maxBytes {
+			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event makes a message of %d bytes, the limit is %d", size, e.maxBytes))
+			continue
+		}
+		if event.Heatmap != nil && !b.heatmap(event, i) {
+			dropped++
+		}
+	}
+	set.text, set.full, set.headers, set.Messages, set.Events, set.HeatmapsDropped = b.text, b.full, b.headers, b.messages, b.origins, dropped
+	return set
+}
+
+// plan says how much memory a batch needs: how many messages there will be if no recording is split, and how much text.
+type plan struct {
+	messages int
+	// usual is how much text the events make if about every fourth byte of their JSON has to be escaped. Few need more.
+	usual int
+	// most is how much text the events make if every byte has to be escaped.
+	most int
+	// largest is the share in most of the event that has the largest one.
+	largest int
+}
+
+// text returns how much text to allocate at once. That is the usual amount, and room for the worst that a single event
+// can need: Encode begins no event that might not fit, and so the last one needs all of that room left over, although
+// it will hardly use it.
+func (p *plan) text() int { return min(p.usual+p.largest, p.most) }
+
+func (e *Encoder) plan(batch *events.Batch) plan {
+	var p plan
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		raw := rawBytes(event)
+		if !event.Pending() || raw > e.maxBytes {
+			continue
+		}
+		p.messages++
+		p.usual += textPerEvent + raw + raw/4 + len(event.DistinctID)
+		if event.Heatmap != nil && len(event.Heatmap) <= e.maxBytes {
+			p.messages++
+			p.usual += textPerEvent + len(event.Heatmap) + len(event.Heatmap)/4
+		}
+		most := e.maxText(batch, event, raw)
+		p.most += most
+		p.largest = max(p.largest, most)
+	}
+	return p
+}
+
+// batchEncoder builds one batch's messages.
+type batchEncoder struct {
+	*Encoder
+
+	batch    *events.Batch
+	text     []byte
+	full     int
+	headers  []produce.Header
+	messages []produce.Message
+	origins  []int // Set.Events
+
+	// What is the same in every message.
+	token []byte
+	ip    []byte
+	now   []byte
+	sent  []byte // the field sent_at
+	tail  []byte // of the value, from the end of data to the beginning of the event's name
+}
+
+func (b *batchEncoder) common() {
+	b.token = b.add(b.batch.Token)
+	b.ip = b.add(b.batch.ClientIP)
+
+	start := len(b.text)
+	b.text = append(b.text, `}","now":"`...)
+	now := len(b.text)
+	b.text = b.batch.Received.UTC().AppendFormat(b.text, time.RFC3339Nano)
+	b.now = b.since(now)
+	if !b.batch.SentAt.IsZero() {
+		sent := len(b.text)
+		b.text = append(b.text, `","sent_at":"`...)
+		b.text = b.batch.SentAt.UTC().AppendFormat(b.text, time.RFC3339Nano)
+		b.sent = b.since(sent)
+	}
+	b.text = append(b.text, `","token":"`...)
+	b.text = appendEscaped(b.text, b.token)
+	b.text = append(b.text, `","event":"`...)
+	b.tail = b.since(start)
+}
+
+// add copies s to the text and returns the copy.
+func (b *batchEncoder) add(s string) []byte {
+	start := len(b.text)
+	b.text = append(b.text, s...)
+	return b.since(start)
+}
+
+// since returns the text from start on.
+func (b *batchEncoder) since(start int) []byte { return b.text[start:len(b.text):len(b.text)] }
+
+// frame is what an event's messages have in common: where they go, and all that they hold but data and identifier.
+type frame struct {
+	topic                                   string
+	key, ip, name, distinctID, milliseconds []byte
+	session                                 []byte // nil where there is none
+}
+
+// frame fills f, which is empty, with what the event's messages have in common.
+func (b *batchEncoder) frame(event *events.Event, f *frame) {
+	f.ip = b.ip
+	if event.ClientIP != "" {
+		f.ip = b.add(event.ClientIP)
+	}
+	f.name = b.add(event.Name)
+
+	start := len(b.text)
+	b.text = append(b.text, b.token...)
+	b.text = append(b.text, ':')
+	f.distinctID = b.add(event.DistinctID)
+	key := b.since(start)
+	if event.Cookieless {
+		start = len(b.text)
+		b.text = append(b.text, b.token...)
+		b.text = append(b.text, ':')
+		b.text = append(b.text, f.ip...)
+		key = b.since(start)
+	}
+	if event.SessionID != "" {
+		f.session = b.add(event.SessionID)
+	}
+	topic, keyed := route(&b.topics, event)
+	f.topic = topic
+	switch {
+	case event.Recording != nil:
+		f.key = f.session
+	case keyed:
+		f.key = key
+	}
+	start = len(b.text)
+	b.text = strconv.AppendInt(b.text, event.Timestamp.UnixMilli(), 10)
+	f.milliseconds = b.since(start)
+}
+
+// open appends a value up to the beginning of data, within its braces.
+func (b *batchEncoder) open(f *frame, id uuid.UUID) {
+	b.text = append(b.text, `{"uuid":"`...)
+	b.text = appendUUID(b.text, id)
+	b.text = append(b.text, `","distinct_id":"`...)
+	b.text = appendEscaped(b.text, f.distinctID)
+	b.text = append(b.text, `","ip":"`...)
+	b.text = appendEscaped(b.text, f.ip)
+	b.text = append(b.text, `","data":"{`...)
+}
+
+// close appends what follows data, with its closing brace.
+func (b *batchEncoder) close(f *frame, event *events.Event) {
+	b.text = append(b.text, b.tail...)
+	b.text = appendEscaped(b.text, f.name)
+	b.text = append(b.text, `","timestamp":"`...)
+	b.text = event.Timestamp.UTC().AppendFormat(b.text, time.RFC3339Nano)
+	b.text = append(b.text, '"')
+	if event.Cookieless {
+		b.text = append(b.text, `,"is_cookieless_mode":true`...)
+	}
+	if b.batch.Historical {
+		b.text = append(b.text, `,"historical_migration":true`...)
+	}
+	b.text = append(b.text, '}')
+}
+
+// event builds the event's message and returns its size. It does not keep a message that is over the limit.
+func (b *batchEncoder) event(event *events.Event, index int) int {
+	text, headers := len(b.text), len(b.headers)
+	var f frame
+	b.frame(event, &f)
+	start := len(b.text)
+	b.open(&f, event.UUID)
+	b.text = appendData(b.text, event, f.name)
+	b.close(&f, event)
+	size := b.message(event, index, &f, b.since(start))
+	if size > b.maxBytes {
+		b.text = b.text[:text]
+		b.takeBack(headers)
+	}
+	return size
+}
+
+// heatmap builds the message of the event's heatmap data, which is an event of its own. It returns false if that
+// message would be too large.
+func (b *batchEncoder) heatmap(event *events.Event, index int) bool {
+	companion := *event
+	companion.UUID, companion.ClientUUID = uuid.NewSHA1(event.UUID, []byte(heatmapName)), false
+	companion.Name, companion.Lane = heatmapName, events.LaneHeatmaps
+	companion.Heatmap = nil
+	companion.Raw.Properties, companion.Raw.Set, companion.Raw.SetOnce = event.Heatmap, nil, nil
+	companion.Routing = events.Routing{SkipPerson: event.Routing.SkipPerson}
+	return rawBytes(&companion) <= b.maxBytes && b.event(&companion, index) <= b.maxBytes
+}
+
+// message appends a message of the given value and returns its size.
+func (b *batchEncoder) message(event *events.Event, index int, f *frame, value []byte) int {
+	headers := len(b.headers)
+	b.headers = append(b.headers,
+		produce.Header{Key: headerToken, Value: b.token},
+		produce.Header{Key: headerDistinctID, Value: f.distinctID},
+		produce.Header{Key: headerTimestamp, Value: f.milliseconds},
+		produce.Header{Key: headerEvent, Value: f.name},
+		produce.Header{Key: headerUUID, Value: value[uuidStart : uuidStart+uuidLength]},
+		produce.Header{Key: headerNow, Value: b.now},
+	)
+	if b.batch.Historical {
+		b.headers = append(b.headers, produce.Header{Key: headerHistorical, Value: textTrue})
+	}
+	if f.session != nil {
+		b.headers = append(b.headers, produce.Header{Key: headerSessionID, Value: f.session})
+	}
+	if event.Routing.SkipPerson {
+		b.headers = append(b.headers, produce.Header{Key: headerSkipPerson, Value: textTrue})
+	}
+	if event.Heatmap != nil {
+		b.headers = append(b.headers, produce.Header{Key: headerSkipHeatmap, Value: textTrue})
+	}
+	if event.Routing.DLQ != "" {
+		reason := b.add(event.Routing.DLQ)
+		start := len(b.text)
+		b.text = b.batch.Received.UTC().AppendFormat(b.text, produce.DLQTimeFormat)
+		b.headers = append(b.headers,
+			produce.Header{Key: headerDLQReason, Value: reason},
+			produce.Header{Key: headerDLQStep, Value: textCapture},
+			produce.Header{Key: headerDLQTime, Value: b.since(start)},
+			produce.Header{Key: headerDLQTopic, Value: b.add(unburied(&b.topics, event))},
+		)
+	}
+	b.messages = append(b.messages, produce.Message{
+		Topic: f.topic, Key: f.key, Value: value, Headers: b.headers[headers:len(b.headers):len(b.headers)],
+	})
+	b.origins = append(b.origins, index)
+	return b.messages[len(b.messages)-1].Size()
+}
+
+// takeBack removes the last message, before which there were so many headers.
+func (b *batchEncoder) takeBack(headers int) {
+	last := len(b.messages) - 1
+	b.headers, b.messages, b.origins = b.headers[:headers], b.messages[:last], b.origins[:last]
+}
+
+// appendData appends the event's JSON, but for the braces, as it stands inside a JSON string.
+func appendData(dst []byte, event *events.Event, name []byte) []byte {
+	raw := &event.Raw
+	if raw.Token != nil {
+		dst = append(dst, `\"token\":`...)
+		dst = appendEscaped(dst, raw.Token)
+		dst = append(dst, ',')
+	}
+	if raw.DistinctID != nil {
+		dst = append(dst, `\"distinct_id\":`...)
+		dst = appendEscaped(dst, raw.DistinctID)
+		dst = append(dst, ',')
+	}
+	if event.ClientUUID {
+		dst = append(dst, `\"uuid\":\"`...)
+		dst = appendUUID(dst, event.UUID)
+		dst = append(dst, `\",\"event\":\"`...)
+	} else {
+		dst = append(dst, `\"uuid\":null,\"event\":\"`...)
+	}
+	dst = appendTwiceEscaped(dst, name)
+	dst = append(dst, `\",\"properties\":`...)
+	dst = appendEscaped(dst, raw.Properties)
+	for _, field := range [...]struct {
+		name  string
+		value []byte
+	}{
+		{`,\"timestamp\":`, raw.Timestamp},
+		{`,\"offset\":`, raw.Offset},
+		{`,\"$set\":`, raw.Set},
+		{`,\"$set_once\":`, raw.SetOnce},
+	} {
+		if field.value != nil {
+			dst = append(dst, field.name...)
+			dst = appendEscaped(dst, field.value)
+		}
+	}
+	return dst
+}
+
+func appendUUID(dst []byte, id uuid.UUID) []byte {
+	var text [uuidLength]byte
+	hex.Encode(text[0:8], id[0:4])
+	text[8] = '-'
+	hex.Encode(text[9:13], id[4:6])
+	text[13] = '-'
+	hex.Encode(text[14:18], id[6:8])
+	text[18] = '-'
+	hex.Encode(text[19:23], id[8:10])
+	text[23] = '-'
+	hex.Encode(text[24:], id[10:])
+	return append(dst, text[:]...)
+}
