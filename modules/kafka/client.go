@@ -80,51 +80,18 @@ func producerConfig(cfg Config) (*sarama.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	client.Producer.Idempotent = true
-	client.Producer.RequiredAcks = sarama.WaitForAll
-	client.Net.MaxOpenRequests = 1
-	client.Producer.Partitioner = sarama.NewMurmur2Partitioner
 	client.Producer.Compression = codecs[cfg.Compression]
 	client.Producer.MaxMessageBytes = int(cfg.MaxMessageBytes)
-	client.Producer.Flush.Frequency = cfg.Linger
-	client.Producer.Return.Successes = true
-	client.Producer.Return.Errors = true
+	// The core asks again itself, and does something else in between.
+	client.Metadata.Retry.Max = 0
 
 	// A broker that hangs is given up early enough for another attempt within ack_timeout.
 	client.Net.ReadTimeout = cfg.AckTimeout / 2
 	client.Producer.Timeout = max(cfg.AckTimeout/3, time.Millisecond)
-	client.Producer.Retry.Max = retries(cfg.AckTimeout)
-	client.Producer.Retry.BackoffFunc = func(retry, _ int) time.Duration { return backoff(retry) }
-	// What waits for another attempt is within the buffer too; sarama's own bounds only must not be narrower than it.
-	client.Producer.Retry.MaxBufferBytes = 2 * int64(cfg.Buffer)
-	client.Producer.Retry.MaxBufferLength = int(cfg.Buffer / minMessage)
 	if err := client.Validate(); err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
 	return client, nil
-}
-
-// minMessage is less than any message's size: key, value and headers have more than this in fixed text alone.
-const minMessage = 256
-
-// backoff is the pause before an attempt to send a message again, the first of which is number 1. sarama also asks for the
-// pause before number 0, when a partition has no leader and it has failed a message: there is none, because the partition's
-// other messages wait behind it, and behind those, once the channels in between are full, the messages of all partitions.
-func backoff(retry int) time.Duration {
-	if retry < 1 {
-		return 0
-	}
-	return min(50*time.Millisecond<<min(retry-1, 10), time.Second)
-}
-
-// retries is how many attempts fit into the timeout, so that sarama does not work for long on what nobody waits for.
-func retries(timeout time.Duration) int {
-	n, total := 0, time.Duration(0)
-	for total < timeout {
-		n++
-		total += backoff(n)
-	}
-	return n
 }
 
 func tlsConfig(cfg TLS) (*tls.Config, error) {

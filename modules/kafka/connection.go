@@ -6,22 +6,22 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/produce"
 )
 
-// connection is a client that has reached the cluster, and the producer on top of it.
+// connection is a client that has reached the cluster.
 type connection struct {
 	client sarama.Client
-	async  sarama.AsyncProducer
-	topics Topics
+	topics produce.Topics
 }
 
-// connect makes one attempt to reach the cluster, creates the topics that are missing if it may, and sets up the producer.
-func connect(addresses []string, config *sarama.Config, topics Topics, log *zap.Logger) (*connection, error) {
+// connect makes one attempt to reach the cluster, and creates the topics that are missing if it may.
+func connect(addresses []string, config *sarama.Config, topics produce.Topics, log *zap.Logger) (*connection, error) {
 	client, err := sarama.NewClient(addresses, config)
 	if err != nil {
 		return nil, err
@@ -40,9 +40,6 @@ func connect(addresses []string, config *sarama.Config, topics Topics, log *zap.
 		}
 	}
 	conn.checkLimits(config.Producer.MaxMessageBytes, log)
-	if conn.async, err = sarama.NewAsyncProducerFromClient(client); err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
 	return conn, nil
 }
 
@@ -193,25 +190,4 @@ func (c *connection) isLed(topic string) bool {
 	}
 	led, err := c.client.WritablePartitions(topic)
 	return err == nil && len(led) == len(all)
-}
-
-// drain reads sarama's verdicts in two goroutines until close has ended the producer.
-func (c *connection) drain(group *sync.WaitGroup, settle func(*sarama.ProducerMessage, error)) {
-	group.Go(func() {
-		for message := range c.async.Successes() {
-			settle(message, nil)
-		}
-	})
-	group.Go(func() {
-		for failure := range c.async.Errors() {
-			settle(failure.Msg, failure.Err)
-		}
-	})
-}
-
-// close ends the producer and then the client; drained must be waiting for the readers that drain started.
-func (c *connection) close(drained *sync.WaitGroup) error {
-	c.async.AsyncClose()
-	drained.Wait()
-	return c.client.Close()
 }

@@ -2,8 +2,6 @@ package kafka_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -18,7 +16,6 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/opencapture/capture/modules/embedded"
-	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -64,7 +61,7 @@ func config(brokers ...string) kafka.Config {
 }
 
 // newProducer returns a producer that is stopped at the end of the test, unless the test does so itself.
-func newProducer(t *testing.T, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
+func newProducer(t testing.TB, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
 	t.Helper()
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
@@ -75,47 +72,16 @@ func newProducer(t *testing.T, cfg kafka.Config) (*kafka.Producer, tally.TestSco
 	return producer, scope
 }
 
-func start(t *testing.T, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
+func start(t testing.TB, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
 	t.Helper()
 	producer, scope := newProducer(t, cfg)
 	require.NoError(t, producer.Start(t.Context()))
-	require.Eventually(t, func() bool { return producer.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, 10*time.Millisecond)
 	return producer, scope
 }
 
-// batch makes a batch whose n events name themselves in the property "n", from first on.
-func batch(first, n int) *events.Batch {
-	b := &events.Batch{Token: "phc_test", Received: time.Now(), ClientIP: "203.0.113.7", Events: make([]events.Event, n)}
-	for i := range b.Events {
-		b.Events[i] = events.Event{
-			UUID: uuid.New(), Name: "e", DistinctID: "user", Timestamp: time.Now(),
-			Raw: events.Raw{Properties: fmt.Appendf(nil, `{"n":%d}`, first+i)},
-		}
-	}
-	return b
-}
-
-func requireAll(t *testing.T, b *events.Batch, state events.State, reason events.Reason) {
-	t.Helper()
-	for i := range b.Events {
-		require.Equal(t, state, b.Events[i].Outcome.State, "event %d: %v", i, b.Events[i].Outcome.Err)
-		require.Equal(t, reason, b.Events[i].Outcome.Reason)
-	}
-}
-
-type record struct {
-	*kgo.Record
-	value value
-	n     int
-}
-
-type value struct {
-	UUID string `json:"uuid"`
-	Data string `json:"data"`
-}
-
-// consume returns the first n records of the topic, and fails if there are none.
-func consume(t *testing.T, brokers []string, topic string, n int, options ...kgo.Opt) []record {
+// consume returns the first n records of the topic, and fails if there are fewer.
+func consume(t *testing.T, brokers []string, topic string, n int, options ...kgo.Opt) []*kgo.Record {
 	t.Helper()
 	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond))...)
@@ -123,22 +89,11 @@ func consume(t *testing.T, brokers []string, topic string, n int, options ...kgo
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	var records []record
+	var records []*kgo.Record
 	for len(records) < n {
 		fetches := client.PollFetches(ctx)
 		require.NoError(t, ctx.Err(), "%d of %d records", len(records), n)
-		fetches.EachRecord(func(r *kgo.Record) {
-			got := record{Record: r}
-			require.NoError(t, json.Unmarshal(r.Value, &got.value))
-			var data struct {
-				Properties struct {
-					N int `json:"n"`
-				} `json:"properties"`
-			}
-			require.NoError(t, json.Unmarshal([]byte(got.value.Data), &data))
-			got.n = data.Properties.N
-			records = append(records, got)
-		})
+		fetches.EachRecord(func(r *kgo.Record) { records = append(records, r) })
 	}
 	return records
 }

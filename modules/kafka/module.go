@@ -9,14 +9,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
-	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // Module writes events to Kafka.
 //
-// Provides events.Sink, the base sink; events.TopicReader; *Bootstrap, the brokers to begin with; a member of "health_checks" and a start fact,
-// both of which follow the sink when that is overridden; the command "tail".
+// Provides produce.Producer; produce.Reader; produce.Settings; *Bootstrap, the brokers to begin with; a member of "health_checks" and a
+// start fact, both of which follow the producer when that is overridden; the command "tail".
 // Requires *zap.Logger and tally.Scope (modules/observability); takes the value group "kafka_brokers" of LocalBroker (see
 // AsLocalBrokers), which is needed only when kafka.brokers is empty.
 // Config section: "kafka".
@@ -26,8 +26,9 @@ func Module() configs.Module {
 		Config: DefaultConfig(),
 		Options: fx.Provide(
 			fx.Annotate(NewBootstrap, fx.ParamTags(``, `group:"kafka_brokers"`)),
-			newSink,
-			fx.Annotate(NewReader, fx.As(new(events.TopicReader))),
+			newProducer,
+			newSettings,
+			fx.Annotate(NewReader, fx.As(new(produce.Reader))),
 			observability.AsCheck(newCheck),
 			configs.AsStartFact(newStartFact),
 		),
@@ -44,7 +45,11 @@ func AsLocalBrokers(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"kafka_brokers,flatten"`))
 }
 
-func newSink(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) (events.Sink, error) {
+func newSettings(cfg Config) produce.Settings {
+	return produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}
+}
+
+func newProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) (produce.Producer, error) {
 	producer, err := NewProducer(cfg, bootstrap, log, scope)
 	if err != nil {
 		return nil, err
@@ -53,19 +58,15 @@ func newSink(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scop
 	return producer, nil
 }
 
-// newCheck asks whichever sink the graph has, so that overriding the sink never builds a client.
-func newCheck(sink events.Sink) observability.Check {
-	ready := func(context.Context) error { return nil }
-	if asked, ok := sink.(interface{ Ready(context.Context) error }); ok {
-		ready = asked.Ready
-	}
-	return observability.Check{Name: "kafka", Ready: ready}
+// newCheck asks whichever producer the graph has, so that overriding the producer never builds a client.
+func newCheck(producer produce.Producer) observability.Check {
+	return observability.Check{Name: "kafka", Ready: func(context.Context) error { return producer.Ready() }}
 }
 
-// newStartFact tells of whichever sink the graph has.
-func newStartFact(sink events.Sink) configs.StartFact {
+// newStartFact tells of whichever producer the graph has.
+func newStartFact(producer produce.Producer) configs.StartFact {
 	return configs.StartFact{Rank: 20, Name: "events to", Text: func() string {
-		if described, ok := sink.(fmt.Stringer); ok {
+		if described, ok := producer.(fmt.Stringer); ok {
 			return described.String()
 		}
 		return ""

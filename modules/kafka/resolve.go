@@ -1,0 +1,302 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/opencapture/capture/modules/produce"
+)
+
+// resolveAll asks the cluster what the core has to know: the partitions of topics, their leaders, and a producer id. It tries
+// again, with growing pauses, until there is nothing left to ask.
+func (c *core) resolveAll() {
+	const first, last = 20 * time.Millisecond, time.Second
+	for {
+		select {
+		case <-c.resolve:
+		case <-c.done:
+			return
+		}
+		for pause := first; !c.resolveOnce(); pause = min(2*pause, last) {
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+			case <-c.done:
+				timer.Stop()
+				return
+			}
+		}
+	}
+}
+
+// resolveOnce asks once, and reports whether nothing is left to ask.
+func (c *core) resolveOnce() bool {
+	c.mu.Lock()
+	client, wantsID := c.client, c.id == noProducerID
+	var wanted []string
+	for _, t := range c.topics {
+		if t.isUnresolved() {
+			wanted = append(wanted, t.name)
+		}
+	}
+	c.mu.Unlock()
+	if client == nil || len(wanted) == 0 {
+		return true // place and setClient ask again
+	}
+	resolved := true
+	if wantsID {
+		resolved = c.resolveID(client)
+	}
+	slices.Sort(wanted)
+	err := client.RefreshMetadata(wanted...)
+	for _, name := range wanted {
+		found := look(client, name, err)
+		c.mu.Lock()
+		if c.client == client {
+			resolved = c.found(name, found) && resolved
+		}
+		c.unlock()
+	}
+	return resolved
+}
+
+// isUnresolved reports whether messages wait for something about the topic that only the cluster knows.
+func (t *topic) isUnresolved() bool {
+	return t.waiting.len() > 0 || slices.ContainsFunc(t.partitions, func(p *partition) bool { return p.state == parked && p.link == nil })
+}
+
+// resolveID asks for a producer id and reports whether there is one.
+func (c *core) resolveID(client sarama.Client) bool {
+	answer, err := requestID(client)
+	now := time.Now()
+	c.mu.Lock()
+	defer c.unlock()
+	if err != nil {
+		err = fmt.Errorf("Kafka gives this producer no id: %w", err)
+		for p := range c.parked {
+			if p.cause == nil {
+				p.class, p.cause = produce.Unavailable, err
+			}
+		}
+		return false
+	}
+	if c.id == noProducerID {
+		c.id = producerID{id: answer.ProducerID, epoch: answer.ProducerEpoch}
+	}
+	for p := range c.parked {
+		c.place(p, now)
+	}
+	return true
+}
+
+// requestID asks any broker for a producer id.
+func requestID(client sarama.Client) (*sarama.InitProducerIDResponse, error) {
+	broker := client.LeastLoadedBroker()
+	if broker == nil {
+		return nil, sarama.ErrOutOfBrokers
+	}
+	answer, err := broker.InitProducerID(&sarama.InitProducerIDRequest{
+		Version: 4, TransactionTimeout: time.Minute, ProducerID: noProducerID.id, ProducerEpoch: -1,
+	})
+	if err == nil && answer.Err != sarama.ErrNoError {
+		err = answer.Err
+	}
+	return answer, err
+}
+
+// finding is what the cluster says of a topic.
+type finding struct {
+	leaders []*sarama.Broker // by partition; nil where there is none
+	err     error            // why there are no partitions, or not all leaders
+	missing bool             // the cluster says that the topic does not exist
+	denied  bool             // the cluster says nothing to this user
+}
+
+// look returns what the last answer said of a topic. refreshed is the error of the refresh.
+func look(client sarama.Client, name string, refreshed error) finding {
+	known, err := client.Topics()
+	if err != nil {
+		return finding{err: err}
+	}
+	if !slices.Contains(known, name) {
+		f := finding{err: refreshed}
+		if errors.Is(refreshed, sarama.ErrTopicAuthorizationFailed) || errors.Is(refreshed, sarama.ErrUnknownTopicOrPartition) {
+			// The error may be another topic's: this one is asked for alone.
+			f.err = client.RefreshMetadata(name)
+		}
+		f.denied = errors.Is(f.err, sarama.ErrTopicAuthorizationFailed)
+		f.missing = errors.Is(f.err, sarama.ErrUnknownTopicOrPartition)
+		if f.err == nil {
+			f.err = errors.New("the cluster did not mention it")
+		}
+		return f
+	}
+	ids, err := client.Partitions(name)
+	if err != nil {
+		return finding{err: err}
+	}
+	f := finding{leaders: make([]*sarama.Broker, len(ids))}
+	for i := range ids {
+		leader, err := client.Leader(name, int32(i))
+		if err != nil {
+			f.err = err
+			continue
+		}
+		f.leaders[i] = leader
+	}
+	return f
+}
+
+// found takes what was found out about a topic, and reports whether that is all there is to know. The caller holds mu.
+func (c *core) found(name string, f finding) bool {
+	now := time.Now()
+	t := c.topic(name)
+	if len(f.leaders) == 0 {
+		return c.notFound(t, f, now)
+	}
+	t.missing = nil
+	c.resize(t, len(f.leaders))
+	resolved := true
+	for i, p := range t.partitions {
+		if p.link != nil || p.state == sending {
+			continue
+		}
+		leader := f.leaders[i]
+		if leader == nil {
+			if p.cause == nil {
+				p.class, p.cause = produce.Unavailable, f.err
+			}
+			resolved = resolved && p.isEmpty()
+			continue
+		}
+		p.link = c.link(leader)
+		c.place(p, now)
+	}
+	if t.waiting.len() > 0 {
+		spread := spreader{core: c, now: now}
+		for _, e := range t.waiting.shift(c.batchMemory(), t.waiting.bytes, t.waiting.len()) {
+			spread.add(t, e)
+		}
+		spread.end()
+	}
+	return resolved
+}
+
+// resize gives the topic as many partitions as it has in the cluster. What waits for one that is gone fails: where it belongs
+// now is not known to whoever has put it in order.
+func (c *core) resize(t *topic, count int) {
+	for len(t.partitions) < count {
+		t.partitions = append(t.partitions, &partition{topic: t, id: int32(len(t.partitions)), numbering: noProducerID})
+	}
+	for _, p := range t.partitions[count:] {
+		p.gone = true
+		if p.state != sending && !p.isEmpty() {
+			c.giveUp(p, produce.Unavailable, errGone)
+		}
+	}
+	t.partitions = t.partitions[:count]
+}
+
+var errGone = errors.New("the topic was made anew without this partition")
+
+// notFound notes why a topic cannot be written to. What waits for it fails when that is certain.
+func (c *core) notFound(t *topic, f finding, now time.Time) bool {
+	if t.missing == nil {
+		t.missingSince = now
+	}
+	t.missing = f.err
+	class := produce.Unavailable
+	switch {
+	case f.denied:
+		class = produce.Forbidden
+	case f.missing && now.Sub(t.missingSince) >= missingPatience:
+		class = produce.Missing
+	default:
+		for _, p := range t.partitions {
+			if p.cause == nil {
+				p.class, p.cause = class, f.err
+			}
+		}
+		return false
+	}
+	err := produce.Errorf(class, "topic %s: %w", t.name, f.err)
+	c.failTopic(t, err)
+	for _, p := range t.partitions {
+		if p.state != sending && !p.isEmpty() {
+			c.giveUp(p, class, f.err)
+		}
+	}
+	return true
+}
+
+// setClient makes the core use a client, from now on. What is in flight with the one before gets its answer; then done is
+// called. A nil client means that there is none, because of why.
+func (c *core) setClient(client sarama.Client, why error) {
+	c.mu.Lock()
+	c.client, c.why = client, why
+	for _, l := range c.links {
+		l.closed = true
+		l.work.Signal()
+	}
+	c.links = map[int32]*link{}
+	now := time.Now()
+	for _, t := range c.topics {
+		for _, p := range t.partitions {
+			p.link = nil
+			if p.state == idle || p.state == parked {
+				c.place(p, now)
+			}
+		}
+	}
+	c.ask()
+	c.unlock()
+}
+
+// recount looks whether topics have more partitions than before. It asks nobody: the client's metadata have been refreshed.
+func (c *core) recount(client sarama.Client) {
+	c.mu.Lock()
+	defer c.unlock()
+	for _, t := range c.topics {
+		if len(t.partitions) == 0 {
+			continue
+		}
+		if known, err := client.Partitions(t.name); err == nil && len(known) > len(t.partitions) {
+			c.resize(t, len(known))
+		}
+	}
+}
+
+// refuse makes Produce fail from now on.
+func (c *core) refuse() {
+	c.mu.Lock()
+	c.refusing = true
+	c.mu.Unlock()
+}
+
+// close fails what has no report yet, and has the goroutines end. It returns how many messages had no report. Those that are in
+// flight get theirs when their answer comes, or when the connection is closed.
+func (c *core) close() (unreported int) {
+	c.mu.Lock()
+	c.refusing, c.closed = true, true
+	unreported = c.unreported
+	c.alarm.Stop()
+	close(c.done)
+	for _, l := range c.links {
+		l.closed = true
+		l.work.Signal()
+	}
+	for _, t := range c.topics {
+		c.failTopic(t, errClosed)
+		for _, p := range t.partitions {
+			if p.state != sending && !p.isEmpty() {
+				c.giveUp(p, produce.Unavailable, errClosed)
+			}
+		}
+	}
+	c.unlock()
+	return unreported
+}
