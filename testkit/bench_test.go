@@ -92,7 +92,7 @@ func BenchmarkSpool50(b *testing.B) {
 	require.NoError(b, err)
 	section := delivery.DefaultConfig()
 	section.Ack, section.Spool.Dir, section.Spool.MaxBytes = "spool", b.TempDir(), 1<<40
-	spooled, err := delivery.NewDelivery(section, producer, zap.NewNop(), tally.NoopScope)
+	spooled, err := delivery.NewDelivery(section, produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, producer, zap.NewNop(), tally.NoopScope)
 	require.NoError(b, err)
 	require.NoError(b, spooled.Start(b.Context()))
 	defer func() { require.NoError(b, spooled.Stop(context.Background())) }()

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
-	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 func dlqCommand() configs.Command {
@@ -64,18 +65,18 @@ type letter struct {
 	Value   json.RawMessage   `json:"value,omitempty"`
 }
 
-func newLetter(id string, m *events.Message) letter {
+func newLetter(id string, m *produce.Message) letter {
 	l := letter{ID: id, Time: m.Time.UTC(), Bytes: len(m.Value)}
 	for _, header := range m.Headers {
 		value := string(header.Value)
 		switch string(header.Key) {
-		case headerReason:
+		case produce.HeaderDLQReason:
 			l.Reason = value
-		case headerStep:
+		case produce.HeaderDLQStep:
 			l.Step = value
-		case headerTopic:
+		case produce.HeaderDLQTopic:
 			l.Topic = value
-		case headerTime:
+		case produce.HeaderDLQTime:
 			if at, err := time.Parse(time.RFC3339, value); err == nil {
 				l.Time = at.UTC()
 			}
@@ -93,7 +94,7 @@ func newLetter(id string, m *events.Message) letter {
 }
 
 // open adds the message itself.
-func (l *letter) open(m *events.Message) {
+func (l *letter) open(m *produce.Message) {
 	if m.Key != nil {
 		key := string(m.Key)
 		l.Key = &key
@@ -165,7 +166,7 @@ func (f filter) matches(l *letter) bool {
 	return true
 }
 
-func runDLQ(use configs.Invocation, cfg Config, base events.Sink, topics events.TopicReader) error {
+func runDLQ(use configs.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader) error {
 	texts, err := use.Flags.GetStringArray("filter")
 	if err != nil {
 		return fmt.Errorf("--filter: %w", err)
@@ -178,20 +179,16 @@ func runDLQ(use configs.Invocation, cfg Config, base events.Sink, topics events.
 	if err != nil {
 		return err
 	}
-	carrier, ok := base.(events.Carrier)
-	if !ok {
-		return errors.New("this build has no sink that has dead letters")
-	}
 	verb := ""
 	if len(use.Args) == 1 {
 		verb = use.Args[0]
 	}
-	letters := letterReader{spool: cfg.Spool, topic: carrier.DeadLetterTopic(), topics: topics}
+	letters := letterReader{spool: cfg.Spool, topic: settings.Topics.DLQ, topics: topics}
 	switch verb {
 	case "list", "show":
 		return printLetters(use, letters, wanted, verb == "show")
 	case "replay":
-		return replay(use, letters, wanted, carrier, dry)
+		return replay(use, letters, wanted, producer, dry)
 	default:
 		return fmt.Errorf("dlq wants list, show or replay, got %q", use.Args)
 	}
@@ -201,12 +198,12 @@ func runDLQ(use configs.Invocation, cfg Config, base events.Sink, topics events.
 type letterReader struct {
 	spool  SpoolConfig
 	topic  string
-	topics events.TopicReader
+	topics produce.Reader
 }
 
 // inKafka calls each for the letters in the topic.
-func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*letter, *events.Message) error) error {
-	return r.topics.ReadTopic(ctx, r.topic, func(partition int32, offset int64, m *events.Message) error {
+func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*letter, *produce.Message) error) error {
+	return r.topics.ReadTopic(ctx, r.topic, func(partition int32, offset int64, m *produce.Message) error {
 		if l := newLetter(fmt.Sprintf("%s/%d/%d", r.topic, partition, offset), m); wanted.matches(&l) {
 			return each(&l, m)
 		}
@@ -215,9 +212,9 @@ func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*let
 }
 
 // onDisk calls each for the letters in the log.
-func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *events.Message) error) error {
+func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *produce.Message) error) error {
 	var chunk spool.Chunk
-	var m events.Message
+	var m produce.Message
 	for ctx.Err() == nil {
 		if err := log.Read(&chunk, chunkBytes); err != nil {
 			return err
@@ -242,7 +239,7 @@ func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter,
 func printLetters(use configs.Invocation, letters letterReader, wanted filter, whole bool) (err error) {
 	encoder := json.NewEncoder(use.Out)
 	encoder.SetEscapeHTML(false)
-	printOne := func(l *letter, m *events.Message) error {
+	printOne := func(l *letter, m *produce.Message) error {
 		if whole {
 			l.open(m)
 		}
@@ -253,16 +250,16 @@ func printLetters(use configs.Invocation, letters letterReader, wanted filter, w
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	err = letters.onDisk(use.Context, opened.Log(deadLetters), wanted, func(_ uint64, l *letter, m *events.Message) error { return printOne(l, m) })
+	err = letters.onDisk(use.Context, opened.Log(deadLetterLog), wanted, func(_ uint64, l *letter, m *produce.Message) error { return printOne(l, m) })
 	// What is on the disk is told also when Kafka is away.
 	return errors.Join(err, letters.inKafka(use.Context, wanted, printOne))
 }
 
 // replay sends letters where they were meant to go, those on the disk first.
-func replay(use configs.Invocation, letters letterReader, wanted filter, carrier events.Carrier, dry bool) (err error) {
-	r := replayer{out: use.Out, carrier: carrier, dry: dry}
+func replay(use configs.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool) (err error) {
+	r := replayer{out: use.Out, producer: producer, dry: dry}
 	if !dry {
-		end, err := connect(use.Context, carrier)
+		end, err := connect(use.Context, producer)
 		if err != nil {
 			return err
 		}
@@ -270,8 +267,8 @@ func replay(use configs.Invocation, letters letterReader, wanted filter, carrier
 	}
 	opened, faultOnDisk := openForReplay(letters.spool, dry)
 	if faultOnDisk == nil {
-		log := opened.Log(deadLetters)
-		faultOnDisk = letters.onDisk(use.Context, log, wanted, func(seq uint64, l *letter, m *events.Message) error {
+		log := opened.Log(deadLetterLog)
+		faultOnDisk = letters.onDisk(use.Context, log, wanted, func(seq uint64, l *letter, m *produce.Message) error {
 			sent, err := r.send(use.Context, l, m)
 			if sent {
 				log.Done(seq)
@@ -283,7 +280,7 @@ func replay(use configs.Invocation, letters letterReader, wanted filter, carrier
 	if faultOnDisk != nil {
 		faultOnDisk = fmt.Errorf("dead letters on the disk: %w", faultOnDisk)
 	}
-	faultInKafka := letters.inKafka(use.Context, wanted, func(l *letter, m *events.Message) error {
+	faultInKafka := letters.inKafka(use.Context, wanted, func(l *letter, m *produce.Message) error {
 		_, err := r.send(use.Context, l, m)
 		return err
 	})
@@ -307,13 +304,13 @@ func openForReplay(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
 
 type replayer struct {
 	out                     io.Writer
-	carrier                 events.Carrier
+	producer                produce.Producer
 	dry                     bool
 	sent, refused, homeless int
 }
 
 // send sends one letter and says so; an error is a reason to stop.
-func (r *replayer) send(ctx context.Context, l *letter, m *events.Message) (sent bool, err error) {
+func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sent bool, err error) {
 	if l.Topic == "" {
 		r.homeless++
 		return false, nil
@@ -321,19 +318,40 @@ func (r *replayer) send(ctx context.Context, l *letter, m *events.Message) (sent
 	verb := "would be sent"
 	if !r.dry {
 		again := *m
-		again.Topic, again.Headers = l.Topic, withoutDeadLetterHeaders(m.Headers)
-		var refusal *events.RefusedError
-		switch err := sendAlone(ctx, r.carrier, again); {
-		case errors.As(err, &refusal):
+		again.Topic, again.Headers = l.Topic, produce.WithoutDLQHeaders(m.Headers)
+		switch refusal := sendAlone(ctx, r.producer, again); {
+		case produce.IsRefusal(refusal):
 			r.refused++
 			_, err := fmt.Fprintf(r.out, "%s to %s: refused again: %v\n", l.ID, l.Topic, refusal)
 			return false, err
-		case err != nil:
-			return false, fmt.Errorf("send %s to %s: %w", l.ID, l.Topic, err)
+		case refusal != nil:
+			return false, fmt.Errorf("send %s to %s: %w", l.ID, l.Topic, refusal)
 		}
 		verb = "sent"
 	}
 	r.sent++
 	_, err = fmt.Fprintf(r.out, "%s %s to %s\n", l.ID, verb, l.Topic)
 	return !r.dry, err
+}
+
+// sendAlone sends one message and returns the report on it. The message's bytes are not used again after that, nor after ctx is
+// over: they are a copy.
+func sendAlone(ctx context.Context, producer produce.Producer, m produce.Message) error {
+	reported := make(chan error, 1)
+	producer.Produce([]produce.Message{copyOf(&m)}, func(_ int, err error) { reported <- err })
+	select {
+	case err := <-reported:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// copyOf returns a message that shares nothing with m.
+func copyOf(m *produce.Message) produce.Message {
+	c := produce.Message{Topic: m.Topic, Key: bytes.Clone(m.Key), Value: bytes.Clone(m.Value), Time: m.Time}
+	for _, header := range m.Headers {
+		c.Headers = append(c.Headers, produce.Header{Key: bytes.Clone(header.Key), Value: bytes.Clone(header.Value)})
+	}
+	return c
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
-	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 func spoolCommand() configs.Command {
@@ -86,7 +86,7 @@ func lookAt(use configs.Invocation, cfg Config, all bool) (err error) {
 // look returns the time of the log's first record, and reads the others too if it is to.
 func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err error) {
 	var chunk spool.Chunk
-	var m events.Message
+	var m produce.Message
 	for ctx.Err() == nil {
 		if err := log.Read(&chunk, chunkBytes); err != nil {
 			return first, err
@@ -111,23 +111,20 @@ func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err e
 
 // drainNow sends what waits to Kafka until there is nothing left or the user interrupts.
 func drainNow(use configs.Invocation, d *Delivery) (err error) {
-	if d.carrier == nil {
-		return errors.New("this build has no sink that the spool could be sent to")
-	}
-	end, err := connect(use.Context, d.carrier)
+	end, err := connect(use.Context, d.producer)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	d.pace.unlimited()
-	if err := d.open(); err != nil {
+	d.rate.unlimited()
+	if err := d.spooling.open(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Stop(context.WithoutCancel(use.Context))) }()
 	before := d.Waiting()
 	report := time.NewTicker(time.Second)
 	defer report.Stop()
-	for d.busy.Load() > 0 {
+	for d.waits() {
 		select {
 		case <-use.Context.Done():
 			_, err := fmt.Fprintf(use.Out, "%d records are in Kafka, %d still wait\n", before-d.Waiting(), d.Waiting())
@@ -149,14 +146,14 @@ const (
 	connectPatience = 15 * time.Second
 )
 
-// connect connects a carrier for a command, for which no hooks run; the result disconnects it.
-func connect(ctx context.Context, carrier events.Carrier) (end func() error, err error) {
-	end = func() error { return carrier.Stop(context.WithoutCancel(ctx)) }
-	if err := carrier.Start(ctx); err != nil {
+// connect connects a producer for a command, for which no hooks run; the result disconnects it.
+func connect(ctx context.Context, producer produce.Producer) (end func() error, err error) {
+	end = func() error { return producer.Stop(context.WithoutCancel(ctx)) }
+	if err := producer.Start(ctx); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(connectPatience); ; {
-		if err = carrier.Ready(ctx); err == nil {
+		if err = producer.Ready(); err == nil {
 			return end, nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {

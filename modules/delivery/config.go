@@ -152,6 +152,17 @@ var modeNames = [modeCount]string{"kafka", "spool", "auto", "memory"}
 
 func (m mode) String() string { return modeNames[m] }
 
+// stricter returns the mode of the two that promises more. Messages for one topic that come together take the same way, whatever
+// their lanes ask, so that they keep their order.
+func stricter(a, b mode) mode {
+	if strictness[a] >= strictness[b] {
+		return a
+	}
+	return b
+}
+
+var strictness = [modeCount]int{modeMemory: 0, modeSpool: 1, modeAuto: 2, modeKafka: 3}
+
 func parseMode(text string) (mode, bool) {
 	i := slices.Index(modeNames[:], text)
 	return mode(max(i, 0)), i >= 0

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 func TestConfigurationFaultsAreReported(t *testing.T) {
@@ -33,6 +34,6 @@ func TestEveryLaneHasAKey(t *testing.T) {
 		require.Equal(t, lane, named[i].lane)
 		require.Equal(t, lane.String(), named[i].key)
 	}
-	_, err := NewDelivery(Config{Ack: "maybe"}, newStub(), nil, nil)
+	_, err := NewDelivery(Config{Ack: "maybe"}, produce.Settings{}, nil, nil, nil)
 	require.ErrorContains(t, err, `delivery.ack: "maybe" is not known`)
 }

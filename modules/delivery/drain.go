@@ -2,205 +2,144 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
-	"go.uber.org/zap"
-
 	"github.com/opencapture/capture/modules/delivery/spool"
-	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
-// chunk is the records that are on their way from the log to Kafka.
+// chunk is the records that are on their way from a log to Kafka. One chunk of a log is on its way at a time, and what of it has
+// failed is sent again before anything behind it is read.
 type chunk struct {
-	records  *spool.Chunk
-	messages []events.Message
-	// rest are the messages that are not delivered yet, in order, and seqs their records.
-	rest []events.Message
-	seqs []uint64
-	// spoiled is set when Kafka's client may still use the memory, unread when there is a record behind rest that is to be read again.
-	spoiled, unread bool
+	s       *spooler
+	records spool.Chunk
+	// messages are not delivered yet, in their order; seqs are the numbers of their records.
+	messages []produce.Message
+	seqs     []uint64
+	// unread is set when behind the messages there is a record that is to be read again.
+	unread bool
+	// doubtful is set when it is not known whether Kafka takes messages for the topic again: then one is sent alone.
+	doubtful bool
+
+	errs     []error // the reports
+	awaited  atomic.Int32
+	reported chan struct{} // ticked when all messages that were sent have their reports
+	report   func(i int, err error)
 }
 
-// drain empties a queue, in its order, until the service stops.
-func (d *Delivery) drain(q *queue) {
-	c := chunk{records: new(spool.Chunk)}
-	// After a chunk of which nothing was taken, the next attempt waits; longer each time.
-	first, last := d.openFor/10, 2*d.openFor
-	wait := first
-	for d.ctx.Err() == nil {
-		if !q.drainable() {
-			select {
-			case <-q.wake:
-			case <-d.ctx.Done():
-			}
-			continue
-		}
-		progress := true
-		if len(c.rest) == 0 {
-			if err := d.load(q, &c); err != nil {
-				d.log.Error("the spool cannot be read: trying again", zap.String("topic", q.topic), zap.Error(err))
-				progress = false
-			}
-		}
-		switch {
-		case len(c.rest) > 0:
-			progress = d.deliver(q, &c)
-		case progress:
-			q.rest()
-			select {
-			case <-q.log.Changed():
-			case <-q.wake:
-			case <-d.ctx.Done():
-			}
-		}
-		if progress {
-			wait = first
-		} else if d.pause(wait) {
-			wait = min(2*wait, last)
-		}
+func newChunk(s *spooler) *chunk {
+	c := &chunk{s: s, reported: make(chan struct{}, 1), doubtful: true}
+	c.report = c.take
+	return c
+}
+
+// load reads the next records, if there is nothing left of the ones before, and reports whether there is anything to deliver. A
+// record that only a newer version of this service understands is kept, with all that is behind it.
+func (c *chunk) load() (bool, error) {
+	if len(c.messages) > 0 {
+		return true, nil
 	}
-}
-
-// load reads the next records of the log, if there are any. One that only a newer version of this service understands is kept, with
-// all behind it.
-func (d *Delivery) load(q *queue, c *chunk) error {
+	log := c.s.log
 	if c.unread {
-		q.log.Rewind()
+		log.Rewind()
+		c.unread = false
 	}
-	if c.spoiled {
-		*c = chunk{records: new(spool.Chunk)}
+	if err := log.Read(&c.records, chunkBytes); err != nil {
+		return false, err
 	}
-	c.unread = false
-	if err := q.log.Read(c.records, chunkBytes); err != nil {
-		return err
-	}
-	c.rest, c.seqs = c.messages[:0], c.seqs[:0]
+	records := c.records.Records
+	c.messages = slices.Grow(c.messages[:0], len(records))
+	c.seqs = c.seqs[:0]
 	now := time.Now()
-	for i := range c.records.Records {
-		record := &c.records.Records[i]
-		if len(c.rest) < cap(c.rest) {
-			c.rest = c.rest[:len(c.rest)+1]
-		} else {
-			c.rest = append(c.rest, events.Message{})
-		}
-		m := &c.rest[len(c.rest)-1]
-		if err := readRecord(record.Payload, m); err != nil {
-			c.rest, c.unread = c.rest[:len(c.rest)-1], true
+	for i := range records {
+		c.messages = c.messages[:i+1]
+		m := &c.messages[i]
+		if err := readRecord(records[i].Payload, m); err != nil {
+			c.messages, c.unread = c.messages[:i], true
 			if i == 0 {
-				return fmt.Errorf("record %d: %w", record.Seq, err)
+				return false, fmt.Errorf("record %d: %w", records[i].Seq, err)
 			}
 			break
 		}
 		if m.Time.After(now) {
-			m.Time = now // of a clock that was wrong; Kafka does not take what is much too early
+			m.Time = now // A clock was wrong then. Kafka does not take what is much too early.
 		}
-		c.seqs = append(c.seqs, record.Seq)
+		c.seqs = append(c.seqs, records[i].Seq)
 	}
-	c.messages = c.rest
-	if len(c.rest) > 0 {
-		q.seen(c.rest[0].Time)
+	if len(c.messages) == 0 {
+		return false, nil
 	}
-	return nil
+	c.s.seen(c.messages[0].Time)
+	return true, nil
 }
 
-// deliver sends the chunk, or while it is not known whether Kafka is back its first message, and keeps in rest what is to be sent
-// again. It reports whether anything was delivered.
-func (d *Delivery) deliver(q *queue, c *chunk) bool {
-	sent := c.rest
-	if d.breaker.State() != gobreaker.StateClosed {
+// take takes the producer's report on a message.
+func (c *chunk) take(i int, err error) {
+	c.errs[i] = err
+	if c.awaited.Add(-1) == 0 {
+		c.reported <- struct{}{}
+	}
+}
+
+// deliver sends the chunk, waits for all reports, and keeps what is to be sent again. It reports whether anything was delivered.
+func (c *chunk) deliver(ctx context.Context) bool {
+	d := c.s.d
+	sent := c.messages
+	if c.doubtful {
 		sent = sent[:1]
 	}
 	bytes := 0
 	for i := range sent {
 		bytes += size(&sent[i])
 	}
-	if d.pace.wait(d.ctx, bytes) != nil {
+	if d.rate.wait(ctx, bytes) != nil {
 		return false
 	}
-	done, err := d.allow()
-	if err != nil {
-		return false
-	}
-	parcel := d.carrier.Load(sent)
-	parcel.Send(d.ctx)
-	<-parcel.Done()
-	verdicts := make([]error, len(sent))
-	var failure error
-	for i := range verdicts {
-		if _, verdicts[i] = parcel.Verdict(i); verdicts[i] != nil {
-			failure, c.spoiled = verdicts[i], true
-		}
-	}
-	done(d.outage(d.ctx, 0, failure))
-	parcel.Leave(nil)
+	c.errs = slices.Grow(c.errs[:0], len(sent))[:len(sent)]
+	c.awaited.Store(int32(len(sent)))
+	d.producer.Produce(sent, c.report)
+	// The wait has an end: the producer reports on every message within kafka.ack_timeout.
+	<-c.reported
+	d.letters.keepDrained(ctx, sent, c.errs)
+	return c.keepFailed(len(sent))
+}
 
-	delivered := 0
-	var gone []uint64
-	kept, seqs := c.rest[:0:0], c.seqs[:0:0]
-	for i := range c.rest {
-		if i < len(sent) && d.isDelivered(&c.rest[i], verdicts[i], len(sent) == 1) {
-			gone = append(gone, c.seqs[i])
-			delivered += size(&c.rest[i])
+// keepFailed takes what was delivered out of the log, and keeps the rest of the chunk.
+func (c *chunk) keepFailed(sent int) bool {
+	d := c.s.d
+	var failure error
+	delivered, kept := 0, 0
+	done := make([]uint64, 0, sent)
+	for i := range c.messages {
+		if i < sent && c.errs[i] == nil {
+			done = append(done, c.seqs[i])
+			delivered += size(&c.messages[i])
 			continue
 		}
-		kept, seqs = append(kept, c.rest[i]), append(seqs, c.seqs[i])
-	}
-	q.log.Done(gone...)
-	d.pace.went(delivered)
-	d.metrics.drained.Inc(int64(len(gone)))
-	if c.rest, c.seqs = kept, seqs; len(kept) > 0 {
-		q.seen(kept[0].Time)
-	}
-	return len(gone) > 0
-}
-
-// reasonTimestamp is the reason of a refusal that says nothing against the message.
-const reasonTimestamp = "timestamp"
-
-// isDelivered reports whether the message is where it belongs, or in the dead letters. Kafka refuses all messages of a batch for
-// one of them; who was not alone is sent again by itself.
-func (d *Delivery) isDelivered(m *events.Message, verdict error, alone bool) bool {
-	var refusal *events.RefusedError
-	if verdict == nil || !errors.As(verdict, &refusal) {
-		return verdict == nil
-	}
-	if refusal.Reason == reasonTimestamp {
-		// A clock was wrong then, or is now. The next attempt has the time of that.
-		m.Time = time.Time{}
-		return false
-	}
-	if !alone {
-		if verdict = sendAlone(d.ctx, d.carrier, *m); verdict == nil || !errors.As(verdict, &refusal) {
-			return verdict == nil
+		if i < sent && failure == nil {
+			failure = c.errs[i]
 		}
+		// Swapped, not copied, so that each message keeps headers of its own, into which a later record is read.
+		c.messages[kept], c.messages[i] = c.messages[i], c.messages[kept]
+		c.seqs[kept] = c.seqs[i]
+		kept++
 	}
-	return d.bury(d.ctx, m, refusal) == nil
-}
-
-// sendAlone sends one message and returns the verdict on it.
-func sendAlone(ctx context.Context, carrier events.Carrier, m events.Message) error {
-	parcel := carrier.Load([]events.Message{m})
-	defer parcel.Leave(nil)
-	parcel.Send(ctx)
-	select {
-	case <-parcel.Done():
-	case <-ctx.Done():
+	c.s.log.Done(done...)
+	d.rate.went(delivered)
+	d.metrics.drained.Inc(int64(len(done)))
+	c.messages, c.seqs = c.messages[:kept], c.seqs[:kept]
+	if kept > 0 {
+		c.s.seen(c.messages[0].Time)
 	}
-	settled, verdict := parcel.Verdict(0)
-	if !settled {
-		return context.Cause(ctx)
+	c.doubtful = failure != nil
+	switch {
+	case len(done) > 0:
+		c.s.topic.breaker.succeeded()
+	case failure != nil:
+		c.s.topic.breaker.failed(time.Now())
 	}
-	return verdict
-}
-
-// size is about what a message takes in the log.
-func size(m *events.Message) int {
-	n := len(m.Topic) + len(m.Key) + len(m.Value)
-	for i := range m.Headers {
-		n += len(m.Headers[i].Key) + len(m.Headers[i].Value)
-	}
-	return n
+	return len(done) > 0
 }

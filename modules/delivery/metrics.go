@@ -5,10 +5,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sony/gobreaker/v2"
 	"github.com/uber-go/tally/v4"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 type metrics struct {
@@ -17,45 +17,60 @@ type metrics struct {
 	refused tally.Counter
 	drained tally.Counter
 	synced  tally.Timer
-	dead    map[[2]string]tally.Counter
+	letters map[[2]string]tally.Counter
+
+	heatmapsDropped tally.Counter
 }
 
 // newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that ack memory has
 // lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have left it for Kafka
-// ("drain_records_total"), the time of an fsync ("fsync_seconds"), and dead letters ("dead_letters_total") by reason and by where they
-// are.
+// ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters ("dead_letters_total") by reason and by where they are,
+// and heatmap data that was too large to be written beside its event ("heatmaps_dropped_total").
 func newMetrics(scope tally.Scope) metrics {
 	m := metrics{
 		lost:    scope.Counter("lost_total"),
 		refused: scope.Counter("spool_refused_total"),
 		drained: scope.Counter("drain_records_total"),
 		synced:  scope.Timer("fsync_seconds"),
-		dead:    map[[2]string]tally.Counter{},
+		letters: map[[2]string]tally.Counter{},
+
+		heatmapsDropped: scope.Counter("heatmaps_dropped_total"),
 	}
+	m.acks[events.AckUnsaid] = tally.NoopScope.Counter("")
 	for ack := events.AckKafka; ack <= events.AckMemory; ack++ {
 		m.acks[ack] = scope.Tagged(map[string]string{"ack": ack.String()}).Counter("acks_total")
 	}
-	for _, reason := range []string{"too_large", "invalid", "unauthorized"} {
+	reasons := []string{otherReason}
+	for _, class := range produce.Classes() {
+		if class.IsRefusal() {
+			reasons = append(reasons, class.String())
+		}
+	}
+	for _, reason := range reasons {
 		for _, to := range []string{"topic", "disk"} {
-			m.dead[[2]string{reason, to}] = scope.Tagged(map[string]string{"reason": reason, "to": to}).Counter("dead_letters_total")
+			m.letters[[2]string{reason, to}] = scope.Tagged(map[string]string{"reason": reason, "to": to}).Counter("dead_letters_total")
 		}
 	}
 	return m
 }
 
-// buried counts the dead letters of a reason that went to "topic" or "disk".
-func (m *metrics) buried(reason, to string) tally.Counter {
-	if counter, known := m.dead[[2]string{reason, to}]; known {
+// otherReason is the label of dead letters for reasons that are not this module's, such as those of rules.
+const otherReason = "other"
+
+// dead counts the dead letters of a reason that went to "topic" or "disk".
+func (m *metrics) dead(reason, to string) tally.Counter {
+	if counter, known := m.letters[[2]string{reason, to}]; known {
 		return counter
 	}
-	return m.dead[[2]string{"invalid", to}]
+	return m.letters[[2]string{otherReason, to}]
 }
 
 // collector shows the state of the spool, as it is at the moment of a scrape.
 type collector struct {
 	d *Delivery
 
-	bytes, limit, untilFull, coming, drained, open       *prometheus.Desc // of the whole spool
+	bytes, limit, untilFull, coming, drained, usable     *prometheus.Desc // of the whole spool
+	open                                                 *prometheus.Desc // by topic, like the following
 	records, oldest, corrupt, corruptBytes, torn, cursor *prometheus.Desc // by topic
 }
 
@@ -63,8 +78,8 @@ var _ prometheus.Collector = (*collector)(nil)
 
 // NewCollector returns a collector of the state of the spool: its size and limit in bytes (capture_delivery_spool_bytes and
 // _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does not grow), bytes a
-// second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether the circuit breaker lets nothing
-// through to Kafka (_breaker_open), and by topic how many records wait (_spool_records), the age of the first
+// second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether it takes records (_spool_usable), and by topic whether the circuit
+// breaker is open (_breaker_open), how many records wait (_spool_records), the age of the first
 // (_spool_oldest_seconds), what could not be read any more (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it
 // was written in part and never acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
 // (_unreadable_cursors_total).
@@ -79,7 +94,8 @@ func NewCollector(d *Delivery) prometheus.Collector {
 		untilFull:    desc("spool_seconds_until_full", "Seconds until the spool is full if it goes on like this."),
 		coming:       desc("spool_in_bytes_per_second", "Bytes a second that come into the spool, smoothed."),
 		drained:      desc("drain_bytes_per_second", "Bytes a second that leave the spool for Kafka, smoothed."),
-		open:         desc("breaker_open", "1 while Kafka is left alone because it did not answer in time."),
+		open:         desc("breaker_open", "1 while a topic is left alone because Kafka did not take messages for it.", "topic"),
+		usable:       desc("spool_usable", "1 if the spool takes records, as far as is known."),
 		records:      desc("spool_records", "Records that wait in the spool.", "topic"),
 		oldest:       desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.", "topic"),
 		corrupt:      desc("corrupt_records_total", "Records of the spool that could not be read any more.", "topic"),
@@ -92,7 +108,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor,
+		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor,
 	} {
 		descs <- desc
 	}
@@ -106,34 +122,36 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	counter := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
 	}
-	breaker := 0.0
-	if c.d.breaker.State() == gobreaker.StateOpen {
-		breaker = 1
+	gauge(c.coming, c.d.rate.coming())
+	gauge(c.drained, c.d.rate.drained())
+	gauge(c.usable, oneIf(c.d.spooling.usable() == nil))
+	for _, t := range c.d.all() {
+		gauge(c.open, oneIf(t.breaker.isOpen()), t.name)
 	}
-	gauge(c.open, breaker)
-	gauge(c.coming, c.d.pace.coming())
-	gauge(c.drained, c.d.pace.drained())
-	opened := c.d.spool.Load()
-	if opened == nil {
+	if !c.d.spooling.isOpen() {
 		return
 	}
-	usage := opened.Usage()
+	usage := c.d.spooling.usage()
 	gauge(c.bytes, float64(usage.Bytes))
 	gauge(c.limit, float64(usage.Max))
-	gauge(c.untilFull, untilFull(float64(usage.Room), c.d.pace.coming()-c.d.pace.drained()))
+	gauge(c.untilFull, untilFull(float64(usage.Room), c.d.rate.coming()-c.d.rate.drained()))
 	now := time.Now()
-	for _, q := range c.d.all() {
-		stats := q.log.Stats()
+	for _, t := range c.d.all() {
+		s := t.spooler.Load()
+		if s == nil {
+			continue
+		}
+		stats := s.log.Stats()
 		age := 0.0
-		if since := q.oldest(); !since.IsZero() {
+		if since := s.oldest(); !since.IsZero() {
 			age = max(0, now.Sub(since).Seconds())
 		}
-		gauge(c.records, float64(stats.Records), q.topic)
-		gauge(c.oldest, age, q.topic)
-		counter(c.corrupt, float64(stats.CorruptRecords), q.topic)
-		counter(c.corruptBytes, float64(stats.CorruptBytes), q.topic)
-		counter(c.torn, float64(stats.TornBytes), q.topic)
-		counter(c.cursor, float64(stats.UnreadableCursors), q.topic)
+		gauge(c.records, float64(stats.Records), t.name)
+		gauge(c.oldest, age, t.name)
+		counter(c.corrupt, float64(stats.CorruptRecords), t.name)
+		counter(c.corruptBytes, float64(stats.CorruptBytes), t.name)
+		counter(c.torn, float64(stats.TornBytes), t.name)
+		counter(c.cursor, float64(stats.UnreadableCursors), t.name)
 	}
 }
 
@@ -143,4 +161,11 @@ func untilFull(bytes, rate float64) float64 {
 		return math.Inf(1)
 	}
 	return bytes / rate
+}
+
+func oneIf(condition bool) float64 {
+	if condition {
+		return 1
+	}
+	return 0
 }

@@ -1,6 +1,10 @@
 package delivery
 
 import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 	"go.uber.org/zap"
@@ -8,13 +12,15 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // Module decides what a 200 means, and keeps events on the disk while Kafka does not take them.
 //
-// Provides *Delivery; a layer around the base sink, next to it; a check of the spool, a waiver of the check "kafka" while the spool
-// takes what Kafka does not, a collector of metrics, a start fact, and the commands "spool" and "dlq".
-// Requires events.Sink and, for its commands, events.TopicReader (modules/kafka), *zap.Logger and tally.Scope (modules/observability).
+// Provides events.Sink; a check of whether events can be made safe, an override of the check "kafka" while they can be, a
+// collector of metrics and a start fact, all of which follow the sink when that is overridden; the commands "spool" and "dlq".
+// Requires produce.Producer, produce.Settings and, for its commands, produce.Reader (modules/kafka), *zap.Logger and tally.Scope
+// (modules/observability).
 // Config section: "delivery".
 func Module() configs.Module {
 	return configs.Module{
@@ -22,26 +28,31 @@ func Module() configs.Module {
 		Config: DefaultConfig(),
 		Options: fx.Provide(
 			newDelivery,
-			events.AsLayer((*Delivery).Layer),
+			func(d *Delivery) events.Sink { return d },
 			observability.AsCheck(newCheck),
-			observability.AsWaiver(newWaiver),
-			observability.AsCollector(NewCollector),
-			configs.AsStartFact(newStartFact),
+			observability.AsCheck(newKafkaCheck),
+			observability.AsOverride(newOverride),
+			observability.AsCollector(newCollector),
+			configs.AsStartFact(newTargetFact),
+			configs.AsStartFact(newAckFact),
 		),
 		Commands: []configs.Command{spoolCommand(), dlqCommand()},
 		Requires: []configs.Requirement{
-			configs.Require[events.Sink]("modules/kafka"),
-			configs.Require[events.TopicReader]("modules/kafka"),
+			configs.Require[produce.Producer]("modules/kafka"),
+			configs.Require[produce.Settings]("modules/kafka"),
+			configs.Require[produce.Reader]("modules/kafka"),
 			configs.Require[*zap.Logger]("modules/observability"),
 			configs.Require[tally.Scope]("modules/observability"),
 		},
 	}
 }
 
-// newDelivery asks for the base sink itself, so that the sink's hooks come first: it starts before the spool is emptied into it,
-// and stops after that.
-func newDelivery(cfg Config, base events.Sink, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) (*Delivery, error) {
-	d, err := NewDelivery(cfg, base, log, scope)
+// newDelivery asks for the producer, so that the producer's hooks come first: it starts before the spool is drained into it, and
+// stops after that.
+func newDelivery(
+	cfg Config, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+) (*Delivery, error) {
+	d, err := NewDelivery(cfg, settings, producer, log, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +60,65 @@ func newDelivery(cfg Config, base events.Sink, log *zap.Logger, scope tally.Scop
 	return d, nil
 }
 
-func newCheck(d *Delivery) observability.Check {
-	return observability.Check{Name: "delivery", Ready: d.Ready}
+// The following ask for whichever sink the graph has, so that overriding the sink builds neither a Delivery nor a producer.
+
+func newCheck(sink events.Sink) observability.Check {
+	return observability.Check{Name: "delivery", Ready: func(ctx context.Context) error {
+		if d, ok := sink.(*Delivery); ok {
+			return d.Ready(ctx)
+		}
+		return nil
+	}}
 }
 
-func newWaiver(d *Delivery) observability.Waiver {
-	return observability.Waiver{Check: "kafka", Why: d.Spare}
+func newKafkaCheck(sink events.Sink) observability.Check {
+	return observability.Check{Name: "kafka", Ready: func(context.Context) error {
+		if d, ok := sink.(*Delivery); ok {
+			return d.producer.Ready()
+		}
+		return nil
+	}}
 }
 
-func newStartFact(d *Delivery) configs.StartFact {
-	return configs.StartFact{Rank: 30, Name: "a 200 means", Text: d.String}
+func newOverride(sink events.Sink) observability.Override {
+	return observability.Override{Check: "kafka", Why: func(ctx context.Context) string {
+		if d, ok := sink.(*Delivery); ok {
+			return d.Override(ctx)
+		}
+		return ""
+	}}
+}
+
+func newCollector(sink events.Sink) prometheus.Collector {
+	if d, ok := sink.(*Delivery); ok {
+		return NewCollector(d)
+	}
+	return nothing{}
+}
+
+// nothing is the collector of a sink that is no Delivery.
+type nothing struct{}
+
+func (nothing) Describe(chan<- *prometheus.Desc) {}
+func (nothing) Collect(chan<- prometheus.Metric) {}
+
+// newTargetFact tells where events go, if the sink is a Delivery: to its producer.
+func newTargetFact(sink events.Sink) configs.StartFact {
+	return configs.StartFact{Rank: 20, Name: "events to", Text: func() string {
+		if d, ok := sink.(*Delivery); ok {
+			if described, ok := d.producer.(fmt.Stringer); ok {
+				return described.String()
+			}
+		}
+		return ""
+	}}
+}
+
+func newAckFact(sink events.Sink) configs.StartFact {
+	return configs.StartFact{Rank: 30, Name: "a 200 means", Text: func() string {
+		if d, ok := sink.(*Delivery); ok {
+			return d.String()
+		}
+		return "what the sink makes of it: it is not modules/delivery"
+	}}
 }

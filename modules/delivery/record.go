@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
 // A record of the spool is one message: a byte for the version of this format, then the time (milliseconds since 1970), the
@@ -13,10 +13,10 @@ import (
 // value. Numbers are varints; texts have their length before them.
 const recordVersion = 1
 
-// appendRecord appends the message as a record.
-func appendRecord(dst []byte, m *events.Message) []byte {
+// appendRecord appends the message as a record, with that time.
+func appendRecord(dst []byte, m *produce.Message, at time.Time) []byte {
 	dst = append(dst, recordVersion)
-	dst = binary.AppendVarint(dst, m.Time.UnixMilli())
+	dst = binary.AppendVarint(dst, at.UnixMilli())
 	dst = binary.AppendUvarint(dst, uint64(len(m.Topic)))
 	dst = append(dst, m.Topic...)
 	if m.Key == nil {
@@ -40,7 +40,7 @@ func appendText(dst, text []byte) []byte {
 var errRecord = errors.New("the record is not one of this version of the service: start the one that has written it")
 
 // readRecord fills m from a record, whose bytes it refers to.
-func readRecord(record []byte, m *events.Message) error {
+func readRecord(record []byte, m *produce.Message) error {
 	r := recordReader{rest: record, ok: len(record) > 0 && record[0] == recordVersion}
 	if !r.ok {
 		return errRecord
@@ -57,7 +57,7 @@ func readRecord(record []byte, m *events.Message) error {
 	headers := r.uvarint()
 	m.Headers = m.Headers[:0]
 	for range headers {
-		m.Headers = append(m.Headers, events.Header{Key: r.text(), Value: r.text()})
+		m.Headers = append(m.Headers, produce.Header{Key: r.text(), Value: r.text()})
 		if !r.ok {
 			break
 		}

@@ -3,115 +3,34 @@ package delivery
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/opencapture/capture/modules/delivery/spool"
-	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
 )
 
-// place is where in the spool a message is; the zero value is nowhere.
-type place struct {
-	*queue
-	seq uint64
-}
-
-func isSpooled(p place) bool { return p.queue != nil }
-
-// spill puts the messages of the parcel that Kafka has not acknowledged into the spool and accepts their events. sent says that
-// the parcel was sent.
-func (d *Delivery) spill(ctx context.Context, parcel events.Parcel, batch *events.Batch, sent bool) {
-	places := make([]place, parcel.Len())
-	err := d.spoolParcel(ctx, parcel, places, sent)
-	ack := events.AckKafka // by now, that is
-	if slices.ContainsFunc(places, isSpooled) {
-		ack = events.AckSpool
-	}
-	if accept(parcel, batch, places) {
-		batch.Ack = max(batch.Ack, ack)
-	}
-	if err != nil {
-		d.unspooled(ctx, parcel, batch, places, sent, err)
-	}
-	parcel.Leave(func(i int, err error) {
-		place := places[i]
-		if !isSpooled(place) {
-			return // its event has failed
-		}
-		if err == nil {
-			place.log.Done(place.seq)
-		}
-		place.release(1)
-	})
-}
-
-// accept accepts the events whose messages are all in the spool or acknowledged, and reports whether there are any.
-func accept(parcel events.Parcel, batch *events.Batch, places []place) (some bool) {
-	for i := 0; i < parcel.Len(); {
-		index, safe := parcel.Event(i), true
-		for ; i < parcel.Len() && parcel.Event(i) == index; i++ {
-			if !isSpooled(places[i]) {
-				settled, err := parcel.Verdict(i)
-				safe = safe && settled && err == nil
-			}
-		}
-		if safe {
-			batch.Events[index].Accept()
-			some = true
-		}
-	}
-	return some
-}
-
-// unspooled deals with a parcel that the spool has not taken, or not all of. Kafka may still acknowledge what was sent; what was
-// not is sent now, unless something else is in front of it in the spool.
-func (d *Delivery) unspooled(ctx context.Context, parcel events.Parcel, batch *events.Batch, places []place, sent bool, cause error) {
-	d.metrics.refused.Inc(1)
-	if errors.Is(cause, spool.ErrFull) {
-		batch.RetryAfter = d.retryAfter()
-	}
-	switch {
-	case sent:
-		select {
-		case <-parcel.Done():
-		case <-ctx.Done():
-		}
-	case !slices.ContainsFunc(places, isSpooled) && !d.any(parcel, (*queue).holds):
-		if done, err := d.allow(); err == nil {
-			unsettled, failure := d.send(ctx, parcel)
-			done(d.outage(ctx, unsettled, failure))
-			d.buryRefused(ctx, parcel, batch)
-		}
-	}
-	if accept(parcel, batch, places) {
-		batch.Ack = max(batch.Ack, events.AckKafka)
-	}
-	batch.FailPending(events.ReasonUnavailable, events.Errorf(events.Unavailable, "neither Kafka nor the spool took the event: %w", cause))
-}
-
-// group is the records of one topic.
+// group is the records of one topic, on their way to its log.
 type group struct {
-	topic   string
-	indexes []int // of the messages in the parcel
-	held    int   // messages that Kafka's client has as well
+	use     int
+	indexes []int // of the messages in the request
+	held    int   // messages that the producer holds as well
 	text    []byte
 	ends    []int // of the records in text
 	records [][]byte
 }
 
-// groups is memory that one spill needs and the next one uses again.
+// groups is memory that one append needs and the next one uses again.
 type groups struct{ list []group }
 
 var groupsPool = sync.Pool{New: func() any { return new(groups) }}
 
-// maxPooledText is the largest text of a group that is kept for another spill.
+// maxPooledText is the largest text of a group that is kept for another append.
 const maxPooledText = 1 << 20
 
-// of returns the group of the topic.
-func (g *groups) of(topic string) *group {
+// of returns the group of a use.
+func (g *groups) of(use int) *group {
 	for i := range g.list {
-		if g.list[i].topic == topic {
+		if g.list[i].use == use {
 			return &g.list[i]
 		}
 	}
@@ -120,9 +39,9 @@ func (g *groups) of(topic string) *group {
 	} else {
 		g.list = g.list[:len(g.list)+1]
 	}
-	found := &g.list[len(g.list)-1]
-	*found = group{topic: topic, indexes: found.indexes[:0], text: found.text[:0], ends: found.ends[:0], records: found.records[:0]}
-	return found
+	added := &g.list[len(g.list)-1]
+	*added = group{use: use, indexes: added.indexes[:0], text: added.text[:0], ends: added.ends[:0], records: added.records[:0]}
+	return added
 }
 
 func (g *groups) recycle() {
@@ -135,62 +54,116 @@ func (g *groups) recycle() {
 	groupsPool.Put(g)
 }
 
-// spoolParcel appends the messages of the parcel that are not acknowledged to the logs of their topics, and notes their places.
-func (d *Delivery) spoolParcel(ctx context.Context, parcel events.Parcel, places []place, sent bool) error {
+// append appends the messages that are wanted to the logs of their topics, each in its order, and gives them their fates.
+func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 	g := groupsPool.Get().(*groups)
 	defer g.recycle()
-	now := time.Now()
-	var m events.Message
-	for i := range parcel.Len() {
-		settled, err := parcel.Verdict(i)
-		if settled && err == nil {
+	for i := range r.items {
+		it := &r.items[i]
+		if !wanted(r.of(it), it) {
 			continue
 		}
-		parcel.Read(i, &m)
-		if m.Time.IsZero() {
-			m.Time = now
+		m := &r.messages[i]
+		at := m.Time
+		if at.IsZero() {
+			at = r.started
 		}
-		to := g.of(m.Topic)
-		to.text = appendRecord(to.text, &m)
+		to := g.of(it.use)
+		to.text = appendRecord(to.text, m, at)
 		to.ends = append(to.ends, len(to.text))
 		to.indexes = append(to.indexes, i)
-		if sent && !settled {
+		if it.state.Load() == stateSent {
 			to.held++
 		}
 	}
-	if len(g.list) == 1 {
-		return d.spoolGroup(ctx, &g.list[0], places)
+	switch len(g.list) {
+	case 0:
+	case 1:
+		r.appendGroup(ctx, &g.list[0])
+	default:
+		var appends sync.WaitGroup
+		for i := range g.list {
+			appends.Go(func() { r.appendGroup(ctx, &g.list[i]) })
+		}
+		appends.Wait()
 	}
-	faults := make([]error, len(g.list))
-	var appends sync.WaitGroup
-	for i := range g.list {
-		appends.Go(func() { faults[i] = d.spoolGroup(ctx, &g.list[i], places) })
-	}
-	appends.Wait()
-	return errors.Join(faults...)
 }
 
-// spoolGroup appends one topic's records.
-func (d *Delivery) spoolGroup(ctx context.Context, g *group, places []place) error {
-	q := d.queue(g.topic)
-	if q == nil {
-		return errNoSpool
-	}
+// appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may still be
+// acknowledged, and others are handed to it, unless something else is in front of them in the spool.
+func (r *request) appendGroup(ctx context.Context, g *group) {
+	u := &r.uses[g.use]
 	start := 0
 	for _, end := range g.ends {
 		g.records = append(g.records, g.text[start:end])
 		start = end
 	}
-	q.begin(g.held)
-	defer q.end()
-	first, err := q.log.Append(ctx, g.records)
-	if err != nil {
-		q.release(g.held)
-		return err
+	s, first, err := r.d.appendTo(ctx, u.topic, g, r.exempt)
+	if err == nil {
+		r.spooled(s, first, g.indexes)
+		return
 	}
-	d.pace.came(len(g.text))
-	for k, i := range g.indexes {
-		places[i] = place{queue: q, seq: first + uint64(k)}
+	r.d.metrics.refused.Inc(1)
+	if u.plan == planSpool && !u.isWaiting() && u.mode != modeMemory && u.breaker.allow(time.Now()) {
+		u.plan = planDirect
+		return
 	}
-	return nil
+	for _, i := range g.indexes {
+		// A message that is sent still has its chance, and so has one whose report has come during the append.
+		if it := &r.items[i]; it.state.Load() == stateIdle || it.fate == fateFailed {
+			it.fail(errors.Join(it.why, err))
+		}
+	}
 }
+
+// appendTo appends a group to the log of its topic. The spooler does not drain the log before it knows of each message that the
+// producer holds as well, whether that was acknowledged.
+func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool) (s *spooler, first uint64, err error) {
+	if s, err = d.spooling.spooler(t); err != nil {
+		return nil, 0, err
+	}
+	s.begin(g.held)
+	defer s.end()
+	appendRecords := s.log.Append
+	if exempt {
+		appendRecords = s.log.AppendExempt
+	}
+	if first, err = appendRecords(ctx, g.records); err != nil {
+		s.release(g.held)
+		return nil, 0, err
+	}
+	d.rate.came(len(g.text))
+	return s, first, nil
+}
+
+// spooled gives messages whose records are in the log their fates. From now on the reports on those that the producer holds
+// belong to the spooler.
+func (r *request) spooled(s *spooler, first uint64, indexes []int) {
+	for k, i := range indexes {
+		it := &r.items[i]
+		seq := first + uint64(k)
+		if it.state.Load() == stateIdle {
+			it.fate = fateSpool
+			continue
+		}
+		it.spooler, it.seq = s, seq
+		if it.state.CompareAndSwap(stateSent, stateSpooled) {
+			it.fate = fateSpool
+			r.unawait()
+			continue
+		}
+		// The report has come: before the append, then it was a failure and the spooler does not count the message as held, or
+		// during it.
+		if it.fate == fateOpen {
+			s.report(seq, it.err)
+		}
+		it.fate = fateSpool
+		if it.err == nil {
+			it.fate = fateKafka
+			r.of(it).acked++
+		}
+	}
+}
+
+// size returns about what a message takes in the log.
+func size(m *produce.Message) int { return len(m.Topic) + m.Size() }

@@ -1,22 +1,17 @@
 package kafka
 
 import (
-	"context"
-	"fmt"
-
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
-	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
 
 // Module writes events to Kafka.
 //
-// Provides produce.Producer; produce.Reader; produce.Settings; *Bootstrap, the brokers to begin with; a member of "health_checks" and a
-// start fact, both of which follow the producer when that is overridden; the command "tail".
+// Provides produce.Producer, produce.Settings, produce.Reader, *Bootstrap (the brokers to begin with) and the command "tail".
 // Requires *zap.Logger and tally.Scope (modules/observability); takes the value group "kafka_brokers" of LocalBroker (see
 // AsLocalBrokers), which is needed only when kafka.brokers is empty.
 // Config section: "kafka".
@@ -29,8 +24,6 @@ func Module() configs.Module {
 			newProducer,
 			newSettings,
 			fx.Annotate(NewReader, fx.As(new(produce.Reader))),
-			observability.AsCheck(newCheck),
-			configs.AsStartFact(newStartFact),
 		),
 		Requires: []configs.Requirement{
 			configs.Require[*zap.Logger]("modules/observability"),
@@ -56,19 +49,4 @@ func newProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 	}
 	lifecycle.Append(fx.Hook{OnStart: producer.Start, OnStop: producer.Stop})
 	return producer, nil
-}
-
-// newCheck asks whichever producer the graph has, so that overriding the producer never builds a client.
-func newCheck(producer produce.Producer) observability.Check {
-	return observability.Check{Name: "kafka", Ready: func(context.Context) error { return producer.Ready() }}
-}
-
-// newStartFact tells of whichever producer the graph has.
-func newStartFact(producer produce.Producer) configs.StartFact {
-	return configs.StartFact{Rank: 20, Name: "events to", Text: func() string {
-		if described, ok := producer.(fmt.Stringer); ok {
-			return described.String()
-		}
-		return ""
-	}}
 }

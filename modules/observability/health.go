@@ -13,12 +13,12 @@ import (
 // reportTimeout is what all checks together get. A probe that hangs says less than one that fails.
 const reportTimeout = time.Second
 
-// Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes or is waived. It
+// Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes or is overridden. It
 // is safe for concurrent use.
 type Health struct {
-	checks  []Check
-	waivers []Waiver
-	phase   atomic.Int32
+	checks    []Check
+	overrides []Override
+	phase     atomic.Int32
 }
 
 // The phases of a process, in their order; there is no way back.
@@ -45,16 +45,16 @@ type CheckReport struct {
 	Ready bool   `json:"ready"`
 	// Reason is what is missing, when not ready.
 	Reason string `json:"reason,omitempty"`
-	// Waived is why the service is ready all the same.
-	Waived string `json:"waived,omitempty"`
+	// Overridden is why the service is ready all the same.
+	Overridden string `json:"overridden,omitempty"`
 }
 
 // Missing reports whether the check keeps the service from being ready.
-func (r CheckReport) Missing() bool { return !r.Ready && r.Waived == "" }
+func (r CheckReport) Missing() bool { return !r.Ready && r.Overridden == "" }
 
-// NewHealth returns the health of a process that is starting. Two checks with the same name are an error; a waiver of a check that
+// NewHealth returns the health of a process that is starting. Two checks with the same name are an error; an override of a check that
 // there is not is none.
-func NewHealth(waivers []Waiver, checks ...Check) (*Health, error) {
+func NewHealth(overrides []Override, checks ...Check) (*Health, error) {
 	ordered := slices.Clone(checks)
 	slices.SortFunc(ordered, func(a, b Check) int { return cmp.Compare(a.Name, b.Name) })
 	var faults []error
@@ -66,7 +66,7 @@ func NewHealth(waivers []Waiver, checks ...Check) (*Health, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	return &Health{checks: ordered, waivers: waivers}, nil
+	return &Health{checks: ordered, overrides: overrides}, nil
 }
 
 // SetStarted says that the service takes traffic. It is called once, when the last part has started; after SetStopping it
@@ -108,7 +108,7 @@ func (h *Health) Report(ctx context.Context) Report {
 		result := CheckReport{Name: check.Name, Ready: true}
 		if err := check.Ready(ctx); err != nil {
 			result.Ready, result.Reason = false, err.Error()
-			result.Waived = h.waived(ctx, check.Name)
+			result.Overridden = h.overridden(ctx, check.Name)
 			report.Ready = report.Ready && !result.Missing()
 		}
 		report.Checks[i] = result
@@ -116,11 +116,11 @@ func (h *Health) Report(ctx context.Context) Report {
 	return report
 }
 
-// waived returns why the named check does not count, or "".
-func (h *Health) waived(ctx context.Context, name string) string {
-	for _, waiver := range h.waivers {
-		if waiver.Check == name {
-			if why := waiver.Why(ctx); why != "" {
+// overridden returns why the named check does not count, or "".
+func (h *Health) overridden(ctx context.Context, name string) string {
+	for _, override := range h.overrides {
+		if override.Check == name {
+			if why := override.Why(ctx); why != "" {
 				return why
 			}
 		}

@@ -40,20 +40,20 @@ func TestEveryFailingCheckIsListedWithItsReason(t *testing.T) {
 	}}, health.Report(t.Context()))
 }
 
-func TestAFailingCheckMayBeWaived(t *testing.T) {
+func TestAFailingCheckMayBeOverridden(t *testing.T) {
 	why := "the spool takes what Kafka does not"
-	waivers := []Waiver{
+	overrides := []Override{
 		{Check: "kafka", Why: func(context.Context) string { return "" }},
 		{Check: "kafka", Why: func(context.Context) string { return why }},
 		{Check: "delivery", Why: func(context.Context) string { return "unused: the check passes" }},
 	}
-	health, err := NewHealth(waivers, check("kafka", errors.New("away")), check("delivery", nil))
+	health, err := NewHealth(overrides, check("kafka", errors.New("away")), check("delivery", nil))
 	require.NoError(t, err)
 	health.SetStarted()
 	require.NoError(t, health.Ready(t.Context()))
 	require.Equal(t, Report{Ready: true, Phase: "running", Checks: []CheckReport{
 		{Name: "delivery", Ready: true},
-		{Name: "kafka", Reason: "away", Waived: why},
+		{Name: "kafka", Reason: "away", Overridden: why},
 	}}, health.Report(t.Context()))
 	why = ""
 	require.EqualError(t, health.Ready(t.Context()), "kafka: away")

@@ -17,7 +17,7 @@ import (
 // Provides *zap.Logger (on standard error), tally.Scope (the root scope, prefix "capture"), prometheus.Gatherer (what a
 // scrape reads) and *Health. Whoever takes the traffic calls Health's SetStarted and SetStopping.
 // Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see
-// AsCheck) and "health_waivers" of Waiver (see AsWaiver), all of which may be empty.
+// AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty.
 // Config section: "observability".
 func Module() configs.Module {
 	return configs.Module{
@@ -29,7 +29,7 @@ func Module() configs.Module {
 				newLogger,
 				newScope,
 				fx.Annotate(NewGatherer, fx.ParamTags(``, `group:"collectors"`)),
-				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_waivers"`, `group:"health_checks"`)),
+				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_overrides"`, `group:"health_checks"`)),
 			),
 		),
 	}
@@ -45,9 +45,9 @@ func AsCheck(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"health_checks"`))
 }
 
-// AsWaiver annotates a constructor so that the Waiver that it returns is asked when its check fails.
-func AsWaiver(constructor any) any {
-	return fx.Annotate(constructor, fx.ResultTags(`group:"health_waivers"`))
+// AsOverride annotates a constructor so that the Override that it returns is asked when its check fails.
+func AsOverride(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"health_overrides"`))
 }
 
 func newLogger(cfg Config, lifecycle fx.Lifecycle) (*zap.Logger, error) {

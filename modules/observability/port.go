@@ -9,9 +9,9 @@ type Check struct {
 	Ready func(ctx context.Context) error
 }
 
-// Waiver is a reason for being ready although a check fails: another part makes up for what is missing. Why returns the reason,
+// Override is a reason for being ready although a check fails: another part makes up for what is missing. Why returns the reason,
 // in words for an operator, or "" while there is none; it must be fast and safe for concurrent use.
-type Waiver struct {
+type Override struct {
 	Check string
 	Why   func(ctx context.Context) string
 }

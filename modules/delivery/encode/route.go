@@ -51,3 +51,9 @@ func unburied(topics *produce.Topics, event *events.Event) string {
 	topic, _ := route(topics, &alive)
 	return topic
 }
+
+// Topic returns the topic of the events of a lane that no rule sends elsewhere.
+func Topic(topics *produce.Topics, lane events.Lane) string {
+	topic, _ := route(topics, &events.Event{Lane: lane})
+	return topic
+}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// pace keeps the drains together from taking more than live traffic can spare: speed times what comes in, and minRate at least.
-type pace struct {
+// rateLimiter keeps the drains together from taking more than live traffic can spare: speed times what comes in, and minRate at least.
+type rateLimiter struct {
 	speed, minRate float64 // of the section
 	limiter        *rate.Limiter
 
@@ -31,28 +31,28 @@ const (
 	smoothing = 0.3
 )
 
-func newPace(cfg DrainConfig) *pace {
-	p := &pace{speed: cfg.Speed, minRate: float64(cfg.MinRate), lastMeasure: time.Now()}
-	p.limiter = rate.NewLimiter(rate.Limit(p.minRate), chunkBytes)
-	return p
+func newRateLimiter(cfg DrainConfig) *rateLimiter {
+	l := &rateLimiter{speed: cfg.Speed, minRate: float64(cfg.MinRate), lastMeasure: time.Now()}
+	l.limiter = rate.NewLimiter(rate.Limit(l.minRate), chunkBytes)
+	return l
 }
 
 // came counts bytes that were added to the spool.
-func (p *pace) came(bytes int) { p.in.Add(int64(bytes)) }
+func (l *rateLimiter) came(bytes int) { l.in.Add(int64(bytes)) }
 
 // went counts bytes that have left it.
-func (p *pace) went(bytes int) { p.out.Add(int64(bytes)) }
+func (l *rateLimiter) went(bytes int) { l.out.Add(int64(bytes)) }
 
 // unlimited is for a drain that no live traffic suffers from. It is called before the first wait.
-func (p *pace) unlimited() {
-	p.minRate = math.Inf(1)
-	p.limiter.SetLimit(rate.Inf)
+func (l *rateLimiter) unlimited() {
+	l.minRate = math.Inf(1)
+	l.limiter.SetLimit(rate.Inf)
 }
 
 // wait waits until so many bytes may be sent.
-func (p *pace) wait(ctx context.Context, bytes int) error {
+func (l *rateLimiter) wait(ctx context.Context, bytes int) error {
 	for ; bytes > 0; bytes -= chunkBytes {
-		if err := p.limiter.WaitN(ctx, min(bytes, chunkBytes)); err != nil {
+		if err := l.limiter.WaitN(ctx, min(bytes, chunkBytes)); err != nil {
 			return err
 		}
 	}
@@ -60,16 +60,16 @@ func (p *pace) wait(ctx context.Context, bytes int) error {
 }
 
 // measure takes the rates since it was called last.
-func (p *pace) measure(now time.Time) {
-	seconds := now.Sub(p.lastMeasure).Seconds()
+func (l *rateLimiter) measure(now time.Time) {
+	seconds := now.Sub(l.lastMeasure).Seconds()
 	if seconds <= 0 {
 		return
 	}
-	in, out := p.in.Load(), p.out.Load()
-	smooth(&p.inRate, float64(in-p.lastIn)/seconds)
-	smooth(&p.outRate, float64(out-p.lastOut)/seconds)
-	p.lastIn, p.lastOut, p.lastMeasure = in, out, now
-	p.limiter.SetLimit(rate.Limit(max(p.minRate, p.speed*p.coming())))
+	in, out := l.in.Load(), l.out.Load()
+	smooth(&l.inRate, float64(in-l.lastIn)/seconds)
+	smooth(&l.outRate, float64(out-l.lastOut)/seconds)
+	l.lastIn, l.lastOut, l.lastMeasure = in, out, now
+	l.limiter.SetLimit(rate.Limit(max(l.minRate, l.speed*l.coming())))
 }
 
 func smooth(value *atomic.Uint64, latest float64) {
@@ -78,12 +78,12 @@ func smooth(value *atomic.Uint64, latest float64) {
 }
 
 // coming is how many bytes a second come into the spool, drained how many leave it.
-func (p *pace) coming() float64  { return math.Float64frombits(p.inRate.Load()) }
-func (p *pace) drained() float64 { return math.Float64frombits(p.outRate.Load()) }
+func (l *rateLimiter) coming() float64  { return math.Float64frombits(l.inRate.Load()) }
+func (l *rateLimiter) drained() float64 { return math.Float64frombits(l.outRate.Load()) }
 
 // measure keeps the rates up to date.
 func (d *Delivery) measure() {
 	for d.pause(measureEvery) {
-		d.pace.measure(time.Now())
+		d.rate.measure(time.Now())
 	}
 }

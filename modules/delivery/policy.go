@@ -1,0 +1,240 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
+)
+
+var _ events.Sink = (*Delivery)(nil)
+
+var (
+	errTimeout = produce.Errorf(produce.Timeout, "no acknowledgement in time (delivery.timeout)")
+	errLeft    = errors.New("the client has left")
+	errOpen    = errors.New("Kafka has not taken messages for this topic in time, and it is left alone for a moment")
+	errWaits   = errors.New("events of the topic wait in the spool, and those behind them cannot be in Kafka before them (delivery.ack is kafka)")
+	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: make it writable, or move it away")
+)
+
+// Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and the time
+// that the disk needs beyond that.
+func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
+	r, err := d.encode(ctx, batch)
+	if err != nil {
+		batch.FailPending(events.ReasonTimeout, err)
+		d.readiness.crowded(d.modes, batch)
+		return
+	}
+	defer r.leave()
+	if len(r.items) == 0 {
+		return
+	}
+	for i := range r.items {
+		u := r.of(&r.items[i])
+		u.mode = stricter(u.mode, d.modes[batch.Events[r.set.Events[i]].Lane])
+	}
+	r.run(ctx)
+	r.settle(ctx, batch)
+}
+
+// encode makes a request of the batch's pending events. It rejects those that are too large.
+func (d *Delivery) encode(ctx context.Context, batch *events.Batch) (*request, error) {
+	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is given back.
+	// A batch that is larger than the whole buffer goes alone.
+	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
+	if err := d.reserve(ctx, bound); err != nil {
+		return nil, err
+	}
+	r := d.requests.get(d)
+	r.set = d.encoder.Encode(batch)
+	r.reserved = min(r.set.Bytes(), bound)
+	d.release(bound - r.reserved)
+	d.metrics.heatmapsDropped.Inc(int64(r.set.HeatmapsDropped))
+	r.fill(r.set.Messages)
+	return r, nil
+}
+
+// reserve takes room in the buffer, and waits for it no longer than a request may.
+func (d *Delivery) reserve(ctx context.Context, bytes int64) error {
+	if d.buffer.TryAcquire(bytes) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	if err := d.buffer.Acquire(ctx, bytes); err != nil {
+		return events.Errorf(events.Unavailable, "no room in delivery.buffer (%s): %w", d.cfg.Buffer, err)
+	}
+	return nil
+}
+
+func (d *Delivery) release(bytes int64) { d.buffer.Release(bytes) }
+
+// run makes the messages safe, each as its mode asks, and gives each its fate.
+func (r *request) run(ctx context.Context) {
+	for i := range r.uses {
+		u := &r.uses[i]
+		var err error
+		if u.plan, err = r.d.admit(u.topic, u.mode); err != nil {
+			r.failAll(i, err)
+		}
+	}
+	r.produce(planProduce)
+	r.letGo()
+	if r.has(planSpool) {
+		r.append(ctx, func(u *use, _ *item) bool { return u.plan == planSpool })
+		r.produce(planDirect)
+	}
+	if r.has(planProduce) && r.d.spooling.isOpen() {
+		r.wait(ctx, r.d.cfg.SpoolAfter)
+		r.collect(ctx, false)
+		r.append(ctx, (*use).isLate)
+	}
+	r.wait(ctx, r.d.cfg.Timeout)
+	r.collect(ctx, true)
+	r.tellBreakers()
+}
+
+// admit decides what is done with messages for a topic. Behind whatever waits in its spool they wait too, or fail.
+func (d *Delivery) admit(t *topic, m mode) (plan, error) {
+	opened := d.spooling.isOpen()
+	switch {
+	case d.spooling.isBlocked(t.name):
+		return planFail, errBlocked
+	case t.isWaiting() && m == modeKafka:
+		return planFail, errWaits
+	case t.isWaiting() || m == modeSpool && opened:
+		return planSpool, nil
+	case m == modeMemory || t.breaker.allow(time.Now()):
+		return planProduce, nil
+	case m == modeAuto && opened:
+		return planSpool, nil
+	default:
+		return planFail, errOpen
+	}
+}
+
+// failAll fails the messages of a use.
+func (r *request) failAll(use int, err error) {
+	for i := range r.items {
+		if it := &r.items[i]; it.use == use {
+			it.fail(err)
+		}
+	}
+}
+
+// has reports whether messages have the plan.
+func (r *request) has(wanted plan) bool {
+	return slices.ContainsFunc(r.uses, func(u use) bool { return u.plan == wanted })
+}
+
+// isLate reports whether a message goes to the spool since Kafka has not acknowledged it.
+func (u *use) isLate(it *item) bool {
+	if u.plan != planProduce || u.mode != modeAuto {
+		return false
+	}
+	return it.fate == fateFailed || it.fate == fateOpen && it.state.Load() == stateSent
+}
+
+// letGo ends the messages of mode memory: the producer has them, or has said at once that it does not take them.
+func (r *request) letGo() {
+	for i := range r.items {
+		it := &r.items[i]
+		if u := r.of(it); u.plan == planProduce && u.mode == modeMemory && r.abandon(it) {
+			it.fate = fateMemory
+		}
+	}
+}
+
+// collect gives the messages that have their reports their fates. With last set, those that have none have failed.
+func (r *request) collect(ctx context.Context, last bool) {
+	refused := false
+	for i := range r.items {
+		it := &r.items[i]
+		u := r.of(it)
+		if it.fate != fateOpen || u.plan != planProduce && u.plan != planDirect {
+			continue
+		}
+		if it.state.Load() == stateSent {
+			if !last {
+				continue
+			}
+			if r.abandon(it) {
+				u.failed++
+				it.fail(late(ctx))
+				continue
+			}
+		}
+		switch {
+		case it.err == nil:
+			it.fate = fateKafka
+			u.acked++
+		case produce.IsRefusal(it.err):
+			refused = true
+			u.acked++ // an answer: Kafka is not away
+		default:
+			u.failed++
+			it.fail(it.err)
+		}
+	}
+	if refused {
+		r.d.letters.keep(ctx, r)
+	}
+}
+
+// late is why a message has no report.
+func late(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return errLeft
+	}
+	return errTimeout
+}
+
+func (it *item) fail(err error) { it.fate, it.why = fateFailed, err }
+
+// tellBreakers tells the breakers of the topics how it went: a topic of which Kafka has taken something is not away.
+func (r *request) tellBreakers() {
+	for i := range r.uses {
+		switch u := &r.uses[i]; {
+		case u.acked > 0:
+			u.breaker.succeeded()
+		case u.failed > 0:
+			u.breaker.failed(time.Now())
+		}
+	}
+}
+
+// settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least safe of
+// them.
+func (r *request) settle(ctx context.Context, batch *events.Batch) {
+	var safe, failed [modeCount]bool
+	for i := 0; i < len(r.items); {
+		index, ack, why := r.set.Events[i], events.AckUnsaid, error(nil)
+		for ; i < len(r.items) && r.set.Events[i] == index; i++ {
+			it := &r.items[i]
+			if it.fate == fateFailed {
+				why = it.why
+			}
+			ack = max(ack, acks[it.fate])
+		}
+		mode := r.d.modes[batch.Events[index].Lane]
+		if why == nil {
+			batch.Events[index].Accept()
+			batch.Ack = max(batch.Ack, ack)
+			safe[mode] = true
+			continue
+		}
+		failed[mode] = true
+		reason := events.ReasonUnavailable
+		if produce.ClassOf(why) == produce.Timeout {
+			reason = events.ReasonTimeout
+		}
+		batch.Events[index].Fail(reason, events.Errorf(events.Unavailable, "make the event safe: %w", why))
+		batch.RetryAfter = max(batch.RetryAfter, r.d.retryAfter(why))
+	}
+	r.d.metrics.acks[batch.Ack].Inc(1)
+	r.d.readiness.record(&safe, &failed, batch)
+}

@@ -1,0 +1,251 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencapture/capture/modules/delivery/encode"
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/produce"
+)
+
+// request is messages that are made safe together. It belongs to the goroutine that made it, but for what its reports touch.
+type request struct {
+	d        *Delivery
+	messages []produce.Message
+	items    []item
+	uses     []use // of topics, in the order of their first message
+
+	set      *encode.Set // what messages are of; nil for dead letters
+	reserved int64       // bytes of delivery.buffer
+	exempt   bool        // records of it pass the limits of the spool
+
+	started  time.Time
+	timer    *time.Timer
+	awaited  atomic.Int32  // items that are sent
+	reported chan struct{} // ticked when no item is sent any more
+	report   func(i int, err error)
+
+	// users are the owner, and the producer for every message that it holds. The last one to leave gives the memory back.
+	users atomic.Int32
+}
+
+// A message's state says who waits for the producer's report on it. Exactly one side wins the change from sent: the report, or
+// the owner who waits for it no longer.
+//
+//	idle ---> sent ---> reported   the owner reads err and decides
+//	             |----> spooled    a record of the message is in the spool: the report goes to its spooler
+//	             '----> abandoned  nobody waits for the report
+const (
+	stateIdle uint32 = iota
+	stateSent
+	stateReported
+	stateSpooled
+	stateAbandoned
+)
+
+// item is what is known of one message.
+type item struct {
+	state atomic.Uint32
+	err   error // the report; readable once state is reported
+
+	// The owner's:
+	use  int // index in request.uses
+	fate fate
+	why  error // if fate is fateFailed
+
+	// Where its record is, once state is spooled.
+	spooler *spooler
+	seq     uint64
+}
+
+// plan is what is done with a request's messages for one topic.
+type plan uint8
+
+const (
+	// planFail has their events answered 503.
+	planFail plan = iota
+	// planProduce hands them to the producer.
+	planProduce
+	// planSpool appends them to the spool.
+	planSpool
+	// planDirect hands them to the producer because the spool has not taken them.
+	planDirect
+)
+
+// fate is what has become of a message.
+type fate uint8
+
+const (
+	fateOpen   fate = iota
+	fateKafka       // all in-sync replicas have it
+	fateSpool       // it is in the spool
+	fateMemory      // the producer has it
+	fateFailed      // none of these
+)
+
+// acks says what a fate means to a client.
+var acks = [...]events.Ack{fateOpen: events.AckUnsaid, fateKafka: events.AckKafka, fateSpool: events.AckSpool, fateMemory: events.AckMemory, fateFailed: events.AckUnsaid}
+
+// use is a request's use of a topic. All its messages for the topic take the same way, so that they keep their order.
+type use struct {
+	*topic
+	mode mode // the strictest of its messages' modes
+	plan plan
+	// acked and failed count what the producer has reported, or not reported in time.
+	acked, failed int
+}
+
+// pool is requests to be used again.
+type pool struct{ sync.Pool }
+
+func (p *pool) get(d *Delivery) *request {
+	r, ok := p.Get().(*request)
+	if !ok {
+		r = &request{d: d, reported: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+		r.timer.Stop()
+		r.report = r.take
+	}
+	r.users.Store(1)
+	r.started = time.Now()
+	return r
+}
+
+// fill makes items of the messages.
+func (r *request) fill(messages []produce.Message) {
+	const kept = 4096 // more items than that are not kept for another request
+	r.messages = messages
+	if n := len(messages); cap(r.items) < n || cap(r.items) > kept {
+		r.items = make([]item, n)
+	} else {
+		r.items = r.items[:n]
+	}
+	r.uses = r.uses[:0]
+	last := -1
+	for i := range messages {
+		if last < 0 || r.uses[last].name != messages[i].Topic {
+			last = r.useOf(messages[i].Topic)
+		}
+		it := &r.items[i]
+		it.state.Store(stateIdle)
+		it.err, it.why, it.spooler = nil, nil, nil
+		it.use, it.fate, it.seq = last, fateOpen, 0
+	}
+}
+
+// useOf returns the index of the request's use of a topic.
+func (r *request) useOf(name string) int {
+	for i := range r.uses {
+		if r.uses[i].name == name {
+			return i
+		}
+	}
+	r.uses = append(r.uses, use{topic: r.d.topic(name), mode: modeMemory})
+	return len(r.uses) - 1
+}
+
+// of returns the item's use of its topic.
+func (r *request) of(it *item) *use { return &r.uses[it.use] }
+
+// produce hands the messages with that plan to the producer.
+func (r *request) produce(wanted plan) {
+	n := int32(0)
+	for i := range r.items {
+		if it := &r.items[i]; r.of(it).plan == wanted {
+			it.state.Store(stateSent)
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	r.users.Add(n)
+	r.awaited.Add(n)
+	if int(n) == len(r.items) {
+		r.d.producer.Produce(r.messages, r.report)
+		return
+	}
+	for i := 0; i < len(r.items); {
+		start := i
+		for i < len(r.items) && r.of(&r.items[i]).plan == wanted {
+			i++
+		}
+		if start < i {
+			r.d.producer.Produce(r.messages[start:i], func(j int, err error) { r.take(start+j, err) })
+			continue
+		}
+		i++
+	}
+}
+
+// take takes the producer's report on a message.
+func (r *request) take(i int, err error) {
+	it := &r.items[i]
+	it.err = err
+	switch {
+	case it.state.CompareAndSwap(stateSent, stateReported):
+		r.unawait()
+	case it.state.Load() == stateSpooled:
+		it.spooler.report(it.seq, err)
+	case err != nil && r.of(it).mode == modeMemory:
+		r.d.metrics.lost.Inc(1)
+	}
+	r.leave()
+}
+
+// unawait says that one more message is not waited for.
+func (r *request) unawait() {
+	if r.awaited.Add(-1) == 0 {
+		select {
+		case r.reported <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// abandon stops waiting for the report on a message. It reports false if the report has come.
+func (r *request) abandon(it *item) bool {
+	if !it.state.CompareAndSwap(stateSent, stateAbandoned) {
+		return false
+	}
+	r.unawait()
+	return true
+}
+
+// wait returns when every message that was sent has its report, or the time since the request's start or ctx is over.
+func (r *request) wait(ctx context.Context, most time.Duration) {
+	if r.awaited.Load() == 0 {
+		return
+	}
+	r.timer.Reset(most - time.Since(r.started))
+	defer r.timer.Stop()
+	for r.awaited.Load() > 0 {
+		select {
+		case <-r.reported:
+		case <-r.timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leave says that the owner, or the producer for one message, has done with the request.
+func (r *request) leave() {
+	if r.users.Add(-1) > 0 {
+		return
+	}
+	d := r.d
+	if r.set != nil {
+		d.encoder.Recycle(r.set)
+		d.release(r.reserved)
+	}
+	r.messages, r.set, r.reserved, r.exempt = nil, nil, 0, false
+	for i := range r.items {
+		r.items[i].err, r.items[i].why, r.items[i].spooler = nil, nil, nil
+	}
+	clear(r.uses)
+	d.requests.Put(r)
+}

@@ -1,0 +1,212 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/delivery/spool"
+)
+
+// spooler keeps what waits for Kafka in one topic: the log, and the drain, which takes the records from the log to Kafka in
+// their order. Its life is that of the spool. While anything waits, new messages for the topic go into the log behind it.
+//
+// A message that is appended to the log after it was handed to the producer is held: the producer may still get it
+// acknowledged. The drain begins only when nothing is held, so that it neither sends such a message a second time nor anything
+// in front of it. The reports on held messages come from the producer's goroutines, which only note them; the drain's goroutine
+// settles them.
+type spooler struct {
+	d     *Delivery
+	topic *topic
+	log   *spool.Log
+
+	wake chan struct{}
+
+	mu        sync.Mutex
+	appending int       // calls that add records
+	held      int       // messages that the producer holds and whose records are in the log, or about to be
+	reports   []settled // on held messages, not settled yet
+	spare     []settled // memory for the next ones
+	since     time.Time // when the first record was spooled, as far as is known
+}
+
+// settled is the report on a held message.
+type settled struct {
+	seq uint64
+	err error
+}
+
+func newSpooler(d *Delivery, t *topic, log *spool.Log) *spooler {
+	s := &spooler{d: d, topic: t, log: log, wake: make(chan struct{}, 1)}
+	if log.Stats().Records > 0 {
+		s.enter()
+	}
+	return s
+}
+
+// enter makes the topic wait. The caller holds mu, or is alone with the spooler.
+func (s *spooler) enter() {
+	if !s.topic.waiting.Load() {
+		s.topic.waiting.Store(true)
+		s.since = time.Now()
+	}
+}
+
+// begin announces records, of which the producer holds so many messages. It is followed by end.
+func (s *spooler) begin(held int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter()
+	s.appending++
+	s.held += held
+}
+
+// end says that the records that begin has announced are in the log, or will not be, or are left to the log.
+func (s *spooler) end() {
+	s.mu.Lock()
+	s.appending--
+	s.mu.Unlock()
+	s.stir()
+}
+
+// release says that n held messages have no record after all.
+func (s *spooler) release(n int) {
+	if n == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.held -= n
+	s.mu.Unlock()
+	s.stir()
+}
+
+// report takes the producer's report on a held message. It does nothing but note it.
+func (s *spooler) report(seq uint64, err error) {
+	s.mu.Lock()
+	s.reports = append(s.reports, settled{seq: seq, err: err})
+	s.mu.Unlock()
+	s.stir()
+}
+
+// settle takes the records of held messages that were acknowledged out of the log.
+func (s *spooler) settle() {
+	s.mu.Lock()
+	reports := s.reports
+	s.reports = s.spare[:0]
+	s.mu.Unlock()
+	if len(reports) == 0 {
+		return
+	}
+	acked := make([]uint64, 0, len(reports))
+	for _, r := range reports {
+		if r.err == nil {
+			acked = append(acked, r.seq)
+		}
+	}
+	if len(acked) > 0 {
+		s.log.Done(acked...)
+	}
+	s.mu.Lock()
+	s.held -= len(reports)
+	s.spare = reports[:0]
+	s.mu.Unlock()
+}
+
+// stir has run look again.
+func (s *spooler) stir() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// drainable reports whether records may be sent.
+func (s *spooler) drainable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.log.Stats()
+	if stats.Records+stats.Pending > 0 {
+		s.enter() // also for records whose request has given up
+	}
+	return s.topic.waiting.Load() && s.held == 0 && len(s.reports) == 0
+}
+
+// rest says that nothing waits any more, if that is so.
+func (s *spooler) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.log.Stats()
+	if s.appending == 0 && s.held == 0 && stats.Records+stats.Pending == 0 {
+		s.topic.waiting.Store(false)
+		s.since = time.Time{}
+	}
+}
+
+// seen notes when the first record was spooled.
+func (s *spooler) seen(first time.Time) {
+	if first.IsZero() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = first
+}
+
+// oldest returns when the first record was spooled, or zero if there is none.
+func (s *spooler) oldest() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since
+}
+
+// run drains the log until ctx is over.
+func (s *spooler) run(ctx context.Context) {
+	c := newChunk(s)
+	// After an attempt that has brought nothing to Kafka the next one waits, longer each time.
+	const first, last = 100 * time.Millisecond, 2 * time.Second
+	pause := first
+	for ctx.Err() == nil {
+		s.settle()
+		if !s.drainable() {
+			s.await(ctx)
+			continue
+		}
+		loaded, err := c.load()
+		if err != nil {
+			s.d.log.Error("the spool cannot be read: trying again", zap.String("topic", s.topic.name), zap.Error(err))
+		}
+		switch {
+		case loaded && c.deliver(ctx):
+			pause = first
+		case !loaded && err == nil:
+			s.rest()
+			s.await(ctx)
+		default:
+			s.d.pause(pause)
+			pause = min(2*pause, last)
+		}
+	}
+}
+
+// await waits until there may be something to do.
+func (s *spooler) await(ctx context.Context) {
+	select {
+	case <-s.log.Changed():
+	case <-s.wake:
+	case <-ctx.Done():
+	}
+}
+
+// topic is what is known of a topic, with a spool or without.
+type topic struct {
+	name    string
+	breaker breaker
+	// waiting is set while anything waits in the topic's log, or is about to.
+	waiting atomic.Bool
+	spooler atomic.Pointer[spooler] // nil: it has none yet
+}
+
+func (t *topic) isWaiting() bool { return t.waiting.Load() }
