@@ -343,8 +343,8 @@ func (c *core) acknowledge(p *partition, now time.Time) {
 	p.advance(len(batch))
 	p.suspects = max(0, p.suspects-len(batch))
 	p.settled()
-	p.topic.missing = nil
-	c.end(nil, batch, nil)
+	p.topic.missingSince = time.Time{}
+	c.end(ending{entries: batch})
 	p.state = idle
 	c.place(p, now)
 }
@@ -376,9 +376,12 @@ func (c *core) renew(p *partition, r rule, err error, now time.Time) {
 	c.retry(p, rule{}, err, now)
 }
 
-// split has a batch that Kafka has refused sent again in halves, so that only the messages are refused that are at fault. It is
-// certain that nothing of it was appended, so that the halves may have its numbers.
+// split has a batch that Kafka has refused sent again in halves, so that only the messages are refused that are at fault. The
+// halves have its numbers: this attempt has appended nothing.
 func (c *core) split(p *partition, class produce.Class, err error, now time.Time) {
+	if p.unsure {
+		c.abandonNumbers(p) // an earlier attempt may have been appended whole
+	}
 	batch := p.batch
 	if len(batch) > 1 {
 		bytes := 0
@@ -400,7 +403,7 @@ func (c *core) split(p *partition, class produce.Class, err error, now time.Time
 	p.suspects = max(0, p.suspects-1)
 	p.settled()
 	p.state = sending // until the report is made
-	c.end(p, batch, produce.Errorf(class, "Kafka refused the message: %w", err))
+	c.end(ending{entries: batch, err: produce.Errorf(class, "Kafka refused the message: %w", err), partition: p})
 }
 
 // backoff is the pause before an attempt to send a batch again, the first of which is number 1.
