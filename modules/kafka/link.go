@@ -158,6 +158,7 @@ func (c *core) cutBatch(p *partition, now time.Time) {
 		most = p.suspects
 	}
 	p.batch = p.waiting.shift(c.batchMemory(), t.limit, most)
+	p.stamp = now
 	p.number(c.id)
 }
 
@@ -173,7 +174,6 @@ func (l *link) request() *sarama.ProduceRequest {
 
 // fill adds the batches of l.sent. It holds no lock: nobody changes the batch of a partition that is sending.
 func (l *link) fill(request *sarama.ProduceRequest) {
-	now := time.Now()
 	count, headers := 0, 0
 	for _, p := range l.sent {
 		count += len(p.batch)
@@ -183,7 +183,7 @@ func (l *link) fill(request *sarama.ProduceRequest) {
 	}
 	l.records.reserve(len(l.sent), count, headers)
 	for _, p := range l.sent {
-		request.AddBatch(p.topic.name, p.id, l.records.batch(p, l.core.cfg.codec, now))
+		request.AddBatch(p.topic.name, p.id, l.records.batch(p, l.core.cfg.codec))
 	}
 }
 
@@ -218,10 +218,10 @@ func (m *recordMemory) forget() {
 }
 
 // batch returns the partition's batch as sarama encodes it.
-func (m *recordMemory) batch(p *partition, codec sarama.CompressionCodec, now time.Time) *sarama.RecordBatch {
+func (m *recordMemory) batch(p *partition, codec sarama.CompressionCodec) *sarama.RecordBatch {
 	stamp := func(e *entry) time.Time {
 		if p.restamped || e.message.Time.IsZero() {
-			return now
+			return p.stamp
 		}
 		return e.message.Time
 	}
@@ -310,7 +310,7 @@ func (c *core) answer(p *partition, block *sarama.ProduceResponseBlock, now time
 			c.giveUp(p, produce.Unavailable, fmt.Errorf("the present time is refused, the clock of the broker or of this machine is wrong: %w", block.Err))
 			return
 		}
-		p.restamped = true
+		p.restamped, p.stamp = true, now
 		p.state = idle
 		c.place(p, now)
 	case actRenew, actRenewID:

@@ -52,8 +52,8 @@ const (
 // partition gathers messages and sends them, one batch at a time. The core's mu guards it; batch is also read without mu by
 // the link that sends it, during which nobody changes it.
 //
-// A batch keeps its messages and its numbers from attempt to attempt, so that Kafka recognises a copy. Only a batch that
-// Kafka has refused, and therefore not appended, is cut into smaller ones.
+// A batch keeps its messages, their times and its numbers from attempt to attempt, so that Kafka recognises a copy. Only a batch
+// that Kafka has refused, and therefore not appended, is cut into smaller ones, or gets other times.
 type partition struct {
 	topic *topic
 	id    int32
@@ -67,7 +67,8 @@ type partition struct {
 	// suspects is how many messages, from the first of batch on, are of a batch that was refused for one of them. A batch
 	// holds none that is behind them.
 	suspects int
-	// restamped is set when the messages of the batch are sent with the present time.
+	// stamp is the time of those messages of the batch that have none, or of all if restamped is set.
+	stamp     time.Time
 	restamped bool
 	// unsure is set when an earlier attempt may have been appended.
 	unsure bool
