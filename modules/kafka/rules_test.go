@@ -105,7 +105,7 @@ func TestWhatPassesIsTriedAgainWithTheSameNumbers(t *testing.T) {
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
-	seen := watch(broker)
+	came := watch(broker)
 	var list []produce.Message
 	for _, e := range that("retry") {
 		createTopics(t, broker, topicOf(e.code))
@@ -114,7 +114,7 @@ func TestWhatPassesIsTriedAgainWithTheSameNumbers(t *testing.T) {
 	}
 	send(producer, list).requireAcknowledged(t)
 	for _, e := range that("retry") {
-		batches := seen.of(topicOf(e.code))
+		batches := came.of(topicOf(e.code))
 		require.Len(t, batches, 3, e.code.Message)
 		require.Equal(t, values(0, 6), batches[0].values)
 		require.Equal(t, batches[0], batches[1], e.code.Message)
@@ -146,12 +146,12 @@ func TestWhatDoesNotPassFailsWithAllThatIsBehindIt(t *testing.T) {
 	for _, e := range failing {
 		faults = append(faults, refuse(broker, topicOf(e.code), e.code, -1))
 	}
-	seen := watch(broker)
+	came := watch(broker)
 	release := hold(broker)
 	defer release()
 	batch := send(producer, first)
 	for _, e := range failing {
-		seen.await(t, topicOf(e.code), 1)
+		came.await(t, topicOf(e.code), 1)
 	}
 	behind := send(producer, second)
 	release()
@@ -173,10 +173,10 @@ func TestADuplicateIsAnAcknowledgement(t *testing.T) {
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
-	seen := watch(broker)
+	came := watch(broker)
 	refuse(broker, cfg.Topics.Events, kerr.DuplicateSequenceNumber, 1)
 	send(producer, messages(cfg.Topics.Events, 0, 6)).requireAcknowledged(t)
-	require.Len(t, seen.of(cfg.Topics.Events), 1)
+	require.Len(t, came.of(cfg.Topics.Events), 1)
 }
 
 func TestNumbersThatKafkaDoesNotAcceptAreRenewed(t *testing.T) {
@@ -188,10 +188,10 @@ func TestNumbersThatKafkaDoesNotAcceptAreRenewed(t *testing.T) {
 			cfg := plain(broker.ListenAddrs()...)
 			producer, _ := start(t, cfg)
 			send(producer, messages(cfg.Topics.Events, 0, 4)).requireAcknowledged(t)
-			seen := watch(broker)
+			came := watch(broker)
 			refuse(broker, cfg.Topics.Events, e.code, 1)
 			send(producer, messages(cfg.Topics.Events, 4, 4)).requireAcknowledged(t)
-			batches := seen.of(cfg.Topics.Events)
+			batches := came.of(cfg.Topics.Events)
 			require.Len(t, batches, 2)
 			require.EqualValues(t, 4, batches[0].sequence)
 			require.Zero(t, batches[1].sequence)
@@ -241,10 +241,10 @@ func TestOnlyTheGuiltyAreRefused(t *testing.T) {
 				return slices.ContainsFunc(guilty, func(i int) bool { return s.has(string(list[i].Value)) })
 			}
 			refuseIf(broker, cfg.Topics.Events, e.code, isGuilty)
-			seen := watch(broker)
+			came := watch(broker)
 			requireOnlyTheGuilty(t, cfg, send(producer, list), e.class)
-			for _, b := range seen.of(cfg.Topics.Events) {
-				require.Equal(t, seen.batches[0].epoch, b.epoch, "nothing was appended: the numbers are still good")
+			for _, b := range came.of(cfg.Topics.Events) {
+				require.Equal(t, came.batches[0].epoch, b.epoch, "nothing was appended: the numbers are still good")
 			}
 			require.EqualValues(t, len(guilty), counter(scope, "messages_failed_total+class="+e.class.String()))
 		})
@@ -261,11 +261,11 @@ func TestOnlyWhatIsTooLargeForItsTopicIsRefused(t *testing.T) {
 	for _, i := range guilty {
 		list[i].Headers = []produce.Header{{Key: []byte("x"), Value: []byte(strings.Repeat("x", 3000))}}
 	}
-	seen := watch(broker)
+	came := watch(broker)
 	requireOnlyTheGuilty(t, cfg, send(producer, list), produce.TooLarge)
-	before := len(seen.of(cfg.Topics.Events))
+	before := len(came.of(cfg.Topics.Events))
 	send(producer, messages(cfg.Topics.Events, 200, 200)).requireAcknowledged(t)
-	for _, b := range seen.of(cfg.Topics.Events)[before:] {
+	for _, b := range came.of(cfg.Topics.Events)[before:] {
 		require.Less(t, len(b.values), 200, "what the topic takes is known by now")
 	}
 }
