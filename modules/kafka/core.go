@@ -92,9 +92,11 @@ func newCore(cfg coreConfig, log *zap.Logger, metrics *metrics) *core {
 	}
 	c.alarm = time.AfterFunc(time.Hour, c.ring)
 	c.alarm.Stop()
-	c.work.Go(c.resolveAll)
 	return c
 }
+
+// start begins to ask the cluster what the core has to know.
+func (c *core) start() { c.work.Go(c.resolveAll) }
 
 // produce implements produce.Producer.
 func (c *core) produce(messages []produce.Message, report func(int, error)) {
@@ -143,10 +145,12 @@ func (s *spreader) add(t *topic, e entry) {
 	if t != s.topic {
 		s.topic, s.unkeyed = t, nil
 	}
-	if len(t.partitions) == 0 {
+	if len(t.partitions) == 0 || t.held {
 		t.waiting.push(e)
 		s.core.setAlarm(e.at.Add(s.core.cfg.ackTimeout))
-		s.core.ask()
+		if t.waiting.len() == 1 {
+			s.core.ask()
+		}
 		return
 	}
 	var p *partition
@@ -215,9 +219,17 @@ func (c *core) place(p *partition, now time.Time) {
 	case p.isEmpty():
 		c.unpark(p, idle)
 		return
+	case p.gone:
+		c.giveUp(p, produce.Unavailable, errGone)
+		return
+	case c.closed:
+		c.giveUp(p, produce.Unavailable, errClosed)
+		return
 	case p.link == nil || c.id == noProducerID:
+		if p.state != parked {
+			c.ask() // a partition that is parked already has been asked about
+		}
 		c.park(p, p.oldest().Add(c.cfg.ackTimeout))
-		c.ask()
 		return
 	}
 	until := p.notUntil
@@ -272,12 +284,16 @@ func (c *core) ring() {
 		c.place(p, now)
 	}
 	for _, t := range c.topics {
-		if t.waiting.len() == 0 {
+		if t.waiting.len() == 0 || t.held {
 			continue
 		}
 		oldest := t.waiting.entries[t.waiting.head].at
 		if c.expired(oldest, now) {
-			c.failTopic(t, produce.Errorf(produce.Timeout, "topic %s: Kafka did not say where its partitions are", t.name))
+			cause := t.cause
+			if cause == nil {
+				cause = errors.New("Kafka did not say where its partitions are")
+			}
+			c.failTopic(t, produce.Errorf(produce.Timeout, "topic %s: %w", t.name, cause))
 			continue
 		}
 		c.setAlarm(oldest.Add(c.cfg.ackTimeout))
@@ -289,27 +305,45 @@ func (c *core) ring() {
 func (c *core) expired(at, now time.Time) bool { return c.closed || now.Sub(at) >= c.cfg.ackTimeout }
 
 // giveUp fails everything that waits in a partition, in its order: the batch for the cause, and what is behind it because of
-// that. Should Kafka have appended the batch all the same, or append it later, then it must not take what comes next for a copy
-// of it: that gets numbers of another epoch.
+// that, be it there already or produced while these reports are made.
 func (c *core) giveUp(p *partition, class produce.Class, cause error) {
-	if cause == nil {
+	switch {
+	case cause != nil:
+	case c.client == nil:
+		class, cause = produce.Timeout, fmt.Errorf("not connected to Kafka: %w", c.why)
+	case p.link == nil:
 		class, cause = produce.Timeout, errors.New("the partition has no leader")
+	default:
+		class, cause = produce.Timeout, errors.New("Kafka has not taken what is in front of it in time")
 	}
 	err := produce.Errorf(class, "topic %s, partition %d: %w", p.topic.name, p.id, cause)
-	batch, unsure := p.batch, p.unsure
-	p.batch = nil
+	batch := p.batch
 	if len(batch) == 0 {
 		batch = p.waiting.shift(c.batchMemory(), c.cfg.maxBatch, p.waiting.len())
 	}
-	behind := p.waiting.shift(c.batchMemory(), p.waiting.bytes, p.waiting.len())
-	if unsure && p.numbering == c.id {
-		c.renewEpoch()
+	if p.unsure {
+		c.abandonNumbers(p)
 	}
 	p.settled()
 	p.suspects = 0
 	c.unpark(p, sending) // nothing new is sent before these reports
-	c.end(p, batch, err)
-	c.end(p, behind, produce.Errorf(produce.Behind, "a message in front of this one was not acknowledged: %w", err))
+	c.end(ending{entries: batch, err: err})
+	c.failBehind(p, produce.Errorf(produce.Behind, "a message in front of this one was not acknowledged: %w", err))
+}
+
+// failBehind fails what is behind a batch that has failed.
+func (c *core) failBehind(p *partition, err error) {
+	behind := p.waiting.shift(c.batchMemory(), p.waiting.bytes, p.waiting.len())
+	c.end(ending{entries: behind, err: err, partition: p, failsRest: true})
+}
+
+// abandonNumbers numbers the partition's next batch under another epoch. Kafka may have appended the messages that have the
+// present numbers, or may yet do so, and would take others with these numbers for a copy.
+func (c *core) abandonNumbers(p *partition) {
+	if p.numbering == c.id {
+		c.renewEpoch()
+	}
+	p.numbering, p.unsure = noProducerID, false
 }
 
 // renewEpoch gives the numbers to come another epoch, or, when there is no further one, another producer id.
@@ -330,26 +364,35 @@ func (c *core) renewID() {
 	c.ask()
 }
 
-// failTopic fails all that waits for a topic.
+// failTopic fails all that waits for a topic, be it there already or produced while these reports are made.
 func (c *core) failTopic(t *topic, err error) {
-	c.end(nil, t.waiting.shift(c.batchMemory(), t.waiting.bytes, t.waiting.len()), err)
+	if t.held || t.waiting.len() == 0 {
+		return
+	}
+	t.held = true
+	entries := t.waiting.shift(c.batchMemory(), t.waiting.bytes, t.waiting.len())
+	c.end(ending{entries: entries, err: err, topic: t, failsRest: true})
 }
 
 // ending is messages that have the same report.
 type ending struct {
 	entries []entry
 	err     error
-	// held is a partition that sends nothing until the reports are made; nil: none does.
-	held *partition
+	// partition sends nothing, and topic spreads nothing over its partitions, until the reports are made. Nil: nothing is held.
+	partition *partition
+	topic     *topic
+	// failsRest is set when messages that are produced while the reports are made fail, too. Whoever produces them does not
+	// know yet that something in front of them has failed.
+	failsRest bool
 }
 
 // end ends messages: unlock reports them. The caller holds mu.
-func (c *core) end(held *partition, entries []entry, err error) {
+func (c *core) end(e ending) {
 	if c.ended == nil && len(c.freeEndings) > 0 {
 		n := len(c.freeEndings) - 1
 		c.ended, c.freeEndings = c.freeEndings[n], c.freeEndings[:n]
 	}
-	c.ended = append(c.ended, ending{entries: entries, err: err, held: held})
+	c.ended = append(c.ended, e)
 }
 
 // batchMemory returns an empty slice for the entries of a batch. The caller holds mu.
@@ -362,45 +405,54 @@ func (c *core) batchMemory() []entry {
 	return nil
 }
 
-// unlock lets go of mu and reports the messages that were ended.
+// unlock lets go of mu when it has reported, without mu, the messages that were ended.
 func (c *core) unlock() {
-	ended := c.ended
-	c.ended = nil
-	buffered := c.buffered
+	const kept, keptEntries = 64, 4096
+	for c.ended != nil {
+		ended := c.ended
+		c.ended = nil
+		c.mu.Unlock()
+		count, bytes := 0, 0
+		for i := range ended {
+			count += len(ended[i].entries)
+			bytes += c.report(&ended[i])
+		}
+		now := time.Now()
+		c.mu.Lock()
+		c.unreported -= count
+		c.buffered -= int64(bytes)
+		if c.unreported == 0 && c.flushed != nil {
+			close(c.flushed)
+			c.flushed = nil
+		}
+		for i := range ended {
+			c.resume(&ended[i], now)
+			if memory := ended[i].entries; cap(memory) > 0 && cap(memory) <= keptEntries && len(c.freeBatches) < kept {
+				clear(memory)
+				c.freeBatches = append(c.freeBatches, memory[:0])
+			}
+		}
+		clear(ended)
+		if len(c.freeEndings) < kept {
+			c.freeEndings = append(c.freeEndings, ended[:0])
+		}
+	}
+	c.metrics.buffered.Update(float64(c.buffered))
 	c.mu.Unlock()
-	if ended == nil {
-		c.metrics.buffered.Update(float64(buffered))
-		return
+}
+
+// resume goes on with what an ending has held, now that the reports are made. The caller holds mu.
+func (c *core) resume(e *ending, now time.Time) {
+	switch p, t := e.partition, e.topic; {
+	case p != nil && e.failsRest && p.waiting.len() > 0:
+		c.failBehind(p, e.err)
+	case p != nil:
+		p.state = idle
+		c.place(p, now)
+	case t != nil:
+		t.held = false
+		c.failTopic(t, e.err)
 	}
-	count, bytes := 0, 0
-	for i := range ended {
-		n := c.report(&ended[i])
-		count, bytes = count+len(ended[i].entries), bytes+n
-	}
-	const kept = 64
-	now := time.Now()
-	c.mu.Lock()
-	c.unreported -= count
-	c.buffered -= int64(bytes)
-	if c.unreported == 0 && c.flushed != nil {
-		close(c.flushed)
-		c.flushed = nil
-	}
-	for i := range ended {
-		if p := ended[i].held; p != nil && p.state == sending {
-			p.state = idle
-			c.place(p, now)
-		}
-		if memory := ended[i].entries; cap(memory) > 0 && len(c.freeBatches) < kept {
-			clear(memory)
-			c.freeBatches = append(c.freeBatches, memory[:0])
-		}
-	}
-	clear(ended)
-	if len(c.freeEndings) < kept {
-		c.freeEndings = append(c.freeEndings, ended[:0])
-	}
-	c.unlock()
 }
 
 // report reports the messages of an ending and counts them, and returns how many bytes they have.

@@ -1,29 +1,17 @@
 package kafka_test
 
 import (
-	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/produce"
 )
-
-// fake starts a broker of the test's own that can be made to fail.
-func fake(t testing.TB, options ...kfake.Opt) *kfake.Cluster {
-	t.Helper()
-	broker, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.DataDir(t.TempDir())}, options...)...)
-	require.NoError(t, err)
-	t.Cleanup(broker.Close)
-	return broker
-}
 
 // messages returns n messages of one key, whose values are their numbers from first on.
 func messages(topic string, first, n int) []produce.Message {
@@ -45,8 +33,14 @@ type reports struct {
 
 // send produces messages and returns their reports, which may be yet to come.
 func send(producer *kafka.Producer, list []produce.Message) *reports {
+	return sendAnd(producer, list, func(int, error) {})
+}
+
+// sendAnd also does something within each report.
+func sendAnd(producer *kafka.Producer, list []produce.Message, within func(i int, err error)) *reports {
 	r := &reports{errs: make([]error, len(list)), times: make([]int, len(list)), done: make(chan struct{})}
 	producer.Produce(list, func(i int, err error) {
+		within(i, err)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.errs[i] = err
@@ -65,6 +59,8 @@ func (r *reports) wait(t testing.TB) []error {
 	select {
 	case <-r.done:
 	case <-time.After(patience):
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		require.Fail(t, "not all messages have a report", "%d of %d", len(r.order), len(r.errs))
 	}
 	r.mu.Lock()
@@ -82,37 +78,37 @@ func (r *reports) requireAcknowledged(t testing.TB) {
 	}
 }
 
-// refuse has the broker answer the next n produce requests with an error, for all partitions.
-func refuse(broker *kfake.Cluster, code *kerr.Error, n int) {
-	broker.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		if n--; n > 0 {
-			broker.KeepControl()
-		}
-		return answerAll(request, code.Code), nil, true
-	})
+// requireInOrder requires that the reports on a partition's messages were made in the order of these.
+func (r *reports) requireInOrder(t testing.TB) {
+	t.Helper()
+	r.wait(t)
+	require.True(t, slices.IsSorted(r.order), "%v", r.order)
 }
 
-// answerAll answers a produce request with the same code for all partitions.
-func answerAll(request kmsg.Request, code int16) kmsg.Response {
-	response := request.ResponseKind().(*kmsg.ProduceResponse)
-	for _, asked := range request.(*kmsg.ProduceRequest).Topics {
-		topic := kmsg.NewProduceResponseTopic()
-		topic.Topic = asked.Topic
-		for _, p := range asked.Partitions {
-			partition := kmsg.NewProduceResponseTopicPartition()
-			partition.Partition, partition.ErrorCode = p.Partition, code
-			topic.Partitions = append(topic.Partitions, partition)
-		}
-		response.Topics = append(response.Topics, topic)
+// requireFailed requires that every message has failed with that class.
+func (r *reports) requireFailed(t testing.TB, class produce.Class) {
+	t.Helper()
+	for i, err := range r.wait(t) {
+		require.Error(t, err, "message %d", i)
+		require.Equal(t, class, produce.ClassOf(err), "message %d: %v", i, err)
 	}
-	return response
+}
+
+// requireArrived requires that a topic holds these values, each once and in order, beside nothing else.
+func requireArrived(t *testing.T, brokers []string, topic string, want []string) {
+	t.Helper()
+	records := consume(t, brokers, topic, len(want))
+	got := make([]string, len(records))
+	for i := range records {
+		got[i] = string(records[i].Value)
+	}
+	require.Equal(t, want, got)
 }
 
 func TestMessagesAreInKafkaInOrder(t *testing.T) {
 	t.Parallel()
-	broker := fake(t)
-	cfg := config(broker.ListenAddrs()...)
-	producer, _ := start(t, cfg)
+	cfg := config(cluster(t)...)
+	producer, scope := start(t, cfg)
 	const n = 5000
 	var sent []*reports
 	for i := 0; i < n; i += 50 {
@@ -120,42 +116,44 @@ func TestMessagesAreInKafkaInOrder(t *testing.T) {
 	}
 	for _, r := range sent {
 		r.requireAcknowledged(t)
+		r.requireInOrder(t)
 	}
-	requireArrived(t, broker.ListenAddrs(), cfg.Topics.Events, 0, n)
+	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(0, n))
+	require.NoError(t, producer.Flush(t.Context()))
+	require.EqualValues(t, n, counter(scope, "messages_acked_total+"))
+	require.Positive(t, counter(scope, "bytes_total+"))
+	require.Zero(t, scope.Snapshot().Gauges()["buffered_bytes+"].Value())
 }
 
-// requireArrived requires that a topic holds the messages with the numbers from first to end, each once and in order.
-func requireArrived(t *testing.T, brokers []string, topic string, first, end int) {
-	t.Helper()
-	records := consume(t, brokers, topic, end-first)
-	require.Len(t, records, end-first)
-	for i := range records {
-		require.Equal(t, strconv.Itoa(first+i), string(records[i].Value), "record %d", i)
-	}
-}
-
-// Nothing that is sent behind a message may be acknowledged before that one is settled, whatever Kafka answers.
-func TestNothingOvertakesAMessageThatFailed(t *testing.T) {
+func TestConcurrentCallersKeepEachKeysOrder(t *testing.T) {
 	t.Parallel()
-	for name, code := range map[string]*kerr.Error{
-		"too_large": kerr.MessageTooLarge, "timestamp": kerr.InvalidTimestamp, "out_of_order": kerr.OutOfOrderSequenceNumber,
-		"unknown_server": kerr.UnknownServerError, "invalid_epoch": kerr.InvalidProducerEpoch, "not_leader": kerr.NotLeaderForPartition,
-		"forbidden": kerr.TopicAuthorizationFailed, "invalid": kerr.InvalidRecord,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			broker := fake(t)
-			cfg := config(broker.ListenAddrs()...)
-			producer, _ := start(t, cfg)
-			refuse(broker, code, 1)
-			errs := send(producer, messages(cfg.Topics.Events, 0, 6)).wait(t)
-			failed := false
-			for i, err := range errs {
-				t.Logf("message %d: %v", i, err)
-				failed = failed || err != nil && !produce.IsRefusal(err)
-				require.False(t, failed && err == nil, "message %d is in Kafka, and one before it is not", i)
+	cfg := config(cluster(t)...)
+	cfg.Linger = time.Millisecond
+	producer, _ := start(t, cfg)
+	const callers, each = 8, 100
+	var group sync.WaitGroup
+	all := make([][]*reports, callers)
+	for c := range callers {
+		group.Go(func() {
+			for n := 0; n < each; n += 5 {
+				list := messages(cfg.Topics.Events, n, 5)
+				for i := range list {
+					list[i].Key = []byte(strconv.Itoa(c))
+				}
+				all[c] = append(all[c], send(producer, list))
 			}
-			_ = fmt.Sprint()
 		})
 	}
+	group.Wait()
+	for _, sent := range all {
+		for _, r := range sent {
+			r.requireAcknowledged(t)
+		}
+	}
+	next := map[string]int{}
+	for _, r := range consume(t, cfg.Brokers, cfg.Topics.Events, callers*each) {
+		require.Equal(t, strconv.Itoa(next[string(r.Key)]), string(r.Value), "%s", r.Key)
+		next[string(r.Key)]++
+	}
+	require.Len(t, next, callers)
 }

@@ -158,6 +158,7 @@ func (c *core) cutBatch(p *partition, now time.Time) {
 		most = p.suspects
 	}
 	p.batch = p.waiting.shift(c.batchMemory(), t.limit, most)
+	p.stamp = now
 	p.number(c.id)
 }
 
@@ -173,7 +174,6 @@ func (l *link) request() *sarama.ProduceRequest {
 
 // fill adds the batches of l.sent. It holds no lock: nobody changes the batch of a partition that is sending.
 func (l *link) fill(request *sarama.ProduceRequest) {
-	now := time.Now()
 	count, headers := 0, 0
 	for _, p := range l.sent {
 		count += len(p.batch)
@@ -183,7 +183,7 @@ func (l *link) fill(request *sarama.ProduceRequest) {
 	}
 	l.records.reserve(len(l.sent), count, headers)
 	for _, p := range l.sent {
-		request.AddBatch(p.topic.name, p.id, l.records.batch(p, l.core.cfg.codec, now))
+		request.AddBatch(p.topic.name, p.id, l.records.batch(p, l.core.cfg.codec))
 	}
 }
 
@@ -218,10 +218,10 @@ func (m *recordMemory) forget() {
 }
 
 // batch returns the partition's batch as sarama encodes it.
-func (m *recordMemory) batch(p *partition, codec sarama.CompressionCodec, now time.Time) *sarama.RecordBatch {
+func (m *recordMemory) batch(p *partition, codec sarama.CompressionCodec) *sarama.RecordBatch {
 	stamp := func(e *entry) time.Time {
 		if p.restamped || e.message.Time.IsZero() {
-			return now
+			return p.stamp
 		}
 		return e.message.Time
 	}
@@ -310,7 +310,7 @@ func (c *core) answer(p *partition, block *sarama.ProduceResponseBlock, now time
 			c.giveUp(p, produce.Unavailable, fmt.Errorf("the present time is refused, the clock of the broker or of this machine is wrong: %w", block.Err))
 			return
 		}
-		p.restamped = true
+		p.restamped, p.stamp = true, now
 		p.state = idle
 		c.place(p, now)
 	case actRenew, actRenewID:
@@ -343,8 +343,8 @@ func (c *core) acknowledge(p *partition, now time.Time) {
 	p.advance(len(batch))
 	p.suspects = max(0, p.suspects-len(batch))
 	p.settled()
-	p.topic.missing = nil
-	c.end(nil, batch, nil)
+	p.topic.missingSince = time.Time{}
+	c.end(ending{entries: batch})
 	p.state = idle
 	c.place(p, now)
 }
@@ -376,9 +376,12 @@ func (c *core) renew(p *partition, r rule, err error, now time.Time) {
 	c.retry(p, rule{}, err, now)
 }
 
-// split has a batch that Kafka has refused sent again in halves, so that only the messages are refused that are at fault. It is
-// certain that nothing of it was appended, so that the halves may have its numbers.
+// split has a batch that Kafka has refused sent again in halves, so that only the messages are refused that are at fault. The
+// halves have its numbers: this attempt has appended nothing.
 func (c *core) split(p *partition, class produce.Class, err error, now time.Time) {
+	if p.unsure {
+		c.abandonNumbers(p) // an earlier attempt may have been appended whole
+	}
 	batch := p.batch
 	if len(batch) > 1 {
 		bytes := 0
@@ -400,7 +403,7 @@ func (c *core) split(p *partition, class produce.Class, err error, now time.Time
 	p.suspects = max(0, p.suspects-1)
 	p.settled()
 	p.state = sending // until the report is made
-	c.end(p, batch, produce.Errorf(class, "Kafka refused the message: %w", err))
+	c.end(ending{entries: batch, err: produce.Errorf(class, "Kafka refused the message: %w", err), partition: p})
 }
 
 // backoff is the pause before an attempt to send a batch again, the first of which is number 1.

@@ -27,9 +27,12 @@ type topic struct {
 	limit    int
 	limitAge time.Time // when limit was changed last
 
-	// missing is why the topic cannot be written to, since missingSince; nil: it can, as far as is known.
-	missing      error
+	// cause is why the partitions are not known; nil: they are, or nobody has asked.
+	cause error
+	// missingSince is since when Kafka says that the topic does not exist. Zero: it does, as far as is known.
 	missingSince time.Time
+	// held is set while reports are made on messages that have waited for the topic in vain.
+	held bool
 }
 
 // state is where a partition is between two requests.
@@ -40,7 +43,7 @@ const (
 	idle state = iota
 	// ready: the partition waits for its link to send its next batch.
 	ready
-	// sending: its batch is in a request.
+	// sending: its batch is in a request, or is being reported as failed.
 	sending
 	// parked: it waits for a leader, for a producer id, or for the end of a pause.
 	parked
@@ -49,8 +52,8 @@ const (
 // partition gathers messages and sends them, one batch at a time. The core's mu guards it; batch is also read without mu by
 // the link that sends it, during which nobody changes it.
 //
-// A batch keeps its messages and its numbers from attempt to attempt, so that Kafka recognises a copy. Only a batch that
-// Kafka has refused, and therefore not appended, is cut into smaller ones.
+// A batch keeps its messages, their times and its numbers from attempt to attempt, so that Kafka recognises a copy. Only a batch
+// that Kafka has refused, and therefore not appended, is cut into smaller ones, or gets other times.
 type partition struct {
 	topic *topic
 	id    int32
@@ -64,7 +67,8 @@ type partition struct {
 	// suspects is how many messages, from the first of batch on, are of a batch that was refused for one of them. A batch
 	// holds none that is behind them.
 	suspects int
-	// restamped is set when the messages of the batch are sent with the present time.
+	// stamp is the time of those messages of the batch that have none, or of all if restamped is set.
+	stamp     time.Time
 	restamped bool
 	// unsure is set when an earlier attempt may have been appended.
 	unsure bool
@@ -97,7 +101,7 @@ type queue struct {
 func (q *queue) len() int { return len(q.entries) - q.head }
 
 func (q *queue) push(e entry) {
-	if q.head > 0 && len(q.entries) == cap(q.entries) {
+	if q.head > len(q.entries)/2 && len(q.entries) == cap(q.entries) {
 		n := copy(q.entries, q.entries[q.head:])
 		clear(q.entries[n:])
 		q.entries, q.head = q.entries[:n], 0

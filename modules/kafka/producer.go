@@ -119,6 +119,7 @@ func (p *Producer) String() string {
 // fails for a cluster that cannot be reached.
 func (p *Producer) Start(ctx context.Context) error {
 	p.started.Store(true)
+	p.core.start()
 	first := make(chan struct{})
 	go p.supervise(p.bootstrap.Addresses(), first)
 	patience := time.NewTimer(p.cfg.StartBudget())

@@ -25,10 +25,13 @@ func (c *core) resolveAll() {
 			timer := time.NewTimer(pause)
 			select {
 			case <-timer.C:
+			case <-c.resolve: // something that was not asked before
+				pause = first
 			case <-c.done:
 				timer.Stop()
 				return
 			}
+			timer.Stop()
 		}
 	}
 }
@@ -36,20 +39,24 @@ func (c *core) resolveAll() {
 // resolveOnce asks once, and reports whether nothing is left to ask.
 func (c *core) resolveOnce() bool {
 	c.mu.Lock()
-	client, wantsID := c.client, c.id == noProducerID
+	client := c.client
 	var wanted []string
 	for _, t := range c.topics {
 		if t.isUnresolved() {
 			wanted = append(wanted, t.name)
 		}
 	}
+	wantsID := c.id == noProducerID && (len(wanted) > 0 || len(c.parked) > 0)
 	c.mu.Unlock()
-	if client == nil || len(wanted) == 0 {
-		return true // place and setClient ask again
+	if client == nil {
+		return true // setClient asks again
 	}
 	resolved := true
 	if wantsID {
 		resolved = c.resolveID(client)
+	}
+	if len(wanted) == 0 {
+		return resolved
 	}
 	slices.Sort(wanted)
 	err := client.RefreshMetadata(wanted...)
@@ -76,9 +83,12 @@ func (c *core) resolveID(client sarama.Client) bool {
 	c.mu.Lock()
 	defer c.unlock()
 	if err != nil {
+		denied := errors.Is(err, sarama.ErrClusterAuthorizationFailed)
 		err = fmt.Errorf("Kafka gives this producer no id: %w", err)
 		for p := range c.parked {
-			if p.cause == nil {
+			if denied {
+				c.giveUp(p, produce.Forbidden, err)
+			} else if p.cause == nil {
 				p.class, p.cause = produce.Unavailable, err
 			}
 		}
@@ -139,26 +149,33 @@ func look(client sarama.Client, name string, refreshed error) finding {
 	if err != nil {
 		return finding{err: err}
 	}
-	f := finding{leaders: make([]*sarama.Broker, len(ids))}
-	for i := range ids {
-		leader, err := client.Leader(name, int32(i))
+	f := finding{leaders: make([]*sarama.Broker, len(ids)), err: sarama.ErrLeaderNotAvailable}
+	led, err := client.WritablePartitions(name)
+	if err != nil {
+		f.err = err
+	}
+	for _, id := range led {
+		leader, err := client.Leader(name, id)
 		if err != nil {
 			f.err = err
-			continue
+		} else if int(id) < len(f.leaders) {
+			f.leaders[id] = leader
 		}
-		f.leaders[i] = leader
 	}
 	return f
 }
 
 // found takes what was found out about a topic, and reports whether that is all there is to know. The caller holds mu.
 func (c *core) found(name string, f finding) bool {
+	if c.closed {
+		return true
+	}
 	now := time.Now()
 	t := c.topic(name)
 	if len(f.leaders) == 0 {
 		return c.notFound(t, f, now)
 	}
-	t.missing = nil
+	t.cause, t.missingSince = nil, time.Time{}
 	c.resize(t, len(f.leaders))
 	resolved := true
 	for i, p := range t.partitions {
@@ -176,7 +193,7 @@ func (c *core) found(name string, f finding) bool {
 		p.link = c.link(leader)
 		c.place(p, now)
 	}
-	if t.waiting.len() > 0 {
+	if t.waiting.len() > 0 && !t.held {
 		spread := spreader{core: c, now: now}
 		for _, e := range t.waiting.shift(c.batchMemory(), t.waiting.bytes, t.waiting.len()) {
 			spread.add(t, e)
@@ -187,8 +204,11 @@ func (c *core) found(name string, f finding) bool {
 }
 
 // resize gives the topic as many partitions as it has in the cluster. What waits for one that is gone fails: where it belongs
-// now is not known to whoever has put it in order.
+// now is not known to whoever has put it in order. Should the partition come back, then its numbers are of another epoch.
 func (c *core) resize(t *topic, count int) {
+	if len(t.partitions) > count {
+		c.renewEpoch()
+	}
 	for len(t.partitions) < count {
 		t.partitions = append(t.partitions, &partition{topic: t, id: int32(len(t.partitions)), numbering: noProducerID})
 	}
@@ -205,10 +225,13 @@ var errGone = errors.New("the topic was made anew without this partition")
 
 // notFound notes why a topic cannot be written to. What waits for it fails when that is certain.
 func (c *core) notFound(t *topic, f finding, now time.Time) bool {
-	if t.missing == nil {
+	t.cause = f.err
+	switch {
+	case !f.missing:
+		t.missingSince = time.Time{}
+	case t.missingSince.IsZero():
 		t.missingSince = now
 	}
-	t.missing = f.err
 	class := produce.Unavailable
 	switch {
 	case f.denied:
@@ -233,13 +256,14 @@ func (c *core) notFound(t *topic, f finding, now time.Time) bool {
 	return true
 }
 
-// setClient makes the core use a client, from now on. What is in flight with the one before gets its answer; then done is
-// called. A nil client means that there is none, because of why.
+// setClient makes the core use a client, from now on. What is in flight with the one before gets its answer, or is sent again
+// when the caller closes that one. A nil client means that there is none, because of why.
 func (c *core) setClient(client sarama.Client, why error) {
 	c.mu.Lock()
 	c.client, c.why = client, why
 	for _, l := range c.links {
 		l.closed = true
+		l.ready = nil
 		l.work.Signal()
 	}
 	c.links = map[int32]*link{}
@@ -247,7 +271,8 @@ func (c *core) setClient(client sarama.Client, why error) {
 	for _, t := range c.topics {
 		for _, p := range t.partitions {
 			p.link = nil
-			if p.state == idle || p.state == parked {
+			if p.state != sending {
+				c.unpark(p, idle)
 				c.place(p, now)
 			}
 		}
@@ -256,17 +281,23 @@ func (c *core) setClient(client sarama.Client, why error) {
 	c.unlock()
 }
 
-// recount looks whether topics have more partitions than before. It asks nobody: the client's metadata have been refreshed.
+// recount looks whether topics have more partitions than before, or leaders again. The client's metadata have been refreshed.
 func (c *core) recount(client sarama.Client) {
+	counts := map[string]int{}
 	c.mu.Lock()
-	defer c.unlock()
 	for _, t := range c.topics {
-		if len(t.partitions) == 0 {
-			continue
+		if len(t.partitions) > 0 {
+			counts[t.name] = len(t.partitions)
 		}
-		if known, err := client.Partitions(t.name); err == nil && len(known) > len(t.partitions) {
-			c.resize(t, len(known))
+	}
+	c.mu.Unlock()
+	for name, count := range counts {
+		found := look(client, name, nil)
+		c.mu.Lock()
+		if c.client == client && len(found.leaders) >= count {
+			c.found(name, found)
 		}
+		c.unlock()
 	}
 }
 

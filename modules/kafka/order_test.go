@@ -1,0 +1,247 @@
+package kafka_test
+
+import (
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/opencapture/capture/modules/produce"
+)
+
+func TestEveryReplicaAcknowledges(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	producer, _ := start(t, cfg)
+	came := watch(broker)
+	send(producer, messages(cfg.Topics.Events, 0, 1)).requireAcknowledged(t)
+	require.Equal(t, []int16{-1}, came.acks)
+	require.NotEqual(t, int64(-1), came.of(cfg.Topics.Events)[0].id, "an idempotent producer has an id")
+}
+
+// The broker appends the batch and then says that replicas have not got it in time: nothing is acknowledged before a copy of the
+// batch is, and Kafka takes the copy for one.
+func TestATimeoutOfReplicasIsNoAcknowledgement(t *testing.T) {
+	t.Parallel()
+	for _, code := range []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend} {
+		t.Run(code.Message, func(t *testing.T) {
+			t.Parallel()
+			broker := fake(t)
+			cfg := plain(broker.ListenAddrs()...)
+			producer, _ := start(t, cfg)
+			var asked atomic.Int64
+			broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+				broker.KeepControl()
+				asked.Add(1)
+				return nil, nil, false
+			})
+			refuse(broker, cfg.Topics.Events, code, 2)
+			sendAnd(producer, messages(cfg.Topics.Events, 0, 5), func(int, error) {
+				if asked.Load() < 3 {
+					t.Error("acknowledged before the third answer")
+				}
+			}).requireAcknowledged(t)
+			send(producer, messages(cfg.Topics.Events, 5, 5)).requireAcknowledged(t)
+			requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(0, 10))
+		})
+	}
+}
+
+func TestAnAnswerThatIsLostMakesNoCopy(t *testing.T) {
+	t.Parallel()
+	var connections flaky
+	broker := fake(t, connections.listen())
+	cfg := plain(broker.ListenAddrs()...)
+	producer, _ := start(t, cfg)
+	came := watch(broker)
+	const rounds = 5
+	for i := range rounds {
+		broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			broker.DropControl()
+			connections.breaks.Add(1)
+			return nil, nil, false
+		})
+		send(producer, messages(cfg.Topics.Events, 4*i, 4)).requireAcknowledged(t)
+	}
+	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(0, 4*rounds))
+	require.Greater(t, len(came.of(cfg.Topics.Events)), rounds)
+}
+
+// The broker has a batch and does not answer in time. What comes next must not be taken for a copy of that, and the late batch
+// must not be in the way.
+func TestWhatFollowsABatchThatWasGivenUpIsNotTakenForACopy(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.AckTimeout = 300 * time.Millisecond
+	producer, _ := start(t, cfg)
+	require.Eventually(t, func() bool { return send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0] == nil }, patience, time.Millisecond)
+	came := watch(broker)
+	fault := refuse(broker, cfg.Topics.Events, kerr.RequestTimedOut, -1) // and append
+	given := send(producer, messages(cfg.Topics.Events, 1000, 3))
+	given.requireFailed(t, produce.Timeout)
+	fault.Remove()
+	before := came.of(cfg.Topics.Events)
+	r := send(producer, messages(cfg.Topics.Events, 2000, 3))
+	require.Eventually(t, func() bool { // a slow machine may fail it, too
+		for _, err := range r.wait(t) {
+			if err != nil {
+				r = send(producer, messages(cfg.Topics.Events, 2000, 3))
+				return false
+			}
+		}
+		return true
+	}, patience, time.Millisecond)
+	after := came.of(cfg.Topics.Events)
+	require.NotEqual(t, [2]int64{before[0].id, int64(before[0].epoch)}, [2]int64{after[len(after)-1].id, int64(after[len(after)-1].epoch)})
+	require.Zero(t, after[len(before)].sequence)
+	arrived := map[string]bool{}
+	for _, record := range consume(t, cfg.Brokers, cfg.Topics.Events, 4) {
+		arrived[string(record.Value)] = true
+	}
+	for i := range 3 {
+		require.True(t, arrived[strconv.Itoa(2000+i)], "%d was acknowledged and is not there", 2000+i)
+	}
+}
+
+func TestABatchThatABrokerHoldsIsGivenUpInTime(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.AckTimeout = 400 * time.Millisecond
+	producer, scope := start(t, cfg)
+	release := hold(broker)
+	defer release()
+	first := send(producer, messages(cfg.Topics.Events, 0, 3))
+	first.requireFailed(t, produce.Timeout)
+	require.EqualValues(t, 3, counter(scope, "messages_failed_total+class=timeout"))
+	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 }, patience, time.Millisecond)
+	release()
+	list := messages(cfg.Topics.Events, 3, 3)
+	require.Eventually(t, func() bool { return send(producer, list).wait(t)[0] == nil }, patience, time.Millisecond)
+}
+
+// A caller that produces while the failure of an earlier message is being reported does not know of that yet.
+func TestWhatIsProducedDuringAFailingReportFailsToo(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	producer, _ := start(t, cfg)
+	refuse(broker, cfg.Topics.Events, kerr.TopicAuthorizationFailed, 1)
+	var second, third *reports
+	first := sendAnd(producer, messages(cfg.Topics.Events, 0, 2), func(i int, _ error) {
+		if i == 1 {
+			second = sendAnd(producer, messages(cfg.Topics.Events, 2, 1), func(int, error) {
+				third = send(producer, messages(cfg.Topics.Events, 3, 1))
+			})
+		}
+	})
+	first.requireFailed(t, produce.Forbidden)
+	second.requireFailed(t, produce.Behind)
+	third.requireFailed(t, produce.Behind)
+	send(producer, messages(cfg.Topics.Events, 4, 1)).requireAcknowledged(t)
+	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(4, 5))
+}
+
+func TestWhatIsProducedWhileAMissingTopicIsReportedFailsToo(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	producer, _ := start(t, plain(broker.ListenAddrs()...))
+	var second *reports
+	first := sendAnd(producer, messages("late", 0, 1), func(int, error) {
+		if err := broker.CreateTopic("late", 1, nil); err != nil {
+			t.Error(err)
+		}
+		second = send(producer, messages("late", 1, 1))
+	})
+	first.requireFailed(t, produce.Missing)
+	second.requireFailed(t, produce.Missing)
+	require.Eventually(t, func() bool { return send(producer, messages("late", 2, 1)).wait(t)[0] == nil }, patience, time.Millisecond)
+}
+
+// What is behind a refused message has been refused with it in the same batch, and goes on when that has its report.
+func TestARefusalIsReportedBeforeAnythingBehindItIsSent(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	producer, _ := start(t, cfg)
+	came := watch(broker)
+	refuseIf(broker, cfg.Topics.Events, kerr.InvalidRecord, func(s seen) bool { return s.has("0") })
+	r := sendAnd(producer, messages(cfg.Topics.Events, 0, 2), func(i int, err error) {
+		if i == 0 {
+			send(producer, messages(cfg.Topics.Events, 2, 1))
+			if n := len(came.of(cfg.Topics.Events)); err == nil || n != 2 {
+				t.Errorf("%v after %d batches", err, n)
+			}
+		}
+	})
+	r.requireInOrder(t)
+	require.NoError(t, r.errs[1])
+	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(1, 3))
+}
+
+func TestAPartitionThatFailsHoldsNoOtherUp(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.Topics.Partitions = 2
+	producer, _ := start(t, cfg)
+	fault := broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: cfg.Topics.Events, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1,
+	})
+	list := messages(cfg.Topics.Events, 0, 100)
+	acknowledged := make(chan int, len(list))
+	for i := range list {
+		list[i].Key = list[i].Value
+	}
+	r := sendAnd(producer, list, func(i int, err error) {
+		if err == nil {
+			acknowledged <- i
+		}
+	})
+	for range 20 {
+		select {
+		case <-acknowledged:
+		case <-time.After(patience):
+			t.Fatal("nothing arrives")
+		}
+	}
+	fault.Remove()
+	r.requireAcknowledged(t)
+}
+
+func TestLingerGathersMessages(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.Linger = 200 * time.Millisecond
+	producer, _ := start(t, cfg)
+	send(producer, messages(cfg.Topics.Events, 0, 1)).requireAcknowledged(t)
+	came := watch(broker)
+	began := time.Now()
+	var sent []*reports
+	for i := range 10 {
+		sent = append(sent, send(producer, messages(cfg.Topics.Events, i+1, 1)))
+	}
+	if time.Since(began) > cfg.Linger {
+		t.Skip("this machine is too slow to gather anything")
+	}
+	for _, r := range sent {
+		r.requireAcknowledged(t)
+	}
+	require.Len(t, came.of(cfg.Topics.Events), 1)
+	require.GreaterOrEqual(t, time.Since(began), cfg.Linger)
+
+	big := messages(cfg.Topics.Events, 11, 30)
+	for i := range big {
+		big[i].Headers = []produce.Header{{Key: []byte("x"), Value: make([]byte, 100_000)}}
+	}
+	send(producer, big).requireAcknowledged(t)
+	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(0, 41))
+}
