@@ -15,7 +15,8 @@ type connection struct {
 	keeper *topicKeeper
 }
 
-// connect makes one attempt to reach the cluster, creates the topics that are missing if it may, and sets up the producer.
+// connect makes one attempt to reach the cluster, creates the topics that are missing if it may, and sets up the
+// producer.
 func connect(addresses []string, config *sarama.Config, topics Topics, log *zap.Logger) (*connection, error) {
 	client, err := sarama.NewClient(addresses, config)
 	if err != nil {

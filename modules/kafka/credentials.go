@@ -18,7 +18,8 @@ import (
 	"github.com/aws/aws-msk-iam-sasl-signer-go/signer"
 )
 
-// credentialFiles returns the files that clientConfig reads. The token file is not among them, because every login reads it anew.
+// credentialFiles returns the files that clientConfig reads. The token file is not among them, because every login
+// reads it anew.
 func (c Config) credentialFiles() []string {
 	var files []string
 	for _, file := range []string{c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile, c.SASL.PasswordFile} {
@@ -29,8 +30,8 @@ func (c Config) credentialFiles() []string {
 	return files
 }
 
-// fileWatch tells when the content of files has changed. It reads the files each time: they are small, and neither a symbolic
-// link that is swapped nor a clock that is too coarse can hide a change. It is not safe for concurrent use.
+// fileWatch tells when the content of files has changed. It reads the files each time: they are small, and neither a
+// symbolic link that is swapped nor a clock that is too coarse can hide a change. It is not safe for concurrent use.
 type fileWatch struct {
 	paths []string
 	seen  []fileState
@@ -90,7 +91,8 @@ func (s SASL) password() (string, error) {
 	return password, nil
 }
 
-// tokens returns where the logins get their bearer tokens from. What can be checked without fetching one is checked now.
+// tokens returns where the logins get their bearer tokens from. What can be checked without fetching one is checked
+// now.
 func (s SASL) tokens(limit time.Duration) (sarama.AccessTokenProvider, error) {
 	switch {
 	case s.Mechanism == mechanismMSK:
@@ -143,9 +145,9 @@ type tokenCache struct {
 var _ sarama.AccessTokenProvider = (*tokenCache)(nil)
 
 const (
-	// tokenWorn is how many percent of its time a token is used for. A broker ends a session with its token, and sarama logs in
-	// again when 85 to 95 percent of the session are over. That login must get a new token. With the old one it would be the first
-	// of many, each for a smaller part of what is left of the token's time.
+	// tokenWorn is how many percent of its time a token is used for. A broker ends a session with its token, and sarama
+	// logs in again when 85 to 95 percent of the session are over. That login must get a new token. With the old one it
+	// would be the first of many, each for a smaller part of what is left of the token's time.
 	tokenWorn = 80
 	// opaqueLife is how long a token counts that does not say when it expires.
 	opaqueLife = time.Minute
@@ -153,7 +155,8 @@ const (
 	fetchPause = time.Second
 )
 
-// Token implements sarama.AccessTokenProvider. While no new token can be had, the old one is used as long as it is valid.
+// Token implements sarama.AccessTokenProvider. While no new token can be had, the old one is used as long as it is
+// valid.
 func (c *tokenCache) Token() (*sarama.AccessToken, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,7 +185,8 @@ func (c *tokenCache) renewToken() {
 	c.renew = now.Add(expires.Sub(now) / 100 * tokenWorn)
 }
 
-// signToken signs a token for Amazon MSK with the credentials that AWS's own tools would find: environment, profile, role.
+// signToken signs a token for Amazon MSK with the credentials that AWS's own tools would find: environment, profile,
+// role.
 func (s SASL) signToken(ctx context.Context) (string, time.Time, error) {
 	token, expires, err := signer.GenerateAuthToken(ctx, s.AWSRegion)
 	if err != nil {
@@ -199,7 +203,8 @@ const (
 // runTokenCommand runs the command, without a shell, and takes what it prints for the token.
 func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
 	var printed, said output
-	command := exec.CommandContext(ctx, s.TokenCommand[0], s.TokenCommand[1:]...) //nolint:gosec // the operator's own command
+	program, arguments := s.TokenCommand[0], s.TokenCommand[1:]
+	command := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // it is the operator's own command
 	command.Stdout, command.Stderr = &printed, &said
 	// A process that the command leaves behind keeps these open; it is not waited for.
 	command.WaitDelay = time.Second
@@ -216,7 +221,7 @@ func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
 		token, err = bearer(printed)
 	}
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("kafka.sasl.token_command: %s: %w", s.TokenCommand[0], err)
+		return "", time.Time{}, fmt.Errorf("kafka.sasl.token_command: %s: %w", program, err)
 	}
 	expires, known := expiry(token)
 	if !known {
@@ -236,8 +241,8 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// bearer returns the token in a text that has nothing else but white space around it. Other characters than a token's would
-// become part of the login's message (RFC 7628, section 3.1).
+// bearer returns the token in a text that has nothing else but white space around it. Other characters than a token's
+// would become part of the login's message (RFC 7628, section 3.1).
 func bearer(text []byte) (string, error) {
 	token := string(bytes.TrimSpace(text))
 	if token == "" {
@@ -251,7 +256,8 @@ func bearer(text []byte) (string, error) {
 	return token, nil
 }
 
-// expiry returns when a token expires, if it is a JSON Web Token that says so. Nothing is verified: that is up to the broker.
+// expiry returns when a token expires, if it is a JSON Web Token that says so. Nothing is verified: that is up to the
+// broker.
 func expiry(token string) (time.Time, bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -38,8 +38,8 @@ func webToken(issued, expires time.Time) string {
 		encode(fmt.Appendf(nil, `{"sub":"capture","iat":%d,"exp":%d}`, issued.Unix(), expires.Unix())) + "."
 }
 
-// bearers returns a broker that lets in who has a token that valid accepts. kfake knows no such login, so the requests of a login
-// are answered here; later ones of the connection are taken as they are.
+// bearers returns a broker that lets in who has a token that valid accepts. kfake knows no such login, so the requests
+// of a login are answered here; later ones of the connection are taken as they are.
 func bearers(t *testing.T, valid func(token string) bool) *kfake.Cluster {
 	t.Helper()
 	broker := fake(t)
@@ -55,7 +55,8 @@ func bearers(t *testing.T, valid func(token string) bool) *kfake.Cluster {
 	broker.ControlKey(int16(kmsg.SASLAuthenticate), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
 		response := request.ResponseKind().(*kmsg.SASLAuthenticateResponse)
-		token, began := strings.CutPrefix(string(request.(*kmsg.SASLAuthenticateRequest).SASLAuthBytes), "n,,\x01auth=Bearer ")
+		message := string(request.(*kmsg.SASLAuthenticateRequest).SASLAuthBytes)
+		token, began := strings.CutPrefix(message, "n,,\x01auth=Bearer ")
 		token, ended := strings.CutSuffix(token, "\x01\x01")
 		if !began || !ended || !valid(token) {
 			response.ErrorCode = kerr.SaslAuthenticationFailed.Code
@@ -104,7 +105,7 @@ func TestAnExpiredTokenIsReplacedWithoutARestart(t *testing.T) {
 func TestATokenOfARealBrokerIsRenewedBeforeItExpires(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("CAPTURE_TEST_KAFKA_SASL_BROKERS") == "" {
-		t.Skip("needs CAPTURE_TEST_KAFKA_SASL_BROKERS")
+		t.Skip("kfake has no such login")
 	}
 	brokers, ca := secured(t, "OAUTHBEARER")
 	const life = 3 * time.Second
@@ -126,7 +127,7 @@ func TestATokenOfARealBrokerIsRenewedBeforeItExpires(t *testing.T) {
 		requireAll(t, b, events.StateAccepted, "")
 		written++
 	}
-	require.Len(t, consume(t, strings.Split(os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"), ","), cfg.Topics.Events, written), written)
+	require.Len(t, consume(t, cluster(t), cfg.Topics.Events, written), written)
 }
 
 func TestATokenIsSharedUntilItIsWorn(t *testing.T) {
@@ -194,23 +195,28 @@ func TestWhatIsWrongWithATokenIsSaid(t *testing.T) {
 		return path
 	}
 	expired := webToken(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
+	from := func(file string) kafka.SASL { return kafka.SASL{TokenFile: file} }
+	by := func(command ...string) kafka.SASL { return kafka.SASL{TokenCommand: command} }
+	const inCommand = "kafka.sasl.token_command: "
 	for name, test := range map[string]struct {
 		sasl kafka.SASL
 		says string
 	}{
-		"no file":          {kafka.SASL{TokenFile: filepath.Join(dir, "none")}, "kafka.sasl.token_file: open "},
-		"empty file":       {kafka.SASL{TokenFile: file("empty", " \n")}, "kafka.sasl.token_file: " + dir + "/empty: no token"},
-		"two lines":        {kafka.SASL{TokenFile: file("two", "a\nb\n")}, "one word of printable ASCII characters"},
-		"no command":       {kafka.SASL{TokenCommand: []string{"no-such-command"}}, "kafka.sasl.token_command: exec: "},
-		"failing command":  {kafka.SASL{TokenCommand: []string{"sh", "-c", "echo no ticket >&2; exit 3"}}, "kafka.sasl.token_command: sh: exit status 3: no ticket"},
-		"silent command":   {kafka.SASL{TokenCommand: []string{"true"}}, "kafka.sasl.token_command: true: no token"},
-		"endless command":  {kafka.SASL{TokenCommand: []string{"yes"}}, "kafka.sasl.token_command: yes: "},
-		"hanging command":  {kafka.SASL{TokenCommand: []string{"sleep", "60"}}, "kafka.sasl.token_command: sleep: no token within kafka.connect_timeout"},
-		"an expired token": {kafka.SASL{TokenCommand: []string{"echo", expired}}, "kafka.sasl: the new token has expired at "},
+		"no file":          {from(filepath.Join(dir, "none")), "kafka.sasl.token_file: open "},
+		"empty file":       {from(file("empty", " \n")), "kafka.sasl.token_file: " + dir + "/empty: no token"},
+		"two lines":        {from(file("two", "a\nb\n")), "one word of printable ASCII characters"},
+		"no command":       {by("no-such-command"), inCommand + "exec: "},
+		"failing command":  {by("sh", "-c", "echo no ticket >&2; exit 3"), inCommand + "sh: exit status 3: no ticket"},
+		"silent command":   {by("true"), inCommand + "true: no token"},
+		"endless command":  {by("yes"), inCommand + "yes: "},
+		"hanging command":  {by("sleep", "60"), inCommand + "sleep: no token within kafka.connect_timeout"},
+		"an expired token": {by("echo", expired), "kafka.sasl: the new token has expired at "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config("127.0.0.1:9092")
-			cfg.ConnectTimeout = 500 * time.Millisecond
+			if name == "hanging command" {
+				cfg.ConnectTimeout = 200 * time.Millisecond
+			}
 			cfg.SASL = test.sasl
 			cfg.SASL.Mechanism = "OAUTHBEARER"
 			require.NoError(t, cfg.Validate())
@@ -226,19 +232,44 @@ func TestWhatIsWrongWithATokenIsSaid(t *testing.T) {
 
 func TestACommandRunsAgainWhenItsTokenIsWorn(t *testing.T) {
 	t.Parallel()
-	log := filepath.Join(t.TempDir(), "log")
-	cfg := config("127.0.0.1:9092")
-	cfg.SASL = kafka.SASL{Mechanism: "OAUTHBEARER", TokenCommand: []string{"sh", "-c", "echo run >> " + log + "; echo opaque"}}
-	client, err := kafka.ClientConfig(cfg)
-	require.NoError(t, err)
-	for range 3 {
-		token, err := client.Net.SASL.TokenProvider.Token()
-		require.NoError(t, err)
-		require.Equal(t, "opaque", token.Token)
+	for name, test := range map[string]struct {
+		life  time.Duration // 0: the token does not say
+		again bool
+	}{
+		"a minute without a time": {0, false},
+		"an hour":                 {time.Hour, false},
+		"a few seconds":           {4 * time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log, expected := filepath.Join(t.TempDir(), "log"), "opaque"
+			if test.life > 0 {
+				expected = webToken(time.Now(), time.Now().Add(test.life))
+			}
+			cfg := config("127.0.0.1:9092")
+			command := []string{"sh", "-c", "echo run >> " + log + "; echo " + expected}
+			cfg.SASL = kafka.SASL{Mechanism: "OAUTHBEARER", TokenCommand: command}
+			client, err := kafka.ClientConfig(cfg)
+			require.NoError(t, err)
+			runs := func() int {
+				content, err := os.ReadFile(log)
+				require.NoError(t, err)
+				return strings.Count(string(content), "run")
+			}
+			for range 3 {
+				token, err := client.Net.SASL.TokenProvider.Token()
+				require.NoError(t, err)
+				require.Equal(t, expected, token.Token)
+			}
+			if !test.again {
+				require.Equal(t, 1, runs())
+				return
+			}
+			require.Eventually(t, func() bool {
+				_, _ = client.Net.SASL.TokenProvider.Token()
+				return runs() > 1
+			}, patience, 10*time.Millisecond)
+		})
 	}
-	runs, err := os.ReadFile(log)
-	require.NoError(t, err)
-	require.Equal(t, "run\n", string(runs), "a token without a time counts for a minute")
 }
 
 func TestAWSSignsTheTokenForMSK(t *testing.T) {
@@ -343,8 +374,8 @@ func TestASwappedKubernetesSecretIsNoticed(t *testing.T) {
 	require.False(t, watch.Changed())
 }
 
-// The broker's password and authority are replaced under a running service. Its files follow one by one, and the first is half
-// written at first: only when all are there do they make a configuration that the new broker lets in.
+// The broker's password and authority are replaced under a running service. Its files follow one by one, and the first
+// is half written at first: only when all are there do they make a configuration that the new broker lets in.
 func TestReplacedFilesMakeANewConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

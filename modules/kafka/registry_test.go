@@ -65,8 +65,9 @@ func TestEveryKindOfMetricDoesNothing(t *testing.T) {
 	require.Equal(t, gometrics.NilGauge{}, gometrics.GetOrRegisterGauge("g", registry))
 	require.Equal(t, gometrics.NilGaugeFloat64{}, gometrics.GetOrRegisterGaugeFloat64("f", registry))
 	require.Equal(t, gometrics.NilTimer{}, gometrics.GetOrRegisterTimer("t", registry))
-	histogram := gometrics.NewHistogram(gometrics.NewUniformSample(1))
-	require.Equal(t, gometrics.NilHistogram{}, gometrics.GetOrRegisterHistogram("h", registry, gometrics.NewUniformSample(1)))
+	sample := gometrics.NewUniformSample(1)
+	histogram := gometrics.NewHistogram(sample)
+	require.Equal(t, gometrics.NilHistogram{}, gometrics.GetOrRegisterHistogram("h", registry, sample))
 	require.Equal(t, gometrics.NilHistogram{}, registry.GetOrRegister("h", histogram))
 	require.NoError(t, registry.Register("h", histogram))
 	require.Nil(t, registry.Get("h"))
@@ -75,7 +76,8 @@ func TestEveryKindOfMetricDoesNothing(t *testing.T) {
 
 // What the metrics of one request cost is the difference of the two.
 func BenchmarkProduceRequest(b *testing.B) {
-	for name, registry := range map[string]gometrics.Registry{"metrics": gometrics.NewRegistry(), "none": kafka.NoMetrics{}} {
+	registries := map[string]gometrics.Registry{"metrics": gometrics.NewRegistry(), "none": kafka.NoMetrics{}}
+	for name, registry := range registries {
 		b.Run(name, func(b *testing.B) {
 			broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(b.TempDir()))
 			require.NoError(b, err)

@@ -16,9 +16,10 @@ import (
 // topicKeeper looks after the topics that are written to. Its looks are called one after the other, every few seconds:
 //
 //  1. Each asks the cluster about the topics, which also says whether the cluster is there at all.
-//  2. It creates what is missing, if it may: at first, after somebody has deleted a topic, and in a cluster that has lost its data.
-//     A topic that cannot be created is tried again after a pause, which grows from a second to a minute.
-//  3. It warns of topics that take less than kafka.max_message_bytes: of new topics at once, of the others every ten minutes.
+//  2. It creates what is missing, if it may: at first, after somebody has deleted a topic, and in a cluster that has
+//     lost its data. A topic that cannot be created is tried again after a pause, which grows from a second to a minute.
+//  3. It warns of topics that take less than kafka.max_message_bytes. It asks for the limits of new topics at once, and
+//     for those of the others every ten minutes.
 //
 // It logs what has changed since the look before, and nothing else.
 type topicKeeper struct {
@@ -64,9 +65,9 @@ func newTopicKeeper(topics Topics, maxMessage int, log *zap.Logger) *topicKeeper
 	}
 }
 
-// look asks the cluster and does what there is to do. It returns nil if ordinary events can be produced as far as the cluster says.
-// Each request that it sends is given up after the client's dial timeout. It is not safe for concurrent use; the client may be
-// another one each time.
+// look asks the cluster and does what there is to do. It returns nil if ordinary events can be produced as far as the
+// cluster says. Each request that it sends is given up after the client's dial timeout. It is not safe for concurrent
+// use; the client may be another one each time.
 func (k *topicKeeper) look(client sarama.Client) error {
 	k.fresh = nil
 	if err := refresh(client, k.topics.Names()); err != nil {
@@ -90,7 +91,8 @@ func (k *topicKeeper) look(client sarama.Client) error {
 	return fmt.Errorf("topic %s %w", k.topics.Events, errNoTopic)
 }
 
-// refresh asks the cluster about the topics. An answer about a topic, even a bad one, is an answer: the cluster is there.
+// refresh asks the cluster about the topics. An answer about a topic, even a bad one, is an answer: the cluster is
+// there.
 func refresh(client sarama.Client, topics []string) error {
 	err := client.RefreshMetadata(topics...)
 	for _, answer := range []error{
@@ -110,7 +112,8 @@ func known(client sarama.Client, topic string) bool {
 	return err == nil && slices.Contains(topics, topic)
 }
 
-// absent returns the topics that the cluster's last answer lacks, and forgets what was known of them or tried for the others.
+// absent returns the topics that the cluster's last answer lacks, and forgets what was known of them or tried for the
+// others.
 func (k *topicKeeper) absent(client sarama.Client) []string {
 	var missing []string
 	for _, name := range k.topics.Names() {
@@ -125,8 +128,8 @@ func (k *topicKeeper) absent(client sarama.Client) []string {
 	return missing
 }
 
-// create asks the controller to create those missing topics whose time has come, all in one request. It reports whether there
-// were any.
+// create asks the controller to create those missing topics whose time has come, all in one request. It reports whether
+// there were any.
 func (k *topicKeeper) create(client sarama.Client, missing []string) bool {
 	var due []string
 	for _, name := range missing {
@@ -169,8 +172,9 @@ func (k *topicKeeper) create(client sarama.Client, missing []string) bool {
 	return true
 }
 
-// note takes down an attempt and, unless refusal is nil, why it has failed. The pause grows even after a success: a topic that
-// stays invisible is not asked for all the time. A topic that exists at the first attempt was created by another instance just now.
+// note takes down an attempt and, unless refusal is nil, why it has failed. The pause grows even after a success: a
+// topic that stays invisible is not asked for all the time. A topic that exists at the first attempt was created by
+// another instance just now.
 func (c *creation) note(refusal error) {
 	pause := min(firstCreation<<min(c.tries, 10), lastCreation)
 	c.tries++
@@ -197,8 +201,8 @@ func verdictOf(answers map[string]*sarama.TopicError, name string) error {
 	}
 }
 
-// request asks the controller to create topics. A topic that has to take larger messages than is usual says so; the others leave
-// it to the cluster.
+// request asks the controller to create topics. A topic that has to take larger messages than is usual says so; the
+// others leave it to the cluster.
 func (k *topicKeeper) request(client sarama.Client, names []string) (map[string]*sarama.TopicError, error) {
 	controller, err := dialController(client)
 	if err != nil {
@@ -220,7 +224,8 @@ func (k *topicKeeper) request(client sarama.Client, names []string) (map[string]
 		details[name] = detail
 	}
 	config := client.Config()
-	response, err := controller.CreateTopics(sarama.NewCreateTopicsRequest(config.Version, details, config.Net.DialTimeout/2, false))
+	request := sarama.NewCreateTopicsRequest(config.Version, details, config.Net.DialTimeout/2, false)
+	response, err := controller.CreateTopics(request)
 	if err != nil {
 		return nil, err
 	}
@@ -234,8 +239,8 @@ func (k *topicKeeper) request(client sarama.Client, names []string) (map[string]
 	return response.TopicErrors, nil
 }
 
-// dialController opens a connection of its own: a broker answers one request of a connection after the other, so on the client's
-// connection a slow request would hold up messages, and wait for them.
+// dialController opens a connection of its own: a broker answers one request of a connection after the other, so on the
+// client's connection a slow request would hold up messages, and wait for them.
 func dialController(client sarama.Client) (*sarama.Broker, error) {
 	controller, err := client.Controller()
 	if err != nil {
@@ -253,7 +258,8 @@ func dialController(client sarama.Client) (*sarama.Broker, error) {
 	return broker, nil
 }
 
-// tellMissing logs the missing topics by the reason why they cannot be created. What was created and is not visible yet is no news.
+// tellMissing logs the missing topics by the reason why they cannot be created. What was created and is not visible yet
+// is no news.
 func (k *topicKeeper) tellMissing(missing []string) {
 	reasons := map[string][]string{}
 	for _, name := range missing {
@@ -282,8 +288,8 @@ func (k *topicKeeper) tellMissing(missing []string) {
 	}
 }
 
-// measure warns of topics that take less than a full record batch. Kafka refuses such a batch whole, so that events of any size
-// are rejected with the large ones beside them.
+// measure warns of topics that take less than a full record batch. Kafka refuses such a batch whole, so that events of
+// any size are rejected with the large ones beside them.
 func (k *topicKeeper) measure(client sarama.Client) {
 	var names []string
 	unmeasured := false
@@ -314,11 +320,11 @@ func (k *topicKeeper) measure(client sarama.Client) {
 		k.log.Info("cannot read the topics' max.message.bytes", zap.Error(err))
 	}
 	if len(hidden) > 0 {
-		k.log.Info("topics do not tell their max.message.bytes: see yourself that it is enough, or allow this user to describe their configuration",
+		k.log.Info("topics do not tell their max.message.bytes: see that it is enough, or let this user describe them",
 			zap.Strings("topics", hidden), zap.Int("needed", needed))
 	}
 	if len(low) > 0 {
-		k.log.Warn("topics take less than kafka.max_message_bytes, and Kafka will refuse batches of events for them: raise their max.message.bytes",
+		k.log.Warn("topics take less than kafka.max_message_bytes, so batches are refused: raise their max.message.bytes",
 			zap.Strings("topics", low), zap.Int("needed", needed))
 	}
 	if news == "" {
@@ -357,8 +363,8 @@ func lowLimits(client sarama.Client, names []string, needed int) (low, hidden []
 	return low, hidden, nil
 }
 
-// awaitLeaders waits until every partition of the topics that the last look has created has a leader, but not longer than the
-// client's dial timeout. It is a part of connecting: a message that comes before the leader would fail.
+// awaitLeaders waits until every partition of the topics that the last look has created has a leader, but not longer
+// than the client's dial timeout. It is a part of connecting: a message that comes before the leader would fail.
 func (k *topicKeeper) awaitLeaders(client sarama.Client) {
 	for deadline := time.Now().Add(client.Config().Net.DialTimeout); ; {
 		waiting := slices.DeleteFunc(slices.Clone(k.fresh), func(name string) bool { return isLed(client, name) })

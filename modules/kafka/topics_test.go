@@ -75,10 +75,13 @@ func (k keeping) lines() []string {
 	return lines
 }
 
+// absent is how a line about missing topics begins.
+const absent = "topics do not exist and are not created: events for them fail until somebody creates them "
+
 func noError(err error) bool { return err == nil }
 
-// refuseCreation makes the broker refuse new topics while refusal returns an error, and counts the requests. A request with one
-// refused topic creates none.
+// refuseCreation makes the broker refuse new topics while refusal returns an error, and counts the requests. A request
+// with one refused topic creates none.
 func refuseCreation(broker *kfake.Cluster, refusal func(topic string) *kerr.Error) *atomic.Int64 {
 	requests := new(atomic.Int64)
 	broker.ControlKey(int16(kmsg.CreateTopics), func(request kmsg.Request) (kmsg.Response, error, bool) {
@@ -167,7 +170,7 @@ func TestATopicThatMayNotBeCreatedIsTriedAgainUntilItMay(t *testing.T) {
 	require.ErrorContains(t, err, "The client is not authorized to access this topic")
 	logged := k.lines()
 	require.Len(t, logged, 1)
-	require.Contains(t, logged[0], "topics do not exist and are not created: events for them fail until somebody creates them "+cfg.Topics.Events+": ")
+	require.Contains(t, logged[0], absent+cfg.Topics.Events+": ")
 	require.Contains(t, logged[0], "The client is not authorized to access this topic")
 	k.lookUntil(t, func(error) bool { return requests.Load() == 2 })
 	require.GreaterOrEqual(t, time.Since(began), time.Second/2, "there is a pause")
@@ -217,8 +220,7 @@ func TestTopicsAreLeftAloneWithoutCreate(t *testing.T) {
 		require.ErrorIs(t, k.look(), kafka.ErrNoTopic)
 	}
 	require.Equal(t, []string{
-		"topics do not exist and are not created: events for them fail until somebody creates them " + cfg.Topics.Events +
-			": kafka.topics.create is false",
+		absent + cfg.Topics.Events + ": kafka.topics.create is false",
 	}, k.lines())
 	require.Zero(t, requests.Load())
 	require.NoError(t, broker.CreateTopic(cfg.Topics.Events, 1, nil))
@@ -260,7 +262,7 @@ func TestACreationThatHangsIsGivenUp(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := config(broker.ListenAddrs()...)
-	cfg.ConnectTimeout = 200 * time.Millisecond
+	cfg.ConnectTimeout = time.Second
 	released := make(chan struct{})
 	release := sync.OnceFunc(func() { close(released) })
 	t.Cleanup(release)
@@ -302,7 +304,7 @@ func TestLowLimitsAreToldWhenTheyChange(t *testing.T) {
 		return nil, nil, false
 	})
 	k := keep(t, cfg)
-	warning := "topics take less than kafka.max_message_bytes, and Kafka will refuse batches of events for them: raise their max.message.bytes " +
+	warning := "topics take less than kafka.max_message_bytes, so batches are refused: raise their max.message.bytes " +
 		cfg.Topics.Events
 	require.NoError(t, k.look())
 	require.Equal(t, []string{warning}, k.lines())
