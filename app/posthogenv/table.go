@@ -116,7 +116,7 @@ var remarks = []remark{
 	{"KAFKA_PRODUCER_ACKS", "all", acks},
 	{"KAFKA_INGESTION_PRODUCER_RETRIES", "", retries},
 	{"KAFKA_PRODUCER_MAX_RETRIES", "", retries},
-	{"KAFKA_INGESTION_PRODUCER_SASL_*", "", "The login to the brokers has keys of its own: set kafka.sasl.mechanism, username and password."},
+	{"KAFKA_INGESTION_PRODUCER_SASL_*", "", "The login to the brokers has keys of its own: set kafka.sasl.mechanism and what it needs: username and password, a token, or AWS's region."},
 	{"KAFKA_INGESTION_PRODUCER_SSL_*", "", "Certificates have keys of their own: set kafka.tls.ca_file, cert_file, key_file and server_name."},
 	{"KAFKA_INGESTION_PRODUCER_*", "", librdkafka},
 	{"KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS", "", librdkafka},

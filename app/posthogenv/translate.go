@@ -200,7 +200,7 @@ func (t *translation) notes() []string {
 			"for an authority of your own, set kafka.tls.ca_file.")
 	}
 	if strings.HasPrefix(strings.ToLower(t.env["KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL"]), "sasl") {
-		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism, username and password.")
+		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism and what it needs: username and password, a token, or AWS's region.")
 	}
 	refused := slices.DeleteFunc(t.names(), func(name string) bool { return !strings.HasPrefix(name, "CAPTURE_") })
 	if len(refused) > 0 {

@@ -23,10 +23,17 @@ var codecs = map[string]sarama.CompressionCodec{
 	"zstd":   sarama.CompressionZSTD,
 }
 
+const (
+	mechanismOAuth = "OAUTHBEARER"
+	mechanismMSK   = "AWS_MSK_IAM" // to the broker it is OAUTHBEARER with a token that AWS signs
+)
+
 var mechanisms = map[string]sarama.SASLMechanism{
 	"PLAIN":         sarama.SASLTypePlaintext,
 	"SCRAM-SHA-256": sarama.SASLTypeSCRAMSHA256,
 	"SCRAM-SHA-512": sarama.SASLTypeSCRAMSHA512,
+	mechanismOAuth:  sarama.SASLTypeOAuth,
+	mechanismMSK:    sarama.SASLTypeOAuth,
 }
 
 func isHostPort(address string) bool {
@@ -38,7 +45,7 @@ func isHostPort(address string) bool {
 	return err == nil && n > 0
 }
 
-// clientConfig is what every connection to the cluster has in common. It reads the certificate files.
+// clientConfig is what every connection to the cluster has in common. It reads the files of certificates and passwords.
 func clientConfig(cfg Config) (*sarama.Config, error) {
 	client := sarama.NewConfig()
 	client.Version = sarama.MaxVersion
@@ -50,6 +57,7 @@ func clientConfig(cfg Config) (*sarama.Config, error) {
 	client.Metadata.Full = false
 	client.Metadata.AllowAutoTopicCreation = false
 	client.Metadata.Retry.Backoff = 100 * time.Millisecond
+	client.MetricRegistry = noMetrics{}
 
 	if cfg.TLS.Enabled {
 		config, err := tlsConfig(cfg.TLS)
@@ -60,18 +68,35 @@ func clientConfig(cfg Config) (*sarama.Config, error) {
 		client.Net.TLS.Config = config
 	}
 	if cfg.SASL.Mechanism != "" {
-		client.Net.SASL.Enable = true
-		client.Net.SASL.Mechanism = mechanisms[cfg.SASL.Mechanism]
-		client.Net.SASL.User = cfg.SASL.Username
-		client.Net.SASL.Password = cfg.SASL.Password.Reveal()
-		switch client.Net.SASL.Mechanism {
-		case sarama.SASLTypeSCRAMSHA256:
-			client.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha256.New} }
-		case sarama.SASLTypeSCRAMSHA512:
-			client.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha512.New} }
+		if err := login(client, cfg); err != nil {
+			return nil, err
 		}
 	}
 	return client, nil
+}
+
+// login sets how the client logs in to the brokers.
+func login(client *sarama.Config, cfg Config) error {
+	sasl := &client.Net.SASL
+	sasl.Enable = true
+	sasl.Mechanism = mechanisms[cfg.SASL.Mechanism]
+	if sasl.Mechanism == sarama.SASLTypeOAuth {
+		tokens, err := cfg.SASL.tokens(cfg.ConnectTimeout)
+		sasl.TokenProvider = tokens
+		return err
+	}
+	password, err := cfg.SASL.password()
+	if err != nil {
+		return err
+	}
+	sasl.User, sasl.Password = cfg.SASL.Username, password
+	switch sasl.Mechanism {
+	case sarama.SASLTypeSCRAMSHA256:
+		sasl.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha256.New} }
+	case sarama.SASLTypeSCRAMSHA512:
+		sasl.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: sha512.New} }
+	}
+	return nil
 }
 
 // producerConfig adds how messages are produced.

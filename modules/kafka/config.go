@@ -28,7 +28,7 @@ type Config struct {
 // TLS says how connections to the brokers are encrypted. The brokers' certificates are always verified.
 type TLS struct {
 	Enabled    bool   `key:"enabled" doc:"Encrypt the connections to the brokers."`
-	CAFile     string `key:"ca_file" doc:"PEM file with the authorities that the brokers' certificates are verified against. Empty: the system's."`
+	CAFile     string `key:"ca_file" doc:"PEM file with the authorities that the brokers' certificates are verified against. It and the other files here are read again when they change. Empty: the system's."`
 	CertFile   string `key:"cert_file" doc:"PEM file with the client certificate, for brokers that ask for one."`
 	KeyFile    string `key:"key_file" doc:"PEM file with the client certificate's key."`
 	ServerName string `key:"server_name" doc:"Name that the brokers' certificates must be for. Empty: the host in each broker's address."`
@@ -36,9 +36,13 @@ type TLS struct {
 
 // SASL says how the service logs in to the brokers.
 type SASL struct {
-	Mechanism string         `key:"mechanism" doc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Empty: no login."`
-	Username  string         `key:"username" doc:"User to log in as."`
-	Password  configs.Secret `key:"password" doc:"The user's password."`
+	Mechanism    string         `key:"mechanism" doc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 (with username and password), OAUTHBEARER (with a token) or AWS_MSK_IAM (Amazon MSK, with the credentials that AWS's tools find: environment, profile or role). Empty: no login."`
+	Username     string         `key:"username" doc:"User to log in as."`
+	Password     configs.Secret `key:"password" doc:"The user's password."`
+	PasswordFile string         `key:"password_file" doc:"File with the user's password, instead of password. It is read again when it changes."`
+	TokenFile    string         `key:"token_file" doc:"File with the token for OAUTHBEARER. It is read at every login."`
+	TokenCommand []string       `key:"token_command" doc:"Command that prints the token for OAUTHBEARER, instead of token_file: program and arguments, run without a shell for connect_timeout at most. It is run again before the token expires: at its claim exp if it is a JSON Web Token, else after a minute."`
+	AWSRegion    string         `key:"aws_region" doc:"AWS region of the brokers, for AWS_MSK_IAM."`
 }
 
 // DefaultConfig returns the defaults.
@@ -78,6 +82,7 @@ func (c Config) Validate() error {
 	}
 	faults.Nest("tls", c.TLS.Validate())
 	faults.Nest("sasl", c.SASL.Validate())
+	faults.Check(c.SASL.Mechanism != mechanismMSK || c.TLS.Enabled, "tls.enabled", "must be true with kafka.sasl.mechanism %s", mechanismMSK)
 	return faults.Err()
 }
 
@@ -104,17 +109,41 @@ func (t TLS) Validate() error {
 	return faults.Err()
 }
 
+const mechanismNames = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM"
+
 // Validate reports every fault.
 func (s SASL) Validate() error {
 	var faults configs.Faults
-	if s.Mechanism == "" {
-		faults.Check(s.Username == "" && s.Password == "", "mechanism", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 when there is a username or password")
+	_, known := mechanisms[s.Mechanism]
+	if s.Mechanism != "" && !known {
+		faults.Addf("mechanism", "must be %s, got %q", mechanismNames, s.Mechanism)
 		return faults.Err()
 	}
-	if _, known := mechanisms[s.Mechanism]; !known {
-		faults.Addf("mechanism", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, got %q", s.Mechanism)
+	token, msk := s.Mechanism == mechanismOAuth, s.Mechanism == mechanismMSK
+	user := known && !token && !msk
+	for _, set := range []struct {
+		key       string
+		is, wants bool
+	}{
+		{"username", s.Username != "", user},
+		{"password", s.Password != "", user},
+		{"password_file", s.PasswordFile != "", user},
+		{"token_file", s.TokenFile != "", token},
+		{"token_command", len(s.TokenCommand) > 0, token},
+		{"aws_region", s.AWSRegion != "", msk},
+	} {
+		faults.Check(!set.is || set.wants, set.key, "has no effect with mechanism %q", s.Mechanism)
 	}
-	faults.Check(s.Username != "", "username", "must not be empty with mechanism %s", s.Mechanism)
-	faults.Check(s.Password != "", "password", "must not be empty with mechanism %s", s.Mechanism)
+	if user {
+		faults.Check(s.Username != "", "username", "must not be empty with mechanism %s", s.Mechanism)
+		faults.Check((s.Password != "") != (s.PasswordFile != ""), "password", "either password or password_file must be given with mechanism %s", s.Mechanism)
+	}
+	if token {
+		faults.Check((s.TokenFile != "") != (len(s.TokenCommand) > 0), "token_file", "either token_file or token_command must be given with mechanism %s", s.Mechanism)
+		faults.Check(len(s.TokenCommand) == 0 || s.TokenCommand[0] != "", "token_command", "must begin with a program")
+	}
+	if msk {
+		faults.Check(s.AWSRegion != "", "aws_region", "must not be empty with mechanism %s", s.Mechanism)
+	}
 	return faults.Err()
 }

@@ -28,10 +28,15 @@ import (
 type Producer struct {
 	cfg       Config
 	bootstrap *Bootstrap
-	config    *sarama.Config
 	core      *core
 	log       *zap.Logger
 	health    atomic.Pointer[health]
+
+	// The supervisor's:
+	config *sarama.Config
+	keeper *topicKeeper
+	files  *fileWatch // of certificates and passwords
+	stale  bool       // the files have changed since config was made
 
 	started    atomic.Bool
 	stopping   atomic.Bool
@@ -72,6 +77,7 @@ const (
 // failed ("messages_failed_total", by class), bytes acknowledged ("bytes_total") and held ("buffered_bytes"), both before
 // compression, and the time from the first message of a batch to its acknowledgement ("produce_seconds").
 func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope) (*Producer, error) {
+	files := newFileWatch(cfg.credentialFiles())
 	config, err := producerConfig(cfg)
 	if err != nil {
 		return nil, err
@@ -92,6 +98,8 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		cfg:       cfg,
 		bootstrap: bootstrap,
 		config:    config,
+		keeper:    newTopicKeeper(cfg.Topics, int(cfg.MaxMessageBytes), log),
+		files:     files,
 		core: newCore(coreConfig{
 			maxBatch:   int(cfg.MaxMessageBytes),
 			ackTimeout: cfg.AckTimeout,
@@ -135,11 +143,11 @@ func (p *Producer) Start(ctx context.Context) error {
 // supervise connects, however long that takes, and then looks after the connection until Stop.
 func (p *Producer) supervise(addresses []string, first chan struct{}) {
 	defer close(p.supervised)
-	conn := p.keepConnecting(addresses, first)
-	if conn == nil {
+	client := p.keepConnecting(addresses, first)
+	if client == nil {
 		return
 	}
-	defer func() { p.close(conn) }()
+	defer func() { p.close(client) }()
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
@@ -147,30 +155,30 @@ func (p *Producer) supervise(addresses []string, first chan struct{}) {
 		case <-p.stop:
 			return
 		case <-probe.C:
-			err := conn.check()
-			p.report(err)
-			p.core.recount(conn.client)
+			client = p.reconnect(addresses, client)
+			p.report(p.keeper.look(client))
+			p.core.recount(client)
 		}
 	}
 }
 
 // keepConnecting returns nil if Stop came first. It closes first after the first attempt.
-func (p *Producer) keepConnecting(addresses []string, first chan struct{}) *connection {
+func (p *Producer) keepConnecting(addresses []string, first chan struct{}) sarama.Client {
 	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
-		conn, err := connect(addresses, p.config, p.cfg.Topics, p.log)
-		if err == nil {
-			p.core.setClient(conn.client, nil)
-			err = conn.check()
-		} else {
+		client, err := p.connect(addresses)
+		if err != nil {
 			p.core.setClient(nil, err)
+		} else {
+			p.core.setClient(client, nil)
+			err = p.keeper.look(client)
 		}
 		p.report(err)
 		if first != nil {
 			close(first)
 			first = nil
 		}
-		if conn != nil {
-			return conn
+		if client != nil {
+			return client
 		}
 		// Jitter keeps a fleet of services from asking a cluster that comes back all at once.
 		retry := time.NewTimer(pause/2 + rand.N(pause/2))
@@ -183,8 +191,49 @@ func (p *Producer) keepConnecting(addresses []string, first chan struct{}) *conn
 	}
 }
 
-func (p *Producer) close(conn *connection) {
-	if err := conn.client.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) {
+// connect makes one attempt to reach the cluster with what the files of certificates and passwords hold now, and to create the
+// topics that are missing.
+func (p *Producer) connect(addresses []string) (sarama.Client, error) {
+	if p.files.Changed() || p.stale {
+		config, err := producerConfig(p.cfg)
+		if p.stale = err != nil; p.stale {
+			return nil, err
+		}
+		p.config = config
+	}
+	client, err := sarama.NewClient(addresses, p.config)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.keeper.look(client); err != nil && !errors.Is(err, errNoTopic) {
+		return nil, errors.Join(err, client.Close())
+	}
+	p.keeper.awaitLeaders(client)
+	return client, nil
+}
+
+// reconnect returns a new client if files of certificates or passwords have changed, or else the one there is. What is in flight
+// with that one is sent again by the new one, and Kafka tells that from a copy.
+func (p *Producer) reconnect(addresses []string, client sarama.Client) sarama.Client {
+	if !p.stale && !p.files.Changed() {
+		return client
+	}
+	p.stale = true // connect reads the files
+	renewed, err := p.connect(addresses)
+	if err != nil {
+		p.stale = true
+		p.log.Warn("the files of certificates and passwords have changed, and Kafka cannot be reached with them: the connection with the old ones is kept",
+			zap.Error(err))
+		return client
+	}
+	p.log.Info("connected to Kafka anew, with the changed files of certificates and passwords")
+	p.core.setClient(renewed, nil)
+	p.close(client)
+	return renewed
+}
+
+func (p *Producer) close(client sarama.Client) {
+	if err := client.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) {
 		p.log.Warn("closing the connection to Kafka", zap.Error(err))
 	}
 }

@@ -30,7 +30,7 @@ type Topics struct {
 	DLQ                string   `key:"dlq" doc:"Topic of events of any kind that a rule sets aside; the header dlq_reason says why."`
 	Custom             []string `key:"custom" doc:"Further topics that rules send events to; they are created and looked after like the others."`
 
-	Create            bool `key:"create" doc:"Create the topics that are missing when connecting."`
+	Create            bool `key:"create" doc:"Create the topics that are missing, when connecting and whenever one goes missing later."`
 	Partitions        int  `key:"partitions" doc:"Partitions of a topic that is created. 0: the broker's default."`
 	ReplicationFactor int  `key:"replication_factor" doc:"Replicas of a topic that is created. 0: the broker's default."`
 }

@@ -15,7 +15,8 @@
 #
 # The addresses are environment variables of the tests:
 #   CAPTURE_TEST_KAFKA_BROKERS        plaintext, no login
-#   CAPTURE_TEST_KAFKA_SASL_BROKERS   TLS; login by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 as "capture", password "secret"
+#   CAPTURE_TEST_KAFKA_SASL_BROKERS   TLS; login by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 as "capture", password "secret", or
+#                                     by OAUTHBEARER with an unsigned JSON Web Token (alg "none") of "capture"
 #   CAPTURE_TEST_KAFKA_CA_FILE        what the certificate of the TLS listener is verified against
 #   CAPTURE_TEST_REDIS_ADDR           no login
 #
@@ -157,18 +158,20 @@ fetch_kafka() {
 }
 
 start_kafka() {
-  local dir=$state/kafka plain controller scram
+  local dir=$state/kafka plain controller scram bearer
   free_port && plain=$port
   free_port && kafka_sasl_port=$port
   free_port && controller=$port
   kafka_port=$plain
   scram=org.apache.kafka.common.security.scram.ScramLoginModule
+  bearer=org.apache.kafka.common.security.oauthbearer
   mkdir "$dir"
 
   openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=capture-test-kafka -addext subjectAltName=IP:127.0.0.1 \
     -keyout "$dir/key.pem" -out "$dir/ca.pem" 2>"$dir/openssl.log" || { cat "$dir/openssl.log" >&2; die "openssl made no certificate"; }
   cat "$dir/key.pem" "$dir/ca.pem" >"$dir/server.pem"
 
+  # A session by OAUTHBEARER ends with its token, for which connections.max.reauth.ms must be set; else it would go on for ever.
   # Topics are not created by merely asking for them, so that the tests see whether Capture creates its own.
   cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
@@ -188,10 +191,13 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 ssl.keystore.type=PEM
 ssl.keystore.location=$dir/server.pem
-sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_capture="secret";
 listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=$scram required;
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=$scram required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=$bearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class=$bearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler
+listener.name.sasl_ssl.oauthbearer.connections.max.reauth.ms=3600000
 PROPERTIES
 
   # A cluster id is 16 bytes in 22 characters of base64.

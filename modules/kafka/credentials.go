@@ -1,0 +1,277 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/aws/aws-msk-iam-sasl-signer-go/signer"
+)
+
+// credentialFiles returns the files that clientConfig reads. The token file is not among them, because every login
+// reads it anew.
+func (c Config) credentialFiles() []string {
+	var files []string
+	for _, file := range []string{c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile, c.SASL.PasswordFile} {
+		if file != "" {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// fileWatch tells when the content of files has changed. It reads the files each time: they are small, and neither a
+// symbolic link that is swapped nor a clock that is too coarse can hide a change. It is not safe for concurrent use.
+type fileWatch struct {
+	paths []string
+	seen  []fileState
+}
+
+// fileState is what a look at a file has shown: the hash of its content, or why there is none.
+type fileState struct {
+	content [sha256.Size]byte
+	problem string
+}
+
+// newFileWatch remembers the files as they are now. Whoever reads the files afterwards misses no change.
+func newFileWatch(paths []string) *fileWatch {
+	w := &fileWatch{paths: paths}
+	w.seen = w.look()
+	return w
+}
+
+// Changed reports whether a file has changed, appeared or vanished since the last call.
+func (w *fileWatch) Changed() bool {
+	before := w.seen
+	w.seen = w.look()
+	for i := range w.seen {
+		if w.seen[i] != before[i] {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *fileWatch) look() []fileState {
+	states := make([]fileState, len(w.paths))
+	for i, path := range w.paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			states[i].problem = err.Error()
+			continue
+		}
+		states[i].content = sha256.Sum256(content)
+	}
+	return states
+}
+
+// password returns the password that is given itself or by its file, whose last line may end with a line break.
+func (s SASL) password() (string, error) {
+	if s.PasswordFile == "" {
+		return s.Password.Reveal(), nil
+	}
+	content, err := os.ReadFile(s.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("kafka.sasl.password_file: %w", err)
+	}
+	password := strings.TrimRight(string(content), "\r\n")
+	if password == "" {
+		return "", fmt.Errorf("kafka.sasl.password_file: %s is empty", s.PasswordFile)
+	}
+	return password, nil
+}
+
+// tokens returns where the logins get their bearer tokens from. What can be checked without fetching one is checked
+// now.
+func (s SASL) tokens(limit time.Duration) (sarama.AccessTokenProvider, error) {
+	switch {
+	case s.Mechanism == mechanismMSK:
+		return &tokenCache{limit: limit, fetch: s.signToken}, nil
+	case s.TokenFile != "":
+		file := tokenFile(s.TokenFile)
+		if _, err := file.Token(); err != nil {
+			return nil, err
+		}
+		return file, nil
+	default:
+		if _, err := exec.LookPath(s.TokenCommand[0]); err != nil {
+			return nil, fmt.Errorf("kafka.sasl.token_command: %w", err)
+		}
+		return &tokenCache{limit: limit, fetch: s.runTokenCommand}, nil
+	}
+}
+
+// tokenFile is a file with a token, which somebody else replaces before the token expires. Every login reads it.
+type tokenFile string
+
+var _ sarama.AccessTokenProvider = tokenFile("")
+
+// Token implements sarama.AccessTokenProvider.
+func (f tokenFile) Token() (*sarama.AccessToken, error) {
+	content, err := os.ReadFile(string(f))
+	if err != nil {
+		return nil, fmt.Errorf("kafka.sasl.token_file: %w", err)
+	}
+	token, err := bearer(content)
+	if err != nil {
+		return nil, fmt.Errorf("kafka.sasl.token_file: %s: %w", f, err)
+	}
+	return &sarama.AccessToken{Token: token}, nil
+}
+
+// tokenCache keeps a token as long as it is good, so that the logins to all brokers share it.
+type tokenCache struct {
+	// fetch gets a new token and when it expires.
+	fetch func(context.Context) (token string, expires time.Time, err error)
+	limit time.Duration // how long fetch may take
+
+	mu      sync.Mutex
+	token   string
+	expires time.Time
+	renew   time.Time // when fetch is called again
+	err     error     // why the last fetch has failed, if it has
+}
+
+var _ sarama.AccessTokenProvider = (*tokenCache)(nil)
+
+const (
+	// tokenWorn is how many percent of its time a token is used for. A broker ends a session with its token, and sarama
+	// logs in again when 85 to 95 percent of the session are over. That login must get a new token. With the old one it
+	// would be the first of many, each for a smaller part of what is left of the token's time.
+	tokenWorn = 80
+	// opaqueLife is how long a token counts that does not say when it expires.
+	opaqueLife = time.Minute
+	// fetchPause is how long a failure counts, so that the logins to all brokers share it as well.
+	fetchPause = time.Second
+)
+
+// Token implements sarama.AccessTokenProvider. While no new token can be had, the old one is used as long as it is
+// valid.
+func (c *tokenCache) Token() (*sarama.AccessToken, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !time.Now().Before(c.renew) {
+		c.renewToken()
+	}
+	if c.token != "" && time.Now().Before(c.expires) {
+		return &sarama.AccessToken{Token: c.token}, nil
+	}
+	return nil, c.err
+}
+
+func (c *tokenCache) renewToken() {
+	ctx, cancel := context.WithTimeout(context.Background(), c.limit)
+	defer cancel()
+	token, expires, err := c.fetch(ctx)
+	now := time.Now()
+	if err == nil && !now.Before(expires) {
+		err = fmt.Errorf("kafka.sasl: the new token has expired at %s already", expires.UTC().Format(time.RFC3339))
+	}
+	if err != nil {
+		c.err, c.renew = err, now.Add(fetchPause)
+		return
+	}
+	c.token, c.expires, c.err = token, expires, nil
+	c.renew = now.Add(expires.Sub(now) / 100 * tokenWorn)
+}
+
+// signToken signs a token for Amazon MSK with the credentials that AWS's own tools would find: environment, profile,
+// role.
+func (s SASL) signToken(ctx context.Context) (string, time.Time, error) {
+	token, expires, err := signer.GenerateAuthToken(ctx, s.AWSRegion)
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("kafka.sasl: no token for AWS_MSK_IAM: %w", err)
+	}
+	return token, time.UnixMilli(expires), nil
+}
+
+const (
+	largestToken = 64 << 10 // more than brokers take in a login
+	shownError   = 200      // bytes of what a command says of its failure
+)
+
+// runTokenCommand runs the command, without a shell, and takes what it prints for the token.
+func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
+	var printed, said output
+	program, arguments := s.TokenCommand[0], s.TokenCommand[1:]
+	command := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // it is the operator's own command
+	command.Stdout, command.Stderr = &printed, &said
+	// A process that the command leaves behind keeps these open; it is not waited for.
+	command.WaitDelay = time.Second
+	err := command.Run()
+	switch {
+	case ctx.Err() != nil:
+		err = errors.New("no token within kafka.connect_timeout")
+	case err != nil && len(said) > 0:
+		line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
+		err = fmt.Errorf("%w: %s", err, line[:min(len(line), shownError)])
+	}
+	var token string
+	if err == nil {
+		token, err = bearer(printed)
+	}
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("kafka.sasl.token_command: %s: %w", program, err)
+	}
+	expires, known := expiry(token)
+	if !known {
+		expires = time.Now().Add(opaqueLife)
+	}
+	return token, expires, nil
+}
+
+// output is what a command prints. It refuses more than a token can be.
+type output []byte
+
+func (o *output) Write(p []byte) (int, error) {
+	if len(*o)+len(p) > largestToken {
+		return 0, fmt.Errorf("more than %d bytes of output", largestToken)
+	}
+	*o = append(*o, p...)
+	return len(p), nil
+}
+
+// bearer returns the token in a text that has nothing else but white space around it. Other characters than a token's
+// would become part of the login's message (RFC 7628, section 3.1).
+func bearer(text []byte) (string, error) {
+	token := string(bytes.TrimSpace(text))
+	if token == "" {
+		return "", errors.New("no token")
+	}
+	for _, c := range []byte(token) {
+		if c <= ' ' || c > '~' {
+			return "", errors.New("a token must be one word of printable ASCII characters")
+		}
+	}
+	return token, nil
+}
+
+// expiry returns when a token expires, if it is a JSON Web Token that says so. Nothing is verified: that is up to the
+// broker.
+func expiry(token string) (time.Time, bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}, false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return time.Time{}, false
+	}
+	var claims struct {
+		Exp float64 `json:"exp"`
+	}
+	if json.Unmarshal(payload, &claims) != nil || claims.Exp <= 0 {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(int64(claims.Exp * 1000)), true
+}

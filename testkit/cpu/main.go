@@ -1,0 +1,237 @@
+// Command cpu compares what builds of the service take of the processor for an event, with a real Kafka:
+//
+//	testkit/services/services.sh run go run ./testkit/cpu bin/capture /path/to/another/capture
+//
+// It plays the same load to each binary, in alternating runs, and prints the CPU time of the service's process for an event: of
+// single events (-batch 1) or of events in gzip batches of 50 (-batch 50). On a machine that does other things as well, the least
+// of several runs says most, and the ratio of two binaries in one invocation more than either figure.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	brokers     string
+	batch       int
+	events      int
+	connections int
+	rounds      int
+	binaries    []string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.brokers, "brokers", os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"), "addresses of Kafka's brokers, separated by commas")
+	flag.IntVar(&o.batch, "batch", 50, "events of a request: 1 or 50")
+	flag.IntVar(&o.events, "events", 0, "events of a run; 0: 1,000,000 in batches, 150,000 single ones")
+	flag.IntVar(&o.connections, "connections", 16, "connections to the service")
+	flag.IntVar(&o.rounds, "rounds", 5, "runs of each binary")
+	flag.Parse()
+	o.binaries = flag.Args()
+	if err := o.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "cpu:", err)
+		os.Exit(1)
+	}
+}
+
+func (o options) run() error {
+	switch {
+	case len(o.binaries) == 0:
+		return errors.New("name at least one binary of the service")
+	case o.brokers == "":
+		return errors.New("name Kafka's brokers with -brokers, or run this by testkit/services/services.sh run")
+	case o.batch != 1 && o.batch != 50:
+		return fmt.Errorf("-batch must be 1 or 50, got %d", o.batch)
+	}
+	if o.events == 0 {
+		o.events = map[int]int{1: 150_000, 50: 1_000_000}[o.batch]
+	}
+	costs := make([][]float64, len(o.binaries))
+	for round := range o.rounds {
+		for i, binary := range o.binaries {
+			cost, err := o.measure(binary)
+			if err != nil {
+				return fmt.Errorf("%s: %w", binary, err)
+			}
+			costs[i] = append(costs[i], cost)
+			fmt.Printf("round %d: %6.2f us of CPU an event  %s\n", round+1, cost, binary)
+		}
+	}
+	first := slices.Min(costs[0])
+	for i, binary := range o.binaries {
+		least := slices.Min(costs[i])
+		slices.Sort(costs[i])
+		fmt.Printf("batch=%d least=%.2fus median=%.2fus ratio=%.2f  %s\n", o.batch, least, costs[i][len(costs[i])/2], least/first, binary)
+	}
+	return nil
+}
+
+var listening = regexp.MustCompile(`listening\s+(http://\S+)`)
+
+// measure runs the binary under load and returns microseconds of its CPU time an event.
+func (o options) measure(binary string) (cost float64, err error) {
+	path, err := filepath.Abs(binary)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "capture-cpu")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a leftover of the operating system's temporary directory
+	process := exec.Command(path)
+	process.Dir = dir
+	process.Env = append(os.Environ(), "CAPTURE_KAFKA__BROKERS="+o.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-cpu",
+		"CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_DELIVERY__SPOOL_AFTER=9s", "CAPTURE_KAFKA__TOPICS__PARTITIONS=6")
+	out, err := process.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := process.Start(); err != nil {
+		return 0, err
+	}
+	defer func() {
+		err = errors.Join(err, process.Process.Signal(syscall.SIGTERM))
+		err = errors.Join(err, process.Wait())
+	}()
+	url := ""
+	for lines := bufio.NewScanner(out); url == "" && lines.Scan(); {
+		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
+			url = found[1]
+		}
+	}
+	if url == "" {
+		return 0, errors.New("the service did not say where it listens")
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+
+	request, err := o.request(url)
+	if err != nil {
+		return 0, err
+	}
+	for deadline := time.Now().Add(time.Minute); ; { // until the topics are there, and what came before that is drained
+		if err := o.load(request, o.events/10); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			return 0, err
+		}
+	}
+	before, err := cpuTime(process.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	if err := o.load(request, o.events); err != nil {
+		return 0, err
+	}
+	after, err := cpuTime(process.Process.Pid)
+	return float64((after - before).Microseconds()) / float64(o.events), err
+}
+
+// request returns what makes a request of the load.
+func (o options) request(url string) (func(context.Context) (*http.Request, error), error) {
+	const single = `{"api_key":"phc_cpu","event":"$pageview","distinct_id":"user-%d","properties":{%s"$lib":"web"},"timestamp":"2026-11-29T12:00:00.000Z"}`
+	var n atomic.Int64
+	properties := strings.Repeat(`"$current_url":"https://example.com/a/path?with=query","$browser":"Chrome","$os":"Linux",`, 8)[:680]
+	properties = properties[:strings.LastIndexByte(properties, ',')+1]
+	if o.batch == 1 {
+		return func(ctx context.Context) (*http.Request, error) {
+			return http.NewRequestWithContext(ctx, http.MethodPost, url+"/capture/", strings.NewReader(fmt.Sprintf(single, n.Add(1)%1000, properties)))
+		}, nil
+	}
+	_, source, _, _ := runtime.Caller(0)
+	body, err := os.ReadFile(filepath.Join(filepath.Dir(source), "../testdata/batch50.json.gz"))
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (*http.Request, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/batch/", bytes.NewReader(body))
+		if err == nil {
+			request.Header.Set("Content-Encoding", "gzip")
+			request.Header.Set("Content-Type", "application/json")
+		}
+		return request, err
+	}, nil
+}
+
+// load sends so many events and returns when all are acknowledged by Kafka.
+func (o options) load(request func(context.Context) (*http.Request, error), events int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: o.connections}}
+	defer client.CloseIdleConnections()
+	var left atomic.Int64
+	left.Store(int64(events / o.batch))
+	var senders sync.WaitGroup
+	faults := make([]error, o.connections)
+	for i := range o.connections {
+		senders.Go(func() {
+			for left.Add(-1) >= 0 && faults[i] == nil {
+				faults[i] = send(ctx, client, request)
+			}
+		})
+	}
+	senders.Wait()
+	return errors.Join(faults...)
+}
+
+func send(ctx context.Context, client *http.Client, make func(context.Context) (*http.Request, error)) error {
+	request, err := make(ctx)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // it was read whole
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if ack := response.Header.Get("X-Capture-Ack"); response.StatusCode != http.StatusOK || ack != "kafka" {
+		return fmt.Errorf("answered %d %s %q, not 200 by Kafka", response.StatusCode, ack, body)
+	}
+	return nil
+}
+
+// cpuTime returns the CPU time that a process has used, as Linux tells it: in hundredths of a second.
+func cpuTime(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field, the name, may hold anything but ends with the last parenthesis.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	total := time.Duration(0)
+	for _, field := range fields[11:13] { // utime, stime
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	return total, nil
+}
