@@ -11,6 +11,9 @@ import (
 // Backoff is the pause before an attempt.
 var Backoff = backoff
 
+// PartitionOf returns which of count partitions a key belongs to.
+var PartitionOf = partitionOf
+
 // Codes returns the error codes that there are rules for.
 func Codes() []int16 {
 	var codes []int16
