@@ -60,8 +60,8 @@ func (d *Delivery) bury(ctx context.Context, m *events.Message, verdict error) e
 		return errors.Join(refused, errNoSpool)
 	}
 	log := opened.Log(deadLetters)
-	log.Exempt() // it comes from a log that has it twice for a moment
-	if _, err := log.Append(ctx, [][]byte{appendRecord(nil, &letter)}); err != nil {
+	// It comes from a log that has it twice for a moment.
+	if _, err := log.AppendExempt(ctx, [][]byte{appendRecord(nil, &letter)}); err != nil {
 		said.Error("a message was refused for good and cannot be kept", zap.NamedError("dead_letter_topic", refused), zap.Error(err))
 		return fmt.Errorf("keep a dead letter: %w", errors.Join(refused, err))
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -63,11 +65,12 @@ func decodeCursor(data []byte) (m mark, slot int, ok bool) {
 
 // cursorFile is a log's cursor on the disk. It is not safe for concurrent use.
 type cursorFile struct {
-	fs   fileSystem
+	*directory
 	path string
 
-	file   file // nil until it is needed
-	slot   int  // where the last mark is
+	file   file        // nil until it is needed
+	info   fs.FileInfo // which file that is
+	slot   int         // where the last mark is
 	saved  mark
 	known  bool // whether saved was read or written
 	closed bool
@@ -95,7 +98,14 @@ func (c *cursorFile) load() bool {
 // cursor from moving.
 func (c *cursorFile) open() error {
 	if c.file != nil {
-		return nil
+		err := c.isAt(c.path, c.info)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew", zap.String("file", c.path))
+		// What is in another file that may be in its place is nothing to go by.
+		_ = c.file.Close()
+		c.file, c.known = nil, false
 	}
 	f, err := c.fs.edit(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,8 +120,7 @@ func (c *cursorFile) open() error {
 			return errors.Join(err, f.Close())
 		}
 	}
-	c.file = f
-	return nil
+	return c.use(f)
 }
 
 func (c *cursorFile) create() error {
@@ -129,7 +138,16 @@ func (c *cursorFile) create() error {
 	if err != nil {
 		return errors.Join(err, f.Close(), c.fs.remove(c.path))
 	}
-	c.file = f
+	c.known = false
+	return c.use(f)
+}
+
+func (c *cursorFile) use(f file) error {
+	info, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	c.file, c.info = f, info
 	return nil
 }
 
@@ -138,6 +156,13 @@ func (c *cursorFile) save(m mark) error {
 	if c.closed || c.known && m == c.saved {
 		return nil
 	}
+	return c.write(m)
+}
+
+// isOld reports whether the mark was read from the file, which was not written since.
+func (c *cursorFile) isOld(m mark) bool { return c.file == nil && c.known && m == c.saved }
+
+func (c *cursorFile) write(m mark) error {
 	if err := c.open(); err != nil {
 		return err
 	}
@@ -150,12 +175,20 @@ func (c *cursorFile) save(m mark) error {
 	return nil
 }
 
-// sync makes durable what was saved.
-func (c *cursorFile) sync() error {
-	if c.file == nil {
+// secure makes the mark durable in both slots, one after the other, so that no damage to one of them brings an older mark back.
+func (c *cursorFile) secure(m mark) error {
+	if c.closed {
 		return nil
 	}
-	return c.file.Sync()
+	for range 2 {
+		if err := c.write(m); err != nil {
+			return err
+		}
+		if err := c.file.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // close makes every further save do nothing.

@@ -324,7 +324,7 @@ func TestAPlaceThatCannotBeReadIsAnErrorAndThenDamage(t *testing.T) {
 
 	disk.failing("open", segmentSuffix, syscall.EMFILE)
 	l.Rewind()
-	l.reader.close()
+	l.closeReader()
 	for range patience + 2 {
 		require.ErrorIs(t, l.Read(&chunk, 100), syscall.EMFILE, "a file that cannot be opened is not given up")
 	}

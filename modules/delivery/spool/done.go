@@ -19,7 +19,8 @@ func (l *Log) Done(seqs ...uint64) {
 		for i++; i < len(seqs) && seqs[i] == run.to; i++ {
 			run.to++
 		}
-		moved = l.markCommitted(run) || moved
+		_, m := l.markCommitted(run)
+		moved = moved || m
 	}
 	l.mu.Unlock()
 	if moved {
@@ -30,29 +31,32 @@ func (l *Log) Done(seqs ...uint64) {
 // DoneRange marks the records with the numbers from up to, but not including, to as delivered, as Done does.
 func (l *Log) DoneRange(from, to uint64) {
 	l.mu.Lock()
-	moved := l.markCommitted(span{from, to})
+	_, moved := l.markCommitted(span{from, to})
 	l.mu.Unlock()
 	if moved {
 		l.advance()
 	}
 }
 
-// markCommitted marks what is committed of the span as done, and reports whether the cursor moved.
-func (l *Log) markCommitted(s span) bool {
+// markCommitted marks what is committed of the span as done. It returns how many records of it were not done before, and whether the
+// cursor moved.
+func (l *Log) markCommitted(s span) (marked uint64, moved bool) {
 	if l.closed {
-		return false
+		return 0, false
 	}
 	s = span{max(s.from, l.cursor), min(s.to, max(l.committed, l.perhaps))}
 	if s.from >= s.to {
-		return false
+		return 0, false
 	}
 	if s.from > l.cursor || len(l.done) > 0 {
-		l.undone -= l.done.add(s)
-		return l.moveCursor()
+		marked = l.done.add(s)
+		l.undone -= marked
+		return marked, l.moveCursor()
 	}
-	l.undone -= s.to - s.from
+	marked = s.to - s.from
+	l.undone -= marked
 	l.cursor = s.to
-	return true
+	return marked, true
 }
 
 // markDone marks numbers that were never committed as done.
@@ -77,8 +81,11 @@ func (l *Log) advance() {
 	gone := slices.Clone(l.segments[:n])
 	l.segments = slices.Delete(l.segments, 0, n)
 	l.mu.Unlock()
-	l.save(len(gone) > 0)
-	l.discard(gone)
+	if l.save(len(gone) > 0) {
+		l.discard(gone)
+	} else {
+		l.keep(gone)
+	}
 	l.retire(l.spool.cfg.SegmentBytes / 4)
 }
 
@@ -93,7 +100,10 @@ func (l *Log) retire(bytes int64) bool {
 	if len(gone) == 0 {
 		return false
 	}
-	l.save(true)
+	if !l.save(true) {
+		l.keep(gone)
+		return false
+	}
 	l.discard(gone)
 	return true
 }
@@ -116,9 +126,17 @@ func (l *Log) takeLast(bytes int64) []segment {
 	return gone
 }
 
+// keep has the next discard remove the segments. They are not removed while it is not durable that everything in them is done: a later
+// Open would take their records for lost.
+func (l *Log) keep(segments []segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.garbage = append(l.garbage, segments...)
+}
+
 // discard removes segments from the disk, with those that it could not remove before.
 func (l *Log) discard(gone []segment) {
-	if len(gone) == 0 {
+	if len(gone) == 0 || l.spool.directory.taken.Load() {
 		return
 	}
 	l.mu.Lock()
@@ -144,29 +162,36 @@ func (l *Log) discard(gone []segment) {
 	l.spool.release(freed)
 }
 
-// save writes the cursor, and with sync makes it durable. A failure is logged once, until it has succeeded again.
-func (l *Log) save(sync bool) {
+// save writes the cursor, with sync durably, and reports whether that succeeded. A failure is logged once, until a save has succeeded
+// again.
+func (l *Log) save(sync bool) bool {
 	l.saving.Lock()
 	defer l.saving.Unlock()
-	if err := l.saveLocked(sync); err != nil {
-		if !l.saveFailed {
-			l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again after a restart", zap.Error(err))
-		}
-		l.saveFailed = true
-		return
+	err := l.saveLocked(sync)
+	if err != nil && !l.saveFailed {
+		l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again after a restart", zap.Error(err))
 	}
-	l.saveFailed = false
+	l.saveFailed = err != nil
+	return err == nil
 }
 
+// saveLocked is save for a caller that holds saving.
 func (l *Log) saveLocked(sync bool) error {
-	l.mu.Lock()
-	m := mark{cursor: l.cursor, committed: l.committed}
-	l.mu.Unlock()
-	err := l.mark.save(m)
-	if err == nil && sync {
-		err = l.mark.sync()
+	if l.spool.directory.taken.Load() {
+		return errInUse
 	}
-	return err
+	m := l.reached()
+	if sync {
+		return l.mark.secure(m)
+	}
+	return l.mark.save(m)
+}
+
+// reached returns how far the log has come.
+func (l *Log) reached() mark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return mark{cursor: l.cursor, committed: l.committed}
 }
 
 // span is the numbers from and beyond, to excluded.

@@ -1,13 +1,15 @@
 package spool
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
-// fileSystem is what the spool asks of the disk; tests put one between that fails.
+// fileSystem is what the spool asks of the disk. Tests put file systems in its place that fail, or that lose power.
 type fileSystem interface {
 	// create makes a file that must not exist yet, for reading and writing.
 	create(path string) (file, error)
@@ -15,10 +17,14 @@ type fileSystem interface {
 	open(path string) (file, error)
 	// edit opens a file for reading and writing.
 	edit(path string) (file, error)
+	// remove removes a file or an empty directory.
 	remove(path string) error
+	// makeDir makes one directory, which must not exist yet, in one that exists.
 	makeDir(path string) error
 	// list returns what is in a directory, sorted by name.
 	list(path string) ([]fs.DirEntry, error)
+	// stat says which file a path leads to; os.SameFile compares that with what an open file says of itself.
+	stat(path string) (fs.FileInfo, error)
 	// syncDir makes durable which files are in a directory.
 	syncDir(path string) error
 	// free returns how many bytes of the disk a process without privileges may still use.
@@ -31,6 +37,30 @@ type file interface {
 	io.Closer
 	Sync() error
 	Truncate(size int64) error
+	Stat() (fs.FileInfo, error)
+}
+
+// makeDirs makes a directory if it is missing, with those above it that are missing, and makes the name of each durable in the
+// directory above.
+func makeDirs(disk fileSystem, path string) error {
+	err := disk.makeDir(path)
+	if above := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && above != path {
+		if err := makeDirs(disk, above); err != nil {
+			return err
+		}
+		err = disk.makeDir(path)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := disk.syncDir(filepath.Dir(path)); err != nil {
+		// Who finds the directory would believe that its name is durable.
+		return errors.Join(err, disk.remove(path))
+	}
+	return nil
 }
 
 type disk struct{}
@@ -55,9 +85,11 @@ func opened(f *os.File, err error) (file, error) {
 
 func (disk) remove(path string) error { return os.Remove(path) }
 
-func (disk) makeDir(path string) error { return os.MkdirAll(path, 0o700) }
+func (disk) makeDir(path string) error { return os.Mkdir(path, 0o700) }
 
 func (disk) list(path string) ([]fs.DirEntry, error) { return os.ReadDir(path) }
+
+func (disk) stat(path string) (fs.FileInfo, error) { return os.Stat(path) }
 
 func (disk) syncDir(path string) (err error) {
 	dir, err := os.Open(path)

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,7 +60,14 @@ func payloads(values ...string) [][]byte {
 	return list
 }
 
-func appendAll(t testing.TB, l *Log, values ...string) uint64 {
+// tester is a test, or a check of a property.
+type tester interface {
+	require.TestingT
+	Helper()
+	Context() context.Context
+}
+
+func appendAll(t tester, l *Log, values ...string) uint64 {
 	t.Helper()
 	first, err := l.Append(t.Context(), payloads(values...))
 	require.NoError(t, err)
@@ -67,7 +75,7 @@ func appendAll(t testing.TB, l *Log, values ...string) uint64 {
 }
 
 // appendEach makes a commit of its own of each value.
-func appendEach(t testing.TB, l *Log, from, to int) {
+func appendEach(t tester, l *Log, from, to int) {
 	t.Helper()
 	for n := from; n < to; n++ {
 		appendAll(t, l, value(n))
@@ -83,7 +91,7 @@ type got struct {
 }
 
 // readAll reads until there is nothing more.
-func readAll(t testing.TB, l *Log, maxBytes int) []got {
+func readAll(t tester, l *Log, maxBytes int) []got {
 	t.Helper()
 	var (
 		chunk Chunk
@@ -133,7 +141,7 @@ func offsets(t testing.TB, path string) []int64 {
 	require.NoError(t, err)
 	first, ok := parseSegmentName(filepath.Base(path))
 	require.True(t, ok)
-	sc := &scanner{file: f, size: info.Size(), limit: maxSeq}
+	sc := &scanner{file: f, size: info.Size(), limit: maxSeq, behind: func() uint64 { return 0 }}
 	list := []int64{headerSize}
 	for last := first - 1; list[len(list)-1] < sc.size; last++ {
 		r, ok, err := sc.next(list[len(list)-1], last)
@@ -236,6 +244,13 @@ func (f *faulty) makeDir(path string) error {
 		return err
 	}
 	return f.disk.makeDir(path)
+}
+
+func (f *faulty) stat(path string) (fs.FileInfo, error) {
+	if err := f.check("stat", path); err != nil {
+		return nil, err
+	}
+	return f.disk.stat(path)
 }
 
 func (f *faulty) syncDir(path string) error {

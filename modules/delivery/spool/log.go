@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,7 +18,13 @@ import (
 
 // LogStats is the state of a log.
 type LogStats struct {
-	Records uint64 // committed and not done; after a start, numbers that were never acknowledged count until Read has passed them
+	// Records is how many records are committed and not done. After Open, numbers that were never acknowledged are counted as
+	// records until Read has passed them.
+	Records uint64
+	// Pending is how many records wait for the disk: an Append has put them into a commit that has neither succeeded nor failed
+	// yet. The Append itself may have given up meanwhile. A record goes from Pending to Records, or out of both, in one step: a log
+	// with neither holds nothing that could still be read.
+	Pending uint64
 	Bytes   int64  // of the disk
 	First   uint64 // the cursor: the first record that is not done
 	Next    uint64 // what the next Append returns
@@ -26,6 +33,8 @@ type LogStats struct {
 	CorruptRecords uint64
 	CorruptBytes   int64
 	CorruptRegions uint64
+	// LostRecords is how many of the CorruptRecords were lost because their file was removed while the log was open.
+	LostRecords uint64
 	// UnreadableCursors is 1 if Open could not read the cursor: what was delivered may be delivered again.
 	UnreadableCursors uint64
 	// TornBytes is what was cut off at the end of segments, since Open: writes that were never acknowledged.
@@ -40,12 +49,14 @@ type Log struct {
 	log   *zap.Logger
 
 	exists  atomic.Bool   // whether the directory is there
-	exempt  atomic.Bool   // whether Append may pass the limits
+	opened  atomic.Uint64 // the first record of the segment that Read has open; 0 without one
+	passed  atomic.Uint64 // the number behind the last record that Read has returned or passed over; 0 after Rewind
 	queued  atomic.Int64  // Appends that have found no room, or come after such
 	gate    chan struct{} // held by that one of them which is next, so that they keep their order
 	room    chan struct{} // ticked when a commit has ended
 	work    chan struct{} // ticked when something is pending
-	changed chan struct{} // ticked when something was committed
+	changed chan struct{} // ticked when a commit has ended
+	closing chan struct{} // closed when the log takes no more Appends
 	ended   chan struct{} // closed when the committer has ended
 
 	mu          sync.Mutex // guards what follows; never held while the disk is asked for anything
@@ -62,6 +73,7 @@ type Log struct {
 	pending     *commit
 	spares      [][]byte // buffers for the next commits: two, as many as there are commits at a time
 	waiting     int64    // bytes in commits that have not ended
+	uncommitted uint64   // records in commits that have not ended
 	failure     error    // why the last commit failed
 	failedUntil time.Time
 	damage      LogStats // only what could not be read
@@ -89,6 +101,7 @@ type segment struct {
 type active struct {
 	segment
 	file file
+	info fs.FileInfo // which file it is
 }
 
 // commit is what is written and synced at once.
@@ -111,11 +124,12 @@ func newLog(s *Spool, name string) *Log {
 		room:      make(chan struct{}, 1),
 		work:      make(chan struct{}, 1),
 		changed:   make(chan struct{}, 1),
+		closing:   make(chan struct{}),
 		ended:     make(chan struct{}),
 		next:      1,
 		committed: 1,
 		cursor:    1,
-		mark:      cursorFile{fs: s.fs, path: filepath.Join(dir, cursorName)},
+		mark:      cursorFile{directory: &s.directory, path: filepath.Join(dir, cursorName)},
 	}
 }
 
@@ -134,9 +148,9 @@ func (l *Log) path(s segment) string { return filepath.Join(l.dir, segmentName(s
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
 
-// Changed returns a channel that gets a value when something was committed since the last value was taken. It is for one
-// waiter: who reads until there is nothing and then waits for a value misses nothing. A value may come although everything is
-// read already.
+// Changed returns a channel that gets a value when a commit has ended, with success or without, since the last value was taken. It is
+// for one waiter: a waiter that reads until there is nothing, and then waits for a value, misses nothing. A value may come although
+// there is nothing new to be read.
 func (l *Log) Changed() <-chan struct{} { return l.changed }
 
 // Stats returns the state of the log.
@@ -144,13 +158,10 @@ func (l *Log) Stats() LogStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	stats := l.damage
+	stats.Pending = l.uncommitted
 	stats.Records, stats.Bytes, stats.First, stats.Next = l.undone, l.bytes, l.cursor, l.next
 	return stats
 }
-
-// Exempt lets the Appends of this log pass MaxBytes and Reserve from now on. It is for what is moved here from another log, which
-// would stay full if that were refused.
-func (l *Log) Exempt() { l.exempt.Store(true) }
 
 // Append adds the payloads as consecutive records and returns the number of the first when all are on the disk: what waits at
 // the same time is written and synced together. A Read sees all of them or none. Append does not keep the payloads.
@@ -159,6 +170,20 @@ func (l *Log) Exempt() { l.exempt.Store(true) }
 // the last two cases the records may be read some day, or may not; see the package. After an error of the disk Append fails for a second
 // without trying. An Append of nothing returns the number that the next record gets.
 func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err error) {
+	return l.append(ctx, payloads, l.spool.admit)
+}
+
+// AppendExempt is Append without the limits MaxBytes and Reserve; the records count for other Appends all the same. It is for records
+// that are moved from another log, which would stay full if they were refused: append them here, then mark them as done there.
+func (l *Log) AppendExempt(ctx context.Context, payloads [][]byte) (first uint64, err error) {
+	return l.append(ctx, payloads, func(size int64) error {
+		l.spool.used.Add(size)
+		return nil
+	})
+}
+
+// append is Append with room from admit.
+func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int64) error) (first uint64, err error) {
 	size := int64(0)
 	for _, payload := range payloads {
 		if len(payload) > MaxPayload {
@@ -166,9 +191,7 @@ func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err 
 		}
 		size += headSize + int64(len(payload))
 	}
-	if l.exempt.Load() {
-		l.spool.used.Add(size)
-	} else if err := l.spool.admit(size); err != nil {
+	if err := admit(size); err != nil {
 		return 0, fmt.Errorf("spool: log %s: %w", l.name, err)
 	}
 	c, first, err := l.enqueue(ctx, payloads, size)
@@ -207,7 +230,7 @@ func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*comm
 	case l.gate <- struct{}{}:
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
-	case <-l.spool.closing:
+	case <-l.closing:
 		return nil, 0, ErrClosed
 	}
 	defer func() { <-l.gate }()
@@ -220,7 +243,7 @@ func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*comm
 		case <-l.room:
 		case <-ctx.Done():
 			return nil, 0, context.Cause(ctx)
-		case <-l.spool.closing:
+		case <-l.closing:
 			return nil, 0, ErrClosed
 		}
 	}
@@ -253,6 +276,7 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 	}
 	c.next = l.next
 	l.waiting += size
+	l.uncommitted += uint64(len(payloads))
 	if !l.running {
 		l.running = true
 		go l.run()
@@ -270,7 +294,7 @@ func (l *Log) run() {
 			// Those whom the last commit has woken are about to append again: one sync may serve them all.
 			runtime.Gosched()
 			l.commit()
-		case <-l.spool.closing:
+		case <-l.closing:
 			l.commit()
 			return
 		}
@@ -298,6 +322,7 @@ func (l *Log) commit() {
 		l.fail(c, err)
 		return
 	}
+	l.spool.health.succeeded()
 	// The mark says that these records were there. It is written before anybody is told, so that a process that is killed
 	// then leaves it behind.
 	l.save(false)
@@ -305,8 +330,22 @@ func (l *Log) commit() {
 	tick(l.changed)
 }
 
-// write makes the commit durable. It changes nothing that a reader sees.
+// write makes the commit durable, in files that are where they belong. It changes nothing that a reader sees.
 func (l *Log) write(c *commit) error {
+	for attempt := 1; ; attempt++ {
+		err := l.writeOnce(c)
+		if err == nil {
+			err = l.verify()
+		}
+		if !errors.Is(err, fs.ErrNotExist) || attempt == attempts {
+			return err
+		}
+		l.renew()
+	}
+}
+
+// writeOnce writes and syncs the commit.
+func (l *Log) writeOnce(c *commit) error {
 	if l.active != nil && l.active.size+int64(len(c.data)) > l.spool.cfg.SegmentBytes {
 		// Everything in it is synced, so what closing it may say does not matter.
 		_ = l.active.file.Close()
@@ -350,6 +389,9 @@ func (l *Log) rotate(first uint64) error {
 		return fmt.Errorf("make a segment: %w", err)
 	}
 	l.active = &active{segment: next, file: f}
+	if l.active.info, err = f.Stat(); err != nil {
+		return fmt.Errorf("look at a segment: %w", err)
+	}
 	if _, err := f.WriteAt(header(next.follows), 0); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
@@ -361,16 +403,13 @@ func (l *Log) makeDirectory() error {
 	if l.exists.Load() {
 		return nil
 	}
-	if err := l.spool.fs.makeDir(l.dir); err != nil {
+	if err := makeDirs(l.spool.fs, l.dir); err != nil {
 		return fmt.Errorf("make the directory: %w", err)
 	}
 	l.saving.Lock()
 	defer l.saving.Unlock()
-	if err := l.mark.open(); err != nil {
+	if err := l.mark.secure(l.reached()); err != nil {
 		return fmt.Errorf("make the cursor: %w", err)
-	}
-	if err := l.spool.fs.syncDir(l.spool.cfg.Dir); err != nil {
-		return fmt.Errorf("sync the directory: %w", err)
 	}
 	l.exists.Store(true)
 	return nil
@@ -399,6 +438,7 @@ func (l *Log) publish(c *commit) {
 // finish gives back what a commit took.
 func (l *Log) finish(c *commit) {
 	l.waiting -= int64(len(c.data))
+	l.uncommitted -= c.next - c.first
 	if len(l.spares) < 2 && int64(cap(c.data)) <= max(2*l.spool.cfg.MaxPending, sideSize) {
 		l.spares = append(l.spares, c.data[:0])
 	}
@@ -444,13 +484,18 @@ func (l *Log) fail(c *commit, err error) {
 	if moved {
 		l.save(false)
 	}
+	tick(l.changed)
 }
 
 // refuse makes the log refuse what comes from now on.
 func (l *Log) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.closed = true
+	close(l.closing)
 	if !l.running {
 		l.running = true
 		close(l.ended)
@@ -462,7 +507,7 @@ func (l *Log) close() error {
 	<-l.ended
 	l.retire(0)
 	l.reading.Lock()
-	l.reader.close()
+	l.closeReader()
 	l.reading.Unlock()
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -475,5 +520,8 @@ func (l *Log) close() error {
 	}
 	l.saving.Lock()
 	defer l.saving.Unlock()
+	if l.mark.isOld(l.reached()) {
+		return nil
+	}
 	return errors.Join(l.saveLocked(true), l.mark.close())
 }

@@ -252,7 +252,7 @@ func TestTheCursorSurvivesAReopenWithoutClose(t *testing.T) {
 	l := s.Log("topic")
 	appendEach(t, l, 0, 100)
 	l.DoneRange(1, 42)
-	require.NoError(t, s.lock.Unlock()) // as when the process is killed
+	require.NoError(t, s.directory.release()) // as when the process is killed
 	second := openSpool(t, cfg)
 	require.Equal(t, expected(42, 101), readAll(t, second.Log("topic"), 10_000))
 	require.EqualValues(t, 59, second.Log("topic").Stats().Records)
@@ -413,7 +413,7 @@ func TestCloseCommitsWhatIsPending(t *testing.T) {
 	require.Eventually(t, func() bool { return l.Stats().Next == 12 }, wait, time.Millisecond)
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
-	<-s.closing
+	<-l.closing
 	_, err := l.Append(t.Context(), payloads("late"))
 	require.ErrorIs(t, err, ErrClosed)
 	close(release)

@@ -57,6 +57,7 @@ type reader struct {
 	failures int     // how often in a row the disk failed to read at this place
 	places   []place // where Rewind may go
 	counted  place   // damage before it was counted
+	missing  uint64  // the segment that was found to be gone
 }
 
 // portion is what a reader may see of a segment.
@@ -93,6 +94,7 @@ func (l *Log) Read(chunk *Chunk, maxBytes int) error {
 	if l.reader.scanner != nil {
 		l.reader.scanner.window = nil // it may be of another chunk
 	}
+	defer func() { l.passed.Store(l.reader.at.last + 1) }()
 	for {
 		p, ok, err := l.locate()
 		if !ok || err != nil {
@@ -116,6 +118,7 @@ func (l *Log) Rewind() {
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	l.reader.placed = false
+	l.passed.Store(0)
 }
 
 // locate returns the segment that the reader is in, after having placed it. It reports false if there is nothing to be read.
@@ -126,14 +129,23 @@ func (l *Log) locate() (portion, bool, error) {
 	if l.closed {
 		return portion{}, false, ErrClosed
 	}
+	if l.spool.directory.taken.Load() {
+		return portion{}, false, errInUse
+	}
 	if len(l.segments) == 0 {
 		return portion{}, false, nil
 	}
-	i := -1
+	i := 0
 	if r.placed && max(r.at.last+1, r.from) >= l.cursor {
-		i = slices.IndexFunc(l.segments, func(s segment) bool { return s.first == r.at.segment })
-	}
-	if i < 0 {
+		// The segment that the reader was in is not there any more if everything in it is done, or if its file is gone.
+		i = slices.IndexFunc(l.segments, func(s segment) bool { return s.first >= r.at.segment })
+		if i < 0 {
+			return portion{}, false, nil
+		}
+		if first := l.segments[i].first; first > r.at.segment {
+			r.at = place{segment: first, last: first - 1}
+		}
+	} else {
 		i = r.seek(l.segments, l.cursor)
 	}
 	p := portion{segment: l.segments[i], path: l.path(l.segments[i]), committed: l.committed, limit: l.next, last: i+1 == len(l.segments)}
@@ -180,23 +192,35 @@ func (r *reader) remember() {
 func (l *Log) openSegment(p portion) error {
 	r := &l.reader
 	if r.scanner == nil || r.opened != p.first {
-		r.close()
+		l.closeReader()
 		f, err := l.spool.fs.open(p.path)
 		if err != nil {
 			return err
 		}
 		r.scanner, r.opened = &scanner{file: f}, p.first
+		l.opened.Store(p.first)
 	}
+	r.scanner.behind = func() uint64 { return l.end(p) }
 	r.scanner.size, r.scanner.limit = p.size, p.limit
 	r.scanner.tolerant = r.failures >= patience
 	return nil
 }
 
-func (r *reader) close() {
-	if r.scanner != nil {
+// closeReader closes the segment that is read, if there is one. The caller holds reading.
+func (l *Log) closeReader() {
+	if r := &l.reader; r.scanner != nil {
+		l.opened.Store(0)
 		_ = r.scanner.file.Close() // nothing was written
 		r.scanner = nil
 	}
+}
+
+// end returns the number behind the last record that was committed to a segment.
+func (l *Log) end(p portion) uint64 {
+	if p.last {
+		return p.committed
+	}
+	return l.follows(p.next)
 }
 
 // readSegment reads from the segment, and reports whether there is nothing more in it.
@@ -205,7 +229,7 @@ func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	err = l.openSegment(p)
 	if errors.Is(err, errMissing) {
 		l.abandon(p.first)
-		r.at.off = p.size
+		r.at.off, r.missing = p.size, p.first
 		return true, nil
 	}
 	if err != nil {
@@ -280,7 +304,7 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 			}
 			// What was found valid may have been read before this, or not be remembered as it is now.
 			if (!inWindow || sc.sums != nil) && crc32.Update(rec.head, castagnoli, payload) != rec.sum {
-				r.close()
+				l.closeReader()
 				return false, errUnstable
 			}
 			chunk.Records = append(chunk.Records, Record{Seq: rec.seq, Payload: payload})
@@ -293,7 +317,7 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 
 // readHeader passes the header. That it is damaged loses no record; what is too short for records is left to leave.
 func (l *Log) readHeader(p portion) error {
-	if p.size <= headerSize {
+	if p.size < headerSize {
 		return nil
 	}
 	var data [headerSize]byte
@@ -318,10 +342,7 @@ func (l *Log) load(chunk *Chunk, off, size int64) error {
 // leave ends the reading of a segment in which there is nothing more, and reports whether there is another behind it.
 func (l *Log) leave(p portion) bool {
 	r := &l.reader
-	end := p.committed
-	if !p.last {
-		end = l.follows(p.next)
-	}
+	end := l.end(p)
 	rest := p.size - r.at.off
 	switch {
 	case r.at.last+1 < end:
@@ -364,33 +385,44 @@ func (l *Log) follows(s segment) uint64 {
 	return s.first
 }
 
-// lose passes over what cannot be read, up to the offset end: the records count as done. What was counted before, or was done
-// before it was lost, is not counted.
+// lose passes over what cannot be read, up to the offset end: the records count as done. A record is counted as lost once, and only if
+// it was not delivered before.
 func (l *Log) lose(what loss, end int64) {
 	r := &l.reader
 	at := place{segment: what.segment, off: end}
-	if r.counted.before(at) {
+	counted := !r.counted.before(at)
+	if !counted {
 		r.counted = at
-		what.from = max(what.from, r.from)
-		if what.from <= what.to {
-			l.skip(what)
-		}
 	}
-	l.DoneRange(what.from, what.to)
+	if counted || max(what.from, r.from) > what.to {
+		what.bytes = 0
+	}
+	l.mu.Lock()
+	records, moved := l.markCommitted(span{what.from, what.to})
+	if r.missing == what.segment {
+		l.damage.LostRecords += records
+	}
+	l.mu.Unlock()
+	if records > 0 || what.bytes > 0 {
+		l.skip(what, records)
+	}
+	if moved {
+		l.advance()
+	}
 }
 
-// skip counts a loss, and logs the first.
-func (l *Log) skip(what loss) {
+// skip counts a loss of so many records, and logs the first.
+func (l *Log) skip(what loss, records uint64) {
 	l.mu.Lock()
 	first := l.damage.CorruptRegions == 0
 	l.damage.CorruptRegions++
-	l.damage.CorruptRecords += what.to - what.from
+	l.damage.CorruptRecords += records
 	l.damage.CorruptBytes += what.bytes
 	l.mu.Unlock()
 	if first {
 		l.log.Error("records of a log in the spool cannot be read and were skipped: check the disk, and whether anything else writes to its files; "+
 			"what else is found until the next start is only counted",
-			zap.Uint64("records", what.to-what.from), zap.Uint64("first_record", what.from), zap.Int64("bytes", what.bytes),
+			zap.Uint64("records", records), zap.Uint64("first_record", what.from), zap.Int64("bytes", what.bytes),
 			zap.String("directory", l.dir), zap.String("segment", segmentName(max(what.segment, 1))), zap.Int64("offset", what.off))
 	}
 }

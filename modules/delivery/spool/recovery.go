@@ -3,12 +3,14 @@ package spool
 import (
 	"cmp"
 	"errors"
+	"io/fs"
 	"slices"
 
 	"go.uber.org/zap"
 )
 
-// open reads the cursor, removes what is behind it, and finds the end of the last segment.
+// open reads the cursor, removes the segments before it, and finds the end of the last segment. The error is fs.ErrNotExist if files
+// go missing meanwhile.
 func (l *Log) open() error {
 	l.exists.Store(true)
 	segments, err := l.listSegments()
@@ -26,20 +28,28 @@ func (l *Log) open() error {
 		m.cursor = max(m.cursor, 1)
 	}
 	l.cursor = m.cursor
-	for len(segments) > 1 && segments[1].first <= l.cursor {
-		l.removeAtOpen(segments[0])
-		segments = segments[1:]
+	gone := 0
+	for gone+1 < len(segments) && segments[gone+1].first <= l.cursor {
+		gone++
 	}
+	done := segments[:gone]
+	segments = segments[gone:]
 	l.committed = max(l.cursor, m.committed)
 	l.next = l.committed
 	if len(segments) > 0 {
 		last := &segments[len(segments)-1]
-		l.findEnd(last, m.committed)
-		if l.perhaps == 0 && (last.size <= headerSize || l.cursor >= l.committed) {
-			l.removeAtOpen(*last)
+		if err := l.findEnd(last, m.committed); err != nil {
+			return err
+		}
+		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty: its header says
+		// which numbers before its own were never acknowledged.
+		empty := last.size <= headerSize && m.committed <= last.first
+		if l.perhaps == 0 && (empty || l.cursor >= l.committed) {
+			done = append(done, *last)
 			segments = segments[:len(segments)-1]
 		}
 	}
+	l.removeAtOpen(done)
 	l.segments = segments
 	for _, s := range segments {
 		l.bytes += s.size
@@ -62,6 +72,9 @@ func (l *Log) listSegments() ([]segment, error) {
 			continue
 		}
 		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process has removed it meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -71,16 +84,28 @@ func (l *Log) listSegments() ([]segment, error) {
 	return segments, nil
 }
 
-func (l *Log) removeAtOpen(s segment) {
-	if err := l.spool.fs.remove(l.path(s)); err != nil {
-		l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space until the next start", zap.Error(err))
+// removeAtOpen removes segments that are done with, once it is durable that they are: an earlier process may have been killed before
+// the cursor was.
+func (l *Log) removeAtOpen(segments []segment) {
+	if len(segments) == 0 {
+		return
+	}
+	err := l.mark.secure(mark{cursor: l.cursor, committed: l.committed})
+	for i := 0; i < len(segments) && err == nil; i++ {
+		err = l.spool.fs.remove(l.path(segments[i]))
+	}
+	if err != nil {
+		l.log.Warn("segments of the spool that are done with cannot be removed: they take space until the next start", zap.Error(err))
 	}
 }
 
 // findEnd finds where the last segment ends: known is what the log had committed for certain. A tail behind that was never
 // acknowledged, and is cut off. A tail that was, but is damaged, is left to Read, which counts it.
-func (l *Log) findEnd(s *segment, known uint64) {
-	end, next, whole := l.scan(*s)
+func (l *Log) findEnd(s *segment, known uint64) error {
+	end, next, whole, err := l.scan(*s, known)
+	if err != nil {
+		return err
+	}
 	if next == s.first {
 		next = l.follows(*s)
 	}
@@ -90,14 +115,20 @@ func (l *Log) findEnd(s *segment, known uint64) {
 		// What cannot be read may hold as many records as have room in it; their numbers are not used again.
 		l.next = max(l.next, s.first+uint64(s.size/headSize)+1)
 		l.perhaps = l.next
-		return
+		return nil
+	}
+	if next > known {
+		// A process that was killed may have written these records and not synced them. From now on they are there.
+		if err := l.editLast(*s, file.Sync); err != nil {
+			l.log.Warn("the end of a log could not be synced", zap.Error(err))
+		}
 	}
 	if end == s.size || next < known {
-		return
+		return nil
 	}
 	l.damage.TornBytes += s.size - end
 	l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged", zap.Int64("bytes", s.size-end))
-	if err := l.truncate(*s, end); err != nil {
+	if err := l.editLast(*s, func(f file) error { return f.Truncate(end) }); err != nil {
 		l.log.Warn("the end of a log could not be cut off: it is ignored", zap.Error(err))
 	}
 	s.size = end
@@ -105,16 +136,21 @@ func (l *Log) findEnd(s *segment, known uint64) {
 		// Should it be impossible to remove the file, then the next one must have another name.
 		l.next = max(l.next, s.first+1)
 	}
+	return nil
 }
 
-// scan reads a segment and returns where its last record ends and the number behind that, and whether all could be read.
-func (l *Log) scan(s segment) (end int64, next uint64, whole bool) {
+// scan reads a segment and returns where its last record ends and the number behind that, and whether all could be read. It has
+// records with numbers below known, if that is not 0.
+func (l *Log) scan(s segment, known uint64) (end int64, next uint64, whole bool, err error) {
 	f, err := l.spool.fs.open(l.path(s))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, false, err
+	}
 	if err != nil {
-		return s.size, s.first, false
+		return s.size, s.first, false, nil
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
-	sc := &scanner{file: f, size: s.size, limit: maxSeq, tolerant: true}
+	sc := &scanner{file: f, size: s.size, limit: maxSeq, behind: func() uint64 { return known }, tolerant: true}
 	window := make([]byte, min(windowSize, s.size))
 	end, next = min(headerSize, s.size), s.first
 	for {
@@ -123,18 +159,19 @@ func (l *Log) scan(s segment) (end int64, next uint64, whole bool) {
 		}
 		r, ok, _ := sc.next(end, next-1)
 		if !ok {
-			return end, next, !sc.unreadable
+			return end, next, !sc.unreadable, nil
 		}
 		end, next = r.end(), r.seq+1
 	}
 }
 
-func (l *Log) truncate(s segment, size int64) error {
+// editLast does something to the file of the last segment.
+func (l *Log) editLast(s segment, change func(file) error) error {
 	f, err := l.spool.fs.edit(l.path(s))
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Truncate(size), f.Close())
+	return errors.Join(change(f), f.Close())
 }
 
 // findLostBeginning counts records between the cursor and the oldest segment: their files are gone.
@@ -150,8 +187,21 @@ func (l *Log) findLostBeginning() {
 	if len(l.segments) > 0 {
 		end = max(l.cursor, l.follows(l.segments[0]))
 	}
-	if end > l.cursor {
-		l.skip(loss{from: l.cursor, to: end})
+	if lost, _ := l.markCommitted(span{l.cursor, end}); lost > 0 {
+		l.skip(loss{from: end - lost, to: end}, lost)
 	}
-	l.markCommitted(span{l.cursor, oldest})
+	l.markCommitted(span{end, oldest})
+}
+
+// gaps returns the numbers that were given to records that failed: no header of a segment counts them as committed. It reads the
+// headers of all segments.
+func (l *Log) gaps() []span {
+	l.mu.Lock()
+	segments := slices.Clone(l.segments)
+	l.mu.Unlock()
+	var gaps []span
+	for _, s := range segments {
+		gaps = append(gaps, span{l.follows(s), s.first})
+	}
+	return gaps
 }

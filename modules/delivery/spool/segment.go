@@ -92,6 +92,8 @@ type scanner struct {
 	file  file
 	size  int64  // nothing beyond it is looked at
 	limit uint64 // numbers from here on are not plausible
+	// behind returns the number behind the last record that must be in the segment, as far as that is known.
+	behind func() uint64
 
 	window   []byte
 	windowAt int64
@@ -219,8 +221,9 @@ func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 			return r, valid, err
 		}
 		s.suspect()
-		// If only the payload is damaged, then the next record, or the end, is where the head says.
-		if r.end() == s.size {
+		// If the damage is in the payload, then the head tells where the next record starts, or that this one was the last. A head that
+		// leads elsewhere is damaged itself: then whole records may follow at any place.
+		if r.end() == s.size && r.seq+1 >= s.behind() {
 			return record{}, false, nil
 		}
 		following, ok, err := s.head(r.end())

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gofrs/flock"
 	"go.uber.org/zap"
 )
 
@@ -64,10 +63,10 @@ type Usage struct {
 
 // Spool is a directory of logs. Its methods are safe for concurrent use.
 type Spool struct {
-	cfg  Config
-	fs   fileSystem
-	log  *zap.Logger
-	lock *flock.Flock
+	cfg       Config
+	fs        fileSystem
+	log       *zap.Logger
+	directory directory
 
 	// failFast is how long after a failed write a log refuses Appends without trying.
 	failFast time.Duration
@@ -75,7 +74,7 @@ type Spool struct {
 	used    atomic.Int64 // bytes of segments, and of records on their way
 	refused atomic.Bool  // whether the last Append found the spool full
 	free    freeSpace
-	closing chan struct{} // closed when Close begins
+	health  health
 
 	mu     sync.Mutex
 	logs   map[string]*Log
@@ -83,12 +82,9 @@ type Spool struct {
 }
 
 const (
-	// lockName is no log's directory: these never start with a dot.
-	lockName  = ".lock"
-	probeName = ".probe"
-
 	defaultFailFast = time.Second
-	freeFor         = 100 * time.Millisecond
+	// freeFor is how old the number of free bytes may be, and how long a caller waits for a newer one.
+	freeFor = 100 * time.Millisecond
 )
 
 // Open makes the directory if it is missing, takes it for this process, and opens the logs in it. It returns an error if the
@@ -104,8 +100,9 @@ func open(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 		return nil, err
 	}
 	if err := s.openLogs(); err != nil {
-		return nil, errors.Join(err, s.lock.Close())
+		return nil, errors.Join(err, s.directory.release())
 	}
+	s.health.succeeded()
 	return s, nil
 }
 
@@ -114,55 +111,41 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 		return nil, err
 	}
 	return &Spool{
-		cfg:      cfg,
-		fs:       fs,
-		log:      log,
-		lock:     flock.New(filepath.Join(cfg.Dir, lockName), flock.SetPermissions(0o600)),
-		failFast: defaultFailFast,
-		free:     freeSpace{fs: fs, dir: cfg.Dir, log: log},
-		closing:  make(chan struct{}),
-		logs:     map[string]*Log{},
+		cfg:       cfg,
+		fs:        fs,
+		log:       log,
+		directory: directory{fs: fs, path: cfg.Dir, log: log},
+		failFast:  defaultFailFast,
+		free:      freeSpace{fs: fs, dir: cfg.Dir, log: log, bytes: -1},
+		logs:      map[string]*Log{},
 	}, nil
 }
 
 // takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.
 func (s *Spool) takeDirectory() error {
-	unusable := func(err error) error {
-		return fmt.Errorf("spool: the directory %s cannot be used: make sure that it can be made and that this process may write to it, or name another: %w",
-			s.cfg.Dir, err)
+	err := s.directory.take()
+	if errors.Is(err, errInUse) {
+		return fmt.Errorf("spool: %s: %w: stop that process, or give each a directory of its own", s.cfg.Dir, err)
 	}
-	if err := s.fs.makeDir(s.cfg.Dir); err != nil {
-		return unusable(err)
+	if err == nil {
+		err = s.settle()
 	}
-	// A power loss is not to take the directory away, where this process may see to that.
-	_ = s.fs.syncDir(filepath.Dir(s.cfg.Dir))
-	locked, err := s.lock.TryLock()
 	if err != nil {
-		return unusable(err)
-	}
-	if !locked {
-		return errors.Join(fmt.Errorf("spool: %s: %w: stop that process, or give each a directory of its own", s.cfg.Dir, errInUse), s.lock.Close())
-	}
-	if err := s.probe(); err != nil {
-		return errors.Join(unusable(err), s.lock.Close())
+		return errors.Join(fmt.Errorf("spool: the directory %s cannot be used: make sure that it can be made and that this process "+
+			"may write to it, or name another: %w", s.cfg.Dir, err), s.directory.release())
 	}
 	return nil
 }
 
-// probe finds out whether files can be made. A disk that is full is no reason not to open.
-func (s *Spool) probe() error {
-	path := filepath.Join(s.cfg.Dir, probeName)
-	if err := s.fs.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// settle finds out whether files can be made in the directory, and makes durable what an earlier process may have left undone: the
+// names of the logs' directories and that of the spool's own. A disk that is full is no reason not to open.
+func (s *Spool) settle() error {
+	if err := probe(s.fs, s.cfg.Dir); err != nil && !full(err) {
 		return err
 	}
-	f, err := s.fs.create(path)
-	if full(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), s.fs.remove(path))
+	// A process that may use the directory need not be allowed to read the one above.
+	_ = s.fs.syncDir(filepath.Dir(s.cfg.Dir))
+	return s.fs.syncDir(s.cfg.Dir)
 }
 
 func (s *Spool) openLogs() error {
@@ -179,13 +162,28 @@ func (s *Spool) openLogs() error {
 			s.log.Warn("a directory in the spool is no log: it is left alone", zap.String("directory", filepath.Join(s.cfg.Dir, entry.Name())))
 			continue
 		}
-		l := newLog(s, name)
-		if err := l.open(); err != nil {
+		l, err := s.openLog(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process has removed it meanwhile
+		}
+		if err != nil {
 			return fmt.Errorf("spool: open %s: make sure that this process may read it, or move it away: %w", l.dir, err)
 		}
 		s.logs[name] = l
 	}
 	return nil
+}
+
+// openLog opens a log that has a directory. It tries again if files go missing meanwhile: another process may use the directory while
+// this one only looks at it.
+func (s *Spool) openLog(name string) (l *Log, err error) {
+	for range attempts {
+		l = newLog(s, name)
+		if err = l.open(); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return l, err
 }
 
 // Log returns the log of that name, which may be any. Its directory is made by the first Append.
@@ -290,55 +288,83 @@ func (s *Spool) Close() error {
 	for _, l := range logs {
 		l.refuse()
 	}
-	close(s.closing)
+	s.health.close()
 	var faults []error
 	for _, l := range logs {
 		if err := l.close(); err != nil {
 			faults = append(faults, fmt.Errorf("spool: close log %s: %w", l.name, err))
 		}
 	}
-	return errors.Join(append(faults, s.lock.Close())...)
+	return errors.Join(append(faults, s.directory.release())...)
 }
 
-// freeSpace knows about how much of the disk is free, without asking each time.
+// freeSpace knows about how much of the disk is free, without asking each time. A disk that does not answer keeps nobody waiting
+// for long: then the last answer counts.
 type freeSpace struct {
 	fs  fileSystem
 	dir string
 	log *zap.Logger
 
-	mu     sync.Mutex
-	at     time.Time // when the disk was asked
-	bytes  int64     // what it said, less what was taken since; -1 if it did not say
-	failed bool      // whether that was logged
+	mu     sync.Mutex    // never held while the disk is asked
+	at     time.Time     // when the disk was last asked
+	asking chan struct{} // closed when the disk has answered; nil while it is not asked
+	bytes  int64         // what the disk said, less what was taken since; -1 if it did not say
+	failed bool          // whether that was logged
 }
 
+// left returns how many bytes are free, or -1 if that is not known.
 func (f *freeSpace) left() int64 {
+	f.refresh()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.look()
+	return f.bytes
 }
 
-func (f *freeSpace) look() int64 {
-	if time.Since(f.at) < freeFor {
-		return f.bytes
+// refresh asks the disk if the last answer is too old, and waits for the answer until that is too old as well.
+func (f *freeSpace) refresh() {
+	f.mu.Lock()
+	if f.asking == nil {
+		if time.Since(f.at) < freeFor {
+			f.mu.Unlock()
+			return
+		}
+		f.asking, f.at = make(chan struct{}), time.Now()
+		go f.ask(f.asking)
 	}
+	asking, patience := f.asking, freeFor-time.Since(f.at)
+	f.mu.Unlock()
+	if patience <= 0 {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-asking:
+	case <-timer.C:
+	}
+}
+
+func (f *freeSpace) ask(answered chan struct{}) {
 	bytes, err := f.fs.free(f.dir)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err != nil {
 		bytes = -1
-		if !f.failed {
+		if !f.failed && !errors.Is(err, fs.ErrNotExist) {
 			f.failed = true
 			f.log.Warn("the spool cannot tell how much of the disk is free: the reserve is not kept", zap.String("directory", f.dir), zap.Error(err))
 		}
 	}
-	f.at, f.bytes = time.Now(), bytes
-	return bytes
+	f.bytes, f.asking = bytes, nil
+	close(answered)
 }
 
 // take reports whether more than reserve stays free after size bytes, and how much is free before.
 func (f *freeSpace) take(size, reserve int64) (left int64, ok bool) {
+	f.refresh()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	left = f.look()
+	left = f.bytes
 	if left < 0 {
 		return left, true
 	}

@@ -1,0 +1,155 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gofrs/flock"
+	"go.uber.org/zap"
+)
+
+const (
+	// lockName and probeName are no log's directories: these never start with a dot.
+	lockName  = ".lock"
+	probeName = ".probe"
+
+	// probeSize is how many bytes a probe writes: enough that a file system has to find a block for them.
+	probeSize = 4 << 10
+	// lockAttempts is how often the lock is taken again when its file is removed in the same moment.
+	lockAttempts = 3
+)
+
+// errReplaced means that a path leads to another file than it did. It counts as a file that does not exist.
+var errReplaced = fmt.Errorf("another file is in its place: %w", fs.ErrNotExist)
+
+// directory is the spool's directory and the lock that keeps other processes out of it. Its methods are safe for concurrent use.
+type directory struct {
+	fs   fileSystem
+	path string
+	log  *zap.Logger
+
+	lock  atomic.Pointer[lock] // nil while the directory is not locked
+	taken atomic.Bool          // another process has the directory: this one never touches it again
+
+	relocking sync.Mutex // held by the one that makes the lock anew
+}
+
+// lock is a lock that is held, and the file that it is on.
+type lock struct {
+	*flock.Flock
+	file fs.FileInfo
+}
+
+func (d *directory) lockPath() string { return filepath.Join(d.path, lockName) }
+
+// take makes the directory if it is missing and locks it. It returns errInUse if another process has the lock.
+func (d *directory) take() error {
+	for range lockAttempts {
+		if err := makeDirs(d.fs, d.path); err != nil {
+			return err
+		}
+		l := &lock{Flock: flock.New(d.lockPath(), flock.SetPermissions(0o600))}
+		locked, err := l.TryLock()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the directory was removed again
+		}
+		if err == nil && !locked {
+			err = errInUse
+		}
+		if err == nil {
+			l.file, err = l.Stat()
+		}
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		if d.isAt(d.lockPath(), l.file) == nil {
+			d.lock.Store(l)
+			return nil
+		}
+		_ = l.Close() // a lock on a file that others do not see is worth nothing
+	}
+	return fmt.Errorf("%s is removed as often as it is made: %w", d.lockPath(), fs.ErrNotExist)
+}
+
+// isAt returns nil if the path leads to that file, and an error that is fs.ErrNotExist if it leads to none or to another.
+func (d *directory) isAt(path string, known fs.FileInfo) error {
+	found, err := d.fs.stat(path)
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(found, known):
+		return fmt.Errorf("%s: %w", path, errReplaced)
+	default:
+		return nil
+	}
+}
+
+// hold returns nil if the directory is there and locked by this process. It makes both anew if somebody has removed them. Once
+// another process has locked the directory meanwhile, hold returns errInUse for ever: what this process knows of the files is out
+// of date.
+func (d *directory) hold() error {
+	if err := d.isHeld(); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.relocking.Lock()
+	defer d.relocking.Unlock()
+	if err := d.isHeld(); !errors.Is(err, fs.ErrNotExist) {
+		return err // another log has made it anew
+	}
+	removed := d.lock.Load()
+	switch err := d.take(); {
+	case errors.Is(err, errInUse):
+		d.taken.Store(true)
+		d.log.Error("the lock of the spool was removed and another process has the directory now: this process leaves it alone "+
+			"until it is started again", zap.String("directory", d.path))
+		return d.isHeld()
+	case err != nil:
+		return fmt.Errorf("make the directory anew: %w", err)
+	}
+	_ = removed.Close() // the lock on a file that is gone
+	d.log.Error("the lock of the spool, or its directory, was removed while the spool was in use, and is made anew: "+
+		"see what removes files there", zap.String("directory", d.path))
+	return nil
+}
+
+// isHeld returns nil if the lock's file is where it was when this process locked it, and an error that is fs.ErrNotExist if not.
+// A directory that was never locked, because the spool is only looked at, is always held.
+func (d *directory) isHeld() error {
+	if d.taken.Load() {
+		return fmt.Errorf("%s: %w", d.path, errInUse)
+	}
+	if l := d.lock.Load(); l != nil {
+		return d.isAt(d.lockPath(), l.file)
+	}
+	return nil
+}
+
+// probe finds out whether a small file can be made, written, synced and removed in a directory.
+func probe(disk fileSystem, dir string) error {
+	path := filepath.Join(dir, probeName)
+	if err := disk.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := disk.create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, probeSize), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), disk.remove(path))
+}
+
+// release gives the lock up.
+func (d *directory) release() error {
+	if l := d.lock.Load(); l != nil {
+		return l.Close()
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ErrNoAnswer means that a small write to the disk has been under way for so long that it may never end.
+var ErrNoAnswer = errors.New("the disk does not answer")
+
+const (
+	// probeAfter is how long after the last commit or probe that succeeded Usable believes that the next would, too.
+	probeAfter = 5 * time.Second
+	// probePatience is how long Usable waits for a probe.
+	probePatience = time.Second
+	// smallRecord is the size that the payload of a small record has for Usable.
+	smallRecord = 1 << 10
+)
+
+// health is how the last commit or probe went. Its methods are safe for concurrent use and never wait for the disk, but for close.
+type health struct {
+	mu      sync.Mutex
+	closed  bool
+	good    time.Time     // when a commit or a probe has last succeeded
+	tried   time.Time     // when the last probe began
+	failure error         // of the last probe; nil if that, or a commit since, has succeeded
+	probing chan struct{} // closed when the probe that is under way has ended; nil without one
+}
+
+// succeeded notes that a commit has succeeded.
+func (h *health) succeeded() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.good, h.failure = time.Now(), nil
+}
+
+// begin returns the probe that is under way and when it began. If none is, and one is due, begin makes one of it: that is the case
+// if it is urgent, the last one has failed or nothing has succeeded for a while, but not within pause after the last one began.
+func (h *health) begin(urgent bool, pause time.Duration, probe func() error) (probing chan struct{}, began time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	due := urgent || h.failure != nil || time.Since(h.good) >= probeAfter
+	if h.probing == nil && !h.closed && due && time.Since(h.tried) >= pause {
+		h.probing, h.tried = make(chan struct{}), time.Now()
+		go h.run(probe, h.probing)
+	}
+	return h.probing, h.tried
+}
+
+func (h *health) run(probe func() error, ended chan struct{}) {
+	err := probe()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.probing, h.failure = nil, err; err == nil {
+		h.good = time.Now()
+	}
+	close(ended)
+}
+
+func (h *health) last() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failure
+}
+
+// close lets no further probe begin, and waits for the one that is under way.
+func (h *health) close() {
+	h.mu.Lock()
+	h.closed = true
+	probing := h.probing
+	h.mu.Unlock()
+	if probing != nil {
+		<-probing
+	}
+}
+
+// Usable returns nil if an Append of a small record would succeed now, as far as is known, or else what is in its way. It costs
+// next to nothing, so it can be called every second: what it knows comes from the last commit of each log. Only if no commit has
+// succeeded for five seconds, or the last one has failed, does it probe the disk, at most once a second. A probe writes a small
+// file, syncs and removes it; it also looks whether the files of all logs are still there. Usable waits for a probe for up to a
+// second, and returns ErrNoAnswer (wrapped) as long as that has not ended. It holds nothing meanwhile that an Append needs.
+func (s *Spool) Usable() error {
+	if s.isClosed() {
+		return fmt.Errorf("spool: %s: %w", s.cfg.Dir, ErrClosed)
+	}
+	probing, began := s.health.begin(s.failure() != nil || !s.hasRoom(), s.failFast, s.probe)
+	if probing != nil {
+		timer := time.NewTimer(probePatience - time.Since(began))
+		defer timer.Stop()
+		select {
+		case <-probing:
+		case <-timer.C:
+			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %d bytes has been under way for %v", ErrNoAnswer, probeSize,
+				time.Since(began).Round(time.Millisecond)), s.failure()))
+		}
+	}
+	if err := s.failure(); err != nil {
+		return s.unusable(err)
+	}
+	if !s.hasRoom() {
+		return s.unusable(fmt.Errorf("%w: it takes %d bytes of %d, and %d of the disk are to stay free", ErrFull, s.used.Load(), s.cfg.MaxBytes,
+			s.cfg.Reserve))
+	}
+	return nil
+}
+
+func (s *Spool) unusable(err error) error {
+	return fmt.Errorf("spool: the directory %s cannot be written to: %w", s.cfg.Dir, err)
+}
+
+func (s *Spool) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// failure returns why the last commit of a log has failed, or else the last probe.
+func (s *Spool) failure() error {
+	for _, l := range s.all() {
+		if err := l.lastFailure(); err != nil {
+			return err
+		}
+	}
+	return s.health.last()
+}
+
+// hasRoom reports whether a small record fits.
+func (s *Spool) hasRoom() bool { return s.Usage().Room >= headerSize+headSize+smallRecord }
+
+// probe tries what an Append would do. It makes the directory anew if that was removed, and gives up files of logs that were.
+func (s *Spool) probe() error {
+	if err := s.directory.hold(); err != nil {
+		return err
+	}
+	if err := probe(s.fs, s.cfg.Dir); err != nil {
+		return err
+	}
+	for _, l := range s.all() {
+		l.examine()
+	}
+	if !s.hasRoom() {
+		s.reclaim()
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package spool
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+
+	"go.uber.org/zap"
+)
+
+// attempts is how often a commit is written before it fails, if its file is removed each time.
+const attempts = 3
+
+// verify returns nil if the segment that was written is where Open would look for it, in a directory that this process holds. The
+// error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put another in its place: what was
+// written to it then ends with this process, although the disk has confirmed it.
+func (l *Log) verify() error {
+	if err := l.spool.directory.hold(); err != nil {
+		return err
+	}
+	return l.spool.directory.isAt(l.path(l.active.segment), l.active.info)
+}
+
+// renew prepares for another attempt to write, after one has found that files are gone. The caller holds writing.
+func (l *Log) renew() {
+	// The next attempt looks at the directory and the cursor, and makes what is missing of them.
+	l.exists.Store(false)
+	if l.active != nil && errors.Is(l.spool.directory.isAt(l.path(l.active.segment), l.active.info), fs.ErrNotExist) {
+		_ = l.active.file.Close() // nobody will find what is in it
+		l.active = nil
+	}
+	l.giveUpMissing()
+}
+
+// giveUpMissing takes the segments out of the log whose files are gone, counts the records in them that were not delivered as lost, and
+// reports whether there were any. The caller holds writing.
+func (l *Log) giveUpMissing() bool {
+	gone := l.missing()
+	if len(gone) == 0 {
+		return false
+	}
+	lost, freed := uint64(0), int64(0)
+	l.mu.Lock()
+	for _, m := range gone {
+		i := slices.IndexFunc(l.segments, func(s segment) bool { return s.first == m.first })
+		if i < 0 {
+			continue // it was done with meanwhile
+		}
+		l.segments = slices.Delete(l.segments, i, i+1)
+		n, _ := l.markCommitted(span{m.first, m.behind})
+		l.markCommitted(span{m.behind, m.next})
+		lost += n
+		freed += m.size
+	}
+	l.bytes -= freed
+	l.damage.LostRecords += lost
+	l.damage.CorruptRecords += lost
+	if lost > 0 {
+		l.damage.CorruptRegions++
+	}
+	l.mu.Unlock()
+	l.spool.release(freed)
+	l.log.Error("files of a log in the spool were removed while it was in use, and with them records that were not delivered: "+
+		"see what removes files there", zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
+	return true
+}
+
+// missingSegment is a segment whose file is gone.
+type missingSegment struct {
+	segment
+	behind uint64 // the number behind its last record
+	next   uint64 // the first number of the segment that follows
+}
+
+// missing returns the segments whose files are gone. It leaves out those that Read has begun to read: records that were read are with
+// whoever delivers them, and those that were not may still be read while the file is open. Read finds out itself if they cannot.
+func (l *Log) missing() []missingSegment {
+	l.mu.Lock()
+	segments, committed := slices.Clone(l.segments), l.committed
+	l.mu.Unlock()
+	opened, passed := l.opened.Load(), l.passed.Load()
+	var gone []missingSegment
+	for i, s := range segments {
+		if s.first == opened || s.first < passed {
+			continue
+		}
+		if _, err := l.spool.fs.stat(l.path(s)); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		m := missingSegment{segment: s, behind: committed, next: committed}
+		if i+1 < len(segments) {
+			m.behind, m.next = l.follows(segments[i+1]), segments[i+1].first
+		}
+		gone = append(gone, m)
+	}
+	return gone
+}
+
+// examine looks for files of the log that are gone, without a commit that would notice it. If the last commit has failed, it
+// tries whether another would. It holds no lock while it waits for the disk, unless the disk has just answered.
+func (l *Log) examine() {
+	if l.exists.Load() && len(l.missing()) > 0 {
+		l.writing.Lock()
+		if l.giveUpMissing() {
+			l.save(false)
+		}
+		l.writing.Unlock()
+	}
+	if l.lastFailure() == nil {
+		return
+	}
+	if err := probe(l.spool.fs, l.dir); err == nil || errors.Is(err, fs.ErrNotExist) {
+		l.mu.Lock()
+		l.failure = nil
+		l.mu.Unlock()
+	}
+}
+
+// lastFailure returns why the last commit has failed, or nil if it has not.
+func (l *Log) lastFailure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
+}

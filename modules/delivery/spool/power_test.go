@@ -1,0 +1,493 @@
+package spool
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"pgregory.net/rapid"
+)
+
+// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a real directory.
+type volatile struct {
+	disk
+	root string
+
+	mu    sync.Mutex
+	nodes map[string]*node // by path, as a process sees them
+}
+
+// node is a file or a directory.
+type node struct {
+	isDir   bool
+	durable []byte           // a file's content
+	names   map[string]*node // a directory's entries
+}
+
+// fate decides what happens to something that was not synced when the power goes.
+type fate struct {
+	created func() bool                       // whether a new name stays
+	removed func() bool                       // whether a removed name is gone
+	content func(durable, seen []byte) []byte // what is in a file
+}
+
+// worst is the disk that keeps only what it must keep, and forgets what it may forget.
+var worst = fate{
+	created: func() bool { return false },
+	removed: func() bool { return true },
+	content: func(durable, _ []byte) []byte { return durable },
+}
+
+// newVolatile makes a disk out of a real directory, all of which is durable.
+func newVolatile(t require.TestingT, root string) *volatile {
+	v := &volatile{root: root, nodes: map[string]*node{}}
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() == lockName {
+			return err
+		}
+		n := &node{isDir: entry.IsDir(), names: map[string]*node{}}
+		if !n.isDir {
+			if n.durable, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		}
+		v.nodes[path] = n
+		if above := v.nodes[filepath.Dir(path)]; above != nil {
+			above.names[entry.Name()] = n
+		}
+		return nil
+	}))
+	return v
+}
+
+func (v *volatile) add(path string, n *node) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n.names = map[string]*node{}
+	v.nodes[path] = n
+}
+
+type volatileFile struct {
+	file
+	disk *volatile
+	node *node
+}
+
+func (v *volatile) wrap(path string, f file, err error) (file, error) {
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return &volatileFile{file: f, disk: v, node: v.nodes[path]}, nil
+}
+
+func (v *volatile) create(path string) (file, error) {
+	f, err := v.disk.create(path)
+	if err == nil {
+		v.add(path, &node{})
+	}
+	return v.wrap(path, f, err)
+}
+
+func (v *volatile) edit(path string) (file, error) {
+	f, err := v.disk.edit(path)
+	return v.wrap(path, f, err)
+}
+
+func (v *volatile) makeDir(path string) error {
+	err := v.disk.makeDir(path)
+	if err == nil {
+		v.add(path, &node{isDir: true})
+	}
+	return err
+}
+
+func (v *volatile) remove(path string) error {
+	err := v.disk.remove(path)
+	if err == nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.nodes, path)
+	}
+	return err
+}
+
+func (v *volatile) syncDir(path string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := v.nodes[path]
+	if n == nil {
+		return nil // above the root
+	}
+	n.names = v.entries(path)
+	return nil
+}
+
+// entries returns what a process sees in a directory.
+func (v *volatile) entries(dir string) map[string]*node {
+	names := map[string]*node{}
+	for path, n := range v.nodes {
+		if filepath.Dir(path) == dir && path != dir {
+			names[filepath.Base(path)] = n
+		}
+	}
+	return names
+}
+
+func (f *volatileFile) Sync() error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	content := make([]byte, info.Size())
+	if _, err := f.ReadAt(content, 0); err != nil && len(content) > 0 {
+		return err
+	}
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	f.node.durable = content
+	return nil
+}
+
+// lose writes what is left when the power goes to another directory, and returns a disk with that.
+func (v *volatile) lose(t require.TestingT, to string, what fate) *volatile {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.leave(t, v.root, v.nodes[v.root], to, what)
+	return newVolatile(t, to)
+}
+
+func (v *volatile) leave(t require.TestingT, path string, n *node, to string, what fate) {
+	if !n.isDir {
+		content := n.durable
+		if seen, err := os.ReadFile(path); v.nodes[path] == n {
+			require.NoError(t, err)
+			if !bytes.Equal(seen, content) {
+				content = what.content(content, seen)
+			}
+		}
+		require.NoError(t, os.WriteFile(to, content, 0o600))
+		return
+	}
+	require.NoError(t, os.MkdirAll(to, 0o700))
+	now := v.entries(path)
+	for _, name := range sortedNames(n.names, now) {
+		left := n.names[name]
+		if seen := now[name]; seen != left {
+			switch {
+			case seen != nil && what.created():
+				left = seen
+			case seen == nil && what.removed():
+				left = nil
+			}
+		}
+		if left != nil {
+			v.leave(t, filepath.Join(path, name), left, filepath.Join(to, name), what)
+		}
+	}
+}
+
+func sortedNames(sets ...map[string]*node) []string {
+	var names []string
+	for _, set := range sets {
+		for name := range set {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// powered is a spool on a disk that can lose its power.
+type powered struct {
+	t     require.TestingT
+	cfg   Config
+	disk  *volatile
+	spool *Spool
+}
+
+func newPowered(t testing.TB) *powered {
+	cfg := testConfig(t)
+	root := filepath.Dir(cfg.Dir)
+	cfg.Dir = filepath.Join(root, "a", "b", "spool")
+	cfg.SegmentBytes = 500
+	p := &powered{t: t, cfg: cfg, disk: newVolatile(t, root)}
+	p.open()
+	t.Cleanup(func() { _ = p.spool.Close() })
+	return p
+}
+
+func (p *powered) open() {
+	s, err := open(p.cfg, zap.NewNop(), p.disk)
+	require.NoError(p.t, err)
+	p.spool = s
+}
+
+// fail has the power fail, and opens what is left.
+func (p *powered) fail(to string, what fate) {
+	below, err := filepath.Rel(p.disk.root, p.cfg.Dir)
+	require.NoError(p.t, err)
+	p.disk = p.disk.lose(p.t, to, what)
+	_ = p.spool.Close() // its disk is not looked at any more
+	p.cfg.Dir = filepath.Join(to, below)
+	p.open()
+}
+
+func requireNothingLost(t require.TestingT, l *Log) {
+	require.Zero(t, l.Stats().CorruptRegions, "nothing is taken for lost")
+	require.Zero(t, l.Stats().CorruptRecords)
+	require.Zero(t, l.Stats().UnreadableCursors)
+}
+
+func TestAnAcknowledgedRecordSurvivesAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	for n := range 60 {
+		appendAll(t, p.spool.Log("topic"), value(n))
+		if n%7 == 0 {
+			p.fail(t.TempDir(), worst)
+		}
+		if n == 10 { // the same for a record in a segment that was made before
+			require.Equal(t, expected(1, 12), readAll(t, p.spool.Log("topic"), 1000))
+		}
+	}
+	p.fail(t.TempDir(), worst)
+	l := p.spool.Log("topic")
+	require.Equal(t, expected(1, 61), readAll(t, l, 1000))
+	requireNothingLost(t, l)
+}
+
+func TestTheNameOfANewSegmentIsDurableBeforeItsFirstRecordIsAcknowledged(t *testing.T) {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	for n := 0; len(segmentFiles(t, l)) < 3; n++ {
+		appendAll(t, l, value(n))
+		before := l.Stats().Next
+		p.fail(t.TempDir(), worst)
+		l = p.spool.Log("topic")
+		require.Equal(t, before, l.Stats().Next)
+	}
+	require.Equal(t, expected(1, l.Stats().Next), readAll(t, l, 1000))
+}
+
+func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	appendAll(t, p.spool.Log("topic"), "a")
+	p.fail(t.TempDir(), worst)
+	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
+func TestADirectoryWhoseNameCannotBeMadeDurableIsMadeAgain(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "a", "b", "c")
+	for _, above := range []string{root, filepath.Join(root, "a"), filepath.Join(root, "a", "b")} {
+		disk := newFaulty()
+		disk.set(func(op, path string) error {
+			if op == "syncDir" && path == above {
+				return errors.New("not now")
+			}
+			return nil
+		})
+		require.Error(t, makeDirs(disk, path))
+		disk.set(nil)
+		synced := disk.count("syncDir")
+		require.NoError(t, makeDirs(disk, path))
+		require.Greater(t, disk.count("syncDir"), synced)
+		require.NoError(t, os.RemoveAll(filepath.Join(root, "a")))
+	}
+}
+
+func TestASegmentIsRemovedOnceTheCursorIsDurable(t *testing.T) {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	for n := range 100 {
+		seq := appendAll(t, l, value(n))
+		if n%3 == 0 {
+			l.DoneRange(1, seq)
+		}
+		if n%10 == 0 {
+			p.fail(t.TempDir(), worst)
+			l = p.spool.Log("topic")
+			requireNothingLost(t, l)
+		}
+	}
+	// Also the last segment of a log that is done with, and those that Open removes.
+	for range 2 {
+		l.DoneRange(1, l.Stats().Next)
+		require.True(t, p.spool.reclaim() || len(segmentFiles(t, l)) == 0)
+		p.fail(t.TempDir(), worst)
+		l = p.spool.Log("topic")
+		requireNothingLost(t, l)
+		require.EqualValues(t, 101, l.Stats().Next)
+	}
+}
+
+func TestOpenRemovesSegmentsOnceTheCursorIsDurable(t *testing.T) {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	appendEach(t, l, 0, 60)
+	files := segmentFiles(t, l)
+	// The process is killed after the cursor was written and before it was synced.
+	l.mu.Lock()
+	l.cursor = 40
+	l.mu.Unlock()
+	require.True(t, l.save(false))
+	require.NoError(t, p.spool.directory.release())
+	killed := p.spool
+	defer killed.Close() //nolint:errcheck // its disk is not looked at any more
+	p.open()
+	require.Less(t, len(segmentFiles(t, p.spool.Log("topic"))), len(files))
+	p.fail(t.TempDir(), worst)
+	requireNothingLost(t, p.spool.Log("topic"))
+	require.Equal(t, expected(40, 61), readAll(t, p.spool.Log("topic"), 1000))
+}
+
+func TestSegmentsStayWhileTheCursorCannotBeWritten(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("topic")
+	appendEach(t, l, 0, 60)
+	files := len(segmentFiles(t, l))
+	disk.set(func(op, path string) error {
+		if (op == "write" || op == "sync") && strings.HasSuffix(path, cursorName) {
+			return errors.New("not now")
+		}
+		return nil
+	})
+	l.DoneRange(1, 50)
+	require.Len(t, segmentFiles(t, l), files, "an Open would take them for lost")
+	disk.set(nil)
+	l.DoneRange(50, 61)
+	require.LessOrEqual(t, len(segmentFiles(t, l)), 1)
+	require.Equal(t, l.Stats().Bytes, s.Usage().Bytes)
+}
+
+func TestADamagedSlotOfTheCursorIsNoLossOfRecords(t *testing.T) {
+	for slot := range int64(2) {
+		cfg, files := kept(t, 60)
+		s := openSpool(t, cfg)
+		l := s.Log("topic")
+		l.Done(1)
+		l.DoneRange(2, firstOf(t, files[3])+1)
+		require.NoError(t, s.Close())
+		require.Less(t, len(segmentFiles(t, l)), len(files))
+		flip(t, l.mark.path, slot*slotApart+2)
+		l = openSpool(t, cfg).Log("topic")
+		requireNothingLost(t, l)
+		require.Equal(t, expected(firstOf(t, files[3])+1, 61), readAll(t, l, 1000))
+	}
+}
+
+func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	appendAll(t, l, "a")
+	require.NoError(t, p.spool.Close())
+	// The process is killed between the write and the sync.
+	path := filepath.Join(l.dir, segmentName(1))
+	f, err := p.disk.edit(path)
+	require.NoError(t, err)
+	_, err = f.WriteAt(appendRecord(nil, 2, []byte("b")), headerSize+headSize+1)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	p.open()
+	appendAll(t, p.spool.Log("topic"), "c")
+	p.fail(t.TempDir(), worst)
+	l = p.spool.Log("topic")
+	require.Equal(t, []got{{1, "a"}, {2, "b"}, {3, "c"}}, readAll(t, l, 100))
+	requireNothingLost(t, l)
+}
+
+// TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide what of the rest is left.
+func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
+	root, disks := t.TempDir(), 0
+	next := func() string {
+		disks++
+		return filepath.Join(root, strconv.Itoa(disks))
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		to := next()
+		require.NoError(t, os.Mkdir(to, 0o700))
+		p := &powered{t: t, disk: newVolatile(t, to), cfg: Config{
+			Dir: filepath.Join(to, "a", "spool"), MaxBytes: 1 << 30, MaxPending: 1 << 20,
+			SegmentBytes: rapid.Int64Range(100, 1000).Draw(t, "segment"),
+		}}
+		p.open()
+		defer func() { _ = p.spool.Close() }()
+		flip := func(name string) func() bool {
+			return func() bool { return rapid.Bool().Draw(t, name) }
+		}
+		chance := fate{created: flip("created"), removed: flip("removed"), content: func(durable, seen []byte) []byte {
+			left := bytes.Clone(rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "size"))
+			for at := 0; at < len(left); at += slotApart {
+				from := rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "sector")
+				if to := min(at+slotApart, len(left)); at < len(from) {
+					clear(left[at:to])
+					copy(left[at:to], from[at:min(to, len(from))])
+				}
+			}
+			return left
+		}}
+		acknowledged, done := map[uint64]string{}, map[uint64]bool{}
+		t.Repeat(map[string]func(*rapid.T){
+			"append": func(t *rapid.T) {
+				values := rapid.SliceOfN(rapid.StringN(0, 60, 200), 1, 4).Draw(t, "values")
+				first := appendAll(t, p.spool.Log("topic"), values...)
+				for i, value := range values {
+					acknowledged[first+uint64(i)] = value
+				}
+			},
+			"done": func(t *rapid.T) {
+				l := p.spool.Log("topic")
+				first := l.Stats().First
+				from := rapid.Uint64Range(first, first+4).Draw(t, "from")
+				for seq := from; seq < from+rapid.Uint64Range(1, 20).Draw(t, "n"); seq++ {
+					l.Done(seq)
+					if _, ok := acknowledged[seq]; ok {
+						done[seq] = true
+					}
+				}
+			},
+			"reopen": func(t *rapid.T) {
+				require.NoError(t, p.spool.Close())
+				p.open()
+			},
+			"kill": func(t *rapid.T) {
+				killed := p.spool
+				require.NoError(t, killed.directory.release())
+				p.open()
+				killed.directory.taken.Store(true)
+				_ = killed.Close()
+			},
+			"power loss": func(t *rapid.T) {
+				p.fail(next(), rapid.SampledFrom([]fate{worst, chance}).Draw(t, "fate"))
+			},
+			"": func(t *rapid.T) {
+				l := p.spool.Log("topic")
+				l.Rewind()
+				read := map[uint64]string{}
+				for _, r := range readAll(t, l, 300) {
+					read[r.seq] = r.value
+				}
+				for seq, value := range acknowledged {
+					if seen, ok := read[seq]; ok || !done[seq] {
+						require.True(t, ok, "record %d was acknowledged and is gone", seq)
+						require.Equal(t, value, seen)
+					}
+				}
+				require.Zero(t, l.Stats().CorruptRecords)
+			},
+		})
+	})
+}
