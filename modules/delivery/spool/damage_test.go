@@ -68,7 +68,7 @@ func TestAFlippedBitCostsOneRecord(t *testing.T) {
 		require.Equal(t, stats, l.Stats(), "and is counted once")
 		require.NoError(t, s.Close())
 		require.NoError(t, os.WriteFile(path, whole, 0o600))
-		require.NoError(t, os.Remove(s.Log("topic").mark.path))
+		require.NoError(t, os.Remove(s.Log("topic").cursorFile.path))
 	}
 }
 
@@ -86,7 +86,7 @@ func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 	path := segmentFiles(t, l)[0]
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	cursor, err := os.ReadFile(l.mark.path)
+	cursor, err := os.ReadFile(l.cursorFile.path)
 	require.NoError(t, err)
 	for i := range records {
 		for off := range headSize {
@@ -103,7 +103,7 @@ func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 				require.EqualValues(t, 1, l.Stats().CorruptRecords)
 				require.NoError(t, s.Close())
 				require.NoError(t, os.WriteFile(path, whole, 0o600))
-				require.NoError(t, os.WriteFile(l.mark.path, cursor, 0o600))
+				require.NoError(t, os.WriteFile(l.cursorFile.path, cursor, 0o600))
 			}
 		}
 	}
@@ -305,7 +305,7 @@ func TestACursorThatCannotBeReadStartsAtTheOldestSegment(t *testing.T) {
 	l := s.Log("topic")
 	l.DoneRange(1, firstOf(t, files[2])+2)
 	require.NoError(t, s.Close())
-	require.NoError(t, os.WriteFile(l.mark.path, []byte("nonsense"), 0o600))
+	require.NoError(t, os.WriteFile(l.cursorFile.path, []byte("nonsense"), 0o600))
 	s, logs := observed(t, cfg, disk{})
 	l = s.Log("topic")
 	require.Equal(t, expected(firstOf(t, files[2]), 61), readAll(t, l, 700))
@@ -326,7 +326,7 @@ func TestASlotThatCannotBeReadLeavesTheOther(t *testing.T) {
 			l.Done(seq)
 		}
 		require.NoError(t, s.Close())
-		flip(t, l.mark.path, slot*slotApart+2)
+		flip(t, l.cursorFile.path, slot*slotApart+2)
 		first := openSpool(t, cfg).Log("topic").Stats().First
 		require.Contains(t, []uint64{19, 20}, first)
 	}

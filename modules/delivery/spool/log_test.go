@@ -595,14 +595,14 @@ func TestConcurrentAppendsReadsAndDonesAgree(t *testing.T) {
 }
 
 func TestARangeOfNumbersIsASetOfNumbers(t *testing.T) {
-	var r ranges
+	var r spans
 	require.EqualValues(t, 0, r.add(span{5, 5}))
 	require.EqualValues(t, 2, r.add(span{5, 7}))
 	require.EqualValues(t, 2, r.add(span{9, 11}))
 	require.EqualValues(t, 1, r.add(span{6, 8}))
-	require.Equal(t, ranges{{5, 8}, {9, 11}}, r)
+	require.Equal(t, spans{{5, 8}, {9, 11}}, r)
 	require.EqualValues(t, 4, r.add(span{4, 13}))
-	require.Equal(t, ranges{{4, 13}}, r)
+	require.Equal(t, spans{{4, 13}}, r)
 	require.True(t, r.contains(12))
 	require.False(t, r.contains(13))
 	require.EqualValues(t, 3, r.passed(3))

@@ -196,9 +196,9 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 			"damage": func(t *rapid.T) {
 				cursor := uint64(1)
 				m.reopen(t, func() {
-					if data, err := os.ReadFile(m.log.mark.path); err == nil {
-						mark, _, _ := decodeCursor(data)
-						cursor = max(cursor, mark.cursor)
+					if data, err := os.ReadFile(m.log.cursorFile.path); err == nil {
+						saved, _, _ := decodeCursor(data)
+						cursor = max(cursor, saved.cursor)
 					}
 					m.damage(t)
 				})
@@ -219,13 +219,13 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 					return // an older cursor knows less of what was committed, so that less of other damage shows
 				}
 				m.reopen(t, func() {
-					data, err := os.ReadFile(m.log.mark.path)
+					data, err := os.ReadFile(m.log.cursorFile.path)
 					if err != nil {
 						return
 					}
 					slot := rapid.IntRange(0, 1).Draw(t, "slot")
 					data[slot*slotApart+rapid.IntRange(0, slotSize-1).Draw(t, "at")] ^= 1
-					require.NoError(t, os.WriteFile(m.log.mark.path, data, 0o600))
+					require.NoError(t, os.WriteFile(m.log.cursorFile.path, data, 0o600))
 				})
 				require.Zero(t, m.log.Stats().CorruptRecords)
 				for range 2 { // both slots are written again

@@ -404,7 +404,7 @@ func TestADamagedSlotOfTheCursorIsNoLossOfRecords(t *testing.T) {
 		l.DoneRange(2, firstOf(t, files[3])+1)
 		require.NoError(t, s.Close())
 		require.Less(t, len(segmentFiles(t, l)), len(files))
-		flip(t, l.mark.path, slot*slotApart+2)
+		flip(t, l.cursorFile.path, slot*slotApart+2)
 		l = openSpool(t, cfg).Log("topic")
 		requireNothingLost(t, l)
 		require.Equal(t, expected(firstOf(t, files[3])+1, 61), readAll(t, l, 1000))
