@@ -47,17 +47,14 @@ func (l *Log) drop() (records uint64, err error) {
 	l.closeReader()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if l.active != nil {
-		_ = l.active.file.Close() // everything in it is synced
-		l.active = nil
-	}
+	l.closeActive()
 	gaps := l.gaps()
 	l.mu.Lock()
 	for _, gap := range gaps {
 		l.undone -= l.done.add(span{max(gap.from, l.cursor), gap.to})
 	}
 	records = l.undone
-	l.cursor, l.undone, l.done = max(l.cursor, l.committed, l.perhaps), 0, nil
+	l.cursor, l.undone, l.done = max(l.cursor, l.committed, l.maybeEnd), 0, nil
 	segments := l.segments
 	l.segments = nil
 	l.mu.Unlock()
@@ -67,11 +64,11 @@ func (l *Log) drop() (records uint64, err error) {
 	if err := l.saveLocked(true); err != nil {
 		return records, err
 	}
-	l.discard(segments)
+	l.unlink(segments)
 	if err := l.spool.fs.syncDir(l.dir); err != nil {
 		return records, err
 	}
-	if err := l.mark.close(); err != nil {
+	if err := l.cursorFile.close(); err != nil {
 		return records, err
 	}
 	return records, l.removeDirectory()

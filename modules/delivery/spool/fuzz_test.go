@@ -93,15 +93,15 @@ func fuzzRead(t *testing.T, cfg Config) []got {
 
 // FuzzCursor takes its input for a cursor file.
 func FuzzCursor(f *testing.F) {
-	slots := appendSlot(nil, mark{cursor: 5, committed: 9})
+	slots := appendSlot(nil, checkpoint{cursor: 5, committed: 9})
 	slots = append(slots, make([]byte, slotApart-slotSize)...)
-	slots = appendSlot(slots, mark{cursor: 6, committed: 9})
+	slots = appendSlot(slots, checkpoint{cursor: 6, committed: 9})
 	f.Add([]byte{})
 	f.Add(make([]byte, cursorSize))
 	f.Add(slots)
 	f.Add(slots[:slotApart+slotSize-1])
-	f.Add(appendSlot(nil, mark{cursor: maxStart + 1}))
-	f.Add(appendSlot(nil, mark{cursor: maxStart, committed: maxStart}))
+	f.Add(appendSlot(nil, checkpoint{cursor: maxStart + 1}))
+	f.Add(appendSlot(nil, checkpoint{cursor: maxStart, committed: maxStart}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, slot, ok := decodeCursor(data)
 		if ok {

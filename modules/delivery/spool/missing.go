@@ -26,14 +26,22 @@ func (l *Log) renew() {
 	// The next attempt looks at the directory and the cursor, and makes what is missing of them.
 	l.exists.Store(false)
 	if l.active != nil && errors.Is(l.spool.directory.isAt(l.path(l.active.segment), l.active.info), fs.ErrNotExist) {
-		_ = l.active.file.Close() // nobody will find what is in it
-		l.active = nil
+		l.closeActive()
 	}
 	l.giveUpMissing()
 }
 
-// giveUpMissing takes the segments out of the log whose files are gone, counts the records in them that were not delivered as lost, and
-// reports whether there were any. The caller holds writing.
+// closeActive ends the writing of a segment. Every commit to it was synced, or its file is gone, so it does not matter what closing the
+// file may report. The caller holds writing.
+func (l *Log) closeActive() {
+	if l.active != nil {
+		_ = l.active.file.Close()
+		l.active = nil
+	}
+}
+
+// giveUpMissing takes segments whose files are gone out of the log. It counts those of their records as lost that were not delivered. It
+// reports whether there were such segments. The caller holds writing.
 func (l *Log) giveUpMissing() bool {
 	gone := l.missing()
 	if len(gone) == 0 {
@@ -47,8 +55,11 @@ func (l *Log) giveUpMissing() bool {
 			continue // it was done with meanwhile
 		}
 		l.segments = slices.Delete(l.segments, i, i+1)
+		if l.active != nil && l.active.first == m.first {
+			l.closeActive()
+		}
 		n, _ := l.markCommitted(span{m.first, m.behind})
-		l.markCommitted(span{m.behind, m.next})
+		l.markCommitted(span{m.behind, m.next}) // numbers of commits that failed
 		lost += n
 		freed += m.size
 	}
@@ -72,8 +83,9 @@ type missingSegment struct {
 	next   uint64 // the first number of the segment that follows
 }
 
-// missing returns the segments whose files are gone. It leaves out those that Read has begun to read: records that were read are with
-// whoever delivers them, and those that were not may still be read while the file is open. Read finds out itself if they cannot.
+// missing returns the segments whose files are gone, except those that Read has begun to read. Whoever called Read has the records
+// that it returned, and will deliver them. It can return the other records of the segment as long as it has the file open; if it has
+// not, Read itself counts them as lost.
 func (l *Log) missing() []missingSegment {
 	l.mu.Lock()
 	segments, committed := slices.Clone(l.segments), l.committed
@@ -96,15 +108,18 @@ func (l *Log) missing() []missingSegment {
 	return gone
 }
 
-// examine looks for files of the log that are gone, without a commit that would notice it. If the last commit has failed, it
-// tries whether another would. It holds no lock while it waits for the disk, unless the disk has just answered.
+// examine does for a log without commits what a commit does: it notices that files are gone. If the last commit has failed, examine
+// finds out whether another one would. It takes no lock that a commit needs before it knows that the disk answers.
 func (l *Log) examine() {
-	if l.exists.Load() && len(l.missing()) > 0 {
-		l.writing.Lock()
-		if l.giveUpMissing() {
-			l.save(false)
+	if l.exists.Load() {
+		if len(l.missing()) > 0 {
+			l.writing.Lock()
+			if l.giveUpMissing() {
+				l.save(false)
+			}
+			l.writing.Unlock()
 		}
-		l.writing.Unlock()
+		l.restoreCursor()
 	}
 	if l.lastFailure() == nil {
 		return
@@ -113,6 +128,15 @@ func (l *Log) examine() {
 		l.mu.Lock()
 		l.failure = nil
 		l.mu.Unlock()
+	}
+}
+
+// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next Append does.
+func (l *Log) restoreCursor() {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	if l.cursorFile.isGone() {
+		l.saveFailed = l.saveLocked(true) != nil
 	}
 }
 

@@ -31,10 +31,7 @@ const (
 	placesApart = 1 << 20
 )
 
-var (
-	errMissing  = fs.ErrNotExist
-	errUnstable = errors.New("spool: a segment reads differently from time to time")
-)
+var errUnstable = errors.New("spool: a segment reads differently from time to time")
 
 // place is where in a log a record is expected.
 type place struct {
@@ -200,7 +197,7 @@ func (l *Log) openSegment(p portion) error {
 		r.scanner, r.opened = &scanner{file: f}, p.first
 		l.opened.Store(p.first)
 	}
-	r.scanner.behind = func() uint64 { return l.end(p) }
+	r.scanner.behind = func() uint64 { return l.endOf(p) }
 	r.scanner.size, r.scanner.limit = p.size, p.limit
 	r.scanner.tolerant = r.failures >= patience
 	return nil
@@ -215,8 +212,8 @@ func (l *Log) closeReader() {
 	}
 }
 
-// end returns the number behind the last record that was committed to a segment.
-func (l *Log) end(p portion) uint64 {
+// endOf returns the number behind the last record that was committed to a segment.
+func (l *Log) endOf(p portion) uint64 {
 	if p.last {
 		return p.committed
 	}
@@ -227,7 +224,7 @@ func (l *Log) end(p portion) uint64 {
 func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bool, err error) {
 	r := &l.reader
 	err = l.openSegment(p)
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, fs.ErrNotExist) {
 		l.abandon(p.first)
 		r.at.off, r.missing = p.size, p.first
 		return true, nil
@@ -252,8 +249,7 @@ func (l *Log) abandon(first uint64) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if l.active != nil && l.active.first == first {
-		_ = l.active.file.Close() // nothing of it is left
-		l.active = nil
+		l.closeActive()
 	}
 }
 
@@ -342,7 +338,7 @@ func (l *Log) load(chunk *Chunk, off, size int64) error {
 // leave ends the reading of a segment in which there is nothing more, and reports whether there is another behind it.
 func (l *Log) leave(p portion) bool {
 	r := &l.reader
-	end := l.end(p)
+	end := l.endOf(p)
 	rest := p.size - r.at.off
 	switch {
 	case r.at.last+1 < end:

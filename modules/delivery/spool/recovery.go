@@ -17,12 +17,12 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
-	known := l.mark.load()
-	m := l.mark.saved
+	known := l.cursorFile.load()
+	m := l.cursorFile.saved
 	if !known {
 		if len(segments) > 0 {
 			l.damage.UnreadableCursors++
-			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again", zap.String("file", l.mark.path))
+			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again", zap.String("file", l.cursorFile.path))
 			m.cursor = segments[0].first
 		}
 		m.cursor = max(m.cursor, 1)
@@ -44,7 +44,7 @@ func (l *Log) open() error {
 		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty: its header says
 		// which numbers before its own were never acknowledged.
 		empty := last.size <= headerSize && m.committed <= last.first
-		if l.perhaps == 0 && (empty || l.cursor >= l.committed) {
+		if l.maybeEnd == 0 && (empty || l.cursor >= l.committed) {
 			done = append(done, *last)
 			segments = segments[:len(segments)-1]
 		}
@@ -55,7 +55,7 @@ func (l *Log) open() error {
 		l.bytes += s.size
 	}
 	l.spool.used.Add(l.bytes)
-	l.undone = max(l.committed, l.perhaps) - l.cursor
+	l.undone = max(l.committed, l.maybeEnd) - l.cursor
 	l.findLostBeginning()
 	return nil
 }
@@ -90,7 +90,7 @@ func (l *Log) removeAtOpen(segments []segment) {
 	if len(segments) == 0 {
 		return
 	}
-	err := l.mark.secure(mark{cursor: l.cursor, committed: l.committed})
+	err := l.cursorFile.secure(checkpoint{cursor: l.cursor, committed: l.committed})
 	for i := 0; i < len(segments) && err == nil; i++ {
 		err = l.spool.fs.remove(l.path(segments[i]))
 	}
@@ -114,7 +114,7 @@ func (l *Log) findEnd(s *segment, known uint64) error {
 	if !whole {
 		// What cannot be read may hold as many records as have room in it; their numbers are not used again.
 		l.next = max(l.next, s.first+uint64(s.size/headSize)+1)
-		l.perhaps = l.next
+		l.maybeEnd = l.next
 		return nil
 	}
 	if next > known {

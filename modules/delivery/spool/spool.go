@@ -265,11 +265,12 @@ func (s *Spool) release(size int64) {
 	}
 }
 
-// reclaim removes segments that are in use although everything in them is done, and reports whether there were any.
+// reclaim removes segments that are still there although all their records are done, and reports whether there were any.
 func (s *Spool) reclaim() bool {
 	removed := false
 	for _, l := range s.all() {
 		removed = l.retire(0) || removed
+		removed = l.removeLeft() || removed
 	}
 	return removed
 }
