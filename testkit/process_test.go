@@ -83,8 +83,8 @@ var (
 	broker    = regexp.MustCompile(`events to\s+(?:embedded broker|Kafka) at ([^ ,]+)`)
 )
 
-// run starts the binary on free ports and returns when it has said where it listens.
-func run(t *testing.T, environ ...string) *process {
+// prepare makes a process that is to run the binary on free ports, in a directory of its own.
+func prepare(t *testing.T, environ ...string) *process {
 	path, err := binary()
 	require.NoError(t, err)
 	p := &process{Cmd: exec.Command(path), stderr: new(bytes.Buffer), exited: make(chan struct{})}
@@ -93,13 +93,24 @@ func run(t *testing.T, environ ...string) *process {
 		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
 	}, environ...)
 	p.Stderr = p.stderr
-	stdout, err := p.StdoutPipe()
-	require.NoError(t, err)
+	return p
+}
+
+// start starts the process, which the end of the test kills.
+func (p *process) start(t *testing.T) {
 	require.NoError(t, p.Start())
 	t.Cleanup(func() {
 		_ = p.Process.Kill()
 		<-p.exited
 	})
+}
+
+// run starts the binary on free ports and returns when it has said where it listens.
+func run(t *testing.T, environ ...string) *process {
+	p := prepare(t, environ...)
+	stdout, err := p.StdoutPipe()
+	require.NoError(t, err)
+	p.start(t)
 	lines := bufio.NewScanner(stdout)
 	for p.url == "" || p.broker == "" {
 		if !lines.Scan() {

@@ -642,7 +642,7 @@ func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
 		return string(rest)
 	}
 	end("")
-	// On a busy machine the time may be over before the server has read the half that is there: then it is told nothing either.
+	// On a busy machine the time may be over before the server has read the half that is there. Then it says nothing.
 	require.Eventually(t, func() bool { return strings.Contains(end("POST /e/ HTTP/1.1\r\nHost"), "408") }, patience, time.Millisecond)
 	idle := serve(t, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }).dial(t)
 	idle.requireUsable()
