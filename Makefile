@@ -14,6 +14,11 @@ RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT = $(CACHE)/golangci-lint/$(GOLANGCI_LINT_VERSION)-$(shell $(GO) env GOVERSION)/golangci-lint
 
+# How long the tests of one package may run: a guard against hanging, and no measure of speed.
+TEST_TIMEOUT := 20m
+# The binary that the tests start as a process. It is built before a clock runs, and the build shares its cache with make run.
+TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
+
 # For one benchmark: time or, as 100x, iterations.
 BENCHTIME ?= 1s
 # For one fuzz target: time or, as 20000x, inputs; and which targets, as a regular expression for their names. Up to Go 1.26 a target that is
@@ -34,8 +39,11 @@ run: build ## Build and serve, with nothing else needed; ARGS="--config configs/
 build: ## Build bin/capture
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/capture .
 
-test: ## Run the unit tests, which need no service, with the race detector where there is a C compiler
-	$(GO) test $(RACE) -timeout 5m ./...
+# All packages and their tests are compiled first, as only list does without linking or running anything: a compiler takes the
+# whole machine, and with it the time of the tests beside it.
+test: build ## Run the unit tests, which need no service, with the race detector where there is a C compiler
+	$(GO) list $(RACE) -test -export ./... >/dev/null
+	$(TEST_BINARY) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...
 
 check: ## Check the format, go vet, the linters, go.mod and the dependency rule
 check: $(GOLANGCI_LINT)
@@ -63,8 +71,8 @@ fuzz: ## Run the fuzz targets that match FUZZ (all), one after the other, each f
 # The packages with tests that can use real services.
 INTEGRATION := ./modules/kafka/... ./testkit/...
 
-integration: ## Run the tests against a real Kafka and Redis, started for them unless services-up has
-	testkit/services/services.sh run $(GO) test $(RACE) -count=1 -timeout 5m $(INTEGRATION)
+integration: build ## Run the tests against a real Kafka and Redis, started for them unless services-up has
+	testkit/services/services.sh run env $(TEST_BINARY) $(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(INTEGRATION)
 
 # Without the name of a package, go test passes on what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka

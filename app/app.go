@@ -20,6 +20,7 @@ type App struct {
 	fx    *fx.App
 	set   *configs.Set
 	own   Config
+	graph *graph
 	hooks *hooks
 	facts []configs.StartFact
 }
@@ -35,16 +36,18 @@ func Build(modules []configs.Module, source configs.Source, extra ...fx.Option) 
 	if err != nil {
 		return nil, err
 	}
-	a := &App{set: set, own: set.Section(section).(Config), hooks: &hooks{log: zap.NewNop()}}
-	g := newGraph(modules, set, a.hooks)
+	hooks := &hooks{log: zap.NewNop()}
+	g := newGraph(modules, set, hooks)
+	a := &App{set: set, own: set.Section(section).(Config), graph: g, hooks: hooks}
 	// The root is asked for before the extra options ask for anything, so that they do not change the order of the hooks.
 	root := fx.Invoke(func(p rootParams) {
 		a.facts = p.Facts
 		a.hooks.log = p.Log.Named("app")
 		g.events.connect(p.Log)
 	})
-	a.fx, err = g.build(append([]fx.Option{root}, extra...)...)
+	a.fx, err = g.build(append([]fx.Option{g.keepLog(), root}, extra...)...)
 	if err != nil {
+		g.flush()
 		return nil, err
 	}
 	return a, nil
@@ -74,7 +77,11 @@ func (a *App) Start(ctx context.Context) error {
 	outer, cancelOuter := context.WithTimeout(context.WithoutCancel(ctx), a.own.StartTimeout+a.own.StopTimeout)
 	defer cancelOuter()
 	a.hooks.starting = starting
-	return a.fx.Start(outer)
+	err := a.fx.Start(outer)
+	if err != nil {
+		a.graph.flush()
+	}
+	return err
 }
 
 // Wait returns a channel that reports when the service should end: through fx.Shutdowner, with the exit code, or by SIGINT
@@ -82,8 +89,10 @@ func (a *App) Start(ctx context.Context) error {
 func (a *App) Wait() <-chan fx.ShutdownSignal { return a.fx.Wait() }
 
 // Stop runs the stop hooks in reverse order, all of them even if some fail, until ctx or app.stop_timeout is over. If the
-// time ran out, the error names the modules that had not finished.
+// time ran out, the error names the modules that had not finished. What was logged until then is written before Stop
+// returns, as far as somebody reads it.
 func (a *App) Stop(ctx context.Context) error {
+	defer a.graph.flush()
 	stopping, cancel := context.WithTimeout(ctx, a.own.StopTimeout)
 	defer cancel()
 	err := a.fx.Stop(stopping)
@@ -120,15 +129,25 @@ type graph struct {
 	modules []configs.Module
 	options []fx.Option
 	events  *eventLog
+	log     *zap.Logger
 }
 
 func newGraph(modules []configs.Module, set *configs.Set, hooks *hooks) *graph {
-	g := &graph{modules: modules, events: newEventLog()}
+	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop()}
 	for _, module := range modules {
 		g.options = append(g.options, moduleOption(module, set, hooks))
 	}
 	return g
 }
+
+// keepLog asks for the logger, so that flush reaches it even if nothing else can be built. It goes before all else that
+// the graph is asked for.
+func (g *graph) keepLog() fx.Option {
+	return fx.Invoke(func(log *zap.Logger) { g.log = log })
+}
+
+// flush writes what has been logged. Where that cannot be written, nobody is left to be told.
+func (g *graph) flush() { _ = g.log.Sync() }
 
 // moduleOption is the module's scope in the graph: what is decorated here is so for the module alone.
 func moduleOption(module configs.Module, set *configs.Set, hooks *hooks) fx.Option {

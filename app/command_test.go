@@ -62,6 +62,9 @@ func (b *buffer) String() string {
 	return b.buf.String()
 }
 
+// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+const patience = 2 * time.Minute
+
 // run is a command line that is being executed.
 type run struct {
 	out, err buffer
@@ -81,7 +84,7 @@ func (r *run) finish(t *testing.T) int {
 	select {
 	case code := <-r.code:
 		return code
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("the command did not end\nstdout: %s\nstderr: %s", &r.out, &r.err)
 		return 0
 	}
@@ -99,7 +102,7 @@ func stock(d *diary) []configs.Module { return []configs.Module{quiet(), store(d
 
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	require.Eventually(t, condition, 10*time.Second, time.Millisecond)
+	require.Eventually(t, condition, patience, time.Millisecond)
 }
 
 func TestServeIsTheDefaultAndEndsBySignal(t *testing.T) {

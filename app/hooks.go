@@ -132,7 +132,8 @@ func (h *hooks) unfinished() string {
 	return strings.Join(parts, "; ")
 }
 
-// lastWord is how long a start hook whose context is over may take to say why it had not finished.
+// lastWord is how long a start hook whose context is over may take to say why it had not finished. It is also how long
+// the process, before it ends, waits for somebody to read its last words.
 const lastWord = time.Second
 
 // await runs f and returns what it returns, or the context's error if f does not heed its end.

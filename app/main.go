@@ -3,12 +3,12 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"go.uber.org/fx"
@@ -19,6 +19,10 @@ import (
 // Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and for a
 // stop by SIGINT or SIGTERM, 1 for an error, what a module gave to fx.Shutdowner when that ended the service, and 128 plus
 // the signal's number when a second signal cut a stop short.
+//
+// The service does not need anybody to read what it prints. It goes on when standard output or standard error is a pipe
+// whose reader is gone, or one that is full because its reader has stopped to read. A command ends when its reader is
+// gone.
 func Main(modules ...configs.Module) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -28,6 +32,7 @@ func Main(modules ...configs.Module) {
 		out:     os.Stdout,
 		err:     os.Stderr,
 		signals: signals,
+		detach:  func() { signal.Ignore(syscall.SIGPIPE) },
 	}
 	os.Exit(p.run(os.Args[1:]))
 }
@@ -39,6 +44,8 @@ type process struct {
 	out     io.Writer
 	err     io.Writer
 	signals <-chan os.Signal
+	// detach keeps a write to standard output or standard error that nobody reads any more from ending the process.
+	detach func()
 	// stopSignal is the first signal that came; a second one ends the process at once.
 	stopSignal os.Signal
 }
@@ -73,9 +80,25 @@ func (p *process) run(args []string) int {
 	}
 	if text := err.Error(); text != "" {
 		// Where standard error cannot be written to, the exit code is all that is left to say.
-		_, _ = fmt.Fprintln(p.err, text)
+		say(p.err, text+"\n")()
 	}
 	return code
+}
+
+// say writes in the background, as a pipe that is full would hold the caller. It returns a function that waits until
+// all is written, for a second at most.
+func say(out io.Writer, text string) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.WriteString(out, text)
+	}()
+	return func() {
+		select {
+		case <-done:
+		case <-time.After(lastWord):
+		}
+	}
 }
 
 // until runs a step whose context ends with the first signal. It returns at once, with the exit code of a killed process,
@@ -114,6 +137,7 @@ func killed(sig os.Signal) error {
 
 // serve runs the service from its start to its end.
 func (p *process) serve(source configs.Source) error {
+	p.detach()
 	a, err := Build(p.modules, source)
 	if err != nil {
 		return err
@@ -124,8 +148,8 @@ func (p *process) serve(source configs.Source) error {
 		}
 		return err
 	}
-	// A service whose standard output is gone serves all the same.
-	_, _ = fmt.Fprint(p.out, a.Facts())
+	wait := say(p.out, a.Facts())
+	defer wait()
 
 	var end fx.ShutdownSignal
 	if p.stopSignal == nil {
@@ -138,6 +162,7 @@ func (p *process) serve(source configs.Source) error {
 	var exit *exitError
 	switch {
 	case errors.As(err, &exit):
+		a.graph.flush()
 		return err
 	case err != nil:
 		return &exitError{code: max(end.ExitCode, 1), cause: err}
@@ -158,7 +183,9 @@ func (p *process) invoke(i int, command configs.Command, source configs.Source, 
 		use := configs.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
 		modules := slices.Clone(p.modules)
 		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(command.Run))
-		_, err := newGraph(modules, set, &hooks{}).build(fx.Supply(use))
+		g := newGraph(modules, set, &hooks{})
+		_, err := g.build(g.keepLog(), fx.Supply(use))
+		g.flush()
 		return err
 	})
 	if p.stopSignal != nil && errors.Is(err, context.Canceled) {

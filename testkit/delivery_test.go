@@ -24,6 +24,7 @@ func withoutKafka(t *testing.T, ack string, options ...testkit.Option) *testkit.
 }
 
 func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []struct {
 		path, body string
 		header     []string
@@ -88,6 +89,7 @@ func TestAFullSpoolIsAnswered503WithWhenToComeAgain(t *testing.T) {
 
 // What Kafka refuses for good is kept, and sent again when its topic takes it.
 func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
+	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
 	t.Cleanup(broker.Close)

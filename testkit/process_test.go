@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,20 +29,40 @@ import (
 // workplace is a directory for all tests of this package.
 var workplace string
 
+// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) {
 	var err error
 	if workplace, err = os.MkdirTemp("", "capture-test"); err != nil {
 		panic(err)
+	}
+	flag.Parse()
+	if runsTests() {
+		_, _ = binary() // The clock of -timeout starts with Run. An error is for the tests that need the binary.
 	}
 	code := m.Run()
 	_ = os.RemoveAll(workplace)
 	os.Exit(code)
 }
 
-// binary builds the stock binary, once for all tests that need it.
+// runsTests reports whether the command line asks for tests, and not only for their names or for benchmarks.
+func runsTests() bool {
+	return flag.Lookup("test.list").Value.String() == "" && flag.Lookup("test.run").Value.String() != "^$"
+}
+
+// binaryEnv names the environment variable that holds the path of the stock binary, which make has built.
+const binaryEnv = "CAPTURE_TEST_BINARY"
+
+// binary is the path of the stock binary. Where make has not built it, it is built once for all tests that need it, with
+// the flags of make build, so that both compile into one cache.
 var binary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(binaryEnv); path != "" {
+		return path, nil
+	}
 	path := filepath.Join(workplace, "capture")
-	output, err := exec.Command("go", "build", "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "github.com/opencapture/capture")
+	output, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}
@@ -62,8 +83,8 @@ var (
 	broker    = regexp.MustCompile(`events to\s+(?:embedded broker|Kafka) at ([^ ,]+)`)
 )
 
-// run starts the binary on free ports and returns when it has said where it listens.
-func run(t *testing.T, environ ...string) *process {
+// prepare makes a process that is to run the binary on free ports, in a directory of its own.
+func prepare(t *testing.T, environ ...string) *process {
 	path, err := binary()
 	require.NoError(t, err)
 	p := &process{Cmd: exec.Command(path), stderr: new(bytes.Buffer), exited: make(chan struct{})}
@@ -72,13 +93,24 @@ func run(t *testing.T, environ ...string) *process {
 		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
 	}, environ...)
 	p.Stderr = p.stderr
-	stdout, err := p.StdoutPipe()
-	require.NoError(t, err)
+	return p
+}
+
+// start starts the process, which the end of the test kills.
+func (p *process) start(t *testing.T) {
 	require.NoError(t, p.Start())
 	t.Cleanup(func() {
 		_ = p.Process.Kill()
 		<-p.exited
 	})
+}
+
+// run starts the binary on free ports and returns when it has said where it listens.
+func run(t *testing.T, environ ...string) *process {
+	p := prepare(t, environ...)
+	stdout, err := p.StdoutPipe()
+	require.NoError(t, err)
+	p.start(t)
 	lines := bufio.NewScanner(stdout)
 	for p.url == "" || p.broker == "" {
 		if !lines.Scan() {
@@ -106,7 +138,7 @@ func (p *process) wait(t *testing.T) error {
 	select {
 	case <-p.exited:
 		return p.err
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("the process does not end")
 		return nil
 	}
@@ -114,6 +146,7 @@ func (p *process) wait(t *testing.T) error {
 
 // An acknowledged event is in Kafka, whatever ends the process in the middle of its work. What is in the spool is chaos' business.
 func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			brokers, prefix := os.Getenv(testkit.BrokersEnv), "t"+strings.ReplaceAll(uuid.NewString(), "-", "")
@@ -128,7 +161,7 @@ func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 			for range 8 {
 				load.Go(func() { post(ctx, p.url, &acknowledged, &count) })
 			}
-			require.Eventually(t, func() bool { return count.Load() > 2000 }, time.Minute, time.Millisecond)
+			require.Eventually(t, func() bool { return count.Load() > 2000 }, patience, time.Millisecond)
 			require.NoError(t, p.Process.Signal(signal))
 			err := p.wait(t)
 			stop()
@@ -161,7 +194,7 @@ func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 
 // post sends batches of ten until the service is gone, and notes the ids of those that were answered 200.
 func post(ctx context.Context, url string, acknowledged *sync.Map, count *atomic.Int64) {
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	for {
 		type event struct {
@@ -195,6 +228,7 @@ func post(ctx context.Context, url string, acknowledged *sync.Map, count *atomic
 }
 
 func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
+	t.Parallel()
 	p := run(t)
 	response, err := http.Post(p.url+"/capture/", "application/x-www-form-urlencoded",
 		strings.NewReader(`{"api_key":"phc_test","event":"hello","distinct_id":"me"}`))
@@ -206,7 +240,7 @@ func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
 
 	path, err := binary()
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tail := exec.CommandContext(ctx, path, "tail", "--from", "start", "--limit", "1")
 	tail.Dir = t.TempDir()

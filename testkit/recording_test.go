@@ -55,6 +55,7 @@ type snapshotItems struct {
 // Section 6 of the protocol: every recorded request with a session's recording becomes one message, with each snapshot byte for
 // byte as the browser sent it.
 func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/sdk/posthog-js-*.jsonl")
 	require.NoError(t, err)
 	found := 0

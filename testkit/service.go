@@ -30,8 +30,8 @@ import (
 // BrokersEnv names the environment variable that holds the brokers of a real cluster, separated by commas.
 const BrokersEnv = "CAPTURE_TEST_KAFKA_BROKERS"
 
-// patience is how long the testkit waits for anything before it fails the test.
-const patience = 30 * time.Second
+// patience is how long the testkit waits for anything before it says that it hangs. It is no measure of speed.
+const patience = 2 * time.Minute
 
 // Option changes how the service is put together.
 type Option func(*plan)
@@ -175,9 +175,16 @@ func (p *plan) preset(dir string) {
 		"embedded.kafka_listen":   "127.0.0.1:0",
 		"embedded.data_dir":       filepath.Join(dir, "data"),
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
-		"delivery.spool_after":    "9s", // a busy machine is no outage
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",
+		// A busy machine is no outage.
+		"delivery.spool_after":     "9s",
+		"app.start_timeout":        patience.String(),
+		"app.stop_timeout":         (2 * patience).String(),
+		"embedded.start_timeout":   (patience / 2).String(),
+		"transport.header_timeout": patience.String(),
+		"transport.stop_timeout":   (patience / 2).String(),
+		"warnings.stop_timeout":    (patience / 4).String(),
 	}
 	if brokers := os.Getenv(BrokersEnv); brokers != "" {
 		presets["kafka.brokers"] = brokers
@@ -186,7 +193,7 @@ func (p *plan) preset(dir string) {
 	}
 	for key, value := range presets {
 		section, _, _ := strings.Cut(key, ".")
-		if _, set := p.values[key]; !set && p.has(section) {
+		if _, set := p.values[key]; !set && (section == "app" || p.has(section)) {
 			p.values[key] = value
 		}
 	}

@@ -93,18 +93,17 @@ func TestAnEventThatKafkaCannotTakeIsRejectedAlone(t *testing.T) {
 // Bad input of every kind is told what is wrong, and the next request on the same connection works. That its memory is
 // bounded is proved where it is decoded.
 func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
+	t.Parallel()
 	service := testkit.Start(t, testkit.Set("transport.max_decoded", "1MiB"), testkit.Set("transport.max_body", "1MiB"),
 		testkit.Set("transport.posthog.max_recording", "1MiB"), testkit.Set("transport.max_in_flight", "8MiB"))
 	var bomb bytes.Buffer
 	writer := gzip.NewWriter(&bomb)
-	for range 64 {
-		_, err := writer.Write(make([]byte, 1<<20))
-		require.NoError(t, err)
-	}
+	_, err := writer.Write(make([]byte, 8<<20))
+	require.NoError(t, err)
 	require.NoError(t, writer.Close())
 	zstdWriter, err := zstd.NewWriter(nil)
 	require.NoError(t, err)
-	zstdBomb := string(zstdWriter.EncodeAll(make([]byte, 64<<20), nil))
+	zstdBomb := string(zstdWriter.EncodeAll(make([]byte, 8<<20), nil))
 	for _, test := range []struct {
 		name, body string
 		status     int

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -93,6 +92,7 @@ func requireFields(t *testing.T, row recording, body string) {
 }
 
 func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
+	t.Parallel()
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
 		testkit.Set("transport.setup.recording_endpoint", ""), testkit.Set("transport.setup.exceptions", "true"))
 	for path, status := range map[string]int{
@@ -156,7 +156,7 @@ func TestSetUpCanBeLeftToOthers(t *testing.T) {
 // requireMetric waits for a line of the metrics, which are reported from time to time.
 func requireMetric(t *testing.T, service *testkit.Service, line string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(service.Admin("/metrics").Body, line) }, 10*time.Second, 10*time.Millisecond, line)
+	service.Eventually(line, func() bool { return strings.Contains(service.Admin("/metrics").Body, line) })
 }
 
 // large is the size of an answer that no socket's buffers hold.
@@ -249,6 +249,7 @@ func TestWithAnUpstreamSetUpIsItsBusiness(t *testing.T) {
 }
 
 func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
+	t.Parallel()
 	upstream := postHog(t)
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.upstream", upstream.URL))
 	upstream.Close()
@@ -263,6 +264,7 @@ func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
 
 // What an answer holds of the budget is held while the client reads, and no longer, whether it reads to the end or goes away.
 func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
+	t.Parallel()
 	var budget *decode.Budget
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&budget),
 		testkit.Set("transport.upstream", postHog(t).URL))
@@ -284,6 +286,6 @@ func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
 			require.NoError(t, err)
 			require.EqualValues(t, large, n)
 		}
-		require.Eventually(t, free, 10*time.Second, time.Millisecond)
+		service.Eventually("the budget to be free", free)
 	}
 }

@@ -59,6 +59,7 @@ func v1Events(t *testing.T, row recording) []v1Sent {
 // Every recorded v1 request of every SDK is told that each of its events is safe, and each lies in Kafka exactly once, with what
 // the SDK said beside the properties written back into them.
 func TestEveryRecordedV1RequestArrivesExactlyOnce(t *testing.T) {
+	t.Parallel()
 	for file, least := range map[string]int{"posthog-node-5.70.0-capture-v1": 17, "posthog-go-1.23.1": 12} {
 		t.Run(file, func(t *testing.T) {
 			var config kafka.Config

@@ -26,6 +26,7 @@ func warningsIn(messages []testkit.Message) (warnings []testkit.Message) {
 
 // Sections 0 and 8 of the protocol: the client is told 200, the project learns of the bad event.
 func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
+	t.Parallel()
 	service := testkit.Start(t, testkit.Set("warnings.enabled", "true"))
 	batch := `{"api_key":"phc_test","batch":[
 		{"event":"first","distinct_id":"me"},

@@ -48,7 +48,7 @@ func TestAServeFailureEndsTheAppWithANonZeroCode(t *testing.T) {
 	select {
 	case signal := <-app.Wait():
 		require.Equal(t, 1, signal.ExitCode)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the app was not told to stop")
 	}
 	require.NoError(t, app.Stop(t.Context()))

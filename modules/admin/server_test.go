@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	)
 }
 
+// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+const patience = 2 * time.Minute
+
 // running is a started server and what it was made from.
 type running struct {
 	*Server
@@ -43,6 +46,7 @@ type running struct {
 func testConfig() Config {
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
+	cfg.ReadTimeout, cfg.WriteTimeout, cfg.StopTimeout = patience, patience, patience
 	return cfg
 }
 
@@ -89,7 +93,7 @@ func (r *running) fetch(path string) (answer, error) {
 	client := &http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       30 * time.Second,
+		Timeout:       patience,
 	}
 	response, err := client.Get(configs.URL(r.Addr()) + path)
 	if err != nil {
@@ -237,7 +241,7 @@ func TestServingThatEndsByItselfIsAFailure(t *testing.T) {
 	select {
 	case err := <-r.failures:
 		require.ErrorContains(t, err, "serve admin.listen: ")
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the failure was not reported")
 	}
 }
@@ -253,12 +257,10 @@ func TestStopRightAfterStartLeavesNothingBehind(t *testing.T) {
 }
 
 func TestStopEndsARunningProfileEarly(t *testing.T) {
-	cfg := testConfig()
-	cfg.StopTimeout = 20 * time.Second
-	r := start(t, cfg)
+	r := start(t, testConfig())
 	answered := make(chan error, 1)
 	go func() {
-		got, err := r.fetch("/debug/pprof/profile?seconds=25")
+		got, err := r.fetch("/debug/pprof/profile?seconds=300")
 		if err == nil && got.status != http.StatusOK {
 			err = fmt.Errorf("status %d: %s", got.status, got.body)
 		}
@@ -267,7 +269,7 @@ func TestStopEndsARunningProfileEarly(t *testing.T) {
 	stacks := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {
 		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("net/http/pprof.sleep"))
-	}, 10*time.Second, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond)
 
 	require.NoError(t, r.Stop(t.Context()))
 	require.NoError(t, <-answered)

@@ -21,7 +21,8 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-const patience = 20 * time.Second
+// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+const patience = 2 * time.Minute
 
 // childDir makes the test binary a broker that acknowledges messages until it is killed; see TestAcknowledged...
 const childDir = "CAPTURE_TEST_EMBEDDED_CHILD_DIR"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func testConfig(t testing.TB) Config {
 	cfg := DefaultConfig()
-	cfg.DataDir, cfg.KafkaListen = t.TempDir(), "127.0.0.1:0"
+	cfg.DataDir, cfg.KafkaListen, cfg.StartTimeout = t.TempDir(), "127.0.0.1:0", patience
 	return cfg
 }
 
@@ -226,7 +227,7 @@ func TestAPortInUseIsNamedByItsKey(t *testing.T) {
 // child produces numbered messages into a broker of its own and prints each once it is acknowledged.
 func child(dir string) {
 	cfg := DefaultConfig()
-	cfg.DataDir, cfg.KafkaListen = dir, "127.0.0.1:0"
+	cfg.DataDir, cfg.KafkaListen, cfg.StartTimeout = dir, "127.0.0.1:0", patience
 	client := kafka.DefaultConfig()
 	broker := NewBroker(cfg, client, zap.NewNop())
 	exit := func(err error) {

@@ -8,7 +8,7 @@ import (
 
 // Config is the section "observability".
 type Config struct {
-	Log LogConfig `key:"log" doc:"Logs, which go to standard error."`
+	Log LogConfig `key:"log" doc:"Logs, which go to standard error. Lines that nobody reads hold nothing up: they are dropped, and counted in capture_observability_log_lines_dropped_total."`
 }
 
 // LogConfig says what is logged and how it looks.

@@ -1,10 +1,8 @@
 package observability
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -22,15 +20,15 @@ const (
 	floodEvery = 1000
 )
 
-// NewLogger returns a logger that writes to out, a line per write. It fails if the level or format is not one that
-// LogConfig names.
+// NewLogger returns a logger that writes to out, and the Writer that it does so by: no line makes the caller wait for
+// out, and the logger's Sync is the Writer's. It fails if the level or format is not one that LogConfig names.
 //
 // A JSON line is {"level","timestamp","logger","caller","msg","fields":{...}}: all fields, those of With included, are below
 // "fields", so that no field can shadow a key of the line. The level is in lower case, the timestamp RFC 3339 with
 // milliseconds in UTC, a duration is text such as "1.5s".
-func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, error) {
+func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, *Writer, error) {
 	if err := (Config{Log: cfg}).Validate(); err != nil {
-		return nil, fmt.Errorf("make a logger: %w", err)
+		return nil, nil, fmt.Errorf("make a logger: %w", err)
 	}
 	level, _ := cfg.level()
 	encoding := zapcore.EncoderConfig{
@@ -45,7 +43,6 @@ func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, error) {
 		EncodeDuration: zapcore.StringDurationEncoder,
 		EncodeCaller:   zapcore.ShortCallerEncoder,
 	}
-	options := []zap.Option{zap.AddCaller()}
 	var encoder zapcore.Encoder
 	if cfg.Format == formatConsole || cfg.Format == formatAuto && isatty.IsTerminal(out.Fd()) {
 		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
@@ -53,26 +50,30 @@ func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, error) {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	} else {
 		encoder = zapcore.NewJSONEncoder(encoding)
-		options = append(options, zap.Fields(zap.Namespace("fields")))
+		encoder.OpenNamespace("fields")
 	}
-	core := zapcore.NewCore(encoder, zapcore.Lock(out), level)
+	writer := newWriter(out, func(lines int) []byte { return missingLines(encoder, lines) })
+	core := zapcore.NewCore(encoder, writer, level)
 	// Whoever asks for debug wants to see everything.
 	if level > zapcore.DebugLevel {
 		core = zapcore.NewSamplerWithOptions(core, time.Second, floodFirst, floodEvery)
 	}
-	return zap.New(core, options...), nil
+	return zap.New(core, zap.AddCaller()), writer, nil
+}
+
+// missingLines is the line that stands in the place of lines that were dropped.
+func missingLines(encoder zapcore.Encoder, lines int) []byte {
+	entry := zapcore.Entry{
+		Level: zapcore.WarnLevel, Time: time.Now(), LoggerName: "observability",
+		Message: "log lines are missing here: they could not be written",
+	}
+	line, err := encoder.EncodeEntry(entry, []zapcore.Field{zap.Int("lines", lines)})
+	if err != nil {
+		return nil // No encoder of ours fails on a number.
+	}
+	return line.Bytes()
 }
 
 func encodeTime(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
 	enc.AppendString(t.UTC().Format(timestampLayout))
-}
-
-// syncLogger flushes the logger. Standard error is usually something that cannot be synced, a terminal or a pipe, which
-// says so and has lost nothing.
-func syncLogger(log *zap.Logger) error {
-	err := log.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTTY) || errors.Is(err, syscall.ENOTSUP) {
-		return nil
-	}
-	return err
 }

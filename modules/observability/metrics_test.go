@@ -12,6 +12,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+const patience = 2 * time.Minute
+
 // gather returns the families by name.
 func gather(t *testing.T, gatherer prometheus.Gatherer) map[string]*dto.MetricFamily {
 	t.Helper()
@@ -47,7 +50,7 @@ func TestCountsReachAScrapeWithoutAClose(t *testing.T) {
 	scope.Counter("n").Inc(1)
 	require.Eventually(t, func() bool {
 		return gather(t, registry)["capture_n"].GetMetric()[0].GetCounter().GetValue() == 1
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 }
 
 func TestATimerIsAnExactHistogramInSecondsAtOnce(t *testing.T) {

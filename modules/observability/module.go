@@ -14,10 +14,11 @@ import (
 
 // Module is the service's logs, metrics and readiness.
 //
-// Provides *zap.Logger (on standard error), tally.Scope (the root scope, prefix "capture"), prometheus.Gatherer (what a
-// scrape reads) and *Health. Whoever takes the traffic calls Health's SetStarted and SetStopping.
-// Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see
-// AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty.
+// Provides *zap.Logger (on standard error; whoever ends the process calls its Sync last), tally.Scope (the root scope,
+// prefix "capture"), prometheus.Gatherer (what a scrape reads) and *Health. Whoever takes the traffic calls Health's
+// SetStarted and SetStopping.
+// Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of
+// Check (see AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty.
 // Config section: "observability".
 func Module() configs.Module {
 	return configs.Module{
@@ -50,13 +51,12 @@ func AsOverride(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"health_overrides"`))
 }
 
-func newLogger(cfg Config, lifecycle fx.Lifecycle) (*zap.Logger, error) {
-	log, err := NewLogger(cfg.Log, os.Stderr)
+func newLogger(cfg Config, registry *prometheus.Registry) (*zap.Logger, error) {
+	log, writer, err := NewLogger(cfg.Log, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
-	lifecycle.Append(fx.Hook{OnStop: func(context.Context) error { return syncLogger(log) }})
-	return log, nil
+	return log, registry.Register(newDroppedLines(writer))
 }
 
 func newScope(registry *prometheus.Registry, log *zap.Logger, lifecycle fx.Lifecycle) tally.Scope {

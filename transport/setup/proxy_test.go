@@ -21,6 +21,9 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
+// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+const patience = 2 * time.Minute
+
 // upstream is a PostHog host that keeps what it was asked.
 type upstream struct {
 	*Proxy
@@ -45,7 +48,7 @@ func startUpstream(t *testing.T, path string, answer http.HandlerFunc) *upstream
 	}))
 	t.Cleanup(server.Close)
 	core, logs := observer.New(zapcore.DebugLevel)
-	u.Proxy, u.logs = NewProxy(server.URL+path, 10*time.Second, u.budget, zap.New(core)), logs
+	u.Proxy, u.logs = NewProxy(server.URL+path, patience, u.budget, zap.New(core)), logs
 	t.Cleanup(u.Close)
 	return u
 }
@@ -239,7 +242,7 @@ func TestAChangeOfProtocolsIsNoAnswer(t *testing.T) {
 	select {
 	case response := <-answered:
 		require.Equal(t, 502, response.Status)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "nobody answers")
 	}
 }
@@ -310,7 +313,7 @@ func TestARequestIsNotUsedAfterItsAnswer(t *testing.T) {
 		received <- string(body)
 	}))
 	defer server.Close()
-	proxy := NewProxy(server.URL, 10*time.Second, nil, zap.NewNop())
+	proxy := NewProxy(server.URL, patience, nil, zap.NewNop())
 	defer proxy.Close()
 	in := request("POST", "/flags/", "", strings.Repeat("a", 16<<20)) // more than sockets hold
 	require.Equal(t, 200, proxy.Forward(ctx, in).Status)
@@ -331,7 +334,7 @@ func TestConnectionsAreKeptUntilClose(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	proxy := NewProxy(server.URL, 10*time.Second, nil, zap.NewNop())
+	proxy := NewProxy(server.URL, patience, nil, zap.NewNop())
 	for range 5 {
 		require.Equal(t, 200, proxy.Forward(ctx, request("POST", "/flags/", "v=2", "{}")).Status)
 	}
@@ -341,7 +344,7 @@ func TestConnectionsAreKeptUntilClose(t *testing.T) {
 	select {
 	case state := <-connections:
 		require.Equal(t, http.StateClosed, state)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "the connection is still open")
 	}
 }

@@ -1,0 +1,168 @@
+package observability
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap/zapcore"
+)
+
+const (
+	// maxWaiting is how many bytes of lines may wait to be written: a few thousand lines.
+	maxWaiting = 1 << 20
+
+	// maxWrite is how many bytes Linux puts into a pipe as a whole (PIPE_BUF). Lines that are written together are no
+	// longer, so that they are not torn where several processes write to one pipe.
+	maxWrite = 4096
+
+	// flushTimeout is how long Sync waits.
+	flushTimeout = time.Second
+)
+
+// errUnread is what Sync returns when its time is over.
+var errUnread = errors.New("log lines are still to be written, since nobody reads them")
+
+// Writer writes log lines without ever making the service wait for whoever reads them. A Write puts its line into a
+// bounded buffer, and a goroutine, which there is only while lines wait, writes what is there. A line that does not
+// fit, because the reader of a pipe has stopped to read, and a line that cannot be written, because the reader is gone
+// or the disk is full, is dropped and counted. Once lines can be written again, one more line says how many are
+// missing.
+//
+// Lines that wait are lost when the process ends: whoever ends it calls Sync before. A Writer is safe for concurrent
+// use.
+type Writer struct {
+	out io.Writer
+	// notice makes the line that says how many are missing.
+	notice func(lines int) []byte
+
+	mu      sync.Mutex
+	waiting []byte        // whole lines
+	done    chan struct{} // closed when nothing waits any more; nil where that is so
+	missing int           // lines dropped that no line has told of
+
+	dropped atomic.Int64
+}
+
+var _ zapcore.WriteSyncer = (*Writer)(nil)
+
+// newWriter returns a writer to out.
+func newWriter(out io.Writer, notice func(lines int) []byte) *Writer {
+	return &Writer{out: out, notice: notice}
+}
+
+// Write takes a line with its line feed. It never fails: what becomes of the line is known later.
+func (w *Writer) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.waiting)+len(line) > maxWaiting {
+		w.drop(line)
+		return len(line), nil
+	}
+	w.waiting = append(w.waiting, line...)
+	if w.done == nil {
+		w.done = make(chan struct{})
+		go w.run()
+	}
+	return len(line), nil
+}
+
+// drop counts lines that will not be written. The caller holds the lock.
+func (w *Writer) drop(lines []byte) {
+	n := bytes.Count(lines, newline)
+	w.missing += n
+	w.dropped.Add(int64(n))
+}
+
+// Sync waits until all lines are written or dropped, for a second at most. It returns an error when lines are left.
+func (w *Writer) Sync() error {
+	w.mu.Lock()
+	done := w.done
+	w.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	timer := time.NewTimer(flushTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+		return errUnread
+	}
+}
+
+// Dropped returns how many lines have been dropped so far.
+func (w *Writer) Dropped() int64 { return w.dropped.Load() }
+
+// run writes what waits until nothing does.
+func (w *Writer) run() {
+	var written []byte
+	for {
+		w.mu.Lock()
+		lines, missing := w.waiting, w.missing
+		if len(lines) == 0 {
+			close(w.done)
+			w.done = nil
+			w.mu.Unlock()
+			return
+		}
+		w.waiting, w.missing = written[:0], 0
+		w.mu.Unlock()
+
+		works := w.write(lines)
+		if missing > 0 && works {
+			_, err := w.out.Write(w.notice(missing))
+			works = err == nil
+		}
+		if !works {
+			w.mu.Lock()
+			w.missing += missing
+			w.mu.Unlock()
+		}
+		written = lines
+	}
+}
+
+// write writes lines and reports whether the last of them went through.
+func (w *Writer) write(lines []byte) (works bool) {
+	for len(lines) > 0 {
+		n := together(lines)
+		m, err := w.out.Write(lines[:n])
+		if works = err == nil; !works {
+			w.mu.Lock()
+			w.drop(lines[m:n])
+			w.mu.Unlock()
+		}
+		lines = lines[n:]
+	}
+	return works
+}
+
+// together returns how many bytes to write at once: whole lines of up to maxWrite bytes, or one longer line.
+func together(lines []byte) int {
+	if len(lines) <= maxWrite {
+		return len(lines)
+	}
+	if end := bytes.LastIndexByte(lines[:maxWrite], '\n'); end >= 0 {
+		return end + 1
+	}
+	if end := bytes.IndexByte(lines, '\n'); end >= 0 {
+		return end + 1
+	}
+	return len(lines)
+}
+
+var newline = []byte("\n")
+
+// newDroppedLines returns the metric that counts the lines which a writer has dropped.
+func newDroppedLines(w *Writer) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: metricPrefix + "_observability_log_lines_dropped_total",
+		Help: "Log lines that were not written, because nobody read them or because they could not be written.",
+	}, func() float64 { return float64(w.Dropped()) })
+}
