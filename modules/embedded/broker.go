@@ -69,6 +69,9 @@ func NewBroker(cfg Config, client kafka.Config, log *zap.Logger) *Broker {
 		stop:              make(chan struct{}),
 	}
 	b.guard = newGuard(log, client.MaxMessageBytes, b.partitions(), b.limits)
+	if cfg.SyncWrites {
+		b.guard.syncer = newSyncer(b.dir(), log)
+	}
 	return b
 }
 
@@ -115,8 +118,7 @@ func (b *Broker) Start(ctx context.Context) error {
 }
 
 func (b *Broker) open() (err error) {
-	dir := filepath.Join(b.cfg.DataDir, "broker")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(b.dir(), 0o750); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
 	}
 	if b.lock, err = lock(filepath.Join(b.cfg.DataDir, "broker.lock")); err != nil {
@@ -130,7 +132,7 @@ func (b *Broker) open() (err error) {
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("capture-embedded"),
-		kfake.DataDir(dir),
+		kfake.DataDir(b.dir()),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 			var listen net.ListenConfig
 			listener, err := listen.Listen(context.Background(), network, b.cfg.KafkaListen)
@@ -142,9 +144,6 @@ func (b *Broker) open() (err error) {
 		}),
 		kfake.DefaultNumPartitions(b.partitions()),
 		kfake.WithLogger(logger{b.log.Sugar()}),
-	}
-	if b.cfg.SyncWrites {
-		options = append(options, kfake.SyncWrites())
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		var network *net.OpError
@@ -218,6 +217,8 @@ func (b *Broker) close() error {
 	return nil
 }
 
+func (b *Broker) dir() string { return filepath.Join(b.cfg.DataDir, "broker") }
+
 // partitions is how many a new topic gets. One keeps all events in the order in which they came.
 func (b *Broker) partitions() int { return max(b.client.Topics.Partitions, 1) }
 
@@ -269,7 +270,7 @@ func (b *Broker) alterTopics(limits map[string]map[string]string) error {
 	return nil
 }
 
-// countTopics tells the guard how many partitions clients have created before.
+// countTopics tells the guard which topics there are, so that it knows how many more clients may create.
 func (b *Broker) countTopics() error {
 	request := kmsg.NewPtrMetadataRequest() // of all topics
 	request.Version = 1
@@ -279,9 +280,7 @@ func (b *Broker) countTopics() error {
 	}
 	ours := b.client.Topics.Names()
 	for _, topic := range response.(*kmsg.MetadataResponse).Topics {
-		if topic.Topic != nil && !slices.Contains(ours, *topic.Topic) {
-			b.guard.partitions += len(topic.Partitions)
-		}
+		b.guard.exists(*topic.Topic, len(topic.Partitions), slices.Contains(ours, *topic.Topic))
 	}
 	return nil
 }

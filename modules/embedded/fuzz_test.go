@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
@@ -135,23 +136,29 @@ func attack(t *testing.T, broker *Broker, data []byte) {
 	io.Copy(io.Discard, conn)        //nolint:errcheck,gosec // an attacker's
 }
 
-// requireAlive produces a message and fetches it.
+// requireAlive produces a message and fetches it. It tries again, because the guard's patience is short here.
 func requireAlive(t *testing.T, broker *Broker) {
 	const topic = "alive"
 	if broker.cluster.TopicInfo(topic) == nil {
 		require.NoError(t, broker.cluster.CreateTopic(topic, 1, broker.limits(1)))
 	}
-	conn := dial(t, broker)
-	defer conn.Close() //nolint:errcheck // nothing is lost
 	sent := batch(func(*kmsg.RecordBatch) {})
-	produced := ask[*kmsg.ProduceResponse](t, conn, produceRequest(topic, sent), 7).Topics[0].Partitions[0]
-	require.Zero(t, produced.ErrorCode)
 	fetch := kmsg.NewPtrFetchRequest()
-	fetch.MaxBytes, fetch.MaxWaitMillis, fetch.MinBytes = 1<<20, 1000, 1
+	fetch.MaxBytes, fetch.MaxWaitMillis, fetch.MinBytes = 1<<20, 1, 1
 	partition := kmsg.NewFetchRequestTopicPartition()
-	partition.FetchOffset, partition.PartitionMaxBytes = produced.BaseOffset, 1<<20
-	fetch.Topics = []kmsg.FetchRequestTopic{{Topic: topic, Partitions: []kmsg.FetchRequestTopicPartition{partition}}}
-	fetched := ask[*kmsg.FetchResponse](t, conn, fetch, 11).Topics[0].Partitions[0]
-	require.Zero(t, fetched.ErrorCode)
-	require.Equal(t, sent[16:], fetched.RecordBatches[16:], "but for offset and epoch")
+	partition.PartitionMaxBytes = 1 << 20
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", broker.Address())
+		require.NoError(t, err)
+		defer conn.Close() //nolint:errcheck // nothing is lost
+		produced, err := exchange[*kmsg.ProduceResponse](conn, produceRequest(topic, sent), 7)
+		require.NoError(t, err)
+		require.Zero(t, produced.Topics[0].Partitions[0].ErrorCode)
+		partition.FetchOffset = produced.Topics[0].Partitions[0].BaseOffset
+		fetch.Topics = []kmsg.FetchRequestTopic{{Topic: topic, Partitions: []kmsg.FetchRequestTopicPartition{partition}}}
+		fetched, err := exchange[*kmsg.FetchResponse](conn, fetch, 11)
+		require.NoError(t, err)
+		require.Zero(t, fetched.Topics[0].Partitions[0].ErrorCode)
+		require.Equal(t, sent[16:], fetched.Topics[0].Partitions[0].RecordBatches[16:], "but for offset and epoch")
+	}, patience, time.Millisecond)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"regexp"
 	"sync"
@@ -31,6 +32,7 @@ type guard struct {
 	maxInFlight       int64
 	defaultPartitions int
 	limits            func(partitions int) map[string]string
+	syncer            *syncer // nil: an acknowledgement does not wait for the disk
 
 	requestTimeout time.Duration
 	idleTimeout    time.Duration
@@ -41,11 +43,12 @@ type guard struct {
 	parsing   sync.Mutex // a small request may claim large arrays: one at a time
 	newcomers *rate.Limiter
 
-	mu         sync.Mutex
-	known      map[string]struct{} // groups and producer IDs that the broker remembers
-	partitions int                 // of topics that clients made
-	logged     time.Time
-	unlogged   int
+	mu       sync.Mutex
+	known    map[string]struct{} // groups and producer IDs that the broker remembers
+	topics   map[string]int      // partitions of each topic that there is or was since the start
+	room     int                 // partitions that clients may still create
+	logged   time.Time
+	unlogged int
 }
 
 const (
@@ -130,7 +133,7 @@ func newGuard(log *zap.Logger, maxMessage configs.ByteSize, partitions int, limi
 		defaultPartitions: partitions, limits: limits,
 		requestTimeout: requestTimeout, idleTimeout: idleTimeout,
 		newcomers: rate.NewLimiter(1, newcomersAtOnce),
-		known:     map[string]struct{}{},
+		known:     map[string]struct{}{}, topics: map[string]int{}, room: clientPartitions,
 	}
 }
 
@@ -193,6 +196,7 @@ type guarded struct {
 
 	frame    []byte // what the broker has yet to read of a request
 	waiting  bool   // for the answer to it
+	produces int16  // version of the Produce that is in the broker, or -1
 	cost     atomic.Int64
 	answered chan struct{}
 
@@ -218,14 +222,28 @@ func (c *guarded) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write sends the broker's answer to the request that is in the broker.
-func (c *guarded) Write(answer []byte) (int, error) {
-	n, err := c.write(answer)
+// Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before.
+func (c *guarded) Write(answer []byte) (n int, err error) {
+	if err = c.keep(answer); err == nil {
+		n, err = c.write(answer)
+	}
 	select {
 	case c.answered <- struct{}{}:
 	default:
 	}
 	return n, err
+}
+
+func (c *guarded) keep(answer []byte) error {
+	if c.guard.syncer == nil || c.produces < 0 {
+		return nil
+	}
+	response := kmsg.NewPtrProduceResponse()
+	response.Version = c.produces
+	if err := response.ReadFrom(answer[sizeBytes+correlationBytes:]); err != nil {
+		return err
+	}
+	return c.guard.syncer.keep(response)
 }
 
 func (c *guarded) write(answer []byte) (int, error) {
@@ -274,6 +292,10 @@ func (c *guarded) next() error {
 	if answer != nil {
 		_, err := c.write(answer)
 		return err
+	}
+	c.produces = -1
+	if key, version := keyOf(frame); key == kmsg.Produce {
+		c.produces = version
 	}
 	c.waiting = !unanswered(frame)
 	c.frame = frame
@@ -347,9 +369,10 @@ func (c *guarded) receive() ([]byte, error) {
 }
 
 const (
-	sizeBytes  = 4
-	headerSize = 8 // key, version, correlation ID
-	firstChunk = 64 << 10
+	sizeBytes        = 4
+	correlationBytes = 4
+	headerSize       = 2 + 2 + correlationBytes // key and version come first
+	firstChunk       = 64 << 10
 )
 
 func keyOf(frame []byte) (kmsg.Key, int16) {
@@ -388,7 +411,7 @@ func skipString(reader *kbin.Reader) {
 // judge returns the guard's own answer to a request, or the request as the broker may have it, or why it is refused.
 func (g *guard) judge(frame []byte) (answer, passed []byte, err error) {
 	key, version := keyOf(frame)
-	correlation := frame[sizeBytes+4 : sizeBytes+headerSize]
+	correlation := frame[sizeBytes+headerSize-correlationBytes : sizeBytes+headerSize]
 	if key == kmsg.ApiVersions {
 		return encode(correlation, apiVersions(version)), nil, nil
 	}
@@ -399,6 +422,9 @@ func (g *guard) judge(frame []byte) (answer, passed []byte, err error) {
 	}
 	header, body := frame[sizeBytes:len(frame)-len(reader.Src)], reader.Src
 	if key == kmsg.Produce {
+		if g.syncer != nil && g.syncer.err() != nil {
+			return nil, nil, g.syncer.err()
+		}
 		return nil, frame, g.checkProduce(body)
 	}
 
@@ -615,7 +641,10 @@ func answerTimes(r *kmsg.ListOffsetsRequest) kmsg.Response {
 // checkTopics refuses topics with a name that is none, or with too many partitions, and gives the others the limits that all
 // topics have.
 func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
-	created := 0
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	created := map[string]int{}
+	room := g.room
 	for i := range r.Topics {
 		topic := &r.Topics[i]
 		if !validTopic.MatchString(topic.Topic) || topic.Topic == "." || topic.Topic == ".." {
@@ -625,22 +654,30 @@ func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 		if partitions <= 0 {
 			partitions = g.defaultPartitions
 		}
-		created += partitions
+		room -= max(partitions-g.topics[topic.Topic], 0)
+		created[topic.Topic] = max(partitions, g.topics[topic.Topic])
 		topic.Configs = nil
 		for key, value := range g.limits(partitions) {
 			topic.Configs = append(topic.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: key, Value: &value})
 		}
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.partitions+created > clientPartitions {
-		return refuseTopics(r, kerr.InvalidPartitions, fmt.Sprintf("clients may create %d partitions in the embedded broker, "+
-			"counted from the start and with those that are there; %d have been created", clientPartitions, g.partitions))
+	if room < 0 {
+		return refuseTopics(r, kerr.InvalidPartitions, fmt.Sprintf("clients may create %d more partitions in the embedded broker "+
+			"(%d in all; deleted ones count until the next start)", g.room, clientPartitions))
 	}
 	if !r.ValidateOnly {
-		g.partitions += created
+		g.room = room
+		maps.Copy(g.topics, created)
 	}
 	return nil
+}
+
+// exists tells the guard of a topic that there is at the start.
+func (g *guard) exists(topic string, partitions int, ours bool) {
+	g.topics[topic] = partitions
+	if !ours {
+		g.room -= partitions
+	}
 }
 
 func refuseTopics(r *kmsg.CreateTopicsRequest, reason *kerr.Error, message string) kmsg.Response {

@@ -69,20 +69,30 @@ func framed(request kmsg.Request, version int16) []byte {
 	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("test")).AppendRequest(nil, request, 7)
 }
 
-// ask sends a request and returns the answer, as a client does.
+// exchange sends a request and returns the answer, as a client does.
+func exchange[R kmsg.Response](conn net.Conn, request kmsg.Request, version int16) (response R, err error) {
+	if _, err := conn.Write(framed(request, version)); err != nil {
+		return response, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return response, err
+	}
+	if correlation := binary.BigEndian.Uint32(head[4:]); correlation != 7 {
+		return response, fmt.Errorf("the answer to request %d", correlation)
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[:])-4)
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return response, err
+	}
+	response = request.ResponseKind().(R)
+	return response, response.ReadFrom(body)
+}
+
 func ask[R kmsg.Response](t testing.TB, conn net.Conn, request kmsg.Request, version int16) R {
 	t.Helper()
-	_, err := conn.Write(framed(request, version))
+	response, err := exchange[R](conn, request, version)
 	require.NoError(t, err)
-	var head [8]byte
-	_, err = io.ReadFull(conn, head[:])
-	require.NoError(t, err)
-	require.EqualValues(t, 7, binary.BigEndian.Uint32(head[4:]))
-	body := make([]byte, binary.BigEndian.Uint32(head[:])-4)
-	_, err = io.ReadFull(conn, body)
-	require.NoError(t, err)
-	response := request.ResponseKind().(R)
-	require.NoError(t, response.ReadFrom(body))
 	return response
 }
 
@@ -346,6 +356,8 @@ func TestClientsCreateTopicsWithinLimits(t *testing.T) {
 	}
 	require.Zero(t, create(createRequest(499, "a", "b")))
 	require.Equal(t, kerr.InvalidPartitions.Code, create(createRequest(2, "c")), "999 are there")
+	require.Equal(t, kerr.TopicAlreadyExists.Code, create(createRequest(499, "a")), "a second try costs nothing")
+	require.Equal(t, kerr.TopicAlreadyExists.Code, create(createRequest(1, kafka.DefaultConfig().Topics.Events)))
 	stop(t, broker)
 
 	broker = start(t, cfg, client)
