@@ -422,10 +422,10 @@ func (g *guard) judge(frame []byte) (answer, passed []byte, err error) {
 	}
 	header, body := frame[sizeBytes:len(frame)-len(reader.Src)], reader.Src
 	if key == kmsg.Produce {
-		if g.syncer != nil && g.syncer.err() != nil {
-			return nil, nil, g.syncer.err()
+		if err := g.checkProduce(body); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", key.Name(), err)
 		}
-		return nil, frame, g.checkProduce(body)
+		return nil, frame, nil
 	}
 
 	g.parsing.Lock()
@@ -484,6 +484,11 @@ func apiVersions(version int16) kmsg.Response {
 
 // checkProduce looks at every batch without parsing it. What is only wrong, the broker answers.
 func (g *guard) checkProduce(body []byte) error {
+	if g.syncer != nil {
+		if err := g.syncer.err(); err != nil {
+			return err
+		}
+	}
 	reader := kbin.Reader{Src: body}
 	skipString(&reader) // transactional ID
 	reader.Int16()      // acks
@@ -502,14 +507,14 @@ func (g *guard) checkProduce(body []byte) error {
 			}
 		}
 		if elements > maxBatches {
-			return fmt.Errorf("Produce: more than %d topics and batches", maxBatches) //nolint:staticcheck // the request's name
+			return fmt.Errorf("more than %d topics and batches", maxBatches)
 		}
 		if !reader.Ok() {
 			break
 		}
 	}
 	if !reader.Ok() || len(reader.Src) > 0 {
-		return errors.New("Produce: cannot be read") //nolint:staticcheck // the request's name
+		return errors.New("cannot be read")
 	}
 	return nil
 }
@@ -527,7 +532,7 @@ func (g *guard) checkBatch(batch []byte) error {
 		return nil // the broker answers that it is corrupt
 	}
 	if records := int32(binary.BigEndian.Uint32(batch[batchRecords:])); records <= 0 { //nolint:gosec // it is signed there
-		return fmt.Errorf("Produce: a batch of %d records", records) //nolint:staticcheck // the request's name
+		return fmt.Errorf("a batch of %d records", records)
 	}
 	if id := batch[batchProducerID : batchProducerID+8]; int8(id[0]) >= 0 { //nolint:gosec // the sign: there is an ID
 		return g.admit("producer " + string(id))
