@@ -132,8 +132,8 @@ func attack(t *testing.T, broker *Broker, data []byte) {
 	if _, err := conn.Write(frames); err != nil {
 		return // refused already
 	}
-	conn.(*net.TCPConn).CloseWrite() //nolint:errcheck,gosec // refused already
-	io.Copy(io.Discard, conn)        //nolint:errcheck,gosec // an attacker's
+	conn.(*net.TCPConn).CloseWrite() //nolint:errcheck // refused already
+	io.Copy(io.Discard, conn)        //nolint:errcheck // an attacker's
 }
 
 // requireAlive produces a message and fetches it. It tries again, because the guard's patience is short here.

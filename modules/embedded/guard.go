@@ -376,7 +376,7 @@ const (
 )
 
 func keyOf(frame []byte) (kmsg.Key, int16) {
-	return kmsg.Key(int16(binary.BigEndian.Uint16(frame[sizeBytes:]))), int16(binary.BigEndian.Uint16(frame[sizeBytes+2:])) //nolint:gosec // they are signed there
+	return kmsg.Key(int16(binary.BigEndian.Uint16(frame[sizeBytes:]))), int16(binary.BigEndian.Uint16(frame[sizeBytes+2:]))
 }
 
 // tooLarge says what a size most likely is.
@@ -460,7 +460,7 @@ func parse(key kmsg.Key, version int16, body []byte) (request kmsg.Request, err 
 // encode puts the size in front of a header and the body that follows it.
 func encode(header []byte, body interface{ AppendTo(dst []byte) []byte }) []byte {
 	frame := body.AppendTo(append(make([]byte, sizeBytes, 256), header...))
-	binary.BigEndian.PutUint32(frame, uint32(len(frame)-sizeBytes)) //nolint:gosec // far below 4 GiB
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-sizeBytes))
 	return frame
 }
 
@@ -531,10 +531,10 @@ func (g *guard) checkBatch(batch []byte) error {
 	if len(batch) < batchHeader {
 		return nil // the broker answers that it is corrupt
 	}
-	if records := int32(binary.BigEndian.Uint32(batch[batchRecords:])); records <= 0 { //nolint:gosec // it is signed there
+	if records := int32(binary.BigEndian.Uint32(batch[batchRecords:])); records <= 0 {
 		return fmt.Errorf("a batch of %d records", records)
 	}
-	if id := batch[batchProducerID : batchProducerID+8]; int8(id[0]) >= 0 { //nolint:gosec // the sign: there is an ID
+	if id := batch[batchProducerID : batchProducerID+8]; id[0]&0x80 == 0 { // it is not -1
 		return g.admit("producer " + string(id))
 	}
 	return nil
@@ -592,13 +592,7 @@ func (g *guard) check(request kmsg.Request, size int) (kmsg.Response, error) {
 		return nil, g.admitGroup(r.Group)
 	case *kmsg.JoinGroupRequest:
 		r.RebalanceTimeoutMillis = min(r.RebalanceTimeoutMillis, int32(maxRebalanceWait.Milliseconds()))
-		if size > int(maxMembership) {
-			return nil, fmt.Errorf("%d bytes: at most %s", size, maxMembership)
-		}
-		if r.MemberID == "" && !g.newcomers.Allow() {
-			return nil, errNewcomers
-		}
-		return nil, g.admitGroup(r.Group)
+		return nil, g.checkMember(r, size)
 	case *kmsg.SyncGroupRequest:
 		if size > int(maxMembership) {
 			return nil, fmt.Errorf("%d bytes: at most %s", size, maxMembership)
@@ -607,11 +601,32 @@ func (g *guard) check(request kmsg.Request, size int) (kmsg.Response, error) {
 	return nil, nil //nolint:nilnil // it passes
 }
 
+// checkMember keeps away members without a protocol, or with one that they name twice: the broker panics when it counts them.
+func (g *guard) checkMember(r *kmsg.JoinGroupRequest, size int) error {
+	if size > int(maxMembership) {
+		return fmt.Errorf("%d bytes: at most %s", size, maxMembership)
+	}
+	named := map[string]bool{}
+	for _, protocol := range r.Protocols {
+		if named[protocol.Name] {
+			return fmt.Errorf("the protocol %.32q twice", protocol.Name)
+		}
+		named[protocol.Name] = true
+	}
+	if len(named) == 0 {
+		return errors.New("no protocol")
+	}
+	if r.MemberID == "" && !g.newcomers.Allow() {
+		return errNewcomers
+	}
+	return g.admitGroup(r.Group)
+}
+
 // limitFetch bounds how much an answer holds and how long it may take. It makes every Fetch one without a session, as Kafka
 // does when its sessions are used up: the broker's sessions have no end.
 func (g *guard) limitFetch(r *kmsg.FetchRequest) {
 	largest := min(int64(maxAnswer), int64(maxAnswers)/max(g.connections.Load(), 1))
-	r.MaxBytes = min(r.MaxBytes, int32(largest)) //nolint:gosec // at most maxAnswer
+	r.MaxBytes = min(r.MaxBytes, int32(largest))
 	r.MaxWaitMillis = min(r.MaxWaitMillis, int32(maxFetchWait.Milliseconds()))
 	r.SessionID, r.SessionEpoch, r.ForgottenTopics = 0, -1, nil
 	for i := range r.Topics {

@@ -178,6 +178,10 @@ func hostile() map[string]struct {
 	name.Group = strings.Repeat("x", 300)
 	member := kmsg.NewPtrJoinGroupRequest()
 	member.Group, member.Protocols = "g", []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: make([]byte, 100<<10)}}
+	twice := kmsg.NewPtrJoinGroupRequest()
+	twice.Group, twice.SessionTimeoutMillis, twice.ProtocolType = "g", 6000, "consumer"
+	none := *twice
+	twice.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}, {Name: "range"}}
 	many := produceRequest("t", nil)
 	many.Topics[0].Partitions = make([]kmsg.ProduceRequestTopicPartition, maxBatches+1)
 	return map[string]struct {
@@ -204,6 +208,8 @@ func hostile() map[string]struct {
 		"large metadata of offsets":  {framed(commit, 2), "metadata of 5000 bytes"},
 		"the name of a group":        {framed(name, 2), "the name of a group of 300 bytes"},
 		"what a member says of it":   {framed(member, 2), "at most 64KiB"},
+		"a protocol twice":           {framed(twice, 2), `JoinGroup: the protocol "range" twice`},
+		"no protocol":                {framed(&none, 2), "JoinGroup: no protocol"},
 		"a produce with nothing":     {frame(0, 0, 0, 7, 0, 0, 0, 7, 0xff, 0xff), "Produce: cannot be read"},
 		"a produce with large array": {frame(0, 0, 0, 7, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff), "Produce: cannot be read"},
 	}

@@ -129,7 +129,7 @@ func segments(dir string) ([]int64, error) {
 		return nil, err
 	}
 	names, err := open.Readdirnames(-1)
-	if err = errors.Join(err, open.Close()); err != nil {
+	if err := errors.Join(err, open.Close()); err != nil {
 		return nil, err
 	}
 	var found []int64
