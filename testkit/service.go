@@ -174,6 +174,7 @@ func (p *plan) preset(dir string) {
 		"admin.listen":            "127.0.0.1:0",
 		"embedded.kafka_listen":   "127.0.0.1:0",
 		"embedded.data_dir":       filepath.Join(dir, "data"),
+		"embedded.sync_writes":    "false", // no test cuts the power, and a sync takes ten times as long
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",

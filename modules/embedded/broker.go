@@ -2,18 +2,22 @@ package embedded
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/gofrs/flock"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
@@ -32,6 +36,8 @@ type Broker struct {
 	mu      sync.RWMutex
 	address string
 
+	guard    *guard
+	inside   net.Conn // leads around the guard, while starting
 	cluster  *kfake.Cluster
 	lock     *flock.Flock
 	stop     chan struct{}
@@ -56,12 +62,17 @@ const (
 
 // NewBroker returns a broker that is not started, for the topics and the message size of a client.
 func NewBroker(cfg Config, client kafka.Config, log *zap.Logger) *Broker {
-	return &Broker{
+	b := &Broker{
 		cfg: cfg, client: client, log: log,
 		retentionInterval: retentionInterval,
 		address:           cfg.KafkaListen,
 		stop:              make(chan struct{}),
 	}
+	b.guard = newGuard(log, client.MaxMessageBytes, b.partitions(), b.limits)
+	if cfg.SyncWrites {
+		b.guard.syncer = newSyncer(b.dir(), log)
+	}
+	return b
 }
 
 // Address returns where the broker listens: before Start what is configured, then the real address.
@@ -71,9 +82,16 @@ func (b *Broker) Address() string {
 	return b.address
 }
 
-// String describes the broker for a human.
+// String describes the broker for a human, with what it does not do.
 func (b *Broker) String() string {
-	return fmt.Sprintf("embedded broker at %s (one node, not replicated), data in %s", b.Address(), b.cfg.DataDir)
+	safety := "one node, not replicated"
+	if !b.cfg.SyncWrites {
+		safety += "; not synced: a power loss takes what was acknowledged last"
+	}
+	if !b.cfg.loopback() {
+		safety += "; no authentication: who reaches the port can read, write and delete"
+	}
+	return fmt.Sprintf("embedded broker at %s (%s), data in %s", b.Address(), safety, b.cfg.DataDir)
 }
 
 // Start loads the data, listens, and creates the topics that are missing. It returns an error if that is not done within
@@ -100,8 +118,7 @@ func (b *Broker) Start(ctx context.Context) error {
 }
 
 func (b *Broker) open() (err error) {
-	dir := filepath.Join(b.cfg.DataDir, "broker")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(b.dir(), 0o750); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
 	}
 	if b.lock, err = lock(filepath.Join(b.cfg.DataDir, "broker.lock")); err != nil {
@@ -115,16 +132,18 @@ func (b *Broker) open() (err error) {
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("capture-embedded"),
-		kfake.DataDir(dir),
+		kfake.DataDir(b.dir()),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 			var listen net.ListenConfig
-			return listen.Listen(context.Background(), network, b.cfg.KafkaListen)
+			listener, err := listen.Listen(context.Background(), network, b.cfg.KafkaListen)
+			if err != nil {
+				return nil, err
+			}
+			listener, b.inside = b.guard.listen(listener)
+			return listener, nil
 		}),
 		kfake.DefaultNumPartitions(b.partitions()),
 		kfake.WithLogger(logger{b.log.Sugar()}),
-	}
-	if b.cfg.SyncWrites {
-		options = append(options, kfake.SyncWrites())
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		var network *net.OpError
@@ -133,10 +152,18 @@ func (b *Broker) open() (err error) {
 		}
 		return fmt.Errorf("embedded broker: %w", err)
 	}
+	defer b.inside.Close() //nolint:errcheck // a pipe
 	b.mu.Lock()
 	b.address = b.cluster.ListenAddrs()[0]
 	b.mu.Unlock()
+	if !b.cfg.loopback() {
+		b.log.Warn("embedded.kafka_listen is not a loopback address and the embedded broker has no authentication: "+
+			"who reaches the port can read, write and delete", zap.String("address", b.Address()))
+	}
 	if err := b.createTopics(); err != nil {
+		return err
+	}
+	if err := b.countTopics(); err != nil {
 		return err
 	}
 	// A crash brings back what retention had removed within a file; it goes again before anybody reads it.
@@ -190,6 +217,8 @@ func (b *Broker) close() error {
 	return nil
 }
 
+func (b *Broker) dir() string { return filepath.Join(b.cfg.DataDir, "broker") }
+
 // partitions is how many a new topic gets. One keeps all events in the order in which they came.
 func (b *Broker) partitions() int { return max(b.client.Topics.Partitions, 1) }
 
@@ -217,25 +246,63 @@ func (b *Broker) createTopics() error {
 	return b.alterTopics(outdated)
 }
 
-// alterTopics goes through the broker's own port, because it has no other way to change a topic.
-func (b *Broker) alterTopics(limits map[string]map[string]string) (err error) {
-	config := sarama.NewConfig()
-	config.Version = sarama.MaxVersion
-	admin, err := sarama.NewClusterAdmin([]string{b.Address()}, config)
+// alterTopics sends the broker a request, because it has no other way to change a topic.
+func (b *Broker) alterTopics(limits map[string]map[string]string) error {
+	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	for topic, values := range limits {
+		resource := kmsg.IncrementalAlterConfigsRequestResource{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: topic}
+		for key, value := range values {
+			resource.Configs = append(resource.Configs, kmsg.IncrementalAlterConfigsRequestResourceConfig{
+				Name: key, Op: kmsg.IncrementalAlterConfigOpSet, Value: &value,
+			})
+		}
+		request.Resources = append(request.Resources, resource)
+	}
+	response, err := b.ask(request)
 	if err != nil {
 		return fmt.Errorf("embedded broker: change topics: %w", err)
 	}
-	defer func() { err = errors.Join(err, admin.Close()) }()
-	for topic, values := range limits {
-		entries := make(map[string]sarama.IncrementalAlterConfigsEntry, len(values))
-		for key, value := range values {
-			entries[key] = sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}
-		}
-		if err := admin.IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
-			return fmt.Errorf("embedded broker: change topic %s: %w", topic, err)
+	for _, resource := range response.(*kmsg.IncrementalAlterConfigsResponse).Resources {
+		if err := kerr.ErrorForCode(resource.ErrorCode); err != nil {
+			return fmt.Errorf("embedded broker: change topic %s: %w", resource.ResourceName, err)
 		}
 	}
 	return nil
+}
+
+// countTopics tells the guard which topics there are, so that it knows how many more clients may create.
+func (b *Broker) countTopics() error {
+	request := kmsg.NewPtrMetadataRequest() // of all topics
+	request.Version = 1
+	response, err := b.ask(request)
+	if err != nil {
+		return fmt.Errorf("embedded broker: list topics: %w", err)
+	}
+	ours := b.client.Topics.Names()
+	for _, topic := range response.(*kmsg.MetadataResponse).Topics {
+		b.guard.exists(*topic.Topic, len(topic.Partitions), slices.Contains(ours, *topic.Topic))
+	}
+	return nil
+}
+
+// ask sends the broker a request around the guard, in a version without tagged fields.
+func (b *Broker) ask(request kmsg.Request) (kmsg.Response, error) {
+	if err := b.inside.SetDeadline(time.Now().Add(b.cfg.StartTimeout)); err != nil {
+		return nil, err
+	}
+	if _, err := b.inside.Write(kmsg.NewRequestFormatter().AppendRequest(nil, request, 0)); err != nil {
+		return nil, err
+	}
+	var head [8]byte // size and correlation ID
+	if _, err := io.ReadFull(b.inside, head[:]); err != nil {
+		return nil, err
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[:])-4)
+	if _, err := io.ReadFull(b.inside, body); err != nil {
+		return nil, err
+	}
+	response := request.ResponseKind()
+	return response, response.ReadFrom(body)
 }
 
 // limits are a topic's settings. Kafka means bytes per partition, our configuration bytes per topic.

@@ -10,11 +10,11 @@ import (
 // Config is the configuration section "embedded".
 type Config struct {
 	DataDir        string           `key:"data_dir" doc:"Directory that the embedded broker keeps its data in; one process at a time uses it."`
-	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. Clients are told to connect to this address."`
+	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. Clients are told to connect to this address. There is no authentication: who reaches it can read, write and delete."`
 	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps; beyond that the oldest events are removed."`
 	Retention      time.Duration    `key:"retention" doc:"How long events are kept."`
 	StartTimeout   time.Duration    `key:"start_timeout" doc:"How long loading the data may take at start: about three seconds for each GiB of small events, over all topics."`
-	SyncWrites     bool             `key:"sync_writes" doc:"Write to the disk itself before an event is acknowledged, so that it survives a power loss. Such a write takes about ten times as long."`
+	SyncWrites     bool             `key:"sync_writes" doc:"Wait for the disk before an event is acknowledged, so that it survives a power loss. An acknowledgement then takes about ten times as long (half a millisecond on an SSD). If false, a power loss takes what was acknowledged last, also what had been safe in the spool before it was sent here."`
 }
 
 // DefaultConfig returns the defaults.
@@ -25,6 +25,7 @@ func DefaultConfig() Config {
 		RetentionBytes: configs.GiB,
 		Retention:      24 * time.Hour,
 		StartTimeout:   8 * time.Second,
+		SyncWrites:     true,
 	}
 }
 
@@ -39,6 +40,12 @@ func (c Config) Validate() error {
 	faults.Check(c.Retention >= time.Minute, "retention", "must be at least 1m, got %s", c.Retention)
 	faults.Check(c.StartTimeout > 0, "start_timeout", "must be positive, got %s", c.StartTimeout)
 	return faults.Err()
+}
+
+// loopback tells whether only this machine reaches the port.
+func (c Config) loopback() bool {
+	host, _, err := net.SplitHostPort(c.KafkaListen)
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 // stopBudget leaves room for writing the state of a full broker.

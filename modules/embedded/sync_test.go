@@ -1,0 +1,120 @@
+package embedded
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/kafka"
+)
+
+// disk counts what is synced, by the last part of its path, and fails when it is told to.
+type disk struct {
+	mu     sync.Mutex
+	synced map[string]int
+	err    error
+}
+
+func (d *disk) fsync(file *os.File) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.synced[filepath.Base(file.Name())]++
+	return d.err
+}
+
+// take returns what was synced since it was asked last.
+func (d *disk) take() map[string]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	synced := d.synced
+	d.synced = map[string]int{}
+	return synced
+}
+
+func TestWhatIsAcknowledgedIsSynced(t *testing.T) {
+	disk := &disk{synced: map[string]int{}}
+	broker, _ := startWatched(t, func(b *Broker) {
+		b.cfg.RetentionBytes = configs.MiB // segments of 128 KiB
+		b.guard.syncer.fsync = disk.fsync
+	})
+	defer stop(t, broker)
+	conn := dial(t, broker)
+	events := kafka.DefaultConfig().Topics.Events
+	send := func(acks int16) {
+		request := produceRequest(events, batch(func(b *kmsg.RecordBatch) {
+			b.Records = make([]byte, 100_000) // nobody looks into it
+		}))
+		request.Acks = acks
+		require.Zero(t, ask[*kmsg.ProduceResponse](t, conn, request, 7).Topics[0].Partitions[0].ErrorCode)
+	}
+	first := filepath.Base(broker.cfg.DataDir)
+	send(-1)
+	require.Equal(t, map[string]int{"0.dat": 1, events + "-0": 1, "partitions": 1, "broker": 1, first: 1}, disk.take(), "the first segment, and that it is there")
+	send(1)
+	require.Equal(t, map[string]int{"0.dat": 1}, disk.take())
+	send(-1)
+	require.Equal(t, map[string]int{"2.dat": 1, events + "-0": 1, "partitions": 1, "broker": 1, first: 1}, disk.take(), "the second segment")
+	ask[*kmsg.MetadataResponse](t, conn, kmsg.NewPtrMetadataRequest(), 1)
+	require.Empty(t, disk.take())
+}
+
+func TestNothingIsAcknowledgedAfterTheDiskHasFailed(t *testing.T) {
+	disk := &disk{synced: map[string]int{}, err: errors.New("input/output error")}
+	broker, logs := startWatched(t, func(b *Broker) { b.guard.syncer.fsync = disk.fsync })
+	events := kafka.DefaultConfig().Topics.Events
+	failing := func() {
+		conn := dial(t, broker)
+		_, err := conn.Write(framed(produceRequest(events, batch(func(*kmsg.RecordBatch) {})), 7))
+		require.NoError(t, err)
+		requireClosed(t, conn)
+	}
+	failing()
+	disk.mu.Lock()
+	disk.err = nil
+	disk.mu.Unlock()
+	failing()
+	require.Len(t, logs.FilterLevelExact(zapcore.ErrorLevel).All(), 1)
+	require.Contains(t, logs.All()[0].Message, "acknowledges nothing until the next start")
+	ask[*kmsg.MetadataResponse](t, dial(t, broker), kmsg.NewPtrMetadataRequest(), 1)
+	stop(t, broker)
+
+	again := start(t, broker.cfg, kafka.DefaultConfig())
+	defer stop(t, again)
+	produce(t, again.Address(), events, "alive")
+}
+
+func TestWithoutSyncWritesNothingIsSynced(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SyncWrites = false
+	broker := start(t, cfg, kafka.DefaultConfig())
+	defer stop(t, broker)
+	require.Nil(t, broker.guard.syncer)
+	produce(t, broker.Address(), kafka.DefaultConfig().Topics.Events, "alive")
+}
+
+func TestASegmentIsFoundByItsOffset(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"0.dat", "0.idx", "7.dat", "20.dat", "snapshot.json"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	for offset, want := range map[int64][]string{0: {"0.dat", "7.dat", "20.dat"}, 6: {"0.dat", "7.dat", "20.dat"}, 7: {"7.dat", "20.dat"}, 19: {"7.dat", "20.dat"}, 20: {"20.dat"}, 99: {"20.dat"}} {
+		disk := &disk{synced: map[string]int{}}
+		s := newSyncer(dir, nil)
+		s.fsync = disk.fsync
+		s.newest[dir] = 20
+		require.NoError(t, s.keepFrom(dir, offset))
+		synced := map[string]int{}
+		for _, name := range want {
+			synced[name] = 1
+		}
+		require.Equal(t, synced, disk.take(), offset)
+	}
+	require.NoError(t, newSyncer(dir, nil).keepFrom(filepath.Join(dir, "removed"), 3))
+}
