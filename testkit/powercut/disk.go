@@ -96,6 +96,11 @@ func NewDisk(root string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newDisk(root, tree)
+}
+
+// newDisk returns a disk that holds a tree in the directory root.
+func newDisk(root string, tree Tree) (*Disk, error) {
 	d := &Disk{root: root, top: newDirectory(), run: -1, ends: map[*Call]func(){}}
 	for _, path := range slices.Sorted(maps.Keys(tree)) {
 		dir, name, err := d.parent(filepath.Join(root, path))
@@ -104,7 +109,7 @@ func NewDisk(root string) (*Disk, error) {
 		}
 		n := newDirectory()
 		if !isDirectory(path) {
-			n = &node{synced: tree[path], size: int64(len(tree[path]))}
+			n = &node{synced: slices.Clone(tree[path]), size: int64(len(tree[path]))}
 		}
 		dir.names[name], dir.durable[name] = n, n
 	}
@@ -588,13 +593,15 @@ func (d *Disk) Pending() []string {
 		all = append(all, strings.Join(effects, " and "))
 	}
 	d.walk(d.top, "", func(path string, n *node) {
-		for _, w := range n.writes {
-			what := fmt.Sprintf("%s written from %d to %d", path, w.at, w.end())
-			if w.resize {
-				what = fmt.Sprintf("%s resized to %d", path, w.at)
-			}
-			all = append(all, what)
+		if len(n.writes) == 0 {
+			return
 		}
+		last := n.writes[len(n.writes)-1]
+		what := fmt.Sprintf("written from %d to %d", last.at, last.end())
+		if last.resize {
+			what = fmt.Sprintf("resized to %d", last.at)
+		}
+		all = append(all, fmt.Sprintf("%s changed %d times, lastly %s", path, len(n.writes), what))
 	})
 	return all
 }

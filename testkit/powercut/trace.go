@@ -53,8 +53,7 @@ func (s Step) String() string {
 // Options are the options of strace with which it prints what Parse reads, except for -o.
 func Options() []string {
 	return []string{
-		// The tracer is no parent of the program: who starts it gets the program's own process.
-		"-D", "-f", "--seccomp-bpf", "-q", "-xx", "-s", strconv.Itoa(longestString),
+		"-f", "--seccomp-bpf", "-q", "-xx", "-s", strconv.Itoa(longestString),
 		"--absolute-timestamps=format:unix,precision:ns", "--syscall-times=ns",
 		"-e", "signal=none", "-e", "trace=" + strings.Join(traced, ","),
 	}

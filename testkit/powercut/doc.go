@@ -1,0 +1,2 @@
+// Package powercut
+package powercut
