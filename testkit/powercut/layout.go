@@ -29,7 +29,8 @@ func (f Fate) String() string {
 	return [...]string{"nothing", "everything", "names only", "content only", "mixed"}[f]
 }
 
-// sector is what a disk writes as a whole or not at all.
+// sector is what a disk writes as a whole or not at all. It writes what the page cache has for it at some moment, so a later write comes with
+// all earlier ones to the same sector.
 const sector = 512
 
 // After returns a directory that a power cut may leave at this moment. The same random numbers give the same directory.
@@ -98,22 +99,25 @@ func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	if len(n.writes) == 0 {
 		return content
 	}
-	// longest is how long the file may have become, with zeros where nothing was written.
+	resized := slices.ContainsFunc(n.writes, func(w *write) bool { return w.resize })
 	longest := int64(len(content))
-	luck := random.Float64()
 	for _, w := range n.writes {
 		longest = max(longest, w.end())
-		switch {
-		case fate == Everything, fate == ContentOnly:
-			content = w.apply(content)
-		case fate == Mixed && random.Float64() < luck:
-			content = w.tear(content, random)
-		}
 	}
-	if fate != Mixed && fate != NamesOnly || n.resized() {
+	switch fate {
+	case Everything, ContentOnly:
+		for _, w := range n.writes {
+			content = w.apply(content)
+		}
+		return content
+	case Mixed:
+		content = n.mix(content, random)
+	}
+	if fate == Nothing || resized {
 		return content
 	}
-	// The length is written apart from the content, but what was synced is within it.
+	// The length is written apart from the content: there may be zeros where nothing was written, and something that was written
+	// may be beyond the end. What was synced is within it.
 	switch least := int64(len(n.synced)); random.IntN(4) {
 	case 0:
 		content = resize(content, longest)
@@ -123,27 +127,62 @@ func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	return content
 }
 
-// resized reports whether the file's length was also set by a call that has not been synced.
-func (n *node) resized() bool {
-	return slices.ContainsFunc(n.writes, func(w *write) bool { return w.resize })
+// mix gives every sector one of the states in which it has been in the page cache since it was synced, each for itself. Only changes of
+// the length that a call has asked for happen in the order of the calls.
+func (n *node) mix(content []byte, random *rand.Rand) []byte {
+	writes := n.writes
+	// Sometimes all is there up to a write, so that only that one and those behind it are torn.
+	if random.IntN(2) == 0 {
+		whole := random.IntN(len(writes) + 1)
+		for _, w := range writes[:whole] {
+			content = w.apply(content)
+		}
+		writes = writes[whole:]
+	}
+	for len(writes) > 0 {
+		end := slices.IndexFunc(writes, func(w *write) bool { return w.resize })
+		if end == 0 {
+			if random.IntN(2) == 0 {
+				return content
+			}
+			content, writes = writes[0].apply(content), writes[1:]
+			continue
+		}
+		if end < 0 {
+			end = len(writes)
+		}
+		content = tear(content, writes[:end], random)
+		writes = writes[end:]
+	}
+	return content
 }
 
-// tear applies a part of the write: all of it, its beginning, or any of its sectors.
-func (w *write) tear(content []byte, random *rand.Rand) []byte {
-	if w.resize || len(w.data) == 0 {
-		return w.apply(content)
+// tear applies to every sector as many of the writes as it likes: those from the first on.
+func tear(content []byte, writes []*write, random *rand.Rand) []byte {
+	luck := random.Float64()
+	prefix := random.IntN(2) == 0
+	touching := map[int64]int{}
+	for _, w := range writes {
+		for s := w.at / sector; s*sector < w.end(); s++ {
+			touching[s]++
+		}
 	}
-	first, last := w.at/sector, (w.end()-1)/sector
-	keep := func(int64) bool { return true }
-	switch random.IntN(4) {
-	case 0:
-		end := first + random.Int64N(last-first+1)
-		keep = func(s int64) bool { return s < end }
-	case 1:
-		keep = func(int64) bool { return random.IntN(2) == 0 }
+	// states are how many of the writes that touch it each sector has seen.
+	states := map[int64]int{}
+	for i, s := range slices.Sorted(maps.Keys(touching)) {
+		switch {
+		case prefix && float64(i) < luck*float64(len(touching)):
+			states[s] = touching[s]
+		case !prefix && random.Float64() < luck:
+			states[s] = 1 + random.IntN(touching[s])
+		}
 	}
-	for s := first; s <= last; s++ {
-		if keep(s) {
+	for _, w := range writes {
+		for s := w.at / sector; s*sector < w.end(); s++ {
+			if states[s] == 0 {
+				continue
+			}
+			states[s]--
 			from, to := max(s*sector, w.at), min((s+1)*sector, w.end())
 			part := write{at: from, data: w.data[from-w.at : to-w.at]}
 			content = part.apply(content)

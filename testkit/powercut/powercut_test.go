@@ -341,7 +341,7 @@ func (o *outcome) cutAgain(r *recording, random *rand.Rand, try func(layout)) er
 }
 
 // faultsShown is how many of a scenario's faults are shown.
-const faultsShown = 50
+const faultsShown = 5
 
 func TestNoAcknowledgedEventIsLostInAPowerCut(t *testing.T) {
 	for i, sc := range scenarios {

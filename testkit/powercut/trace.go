@@ -109,6 +109,8 @@ func parseLine(line string, run int, open map[string]*Call, steps *[]Step) error
 	switch {
 	case strings.HasPrefix(rest, "+++ "), strings.HasPrefix(rest, "--- "):
 		return nil
+	case strings.HasPrefix(rest, "???("), strings.HasPrefix(rest, "<... ??? resumed>"):
+		return nil // The process was killed before the call began.
 	case strings.HasPrefix(rest, "<... "):
 		call := open[thread]
 		_, tail, found := strings.Cut(rest, resumed)
