@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -578,7 +577,7 @@ func resize(content []byte, size int64) []byte {
 	return content[:size:size]
 }
 
-// Pending says for a human what is not durable.
+// Pending says for a human what is not durable, each once.
 func (d *Disk) Pending() []string {
 	var all []string
 	for _, c := range d.changes {
@@ -592,6 +591,8 @@ func (d *Disk) Pending() []string {
 		}
 		all = append(all, strings.Join(effects, " and "))
 	}
+	slices.Sort(all)
+	all = slices.Compact(all)
 	d.walk(d.top, "", func(path string, n *node) {
 		if len(n.writes) == 0 {
 			return
@@ -612,71 +613,4 @@ func (d *Disk) walk(n *node, path string, visit func(string, *node)) {
 	for _, name := range slices.Sorted(maps.Keys(n.names)) {
 		d.walk(n.names[name], filepath.Join(path, name), visit)
 	}
-}
-
-// Tree is what a directory holds: the content of files by their paths. A path that ends in a slash is a directory's.
-type Tree map[string][]byte
-
-func isDirectory(path string) bool { return strings.HasSuffix(path, "/") }
-
-// ReadTree reads a directory.
-func ReadTree(dir string) (Tree, error) {
-	tree := Tree{}
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			tree[name+"/"] = nil
-			return nil
-		}
-		tree[name], err = os.ReadFile(path)
-		return err
-	})
-	return tree, err
-}
-
-// Write makes the directory, which must not exist, and lays out the tree in it.
-func (t Tree) Write(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	for _, path := range slices.Sorted(maps.Keys(t)) {
-		target := filepath.Join(dir, path)
-		var err error
-		if isDirectory(path) {
-			err = os.Mkdir(target, 0o700)
-		} else {
-			err = os.WriteFile(target, t[path], 0o600)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Differences says for a human where the trees differ.
-func (t Tree) Differences(other Tree) []string {
-	var all []string
-	for path, content := range t {
-		theirs, there := other[path]
-		switch {
-		case !there:
-			all = append(all, path+" is in the first only")
-		case string(content) != string(theirs):
-			all = append(all, fmt.Sprintf("%s has %d bytes in the first and %d in the second, and they differ", path, len(content), len(theirs)))
-		}
-	}
-	for path := range other {
-		if _, there := t[path]; !there {
-			all = append(all, path+" is in the second only")
-		}
-	}
-	slices.Sort(all)
-	return all
 }

@@ -3,7 +3,6 @@
 package powercut
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -109,14 +108,6 @@ func (r *recording) flow(events int64) error {
 		return fmt.Errorf("%d of %d events were acknowledged: %w", r.load.Acked()-goal+events, events, err)
 	}
 	return nil
-}
-
-// drain returns when the spool has no more than so many records.
-func (r *recording) drain(records float64) error {
-	return poll(func() (bool, error) {
-		metrics, err := r.service.metrics()
-		return err == nil && metrics[metricRecords] <= records, errors.Join(err, r.service.ended())
-	})
 }
 
 // kill ends the service as kill -9 does.
