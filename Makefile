@@ -28,7 +28,7 @@ FUZZTIME ?= 200000x
 FUZZ ?= .*
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long services-up services-down
+.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long powercut powercut-long services-up services-down
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ test: build ## Run the unit tests, which need no service, with the race detector
 check: ## Check the format, go vet, the linters, go.mod and the dependency rule
 check: $(GOLANGCI_LINT)
 	$(GOLANGCI_LINT) fmt --diff
-	$(GO) vet -tags sdk,chaos ./...
+	$(GO) vet -tags sdk,chaos,powercut ./...
 	$(GOLANGCI_LINT) run
 	$(GO) mod tidy -diff
 	$(GO) test -count=1 -run '^TestDependencyRule' ./app/standard
@@ -86,6 +86,12 @@ chaos: ## Break Kafka, the disk and the service under load, and hold what was ac
 
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool and 10 minutes without Kafka: about an hour and a half
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
+
+powercut: ## Cut the power while the service works, and start it on what the disk may then hold: 30 cuts a scenario; RUN=REGEXP
+	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m
+
+powercut-long: ## The same with 300 cuts a scenario: about half an hour
+	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 3h -powercut.cuts=300
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
 	@testkit/services/services.sh up

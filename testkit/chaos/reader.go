@@ -18,9 +18,34 @@ const (
 	uuidHeader = "uuid"
 )
 
+// Message is a message in a topic.
+type Message struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	// ID is the uuid that the message's header has.
+	ID, Value []byte
+}
+
 // ReadTo shows the judge every message in the topics that begin with the prefix, from the beginning of each partition to what is its
 // end at the call. Topics whose names end with skip are left out.
 func ReadTo(judge *Judge, brokers []string, prefix, skip, dlq string) error {
+	type place struct {
+		topic     string
+		partition int32
+	}
+	places := map[place]int32{}
+	return Read(brokers, prefix, skip, func(m Message) {
+		at := place{m.Topic, m.Partition}
+		if places[at] == 0 {
+			places[at] = int32(len(places) + 1)
+		}
+		judge.See(Copy{ID: m.ID, Value: m.Value, Partition: places[at], Offset: m.Offset, DLQ: strings.HasSuffix(m.Topic, dlq)})
+	})
+}
+
+// Read shows every message in the topics that begin with the prefix, as ReadTo does.
+func Read(brokers []string, prefix, skip string, see func(Message)) error {
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
 	config.Metadata.AllowAutoTopicCreation = false
@@ -33,7 +58,6 @@ func ReadTo(judge *Judge, brokers []string, prefix, skip, dlq string) error {
 	if err != nil {
 		return err
 	}
-	place := int32(0)
 	for _, topic := range topics {
 		if !strings.HasPrefix(topic, prefix) || strings.HasSuffix(topic, skip) {
 			continue
@@ -43,11 +67,8 @@ func ReadTo(judge *Judge, brokers []string, prefix, skip, dlq string) error {
 			return fmt.Errorf("partitions of %s: %w", topic, err)
 		}
 		for _, partition := range partitions {
-			place++
 			if err := readPartition(client, topic, partition, func(record *sarama.Record, offset int64) {
-				judge.See(Copy{
-					ID: header(record, uuidHeader), Value: record.Value, Partition: place, Offset: offset, DLQ: strings.HasSuffix(topic, dlq),
-				})
+				see(Message{Topic: topic, Partition: partition, Offset: offset, ID: header(record, uuidHeader), Value: record.Value})
 			}); err != nil {
 				return fmt.Errorf("%s/%d: %w", topic, partition, err)
 			}

@@ -1,0 +1,204 @@
+//go:build powercut && linux
+
+package powercut
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencapture/capture/testkit/chaos"
+)
+
+// recording is what a service has done to its directory, what it has promised meanwhile, and what was in Kafka.
+type recording struct {
+	scenario
+	// dir holds the traces and the output, and root is the service's working directory, of which the model knows everything.
+	dir, root string
+	before    Tree
+	// earlier are promises that were made before the recording, all of which hold.
+	earlier []*chaos.History
+
+	kafka   *kafka
+	service *service
+	front   *httptest.Server
+	target  atomic.Pointer[url.URL]
+	load    *chaos.Load
+	runs    int
+	left    []Tree // by each run
+
+	// What remains of it.
+	steps   []Step
+	history *chaos.History
+	inKafka []stored
+}
+
+// shape and rate are of the load: a few users, so that their order is tried, and few events a request, so that there are many commits.
+var shape = chaos.Shape{Workers: 8, Keys: 2, PerKey: 2, Pad: 1000}
+
+const rate = 1500
+
+// record plays a scenario on a directory that holds the tree.
+func record(sc scenario, dir string, before Tree, earlier ...*chaos.History) (_ *recording, err error) {
+	r := &recording{scenario: sc, dir: dir, root: filepath.Join(dir, "root"), before: before, earlier: earlier}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := before.Write(r.root); err != nil {
+		return nil, err
+	}
+	if r.kafka, err = newKafka(10 * time.Millisecond); err != nil {
+		return nil, err
+	}
+	defer r.kafka.close()
+	r.kafka.leave()
+	// The load keeps its address although the service gets another one at each start.
+	r.front = httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:  func(request *httputil.ProxyRequest) { request.SetURL(r.target.Load()) },
+		ErrorLog: log.New(io.Discard, "", 0),
+	})
+	defer r.front.Close()
+	r.target.Store(&url.URL{Scheme: "http", Host: "127.0.0.1:1"})
+	r.load = chaos.StartLoad(r.front.URL, shape, rate)
+	err = r.play(r)
+	r.history = r.load.Stop()
+	if r.service != nil {
+		r.service.kill()
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.kafka.back()
+	if r.inKafka, err = r.kafka.read(); err != nil {
+		return nil, err
+	}
+	return r, r.understand()
+}
+
+// start starts the service under strace.
+func (r *recording) start() (err error) {
+	run := r.runs
+	r.runs++
+	output := filepath.Join(r.dir, fmt.Sprint("output.", run))
+	if r.service, err = serve(r.root, output, r.trace(run), r.environment(r.kafka.address())); err != nil {
+		return err
+	}
+	target, err := url.Parse(r.service.url)
+	r.target.Store(target)
+	return err
+}
+
+func (r *recording) trace(run int) string { return filepath.Join(r.dir, fmt.Sprint("trace.", run)) }
+
+// flow returns when so many more events are acknowledged.
+func (r *recording) flow(events int64) error {
+	goal := r.load.Acked() + events
+	err := poll(func() (bool, error) { return r.load.Acked() >= goal, r.service.ended() })
+	if err != nil {
+		return fmt.Errorf("%d of %d events were acknowledged: %w", r.load.Acked()-goal+events, events, err)
+	}
+	return nil
+}
+
+// kill ends the service as kill -9 does.
+func (r *recording) kill() error {
+	r.service.kill()
+	return r.look()
+}
+
+// terminate ends the service as SIGTERM does.
+func (r *recording) terminate() error {
+	if err := r.service.terminate(); err != nil {
+		return err
+	}
+	return r.look()
+}
+
+// look keeps what a run has left.
+func (r *recording) look() error {
+	left, err := ReadTree(r.root)
+	r.left = append(r.left, left)
+	return err
+}
+
+// understand makes the steps of the traces. It makes sure that the model has come to what is really there.
+func (r *recording) understand() error {
+	disk, err := r.disk()
+	if err != nil {
+		return err
+	}
+	for run := range r.runs {
+		trace, err := os.ReadFile(r.trace(run))
+		if err != nil {
+			return err
+		}
+		steps, err := Parse(trace, run)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.trace(run), err)
+		}
+		for _, step := range steps {
+			mine, err := disk.Apply(step)
+			if err != nil {
+				return fmt.Errorf("%s: %w", r.trace(run), err)
+			}
+			if mine {
+				r.steps = append(r.steps, step)
+			}
+		}
+		r.steps = append(r.steps, disk.Resolve(r.left[run], steps[len(steps)-1].At)...)
+		if differences := disk.After(Everything, rand.New(rand.NewPCG(0, 0))).Differences(r.left[run]); len(differences) > 0 {
+			return fmt.Errorf("the model is not what the process has left:\n%s", strings.Join(differences, "\n"))
+		}
+	}
+	return nil
+}
+
+// disk returns the model before the first step. The paths in the traces begin at the root.
+func (r *recording) disk() (*Disk, error) {
+	disk, err := newDisk(r.root, r.before)
+	if err == nil {
+		disk.Journal = r.journal
+	}
+	return disk, err
+}
+
+// obligations are the promises that had been given at a time.
+func (r *recording) obligations(at time.Time) []*chaos.History {
+	return append(slices.Clone(r.earlier), r.history.Between(time.Time{}, at))
+}
+
+// cuts chooses steps before which the power is cut. Half are anywhere, and half are where names change or a directory is synced, which
+// is rare among all the writes.
+func (r *recording) cuts(n int, random *rand.Rand) []int {
+	var rare []int
+	for i, step := range r.steps {
+		switch step.Name {
+		case "write", "pwrite64", "fsync", "fdatasync", "close", "lseek":
+		default:
+			// In the course of the call, and with what comes behind.
+			for j := i; j < min(i+8, len(r.steps)); j++ {
+				rare = append(rare, j)
+			}
+		}
+	}
+	var cuts []int
+	for i := range n {
+		if i%2 == 0 && len(rare) > 0 {
+			cuts = append(cuts, rare[random.IntN(len(rare))])
+		} else {
+			cuts = append(cuts, random.IntN(len(r.steps)))
+		}
+	}
+	slices.Sort(cuts)
+	return cuts
+}
