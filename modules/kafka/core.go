@@ -10,8 +10,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"go.uber.org/zap"
-
+	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -26,7 +25,7 @@ import (
 // One mutex guards all of it. No goroutine holds that while it encodes, uses the network or reports.
 type core struct {
 	cfg     coreConfig
-	log     *zap.Logger // at most one line in a while for each text
+	causes  *observability.Causes // why messages fail
 	metrics *metrics
 
 	mu     sync.Mutex
@@ -79,9 +78,9 @@ var (
 	errNotConnected = errors.New("not connected yet")
 )
 
-func newCore(cfg coreConfig, log *zap.Logger, metrics *metrics) *core {
+func newCore(cfg coreConfig, causes *observability.Causes, metrics *metrics) *core {
 	c := &core{
-		cfg: cfg, log: log, metrics: metrics,
+		cfg: cfg, causes: causes, metrics: metrics,
 		why:     errNotConnected,
 		topics:  map[string]*topic{},
 		links:   map[int32]*link{},
@@ -470,6 +469,9 @@ func (c *core) report(e *ending) (bytes int) {
 		c.metrics.latency.Record(time.Since(e.entries[0].at))
 	default:
 		c.metrics.failed[produce.ClassOf(e.err)].Inc(n)
+	}
+	if n > 0 && !produce.IsRefusal(e.err) && produce.ClassOf(e.err) != produce.Behind {
+		c.causes.Log(e.err)
 	}
 	return bytes
 }

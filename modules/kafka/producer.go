@@ -11,8 +11,8 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
+	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -30,6 +30,8 @@ type Producer struct {
 	bootstrap *Bootstrap
 	core      *core
 	log       *zap.Logger
+	reached   *observability.Causes // whether the cluster answers
+	renewed   *observability.Causes // whether changed files of certificates and passwords let in
 	health    atomic.Pointer[health]
 
 	// The supervisor's:
@@ -69,8 +71,8 @@ const (
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 10 * time.Second
 
-	// What may go wrong with every message is logged once in this time, by its text.
-	logEvery = 10 * time.Second
+	// logEvery is how often one cause of failures is logged.
+	logEvery = time.Minute
 )
 
 // NewProducer returns a producer that is not connected. The scope records messages acknowledged ("messages_acked_total") and
@@ -91,9 +93,6 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 	for _, class := range produce.Classes() {
 		m.failed = append(m.failed, scope.Tagged(map[string]string{"class": class.String()}).Counter("messages_failed_total"))
 	}
-	sampled := log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, logEvery, 1, 0)
-	}))
 	p := &Producer{
 		cfg:       cfg,
 		bootstrap: bootstrap,
@@ -106,8 +105,11 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 			timeout:    config.Producer.Timeout,
 			linger:     cfg.Linger,
 			codec:      config.Producer.Compression,
-		}, sampled, m),
-		log:        log,
+		}, observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery), m),
+		log:     log,
+		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background", "Kafka can be used again", logEvery),
+		renewed: observability.NewCauses(log, "the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
+			"the connection with the old ones is kept", "Kafka is reached with the changed files", logEvery),
 		stop:       make(chan struct{}),
 		supervised: make(chan struct{}),
 	}
@@ -220,10 +222,9 @@ func (p *Producer) reconnect(addresses []string, client sarama.Client) sarama.Cl
 	}
 	p.stale = true // connect reads the files
 	renewed, err := p.connect(addresses)
+	p.renewed.Log(err)
 	if err != nil {
 		p.stale = true
-		p.log.Warn("the files of certificates and passwords have changed, and Kafka cannot be reached with them: the connection with the old ones is kept",
-			zap.Error(err))
 		return client
 	}
 	p.log.Info("connected to Kafka anew, with the changed files of certificates and passwords")
@@ -238,15 +239,13 @@ func (p *Producer) close(client sarama.Client) {
 	}
 }
 
-// report stores what a look at the cluster has shown, and logs when that has changed.
+// report stores what a look at the cluster has shown.
 func (p *Producer) report(err error) {
 	before := p.health.Swap(&health{err: err, at: time.Now()})
-	switch {
-	case err != nil && (before.at.IsZero() || before.err == nil):
-		p.log.Warn("events cannot be produced: trying again in the background", zap.Stringer("brokers", p.bootstrap), zap.Error(err))
-	case err == nil && before.err != nil:
-		p.log.Info("events can be produced", zap.Stringer("brokers", p.bootstrap))
+	if err == nil && errors.Is(before.err, errNotConnected) {
+		p.log.Info("connected to Kafka", zap.Stringer("brokers", p.bootstrap))
 	}
+	p.reached.Log(err)
 }
 
 // Ready implements produce.Producer: it tells what the last look at the cluster has shown.
