@@ -131,7 +131,8 @@ func TestUsableTellsThatThereIsNoRoom(t *testing.T) {
 	appendAll(t, l, strings.Repeat("x", 9_000))
 	require.ErrorIs(t, s.Usable(), ErrFull)
 	l.Done(1)
-	require.Eventually(t, func() bool { return s.Usable() == nil }, wait, time.Millisecond, "a segment that is done with makes room")
+	usable := func() bool { return s.Usable() == nil }
+	require.Eventually(t, usable, wait, time.Millisecond, "a segment that is done with makes room")
 
 	cfg = testConfig(t)
 	cfg.Reserve = 1000
