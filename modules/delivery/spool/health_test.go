@@ -186,13 +186,14 @@ func TestASpoolThatIsClosedIsNotUsable(t *testing.T) {
 	go func() { closed <- s.Close() }()
 	require.Eventually(t, s.isClosed, wait, time.Millisecond)
 	select {
-	case <-closed:
+	case err := <-closed:
+		require.NoError(t, err)
 		require.Fail(t, "Close does not wait for the probe, whose file would be left")
 	default:
 	}
 	close(release)
 	require.NoError(t, <-closed)
-	<-probing
+	require.NoError(t, <-probing)
 	require.ErrorIs(t, s.Usable(), ErrClosed)
 	entries, err := os.ReadDir(s.cfg.Dir)
 	require.NoError(t, err)

@@ -177,7 +177,7 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.NoError(t, os.RemoveAll(cfg.Dir))
 	appendAll(t, l, "after")
 	require.Equal(t, 41-third, l.Stats().LostRecords)
-	require.Equal(t, 1, len(segmentFiles(t, l)))
+	require.Len(t, segmentFiles(t, l), 1)
 	read = append(read, readAll(t, l, 1000)...)
 	require.Equal(t, append(expected(1, third), got{41, "after"}), read)
 	l.DoneRange(1, third)
