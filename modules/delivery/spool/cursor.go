@@ -159,6 +159,12 @@ func (c *cursorFile) save(now checkpoint) error {
 	if c.closed || c.known && now == c.saved {
 		return nil
 	}
+	if err := c.open(); err != nil {
+		return err
+	}
+	if !c.known {
+		return c.secure(now) // there is no earlier checkpoint to fall back on
+	}
 	return c.write(now)
 }
 
@@ -167,6 +173,9 @@ func (c *cursorFile) save(now checkpoint) error {
 func (c *cursorFile) secure(now checkpoint) error {
 	if c.closed {
 		return nil
+	}
+	if err := c.open(); err != nil {
+		return err
 	}
 	for range 2 {
 		if err := c.write(now); err != nil {
@@ -181,9 +190,6 @@ func (c *cursorFile) secure(now checkpoint) error {
 
 // write writes the checkpoint into the slot that does not hold the last one.
 func (c *cursorFile) write(now checkpoint) error {
-	if err := c.open(); err != nil {
-		return err
-	}
 	c.buf = appendSlot(c.buf[:0], now)
 	slot := 1 - c.slot
 	if _, err := c.file.WriteAt(c.buf, int64(slot*slotApart)); err != nil {

@@ -309,6 +309,24 @@ func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
 }
 
+func TestACursorThatWasMadeAnewSurvivesAPowerLoss(t *testing.T) {
+	for _, use := range []func(l *Log){
+		func(l *Log) { appendAll(t, l, value(10)) },
+		func(l *Log) { l.Done(4) },
+	} {
+		p := newPowered(t)
+		l := p.spool.Log("topic")
+		appendEach(t, l, 0, 10)
+		l.DoneRange(1, 4)
+		require.NoError(t, p.disk.remove(l.cursorFile.path))
+		use(l)
+		first := l.Stats().First
+		p.fail(t.TempDir(), worst)
+		requireNothingLost(t, p.spool.Log("topic"))
+		require.Equal(t, first, p.spool.Log("topic").Stats().First)
+	}
+}
+
 func TestADirectoryWhoseNameCannotBeMadeDurableIsMadeAgain(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "a", "b", "c")
