@@ -182,6 +182,7 @@ func TestMovingALogToAnotherIsSafeAtEveryPowerLoss(t *testing.T) {
 		for _, r := range read {
 			moved[r.value] = true
 		}
+		require.NotEmpty(t, read)
 		require.Equal(t, "there", read[0].value)
 		for n := range 30 {
 			require.True(t, moved[value(n)], "record %d is missing after a power loss at %d", n, crash)

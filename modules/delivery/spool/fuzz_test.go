@@ -60,8 +60,8 @@ func FuzzReader(f *testing.F) {
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1)), data, 0o600))
-		// The last segment was cut behind its last record. A damaged record that says that it ends just there is believed, and nothing
-		// is looked for in it; so less may be found, and never anything else.
+		// The last segment was cut behind its last record. A damaged record that says that it ends just there is
+		// believed, and nothing is looked for in it; so less may be found, and never anything else.
 		alone := fuzzRead(t, cfg)
 		require.LessOrEqual(t, len(alone), len(read)-1)
 		if len(alone) > 0 {

@@ -354,7 +354,7 @@ func TestRewindStartsAtTheCursor(t *testing.T) {
 		var chunk Chunk
 		require.NoError(t, l.Read(&chunk, 100))
 		require.Equal(t, cursor, chunk.Records[0].Seq)
-		require.LessOrEqual(t, len(l.reader.places), placesKept)
+		require.LessOrEqual(t, len(l.reader.positions), positionsKept)
 		require.Len(t, readAll(t, l, 100), int(40-cursor))
 	}
 }
@@ -383,7 +383,8 @@ func TestAFailedCommitIsReportedAndNeverSafeLater(t *testing.T) {
 				}
 				used := s.Usage().Bytes
 				disk.set(func(op, path string) error {
-					if op == test.op && strings.HasSuffix(path, test.suffix) || !truncates && (op == "truncate" || op == "remove") {
+					fails := op == test.op && strings.HasSuffix(path, test.suffix)
+					if fails || !truncates && (op == "truncate" || op == "remove") {
 						return test.err
 					}
 					return nil

@@ -55,11 +55,13 @@ func TestNoCommitIsAcknowledgedIntoAFileThatWasRemoved(t *testing.T) {
 			require.EqualValues(t, 1, stats.Records)
 			require.EqualValues(t, 31, stats.First)
 			require.Equal(t, stats.Bytes, s.Usage().Bytes)
-			require.Equal(t, 1, logs.FilterMessageSnippet("files of a log in the spool were removed").Len())
+			said := logs.FilterMessageSnippet("files of a log in the spool were removed")
+			require.Equal(t, 1, said.Len())
 			require.Equal(t, []got{{31, "after"}}, readAll(t, l, 1000))
 			require.Equal(t, stats, l.Stats(), "nothing is counted twice")
 			appendAll(t, l, "more")
-			require.Equal(t, 1, logs.FilterMessageSnippet("files of a log in the spool were removed").Len(), "it is logged once")
+			said = logs.FilterMessageSnippet("files of a log in the spool were removed")
+			require.Equal(t, 1, said.Len(), "it is logged once")
 
 			_, err := Open(cfg, zap.NewNop())
 			require.ErrorIs(t, err, errInUse, "the directory is still that of this process")
@@ -164,7 +166,8 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	appendEach(t, l, 0, 40)
 	files := segmentFiles(t, l)
 	second, third := firstOf(t, files[1]), firstOf(t, files[2])
-	// A drain has read the first segment and one record of the second: it has these in its memory, and the second segment open.
+	// A drain has read the first segment and one record of the second: it has these in its memory, and the second
+	// segment open.
 	var chunk Chunk
 	var read []got
 	for len(read) < int(second) {
@@ -174,7 +177,7 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.NoError(t, os.RemoveAll(cfg.Dir))
 	appendAll(t, l, "after")
 	require.Equal(t, 41-third, l.Stats().LostRecords)
-	require.Equal(t, 1, len(segmentFiles(t, l)))
+	require.Len(t, segmentFiles(t, l), 1)
 	read = append(read, readAll(t, l, 1000)...)
 	require.Equal(t, append(expected(1, third), got{41, "after"}), read)
 	l.DoneRange(1, third)

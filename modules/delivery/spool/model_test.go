@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -127,12 +128,16 @@ func (m *model) exists(first uint64) bool {
 	return err == nil
 }
 
-func (m *model) touch(extents []extent, from, to int64) {
+// damaged notes which records are damaged in what is left of a segment, which was changed from an offset on. To damage
+// the same byte twice may restore it.
+func (m *model) damaged(extents []extent, data []byte, from int) {
 	if from < headerSize && m.failed {
 		m.vague = true
 	}
 	for _, e := range extents {
-		if e.from < to && from < e.to {
+		delete(m.lost, e.seq)
+		whole := appendRecord(nil, e.seq, []byte(m.values[e.seq]))
+		if int64(len(data)) < e.to || !bytes.Equal(data[e.from:e.to], whole) {
 			m.lost[e.seq] = true
 		}
 	}
@@ -268,7 +273,7 @@ func (m *model) damage(t *rapid.T) {
 	extents := m.layout(t, path)
 	kind := rapid.SampledFrom([]string{"flip", "overwrite", "truncate", "remove"}).Draw(t, "kind")
 	if kind == "remove" {
-		m.touch(extents, 0, 1<<40)
+		m.damaged(extents, nil, 0)
 		require.NoError(t, os.Remove(path))
 		return
 	}
@@ -279,7 +284,7 @@ func (m *model) damage(t *rapid.T) {
 	to := from + 1
 	switch kind {
 	case "truncate":
-		m.touch(extents, int64(from), 1<<40)
+		m.damaged(extents, data[:from], from)
 		require.NoError(t, os.Truncate(path, int64(from)))
 		return
 	case "overwrite":
@@ -289,6 +294,6 @@ func (m *model) damage(t *rapid.T) {
 	for i := range data[from:to] {
 		data[from+i] ^= byte(1 + random.IntN(255))
 	}
-	m.touch(extents, int64(from), int64(to))
+	m.damaged(extents, data, from)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 }

@@ -17,7 +17,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a real directory.
+// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a
+// real directory.
 type volatile struct {
 	disk
 	root string
@@ -308,6 +309,24 @@ func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
 }
 
+func TestACursorThatWasMadeAnewSurvivesAPowerLoss(t *testing.T) {
+	for _, use := range []func(l *Log){
+		func(l *Log) { appendAll(t, l, value(10)) },
+		func(l *Log) { l.Done(4) },
+	} {
+		p := newPowered(t)
+		l := p.spool.Log("topic")
+		appendEach(t, l, 0, 10)
+		l.DoneRange(1, 4)
+		require.NoError(t, p.disk.remove(l.cursorFile.path))
+		use(l)
+		first := l.Stats().First
+		p.fail(t.TempDir(), worst)
+		requireNothingLost(t, p.spool.Log("topic"))
+		require.Equal(t, first, p.spool.Log("topic").Stats().First)
+	}
+}
+
 func TestADirectoryWhoseNameCannotBeMadeDurableIsMadeAgain(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "a", "b", "c")
@@ -398,11 +417,12 @@ func TestSegmentsStayWhileTheCursorCannotBeWritten(t *testing.T) {
 func TestADamagedSlotOfTheCursorIsNoLossOfRecords(t *testing.T) {
 	for slot := range int64(2) {
 		cfg, files := kept(t, 60)
-		s := openSpool(t, cfg)
+		s, _ := observed(t, cfg, disk{})
 		l := s.Log("topic")
 		l.Done(1)
 		l.DoneRange(2, firstOf(t, files[3])+1)
-		require.NoError(t, s.Close())
+		require.NoError(t, s.directory.release()) // as when the process is killed
+		s.directory.taken.Store(true)
 		require.Less(t, len(segmentFiles(t, l)), len(files))
 		flip(t, l.cursorFile.path, slot*slotApart+2)
 		l = openSpool(t, cfg).Log("topic")

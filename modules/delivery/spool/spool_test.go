@@ -58,6 +58,26 @@ func TestWhatIsDoneWithGivesItsSpaceBackWhenTheSpoolIsFull(t *testing.T) {
 	}
 }
 
+func TestSegmentsThatCouldNotBeRemovedMakeRoomLater(t *testing.T) {
+	for _, test := range []struct{ op, suffix string }{{"write", cursorName}, {"remove", segmentSuffix}} {
+		cfg := testConfig(t)
+		cfg.MaxBytes, cfg.SegmentBytes = 3000, 1000
+		disk := newFaulty()
+		s, _ := observed(t, cfg, disk)
+		l := s.Log("topic")
+		for range 3 {
+			appendAll(t, l, strings.Repeat("x", 900))
+		}
+		disk.failing(test.op, test.suffix, syscall.EIO)
+		l.DoneRange(1, 4)
+		_, err := l.Append(t.Context(), payloads(strings.Repeat("x", 900)))
+		require.ErrorIs(t, err, ErrFull)
+		disk.set(nil)
+		appendAll(t, l, strings.Repeat("x", 900))
+		require.Len(t, segmentFiles(t, l), 1)
+	}
+}
+
 func TestTheReserveOfTheDiskIsKept(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Reserve = 1000
