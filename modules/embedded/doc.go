@@ -15,5 +15,5 @@
 // Nobody has to log in: who reaches the port can read, write and delete. What no client can do is end the process or
 // fill its memory: guard.go says what is let through. Clients are offered what producers, consumers and their tools
 // need, in versions up to those of Kafka 2.3. There are no transactions, settings are not changed through the port, and
-// offsets are not looked up by time. Clients may create 1,000 partitions, and have 500 connections.
+// offsets are not looked up by time. Clients may create 200 partitions, and have 500 connections.
 package embedded

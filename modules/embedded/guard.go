@@ -87,8 +87,8 @@ const (
 	// Kafka's connections.max.idle.ms.
 	idleTimeout = 10 * time.Minute
 
-	// clientPartitions is how many partitions clients may create: each takes memory, and time at every start.
-	clientPartitions = 1000
+	// clientPartitions is how many partitions clients may create. Each takes memory, and a synced file at every stop.
+	clientPartitions = 200
 
 	// The broker never forgets a producer or group. So many new ones, members included, may come at once, and then one a
 	// second.
