@@ -709,6 +709,8 @@ func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 
 // exists tells the guard of a topic that there is at the start.
 func (g *guard) exists(topic string, partitions int, ours bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.topics[topic] = partitions
 	if !ours {
 		g.room -= partitions
