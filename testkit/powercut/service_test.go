@@ -73,7 +73,7 @@ func serve(dir, output, trace string, environ []string) (*service, error) {
 }
 
 // patience is how long anything may take that has to happen. A service that is traced without Kafka takes seconds to start.
-const patience = time.Minute
+const patience = 30 * time.Second
 
 var (
 	saysURL    = regexp.MustCompile(`(?m)^listening +(http://\S+)$`)
