@@ -15,6 +15,6 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	_ = flag.Set("test.parallel", "16") // most tests wait most of their time
-	goleak.VerifyTestMain(m, // sarama's, one a process
+	goleak.VerifyTestMain(m,            // sarama's, one a process
 		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
