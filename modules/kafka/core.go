@@ -135,14 +135,15 @@ type spreader struct {
 	core    *core
 	now     time.Time
 	topic   *topic
-	unkeyed *partition // for the topic's messages without a key
+	call    time.Time  // when the last message was produced
+	unkeyed *partition // for the messages without a key of one call and topic
 	last    *partition // has messages, and is not placed yet
 }
 
 // add puts a message into its partition, or into the topic's waiting room while the partitions are not known.
 func (s *spreader) add(t *topic, e entry) {
-	if t != s.topic {
-		s.topic, s.unkeyed = t, nil
+	if t != s.topic || e.at != s.call {
+		s.topic, s.call, s.unkeyed = t, e.at, nil
 	}
 	if len(t.partitions) == 0 || t.held {
 		t.waiting.push(e)

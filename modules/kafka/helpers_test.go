@@ -83,19 +83,37 @@ func start(t testing.TB, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
 // consume returns the first n records of the topic, and fails if there are fewer.
 func consume(t *testing.T, brokers []string, topic string, n int, options ...kgo.Opt) []*kgo.Record {
 	t.Helper()
+	var records []*kgo.Record
+	poll(t, brokers, topic, options, func(r *kgo.Record) bool {
+		records = append(records, r)
+		return len(records) >= n
+	})
+	return records
+}
+
+// consumeUntil gives each the topic's records until it returns true. It fails if that is never.
+func consumeUntil(t *testing.T, brokers []string, topic string, each func(key, value string) bool) {
+	t.Helper()
+	poll(t, brokers, topic, nil, func(r *kgo.Record) bool { return each(string(r.Key), string(r.Value)) })
+}
+
+// poll gives each the topic's records, those of one answer all, until it returns true.
+func poll(t *testing.T, brokers []string, topic string, options []kgo.Opt, each func(*kgo.Record) bool) {
+	t.Helper()
 	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond), kgo.FetchMaxWait(100*time.Millisecond))...)
 	require.NoError(t, err)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	var records []*kgo.Record
-	for len(records) < n {
+	for n, done := 0, false; !done; {
 		fetches := client.PollFetches(ctx)
-		require.NoError(t, ctx.Err(), "%d of %d records", len(records), n)
-		fetches.EachRecord(func(r *kgo.Record) { records = append(records, r) })
+		require.NoError(t, ctx.Err(), "only %d records", n)
+		fetches.EachRecord(func(r *kgo.Record) {
+			n++
+			done = each(r) || done
+		})
 	}
-	return records
 }
 
 // freeAddress returns an address at which nobody listens.

@@ -120,6 +120,7 @@ func TestABatchThatABrokerHoldsIsGivenUpInTime(t *testing.T) {
 	defer release()
 	first := send(producer, messages(cfg.Topics.Events, 0, 3))
 	first.requireFailed(t, produce.Timeout)
+	require.NoError(t, producer.Flush(t.Context()))
 	require.EqualValues(t, 3, counter(scope, "messages_failed_total+class=timeout"))
 	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 }, patience, time.Millisecond)
 	release()

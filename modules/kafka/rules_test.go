@@ -129,7 +129,7 @@ func TestWhatDoesNotPassFailsWithAllThatIsBehindIt(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
-	cfg.AckTimeout = 2 * time.Second
+	cfg.AckTimeout = 3 * time.Second
 	producer, _ := start(t, cfg)
 	failing := that("retry", "renew", "renew id", "restamp", "fail")
 	var first, second, third []produce.Message
@@ -246,6 +246,7 @@ func TestOnlyTheGuiltyAreRefused(t *testing.T) {
 			for _, b := range came.of(cfg.Topics.Events) {
 				require.Equal(t, came.batches[0].epoch, b.epoch, "nothing was appended: the numbers are still good")
 			}
+			require.NoError(t, producer.Flush(t.Context()))
 			require.EqualValues(t, len(guilty), counter(scope, "messages_failed_total+class="+e.class.String()))
 		})
 	}
