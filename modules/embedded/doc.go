@@ -3,7 +3,7 @@
 //
 // The contract: what the broker has acknowledged is on the disk. It survives the end of this process, however that
 // comes (kill -9 included), and a power loss. An error of the disk is noticed: what it concerns is not acknowledged,
-// and nothing is until the next start. The wait for the disk makes an acknowledgement about ten times as long, see
+// and nothing is until the next start. The wait for the disk makes an acknowledgement ten to twenty times as long, see
 // BenchmarkAcknowledge. With sync_writes off, an acknowledgement says only that the operating system has the batch: a
 // power loss takes what was acknowledged last, and with it what the spool had kept safe and has let go since. The
 // offsets that consumers commit are never waited for: after a power loss a consumer may read again what it has read. It
