@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // cluster returns the brokers that CAPTURE_TEST_KAFKA_BROKERS names, comma-separated, or an embedded broker of the test's own.
 func cluster(t *testing.T) []string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
@@ -89,6 +90,26 @@ func TestFlushWaitsForEveryReport(t *testing.T) {
 		require.Fail(t, "messages have no report")
 	}
 	r.requireAcknowledged(t)
+}
+
+// The producer is stopped while a refusal is being reported, behind which something waits.
+func TestWhatWaitsBehindAReportWhenStoppingHasAReport(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.FlushTimeout = 50 * time.Millisecond
+	producer, _ := start(t, cfg)
+	refuse(broker, cfg.Topics.Events, kerr.InvalidRecord, 2) // both, and then the first alone
+	var stopped error
+	r := sendAnd(producer, messages(cfg.Topics.Events, 0, 2), func(i int, _ error) {
+		if i == 0 {
+			stopped = producer.Stop(context.Background())
+		}
+	})
+	errs := r.wait(t)
+	require.EqualError(t, stopped, "kafka: 2 messages unflushed")
+	require.True(t, produce.IsRefusal(errs[0]), "%v", errs[0])
+	require.ErrorContains(t, errs[1], "stopping")
 }
 
 func TestStopIsQuickWhileStillConnecting(t *testing.T) {
