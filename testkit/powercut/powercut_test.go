@@ -59,8 +59,8 @@ type scenario struct {
 	journal bool
 	// mayLose says that nothing is promised: the line says how much is lost, and that is no fault.
 	mayLose bool
-	// again says that the power is cut twice: the second time in the course of what the service does after the first cut, with
-	// this recorded.
+	// again says that the power is cut twice: the second time in the course of what the service does after the first
+	// cut, with this recorded.
 	again func(*recording) error
 }
 
@@ -103,7 +103,8 @@ func kafkaAway(r *recording) error {
 	)
 }
 
-// draining: Kafka comes and goes, so that the spool fills and empties. The service is killed while it drains, and stopped.
+// draining: Kafka comes and goes, so that the spool fills and empties. The service is killed while it drains, and
+// stopped.
 func draining(r *recording) error {
 	return inTurn(
 		r.start, r.flows(1500), r.comes, r.flows(1500), r.goes, r.flows(1500), r.comes, r.flows(50), r.kill,
@@ -169,7 +170,8 @@ type layout struct {
 	about string
 }
 
-// layoutsPerCut is how many directories each cut leaves: the least that is possible, any, and each of the other fates in turn.
+// layoutsPerCut is how many directories each cut leaves: the least that is possible, any, and each of the other fates
+// in turn.
 const layoutsPerCut = 3
 
 // cut cuts the power at n steps of a recording, and has each layout tried.
@@ -201,7 +203,8 @@ func (o *outcome) cut(r *recording, n int, random *rand.Rand, try func(layout)) 
 	return nil
 }
 
-// try starts the service on a layout, and holds what it then delivers, and what was in Kafka before, against what was promised.
+// try starts the service on a layout, and holds what it then delivers, and what was in Kafka before, against what was
+// promised.
 func (o *outcome) try(l layout, number int) {
 	dir := filepath.Join(l.of.dir, fmt.Sprint("layout.", number))
 	verdict, corrupt, err := l.verdict(dir)
