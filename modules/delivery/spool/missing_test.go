@@ -204,6 +204,27 @@ func TestWhatIsInAFileThatReadHasOpenIsNotLostWithIt(t *testing.T) {
 	require.Equal(t, 41-second, l.Stats().CorruptRecords)
 }
 
+func TestAReaderGoesOnBehindASegmentThatIsGone(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	files := segmentFiles(t, l)
+	second, third := firstOf(t, files[1]), firstOf(t, files[2])
+	disk.failing("open", filepath.Base(files[1]), syscall.EMFILE)
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1<<20))
+	require.Len(t, chunk.Records, int(second)-1)
+	require.ErrorIs(t, l.Read(&chunk, 1<<20), syscall.EMFILE)
+	disk.set(nil)
+	require.NoError(t, os.Remove(files[1]))
+	require.NoError(t, s.probe())
+	require.Equal(t, third-second, l.Stats().LostRecords)
+	require.Equal(t, expected(third, 41), readAll(t, l, 1<<20), "nothing is read twice")
+}
+
 func TestACursorThatIsRemovedIsMadeAnew(t *testing.T) {
 	cfg := testConfig(t)
 	s, logs := observed(t, cfg, disk{})

@@ -335,6 +335,17 @@ func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
 }
 
+func TestADirectoryThatAKilledProcessHasMadeSurvivesAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	require.NoError(t, p.spool.Close())
+	// The process is killed before the name is durable.
+	require.NoError(t, p.disk.makeDir(filepath.Join(p.cfg.Dir, "topic")))
+	p.open()
+	appendAll(t, p.spool.Log("topic"), "a")
+	p.fail(t.TempDir(), worst)
+	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
 func TestACursorThatWasMadeAnewSurvivesAPowerLoss(t *testing.T) {
 	for _, use := range []func(l *Log){
 		func(l *Log) { appendAll(t, l, value(10)) },
