@@ -153,9 +153,6 @@ func (l *Log) removeLeft() bool {
 
 // unlink removes the files of segments whose records are all done, and those that it could not remove before.
 func (l *Log) unlink(segments []segment) {
-	if l.spool.directory.taken.Load() {
-		return
-	}
 	l.mu.Lock()
 	left := l.left
 	l.left = nil

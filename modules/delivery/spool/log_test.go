@@ -222,7 +222,11 @@ func TestARecordIsPendingUntilItsCommitHasEnded(t *testing.T) {
 			}
 		}()
 		close(release)
-		<-l.Changed()
+		select {
+		case <-l.Changed():
+		case <-time.After(wait):
+			require.Fail(t, "a commit that ends is no change")
+		}
 		<-watched
 		stats = l.Stats()
 		require.Zero(t, stats.Pending)

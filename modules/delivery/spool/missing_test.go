@@ -187,6 +187,44 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+func TestWhatIsInAFileThatReadHasOpenIsNotLostWithIt(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	s, _ := observed(t, cfg, disk{})
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	second := firstOf(t, segmentFiles(t, l)[1])
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1))
+	l.Rewind()
+	require.NoError(t, os.RemoveAll(cfg.Dir))
+	appendAll(t, l, "after")
+	require.Equal(t, 41-second, l.Stats().LostRecords)
+	require.Equal(t, append(expected(1, second), got{41, "after"}), readAll(t, l, 1000))
+	require.Equal(t, 41-second, l.Stats().CorruptRecords)
+}
+
+func TestAReaderGoesOnBehindASegmentThatIsGone(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	files := segmentFiles(t, l)
+	second, third := firstOf(t, files[1]), firstOf(t, files[2])
+	disk.failing("open", filepath.Base(files[1]), syscall.EMFILE)
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1<<20))
+	require.Len(t, chunk.Records, int(second)-1)
+	require.ErrorIs(t, l.Read(&chunk, 1<<20), syscall.EMFILE)
+	disk.set(nil)
+	require.NoError(t, os.Remove(files[1]))
+	require.NoError(t, s.probe())
+	require.Equal(t, third-second, l.Stats().LostRecords)
+	require.Equal(t, expected(third, 41), readAll(t, l, 1<<20), "nothing is read twice")
+}
+
 func TestACursorThatIsRemovedIsMadeAnew(t *testing.T) {
 	cfg := testConfig(t)
 	s, logs := observed(t, cfg, disk{})
@@ -225,7 +263,8 @@ func TestWhatIsInACursorThatHasTakenThePlaceOfAnotherIsForgotten(t *testing.T) {
 	copy(foreign[slotApart:], appendSlot(nil, checkpoint{cursor: 501, committed: 600}))
 	require.NoError(t, os.WriteFile(l.cursorFile.path, foreign, 0o600))
 	appendAll(t, l, value(10))
-	require.NoError(t, s.Close())
+	require.NoError(t, s.directory.release()) // as when the process is killed
+	s.directory.taken.Store(true)
 	require.Equal(t, expected(1, 12), readAll(t, openSpool(t, cfg).Log("topic"), 1000))
 }
 

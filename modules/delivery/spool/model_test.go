@@ -129,16 +129,17 @@ func (m *model) exists(first uint64) bool {
 }
 
 // damaged notes which records are damaged in what is left of a segment, which was changed from an offset on. To damage
-// the same byte twice may restore it.
+// the same byte twice may restore it: then damaged does further harm, since the cursor may have passed the record.
 func (m *model) damaged(extents []extent, data []byte, from int) {
 	if from < headerSize && m.failed {
 		m.vague = true
 	}
 	for _, e := range extents {
-		delete(m.lost, e.seq)
 		whole := appendRecord(nil, e.seq, []byte(m.values[e.seq]))
 		if int64(len(data)) < e.to || !bytes.Equal(data[e.from:e.to], whole) {
 			m.lost[e.seq] = true
+		} else if m.lost[e.seq] {
+			data[e.from] ^= 0xff
 		}
 	}
 }

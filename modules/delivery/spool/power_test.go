@@ -24,7 +24,6 @@ type volatile struct {
 	root string
 	// before is called before every operation that changes something; it may be nil.
 	before func()
-	gone   string // where before has put what was left
 
 	mu    sync.Mutex
 	nodes map[string]*node // by path, as a process sees them
@@ -40,15 +39,22 @@ type node struct {
 // fate decides what happens to something that was not synced when the power goes.
 type fate struct {
 	created func() bool                       // whether a new name stays
-	removed func() bool                       // whether a removed name is gone
+	removed func(name string) bool            // whether a removed name is gone
 	content func(durable, seen []byte) []byte // what is in a file
 }
 
 // worst is the disk that keeps only what it must keep, and forgets what it may forget.
 var worst = fate{
 	created: func() bool { return false },
-	removed: func() bool { return true },
+	removed: func(string) bool { return true },
 	content: func(durable, _ []byte) []byte { return durable },
+}
+
+// unordered is a disk like that, on which of the removed files only the segments come back.
+var unordered = fate{
+	created: worst.created,
+	removed: func(name string) bool { return !strings.HasSuffix(name, segmentSuffix) },
+	content: worst.content,
 }
 
 // newVolatile makes a disk out of a real directory, all of which is durable.
@@ -207,7 +213,7 @@ func (v *volatile) leave(t require.TestingT, path string, n *node, to string, wh
 			switch {
 			case seen != nil && what.created():
 				left = seen
-			case seen == nil && what.removed():
+			case seen == nil && what.removed(name):
 				left = nil
 			}
 		}
@@ -255,6 +261,26 @@ func (p *powered) open() {
 
 // fail has the power fail, and opens what is left.
 func (p *powered) fail(to string, what fate) { p.resume(p.disk.image(p.t, to, what)) }
+
+// loseAt takes an image of what is left should the power fail before the operation with that number from now on. The
+// result opens the image. It reports false if there were not so many operations.
+func (p *powered) loseAt(operation int, to string, what fate) (resume func() bool) {
+	count := 0
+	p.disk.before = func() {
+		if count == operation {
+			p.disk.image(p.t, to, what)
+		}
+		count++
+	}
+	return func() bool {
+		p.disk.before = nil
+		if count <= operation {
+			return false
+		}
+		p.resume(to)
+		return true
+	}
+}
 
 // resume opens what a power failure has left.
 func (p *powered) resume(image string) {
@@ -304,6 +330,17 @@ func TestTheNameOfANewSegmentIsDurableBeforeItsFirstRecordIsAcknowledged(t *test
 
 func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 	p := newPowered(t)
+	appendAll(t, p.spool.Log("topic"), "a")
+	p.fail(t.TempDir(), worst)
+	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
+func TestADirectoryThatAKilledProcessHasMadeSurvivesAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	require.NoError(t, p.spool.Close())
+	// The process is killed before the name is durable.
+	require.NoError(t, p.disk.makeDir(filepath.Join(p.cfg.Dir, "topic")))
+	p.open()
 	appendAll(t, p.spool.Log("topic"), "a")
 	p.fail(t.TempDir(), worst)
 	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
@@ -470,7 +507,8 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 		flip := func(name string) func() bool {
 			return func() bool { return rapid.Bool().Draw(t, name) }
 		}
-		chance := fate{created: flip("created"), removed: flip("removed"), content: func(durable, seen []byte) []byte {
+		removed := flip("removed")
+		chance := fate{created: flip("created"), removed: func(string) bool { return removed() }, content: func(durable, seen []byte) []byte {
 			left := bytes.Clone(rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "size"))
 			for at := 0; at < len(left); at += slotApart {
 				from := rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "sector")

@@ -20,7 +20,7 @@ func TestAFullSpoolRefusesAppendsUntilItIsDrained(t *testing.T) {
 	l := s.Log("topic")
 	payload := payloads(strings.Repeat("x", 180))
 	appended := 0
-	for {
+	for range 100 {
 		_, err := l.Append(t.Context(), payload)
 		if err != nil {
 			require.ErrorIs(t, err, ErrFull)
