@@ -98,9 +98,8 @@ func (c *cursorFile) load() bool {
 // cursor from moving.
 func (c *cursorFile) open() error {
 	if c.file != nil {
-		err := c.isAt(c.path, c.info)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if !c.isGone() {
+			return nil
 		}
 		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew", zap.String("file", c.path))
 		// What is in another file that may be in its place is nothing to go by.
@@ -157,6 +156,11 @@ func (c *cursorFile) save(m mark) error {
 		return nil
 	}
 	return c.write(m)
+}
+
+// isGone reports whether the file that the cursor was written to was removed.
+func (c *cursorFile) isGone() bool {
+	return c.file != nil && errors.Is(c.isAt(c.path, c.info), fs.ErrNotExist)
 }
 
 // isOld reports whether the mark was read from the file, which was not written since.

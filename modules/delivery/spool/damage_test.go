@@ -72,6 +72,80 @@ func TestAFlippedBitCostsOneRecord(t *testing.T) {
 	}
 }
 
+// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment: a length may then lead to the head of another record,
+// or to the end of the segment.
+func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
+	cfg := testConfig(t)
+	s := openSpool(t, cfg)
+	l := s.Log("topic")
+	const records, size = 12, 64 // so that a bit of a length is a number of records
+	for range records {
+		appendAll(t, l, strings.Repeat("x", size-headSize))
+	}
+	require.NoError(t, s.Close())
+	path := segmentFiles(t, l)[0]
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	cursor, err := os.ReadFile(l.mark.path)
+	require.NoError(t, err)
+	for i := range records {
+		for off := range headSize {
+			for bit := range 8 {
+				at := headerSize + i*size + off
+				overwrite(t, path, int64(at), 1, func(b byte) byte { return b ^ 1<<bit })
+				s, _ := observed(t, cfg, unsynced{})
+				l := s.Log("topic")
+				read := readAll(t, l, 300)
+				require.Len(t, read, records-1, "bit %d of byte %d of record %d", bit, off, i+1)
+				for _, r := range read {
+					require.NotEqual(t, uint64(i+1), r.seq)
+				}
+				require.EqualValues(t, 1, l.Stats().CorruptRecords)
+				require.NoError(t, s.Close())
+				require.NoError(t, os.WriteFile(path, whole, 0o600))
+				require.NoError(t, os.WriteFile(l.mark.path, cursor, 0o600))
+			}
+		}
+	}
+}
+
+func TestRecordsThatFailedAreNoLossWhereTheSegmentBehindThemIsCutOff(t *testing.T) {
+	for _, size := range []int64{headerSize, headerSize + headSize/2} {
+		cfg := testConfig(t)
+		disk := newFaulty()
+		s, _ := observed(t, cfg, disk)
+		l := s.Log("topic")
+		appendAll(t, l, "a")
+		disk.failing("sync", segmentSuffix, syscall.EIO)
+		_, err := l.Append(t.Context(), payloads("failed", "failed"))
+		require.ErrorIs(t, err, syscall.EIO)
+		disk.set(nil)
+		appendAll(t, l, "d")
+		require.NoError(t, s.Close())
+		require.NoError(t, os.Truncate(segmentFiles(t, l)[1], size))
+		s, _ = observed(t, cfg, disk)
+		l = s.Log("topic")
+		require.Equal(t, []got{{1, "a"}}, readAll(t, l, 100))
+		require.EqualValues(t, 1, l.Stats().CorruptRecords, "only the fourth was ever acknowledged")
+		require.Equal(t, size-headerSize, l.Stats().CorruptBytes)
+		require.EqualValues(t, 5, appendAll(t, l, "e"))
+		require.Equal(t, []got{{5, "e"}}, readAll(t, l, 100))
+	}
+}
+
+func TestADamagedRecordThatWasDeliveredIsNoLoss(t *testing.T) {
+	cfg, files := kept(t, 60)
+	s := openSpool(t, cfg)
+	l := s.Log("topic")
+	first := firstOf(t, files[1])
+	l.Done(first + 1)
+	records := offsets(t, files[1])
+	flip(t, files[1], records[1]+headSize)
+	require.Equal(t, expected(1, 61, first+1), readAll(t, l, 1000))
+	require.Zero(t, l.Stats().CorruptRecords)
+	require.EqualValues(t, 1, l.Stats().CorruptRegions)
+}
+
 func TestTheCursorPassesWhatIsLost(t *testing.T) {
 	cfg, files := kept(t, 60)
 	for _, path := range files[1:3] {

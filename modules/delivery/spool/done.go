@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"io/fs"
 	"slices"
 	"sort"
 
@@ -163,12 +164,12 @@ func (l *Log) discard(gone []segment) {
 }
 
 // save writes the cursor, with sync durably, and reports whether that succeeded. A failure is logged once, until a save has succeeded
-// again.
+// again. That the directory is gone is not logged: the next Append finds out, and makes it anew.
 func (l *Log) save(sync bool) bool {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	err := l.saveLocked(sync)
-	if err != nil && !l.saveFailed {
+	if err != nil && !l.saveFailed && !errors.Is(err, fs.ErrNotExist) {
 		l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again after a restart", zap.Error(err))
 	}
 	l.saveFailed = err != nil

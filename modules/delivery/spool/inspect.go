@@ -17,8 +17,10 @@ var errReadOnly = errors.New("the spool was opened to be looked at")
 //
 // LogStats.Records of a log is what a process that opens the spool would deliver: numbers of records that failed are left out. Inspect
 // reads the cursor and the last segment of each log, and of the other segments 20 bytes.
-func Inspect(dir string) (*Spool, error) {
-	s, err := newSpool(Config{Dir: dir, MaxBytes: math.MaxInt64, SegmentBytes: 1, MaxPending: 1}, zap.NewNop(), readOnly{disk{}})
+func Inspect(dir string) (*Spool, error) { return inspect(dir, disk{}) }
+
+func inspect(dir string, disk fileSystem) (*Spool, error) {
+	s, err := newSpool(Config{Dir: dir, MaxBytes: math.MaxInt64, SegmentBytes: 1, MaxPending: 1}, zap.NewNop(), readOnly{disk})
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,13 @@
 package spool
 
 import (
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,6 +35,139 @@ func TestInspectReadsWithoutChangingAnything(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, looked.InUse())
 	require.EqualValues(t, 2, looked.Log("t").Stats().Records)
+}
+
+// tree returns what is in a directory, with the sizes and times of all files.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		files[path] = fmt.Sprint(info.Size(), info.ModTime(), info.Mode())
+		return err
+	}))
+	return files
+}
+
+func TestInspectWorksOnADirectoryThatCannotBeWrittenTo(t *testing.T) {
+	cfg, files := kept(t, 60)
+	s := openSpool(t, cfg)
+	cursor := firstOf(t, files[1]) + 3
+	s.Log("topic").DoneRange(1, cursor)
+	require.NoError(t, s.Close())
+	// There is something to be repaired, and something to be removed.
+	f, err := os.OpenFile(files[len(files)-1], os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString("torn")
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), segmentName(1)), header(1), 0o600))
+	for _, dir := range []string{filepath.Join(cfg.Dir, "topic"), cfg.Dir} {
+		require.NoError(t, os.Chmod(dir, 0o500))
+		t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // so that it can be removed
+	}
+	before := tree(t, cfg.Dir)
+
+	looked, err := Inspect(cfg.Dir)
+	require.NoError(t, err)
+	require.False(t, looked.InUse())
+	l := looked.Log("topic")
+	require.Equal(t, 61-cursor, l.Stats().Records)
+	require.Equal(t, expected(cursor, 61), readAll(t, l, 1000))
+	require.ErrorIs(t, looked.Usable(), errReadOnly)
+	_, err = looked.Drop("topic")
+	require.ErrorIs(t, err, errReadOnly)
+	require.NoError(t, looked.Close())
+	require.Equal(t, before, tree(t, cfg.Dir))
+}
+
+func TestInspectCountsWhatWaitsInALogAndNothingElse(t *testing.T) {
+	cfg := testConfig(t)
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("t")
+	waiting := func() uint64 {
+		looked, err := Inspect(cfg.Dir)
+		require.NoError(t, err)
+		defer looked.Close() //nolint:errcheck // nothing was written
+		return looked.Log("t").Stats().Records
+	}
+	failing := func() {
+		disk.failing("sync", segmentSuffix, syscall.EIO)
+		_, err := l.Append(t.Context(), payloads("failed", "failed", "failed"))
+		require.ErrorIs(t, err, syscall.EIO)
+		disk.set(nil)
+	}
+	appendAll(t, l, "a", "b")
+	require.EqualValues(t, 2, waiting())
+	failing()
+	require.EqualValues(t, 2, waiting(), "what failed is not there")
+	appendAll(t, l, "c", "d")
+	require.EqualValues(t, 4, waiting(), "the numbers between are no records")
+	l.DoneRange(1, 4)
+	require.EqualValues(t, 2, waiting())
+	l.DoneRange(1, 100)
+	require.NotEmpty(t, segmentFiles(t, l))
+	require.Zero(t, waiting(), "all is done, although there is still a segment")
+	failing()
+	require.Zero(t, waiting())
+	require.NoError(t, s.Close())
+	require.Zero(t, waiting())
+}
+
+func TestInspectDoesNotReadEverything(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 10_000
+	s := openSpool(t, cfg)
+	for range 40 {
+		appendAll(t, s.Log("t"), strings.Repeat("x", 5_000), strings.Repeat("y", 4_000))
+	}
+	disk := newFaulty()
+	read := int64(0)
+	disk.set(func(op, path string) error {
+		if op == "read" && strings.HasSuffix(path, segmentSuffix) {
+			read++
+		}
+		return nil
+	})
+	looked, err := inspect(cfg.Dir, disk)
+	require.NoError(t, err)
+	require.EqualValues(t, 80, looked.Log("t").Stats().Records)
+	require.LessOrEqual(t, read, int64(40+5), "a header of each segment, and the last one")
+	require.NoError(t, looked.Close())
+}
+
+func TestInspectWhileAnotherProcessWorksIsRight(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 300
+	s := openSpool(t, cfg)
+	appendAll(t, s.Log("t"), "first")
+	stop := make(chan struct{})
+	var working sync.WaitGroup
+	working.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			l := s.Log("t")
+			first := appendAll(t, l, "some", "records")
+			l.DoneRange(1, first+2)
+			s.reclaim()
+		}
+	})
+	for range 300 {
+		looked, err := Inspect(cfg.Dir)
+		require.NoError(t, err)
+		require.LessOrEqual(t, looked.Log("t").Stats().Records, uint64(10), "there are never more than three")
+		require.NoError(t, looked.Close())
+	}
+	close(stop)
+	working.Wait()
 }
 
 func TestInspectOfNothingFindsNothing(t *testing.T) {

@@ -523,5 +523,9 @@ func (l *Log) close() error {
 	if l.mark.isOld(l.reached()) {
 		return nil
 	}
-	return errors.Join(l.saveLocked(true), l.mark.close())
+	err := l.saveLocked(true)
+	if errors.Is(err, errReadOnly) {
+		err = nil // what is done is forgotten
+	}
+	return errors.Join(err, l.mark.close())
 }

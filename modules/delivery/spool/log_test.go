@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -177,6 +178,86 @@ func TestAContextThatEndsDuringTheSyncLeavesItOpenWhatBecameOfTheRecords(t *test
 	close(release)
 	<-l.Changed()
 	require.Equal(t, []got{{1, "a"}}, readAll(t, l, 100))
+}
+
+func TestARecordIsPendingUntilItsCommitHasEnded(t *testing.T) {
+	for _, failure := range []error{nil, syscall.EIO} {
+		disk := newFaulty()
+		s, _ := observed(t, testConfig(t), disk)
+		l := s.Log("topic")
+		held, release := make(chan struct{}), make(chan struct{})
+		disk.set(func(op, path string) error {
+			if op == "sync" && strings.HasSuffix(path, segmentSuffix) {
+				close(held)
+				<-release
+				disk.set(nil)
+				return failure
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		given := make(chan error, 1)
+		go func() {
+			_, err := l.Append(ctx, payloads("a", "b"))
+			given <- err
+		}()
+		<-held
+		cancel()
+		require.ErrorIs(t, <-given, context.Canceled)
+		stats := l.Stats()
+		require.EqualValues(t, 2, stats.Pending, "nobody waits for them, and yet they are on their way")
+		require.Zero(t, stats.Records)
+		select {
+		case <-l.Changed():
+			require.Fail(t, "nothing has changed yet")
+		default:
+		}
+
+		// From now on the records are pending, or they are records; or else they are gone.
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			for stats := l.Stats(); stats.Pending > 0; stats = l.Stats() {
+				assert.EqualValues(t, 2, stats.Pending+stats.Records)
+			}
+		}()
+		close(release)
+		<-l.Changed()
+		<-watched
+		stats = l.Stats()
+		require.Zero(t, stats.Pending)
+		if failure == nil {
+			require.EqualValues(t, 2, stats.Records)
+			require.Equal(t, []got{{1, "a"}, {2, "b"}}, readAll(t, l, 100))
+		} else {
+			require.Zero(t, stats.Records)
+			require.Empty(t, readAll(t, l, 100))
+		}
+	}
+}
+
+func TestRecordsBehindACommitThatFailsAreNotPendingForEver(t *testing.T) {
+	disk := newFaulty()
+	s, _ := observed(t, testConfig(t), disk)
+	l := s.Log("topic")
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	disk.set(func(op, path string) error {
+		if op == "sync" && strings.HasSuffix(path, segmentSuffix) {
+			once.Do(func() { close(held) })
+			<-release
+			return syscall.EIO
+		}
+		return nil
+	})
+	var all sync.WaitGroup
+	all.Go(func() { _, _ = l.Append(t.Context(), payloads("a")) })
+	<-held
+	all.Go(func() { _, _ = l.Append(t.Context(), payloads("b", "c")) })
+	require.Eventually(t, func() bool { return l.Stats().Pending == 3 }, wait, time.Millisecond)
+	close(release)
+	all.Wait()
+	require.Zero(t, l.Stats().Pending)
 }
 
 func TestAWaiterMissesNoWakeUp(t *testing.T) {

@@ -99,12 +99,15 @@ func (l *Log) missing() []missingSegment {
 // examine looks for files of the log that are gone, without a commit that would notice it. If the last commit has failed, it
 // tries whether another would. It holds no lock while it waits for the disk, unless the disk has just answered.
 func (l *Log) examine() {
-	if l.exists.Load() && len(l.missing()) > 0 {
-		l.writing.Lock()
-		if l.giveUpMissing() {
-			l.save(false)
+	if l.exists.Load() {
+		if len(l.missing()) > 0 {
+			l.writing.Lock()
+			if l.giveUpMissing() {
+				l.save(false)
+			}
+			l.writing.Unlock()
 		}
-		l.writing.Unlock()
+		l.restoreCursor()
 	}
 	if l.lastFailure() == nil {
 		return
@@ -113,6 +116,15 @@ func (l *Log) examine() {
 		l.mu.Lock()
 		l.failure = nil
 		l.mu.Unlock()
+	}
+}
+
+// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next Append does.
+func (l *Log) restoreCursor() {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	if l.mark.isGone() {
+		l.saveFailed = l.saveLocked(true) != nil
 	}
 }
 

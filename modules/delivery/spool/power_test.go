@@ -21,6 +21,9 @@ import (
 type volatile struct {
 	disk
 	root string
+	// before is called before every operation that changes something; it may be nil.
+	before func()
+	gone   string // where before has put what was left
 
 	mu    sync.Mutex
 	nodes map[string]*node // by path, as a process sees them
@@ -91,7 +94,14 @@ func (v *volatile) wrap(path string, f file, err error) (file, error) {
 	return &volatileFile{file: f, disk: v, node: v.nodes[path]}, nil
 }
 
+func (v *volatile) about() {
+	if v.before != nil {
+		v.before()
+	}
+}
+
 func (v *volatile) create(path string) (file, error) {
+	v.about()
 	f, err := v.disk.create(path)
 	if err == nil {
 		v.add(path, &node{})
@@ -105,6 +115,7 @@ func (v *volatile) edit(path string) (file, error) {
 }
 
 func (v *volatile) makeDir(path string) error {
+	v.about()
 	err := v.disk.makeDir(path)
 	if err == nil {
 		v.add(path, &node{isDir: true})
@@ -113,6 +124,7 @@ func (v *volatile) makeDir(path string) error {
 }
 
 func (v *volatile) remove(path string) error {
+	v.about()
 	err := v.disk.remove(path)
 	if err == nil {
 		v.mu.Lock()
@@ -123,6 +135,7 @@ func (v *volatile) remove(path string) error {
 }
 
 func (v *volatile) syncDir(path string) error {
+	v.about()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n := v.nodes[path]
@@ -144,7 +157,13 @@ func (v *volatile) entries(dir string) map[string]*node {
 	return names
 }
 
+func (f *volatileFile) WriteAt(data []byte, off int64) (int, error) {
+	f.disk.about()
+	return f.file.WriteAt(data, off)
+}
+
 func (f *volatileFile) Sync() error {
+	f.disk.about()
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -159,12 +178,12 @@ func (f *volatileFile) Sync() error {
 	return nil
 }
 
-// lose writes what is left when the power goes to another directory, and returns a disk with that.
-func (v *volatile) lose(t require.TestingT, to string, what fate) *volatile {
+// image writes what is left when the power goes to another directory, and returns that.
+func (v *volatile) image(t require.TestingT, to string, what fate) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.leave(t, v.root, v.nodes[v.root], to, what)
-	return newVolatile(t, to)
+	return to
 }
 
 func (v *volatile) leave(t require.TestingT, path string, n *node, to string, what fate) {
@@ -234,12 +253,15 @@ func (p *powered) open() {
 }
 
 // fail has the power fail, and opens what is left.
-func (p *powered) fail(to string, what fate) {
+func (p *powered) fail(to string, what fate) { p.resume(p.disk.image(p.t, to, what)) }
+
+// resume opens what a power failure has left.
+func (p *powered) resume(image string) {
 	below, err := filepath.Rel(p.disk.root, p.cfg.Dir)
 	require.NoError(p.t, err)
-	p.disk = p.disk.lose(p.t, to, what)
+	p.disk = newVolatile(p.t, image)
 	_ = p.spool.Close() // its disk is not looked at any more
-	p.cfg.Dir = filepath.Join(to, below)
+	p.cfg.Dir = filepath.Join(image, below)
 	p.open()
 }
 
