@@ -39,8 +39,9 @@ func TestKafkaFailsWithoutKafkaAndOnlyTheFirstRequestWaits(t *testing.T) {
 	c := newCluster(t)
 	cfg := config(t, "kafka")
 	cfg.SpoolAfter, cfg.Timeout = time.Millisecond, 20*time.Millisecond
-	c.hang()
+	release := c.hang()
 	s := c.start(cfg)
+	defer release()
 	requireFailed(t, s.write("a"), events.ReasonTimeout)
 	s.eventually(func() bool { return s.write("b").Events[0].Outcome.Reason == events.ReasonUnavailable }, "requests do not wait any more")
 	require.True(t, delivery.IsLeftAlone(s.Delivery, mainTopic))
