@@ -14,36 +14,37 @@ import (
 const (
 	cursorName = "cursor"
 	slotSize   = 20
-	// slotApart puts the slots into different sectors, so that a write that is cut off damages one of them.
+	// slotApart puts the slots into different sectors of the disk, so that a torn write damages only one of them.
 	slotApart  = 512
 	cursorSize = 2 * slotApart
 
-	// maxSeq bounds what is believed of a number in a record, and maxStart of one in a cursor or a segment's name, from which there
-	// is still room to count on.
+	// maxSeq is the largest number that a record can have, maxStart the largest that a cursor or the name of a
+	// segment can have: the records behind that need numbers, too.
 	maxSeq   = 1 << 62
 	maxStart = 1 << 61
 )
 
-// mark is how far a log had come.
-type mark struct {
-	cursor    uint64 // the first record that is not done
-	committed uint64 // the first that was not committed; 0 if that is not known
+// checkpoint is how far a log has come.
+type checkpoint struct {
+	cursor    uint64 // the number of the first record that is not done
+	committed uint64 // the number behind the last record that was committed; 0 if that is not known
 }
 
-func (m mark) before(other mark) bool {
-	return m.cursor < other.cursor || m.cursor == other.cursor && m.committed < other.committed
+func (c checkpoint) before(other checkpoint) bool {
+	return c.cursor < other.cursor || c.cursor == other.cursor && c.committed < other.committed
 }
 
-// appendSlot appends the mark as a slot.
-func appendSlot(data []byte, m mark) []byte {
+// appendSlot appends a slot with the checkpoint.
+func appendSlot(data []byte, c checkpoint) []byte {
 	start := len(data)
-	data = binary.LittleEndian.AppendUint64(data, m.cursor)
-	data = binary.LittleEndian.AppendUint64(data, m.committed)
+	data = binary.LittleEndian.AppendUint64(data, c.cursor)
+	data = binary.LittleEndian.AppendUint64(data, c.committed)
 	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data[start:], castagnoli))
 }
 
-// decodeCursor returns the mark that a cursor file's content stands for and in which slot it is, or false if no slot is valid.
-func decodeCursor(data []byte) (m mark, slot int, ok bool) {
+// decodeCursor returns the latest checkpoint in the content of a cursor file, and the slot that holds it. It reports
+// false if no slot is valid.
+func decodeCursor(data []byte) (latest checkpoint, slot int, ok bool) {
 	for i := range 2 {
 		if len(data) < i*slotApart+slotSize {
 			break
@@ -52,32 +53,35 @@ func decodeCursor(data []byte) (m mark, slot int, ok bool) {
 		if crc32.Checksum(fields[:16], castagnoli) != binary.LittleEndian.Uint32(fields[16:]) {
 			continue
 		}
-		found := mark{cursor: binary.LittleEndian.Uint64(fields), committed: binary.LittleEndian.Uint64(fields[8:])}
+		found := checkpoint{
+			cursor:    binary.LittleEndian.Uint64(fields),
+			committed: binary.LittleEndian.Uint64(fields[8:]),
+		}
 		if found.cursor == 0 || found.cursor > maxStart || found.committed > maxStart {
 			continue
 		}
-		if !ok || m.before(found) {
-			m, slot, ok = found, i, true
+		if !ok || latest.before(found) {
+			latest, slot, ok = found, i, true
 		}
 	}
-	return m, slot, ok
+	return latest, slot, ok
 }
 
-// cursorFile is a log's cursor on the disk. It is not safe for concurrent use.
+// cursorFile is the file that a log keeps its checkpoints in. It is not safe for concurrent use.
 type cursorFile struct {
 	*directory
 	path string
 
-	file   file        // nil until it is needed
+	file   file        // nil until something is written
 	info   fs.FileInfo // which file that is
-	slot   int         // where the last mark is
-	saved  mark
-	known  bool // whether saved was read or written
+	slot   int         // the slot that holds the last checkpoint
+	saved  checkpoint  // the last checkpoint
+	known  bool        // whether saved was read or written
 	closed bool
 	buf    []byte
 }
 
-// load reads the mark. It reports whether there is one that can be read.
+// load reads the latest checkpoint, and reports whether there is one that can be read.
 func (c *cursorFile) load() bool {
 	f, err := c.fs.open(c.path)
 	if err != nil {
@@ -89,19 +93,19 @@ func (c *cursorFile) load() bool {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	m, slot, ok := decodeCursor(data[:n])
-	c.saved, c.slot, c.known = m, slot, ok
-	return ok
+	c.saved, c.slot, c.known = decodeCursor(data[:n])
+	return c.known
 }
 
-// open makes sure that the file is there, with all the space that it will ever take: a disk that fills up does not keep the
-// cursor from moving.
+// open makes sure that the file is there. It gives the file all the space that it will ever take, so that the cursor
+// can move on a disk that has filled up.
 func (c *cursorFile) open() error {
 	if c.file != nil {
 		if !c.isGone() {
 			return nil
 		}
-		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew", zap.String("file", c.path))
+		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew",
+			zap.String("file", c.path))
 		// What is in another file that may be in its place is nothing to go by.
 		_ = c.file.Close()
 		c.file, c.known = nil, false
@@ -114,7 +118,7 @@ func (c *cursorFile) open() error {
 		return err
 	}
 	if !c.known {
-		// A slot that could not be read must not count one day.
+		// Content that could not be read is not to be taken for a checkpoint one day.
 		if _, err := f.WriteAt(make([]byte, cursorSize), 0); err != nil {
 			return errors.Join(err, f.Close())
 		}
@@ -150,42 +154,31 @@ func (c *cursorFile) use(f file) error {
 	return nil
 }
 
-// save writes the mark, if it is another than the last, into the slot that does not hold the last one.
-func (c *cursorFile) save(m mark) error {
-	if c.closed || c.known && m == c.saved {
+// save writes the checkpoint, unless it is the last one.
+func (c *cursorFile) save(now checkpoint) error {
+	if c.closed || c.known && now == c.saved {
 		return nil
 	}
-	return c.write(m)
-}
-
-// isGone reports whether the file that the cursor was written to was removed.
-func (c *cursorFile) isGone() bool {
-	return c.file != nil && errors.Is(c.isAt(c.path, c.info), fs.ErrNotExist)
-}
-
-// isOld reports whether the mark was read from the file, which was not written since.
-func (c *cursorFile) isOld(m mark) bool { return c.file == nil && c.known && m == c.saved }
-
-func (c *cursorFile) write(m mark) error {
 	if err := c.open(); err != nil {
 		return err
 	}
-	c.buf = appendSlot(c.buf[:0], m)
-	slot := 1 - c.slot
-	if _, err := c.file.WriteAt(c.buf, int64(slot*slotApart)); err != nil {
-		return err
+	if !c.known {
+		return c.secure(now) // there is no earlier checkpoint to fall back on
 	}
-	c.saved, c.slot, c.known = m, slot, true
-	return nil
+	return c.write(now)
 }
 
-// secure makes the mark durable in both slots, one after the other, so that no damage to one of them brings an older mark back.
-func (c *cursorFile) secure(m mark) error {
+// secure writes the checkpoint into both slots, one after the other, and makes each durable. Damage to one slot then
+// brings no older checkpoint back.
+func (c *cursorFile) secure(now checkpoint) error {
 	if c.closed {
 		return nil
 	}
+	if err := c.open(); err != nil {
+		return err
+	}
 	for range 2 {
-		if err := c.write(m); err != nil {
+		if err := c.write(now); err != nil {
 			return err
 		}
 		if err := c.file.Sync(); err != nil {
@@ -195,7 +188,28 @@ func (c *cursorFile) secure(m mark) error {
 	return nil
 }
 
-// close makes every further save do nothing.
+// write writes the checkpoint into the slot that does not hold the last one.
+func (c *cursorFile) write(now checkpoint) error {
+	c.buf = appendSlot(c.buf[:0], now)
+	slot := 1 - c.slot
+	if _, err := c.file.WriteAt(c.buf, int64(slot*slotApart)); err != nil {
+		return err
+	}
+	c.saved, c.slot, c.known = now, slot, true
+	return nil
+}
+
+// isGone reports whether somebody has removed the file since it was opened, or put another in its place.
+func (c *cursorFile) isGone() bool {
+	return c.file != nil && errors.Is(c.isAt(c.path, c.info), fs.ErrNotExist)
+}
+
+// isUntouched reports whether the checkpoint is the one that load has read, and nothing was written since.
+func (c *cursorFile) isUntouched(now checkpoint) bool {
+	return c.file == nil && c.known && now == c.saved
+}
+
+// close closes the file. A save after that does nothing.
 func (c *cursorFile) close() error {
 	c.closed = true
 	if c.file == nil {

@@ -68,12 +68,12 @@ func TestAFlippedBitCostsOneRecord(t *testing.T) {
 		require.Equal(t, stats, l.Stats(), "and is counted once")
 		require.NoError(t, s.Close())
 		require.NoError(t, os.WriteFile(path, whole, 0o600))
-		require.NoError(t, os.Remove(s.Log("topic").mark.path))
+		require.NoError(t, os.Remove(s.Log("topic").cursorFile.path))
 	}
 }
 
-// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment: a length may then lead to the head of another record,
-// or to the end of the segment.
+// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment: a length may then lead to the head of
+// another record, or to the end of the segment.
 func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 	cfg := testConfig(t)
 	s := openSpool(t, cfg)
@@ -86,7 +86,7 @@ func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 	path := segmentFiles(t, l)[0]
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	cursor, err := os.ReadFile(l.mark.path)
+	cursor, err := os.ReadFile(l.cursorFile.path)
 	require.NoError(t, err)
 	for i := range records {
 		for off := range headSize {
@@ -103,7 +103,7 @@ func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 				require.EqualValues(t, 1, l.Stats().CorruptRecords)
 				require.NoError(t, s.Close())
 				require.NoError(t, os.WriteFile(path, whole, 0o600))
-				require.NoError(t, os.WriteFile(l.mark.path, cursor, 0o600))
+				require.NoError(t, os.WriteFile(l.cursorFile.path, cursor, 0o600))
 			}
 		}
 	}
@@ -178,7 +178,8 @@ func TestAnOverwrittenRegionCostsWhatItTouches(t *testing.T) {
 
 func TestATruncatedOrMissingSegmentCostsWhatItHeld(t *testing.T) {
 	cfg, files := kept(t, 100)
-	second, third, fourth, fifth := firstOf(t, files[1]), firstOf(t, files[2]), firstOf(t, files[3]), firstOf(t, files[4])
+	second, third := firstOf(t, files[1]), firstOf(t, files[2])
+	fourth, fifth := firstOf(t, files[3]), firstOf(t, files[4])
 	records := offsets(t, files[1])
 	require.NoError(t, os.Truncate(files[1], records[3]+7))
 	require.NoError(t, os.Remove(files[3]))
@@ -242,7 +243,12 @@ func TestASegmentThatGoesMissingWhileItIsWrittenIsFollowedByAnother(t *testing.T
 }
 
 func TestATornTailIsCutOff(t *testing.T) {
-	for _, torn := range []string{"\xde", "\xde\xc0\x7a\xda\x05\x00\x00\x00", strings.Repeat("\x00", 5000), string(appendRecord(nil, 61, []byte("torn"))[:23])} {
+	for _, torn := range []string{
+		"\xde",
+		"\xde\xc0\x7a\xda\x05\x00\x00\x00",
+		strings.Repeat("\x00", 5000),
+		string(appendRecord(nil, 61, []byte("torn"))[:23]),
+	} {
 		cfg, files := kept(t, 60)
 		path := files[len(files)-1]
 		size := offsets(t, path)
@@ -305,7 +311,7 @@ func TestACursorThatCannotBeReadStartsAtTheOldestSegment(t *testing.T) {
 	l := s.Log("topic")
 	l.DoneRange(1, firstOf(t, files[2])+2)
 	require.NoError(t, s.Close())
-	require.NoError(t, os.WriteFile(l.mark.path, []byte("nonsense"), 0o600))
+	require.NoError(t, os.WriteFile(l.cursorFile.path, []byte("nonsense"), 0o600))
 	s, logs := observed(t, cfg, disk{})
 	l = s.Log("topic")
 	require.Equal(t, expected(firstOf(t, files[2]), 61), readAll(t, l, 700))
@@ -326,7 +332,7 @@ func TestASlotThatCannotBeReadLeavesTheOther(t *testing.T) {
 			l.Done(seq)
 		}
 		require.NoError(t, s.Close())
-		flip(t, l.mark.path, slot*slotApart+2)
+		flip(t, l.cursorFile.path, slot*slotApart+2)
 		first := openSpool(t, cfg).Log("topic").Stats().First
 		require.Contains(t, []uint64{19, 20}, first)
 	}
@@ -393,7 +399,8 @@ func TestAPlaceThatCannotBeReadIsAnErrorAndThenDamage(t *testing.T) {
 			read = append(read, r.Seq)
 		}
 	}
-	require.Equal(t, []uint64{first + 1, first + 2, firstOf(t, files[2])}, read[:3], "what is before and behind is read")
+	want := []uint64{first + 1, first + 2, firstOf(t, files[2])}
+	require.Equal(t, want, read[:3], "what is before and behind is read")
 	require.Equal(t, firstOf(t, files[2])-first-3, l.Stats().CorruptRecords)
 
 	disk.failing("open", segmentSuffix, syscall.EMFILE)
@@ -470,7 +477,8 @@ func TestTheChecksumOfAPartFollowsFromThoseOfPrefixes(t *testing.T) {
 		data := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data")
 		at := rapid.IntRange(0, len(data)).Draw(t, "at")
 		sum := crc32.Checksum(data[:at], castagnoli)
-		require.Equal(t, crc32.Checksum(data, castagnoli), advance(sum, int64(len(data)-at))^crc32.Checksum(data[at:], castagnoli))
+		rest := crc32.Checksum(data[at:], castagnoli)
+		require.Equal(t, crc32.Checksum(data, castagnoli), advance(sum, int64(len(data)-at))^rest)
 	})
 	long := make([]byte, MaxPayload)
 	require.Equal(t, crc32.Update(5, castagnoli, long), advance(5, MaxPayload)^crc32.Checksum(long, castagnoli))

@@ -9,9 +9,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// Done marks records as delivered, in any order. The cursor moves on to the first that is not, and is written when it does, so
-// that the end of the process forgets nothing of it; segments before it are removed. A cursor or a segment that the disk does not
-// take or give back is logged once and tried again with the next. Numbers that are not committed are ignored.
+// Done marks records as delivered, in any order. Numbers that are not committed are ignored.
+//
+// When the first record that was not done is, the cursor moves to the next one that is not. Done then writes the
+// cursor, so that it survives the end of the process, and removes the segments before it. If the disk does not take
+// the cursor, or does not remove a segment, the spool logs that once and tries again with a later Done.
 func (l *Log) Done(seqs ...uint64) {
 	l.mu.Lock()
 	moved := false
@@ -29,7 +31,7 @@ func (l *Log) Done(seqs ...uint64) {
 	}
 }
 
-// DoneRange marks the records with the numbers from up to, but not including, to as delivered, as Done does.
+// DoneRange is Done for the numbers from "from" up to, but not including, "to".
 func (l *Log) DoneRange(from, to uint64) {
 	l.mu.Lock()
 	_, moved := l.markCommitted(span{from, to})
@@ -39,13 +41,13 @@ func (l *Log) DoneRange(from, to uint64) {
 	}
 }
 
-// markCommitted marks what is committed of the span as done. It returns how many records of it were not done before, and whether the
-// cursor moved.
+// markCommitted marks the committed records of a span as done. It returns how many of them were not done before, and
+// whether the cursor has moved. The caller holds mu.
 func (l *Log) markCommitted(s span) (marked uint64, moved bool) {
 	if l.closed {
 		return 0, false
 	}
-	s = span{max(s.from, l.cursor), min(s.to, max(l.committed, l.perhaps))}
+	s = span{max(s.from, l.cursor), min(s.to, l.end())}
 	if s.from >= s.to {
 		return 0, false
 	}
@@ -60,154 +62,167 @@ func (l *Log) markCommitted(s span) (marked uint64, moved bool) {
 	return marked, true
 }
 
-// markDone marks numbers that were never committed as done.
-func (l *Log) markDone(s span) bool {
+// end returns the number behind the last record that there is, or that there may be in a segment that Open could not
+// read. The caller holds mu.
+func (l *Log) end() uint64 { return max(l.committed, l.maybeEnd) }
+
+// markFailed marks the numbers of a failed commit as done, since nobody will deliver them. It reports whether the
+// cursor has moved. The caller holds mu.
+func (l *Log) markFailed(s span) (moved bool) {
 	l.done.add(s)
 	return l.moveCursor()
 }
 
+// moveCursor moves the cursor to the first number that is not done, and reports whether it has moved. The caller
+// holds mu.
 func (l *Log) moveCursor() bool {
 	before := l.cursor
 	l.cursor = l.done.passed(before)
 	return l.cursor != before
 }
 
-// advance follows the cursor after it has moved: it saves it and removes what is behind.
+// advance writes the cursor after it has moved, and removes the segments that it has passed.
 func (l *Log) advance() {
 	l.mu.Lock()
 	n := 0
 	for n+1 < len(l.segments) && l.segments[n+1].first <= l.cursor {
 		n++
 	}
-	gone := slices.Clone(l.segments[:n])
+	passed := slices.Clone(l.segments[:n])
 	l.segments = slices.Delete(l.segments, 0, n)
 	l.mu.Unlock()
-	if l.save(len(gone) > 0) {
-		l.discard(gone)
+	if len(passed) == 0 {
+		l.save(false)
 	} else {
-		l.keep(gone)
+		l.remove(passed)
 	}
 	l.retire(l.spool.cfg.SegmentBytes / 4)
 }
 
-// retire removes the last segment if everything in it is done. One that is being written must have that many bytes: who
-// appends and delivers by turns is not to pay for a new file each time. It reports whether a segment was removed.
-func (l *Log) retire(bytes int64) bool {
+// retire removes the last segment if all its records are done, and reports whether it did. It leaves a segment alone
+// that commits are written to and that has fewer than minBytes bytes: a client that appends and delivers in turns is
+// not to pay for a new file each time.
+func (l *Log) retire(minBytes int64) bool {
 	if !l.writing.TryLock() {
-		return false
+		return false // a commit is under way
 	}
 	defer l.writing.Unlock()
-	gone := l.takeLast(bytes)
-	if len(gone) == 0 {
-		return false
-	}
-	if !l.save(true) {
-		l.keep(gone)
-		return false
-	}
-	l.discard(gone)
-	return true
+	last := l.takeLast(minBytes)
+	return len(last) > 0 && l.remove(last)
 }
 
-func (l *Log) takeLast(bytes int64) []segment {
+// takeLast takes the last segment out of the log, for retire. The caller holds writing.
+func (l *Log) takeLast(minBytes int64) []segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.segments) != 1 || l.cursor < max(l.committed, l.perhaps) {
+	if len(l.segments) != 1 || l.cursor < l.end() {
 		return nil
 	}
 	if l.active != nil {
-		if l.active.size < bytes {
+		if l.active.size < minBytes {
 			return nil
 		}
-		_ = l.active.file.Close() // it is about to be removed
-		l.active = nil
+		l.closeActive()
 	}
-	gone := l.segments
+	last := l.segments
 	l.segments = nil
-	return gone
+	return last
 }
 
-// keep has the next discard remove the segments. They are not removed while it is not durable that everything in them is done: a later
-// Open would take their records for lost.
-func (l *Log) keep(segments []segment) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.garbage = append(l.garbage, segments...)
-}
-
-// discard removes segments from the disk, with those that it could not remove before.
-func (l *Log) discard(gone []segment) {
-	if len(gone) == 0 || l.spool.directory.taken.Load() {
-		return
+// remove removes segments from the disk as soon as it is durable that all their records are done, and reports whether
+// it did. If the cursor cannot be made durable, the segments stay until removeLeft: without them, a later Open would
+// take their records for lost.
+func (l *Log) remove(segments []segment) bool {
+	if !l.save(true) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.left = append(l.left, segments...)
+		return false
 	}
+	l.unlink(segments)
+	return true
+}
+
+// removeLeft tries again to remove the segments that could not be removed before, and reports whether there were any.
+func (l *Log) removeLeft() bool {
 	l.mu.Lock()
-	retried := l.garbage
-	l.garbage = nil
+	left := len(l.left)
 	l.mu.Unlock()
-	var kept []segment
+	return left > 0 && l.remove(nil)
+}
+
+// unlink removes the files of segments whose records are all done, and those that it could not remove before.
+func (l *Log) unlink(segments []segment) {
+	l.mu.Lock()
+	left := l.left
+	l.left = nil
+	l.mu.Unlock()
+	var failed []segment
 	freed := int64(0)
-	for _, s := range slices.Concat(retried, gone) {
-		if err := l.spool.fs.remove(l.path(s)); err != nil && !errors.Is(err, errMissing) {
-			if len(retried) == 0 {
-				l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space until that succeeds", zap.Error(err))
+	for _, s := range slices.Concat(left, segments) {
+		if err := l.spool.fs.remove(l.path(s)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if len(left) == 0 {
+				l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space meanwhile",
+					zap.Error(err))
 			}
-			kept = append(kept, s)
+			failed = append(failed, s)
 			continue
 		}
 		freed += s.size
 	}
 	l.mu.Lock()
-	l.garbage = append(l.garbage, kept...)
+	l.left = append(l.left, failed...)
 	l.bytes -= freed
 	l.mu.Unlock()
 	l.spool.release(freed)
 }
 
-// save writes the cursor, with sync durably, and reports whether that succeeded. A failure is logged once, until a save has succeeded
-// again. That the directory is gone is not logged: the next Append finds out, and makes it anew.
+// save writes the cursor, with sync durably, and reports whether that succeeded. It logs the first of several
+// failures. It does not log that the directory is gone: the next Append notices that, and makes the directory anew.
 func (l *Log) save(sync bool) bool {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	err := l.saveLocked(sync)
 	if err != nil && !l.saveFailed && !errors.Is(err, fs.ErrNotExist) {
-		l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again after a restart", zap.Error(err))
+		l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again "+
+			"after a restart", zap.Error(err))
 	}
 	l.saveFailed = err != nil
 	return err == nil
 }
 
-// saveLocked is save for a caller that holds saving.
+// saveLocked is save without the log message. The caller holds saving.
 func (l *Log) saveLocked(sync bool) error {
 	if l.spool.directory.taken.Load() {
 		return errInUse
 	}
-	m := l.reached()
 	if sync {
-		return l.mark.secure(m)
+		return l.cursorFile.secure(l.checkpoint())
 	}
-	return l.mark.save(m)
+	return l.cursorFile.save(l.checkpoint())
 }
 
-// reached returns how far the log has come.
-func (l *Log) reached() mark {
+// checkpoint returns how far the log has come.
+func (l *Log) checkpoint() checkpoint {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return mark{cursor: l.cursor, committed: l.committed}
+	return checkpoint{cursor: l.cursor, committed: l.committed}
 }
 
-// span is the numbers from and beyond, to excluded.
+// span is the numbers from "from" up to, but not including, "to".
 type span struct{ from, to uint64 }
 
-// ranges are sets of numbers as spans in ascending order that do not touch: their size is that of the gaps between them.
-type ranges []span
+// spans is a set of numbers. The spans are in ascending order and do not touch each other, so that their number is
+// that of the gaps, not that of the numbers.
+type spans []span
 
-// add adds a span and returns how many of its numbers are new.
-func (r *ranges) add(s span) (added uint64) {
+// add adds a span, and returns how many of its numbers were not in the set.
+func (r *spans) add(s span) (added uint64) {
 	if s.from >= s.to {
 		return 0
 	}
 	added = s.to - s.from
-	// Of the spans that s touches, the first and the one behind the last.
+	// (*r)[i:j] are the spans that s overlaps or touches.
 	i := sort.Search(len(*r), func(i int) bool { return (*r)[i].to >= s.from })
 	j := i
 	for ; j < len(*r) && (*r)[j].from <= s.to; j++ {
@@ -223,8 +238,8 @@ func (r *ranges) add(s span) (added uint64) {
 	return added
 }
 
-// passed returns where cursor comes to when it passes what it meets, and forgets that.
-func (r *ranges) passed(cursor uint64) uint64 {
+// passed returns the first number from cursor on that is not in the set, and removes the smaller ones from the set.
+func (r *spans) passed(cursor uint64) uint64 {
 	n := 0
 	for ; n < len(*r) && (*r)[n].from <= cursor; n++ {
 		cursor = max(cursor, (*r)[n].to)
@@ -233,7 +248,7 @@ func (r *ranges) passed(cursor uint64) uint64 {
 	return cursor
 }
 
-func (r ranges) contains(seq uint64) bool {
+func (r spans) contains(seq uint64) bool {
 	i := sort.Search(len(r), func(i int) bool { return r[i].to > seq })
 	return i < len(r) && r[i].from <= seq
 }

@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 )
 
-// Drop removes a log with everything in it, and returns how many records it held that were not done. The log that Log has returned
-// for the name is closed; the next call makes a new one. The error is fs.ErrNotExist (wrapped) if there is no log of that name. After
-// another error, or if the process ends meanwhile, some of the files may be left; their records count as done all the same, once the
-// cursor could be written.
+// Drop removes a log with everything in it, and returns how many records it held that were not done. The log that Log
+// has returned for the name is closed; the next call makes a new one. The error is fs.ErrNotExist (wrapped) if there
+// is no log of that name. After another error, or if the process ends meanwhile, some of the files may be left; their
+// records count as done all the same, once the cursor could be written.
 func (s *Spool) Drop(name string) (records uint64, err error) {
 	s.mu.Lock()
 	l, closed := s.logs[name], s.closed
@@ -38,7 +38,8 @@ func (s *Spool) Drop(name string) (records uint64, err error) {
 	return records, nil
 }
 
-// drop marks everything as done, durably, and then removes the files. The order matters: segments without a cursor would be read again.
+// drop marks everything as done, durably, and then removes the files. The order matters: segments without a cursor
+// would be read again.
 func (l *Log) drop() (records uint64, err error) {
 	l.refuse()
 	<-l.ended
@@ -47,17 +48,14 @@ func (l *Log) drop() (records uint64, err error) {
 	l.closeReader()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if l.active != nil {
-		_ = l.active.file.Close() // everything in it is synced
-		l.active = nil
-	}
+	l.closeActive()
 	gaps := l.gaps()
 	l.mu.Lock()
 	for _, gap := range gaps {
 		l.undone -= l.done.add(span{max(gap.from, l.cursor), gap.to})
 	}
 	records = l.undone
-	l.cursor, l.undone, l.done = max(l.cursor, l.committed, l.perhaps), 0, nil
+	l.cursor, l.undone, l.done = max(l.cursor, l.committed, l.maybeEnd), 0, nil
 	segments := l.segments
 	l.segments = nil
 	l.mu.Unlock()
@@ -67,11 +65,11 @@ func (l *Log) drop() (records uint64, err error) {
 	if err := l.saveLocked(true); err != nil {
 		return records, err
 	}
-	l.discard(segments)
+	l.unlink(segments)
 	if err := l.spool.fs.syncDir(l.dir); err != nil {
 		return records, err
 	}
-	if err := l.mark.close(); err != nil {
+	if err := l.cursorFile.close(); err != nil {
 		return records, err
 	}
 	return records, l.removeDirectory()

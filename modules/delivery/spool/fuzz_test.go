@@ -60,8 +60,8 @@ func FuzzReader(f *testing.F) {
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1)), data, 0o600))
-		// The last segment was cut behind its last record. A damaged record that says that it ends just there is believed, and nothing
-		// is looked for in it; so less may be found, and never anything else.
+		// The last segment was cut behind its last record. A damaged record that says that it ends just there is
+		// believed, and nothing is looked for in it; so less may be found, and never anything else.
 		alone := fuzzRead(t, cfg)
 		require.LessOrEqual(t, len(alone), len(read)-1)
 		if len(alone) > 0 {
@@ -93,15 +93,15 @@ func fuzzRead(t *testing.T, cfg Config) []got {
 
 // FuzzCursor takes its input for a cursor file.
 func FuzzCursor(f *testing.F) {
-	slots := appendSlot(nil, mark{cursor: 5, committed: 9})
+	slots := appendSlot(nil, checkpoint{cursor: 5, committed: 9})
 	slots = append(slots, make([]byte, slotApart-slotSize)...)
-	slots = appendSlot(slots, mark{cursor: 6, committed: 9})
+	slots = appendSlot(slots, checkpoint{cursor: 6, committed: 9})
 	f.Add([]byte{})
 	f.Add(make([]byte, cursorSize))
 	f.Add(slots)
 	f.Add(slots[:slotApart+slotSize-1])
-	f.Add(appendSlot(nil, mark{cursor: maxStart + 1}))
-	f.Add(appendSlot(nil, mark{cursor: maxStart, committed: maxStart}))
+	f.Add(appendSlot(nil, checkpoint{cursor: maxStart + 1}))
+	f.Add(appendSlot(nil, checkpoint{cursor: maxStart, committed: maxStart}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, slot, ok := decodeCursor(data)
 		if ok {

@@ -18,26 +18,30 @@ import (
 
 // LogStats is the state of a log.
 type LogStats struct {
-	// Records is how many records are committed and not done. After Open, numbers that were never acknowledged are counted as
-	// records until Read has passed them.
+	// Records is how many records are committed and not done. After Open, numbers that were never acknowledged are
+	// counted as records until Read has passed them.
 	Records uint64
-	// Pending is how many records wait for the disk: an Append has put them into a commit that has neither succeeded nor failed
-	// yet. The Append itself may have given up meanwhile. A record goes from Pending to Records, or out of both, in one step: a log
-	// with neither holds nothing that could still be read.
+	// Pending is how many records wait for the disk: an Append has put them into a commit that has neither succeeded
+	// nor failed yet. The Append itself may have given up meanwhile. A record goes from Pending to Records, or out of
+	// both, in one step: a log with neither holds nothing that could still be read.
 	Pending uint64
-	Bytes   int64  // of the disk
-	First   uint64 // the cursor: the first record that is not done
-	Next    uint64 // what the next Append returns
+	Bytes   int64  // what the log takes of the disk
+	First   uint64 // the cursor: the number of the first record that is not done
+	Next    uint64 // the number that the next record gets
 
-	// What Read, or Open, could not read and has skipped, since Open.
+	// CorruptRecords is how many committed records were skipped since Open because they are damaged, or their file is
+	// gone, and were not done before. CorruptBytes is how much of the files could not be read, in CorruptRegions
+	// places.
 	CorruptRecords uint64
 	CorruptBytes   int64
 	CorruptRegions uint64
-	// LostRecords is how many of the CorruptRecords were lost because their file was removed while the log was open.
+	// LostRecords is how many of the CorruptRecords were lost because somebody removed their file while the log was
+	// open.
 	LostRecords uint64
-	// UnreadableCursors is 1 if Open could not read the cursor: what was delivered may be delivered again.
+	// UnreadableCursors is 1 if Open could not read the cursor: records that were delivered may be delivered again.
 	UnreadableCursors uint64
-	// TornBytes is what was cut off at the end of segments, since Open: writes that were never acknowledged.
+	// TornBytes is how many bytes were cut off or skipped at the end of segments since Open: writes that were never
+	// acknowledged.
 	TornBytes int64
 }
 
@@ -48,36 +52,36 @@ type Log struct {
 	dir   string
 	log   *zap.Logger
 
-	exists  atomic.Bool   // whether the directory is there
+	exists  atomic.Bool   // whether the directory is there, with a cursor
 	opened  atomic.Uint64 // the first record of the segment that Read has open; 0 without one
-	passed  atomic.Uint64 // the number behind the last record that Read has returned or passed over; 0 after Rewind
-	queued  atomic.Int64  // Appends that have found no room, or come after such
-	gate    chan struct{} // held by that one of them which is next, so that they keep their order
-	room    chan struct{} // ticked when a commit has ended
-	work    chan struct{} // ticked when something is pending
-	changed chan struct{} // ticked when a commit has ended
+	passed  atomic.Uint64 // the number behind the last record that Read has returned or skipped; 0 after Rewind
+	queued  atomic.Int64  // Appends that wait because there was no room for them or for an earlier one
+	gate    chan struct{} // held by the first Append that waits, so that Appends keep their order
+	room    chan struct{} // gets a value when a commit has ended, for the Append that holds gate
+	work    chan struct{} // gets a value when there is a pending commit, for the committer
+	changed chan struct{} // gets a value when a commit has ended, for the caller of Changed
 	closing chan struct{} // closed when the log takes no more Appends
 	ended   chan struct{} // closed when the committer has ended
 
-	mu          sync.Mutex // guards what follows; never held while the disk is asked for anything
+	mu          sync.Mutex // guards what follows; never held while the disk works
 	closed      bool
 	running     bool // whether there is a committer
 	segments    []segment
-	next        uint64 // what the next record gets
-	committed   uint64 // behind the last committed record
-	perhaps     uint64 // behind what a segment may hold that Open could not read; 0 if it could
-	cursor      uint64 // the first record that is not done
-	done        ranges // what is done beyond the cursor
-	undone      uint64 // how many committed records are not done
-	bytes       int64
-	pending     *commit
-	spares      [][]byte // buffers for the next commits: two, as many as there are commits at a time
+	next        uint64   // the number of the next record
+	committed   uint64   // the number behind the last committed record
+	maybeEnd    uint64   // the number behind what may be in a segment that Open could not read; 0 if it could read all
+	cursor      uint64   // the number of the first record that is not done
+	done        spans    // the numbers beyond the cursor that are done
+	undone      uint64   // how many committed records are not done
+	bytes       int64    // of the disk
+	pending     *commit  // the commit that Appends add to; nil if it is empty
+	spares      [][]byte // buffers for further commits; there are never more than two commits at a time
 	waiting     int64    // bytes in commits that have not ended
 	uncommitted uint64   // records in commits that have not ended
-	failure     error    // why the last commit failed
+	failure     error    // why the last commit has failed; nil if it has not
 	failedUntil time.Time
-	damage      LogStats // only what could not be read
-	garbage     []segment
+	damage      LogStats  // of which only the counts of what was lost or cut off are used
+	left        []segment // segments that are to be removed as soon as that is possible
 
 	writing sync.Mutex // guards what follows; taken before mu
 	active  *active    // the segment that is written, if there is one
@@ -86,14 +90,14 @@ type Log struct {
 	reader  reader
 
 	saving     sync.Mutex // guards what follows; taken before mu
-	mark       cursorFile
-	saveFailed bool // whether that was logged
+	cursorFile cursorFile
+	saveFailed bool // whether the last save has failed
 }
 
-// segment is a segment's committed part.
+// segment is a segment as far as it is committed.
 type segment struct {
-	first   uint64
-	follows uint64 // what the header says; 0 while that was not read
+	first   uint64 // the number of its first record
+	follows uint64 // the number behind the last record committed before it, from its header; 0 if that was not read yet
 	size    int64
 }
 
@@ -104,35 +108,36 @@ type active struct {
 	info fs.FileInfo // which file it is
 }
 
-// commit is what is written and synced at once.
+// commit is a group of records that are written and synced together.
 type commit struct {
 	data  []byte
-	first uint64
-	next  uint64 // behind its last record
-	err   error
-	done  chan struct{} // closed when err is set
+	first uint64        // the number of its first record
+	next  uint64        // the number behind its last record
+	err   error         // how it ended
+	done  chan struct{} // closed when it has ended
 }
 
 func newLog(s *Spool, name string) *Log {
 	dir := filepath.Join(s.cfg.Dir, escape(name))
 	return &Log{
-		spool:     s,
-		name:      name,
-		dir:       dir,
-		log:       s.log.With(zap.String("log", name)),
-		gate:      make(chan struct{}, 1),
-		room:      make(chan struct{}, 1),
-		work:      make(chan struct{}, 1),
-		changed:   make(chan struct{}, 1),
-		closing:   make(chan struct{}),
-		ended:     make(chan struct{}),
-		next:      1,
-		committed: 1,
-		cursor:    1,
-		mark:      cursorFile{directory: &s.directory, path: filepath.Join(dir, cursorName)},
+		spool:      s,
+		name:       name,
+		dir:        dir,
+		log:        s.log.With(zap.String("log", name)),
+		gate:       make(chan struct{}, 1),
+		room:       make(chan struct{}, 1),
+		work:       make(chan struct{}, 1),
+		changed:    make(chan struct{}, 1),
+		closing:    make(chan struct{}),
+		ended:      make(chan struct{}),
+		next:       1,
+		committed:  1,
+		cursor:     1,
+		cursorFile: cursorFile{directory: &s.directory, path: filepath.Join(dir, cursorName)},
 	}
 }
 
+// tick makes sure that the channel, which has room for one, holds a value.
 func tick(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -148,9 +153,9 @@ func (l *Log) path(s segment) string { return filepath.Join(l.dir, segmentName(s
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
 
-// Changed returns a channel that gets a value when a commit has ended, with success or without, since the last value was taken. It is
-// for one waiter: a waiter that reads until there is nothing, and then waits for a value, misses nothing. A value may come although
-// there is nothing new to be read.
+// Changed returns a channel that gets a value when a commit has ended, with success or without, since the last value
+// was taken. It is for one waiter: a waiter that reads until there is nothing, and then waits for a value, misses
+// nothing. A value may come although there is nothing new to be read.
 func (l *Log) Changed() <-chan struct{} { return l.changed }
 
 // Stats returns the state of the log.
@@ -163,18 +168,21 @@ func (l *Log) Stats() LogStats {
 	return stats
 }
 
-// Append adds the payloads as consecutive records and returns the number of the first when all are on the disk: what waits at
-// the same time is written and synced together. A Read sees all of them or none. Append does not keep the payloads.
+// Append adds the payloads as consecutive records, and returns the number of the first once all are on the disk.
+// Appends that wait at the same time are written and synced together. Read sees all of the records or none. Append
+// does not keep the payloads.
 //
-// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the disk said. In
-// the last two cases the records may be read some day, or may not; see the package. After an error of the disk Append fails for a second
-// without trying. An Append of nothing returns the number that the next record gets.
+// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the
+// disk said. In the last two cases the records may be read some day, or may not; see the package, and
+// LogStats.Pending. After an error of the disk Append fails for a second without trying. An Append of nothing returns
+// the number that the next record gets.
 func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	return l.append(ctx, payloads, l.spool.admit)
 }
 
-// AppendExempt is Append without the limits MaxBytes and Reserve; the records count for other Appends all the same. It is for records
-// that are moved from another log, which would stay full if they were refused: append them here, then mark them as done there.
+// AppendExempt is Append without the limits MaxBytes and Reserve; the records count for other Appends all the same.
+// It is for records that are moved from another log, which would stay full if they were refused: append them here,
+// then mark them as done there.
 func (l *Log) AppendExempt(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	return l.append(ctx, payloads, func(size int64) error {
 		l.spool.used.Add(size)
@@ -187,7 +195,8 @@ func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int
 	size := int64(0)
 	for _, payload := range payloads {
 		if len(payload) > MaxPayload {
-			return 0, fmt.Errorf("spool: log %s: %d bytes, and at most %d: %w", l.name, len(payload), MaxPayload, ErrTooLarge)
+			return 0, fmt.Errorf("spool: log %s: %d bytes, and at most %d: %w",
+				l.name, len(payload), MaxPayload, ErrTooLarge)
 		}
 		size += headSize + int64(len(payload))
 	}
@@ -214,7 +223,8 @@ func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int
 	return first, c.err
 }
 
-// enqueue adds the records to the commit that is pending, when there is room, and returns that.
+// enqueue waits until there is room, adds the records to the pending commit, and returns that commit and the number
+// of the first record. The commit is nil if there are no records.
 func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*commit, uint64, error) {
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
@@ -249,6 +259,7 @@ func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*comm
 	}
 }
 
+// tryEnqueue is enqueue without waiting: it reports false if there is no room yet.
 func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -285,13 +296,13 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 	return c, first, true, nil
 }
 
-// run commits what is pending, until the spool is closed.
+// run is the committer: it writes what is pending until the log is closed.
 func (l *Log) run() {
 	defer close(l.ended)
 	for {
 		select {
 		case <-l.work:
-			// Those whom the last commit has woken are about to append again: one sync may serve them all.
+			// The callers that the last commit has woken are about to append again: one sync may serve all of them.
 			runtime.Gosched()
 			l.commit()
 		case <-l.closing:
@@ -301,7 +312,7 @@ func (l *Log) run() {
 	}
 }
 
-// commit writes what is pending, and tells those who wait.
+// commit writes the pending commit, and wakes the Appends that wait for it.
 func (l *Log) commit() {
 	l.mu.Lock()
 	c := l.pending
@@ -323,14 +334,15 @@ func (l *Log) commit() {
 		return
 	}
 	l.spool.health.succeeded()
-	// The mark says that these records were there. It is written before anybody is told, so that a process that is killed
-	// then leaves it behind.
+	// The checkpoint says that these records were committed. It is written before they are acknowledged: should the
+	// process be killed and the records be damaged, then the next Open knows that they are lost.
 	l.save(false)
 	close(c.done)
 	tick(l.changed)
 }
 
-// write makes the commit durable, in files that are where they belong. It changes nothing that a reader sees.
+// write makes the commit durable, in a file that is still where Open would look for it. If somebody removes files
+// meanwhile, write makes them anew and writes the commit again. Read sees nothing of it yet.
 func (l *Log) write(c *commit) error {
 	for attempt := 1; ; attempt++ {
 		err := l.writeOnce(c)
@@ -344,12 +356,10 @@ func (l *Log) write(c *commit) error {
 	}
 }
 
-// writeOnce writes and syncs the commit.
+// writeOnce writes and syncs the commit, to a new segment if there is none or the last one is full.
 func (l *Log) writeOnce(c *commit) error {
 	if l.active != nil && l.active.size+int64(len(c.data)) > l.spool.cfg.SegmentBytes {
-		// Everything in it is synced, so what closing it may say does not matter.
-		_ = l.active.file.Close()
-		l.active = nil
+		l.closeActive()
 	}
 	created := l.active == nil
 	if created {
@@ -376,7 +386,7 @@ func (l *Log) writeOnce(c *commit) error {
 	return nil
 }
 
-// rotate makes the segment that starts with the record first.
+// rotate makes a segment for records from the number first on.
 func (l *Log) rotate(first uint64) error {
 	if err := l.makeDirectory(); err != nil {
 		return err
@@ -398,7 +408,7 @@ func (l *Log) rotate(first uint64) error {
 	return nil
 }
 
-// makeDirectory makes the log's directory, with its cursor.
+// makeDirectory makes what is missing of the log's directory and its cursor.
 func (l *Log) makeDirectory() error {
 	if l.exists.Load() {
 		return nil
@@ -408,14 +418,14 @@ func (l *Log) makeDirectory() error {
 	}
 	l.saving.Lock()
 	defer l.saving.Unlock()
-	if err := l.mark.secure(l.reached()); err != nil {
+	if err := l.cursorFile.secure(l.checkpoint()); err != nil {
 		return fmt.Errorf("make the cursor: %w", err)
 	}
 	l.exists.Store(true)
 	return nil
 }
 
-// publish makes what was written visible.
+// publish makes the records of the commit visible for Read and Stats.
 func (l *Log) publish(c *commit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -435,7 +445,7 @@ func (l *Log) publish(c *commit) {
 	l.finish(c)
 }
 
-// finish gives back what a commit took.
+// finish takes the commit out of what waits for the disk. The caller holds mu.
 func (l *Log) finish(c *commit) {
 	l.waiting -= int64(len(c.data))
 	l.uncommitted -= c.next - c.first
@@ -446,12 +456,12 @@ func (l *Log) finish(c *commit) {
 	tick(l.room)
 }
 
-// seal ends the segment where the last successful commit has ended.
+// seal gives up the segment that a failed commit was written to. It ends where the last successful commit has ended.
 func (l *Log) seal() {
 	if l.active == nil {
 		return
 	}
-	// What the failed commit may have left is cut off where that is possible. The reader never looks at it.
+	// The failed commit may have left something there. Read does not look at it, but a later Open would.
 	_ = l.active.file.Truncate(l.active.size)
 	_ = l.active.file.Close()
 	if l.active.size == headerSize {
@@ -460,7 +470,7 @@ func (l *Log) seal() {
 	l.active = nil
 }
 
-// fail ends the commit, and what is pending behind it, with an error.
+// fail ends the commit, and the pending one behind it, with an error.
 func (l *Log) fail(c *commit, err error) {
 	l.log.Warn("records were not written to the spool", zap.Error(err))
 	l.mu.Lock()
@@ -475,8 +485,7 @@ func (l *Log) fail(c *commit, err error) {
 		l.spool.release(int64(len(c.data)))
 		l.finish(c)
 	}
-	// Nobody will deliver them.
-	moved := l.markDone(span{c.first, l.next})
+	moved := l.markFailed(span{c.first, l.next})
 	l.mu.Unlock()
 	for _, c := range failed {
 		close(c.done)
@@ -487,7 +496,7 @@ func (l *Log) fail(c *commit, err error) {
 	tick(l.changed)
 }
 
-// refuse makes the log refuse what comes from now on.
+// refuse makes the log refuse all further Appends. The committer writes what is pending, and ends.
 func (l *Log) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -502,7 +511,7 @@ func (l *Log) refuse() {
 	}
 }
 
-// close waits for what is pending, and closes the files.
+// close waits for the committer, makes the cursor durable and closes the files. It is called after refuse.
 func (l *Log) close() error {
 	<-l.ended
 	l.retire(0)
@@ -511,21 +520,18 @@ func (l *Log) close() error {
 	l.reading.Unlock()
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if l.active != nil {
-		_ = l.active.file.Close() // everything in it is synced
-		l.active = nil
-	}
+	l.closeActive()
 	if !l.exists.Load() {
 		return nil
 	}
 	l.saving.Lock()
 	defer l.saving.Unlock()
-	if l.mark.isOld(l.reached()) {
+	if l.cursorFile.isUntouched(l.checkpoint()) {
 		return nil
 	}
 	err := l.saveLocked(true)
 	if errors.Is(err, errReadOnly) {
 		err = nil // what is done is forgotten
 	}
-	return errors.Join(err, l.mark.close())
+	return errors.Join(err, l.cursorFile.close())
 }

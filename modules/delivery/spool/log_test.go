@@ -222,7 +222,11 @@ func TestARecordIsPendingUntilItsCommitHasEnded(t *testing.T) {
 			}
 		}()
 		close(release)
-		<-l.Changed()
+		select {
+		case <-l.Changed():
+		case <-time.After(wait):
+			require.Fail(t, "a commit that ends is no change")
+		}
 		<-watched
 		stats = l.Stats()
 		require.Zero(t, stats.Pending)
@@ -354,7 +358,7 @@ func TestRewindStartsAtTheCursor(t *testing.T) {
 		var chunk Chunk
 		require.NoError(t, l.Read(&chunk, 100))
 		require.Equal(t, cursor, chunk.Records[0].Seq)
-		require.LessOrEqual(t, len(l.reader.places), placesKept)
+		require.LessOrEqual(t, len(l.reader.positions), positionsKept)
 		require.Len(t, readAll(t, l, 100), int(40-cursor))
 	}
 }
@@ -383,7 +387,8 @@ func TestAFailedCommitIsReportedAndNeverSafeLater(t *testing.T) {
 				}
 				used := s.Usage().Bytes
 				disk.set(func(op, path string) error {
-					if op == test.op && strings.HasSuffix(path, test.suffix) || !truncates && (op == "truncate" || op == "remove") {
+					fails := op == test.op && strings.HasSuffix(path, test.suffix)
+					if fails || !truncates && (op == "truncate" || op == "remove") {
 						return test.err
 					}
 					return nil
@@ -595,14 +600,14 @@ func TestConcurrentAppendsReadsAndDonesAgree(t *testing.T) {
 }
 
 func TestARangeOfNumbersIsASetOfNumbers(t *testing.T) {
-	var r ranges
+	var r spans
 	require.EqualValues(t, 0, r.add(span{5, 5}))
 	require.EqualValues(t, 2, r.add(span{5, 7}))
 	require.EqualValues(t, 2, r.add(span{9, 11}))
 	require.EqualValues(t, 1, r.add(span{6, 8}))
-	require.Equal(t, ranges{{5, 8}, {9, 11}}, r)
+	require.Equal(t, spans{{5, 8}, {9, 11}}, r)
 	require.EqualValues(t, 4, r.add(span{4, 13}))
-	require.Equal(t, ranges{{4, 13}}, r)
+	require.Equal(t, spans{{4, 13}}, r)
 	require.True(t, r.contains(12))
 	require.False(t, r.contains(13))
 	require.EqualValues(t, 3, r.passed(3))

@@ -11,9 +11,9 @@ import (
 // attempts is how often a commit is written before it fails, if its file is removed each time.
 const attempts = 3
 
-// verify returns nil if the segment that was written is where Open would look for it, in a directory that this process holds. The
-// error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put another in its place: what was
-// written to it then ends with this process, although the disk has confirmed it.
+// verify returns nil if the segment that was written is where Open would look for it, in a directory that this
+// process holds. The error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put
+// another in its place: what was written to it then ends with this process, although the disk has confirmed it.
 func (l *Log) verify() error {
 	if err := l.spool.directory.hold(); err != nil {
 		return err
@@ -26,14 +26,22 @@ func (l *Log) renew() {
 	// The next attempt looks at the directory and the cursor, and makes what is missing of them.
 	l.exists.Store(false)
 	if l.active != nil && errors.Is(l.spool.directory.isAt(l.path(l.active.segment), l.active.info), fs.ErrNotExist) {
-		_ = l.active.file.Close() // nobody will find what is in it
-		l.active = nil
+		l.closeActive()
 	}
 	l.giveUpMissing()
 }
 
-// giveUpMissing takes the segments out of the log whose files are gone, counts the records in them that were not delivered as lost, and
-// reports whether there were any. The caller holds writing.
+// closeActive ends the writing of a segment. Every commit to it was synced, or its file is gone, so it does not
+// matter what closing the file may report. The caller holds writing.
+func (l *Log) closeActive() {
+	if l.active != nil {
+		_ = l.active.file.Close()
+		l.active = nil
+	}
+}
+
+// giveUpMissing takes segments whose files are gone out of the log. It counts those of their records as lost that
+// were not delivered. It reports whether there were such segments. The caller holds writing.
 func (l *Log) giveUpMissing() bool {
 	gone := l.missing()
 	if len(gone) == 0 {
@@ -47,8 +55,11 @@ func (l *Log) giveUpMissing() bool {
 			continue // it was done with meanwhile
 		}
 		l.segments = slices.Delete(l.segments, i, i+1)
+		if l.active != nil && l.active.first == m.first {
+			l.closeActive()
+		}
 		n, _ := l.markCommitted(span{m.first, m.behind})
-		l.markCommitted(span{m.behind, m.next})
+		l.markCommitted(span{m.behind, m.next}) // numbers of commits that failed
 		lost += n
 		freed += m.size
 	}
@@ -60,8 +71,9 @@ func (l *Log) giveUpMissing() bool {
 	}
 	l.mu.Unlock()
 	l.spool.release(freed)
-	l.log.Error("files of a log in the spool were removed while it was in use, and with them records that were not delivered: "+
-		"see what removes files there", zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
+	l.log.Error("files of a log in the spool were removed while it was in use: see what removes files there. "+
+		"The records that they held and that were not delivered are lost",
+		zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
 	return true
 }
 
@@ -72,8 +84,9 @@ type missingSegment struct {
 	next   uint64 // the first number of the segment that follows
 }
 
-// missing returns the segments whose files are gone. It leaves out those that Read has begun to read: records that were read are with
-// whoever delivers them, and those that were not may still be read while the file is open. Read finds out itself if they cannot.
+// missing returns the segments whose files are gone, except those that Read has begun to read. Whoever called Read
+// has the records that it returned, and will deliver them. It can return the other records of the segment as long as
+// it has the file open; if it has not, Read itself counts them as lost.
 func (l *Log) missing() []missingSegment {
 	l.mu.Lock()
 	segments, committed := slices.Clone(l.segments), l.committed
@@ -96,8 +109,9 @@ func (l *Log) missing() []missingSegment {
 	return gone
 }
 
-// examine looks for files of the log that are gone, without a commit that would notice it. If the last commit has failed, it
-// tries whether another would. It holds no lock while it waits for the disk, unless the disk has just answered.
+// examine does for a log without commits what a commit does: it notices that files are gone. If the last commit has
+// failed, examine finds out whether another one would. It takes no lock that a commit needs before it knows that the
+// disk answers.
 func (l *Log) examine() {
 	if l.exists.Load() {
 		if len(l.missing()) > 0 {
@@ -119,11 +133,12 @@ func (l *Log) examine() {
 	}
 }
 
-// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next Append does.
+// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next
+// Append does.
 func (l *Log) restoreCursor() {
 	l.saving.Lock()
 	defer l.saving.Unlock()
-	if l.mark.isGone() {
+	if l.cursorFile.isGone() {
 		l.saveFailed = l.saveLocked(true) != nil
 	}
 }

@@ -55,11 +55,13 @@ func TestNoCommitIsAcknowledgedIntoAFileThatWasRemoved(t *testing.T) {
 			require.EqualValues(t, 1, stats.Records)
 			require.EqualValues(t, 31, stats.First)
 			require.Equal(t, stats.Bytes, s.Usage().Bytes)
-			require.Equal(t, 1, logs.FilterMessageSnippet("files of a log in the spool were removed").Len())
+			said := logs.FilterMessageSnippet("files of a log in the spool were removed")
+			require.Equal(t, 1, said.Len())
 			require.Equal(t, []got{{31, "after"}}, readAll(t, l, 1000))
 			require.Equal(t, stats, l.Stats(), "nothing is counted twice")
 			appendAll(t, l, "more")
-			require.Equal(t, 1, logs.FilterMessageSnippet("files of a log in the spool were removed").Len(), "it is logged once")
+			said = logs.FilterMessageSnippet("files of a log in the spool were removed")
+			require.Equal(t, 1, said.Len(), "it is logged once")
 
 			_, err := Open(cfg, zap.NewNop())
 			require.ErrorIs(t, err, errInUse, "the directory is still that of this process")
@@ -164,7 +166,8 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	appendEach(t, l, 0, 40)
 	files := segmentFiles(t, l)
 	second, third := firstOf(t, files[1]), firstOf(t, files[2])
-	// A drain has read the first segment and one record of the second: it has these in its memory, and the second segment open.
+	// A drain has read the first segment and one record of the second: it has these in its memory, and the second
+	// segment open.
 	var chunk Chunk
 	var read []got
 	for len(read) < int(second) {
@@ -174,7 +177,7 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.NoError(t, os.RemoveAll(cfg.Dir))
 	appendAll(t, l, "after")
 	require.Equal(t, 41-third, l.Stats().LostRecords)
-	require.Equal(t, 1, len(segmentFiles(t, l)))
+	require.Len(t, segmentFiles(t, l), 1)
 	read = append(read, readAll(t, l, 1000)...)
 	require.Equal(t, append(expected(1, third), got{41, "after"}), read)
 	l.DoneRange(1, third)
@@ -182,6 +185,44 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.Zero(t, l.Stats().Records)
 	require.Equal(t, 41-third, l.Stats().CorruptRecords)
 	require.NoError(t, s.Close())
+}
+
+func TestWhatIsInAFileThatReadHasOpenIsNotLostWithIt(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	s, _ := observed(t, cfg, disk{})
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	second := firstOf(t, segmentFiles(t, l)[1])
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1))
+	l.Rewind()
+	require.NoError(t, os.RemoveAll(cfg.Dir))
+	appendAll(t, l, "after")
+	require.Equal(t, 41-second, l.Stats().LostRecords)
+	require.Equal(t, append(expected(1, second), got{41, "after"}), readAll(t, l, 1000))
+	require.Equal(t, 41-second, l.Stats().CorruptRecords)
+}
+
+func TestAReaderGoesOnBehindASegmentThatIsGone(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	files := segmentFiles(t, l)
+	second, third := firstOf(t, files[1]), firstOf(t, files[2])
+	disk.failing("open", filepath.Base(files[1]), syscall.EMFILE)
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1<<20))
+	require.Len(t, chunk.Records, int(second)-1)
+	require.ErrorIs(t, l.Read(&chunk, 1<<20), syscall.EMFILE)
+	disk.set(nil)
+	require.NoError(t, os.Remove(files[1]))
+	require.NoError(t, s.probe())
+	require.Equal(t, third-second, l.Stats().LostRecords)
+	require.Equal(t, expected(third, 41), readAll(t, l, 1<<20), "nothing is read twice")
 }
 
 func TestACursorThatIsRemovedIsMadeAnew(t *testing.T) {
@@ -196,14 +237,14 @@ func TestACursorThatIsRemovedIsMadeAnew(t *testing.T) {
 		func() { require.NoError(t, s.probe()) },
 	} {
 		logs.TakeAll()
-		require.NoError(t, os.Remove(l.mark.path))
+		require.NoError(t, os.Remove(l.cursorFile.path))
 		use()
 		require.Equal(t, 1, logs.FilterMessageSnippet("the cursor of a log in the spool was removed").Len())
-		data, err := os.ReadFile(l.mark.path)
+		data, err := os.ReadFile(l.cursorFile.path)
 		require.NoError(t, err)
 		m, _, ok := decodeCursor(data)
 		require.True(t, ok)
-		require.Equal(t, l.reached(), m)
+		require.Equal(t, l.checkpoint(), m)
 	}
 	require.NoError(t, s.Close())
 	l = openSpool(t, cfg).Log("topic")
@@ -216,13 +257,14 @@ func TestWhatIsInACursorThatHasTakenThePlaceOfAnotherIsForgotten(t *testing.T) {
 	s, _ := observed(t, cfg, disk{})
 	l := s.Log("topic")
 	appendEach(t, l, 0, 10)
-	require.NoError(t, os.Remove(l.mark.path))
+	require.NoError(t, os.Remove(l.cursorFile.path))
 	foreign := make([]byte, cursorSize)
-	copy(foreign, appendSlot(nil, mark{cursor: 500, committed: 600}))
-	copy(foreign[slotApart:], appendSlot(nil, mark{cursor: 501, committed: 600}))
-	require.NoError(t, os.WriteFile(l.mark.path, foreign, 0o600))
+	copy(foreign, appendSlot(nil, checkpoint{cursor: 500, committed: 600}))
+	copy(foreign[slotApart:], appendSlot(nil, checkpoint{cursor: 501, committed: 600}))
+	require.NoError(t, os.WriteFile(l.cursorFile.path, foreign, 0o600))
 	appendAll(t, l, value(10))
-	require.NoError(t, s.Close())
+	require.NoError(t, s.directory.release()) // as when the process is killed
+	s.directory.taken.Store(true)
 	require.Equal(t, expected(1, 12), readAll(t, openSpool(t, cfg).Log("topic"), 1000))
 }
 

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -127,13 +128,18 @@ func (m *model) exists(first uint64) bool {
 	return err == nil
 }
 
-func (m *model) touch(extents []extent, from, to int64) {
+// damaged notes which records are damaged in what is left of a segment, which was changed from an offset on. To damage
+// the same byte twice may restore it: then damaged does further harm, since the cursor may have passed the record.
+func (m *model) damaged(extents []extent, data []byte, from int) {
 	if from < headerSize && m.failed {
 		m.vague = true
 	}
 	for _, e := range extents {
-		if e.from < to && from < e.to {
+		whole := appendRecord(nil, e.seq, []byte(m.values[e.seq]))
+		if int64(len(data)) < e.to || !bytes.Equal(data[e.from:e.to], whole) {
 			m.lost[e.seq] = true
+		} else if m.lost[e.seq] {
+			data[e.from] ^= 0xff
 		}
 	}
 }
@@ -196,9 +202,9 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 			"damage": func(t *rapid.T) {
 				cursor := uint64(1)
 				m.reopen(t, func() {
-					if data, err := os.ReadFile(m.log.mark.path); err == nil {
-						mark, _, _ := decodeCursor(data)
-						cursor = max(cursor, mark.cursor)
+					if data, err := os.ReadFile(m.log.cursorFile.path); err == nil {
+						saved, _, _ := decodeCursor(data)
+						cursor = max(cursor, saved.cursor)
 					}
 					m.damage(t)
 				})
@@ -219,13 +225,13 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 					return // an older cursor knows less of what was committed, so that less of other damage shows
 				}
 				m.reopen(t, func() {
-					data, err := os.ReadFile(m.log.mark.path)
+					data, err := os.ReadFile(m.log.cursorFile.path)
 					if err != nil {
 						return
 					}
 					slot := rapid.IntRange(0, 1).Draw(t, "slot")
 					data[slot*slotApart+rapid.IntRange(0, slotSize-1).Draw(t, "at")] ^= 1
-					require.NoError(t, os.WriteFile(m.log.mark.path, data, 0o600))
+					require.NoError(t, os.WriteFile(m.log.cursorFile.path, data, 0o600))
 				})
 				require.Zero(t, m.log.Stats().CorruptRecords)
 				for range 2 { // both slots are written again
@@ -268,7 +274,7 @@ func (m *model) damage(t *rapid.T) {
 	extents := m.layout(t, path)
 	kind := rapid.SampledFrom([]string{"flip", "overwrite", "truncate", "remove"}).Draw(t, "kind")
 	if kind == "remove" {
-		m.touch(extents, 0, 1<<40)
+		m.damaged(extents, nil, 0)
 		require.NoError(t, os.Remove(path))
 		return
 	}
@@ -279,7 +285,7 @@ func (m *model) damage(t *rapid.T) {
 	to := from + 1
 	switch kind {
 	case "truncate":
-		m.touch(extents, int64(from), 1<<40)
+		m.damaged(extents, data[:from], from)
 		require.NoError(t, os.Truncate(path, int64(from)))
 		return
 	case "overwrite":
@@ -289,6 +295,6 @@ func (m *model) damage(t *rapid.T) {
 	for i := range data[from:to] {
 		data[from+i] ^= byte(1 + random.IntN(255))
 	}
-	m.touch(extents, int64(from), int64(to))
+	m.damaged(extents, data, from)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 }

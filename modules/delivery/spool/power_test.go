@@ -17,13 +17,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a real directory.
+// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a
+// real directory.
 type volatile struct {
 	disk
 	root string
 	// before is called before every operation that changes something; it may be nil.
 	before func()
-	gone   string // where before has put what was left
 
 	mu    sync.Mutex
 	nodes map[string]*node // by path, as a process sees them
@@ -39,15 +39,22 @@ type node struct {
 // fate decides what happens to something that was not synced when the power goes.
 type fate struct {
 	created func() bool                       // whether a new name stays
-	removed func() bool                       // whether a removed name is gone
+	removed func(name string) bool            // whether a removed name is gone
 	content func(durable, seen []byte) []byte // what is in a file
 }
 
 // worst is the disk that keeps only what it must keep, and forgets what it may forget.
 var worst = fate{
 	created: func() bool { return false },
-	removed: func() bool { return true },
+	removed: func(string) bool { return true },
 	content: func(durable, _ []byte) []byte { return durable },
+}
+
+// unordered is a disk like that, on which of the removed files only the segments come back.
+var unordered = fate{
+	created: worst.created,
+	removed: func(name string) bool { return !strings.HasSuffix(name, segmentSuffix) },
+	content: worst.content,
 }
 
 // newVolatile makes a disk out of a real directory, all of which is durable.
@@ -206,7 +213,7 @@ func (v *volatile) leave(t require.TestingT, path string, n *node, to string, wh
 			switch {
 			case seen != nil && what.created():
 				left = seen
-			case seen == nil && what.removed():
+			case seen == nil && what.removed(name):
 				left = nil
 			}
 		}
@@ -254,6 +261,26 @@ func (p *powered) open() {
 
 // fail has the power fail, and opens what is left.
 func (p *powered) fail(to string, what fate) { p.resume(p.disk.image(p.t, to, what)) }
+
+// loseAt takes an image of what is left should the power fail before the operation with that number from now on. The
+// result opens the image. It reports false if there were not so many operations.
+func (p *powered) loseAt(operation int, to string, what fate) (resume func() bool) {
+	count := 0
+	p.disk.before = func() {
+		if count == operation {
+			p.disk.image(p.t, to, what)
+		}
+		count++
+	}
+	return func() bool {
+		p.disk.before = nil
+		if count <= operation {
+			return false
+		}
+		p.resume(to)
+		return true
+	}
+}
 
 // resume opens what a power failure has left.
 func (p *powered) resume(image string) {
@@ -306,6 +333,35 @@ func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 	appendAll(t, p.spool.Log("topic"), "a")
 	p.fail(t.TempDir(), worst)
 	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
+func TestADirectoryThatAKilledProcessHasMadeSurvivesAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	require.NoError(t, p.spool.Close())
+	// The process is killed before the name is durable.
+	require.NoError(t, p.disk.makeDir(filepath.Join(p.cfg.Dir, "topic")))
+	p.open()
+	appendAll(t, p.spool.Log("topic"), "a")
+	p.fail(t.TempDir(), worst)
+	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
+func TestACursorThatWasMadeAnewSurvivesAPowerLoss(t *testing.T) {
+	for _, use := range []func(l *Log){
+		func(l *Log) { appendAll(t, l, value(10)) },
+		func(l *Log) { l.Done(4) },
+	} {
+		p := newPowered(t)
+		l := p.spool.Log("topic")
+		appendEach(t, l, 0, 10)
+		l.DoneRange(1, 4)
+		require.NoError(t, p.disk.remove(l.cursorFile.path))
+		use(l)
+		first := l.Stats().First
+		p.fail(t.TempDir(), worst)
+		requireNothingLost(t, p.spool.Log("topic"))
+		require.Equal(t, first, p.spool.Log("topic").Stats().First)
+	}
 }
 
 func TestADirectoryWhoseNameCannotBeMadeDurableIsMadeAgain(t *testing.T) {
@@ -398,13 +454,14 @@ func TestSegmentsStayWhileTheCursorCannotBeWritten(t *testing.T) {
 func TestADamagedSlotOfTheCursorIsNoLossOfRecords(t *testing.T) {
 	for slot := range int64(2) {
 		cfg, files := kept(t, 60)
-		s := openSpool(t, cfg)
+		s, _ := observed(t, cfg, disk{})
 		l := s.Log("topic")
 		l.Done(1)
 		l.DoneRange(2, firstOf(t, files[3])+1)
-		require.NoError(t, s.Close())
+		require.NoError(t, s.directory.release()) // as when the process is killed
+		s.directory.taken.Store(true)
 		require.Less(t, len(segmentFiles(t, l)), len(files))
-		flip(t, l.mark.path, slot*slotApart+2)
+		flip(t, l.cursorFile.path, slot*slotApart+2)
 		l = openSpool(t, cfg).Log("topic")
 		requireNothingLost(t, l)
 		require.Equal(t, expected(firstOf(t, files[3])+1, 61), readAll(t, l, 1000))
@@ -450,7 +507,8 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 		flip := func(name string) func() bool {
 			return func() bool { return rapid.Bool().Draw(t, name) }
 		}
-		chance := fate{created: flip("created"), removed: flip("removed"), content: func(durable, seen []byte) []byte {
+		removed := flip("removed")
+		chance := fate{created: flip("created"), removed: func(string) bool { return removed() }, content: func(durable, seen []byte) []byte {
 			left := bytes.Clone(rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "size"))
 			for at := 0; at < len(left); at += slotApart {
 				from := rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "sector")

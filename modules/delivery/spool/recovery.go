@@ -9,20 +9,21 @@ import (
 	"go.uber.org/zap"
 )
 
-// open reads the cursor, removes the segments before it, and finds the end of the last segment. The error is fs.ErrNotExist if files
-// go missing meanwhile.
+// open reads the cursor, removes the segments before it, and finds the end of the last segment. The error is
+// fs.ErrNotExist if another process removes files meanwhile.
 func (l *Log) open() error {
 	l.exists.Store(true)
 	segments, err := l.listSegments()
 	if err != nil {
 		return err
 	}
-	known := l.mark.load()
-	m := l.mark.saved
+	known := l.cursorFile.load()
+	m := l.cursorFile.saved
 	if !known {
 		if len(segments) > 0 {
 			l.damage.UnreadableCursors++
-			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again", zap.String("file", l.mark.path))
+			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again",
+				zap.String("file", l.cursorFile.path))
 			m.cursor = segments[0].first
 		}
 		m.cursor = max(m.cursor, 1)
@@ -41,10 +42,10 @@ func (l *Log) open() error {
 		if err := l.findEnd(last, m.committed); err != nil {
 			return err
 		}
-		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty: its header says
-		// which numbers before its own were never acknowledged.
+		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty:
+		// its header says which numbers before its own were never acknowledged.
 		empty := last.size <= headerSize && m.committed <= last.first
-		if l.perhaps == 0 && (empty || l.cursor >= l.committed) {
+		if l.maybeEnd == 0 && (empty || l.cursor >= l.committed) {
 			done = append(done, *last)
 			segments = segments[:len(segments)-1]
 		}
@@ -55,7 +56,7 @@ func (l *Log) open() error {
 		l.bytes += s.size
 	}
 	l.spool.used.Add(l.bytes)
-	l.undone = max(l.committed, l.perhaps) - l.cursor
+	l.undone = max(l.committed, l.maybeEnd) - l.cursor
 	l.findLostBeginning()
 	return nil
 }
@@ -84,23 +85,25 @@ func (l *Log) listSegments() ([]segment, error) {
 	return segments, nil
 }
 
-// removeAtOpen removes segments that are done with, once it is durable that they are: an earlier process may have been killed before
-// the cursor was.
+// removeAtOpen removes segments that are done with, once it is durable that they are: an earlier process may have
+// been killed before the cursor was.
 func (l *Log) removeAtOpen(segments []segment) {
 	if len(segments) == 0 {
 		return
 	}
-	err := l.mark.secure(mark{cursor: l.cursor, committed: l.committed})
+	err := l.cursorFile.secure(checkpoint{cursor: l.cursor, committed: l.committed})
 	for i := 0; i < len(segments) && err == nil; i++ {
 		err = l.spool.fs.remove(l.path(segments[i]))
 	}
 	if err != nil {
-		l.log.Warn("segments of the spool that are done with cannot be removed: they take space until the next start", zap.Error(err))
+		l.log.Warn("segments of the spool that are done with cannot be removed: they take space until the next start",
+			zap.Error(err))
 	}
 }
 
-// findEnd finds where the last segment ends: known is what the log had committed for certain. A tail behind that was never
-// acknowledged, and is cut off. A tail that was, but is damaged, is left to Read, which counts it.
+// findEnd finds out where the last segment ends. Records with numbers below known were committed for certain. If one
+// of these is damaged at the end of the segment, findEnd leaves that to Read, which counts it. Damage behind them is
+// a write that was never acknowledged: findEnd cuts it off.
 func (l *Log) findEnd(s *segment, known uint64) error {
 	end, next, whole, err := l.scan(*s, known)
 	if err != nil {
@@ -112,9 +115,10 @@ func (l *Log) findEnd(s *segment, known uint64) error {
 	l.committed = max(l.committed, next)
 	l.next = max(l.next, l.committed, s.first)
 	if !whole {
-		// What cannot be read may hold as many records as have room in it; their numbers are not used again.
+		// The part that cannot be read may hold as many records as have room in the file. Their numbers are not used
+		// again.
 		l.next = max(l.next, s.first+uint64(s.size/headSize)+1)
-		l.perhaps = l.next
+		l.maybeEnd = l.next
 		return nil
 	}
 	if next > known {
@@ -127,20 +131,22 @@ func (l *Log) findEnd(s *segment, known uint64) error {
 		return nil
 	}
 	l.damage.TornBytes += s.size - end
-	l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged", zap.Int64("bytes", s.size-end))
+	l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged",
+		zap.Int64("bytes", s.size-end))
 	if err := l.editLast(*s, func(f file) error { return f.Truncate(end) }); err != nil {
 		l.log.Warn("the end of a log could not be cut off: it is ignored", zap.Error(err))
 	}
 	s.size = end
 	if end <= headerSize {
-		// Should it be impossible to remove the file, then the next one must have another name.
+		// If the file cannot be removed, the next one needs another name.
 		l.next = max(l.next, s.first+1)
 	}
 	return nil
 }
 
-// scan reads a segment and returns where its last record ends and the number behind that, and whether all could be read. It has
-// records with numbers below known, if that is not 0.
+// scan reads a segment. It returns where the last record ends, the number behind that record, and whether the whole
+// file could be read. Records with numbers below known were committed for certain. The error is fs.ErrNotExist, or
+// nil.
 func (l *Log) scan(s segment, known uint64) (end int64, next uint64, whole bool, err error) {
 	f, err := l.spool.fs.open(l.path(s))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -174,7 +180,7 @@ func (l *Log) editLast(s segment, change func(file) error) error {
 	return errors.Join(change(f), f.Close())
 }
 
-// findLostBeginning counts records between the cursor and the oldest segment: their files are gone.
+// findLostBeginning counts records between the cursor and the oldest segment as lost: their files are gone.
 func (l *Log) findLostBeginning() {
 	oldest := l.committed
 	if len(l.segments) > 0 {
@@ -193,8 +199,7 @@ func (l *Log) findLostBeginning() {
 	l.markCommitted(span{end, oldest})
 }
 
-// gaps returns the numbers that were given to records that failed: no header of a segment counts them as committed. It reads the
-// headers of all segments.
+// gaps returns the numbers between segments, which belong to commits that failed. It reads the headers of all segments.
 func (l *Log) gaps() []span {
 	l.mu.Lock()
 	segments := slices.Clone(l.segments)
