@@ -76,6 +76,9 @@ func (c *chunk) load() (bool, error) {
 	return true, nil
 }
 
+// unload forgets what was read: it is read again.
+func (c *chunk) unload() { c.messages, c.seqs, c.unread = c.messages[:0], c.seqs[:0], true }
+
 // take takes the producer's report on a message.
 func (c *chunk) take(i int, err error) {
 	c.errs[i] = err

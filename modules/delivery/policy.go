@@ -45,11 +45,13 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 func (d *Delivery) encode(ctx context.Context, batch *events.Batch) (*request, error) {
 	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is given back.
 	// A batch that is larger than the whole buffer goes alone.
+	started := time.Now()
 	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
 	if err := d.reserve(ctx, bound); err != nil {
 		return nil, err
 	}
 	r := d.requests.get(d)
+	r.started = started
 	r.set = d.encoder.Encode(batch)
 	r.reserved = min(r.set.Bytes(), bound)
 	d.release(bound - r.reserved)
@@ -163,8 +165,10 @@ func (r *request) collect(ctx context.Context, last bool) {
 				continue
 			}
 			if r.abandon(it) {
-				u.failed++
 				it.fail(late(ctx))
+				if ctx.Err() == nil { // that the client has left says nothing about Kafka
+					u.failed++
+				}
 				continue
 			}
 		}
@@ -210,7 +214,8 @@ func (r *request) tellBreakers() {
 // settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least safe of
 // them.
 func (r *request) settle(ctx context.Context, batch *events.Batch) {
-	var safe, failed [modeCount]bool
+	var safe [modeCount]bool
+	var failed [modeCount]error
 	for i := 0; i < len(r.items); {
 		index, ack, why := r.set.Events[i], events.AckUnsaid, error(nil)
 		for ; i < len(r.items) && r.set.Events[i] == index; i++ {
@@ -227,7 +232,7 @@ func (r *request) settle(ctx context.Context, batch *events.Batch) {
 			safe[mode] = true
 			continue
 		}
-		failed[mode] = true
+		failed[mode] = why
 		reason := events.ReasonUnavailable
 		if produce.ClassOf(why) == produce.Timeout {
 			reason = events.ReasonTimeout
@@ -236,5 +241,5 @@ func (r *request) settle(ctx context.Context, batch *events.Batch) {
 		batch.RetryAfter = max(batch.RetryAfter, r.d.retryAfter(why))
 	}
 	r.d.metrics.acks[batch.Ack].Inc(1)
-	r.d.readiness.record(&safe, &failed, batch)
+	r.d.readiness.record(&safe, &failed)
 }

@@ -19,6 +19,7 @@ type request struct {
 	uses     []use // of topics, in the order of their first message
 
 	set      *encode.Set // what messages are of; nil for dead letters
+	origin   *request    // whose memory messages refer to, if they are dead letters of a request
 	reserved int64       // bytes of delivery.buffer
 	exempt   bool        // records of it pass the limits of the spool
 
@@ -28,7 +29,8 @@ type request struct {
 	reported chan struct{} // ticked when no item is sent any more
 	report   func(i int, err error)
 
-	// users are the owner, and the producer for every message that it holds. The last one to leave gives the memory back.
+	// users are the owner, the producer for every message that it holds, and a request whose origin this one is. The last one to leave
+	// gives the memory back.
 	users atomic.Int32
 }
 
@@ -237,15 +239,18 @@ func (r *request) leave() {
 	if r.users.Add(-1) > 0 {
 		return
 	}
-	d := r.d
+	d, origin := r.d, r.origin
 	if r.set != nil {
 		d.encoder.Recycle(r.set)
 		d.release(r.reserved)
 	}
-	r.messages, r.set, r.reserved, r.exempt = nil, nil, 0, false
+	r.messages, r.set, r.origin, r.reserved, r.exempt = nil, nil, nil, 0, false
 	for i := range r.items {
 		r.items[i].err, r.items[i].why, r.items[i].spooler = nil, nil, nil
 	}
 	clear(r.uses)
 	d.requests.Put(r)
+	if origin != nil {
+		origin.leave()
+	}
 }

@@ -72,7 +72,7 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 		to.text = appendRecord(to.text, m, at)
 		to.ends = append(to.ends, len(to.text))
 		to.indexes = append(to.indexes, i)
-		if it.state.Load() == stateSent {
+		if it.isHeld() {
 			to.held++
 		}
 	}
@@ -104,17 +104,21 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 		return
 	}
 	r.d.metrics.refused.Inc(1)
-	if u.plan == planSpool && !u.isWaiting() && u.mode != modeMemory && u.breaker.allow(time.Now()) {
+	if ctx.Err() == nil && u.plan == planSpool && u.mode != modeMemory && u.isEmpty() && u.breaker.allow(time.Now()) {
 		u.plan = planDirect
 		return
 	}
 	for _, i := range g.indexes {
-		// A message that is sent still has its chance, and so has one whose report has come during the append.
-		if it := &r.items[i]; it.state.Load() == stateIdle || it.fate == fateFailed {
+		// A message that the producer holds still has its chance, and so has one whose report has come during the append.
+		if it := &r.items[i]; !it.isHeld() {
 			it.fail(errors.Join(it.why, err))
 		}
 	}
 }
+
+// isHeld reports whether the message was handed to the producer and its owner has seen no report on it. It is the owner's: a report
+// that comes meanwhile changes nothing, so that whoever counts held messages and whoever settles them mean the same ones.
+func (it *item) isHeld() bool { return it.fate == fateOpen && it.state.Load() != stateIdle }
 
 // appendTo appends a group to the log of its topic. The spooler does not drain the log before it knows of each message that the
 // producer holds as well, whether that was acknowledged.
@@ -123,15 +127,15 @@ func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool
 		return nil, 0, err
 	}
 	s.begin(g.held)
-	defer s.end()
 	appendRecords := s.log.Append
 	if exempt {
 		appendRecords = s.log.AppendExempt
 	}
 	if first, err = appendRecords(ctx, g.records); err != nil {
-		s.release(g.held)
+		s.end(g.held)
 		return nil, 0, err
 	}
+	s.end(0)
 	d.rate.came(len(g.text))
 	return s, first, nil
 }
@@ -141,27 +145,22 @@ func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool
 func (r *request) spooled(s *spooler, first uint64, indexes []int) {
 	for k, i := range indexes {
 		it := &r.items[i]
-		seq := first + uint64(k)
-		if it.state.Load() == stateIdle {
-			it.fate = fateSpool
+		held := it.isHeld()
+		it.fate, it.why = fateSpool, nil
+		if !held {
 			continue
 		}
-		it.spooler, it.seq = s, seq
+		it.spooler, it.seq = s, first+uint64(k)
 		if it.state.CompareAndSwap(stateSent, stateSpooled) {
-			it.fate = fateSpool
 			r.unawait()
 			continue
 		}
-		// The report has come: before the append, then it was a failure and the spooler does not count the message as held, or
-		// during it.
-		if it.fate == fateOpen {
-			s.report(seq, it.err)
-		}
-		it.fate = fateSpool
+		// The report has come during the append.
 		if it.err == nil {
 			it.fate = fateKafka
 			r.of(it).acked++
 		}
+		s.report(it.seq, it.err)
 	}
 }
 

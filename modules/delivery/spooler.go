@@ -64,21 +64,13 @@ func (s *spooler) begin(held int) {
 	s.held += held
 }
 
-// end says that the records that begin has announced are in the log, or will not be, or are left to the log.
-func (s *spooler) end() {
+// end says that the records that begin has announced are in the log, or are left to the log because their append was given up. Of the
+// messages that begin has announced as held, so many are not any more: their append has failed.
+func (s *spooler) end(released int) {
 	s.mu.Lock()
 	s.appending--
-	s.mu.Unlock()
-	s.stir()
-}
-
-// release says that n held messages have no record after all.
-func (s *spooler) release(n int) {
-	if n == 0 {
-		return
-	}
-	s.mu.Lock()
-	s.held -= n
+	s.held -= released
+	s.restLocked()
 	s.mu.Unlock()
 	s.stir()
 }
@@ -95,7 +87,7 @@ func (s *spooler) report(seq uint64, err error) {
 func (s *spooler) settle() {
 	s.mu.Lock()
 	reports := s.reports
-	s.reports = s.spare[:0]
+	s.reports, s.spare = s.spare[:0], nil
 	s.mu.Unlock()
 	if len(reports) == 0 {
 		return
@@ -138,11 +130,28 @@ func (s *spooler) drainable() bool {
 func (s *spooler) rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := s.log.Stats()
-	if s.appending == 0 && s.held == 0 && stats.Records+stats.Pending == 0 {
+	s.restLocked()
+}
+
+// restLocked is rest for a caller that holds mu.
+func (s *spooler) restLocked() {
+	if s.appending == 0 && s.isEmptyLocked() {
 		s.topic.waiting.Store(false)
 		s.since = time.Time{}
 	}
+}
+
+// isEmpty reports whether no record is in the log, and no message is held. Calls that are about to add records do not count: they are
+// of requests that run at the same time, before which or behind which a new message may come.
+func (s *spooler) isEmpty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isEmptyLocked()
+}
+
+func (s *spooler) isEmptyLocked() bool {
+	stats := s.log.Stats()
+	return s.held == 0 && stats.Records+stats.Pending == 0
 }
 
 // seen notes when the first record was spooled.
@@ -166,7 +175,7 @@ func (s *spooler) oldest() time.Time {
 func (s *spooler) run(ctx context.Context) {
 	c := newChunk(s)
 	// After an attempt that has brought nothing to Kafka the next one waits, longer each time.
-	const first, last = 100 * time.Millisecond, 2 * time.Second
+	first, last := s.d.times.firstPause, s.d.times.lastPause
 	pause := first
 	for ctx.Err() == nil {
 		s.settle()
@@ -179,6 +188,8 @@ func (s *spooler) run(ctx context.Context) {
 			s.d.log.Error("the spool cannot be read: trying again", zap.String("topic", s.topic.name), zap.Error(err))
 		}
 		switch {
+		case loaded && !s.drainable():
+			c.unload() // a record of a message that is held by now may have been read
 		case loaded && c.deliver(ctx):
 			pause = first
 		case !loaded && err == nil:
@@ -210,3 +221,9 @@ type topic struct {
 }
 
 func (t *topic) isWaiting() bool { return t.waiting.Load() }
+
+// isEmpty reports whether nothing of the topic is in the spool, nor held.
+func (t *topic) isEmpty() bool {
+	s := t.spooler.Load()
+	return s == nil || s.isEmpty()
+}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -24,15 +23,12 @@ type spooling struct {
 	d *Delivery
 
 	opened  atomic.Pointer[spool.Spool]
-	failure atomic.Pointer[error] // why it is not open
+	failure atomic.Pointer[error] // why it is not open; never nil, and of no meaning once it is open
 	blocked atomic.Pointer[map[string]bool]
 
 	mu      sync.Mutex // guards making spoolers, and that none is made after stopped
 	stopped bool
 }
-
-// reopen is how long to wait before another attempt to open the spool.
-const reopen = time.Second
 
 var errNoSpool = errors.New("the spool is not open")
 
@@ -75,7 +71,7 @@ func (s *spooling) start() {
 	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background", zap.Error(err))
 	unseen := s.look(err, nil)
 	s.d.work.Go(func() {
-		for s.d.pause(reopen) {
+		for s.d.pause(s.d.times.reopen) {
 			err := s.open()
 			if err == nil {
 				s.d.log.Info("the spool can be used")
@@ -106,7 +102,6 @@ func (s *spooling) open() error {
 	}
 	// The topics with records wait by now, so that none is passed between being blocked and being open.
 	s.opened.Store(opened)
-	s.failure.Store(nil)
 	s.blocked.Store(nil)
 	if waiting > 0 {
 		s.d.log.Info("events of an earlier process wait in the spool", zap.Uint64("records", waiting))
