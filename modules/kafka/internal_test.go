@@ -13,6 +13,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -26,7 +27,7 @@ func unconnected(t *testing.T, client sarama.Client, partitions int) (*core, *to
 	for range produce.Classes() {
 		m.failed = append(m.failed, tally.NoopScope.Counter(""))
 	}
-	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, zap.NewNop(), m)
+	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, observability.NewCauses(zap.NewNop(), "", "", time.Minute), m)
 	c.client, c.id = client, producerID{id: 7}
 	topic := c.topic("topic")
 	c.resize(topic, partitions)
