@@ -15,7 +15,7 @@ var _ events.Sink = (*Delivery)(nil)
 var (
 	errTimeout = produce.Errorf(produce.Timeout, "no acknowledgement in time (delivery.timeout)")
 	errLeft    = errors.New("the client has left")
-	errOpen    = errors.New("Kafka has not taken messages for this topic in time, and it is left alone for a moment")
+	errOpen    = errors.New("messages for this topic were not acknowledged in time, and it is left alone for a moment")
 	errWaits   = errors.New("events of the topic wait in the spool, and those behind them cannot be in Kafka before them (delivery.ack is kafka)")
 	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: make it writable, or move it away")
 )
@@ -38,7 +38,7 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 		u.mode = stricter(u.mode, d.modes[batch.Events[r.set.Events[i]].Lane])
 	}
 	r.run(ctx)
-	r.settle(ctx, batch)
+	r.settle(batch)
 }
 
 // encode makes a request of the batch's pending events. It rejects those that are too large.
@@ -213,7 +213,7 @@ func (r *request) tellBreakers() {
 
 // settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least safe of
 // them.
-func (r *request) settle(ctx context.Context, batch *events.Batch) {
+func (r *request) settle(batch *events.Batch) {
 	var safe [modeCount]bool
 	var failed [modeCount]error
 	for i := 0; i < len(r.items); {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -291,7 +292,7 @@ func (c *core) ring() {
 		if c.expired(oldest, now) {
 			cause := t.cause
 			if cause == nil {
-				cause = errors.New("Kafka did not say where its partitions are")
+				cause = errors.New("its partitions are not known")
 			}
 			c.failTopic(t, produce.Errorf(produce.Timeout, "topic %s: %w", t.name, cause))
 			continue
@@ -314,7 +315,7 @@ func (c *core) giveUp(p *partition, class produce.Class, cause error) {
 	case p.link == nil:
 		class, cause = produce.Timeout, errors.New("the partition has no leader")
 	default:
-		class, cause = produce.Timeout, errors.New("Kafka has not taken what is in front of it in time")
+		class, cause = produce.Timeout, errors.New("what is in front of it was not acknowledged in time")
 	}
 	err := produce.Errorf(class, "topic %s, partition %d: %w", p.topic.name, p.id, cause)
 	batch := p.batch
