@@ -106,7 +106,6 @@ func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
 func TestTailSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)
-	cfg.ConnectTimeout = time.Second
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
 	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(t.Context(), cfg, bootstrap, &output{}), "no such topic: nope")
