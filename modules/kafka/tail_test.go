@@ -89,10 +89,15 @@ func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
 	var out output
 	ended := make(chan error, 1)
 	go func() { ended <- kafka.Tail{Topics: []string{cfg.Topics.Events}}.Run(ctx, cfg, bootstrap, &out) }()
-	require.Eventually(t, func() bool {
+	for deadline := time.Now().Add(patience); len(out.lines(t)) == 0; {
 		send(producer, messages(cfg.Topics.Events, 1, 1)).requireAcknowledged(t)
-		return len(out.lines(t)) > 0
-	}, patience, 20*time.Millisecond)
+		select {
+		case err := <-ended:
+			require.Fail(t, "tail has ended", "%v", err)
+		case <-time.After(20 * time.Millisecond):
+			require.True(t, time.Now().Before(deadline), "tail prints nothing")
+		}
+	}
 	require.Positive(t, out.lines(t)[0].Offset, "what was there before is not printed")
 	interrupt()
 	require.NoError(t, <-ended)
@@ -101,7 +106,6 @@ func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
 func TestTailSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)
-	cfg.ConnectTimeout = time.Second
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
 	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(t.Context(), cfg, bootstrap, &output{}), "no such topic: nope")
