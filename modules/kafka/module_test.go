@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/kafka"
-	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -28,8 +28,6 @@ type parts struct {
 	Reader    produce.Reader
 	Settings  produce.Settings
 	Bootstrap *kafka.Bootstrap
-	Checks    []observability.Check `group:"health_checks"`
-	Facts     []configs.StartFact   `group:"start_facts"`
 }
 
 // graph is a build of kafka and embedded, with a broker on a free port.
@@ -51,11 +49,11 @@ func TestWithoutBrokersTheModulesServeTheEmbeddedOne(t *testing.T) {
 	t.Parallel()
 	cfg := kafka.DefaultConfig()
 	app, p := graph(t, cfg)
-	require.Error(t, p.Checks[0].Ready(t.Context()))
+	require.Error(t, p.Producer.Ready())
 	require.Equal(t, produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, p.Settings)
 	app.RequireStart()
-	require.Eventually(t, func() bool { return p.Checks[0].Ready(t.Context()) == nil }, patience, time.Millisecond)
-	require.Regexp(t, `^embedded broker at 127\.0\.0\.1:\d+ \(one node, not replicated\), data in /`, p.Facts[0].Text())
+	require.Eventually(t, func() bool { return p.Producer.Ready() == nil }, patience, time.Millisecond)
+	require.Regexp(t, `^embedded broker at 127\.0\.0\.1:\d+ \(one node, not replicated\), data in /`, p.Producer.(fmt.Stringer).String())
 	send(p.Producer.(*kafka.Producer), messages(cfg.Topics.Events, 0, 5)).requireAcknowledged(t)
 	read := 0
 	require.NoError(t, p.Reader.ReadTopic(t.Context(), cfg.Topics.Events, func(int32, int64, *produce.Message) error { read++; return nil }))
@@ -78,7 +76,7 @@ func TestWithBrokersTheEmbeddedOneIsNotStarted(t *testing.T) {
 	cfg.Brokers = cluster(t)
 	app, p := graph(t, cfg)
 	app.RequireStart()
-	require.Equal(t, "Kafka at "+cfg.Brokers[0]+", topic clickhouse_events", p.Facts[0].Text())
+	require.Equal(t, "Kafka at "+cfg.Brokers[0]+", topic clickhouse_events", p.Producer.(fmt.Stringer).String())
 	app.RequireStop()
 }
 
@@ -101,8 +99,7 @@ func TestOverridingTheProducerBuildsNoClientAndNoBroker(t *testing.T) {
 	cfg.TLS = kafka.TLS{Enabled: true, CAFile: "no/such/file"} // would end the build of a client
 	app, p := graph(t, cfg, fx.Decorate(func() produce.Producer { return silent{} }))
 	app.RequireStart()
-	require.NoError(t, p.Checks[0].Ready(t.Context()))
-	require.Empty(t, p.Facts[0].Text())
+	require.NoError(t, p.Producer.Ready())
 	app.RequireStop()
 }
 
