@@ -363,7 +363,8 @@ func TestMovingTheDirectoryWhileManyAppendLosesNothingUnnoticed(t *testing.T) {
 	}
 	away := t.TempDir()
 	for i := range 20 {
-		_ = os.Rename(cfg.Dir, filepath.Join(away, string(rune('a'+i))))
+		_ = os.Rename(cfg.Dir, filepath.Join(away, string(rune('a'+i)))) // it may not be there again yet
+		_ = s.probe()                                                    // which makes it anew, too
 	}
 	all.Wait()
 	kept, lost := 0, 0
