@@ -120,7 +120,7 @@ func dropWithPowerLoss(t *testing.T, crash int, what fate) bool {
 	p := newPowered(t)
 	l := p.spool.Log("topic")
 	appendEach(t, l, 0, 60)
-	image := p.loseAt(crash, t.TempDir(), what)
+	image := p.loseAt(crash, t.TempDir(), what, func() {})
 	_, err := p.spool.Drop("topic")
 	require.NoError(t, err)
 	if !image() {
@@ -164,7 +164,7 @@ func moveWithPowerLoss(t *testing.T, crash int) bool {
 	p := newPowered(t)
 	appendEach(t, p.spool.Log("from"), 0, 30)
 	appendAll(t, p.spool.Log("to"), "there")
-	image := p.loseAt(crash, t.TempDir(), worst)
+	image := p.loseAt(crash, t.TempDir(), worst, func() {})
 	move(t, p.spool.Log("from"), p.spool.Log("to"))
 	require.Zero(t, p.spool.Log("from").Stats().Records)
 	if !image() {

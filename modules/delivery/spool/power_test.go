@@ -57,6 +57,13 @@ var unordered = fate{
 	content: worst.content,
 }
 
+// killed is a disk that keeps its power: only the process has ended.
+var killed = fate{
+	created: func() bool { return true },
+	removed: func(string) bool { return true },
+	content: func(_, seen []byte) []byte { return seen },
+}
+
 // newVolatile makes a disk out of a real directory, all of which is durable.
 func newVolatile(t require.TestingT, root string) *volatile {
 	v := &volatile{root: root, nodes: map[string]*node{}}
@@ -262,13 +269,14 @@ func (p *powered) open() {
 // fail has the power fail, and opens what is left.
 func (p *powered) fail(to string, what fate) { p.resume(p.disk.image(p.t, to, what)) }
 
-// loseAt takes an image of what is left should the power fail before the operation with that number from now on. The
-// result opens the image. It reports false if there were not so many operations.
-func (p *powered) loseAt(operation int, to string, what fate) (resume func() bool) {
+// loseAt takes an image of what is left should the power fail before the operation with that number from now on, and
+// calls note then. The result opens the image. It reports false if there were not so many operations.
+func (p *powered) loseAt(operation int, to string, what fate, note func()) (resume func() bool) {
 	count := 0
 	p.disk.before = func() {
 		if count == operation {
 			p.disk.image(p.t, to, what)
+			note()
 		}
 		count++
 	}
@@ -313,6 +321,49 @@ func TestAnAcknowledgedRecordSurvivesAPowerLoss(t *testing.T) {
 	l := p.spool.Log("topic")
 	require.Equal(t, expected(1, 61), readAll(t, l, 1000))
 	requireNothingLost(t, l)
+}
+
+func TestAppendsAndDonesAreSafeAtEveryEndOfTheProcess(t *testing.T) {
+	for _, what := range []fate{worst, unordered, killed} {
+		for crash := 0; useWithPowerLoss(t, crash, what); crash++ {
+			require.Less(t, crash, 1000)
+		}
+	}
+}
+
+// useWithPowerLoss appends and delivers, and has the power go before the operation with that number. It reports whether
+// there was one.
+func useWithPowerLoss(t *testing.T, crash int, what fate) bool {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	acknowledged, delivered := uint64(0), uint64(0)
+	atCrash := acknowledged
+	image := p.loseAt(crash, t.TempDir(), what, func() { atCrash = acknowledged })
+	for n := range 40 {
+		acknowledged = appendAll(t, l, value(n))
+		if n%10 == 9 {
+			delivered = acknowledged - 3
+			l.DoneRange(1, delivered+1)
+		}
+		if n == 20 {
+			require.NoError(t, p.spool.Close())
+			p.open()
+			l = p.spool.Log("topic")
+		}
+	}
+	if !image() {
+		return false
+	}
+	l = p.spool.Log("topic")
+	requireNothingLost(t, l)
+	first, next := l.Stats().First, l.Stats().Next
+	require.LessOrEqual(t, first, delivered+1)
+	require.Greater(t, next, atCrash)
+	read := readAll(t, l, 1000)
+	require.GreaterOrEqual(t, uint64(len(read)), atCrash+1-min(first, atCrash+1))
+	require.Equal(t, expected(first, first+uint64(len(read))), read)
+	requireNothingLost(t, l)
+	return true
 }
 
 func TestTheNameOfANewSegmentIsDurableBeforeItsFirstRecordIsAcknowledged(t *testing.T) {

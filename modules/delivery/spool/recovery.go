@@ -33,7 +33,7 @@ func (l *Log) open() error {
 	for gone+1 < len(segments) && segments[gone+1].first <= l.cursor {
 		gone++
 	}
-	done := segments[:gone]
+	done := slices.Clone(segments[:gone]) // which is appended to
 	segments = segments[gone:]
 	l.committed = max(l.cursor, m.committed)
 	l.next = l.committed
