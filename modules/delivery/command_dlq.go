@@ -14,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
-	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
@@ -265,7 +264,7 @@ func replay(use configs.Invocation, letters letterReader, wanted filter, produce
 		}
 		defer func() { err = errors.Join(err, end()) }()
 	}
-	opened, faultOnDisk := openForReplay(letters.spool, dry)
+	opened, faultOnDisk := openSpool(letters.spool, dry)
 	if faultOnDisk == nil {
 		log := opened.Log(deadLetterLog)
 		faultOnDisk = letters.onDisk(use.Context, log, wanted, func(seq uint64, l *letter, m *produce.Message) error {
@@ -293,13 +292,6 @@ func replay(use configs.Invocation, letters letterReader, wanted filter, produce
 		err = errors.Join(err, fmt.Errorf("%d dead letters were refused again", r.refused))
 	}
 	return errors.Join(faultOnDisk, faultInKafka, err)
-}
-
-func openForReplay(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
-	if dry {
-		return spool.Inspect(cfg.Dir)
-	}
-	return cfg.open(nil, zap.NewNop())
 }
 
 type replayer struct {

@@ -190,7 +190,9 @@ func (c *cluster) newProducer(cfg kafka.Config) (producer *kafka.Producer, stop 
 	return producer, func() { _ = producer.Stop(context.Background()) } // what it says of messages that are lost is not for these tests
 }
 
-func settings() produce.Settings { return produce.Settings{Topics: topics(), MaxMessageBytes: 1_000_000} }
+func settings() produce.Settings {
+	return produce.Settings{Topics: topics(), MaxMessageBytes: 1_000_000}
+}
 
 // start starts a process; stop stops it as the service does, once, at the end of the test at the latest.
 func (c *cluster) start(cfg delivery.Config, change ...func(*kafka.Config)) *service {

@@ -14,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/opencapture/capture/modules/delivery"
-	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
 )
@@ -155,6 +154,7 @@ func TestAFullSpoolLeavesOtherTopicsTheirWayToKafka(t *testing.T) {
 				go func() {
 					for range requests {
 						batch := batchOf(events.LaneMain, "a")
+						pad(&batch.Events[0], 1000) // larger than what is left
 						s.Write(context.Background(), batch)
 						ended <- batch
 					}
@@ -265,11 +265,7 @@ func TestARecordOfANewerVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 	mend := c.fail("", away)
 	requireSafe(t, s.write("a", "b"), events.AckSpool)
 	s.stop()
-	opened, err := spool.Open(spool.Config{Dir: cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, logger(t))
-	require.NoError(t, err)
-	_, err = opened.Log(mainTopic).Append(t.Context(), [][]byte{{99, 1, 2, 3}})
-	require.NoError(t, err)
-	require.NoError(t, opened.Close())
+	appendRecords(t, cfg, mainTopic, []byte{99, 1, 2, 3})
 	s = c.start(cfg)
 	requireSafe(t, s.write("c"), events.AckSpool)
 	mend()
@@ -277,7 +273,7 @@ func TestARecordOfANewerVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 	requireSafe(t, s.write("d"), events.AckSpool)
 	require.Equal(t, []string{"a", "b"}, c.names(mainTopic))
 	s.stop()
-	_, err = run(t, c, cfg, delivery.SpoolCommand(), "verify")
+	_, err := onSpool(t, c, cfg, "verify")
 	require.ErrorContains(t, err, "record 3: the record is not one of this version of the service")
 }
 
