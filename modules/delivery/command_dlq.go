@@ -326,8 +326,8 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 	return !r.dry, err
 }
 
-// sendAlone sends one message and returns the report on it. The message's bytes are not used again after that, nor after ctx is
-// over: they are a copy.
+// sendAlone sends one message and returns the report on it. The message's bytes are not used again after that, nor
+// after ctx is over: they are a copy.
 func sendAlone(ctx context.Context, producer produce.Producer, m produce.Message) error {
 	reported := make(chan error, 1)
 	producer.Produce([]produce.Message{copyOf(&m)}, func(_ int, err error) { reported <- err })

@@ -27,9 +27,9 @@ func spoolCommand() configs.Command {
   capture spool move --from OLD --to NEW   gives what waits for topic OLD to topic NEW, behind what waits there
   capture spool drop TOPIC                 forgets what waits for a topic: those events are lost
 
-move is for a topic that was renamed, drop for one that is not wanted any more. Both say how many records that are, and ask nothing;
-with --dry-run they say so and do nothing. A move that is interrupted goes on when it is started again; some records may then be there
-twice, and none is lost. All but status are for when the service does not run.`,
+move is for a topic that was renamed, drop for one that is not wanted any more. Both say how many records that are, and
+ask nothing; with --dry-run they change nothing. A move that was interrupted goes on when it is started again. Then some
+records may be there twice, and none is lost. All but status are for when the service does not run.`,
 		Flags: func(flags *pflag.FlagSet) {
 			flags.String("from", "", "`TOPIC` whose events move gives to another")
 			flags.String("to", "", "`TOPIC` that move gives them to")
@@ -265,8 +265,9 @@ func move(use configs.Invocation, cfg SpoolConfig) (err error) {
 	return errors.Join(err, dropped)
 }
 
-// moveAll appends the records of one log to another, as messages of the topic of that one, and returns how many those were. A record
-// is marked as done when the other log has it. After a crash in between it is moved again, so that it is there twice.
+// moveAll appends the records of one log to another, as messages of the topic of that one, and returns how many those
+// were. A record is marked as done when the other log has it. After a crash in between it is moved again, so that it is
+// there twice.
 func moveAll(ctx context.Context, from, to *spool.Log) (moved uint64, err error) {
 	var chunk spool.Chunk
 	var m produce.Message

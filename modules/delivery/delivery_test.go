@@ -248,7 +248,8 @@ func TestALateFailureLeavesTheEventsToTheDrain(t *testing.T) {
 	require.EqualValues(t, 150, s.count("drain_records_total"))
 }
 
-// A broker that waits in vain for its replicas has appended the messages all the same, perhaps. That is no acknowledgement.
+// A broker that waits in vain for its replicas has appended the messages all the same, perhaps. That is no
+// acknowledgement.
 func TestATimeoutOfReplicasIsNoAcknowledgement(t *testing.T) {
 	t.Parallel()
 	for _, code := range []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend} {

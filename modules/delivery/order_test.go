@@ -18,7 +18,8 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// What waits in the spool is in front of everything that comes later, whatever ack the next process has, or another lane.
+// What waits in the spool is in front of everything that comes later, whatever ack the next process has, or another
+// lane.
 func TestATopicWithAnythingWaitingTakesNewEventsBehindItOrNone(t *testing.T) {
 	t.Parallel()
 	for ack, answer := range map[string]events.Ack{
@@ -176,7 +177,8 @@ func TestAnAppendThatFailsWhileRecordsWaitFailsTheEvents(t *testing.T) {
 	s := c.start(cfg)
 	mend := c.fail(mainTopic, away)
 	requireSafe(t, s.write("a"), events.AckSpool)
-	// The name of the log's next segment is taken by a directory: whoever is root cannot be kept from writing otherwise.
+	// The name of the log's next segment is taken by a directory: whoever is root cannot be kept from writing
+	// otherwise.
 	blockSegments(t, cfg.Spool.Dir, mainTopic)
 	accepted := []string{"a"}
 	s.eventually(func() bool {
@@ -310,7 +312,8 @@ func TestAMissingTopicIsAnOutageOfThatTopic(t *testing.T) {
 	require.Empty(t, c.names(deadTopic))
 }
 
-// The clients' retries are in the way of nobody: while a request fails the next one of the same user comes behind it or fails too.
+// The clients' retries are in the way of nobody: while a request fails the next one of the same user comes behind it or
+// fails too.
 func TestARequestThatGaveUpIsDrainedAtMostBehindTheOthers(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

@@ -158,7 +158,8 @@ func TestOneSideEndsAMessage(t *testing.T) {
 	requireAtRest(t, d)
 }
 
-// Requests come and go while the producer holds messages of those that are over; script sees whether it finds them as they were.
+// Requests come and go while the producer holds messages of those that are over; script sees whether it finds them as
+// they were.
 func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {
 	t.Parallel()
 	for _, m := range []mode{modeMemory, modeAuto, modeKafka} {
@@ -187,7 +188,8 @@ func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {
 	}
 }
 
-// The spool has no room for a late message: the producer still has it, and it is not held any more when its report comes.
+// The spool has no room for a late message: the producer still has it, and it is not held any more when its report
+// comes.
 func TestARefusedAppendReleasesWhatItHeld(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)
