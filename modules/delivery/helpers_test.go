@@ -318,7 +318,7 @@ func requireFailed(t testing.TB, batch *events.Batch, reason events.Reason) {
 func (s *service) requireArrived(c *cluster, topic string, names ...string) {
 	s.t.Helper()
 	s.drained()
-	require.Equal(s.t, names, c.names(topic))
+	require.Equal(s.t, append([]string{}, names...), c.names(topic))
 }
 
 // fillUp writes events of the lane until the spool takes no further ones, however small, and returns the names of those

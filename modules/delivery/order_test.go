@@ -333,3 +333,28 @@ func TestARequestThatGaveUpIsDrainedAtMostBehindTheOthers(t *testing.T) {
 	require.Equal(t, "a", names[0])
 	require.Equal(t, "b", names[len(names)-1])
 }
+
+// Two events that do not go in one batch: the first batch fails in passing, and Kafka would take the second.
+func TestWhatIsBehindAMessageThatFailedIsNotSentBeforeIt(t *testing.T) {
+	t.Parallel()
+	for _, ack := range []string{"auto", "spool", "kafka"} {
+		t.Run(ack, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			s := c.start(config(t, ack))
+			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mainTopic, Err: away, Count: 1})
+			batch := batchOf(events.LaneMain, "a", "b")
+			for i := range batch.Events {
+				pad(&batch.Events[i], 600_000)
+			}
+			s.writeBatch(batch)
+			if ack == "kafka" {
+				requireFailed(t, batch, events.ReasonUnavailable)
+				s.requireArrived(c, mainTopic)
+				return
+			}
+			requireSafe(t, batch, events.AckSpool)
+			s.requireArrived(c, mainTopic, "a", "b")
+		})
+	}
+}
