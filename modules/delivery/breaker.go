@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// breaker keeps requests from waiting, one after the other, for a topic that Kafka does not take messages for. It is safe for
-// concurrent use. A new one is closed: it lets everybody through.
+// breaker keeps requests from waiting, one after the other, for a topic that Kafka does not take messages for. It is
+// safe for concurrent use. A new one is closed: it lets everybody through.
 //
-// failed opens the breaker for openFor. Then allow lets one request through each openFor, which finds out whether the topic is
-// back. succeeded closes the breaker.
+// failed opens the breaker for openFor. Then allow lets one request through each openFor, which finds out whether the
+// topic is back. succeeded closes the breaker.
 type breaker struct {
 	// openFor is how long the topic is left alone after Kafka has not taken its messages, until the next attempt.
 	openFor time.Duration

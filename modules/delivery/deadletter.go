@@ -14,8 +14,8 @@ import (
 // deadLetterLog is the name of the log of dead letters; no topic can have it.
 const deadLetterLog = "@dead-letters"
 
-// deadLetters keeps the messages that Kafka has refused for good: in the topic of dead letters, and on the disk what that refuses
-// as well.
+// deadLetters keeps the messages that Kafka has refused for good: in the topic of dead letters, and on the disk what
+// that refuses as well.
 type deadLetters struct {
 	d     *Delivery
 	topic string
@@ -52,8 +52,8 @@ func (l *deadLetters) newDeadLetter(m *produce.Message, refusal error) produce.M
 	return letter
 }
 
-// keep makes the request's refused messages dead letters, and gives them their fates. The request's memory stays until the producer
-// has reported on the letters.
+// keep makes the request's refused messages dead letters, and gives them their fates. The request's memory stays until
+// the producer has reported on the letters.
 func (l *deadLetters) keep(ctx context.Context, r *request) {
 	var items []*item
 	var list []refused
@@ -77,9 +77,9 @@ func (it *item) wasRefused() bool {
 	return it.state.Load() == stateReported && produce.IsRefusal(it.err)
 }
 
-// keepDrained makes messages of the spool that were refused dead letters. It sets the errors of those to nil that are safe. The
-// records of dead letters pass the limits of the spool: each has a record there already, which goes next. The letters are copies,
-// since the producer may hold them longer than the drain keeps what it has read.
+// keepDrained makes messages of the spool that were refused dead letters. It sets the errors of those to nil that are
+// safe. The records of dead letters pass the limits of the spool: each has a record there already, which goes next. The
+// letters are copies, since the producer may hold them longer than the drain keeps what it has read.
 func (l *deadLetters) keepDrained(ctx context.Context, messages []produce.Message, errs []error) {
 	var indexes []int
 	var list []refused
@@ -101,8 +101,8 @@ func (l *deadLetters) keepDrained(ctx context.Context, messages []produce.Messag
 	}
 }
 
-// write makes messages dead letters by a request of their own, which it uses up. Those that were meant for the topic of dead letters
-// itself go to the disk.
+// write makes messages dead letters by a request of their own, which it uses up. Those that were meant for the topic of
+// dead letters itself go to the disk.
 func (l *deadLetters) write(ctx context.Context, r *request, list []refused) {
 	defer r.leave()
 	var messages []produce.Message

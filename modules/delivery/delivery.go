@@ -18,8 +18,8 @@ import (
 
 // Delivery is the sink that makes events safe as the section says. Its life:
 //
-//  1. Start opens the spool and begins to drain what an earlier process left. A spool that cannot be opened does not keep the
-//     service from starting; attempts go on in the background.
+//  1. Start opens the spool and begins to drain what an earlier process left. A spool that cannot be opened does not
+//     keep the service from starting; attempts go on in the background.
 //  2. Stop ends the drains, waits for the producer's reports, and closes the spool.
 //
 // Start and Stop are called once; the other methods are safe for concurrent use.
@@ -54,8 +54,8 @@ type times struct {
 	firstPause, lastPause time.Duration // of a drain, after an attempt that has brought nothing to Kafka
 	// counts is how long an outcome says something about the next one, for readiness.
 	counts time.Duration
-	// allFails is how long nothing but failures is seen until the service is not ready: one topic that is in trouble, or one
-	// moment, is no reason to turn all traffic away.
+	// allFails is how long nothing but failures is seen until the service is not ready: one topic that is in trouble,
+	// or one moment, is no reason to turn all traffic away.
 	allFails time.Duration
 }
 
@@ -159,8 +159,8 @@ func (d *Delivery) Waiting() uint64 {
 // Usage returns what the spool takes on the disk; nothing without one.
 func (d *Delivery) Usage() spool.Usage { return d.spooling.usage() }
 
-// Stop ends the drains, waits until the producer has reported on what it holds or stop_timeout or ctx is over, and closes the
-// spool. What has no report by then stays in the spool, and the next process sends it again.
+// Stop ends the drains, waits until the producer has reported on what it holds or stop_timeout or ctx is over, and
+// closes the spool. What has no report by then stays in the spool, and the next process sends it again.
 func (d *Delivery) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.StopTimeout, errors.New("delivery.stop_timeout is over"))
 	defer cancel()

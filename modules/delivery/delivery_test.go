@@ -248,7 +248,8 @@ func TestALateFailureLeavesTheEventsToTheDrain(t *testing.T) {
 	require.EqualValues(t, 150, s.count("drain_records_total"))
 }
 
-// A broker that waits in vain for its replicas has appended the messages all the same, perhaps. That is no acknowledgement.
+// A broker that waits in vain for its replicas has appended the messages all the same, perhaps. That is no
+// acknowledgement.
 func TestATimeoutOfReplicasIsNoAcknowledgement(t *testing.T) {
 	t.Parallel()
 	for _, code := range []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend} {
@@ -348,4 +349,31 @@ func TestStopAfterAStartWithoutKafkaOrSpool(t *testing.T) {
 	d, err := delivery.NewDelivery(cfg, settings(), producer, zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	require.NoError(t, d.Stop(t.Context()), "also without a start")
+}
+
+func TestTheMessagesOfARecordingKeepTogether(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	s := c.start(config(t, "auto"))
+	mend := c.fail(recordingsTopic, away)
+	batch := batchOf(events.LaneRecordings, "$snapshot", "$snapshot")
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		event.SessionID, event.Raw = "session", events.Raw{}
+		event.Recording = &events.Recording{WindowID: []byte(`"w"`), Source: "web", Lib: "web"}
+		for range 3 {
+			event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: []byte(`"` + strings.Repeat("x", 600_000) + `"`)})
+		}
+	}
+	requireSafe(t, s.writeBatch(batch), events.AckSpool)
+	require.EqualValues(t, 6, s.Waiting())
+	mend()
+	s.drained()
+	var ids []string
+	for _, m := range c.messages(recordingsTopic) {
+		ids = append(ids, headerOf(&m, "uuid"))
+	}
+	require.Len(t, uniqued(ids), 6)
+	require.Equal(t, batch.Events[0].UUID.String(), ids[0])
+	require.Equal(t, batch.Events[1].UUID.String(), ids[3])
 }

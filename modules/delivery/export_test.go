@@ -6,7 +6,8 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Hurry makes a delivery that has not been started leave what is in trouble alone for a moment only, and forget soon what it has seen.
+// Hurry makes a delivery that has not been started leave what is in trouble alone for a moment only, and forget soon
+// what it has seen.
 func Hurry(d *Delivery) {
 	d.times = times{
 		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 20 * time.Millisecond,

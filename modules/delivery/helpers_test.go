@@ -153,8 +153,8 @@ type service struct {
 	broken   bool // whether the spool may fail to be closed
 }
 
-// config is of a delivery that is as patient as the tests, so that a slow machine changes nothing: what goes to the spool goes there
-// because a test has made Kafka fail.
+// config is of a delivery that is as patient as the tests, so that a slow machine changes nothing: what goes to the
+// spool goes there because a test has made Kafka fail.
 func config(t testing.TB, ack string) delivery.Config {
 	cfg := delivery.DefaultConfig()
 	cfg.Ack = ack
@@ -313,14 +313,16 @@ func requireFailed(t testing.TB, batch *events.Batch, reason events.Reason) {
 	}
 }
 
-// requireArrived waits until nothing is in the spool, and requires that the topic holds exactly these events, in this order.
+// requireArrived waits until nothing is in the spool, and requires that the topic holds exactly these events, in this
+// order.
 func (s *service) requireArrived(c *cluster, topic string, names ...string) {
 	s.t.Helper()
 	s.drained()
-	require.Equal(s.t, names, c.names(topic))
+	require.Equal(s.t, append([]string{}, names...), c.names(topic))
 }
 
-// fillUp writes events of the lane until the spool takes no further ones, however small, and returns the names of those it has taken.
+// fillUp writes events of the lane until the spool takes no further ones, however small, and returns the names of those
+// it has taken.
 func (s *service) fillUp(lane events.Lane) (accepted []string) {
 	s.t.Helper()
 	for _, n := range []int{100, 10, 1} {

@@ -22,10 +22,11 @@ type metrics struct {
 	heatmapsDropped tally.Counter
 }
 
-// newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that ack memory has
-// lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have left it for Kafka
-// ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters ("dead_letters_total") by reason and by where they are,
-// and heatmap data that was too large to be written beside its event ("heatmaps_dropped_total").
+// newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that
+// ack memory has lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have
+// left it for Kafka ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters
+// ("dead_letters_total") by reason and by where they are, and heatmap data that was too large to be written beside its
+// event ("heatmaps_dropped_total").
 func newMetrics(scope tally.Scope) metrics {
 	m := metrics{
 		lost:    scope.Counter("lost_total"),
@@ -76,12 +77,13 @@ type collector struct {
 
 var _ prometheus.Collector = (*collector)(nil)
 
-// NewCollector returns a collector of the state of the spool: its size and limit in bytes (capture_delivery_spool_bytes and
-// _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does not grow), bytes a
-// second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether it takes records (_spool_usable), and by topic whether the circuit
-// breaker is open (_breaker_open), how many records wait (_spool_records), the age of the first
-// (_spool_oldest_seconds), what could not be read any more (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it
-// was written in part and never acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
+// NewCollector returns a collector of the state of the spool: its size and limit in bytes (capture_delivery_spool_bytes
+// and _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does
+// not grow), bytes a second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether it
+// takes records (_spool_usable), and by topic whether the circuit breaker is open (_breaker_open), how many records
+// wait (_spool_records), the age of the first (_spool_oldest_seconds), what could not be read any more
+// (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it was written in part and never
+// acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
 // (_unreadable_cursors_total).
 func NewCollector(d *Delivery) prometheus.Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {

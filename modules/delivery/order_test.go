@@ -14,12 +14,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/opencapture/capture/modules/delivery"
-	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// What waits in the spool is in front of everything that comes later, whatever ack the next process has, or another lane.
+// What waits in the spool is in front of everything that comes later, whatever ack the next process has, or another
+// lane.
 func TestATopicWithAnythingWaitingTakesNewEventsBehindItOrNone(t *testing.T) {
 	t.Parallel()
 	for ack, answer := range map[string]events.Ack{
@@ -155,6 +155,7 @@ func TestAFullSpoolLeavesOtherTopicsTheirWayToKafka(t *testing.T) {
 				go func() {
 					for range requests {
 						batch := batchOf(events.LaneMain, "a")
+						pad(&batch.Events[0], 1000) // larger than what is left
 						s.Write(context.Background(), batch)
 						ended <- batch
 					}
@@ -176,7 +177,8 @@ func TestAnAppendThatFailsWhileRecordsWaitFailsTheEvents(t *testing.T) {
 	s := c.start(cfg)
 	mend := c.fail(mainTopic, away)
 	requireSafe(t, s.write("a"), events.AckSpool)
-	// The name of the log's next segment is taken by a directory: whoever is root cannot be kept from writing otherwise.
+	// The name of the log's next segment is taken by a directory: whoever is root cannot be kept from writing
+	// otherwise.
 	blockSegments(t, cfg.Spool.Dir, mainTopic)
 	accepted := []string{"a"}
 	s.eventually(func() bool {
@@ -265,11 +267,7 @@ func TestARecordOfANewerVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 	mend := c.fail("", away)
 	requireSafe(t, s.write("a", "b"), events.AckSpool)
 	s.stop()
-	opened, err := spool.Open(spool.Config{Dir: cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, logger(t))
-	require.NoError(t, err)
-	_, err = opened.Log(mainTopic).Append(t.Context(), [][]byte{{99, 1, 2, 3}})
-	require.NoError(t, err)
-	require.NoError(t, opened.Close())
+	appendRecords(t, cfg, mainTopic, []byte{99, 1, 2, 3})
 	s = c.start(cfg)
 	requireSafe(t, s.write("c"), events.AckSpool)
 	mend()
@@ -277,7 +275,7 @@ func TestARecordOfANewerVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 	requireSafe(t, s.write("d"), events.AckSpool)
 	require.Equal(t, []string{"a", "b"}, c.names(mainTopic))
 	s.stop()
-	_, err = run(t, c, cfg, delivery.SpoolCommand(), "verify")
+	_, err := onSpool(t, c, cfg, "verify")
 	require.ErrorContains(t, err, "record 3: the record is not one of this version of the service")
 }
 
@@ -314,7 +312,8 @@ func TestAMissingTopicIsAnOutageOfThatTopic(t *testing.T) {
 	require.Empty(t, c.names(deadTopic))
 }
 
-// The clients' retries are in the way of nobody: while a request fails the next one of the same user comes behind it or fails too.
+// The clients' retries are in the way of nobody: while a request fails the next one of the same user comes behind it or
+// fails too.
 func TestARequestThatGaveUpIsDrainedAtMostBehindTheOthers(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -333,4 +332,29 @@ func TestARequestThatGaveUpIsDrainedAtMostBehindTheOthers(t *testing.T) {
 	require.Subset(t, []string{"a", "gone", "b"}, names)
 	require.Equal(t, "a", names[0])
 	require.Equal(t, "b", names[len(names)-1])
+}
+
+// Two events that do not go in one batch: the first batch fails in passing, and Kafka would take the second.
+func TestWhatIsBehindAMessageThatFailedIsNotSentBeforeIt(t *testing.T) {
+	t.Parallel()
+	for _, ack := range []string{"auto", "spool", "kafka"} {
+		t.Run(ack, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			s := c.start(config(t, ack))
+			c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mainTopic, Err: away, Count: 1})
+			batch := batchOf(events.LaneMain, "a", "b")
+			for i := range batch.Events {
+				pad(&batch.Events[i], 600_000)
+			}
+			s.writeBatch(batch)
+			if ack == "kafka" {
+				requireFailed(t, batch, events.ReasonUnavailable)
+				s.requireArrived(c, mainTopic)
+				return
+			}
+			requireSafe(t, batch, events.AckSpool)
+			s.requireArrived(c, mainTopic, "a", "b")
+		})
+	}
 }

@@ -20,8 +20,8 @@ var (
 	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: make it writable, or move it away")
 )
 
-// Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and the time
-// that the disk needs beyond that.
+// Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and
+// the time that the disk needs beyond that.
 func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	r, err := d.encode(ctx, batch)
 	if err != nil {
@@ -43,8 +43,8 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 
 // encode makes a request of the batch's pending events. It rejects those that are too large.
 func (d *Delivery) encode(ctx context.Context, batch *events.Batch) (*request, error) {
-	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is given back.
-	// A batch that is larger than the whole buffer goes alone.
+	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is
+	// given back. A batch that is larger than the whole buffer goes alone.
 	started := time.Now()
 	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
 	if err := d.reserve(ctx, bound); err != nil {
@@ -211,8 +211,8 @@ func (r *request) tellBreakers() {
 	}
 }
 
-// settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least safe of
-// them.
+// settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least
+// safe of them.
 func (r *request) settle(batch *events.Batch) {
 	var safe [modeCount]bool
 	var failed [modeCount]error

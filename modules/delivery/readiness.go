@@ -12,9 +12,9 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// readiness says whether requests are answered 200, by what happens to them. For each mode in use it knows when events were made
-// safe last, and since when that fails. Where nothing happens, for example because a load balancer has turned away, it goes by
-// whether the spool and Kafka would take events.
+// readiness says whether requests are answered 200, by what happens to them. For each mode in use it knows when events
+// were made safe last, and since when that fails. Where nothing happens, for example because a load balancer has turned
+// away, it goes by whether the spool and Kafka would take events.
 type readiness struct {
 	d      *Delivery
 	main   string              // the topic of ordinary events
@@ -124,7 +124,8 @@ func (r *readiness) possible(m mode) error {
 	case modeKafka:
 		return kafka
 	case modeMemory:
-		// The producer may take messages although Kafka is away. If it did not when it was tried last, then it has to be there again.
+		// The producer may take messages although Kafka is away. If it did not when it was tried last, then it has to
+		// be there again.
 		if r.seen[m].failing.Load() == 0 {
 			return nil
 		}
@@ -145,8 +146,8 @@ func (r *readiness) possible(m mode) error {
 	})
 }
 
-// trouble returns what is wrong with the topic of ordinary events, if these have the mode, or else with all topics of the mode: that
-// one topic is in trouble is no reason to turn the events of others away.
+// trouble returns what is wrong with the topic of ordinary events, if these have the mode, or else with all topics of
+// the mode: that one topic is in trouble is no reason to turn the events of others away.
 func (r *readiness) trouble(m mode, with func(topic string) error) error {
 	var err error
 	for _, topic := range r.topics[m] {
@@ -176,8 +177,8 @@ func (r *readiness) fill() error {
 		r.d.cfg.Spool.Dir, 100*fill)
 }
 
-// needsSpool reports whether new events go to the spool, or are about to. A disk that somebody else has filled is no reason to turn
-// events away that go straight to Kafka.
+// needsSpool reports whether new events go to the spool, or are about to. A disk that somebody else has filled is no
+// reason to turn events away that go straight to Kafka.
 func (r *readiness) needsSpool() bool {
 	if r.d.producer.Ready() != nil {
 		return true

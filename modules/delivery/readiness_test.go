@@ -155,7 +155,8 @@ func TestTheServiceIsUnreadyBeforeTheSpoolIsFull(t *testing.T) {
 	s.agree(events.LaneMain, true)
 }
 
-// A topic of another lane fills the spool: ordinary events go straight to Kafka, and their requests say that the service is ready.
+// A topic of another lane fills the spool: ordinary events go straight to Kafka, and their requests say that the
+// service is ready.
 func TestAnotherTopicThatFillsTheSpoolTurnsNobodyAway(t *testing.T) {
 	t.Parallel()
 	for _, ack := range []string{"auto", "spool"} {

@@ -11,7 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// request is messages that are made safe together. It belongs to the goroutine that made it, but for what its reports touch.
+// request is messages that are made safe together. It belongs to the goroutine that made it, but for what its reports
+// touch.
 type request struct {
 	d        *Delivery
 	messages []produce.Message
@@ -29,13 +30,13 @@ type request struct {
 	reported chan struct{} // ticked when no item is sent any more
 	report   func(i int, err error)
 
-	// users are the owner, the producer for every message that it holds, and a request whose origin this one is. The last one to leave
-	// gives the memory back.
+	// users are the owner, the producer for every message that it holds, and a request whose origin this one is. The
+	// last one to leave gives the memory back.
 	users atomic.Int32
 }
 
-// A message's state says who waits for the producer's report on it. Exactly one side wins the change from sent: the report, or
-// the owner who waits for it no longer.
+// A message's state says who waits for the producer's report on it. Exactly one side wins the change from sent: the
+// report, or the owner who waits for it no longer.
 //
 //	idle ---> sent ---> reported   the owner reads err and decides
 //	             |----> spooled    a record of the message is in the spool: the report goes to its spooler
@@ -89,7 +90,10 @@ const (
 )
 
 // acks says what a fate means to a client.
-var acks = [...]events.Ack{fateOpen: events.AckUnsaid, fateKafka: events.AckKafka, fateSpool: events.AckSpool, fateMemory: events.AckMemory, fateFailed: events.AckUnsaid}
+var acks = [...]events.Ack{
+	fateOpen: events.AckUnsaid, fateKafka: events.AckKafka, fateSpool: events.AckSpool, fateMemory: events.AckMemory,
+	fateFailed: events.AckUnsaid,
+}
 
 // use is a request's use of a topic. All its messages for the topic take the same way, so that they keep their order.
 type use struct {

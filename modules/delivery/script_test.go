@@ -20,9 +20,9 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// script is a producer whose reports come exactly when a test says so. It keeps the promises of the port: messages of a topic, which
-// has one partition, keep their order, and those behind one that fails in passing fail with it. It also sees whether a message was
-// changed before its report. What a real one does is tested with modules/kafka.
+// script is a producer whose reports come exactly when a test says so. It keeps the promises of the port: messages of a
+// topic, which has one partition, keep their order, and those behind one that fails in passing fail with it. It also
+// sees whether a message was changed before its report. What a real one does is tested with modules/kafka.
 type script struct {
 	t       testing.TB
 	mu      sync.Mutex

@@ -34,8 +34,8 @@ type simulation struct {
 	unsafe map[string][]string // the same with those of memory among them
 }
 
-// Whatever Kafka, the disk and the process do: what was answered with kafka or spool arrives, or is a dead letter, and the events of a
-// user arrive in the order of the requests. What memory has taken is there or counted as lost.
+// Whatever Kafka, the disk and the process do: what was answered with kafka or spool arrives, or is a dead letter, and
+// the events of a user arrive in the order of the requests. What memory has taken is there or counted as lost.
 func TestWhatWasAnswered200ArrivesInOrderWhateverHappens(t *testing.T) {
 	t.Parallel()
 	dir, run := t.TempDir(), 0

@@ -11,13 +11,14 @@ import (
 	"github.com/opencapture/capture/modules/delivery/spool"
 )
 
-// spooler keeps what waits for Kafka in one topic: the log, and the drain, which takes the records from the log to Kafka in
-// their order. Its life is that of the spool. While anything waits, new messages for the topic go into the log behind it.
+// spooler keeps what waits for Kafka in one topic: the log, and the drain, which takes the records from the log to
+// Kafka in their order. Its life is that of the spool. While anything waits, new messages for the topic go into the log
+// behind it.
 //
 // A message that is appended to the log after it was handed to the producer is held: the producer may still get it
-// acknowledged. The drain begins only when nothing is held, so that it neither sends such a message a second time nor anything
-// in front of it. The reports on held messages come from the producer's goroutines, which only note them; the drain's goroutine
-// settles them.
+// acknowledged. The drain begins only when nothing is held, so that it neither sends such a message a second time nor
+// anything in front of it. The reports on held messages come from the producer's goroutines, which only note them; the
+// drain's goroutine settles them.
 type spooler struct {
 	d     *Delivery
 	topic *topic
@@ -64,8 +65,8 @@ func (s *spooler) begin(held int) {
 	s.held += held
 }
 
-// end says that the records that begin has announced are in the log, or are left to the log because their append was given up. Of the
-// messages that begin has announced as held, so many are not any more: their append has failed.
+// end says that the records that begin has announced are in the log, or are left to the log because their append was
+// given up. Of the messages that begin has announced as held, so many are not any more: their append has failed.
 func (s *spooler) end(released int) {
 	s.mu.Lock()
 	s.appending--
@@ -141,8 +142,8 @@ func (s *spooler) restLocked() {
 	}
 }
 
-// isEmpty reports whether no record is in the log, and no message is held. Calls that are about to add records do not count: they are
-// of requests that run at the same time, before which or behind which a new message may come.
+// isEmpty reports whether no record is in the log, and no message is held. Calls that are about to add records do not
+// count: they are of requests that run at the same time, before which or behind which a new message may come.
 func (s *spooler) isEmpty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

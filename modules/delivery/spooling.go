@@ -15,10 +15,11 @@ import (
 
 // spooling is the spool as delivery uses it: open, or not open and the topics known whose events wait in it.
 //
-// A spool that cannot be opened may hold events all the same: of a process that this one replaces and that has not ended yet, or
-// on a file system that has become read-only. New events must not overtake them. So the directory is looked at without changing
-// anything, and the topics that have records in it are blocked: their events are answered 503 until the spool can be opened, or
-// the records are gone. Where not even a look is possible, the service says that it cannot keep the order, and takes events.
+// A spool that cannot be opened may hold events all the same: of a process that this one replaces and that has not
+// ended yet, or on a file system that has become read-only. New events must not overtake them. So the directory is
+// looked at without changing anything, and the topics that have records in it are blocked: their events are answered
+// 503 until the spool can be opened, or the records are gone. Where not even a look is possible, the service says that
+// it cannot keep the order, and takes events.
 type spooling struct {
 	d *Delivery
 
@@ -109,8 +110,8 @@ func (s *spooling) open() error {
 	return nil
 }
 
-// look finds out what waits in a spool that could not be opened because of err, and blocks those topics. It returns why that is
-// not possible, if it is not, and logs that when it is new; before is what it returned before.
+// look finds out what waits in a spool that could not be opened because of err, and blocks those topics. It returns why
+// that is not possible, if it is not, and logs that when it is new; before is what it returned before.
 func (s *spooling) look(err, before error) error {
 	s.failure.Store(&err)
 	inspected, unseen := spool.Inspect(s.d.cfg.Spool.Dir)
