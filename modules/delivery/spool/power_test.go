@@ -488,6 +488,27 @@ func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
 	requireNothingLost(t, l)
 }
 
+// TestANewSegmentThatIsStillEmptyCostsNoOther has the process killed between the making of a segment and the first
+// write to it, with and without a segment before it that is done with.
+func TestANewSegmentThatIsStillEmptyCostsNoOther(t *testing.T) {
+	for _, done := range []int{0, 1, 2} {
+		for _, left := range [][]byte{nil, header(61)} {
+			cfg, files := kept(t, 60)
+			first := firstOf(t, files[done])
+			cursor := appendSlot(nil, checkpoint{cursor: first, committed: 61})
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), cursorName), cursor, 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), segmentName(61)), left, 0o600))
+			s, _ := observed(t, cfg, disk{})
+			l := s.Log("topic")
+			require.Equal(t, files[done:], segmentFiles(t, l))
+			require.Equal(t, expected(first, 61), readAll(t, l, 1000))
+			requireNothingLost(t, l)
+			require.EqualValues(t, 61-first, l.Stats().Records)
+			require.Equal(t, l.Stats().Bytes, s.Usage().Bytes)
+		}
+	}
+}
+
 // TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide what of the rest is left.
 func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 	root, disks := t.TempDir(), 0

@@ -33,7 +33,7 @@ func (l *Log) open() error {
 	for gone+1 < len(segments) && segments[gone+1].first <= l.cursor {
 		gone++
 	}
-	done := segments[:gone]
+	done := segments[:gone:gone] // what is appended must not go into the place of a segment that is kept
 	segments = segments[gone:]
 	l.committed = max(l.cursor, m.committed)
 	l.next = l.committed
