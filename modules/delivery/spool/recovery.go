@@ -57,6 +57,10 @@ func (l *Log) open() error {
 	}
 	l.spool.used.Add(l.bytes)
 	l.undone = max(l.committed, l.maybeEnd) - l.cursor
+	if l.maybeEnd == 0 {
+		// Numbers that a write has taken which was cut off are no records, and nobody will deliver them.
+		l.markFailed(span{l.committed, l.next})
+	}
 	l.findLostBeginning()
 	return nil
 }
