@@ -539,6 +539,54 @@ func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
 	requireNothingLost(t, l)
 }
 
+// TestANewSegmentThatIsStillEmptyCostsNoOther has the process killed between the making of a segment and the first
+// write to it, with and without a segment before it that is done with.
+func TestANewSegmentThatIsStillEmptyCostsNoOther(t *testing.T) {
+	for _, done := range []int{0, 1, 2} {
+		for _, left := range [][]byte{nil, header(61)} {
+			cfg, files := kept(t, 60)
+			first := firstOf(t, files[done])
+			cursor := appendSlot(nil, checkpoint{cursor: first, committed: 61})
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), cursorName), cursor, 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), segmentName(61)), left, 0o600))
+			s, _ := observed(t, cfg, disk{})
+			l := s.Log("topic")
+			require.Equal(t, files[done:], segmentFiles(t, l))
+			require.Equal(t, expected(first, 61), readAll(t, l, 1000))
+			requireNothingLost(t, l)
+			require.EqualValues(t, 61-first, l.Stats().Records)
+			require.Equal(t, l.Stats().Bytes, s.Usage().Bytes)
+		}
+	}
+}
+
+// TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord has the power fail in the first commit to a segment, which
+// leaves a name and a length. The numbers of that commit are no records.
+func TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord(t *testing.T) {
+	for _, delivered := range []uint64{1, 30, 61} { // the cursor
+		for _, left := range [][]byte{make([]byte, 5000), append(header(61), make([]byte, 5000)...), nil} {
+			cfg, files := kept(t, 60)
+			path := filepath.Join(filepath.Dir(files[0]), segmentName(61))
+			require.NoError(t, os.WriteFile(path, left, 0o600))
+			cursor := appendSlot(nil, checkpoint{cursor: delivered, committed: 61})
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), cursorName), cursor, 0o600))
+			s := openSpool(t, cfg)
+			l := s.Log("topic")
+			require.Equal(t, 61-delivered, l.Stats().Records)
+			appended := appendAll(t, l, "new")
+			require.Equal(t, 62-delivered, l.Stats().Records)
+			require.Equal(t, append(expected(delivered, 61), got{appended, "new"}), readAll(t, l, 1000))
+			require.Equal(t, 62-delivered, l.Stats().Records)
+			l.DoneRange(1, appended+1)
+			require.Zero(t, l.Stats().Records)
+			require.Equal(t, appended+1, l.Stats().First)
+			requireNothingLost(t, l)
+			require.NoError(t, s.Close())
+			require.Empty(t, segmentFiles(t, l))
+		}
+	}
+}
+
 // TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide what of the rest is left.
 func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 	root, disks := t.TempDir(), 0

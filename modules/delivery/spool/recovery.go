@@ -33,7 +33,7 @@ func (l *Log) open() error {
 	for gone+1 < len(segments) && segments[gone+1].first <= l.cursor {
 		gone++
 	}
-	done := slices.Clone(segments[:gone]) // which is appended to
+	done := segments[:gone:gone] // what is appended must not go into the place of a segment that is kept
 	segments = segments[gone:]
 	l.committed = max(l.cursor, m.committed)
 	l.next = l.committed
@@ -57,6 +57,10 @@ func (l *Log) open() error {
 	}
 	l.spool.used.Add(l.bytes)
 	l.undone = max(l.committed, l.maybeEnd) - l.cursor
+	if l.maybeEnd == 0 {
+		// Numbers that a write has taken which was cut off are no records, and nobody will deliver them.
+		l.markFailed(span{l.committed, l.next})
+	}
 	l.findLostBeginning()
 	return nil
 }
