@@ -218,7 +218,7 @@ func TestARefusedAppendReleasesWhatItHeld(t *testing.T) {
 func TestALateDeadLetterIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)
-	d, _ := begin(t, scriptConfig(t, modeAuto), k)
+	d, _ := begin(t, scriptConfig(t, modeKafka), k)
 	k.set(func() {
 		k.judge = func(m *produce.Message) error {
 			if m.Topic == "main" {
@@ -279,4 +279,62 @@ func TestARequestWaitsForTheBufferAndForKafkaNoLongerThanItsTimeoutTogether(t *t
 	require.True(t, r.started.Before(released))
 	r.leave()
 	requireAtRest(t, d)
+}
+
+// Another request is about to add a record: nobody knows whether it will, and it runs at the same time.
+func TestAFullSpoolLetsEventsPassThatNothingIsInFrontOf(t *testing.T) {
+	t.Parallel()
+	k := newScript(t)
+	cfg := scriptConfig(t, modeSpool)
+	cfg.Spool.SegmentBytes, cfg.Spool.MaxBytes = 100, 100
+	d, _ := begin(t, cfg, k)
+	requireSafe(t, write(t, d, "a"), events.AckKafka)
+	s := d.topic("main").spooler.Load()
+	s.begin(0)
+	requireSafe(t, write(t, d, "b"), events.AckKafka)
+	s.end(0)
+	requireAtRest(t, d)
+}
+
+// gate is a timer that keeps a commit of the spool from ending.
+type gate struct {
+	tally.Timer
+	reached, opened chan struct{}
+}
+
+func (g *gate) Record(time.Duration) {
+	select {
+	case g.reached <- struct{}{}:
+	default:
+	}
+	<-g.opened
+}
+
+// The client leaves while the disk is slow. Its event may become durable, and is then in front of those that come later.
+func TestARecordWhoseRequestGaveUpIsNotOvertaken(t *testing.T) {
+	t.Parallel()
+	k := newScript(t)
+	d := newScripted(t, scriptConfig(t, modeSpool), k, tally.NoopScope)
+	slow := &gate{reached: make(chan struct{}, 1), opened: make(chan struct{})}
+	d.metrics.synced = slow
+	require.NoError(t, d.Start(t.Context()))
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan *events.Batch)
+	go func() {
+		batch := batchOf(events.LaneMain, "user", "gone")
+		d.Write(ctx, batch)
+		left <- batch
+	}()
+	<-slow.reached
+	leave()
+	batch := <-left
+	require.Equal(t, events.StateFailed, batch.Events[0].Outcome.State)
+	require.True(t, d.topic("main").isWaiting())
+	behind := make(chan *events.Batch)
+	go func() { behind <- write(t, d, "behind") }()
+	close(slow.opened)
+	requireSafe(t, <-behind, events.AckSpool)
+	requireAtRest(t, d)
+	require.Equal(t, []string{"gone", "behind"}, k.names("main"))
+	require.NoError(t, d.Stop(t.Context()))
 }
