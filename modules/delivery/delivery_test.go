@@ -97,24 +97,26 @@ func TestAPartlyAcknowledgedRequestHasOnlyTheRestSpooled(t *testing.T) {
 
 func TestAnEventOfSeveralMessagesIsAsSafeAsTheLeastSafeOfThem(t *testing.T) {
 	t.Parallel()
-	for ack, safe := range map[string]events.Ack{"auto": events.AckSpool, "kafka": events.AckUnsaid} {
-		t.Run(ack, func(t *testing.T) {
-			t.Parallel()
-			c := newCluster(t)
-			s := c.start(config(t, ack))
-			mend := c.fail(heatmapsTopic, away)
-			batch := batchOf(events.LaneMain, "a")
-			batch.Events[0].Heatmap = []byte("{}")
-			s.writeBatch(batch)
-			if safe == events.AckUnsaid {
-				requireFailed(t, batch, events.ReasonUnavailable)
-				return
-			}
-			requireSafe(t, batch, safe)
-			mend()
-			s.requireArrived(c, heatmapsTopic, "$$heatmap")
-			require.Equal(t, []string{"a"}, c.names(mainTopic))
-		})
+	for _, failing := range []string{mainTopic, heatmapsTopic} {
+		for _, ack := range []string{"auto", "kafka"} {
+			t.Run(ack+", without "+failing, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t)
+				s := c.start(config(t, ack))
+				mend := c.fail(failing, away)
+				batch := batchOf(events.LaneMain, "a")
+				batch.Events[0].Heatmap = []byte("{}")
+				s.writeBatch(batch)
+				if ack == "kafka" {
+					requireFailed(t, batch, events.ReasonUnavailable)
+					return
+				}
+				requireSafe(t, batch, events.AckSpool)
+				mend()
+				s.requireArrived(c, heatmapsTopic, "$$heatmap")
+				require.Equal(t, []string{"a"}, c.names(mainTopic))
+			})
+		}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // what it has seen.
 func Hurry(d *Delivery) {
 	d.times = times{
-		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 20 * time.Millisecond,
+		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 40 * time.Millisecond,
 		counts: time.Second, allFails: 100 * time.Millisecond,
 	}
 }

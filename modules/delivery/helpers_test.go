@@ -325,14 +325,15 @@ func (s *service) requireArrived(c *cluster, topic string, names ...string) {
 // it has taken.
 func (s *service) fillUp(lane events.Lane) (accepted []string) {
 	s.t.Helper()
-	for _, n := range []int{100, 10, 1} {
+	for _, size := range []int{20_000, 2_000, 0} { // so that few events do
 		for {
-			batch := s.writeTo(lane, numbered(len(accepted), n)...)
-			if batch.Events[0].Outcome.State != events.StateAccepted {
+			batch := batchOf(lane, numbered(len(accepted), 1)...)
+			pad(&batch.Events[0], size)
+			if s.writeBatch(batch); batch.Events[0].Outcome.State != events.StateAccepted {
 				break
 			}
 			require.Equal(s.t, events.AckSpool, batch.Ack)
-			accepted = append(accepted, numbered(len(accepted), n)...)
+			accepted = append(accepted, batch.Events[0].Name)
 		}
 	}
 	require.NotEmpty(s.t, accepted)

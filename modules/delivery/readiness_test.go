@@ -167,7 +167,9 @@ func TestAnotherTopicThatFillsTheSpoolTurnsNobodyAway(t *testing.T) {
 			c.fail(heatmapsTopic, away)
 			s.fillUp(events.LaneHeatmaps)
 			s.agree(events.LaneMain, true)
-			requireSafe(t, s.write("a"), events.AckKafka)
+			batch := batchOf(events.LaneMain, "a")
+			pad(&batch.Events[0], 1000) // larger than what is left
+			requireSafe(t, s.writeBatch(batch), events.AckKafka)
 		})
 	}
 }

@@ -40,8 +40,7 @@ func requireAtRest(t *testing.T, d *Delivery) {
 			s.mu.Unlock()
 		}
 	}
-	require.True(t, d.buffer.TryAcquire(int64(d.cfg.Buffer)), "the whole buffer is free")
-	d.buffer.Release(int64(d.cfg.Buffer))
+	eventually(t, func() bool { return HasRoom(d, int64(d.cfg.Buffer)) }, "the whole buffer is free")
 }
 
 // The report on a late message comes after it was found to be late, and before its record is built.
@@ -218,7 +217,7 @@ func TestARefusedAppendReleasesWhatItHeld(t *testing.T) {
 func TestALateDeadLetterIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)
-	d, _ := begin(t, scriptConfig(t, modeAuto), k)
+	d, _ := begin(t, scriptConfig(t, modeKafka), k)
 	k.set(func() {
 		k.judge = func(m *produce.Message) error {
 			if m.Topic == "main" {
@@ -231,7 +230,7 @@ func TestALateDeadLetterIsWrittenOnce(t *testing.T) {
 	for i := range rounds {
 		k.hold("dead")
 		requireSafe(t, write(t, d, fmt.Sprint(i)), events.AckSpool)
-		require.False(t, d.buffer.TryAcquire(int64(d.cfg.Buffer)), "the producer has the letter, and with it the request's memory")
+		require.False(t, HasRoom(d, int64(d.cfg.Buffer)), "the producer has the letter, and with it the request's memory")
 		requireSafe(t, write(t, d, "another that could take that memory"), events.AckSpool)
 		k.release()
 		requireAtRest(t, d)
@@ -279,4 +278,62 @@ func TestARequestWaitsForTheBufferAndForKafkaNoLongerThanItsTimeoutTogether(t *t
 	require.True(t, r.started.Before(released))
 	r.leave()
 	requireAtRest(t, d)
+}
+
+// Another request is about to add a record: nobody knows whether it will, and it runs at the same time.
+func TestAFullSpoolLetsEventsPassThatNothingIsInFrontOf(t *testing.T) {
+	t.Parallel()
+	k := newScript(t)
+	cfg := scriptConfig(t, modeSpool)
+	cfg.Spool.SegmentBytes, cfg.Spool.MaxBytes = 100, 100
+	d, _ := begin(t, cfg, k)
+	requireSafe(t, write(t, d, "a"), events.AckKafka)
+	s := d.topic("main").spooler.Load()
+	s.begin(0)
+	requireSafe(t, write(t, d, "b"), events.AckKafka)
+	s.end(0)
+	requireAtRest(t, d)
+}
+
+// gate is a timer that keeps a commit of the spool from ending.
+type gate struct {
+	tally.Timer
+	reached, opened chan struct{}
+}
+
+func (g *gate) Record(time.Duration) {
+	select {
+	case g.reached <- struct{}{}:
+	default:
+	}
+	<-g.opened
+}
+
+// The client leaves while the disk is slow. Its event may become durable, and is then in front of those that come later.
+func TestARecordWhoseRequestGaveUpIsNotOvertaken(t *testing.T) {
+	t.Parallel()
+	k := newScript(t)
+	d := newScripted(t, scriptConfig(t, modeSpool), k, tally.NoopScope)
+	slow := &gate{reached: make(chan struct{}, 1), opened: make(chan struct{})}
+	d.metrics.synced = slow
+	require.NoError(t, d.Start(t.Context()))
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan *events.Batch)
+	go func() {
+		batch := batchOf(events.LaneMain, "user", "gone")
+		d.Write(ctx, batch)
+		left <- batch
+	}()
+	<-slow.reached
+	leave()
+	batch := <-left
+	require.Equal(t, events.StateFailed, batch.Events[0].Outcome.State)
+	require.True(t, d.topic("main").isWaiting())
+	behind := make(chan *events.Batch)
+	go func() { behind <- write(t, d, "behind") }()
+	close(slow.opened)
+	requireSafe(t, <-behind, events.AckSpool)
+	requireAtRest(t, d)
+	require.Equal(t, []string{"gone", "behind"}, k.names("main"))
+	require.NoError(t, d.Stop(t.Context()))
 }
