@@ -194,7 +194,7 @@ func (l *Log) save(sync bool) bool {
 // saveLocked is save without the log message. The caller holds saving.
 func (l *Log) saveLocked(sync bool) error {
 	if l.spool.directory.taken.Load() {
-		return errInUse
+		return ErrInUse
 	}
 	if sync {
 		return l.cursorFile.secure(l.checkpoint())

@@ -130,7 +130,7 @@ func (l *Log) locate() (portion, bool, error) {
 		return portion{}, false, ErrClosed
 	}
 	if l.spool.directory.taken.Load() {
-		return portion{}, false, errInUse
+		return portion{}, false, ErrInUse
 	}
 	if len(l.segments) == 0 {
 		return portion{}, false, nil

@@ -21,8 +21,9 @@ var (
 	ErrClosed = errors.New("the spool is closed")
 	// ErrTooLarge means that a payload has more than MaxPayload bytes.
 	ErrTooLarge = errors.New("the payload is too large for the spool")
-
-	errInUse = errors.New("another process uses this directory")
+	// ErrInUse means that another process uses the directory. If an Append or a Read returns it, somebody has removed the
+	// lock of this process, and the other one has taken it: this Spool is of no more use, but another Open may succeed.
+	ErrInUse = errors.New("another process uses this directory")
 )
 
 // Config says where a spool is and how much it may take.
@@ -127,7 +128,7 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 // takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.
 func (s *Spool) takeDirectory() error {
 	err := s.directory.take()
-	if errors.Is(err, errInUse) {
+	if errors.Is(err, ErrInUse) {
 		return fmt.Errorf("spool: %s: %w: stop that process, or give each a directory of its own", s.cfg.Dir, err)
 	}
 	if err == nil {

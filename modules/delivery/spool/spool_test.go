@@ -181,7 +181,7 @@ func TestADirectoryIsUsedOnce(t *testing.T) {
 	cfg := testConfig(t)
 	s := openSpool(t, cfg)
 	_, err := Open(cfg, zap.NewNop())
-	require.ErrorIs(t, err, errInUse)
+	require.ErrorIs(t, err, ErrInUse)
 	require.ErrorContains(t, err, cfg.Dir)
 	require.NoError(t, s.Close())
 	openSpool(t, cfg)
