@@ -59,7 +59,7 @@ type clusters struct {
 	started    int
 }
 
-func (c *clusters) of(brokers int) (_ *cluster, err error) {
+func (c *clusters) of(brokers int) (*cluster, error) {
 	wanted := &c.one
 	if brokers > 1 {
 		wanted = &c.three
@@ -69,9 +69,13 @@ func (c *clusters) of(brokers int) (_ *cluster, err error) {
 	}
 	if *wanted == nil {
 		c.started++
-		*wanted, err = startCluster(filepath.Join(workplace, fmt.Sprint("kafka-", c.started)), brokers)
+		started, err := startCluster(filepath.Join(workplace, fmt.Sprint("kafka-", c.started)), brokers)
+		if err != nil {
+			return nil, err
+		}
+		*wanted = started
 	}
-	return *wanted, err
+	return *wanted, nil
 }
 
 func (c *clusters) close() {

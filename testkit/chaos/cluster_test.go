@@ -107,7 +107,7 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 			quorum, standalone = "controller.quorum.bootstrap.servers="+address(b.controller), []string{"--standalone"}
 		}
 		properties := filepath.Join(b.dir, "server.properties")
-		if err := os.WriteFile(properties, []byte(strings.Join([]string{
+		settings := []string{
 			"process.roles=broker,controller",
 			fmt.Sprint("node.id=", i+1),
 			fmt.Sprintf("listeners=PROXIED://%s,DIRECT://%s,CONTROLLER://%s", b.proxy.Upstream, address(b.direct), address(b.controller)),
@@ -124,10 +124,13 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 			fmt.Sprint("offsets.topic.replication.factor=", replicas),
 			fmt.Sprint("transaction.state.log.replication.factor=", replicas),
 			fmt.Sprint("transaction.state.log.min.isr=", inSync),
-			"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-			"allow.everyone.if.no.acl.found=true",
-			"",
-		}, "\n")), 0o600); err != nil {
+		}
+		if n == 1 {
+			// Several controllers could not elect one of them: they have no ACLs before there is one.
+			settings = append(settings,
+				"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "allow.everyone.if.no.acl.found=true")
+		}
+		if err := os.WriteFile(properties, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
 			return err
 		}
 		b.format = append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties}, standalone...)

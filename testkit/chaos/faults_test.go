@@ -54,7 +54,8 @@ var scenarios = []scenario{
 	{name: "partitions-added", modes: promising, fault: partitionsAdded, moves: true},
 	{name: "cluster-empty", modes: promising, fault: clusterEmpty, spools: true},
 	{name: "mode-change", modes: []string{modeAuto}, fault: modeChange, environ: slowDrain, spools: true},
-	{name: "lanes", modes: []string{modeAuto}, fault: lanes, environ: []string{"CAPTURE_DELIVERY__LANES__EXCEPTIONS=kafka"}, spools: true},
+	{name: "lanes", modes: []string{modeAuto}, fault: lanes, spools: true,
+		environ: []string{"CAPTURE_DELIVERY__LANES__EXCEPTIONS=kafka", "CAPTURE_DELIVERY__TIMEOUT=2s"}},
 	{name: "spool-late", modes: spooling, fault: spoolLate},
 	{name: "spool-deleted", modes: spooling, fault: spoolDeleted, environ: smallSegments, spools: true},
 

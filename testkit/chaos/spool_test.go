@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -51,10 +52,24 @@ func modeChange(s *stage) error {
 	if err := s.kafka.mend(); err != nil {
 		return err
 	}
-	for i, mode := range []string{modeSpool, modeKafka, modeAuto, modeMemory, modeKafka, modeSpool} {
+	for i, mode := range []string{modeSpool, modeKafka, modeAuto, modeMemory, modeKafka} {
 		if err := change(mode, i%2 == 0); err != nil {
 			return err
 		}
+	}
+	if err := s.each(func(service *service) error {
+		waiting, err := service.metric(metricRecords)
+		if err == nil && waiting == 0 {
+			err = errors.New("nothing waits in the spool any more: the modes have changed too late")
+		}
+		// From now on as fast as usual.
+		service.environ = slices.DeleteFunc(service.environ, func(text string) bool { return slices.Contains(slowDrain, text) })
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := change(modeSpool, true); err != nil {
+		return err
 	}
 	if err := s.each(func(service *service) error { return service.awaitDrain(drainPatience()) }); err != nil {
 		return err
