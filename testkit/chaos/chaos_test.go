@@ -50,8 +50,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared is the clusters that scenarios share: one of one broker, which stays, and one of three, which ends when a scenario comes that
-// does not need it.
+// shared is the clusters that scenarios share: one of one broker, which stays, and one of three, which ends when a
+// scenario comes that does not need it.
 var shared clusters
 
 type clusters struct {
@@ -106,10 +106,11 @@ type scenario struct {
 	spools bool
 	// letters says that there have to be dead letters: else nothing was refused.
 	letters bool
-	// fills says that the spool becomes so full that the service asks for less traffic before it has to refuse any: then it says that
-	// it is not ready although it answers 200 (delivery.spool.unready_fill).
+	// fills says that the spool becomes so full that the service asks for less traffic before it has to refuse any:
+	// then it says that it is not ready although it answers 200 (delivery.spool.unready_fill).
 	fills bool
-	// moves says that topics get more partitions, so that there is no order between what a key had before and what it has then.
+	// moves says that topics get more partitions, so that there is no order between what a key had before and what it
+	// has then.
 	moves bool
 }
 
@@ -253,8 +254,9 @@ func (s *stage) flow() error {
 	})
 }
 
-// observe returns when the services have been watched for some time, under a fault that has lasted long enough to be noticed. In that
-// time those in the modes have to answer nothing but 503, and the others 200, at half their rate at least.
+// observe returns when the services have been watched for some time, under a fault that has lasted long enough to be
+// noticed. In that time those in the modes have to answer nothing but 503, and the others 200, at half their rate at
+// least.
 func (s *stage) observe(d time.Duration, refusing ...string) error {
 	return s.each(func(service *service) error {
 		load := s.loads[service]

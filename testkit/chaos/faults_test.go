@@ -66,7 +66,9 @@ var scenarios = []scenario{
 }
 
 // impatient makes faults longer than kafka.ack_timeout: the producer gives batches up that Kafka may append later.
-var impatient = []string{"CAPTURE_KAFKA__ACK_TIMEOUT=2s", "CAPTURE_DELIVERY__TIMEOUT=3s", "CAPTURE_DELIVERY__SPOOL_AFTER=500ms"}
+var impatient = []string{
+	"CAPTURE_KAFKA__ACK_TIMEOUT=2s", "CAPTURE_DELIVERY__TIMEOUT=3s", "CAPTURE_DELIVERY__SPOOL_AFTER=500ms",
+}
 
 // smallSegments make the spool begin a new file often.
 var smallSegments = []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=1MiB"}
@@ -338,8 +340,8 @@ func segments(spool string) ([]string, error) {
 	return files, err
 }
 
-// damage: while the service is down, something happens to its spool. The records that were damaged may be lost, and no others; the
-// service has to start and to say how much it has cut out.
+// damage: while the service is down, something happens to its spool. The records that were damaged may be lost, and no
+// others; the service has to start and to say how much it has cut out.
 func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*stage) error {
 	return func(s *stage) error {
 		if err := s.spoolFor(5 * time.Second); err != nil {

@@ -18,8 +18,8 @@ type Shape struct {
 	Pad int
 	// Name is the events' name; empty: "chaos".
 	Name string
-	// Every and Large make every so manieth event of a worker's first key have Large bytes in the place of Pad. These events are
-	// guilty: only they may become dead letters, for the reason Reason. Every 0: none is.
+	// Of Every events of a worker's first key one has Large bytes in the place of Pad. It is guilty: only such events
+	// may become dead letters, for the reason Reason. Every 0: none is guilty.
 	Every, Large int
 	Reason       string
 }

@@ -32,10 +32,10 @@ import (
 //     promised anything about it. The attempt that was acknowledged has left e1 in front of e2, so there is an e2 behind that
 //     e1. So e1 is reordered if last(e2) < first(e1).
 //
-// Lost events have no order. Each event counts once, with however many others it is in the wrong order; so no event is reordered
-// exactly if no pair is. All copies of a key have to be in one partition, since there is no order between two: an event with a
-// copy elsewhere than the key's first is reordered too, unless KeysMove was called. Copies in the dead letter topic have arrived,
-// and have no order.
+// Lost events have no order. Each event counts once, with however many others it is in the wrong order; so no event is
+// reordered exactly if no pair is. All copies of a key have to be in one partition, since there is no order between
+// two: an event with a copy elsewhere than the key's first is reordered too, unless KeysMove was called. Copies in the
+// dead letter topic have arrived, and have no order.
 //
 // A dead letter is innocent if its event is not guilty, or if it gives another reason than the load's shape does.
 type Judge struct {
@@ -101,8 +101,8 @@ func NewJudge(histories ...*History) *Judge {
 	return j
 }
 
-// KeysMove tells the judge that topics have got more partitions, so that a key may move from one to another. Kafka has no order
-// between two partitions, so the judge looks at the order in each partition only.
+// KeysMove tells the judge that topics have got more partitions, so that a key may move from one to another. Kafka has
+// no order between two partitions, so the judge looks at the order in each partition only.
 func (j *Judge) KeysMove() { j.moving = true }
 
 // Copy is a message as a judge looks at it.
@@ -123,7 +123,8 @@ type Copy struct {
 // Excuse tells the judge that an event has been damaged on purpose: it is counted apart if it is lost.
 func (j *Judge) Excuse(e Event) { j.excused[e] = true }
 
-// ExcuseBatches tells the judge that acknowledged batches of which yes returns true may be lost: they are counted apart.
+// ExcuseBatches tells the judge that acknowledged batches of which yes returns true may be lost: they are counted
+// apart.
 func (j *Judge) ExcuseBatches(yes func(Batch) bool) { j.excuses = append(j.excuses, yes) }
 
 // See tells the judge a message.
@@ -229,10 +230,11 @@ func intact(value []byte, e Event, shape Shape) bool {
 type Verdict struct {
 	// Acked is the number of obligations; Lost, Duplicated and Reordered are as Judge says.
 	Acked, Lost, Duplicated, Reordered int
-	// Damaged and Excused are how many are lost that the judge was told to excuse, by the event and by the batch; they are not in Lost.
+	// Damaged and Excused are how many are lost that the judge was told to excuse, by the event and by the batch; they
+	// are not in Lost.
 	Damaged, Excused int
-	// DLQ counts dead letters, and Innocent those that should be none. Mangled counts messages that are not what was sent under their id, and Unknown
-	// those with an id that nobody has sent.
+	// DLQ counts dead letters, and Innocent those that should be none. Mangled counts messages that are not what was
+	// sent under their id, and Unknown those with an id that nobody has sent.
 	DLQ, Innocent, Mangled, Unknown int
 	// P99 is the 99th percentile of the latency of acknowledged requests.
 	P99 time.Duration
@@ -309,8 +311,8 @@ func (j *Judge) excuse(batch Batch) bool {
 	return slices.ContainsFunc(j.excuses, func(yes func(Batch) bool) bool { return yes(batch) })
 }
 
-// judge goes through the obligations of which there are copies in this partition, from the last to the first, and marks those that
-// come too late.
+// judge goes through the obligations of which there are copies in this partition, from the last to the first, and marks
+// those that come too late.
 func (c *copies) judge(batches []Batch, perKey int, late []bool) {
 	// later is the least offset of a first copy in the batches behind.
 	later := int64(math.MaxInt64)

@@ -31,14 +31,15 @@ type Message struct {
 	Reason string
 }
 
-// ReadCopies shows every message in the topics that begin with the prefix, from the beginning of each partition to what is its end at
-// the call. Topics whose names end with skip are left out; that of dead letters ends with dlq. Generation counts how often the
-// topics have been made anew: what lies in a later one is behind what lay in an earlier one.
+// ReadCopies shows every message in the topics that begin with the prefix, from the beginning of each partition to what
+// is its end at the call. Topics whose names end with skip are left out; that of dead letters ends with dlq. Generation
+// counts how often the topics have been made anew: what lies in a later one is behind what lay in an earlier one.
 func ReadCopies(brokers []string, prefix, skip, dlq string, generation int, see func(Copy)) error {
 	return Read(brokers, prefix, skip, func(m Message) {
 		see(Copy{
-			ID: m.ID, Value: m.Value, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset + int64(generation)<<generationBits,
-			DLQ: strings.HasSuffix(m.Topic, dlq), Reason: m.Reason,
+			ID: m.ID, Value: m.Value, Topic: m.Topic, Partition: m.Partition,
+			Offset: m.Offset + int64(generation)<<generationBits,
+			DLQ:    strings.HasSuffix(m.Topic, dlq), Reason: m.Reason,
 		})
 	})
 }

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// watcher compares what a service says at /_readiness with what it answers to its loads. When all answers were 200 for a while, the
-// service has to be ready, and when all were 503, it must not be. A watcher has no opinion on mixtures, on a service that has just
-// been started, nor on one that is to end.
+// watcher compares what a service says at /_readiness with what it answers to its loads. When all answers were 200 for
+// a while, the service has to be ready, and when all were 503, it must not be. A watcher has no opinion on mixtures, on
+// a service that has just been started, nor on one that is to end.
 type watcher struct {
 	service *service
 	// fills allows the service to be not ready although it answers 200.

@@ -9,7 +9,7 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// guilty is a load of which some events are larger than refusedSize allows: compressed, too.
+// guilty is a load of which some events are larger than refusedSize allows, even compressed.
 var guilty = Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150, Every: 50, Large: 40_000, Reason: "too_large"}
 
 // smallLimit is what a topic takes then.
@@ -32,8 +32,8 @@ func (s *stage) configure(topic, key, value string) error {
 	})
 }
 
-// refusedSize: the topic takes no large batches for a while. Events that are too large by themselves become dead letters, and none of
-// those that were in a batch with them.
+// refusedSize: the topic takes no large batches for a while. Events that are too large by themselves become dead
+// letters, and none of those that were in a batch with them.
 func refusedSize(s *stage) error {
 	if err := s.configure(topicEvents, "max.message.bytes", smallLimit); err != nil {
 		return err
@@ -50,8 +50,8 @@ func refusedSize(s *stage) error {
 	return s.configure(topicEvents, "max.message.bytes", "")
 }
 
-// refusedTimestamp: Kafka is away for longer than the topic allows a message to be old. What waits in the spool is refused for its
-// time, and sent again with the present one.
+// refusedTimestamp: Kafka is away for longer than the topic allows a message to be old. What waits in the spool is
+// refused for its time, and sent again with the present one.
 func refusedTimestamp(s *stage) error {
 	if err := s.configure(topicEvents, "message.timestamp.before.max.ms", "3000"); err != nil {
 		return err
@@ -61,7 +61,8 @@ func refusedTimestamp(s *stage) error {
 	return s.kafka.mend()
 }
 
-// forbidden: the service's user may not write to the topic any more, and then not even see it; each time that is given back.
+// forbidden: the service's user may not write to the topic any more, and then not even see it; each time that is given
+// back.
 func forbidden(s *stage) error {
 	for _, denied := range []sarama.AclOperation{sarama.AclOperationWrite, sarama.AclOperationAll} {
 		if err := s.deny(denied); err != nil {
@@ -87,7 +88,10 @@ func (s *stage) deny(operation sarama.AclOperation) error {
 		for _, service := range s.services {
 			// With any ACL on a topic, all is denied that none allows.
 			acls = append(acls, &sarama.ResourceAcls{
-				Resource: sarama.Resource{ResourceType: sarama.AclResourceTopic, ResourceName: service.prefix + topicEvents, ResourcePatternType: sarama.AclPatternLiteral},
+				Resource: sarama.Resource{
+					ResourceType: sarama.AclResourceTopic, ResourceName: service.prefix + topicEvents,
+					ResourcePatternType: sarama.AclPatternLiteral,
+				},
 				Acls: []*sarama.Acl{
 					{Principal: "User:*", Host: "*", Operation: sarama.AclOperationAll, PermissionType: sarama.AclPermissionAllow},
 					{Principal: "User:*", Host: "*", Operation: operation, PermissionType: sarama.AclPermissionDeny},
@@ -142,7 +146,9 @@ func throttled(s *stage) error {
 func (s *stage) quota(lift bool) error {
 	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
 		return admin.AlterClientQuotas(
-			[]sarama.QuotaEntityComponent{{EntityType: sarama.QuotaEntityClientID, MatchType: sarama.QuotaMatchExact, Name: "capture"}},
+			[]sarama.QuotaEntityComponent{{
+				EntityType: sarama.QuotaEntityClientID, MatchType: sarama.QuotaMatchExact, Name: "capture",
+			}},
 			sarama.ClientQuotasOp{Key: "producer_byte_rate", Value: throttledBytes, Remove: lift}, false)
 	})
 }

@@ -6,15 +6,16 @@ import (
 	"fmt"
 )
 
-// What modules/delivery/spool says of its files in its doc.go: the sizes of a segment's header and of a record's head, and with what
-// a head begins.
+// What modules/delivery/spool says of its files in its doc.go: the sizes of a segment's header and of a record's head,
+// and with what a head begins.
 const (
 	segmentHeader = 20
 	recordHead    = 20
 	recordMagic   = 0xda7ac0de
 )
 
-// recordsIn returns those records of a whole segment of the spool that have any of the bytes from one place up to another.
+// recordsIn returns those records of a whole segment of the spool that have any of the bytes from one place up to
+// another.
 func recordsIn(segment []byte, from, to int) ([][]byte, error) {
 	var found [][]byte
 	at := segmentHeader

@@ -63,7 +63,9 @@ func modeChange(s *stage) error {
 			err = errors.New("nothing waits in the spool any more: the modes have changed too late")
 		}
 		// From now on as fast as usual.
-		service.environ = slices.DeleteFunc(service.environ, func(text string) bool { return slices.Contains(slowDrain, text) })
+		service.environ = slices.DeleteFunc(service.environ, func(text string) bool {
+			return slices.Contains(slowDrain, text)
+		})
 		return err
 	}); err != nil {
 		return err
@@ -87,7 +89,10 @@ func lanes(s *stage) error {
 	service := s.services[0]
 	exceptions := service.load(Shape{Workers: 4, Keys: 4, PerKey: 5, Pad: 150, Name: "$exception"}, usualRate/4)
 	s.others[service] = append(s.others[service], exceptions)
-	if err := poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return exceptions.Acked() > 200, nil }); err != nil {
+	flows := func(from int64) error {
+		return poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return exceptions.Acked() > from+200, nil })
+	}
+	if err := flows(0); err != nil {
 		return err
 	}
 	s.kafka.cut()
@@ -107,12 +112,11 @@ func lanes(s *stage) error {
 	if err := s.kafka.mend(); err != nil {
 		return err
 	}
-	acked = exceptions.Acked()
-	return poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return exceptions.Acked() > acked+200, nil })
+	return flows(exceptions.Acked())
 }
 
-// spoolLate: the service is started while it can't have the spool in which events wait: another process has it, then it is read-only.
-// Nothing may overtake the events that wait, although Kafka is there.
+// spoolLate: the service is started while it can't have the spool in which events wait: another process has it, then it
+// is read-only. Nothing may overtake the events that wait, although Kafka is there.
 func spoolLate(s *stage) error {
 	for _, occupy := range []func(*service) (free func() error, err error){s.lock, s.makeReadOnly} {
 		if err := s.spoolFor(2 * time.Second); err != nil {
@@ -172,8 +176,8 @@ func (s *stage) makeReadOnly(of *service) (free func() error, err error) {
 	return free, syscall.Mount("", of.spool, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, "")
 }
 
-// spoolDeleted: somebody removes the spool's files while Kafka is away, first what a shell's * matches, then the directory itself. What
-// only they have held is lost; what is acknowledged after that is not.
+// spoolDeleted: somebody removes the spool's files while Kafka is away, first what a shell's * matches, then the
+// directory itself. What only they have held is lost; what is acknowledged after that is not.
 func spoolDeleted(s *stage) error {
 	s.kafka.cut()
 	for _, all := range []bool{false, true} {

@@ -11,8 +11,8 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// keep lets the services deliver all that they have acknowledged, reads it, and then lets the loads go on. What is in the topics
-// may be destroyed from then on: the judge has seen it. It returns when that was.
+// keep lets the services deliver all that they have acknowledged, reads it, and then lets the loads go on. What is in
+// the topics may be destroyed from then on: the judge has seen it. It returns when that was.
 func (s *stage) keep() (time.Time, error) {
 	for _, service := range s.services {
 		load := s.loads[service]
@@ -35,8 +35,9 @@ func (s *stage) keep() (time.Time, error) {
 	return time.Now(), err
 }
 
-// destroyed tells the judges that what lay in the topics at that time is gone. What came after kept and before that may be lost. Kafka
-// may have acknowledged some to the service until the topics were there again; what the spool has taken meanwhile may not be lost.
+// destroyed tells the judges that what lay in the topics at that time is gone. What came after kept and before that may
+// be lost. Kafka may have acknowledged some to the service until the topics were there again; what the spool has taken
+// meanwhile may not be lost.
 func (s *stage) destroyed(kept, gone, again time.Time) {
 	s.generation++
 	for _, service := range s.services {
@@ -50,8 +51,8 @@ func (s *stage) destroyed(kept, gone, again time.Time) {
 	}
 }
 
-// incarnations returns the ids of the services' topics of events in the brokers' own order; without one of them, or while one has
-// partitions without leaders, ok is false.
+// incarnations returns the ids of the services' topics of events in the brokers' own order; without one of them, or
+// while one has partitions without leaders, ok is false.
 func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
 	request := &sarama.MetadataRequest{Version: 10}
 	for _, service := range s.services {
