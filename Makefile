@@ -82,7 +82,7 @@ sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and
 RUN ?= .
 
 chaos: ## Break Kafka, the disk and the service under load, and hold what was acknowledged against what is in Kafka; RUN=REGEXP
-	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 10m
+	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 20m
 
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool and 10 minutes without Kafka: about an hour and a half
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long

@@ -43,17 +43,48 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	code := m.Run()
-	if kafka, err := oneBroker(); err == nil {
-		kafka.close()
-	}
+	shared.close()
 	if code == 0 {
 		_ = os.RemoveAll(workplace)
 	}
 	os.Exit(code)
 }
 
-// oneBroker is the Kafka that the scenarios share which need only one broker.
-var oneBroker = sync.OnceValues(func() (*cluster, error) { return startCluster(filepath.Join(workplace, "kafka"), 1) })
+// shared is the clusters that scenarios share: one of one broker, which stays, and one of three, which ends when a
+// scenario comes that does not need it.
+var shared clusters
+
+type clusters struct {
+	one, three *cluster
+	started    int
+}
+
+func (c *clusters) of(brokers int) (*cluster, error) {
+	wanted := &c.one
+	if brokers > 1 {
+		wanted = &c.three
+	} else if c.three != nil {
+		c.three.close()
+		c.three = nil
+	}
+	if *wanted == nil {
+		c.started++
+		started, err := startCluster(filepath.Join(workplace, fmt.Sprint("kafka-", c.started)), brokers)
+		if err != nil {
+			return nil, err
+		}
+		*wanted = started
+	}
+	return *wanted, nil
+}
+
+func (c *clusters) close() {
+	for _, started := range []*cluster{c.one, c.three} {
+		if started != nil {
+			started.close()
+		}
+	}
+}
 
 // scenario is a row of the table: a fault, and the ack modes in which it is borne. The modes run at the same time, each in a service
 // and under a load of its own, so that a fault of Kafka's is the same for all of them.
@@ -73,6 +104,14 @@ type scenario struct {
 	fault func(*stage) error
 	// spools says that mode auto has to spool in this scenario: else the fault has not been one.
 	spools bool
+	// letters says that there have to be dead letters: else nothing was refused.
+	letters bool
+	// fills says that the spool becomes so full that the service asks for less traffic before it has to refuse any:
+	// then it says that it is not ready although it answers 200 (delivery.spool.unready_fill).
+	fills bool
+	// moves says that topics get more partitions, so that there is no order between what a key had before and what it
+	// has then.
+	moves bool
 }
 
 // The usual load is moderate, so that latencies are the faults' and not the machine's.
@@ -88,10 +127,17 @@ type stage struct {
 	services []*service
 	loads    map[*service]*Load
 	mu       sync.Mutex
-	// further is what a line says beside the verdict, and excused which events were damaged on purpose.
+	// further is what a line says beside the verdict.
 	further map[*service][]string
+	// excused is which events were damaged on purpose, and excuses which batches may be lost.
 	excused map[*service][]Event
-	undo    []func() error
+	excuses map[*service][]func(Batch) bool
+	// kept is what was in topics that do not exist any more; generation counts how often that was.
+	kept       map[*service][]Copy
+	generation int
+	// others are loads of the services that have ended, or that end with the scenario's own.
+	others map[*service][]*Load
+	undo   []func() error
 }
 
 // each runs f for every service at the same time.
@@ -133,22 +179,19 @@ func newStage(t *testing.T, sc scenario) *stage {
 	}
 	s := &stage{
 		scenario: sc, dir: filepath.Join(workplace, sc.name), loads: map[*service]*Load{},
-		further: map[*service][]string{}, excused: map[*service][]Event{},
+		further: map[*service][]string{}, excused: map[*service][]Event{}, excuses: map[*service][]func(Batch) bool{},
+		kept: map[*service][]Copy{}, others: map[*service][]*Load{},
 	}
 	t.Cleanup(func() { s.strike(t) })
 	var err error
-	if sc.brokers <= 1 {
-		s.kafka, err = oneBroker()
-	} else if s.kafka, err = startCluster(filepath.Join(s.dir, "kafka"), sc.brokers); err == nil {
-		s.later(func() error { s.kafka.close(); return nil })
-	}
+	s.kafka, err = shared.of(max(sc.brokers, 1))
 	require.NoError(t, err)
-	// What a scenario that failed has left.
-	require.NoError(t, s.kafka.cure())
+	require.NoError(t, s.kafka.revive())
 	for _, mode := range only(sc.modes) {
 		service, err := newService(filepath.Join(s.dir, mode), mode, s.kafka, sc.environ...)
 		require.NoError(t, err)
 		s.services = append(s.services, service)
+		service.watch(sc.fills)
 	}
 	if sc.before != nil {
 		require.NoError(t, s.each(func(service *service) error { return sc.before(s, service) }))
@@ -158,10 +201,13 @@ func newStage(t *testing.T, sc scenario) *stage {
 
 // strike ends what the stage has started. The logs stay if the scenario has failed.
 func (s *stage) strike(t *testing.T) {
-	for _, load := range s.loads {
-		load.Stop()
+	for of, load := range s.loads {
+		for _, load := range append(s.others[of], load) {
+			load.Stop()
+		}
 	}
 	for _, service := range s.services {
+		service.watched.end()
 		if service.process != nil {
 			service.kill()
 		}
@@ -183,7 +229,7 @@ func (s *stage) strike(t *testing.T) {
 // load puts every service under the scenario's load, and returns when it is acknowledged at the rate that it is sent at.
 func (s *stage) load() error {
 	for _, service := range s.services {
-		s.loads[service] = StartLoad(service.url, s.shape, s.rate)
+		s.loads[service] = service.load(s.shape, s.rate)
 	}
 	return s.flow()
 }
@@ -208,6 +254,32 @@ func (s *stage) flow() error {
 	})
 }
 
+// observe returns when the services have been watched for some time, under a fault that has lasted long enough to be
+// noticed. In that time those in the modes have to answer nothing but 503, and the others 200, at half their rate at
+// least.
+func (s *stage) observe(d time.Duration, refusing ...string) error {
+	return s.each(func(service *service) error {
+		load := s.loads[service]
+		before := load.Acked()
+		last(d)
+		acked := load.Acked() - before
+		switch refuses := slices.Contains(refusing, service.mode); {
+		case refuses && acked > 0:
+			return fmt.Errorf("%d events were acknowledged although Kafka does not take them", acked)
+		case !refuses && float64(acked) < s.rate*d.Seconds()/2:
+			return fmt.Errorf("%d events were acknowledged in %s, of %.0f a second", acked, d, s.rate)
+		}
+		return nil
+	})
+}
+
+// excuseBatches tells the judge of the service's events which batches may be lost.
+func (s *stage) excuseBatches(of *service, yes func(Batch) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.excuses[of] = append(s.excuses[of], yes)
+}
+
 // drainPatience is how long a spool may take to be empty after the end of the load.
 func drainPatience() time.Duration { return shortOr(time.Minute, 10*time.Minute) }
 
@@ -216,6 +288,12 @@ func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
 	judge := NewJudge(histories...)
 	for _, e := range s.excused[of] {
 		judge.Excuse(e)
+	}
+	for _, yes := range s.excuses[of] {
+		judge.ExcuseBatches(yes)
+	}
+	if s.moves {
+		judge.KeysMove()
 	}
 	if err := of.awaitDrain(drainPatience()); err != nil {
 		return judge.Verdict(), err
@@ -227,10 +305,17 @@ func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
 	if corrupt > 0 {
 		s.say(of, "corrupt=%.0f", corrupt)
 	}
+	of.watched.end()
 	if err := of.terminate(); err != nil {
 		return judge.Verdict(), fmt.Errorf("SIGTERM: %w", err)
 	}
-	if err := ReadTo(judge, s.kafka.direct(), of.prefix, topicWarnings, topicDLQ); err != nil {
+	for _, c := range s.kept[of] {
+		judge.See(c)
+	}
+	if err := s.read(of, judge.See); err != nil {
+		return judge.Verdict(), err
+	}
+	if err := of.letters(judge.SeeLetter); err != nil {
 		return judge.Verdict(), err
 	}
 	v := judge.Verdict()
@@ -240,13 +325,23 @@ func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
 	return v, nil
 }
 
+// read shows what is in a service's topics.
+func (s *stage) read(of *service, see func(Copy)) error {
+	return ReadCopies(s.kafka.direct(), of.prefix, topicWarnings, topicDLQ, s.generation, see)
+}
+
 // pass tells whether the promise was kept, and prints the line.
 func (s *stage) pass(t *testing.T, of *service, v Verdict) {
 	t.Helper()
-	line := v.Line(s.name+"/"+of.mode, s.further[of]...)
+	line := v.Line(s.name+"/"+of.mode, append(s.further[of], fmt.Sprint("untrue=", of.watched.untrue))...)
 	fmt.Println(line)
 	assert.Positive(t, v.Acked, line)
 	assert.Zero(t, v.Mangled+v.Unknown, line)
+	assert.Zero(t, v.Innocent, "dead letters that Kafka has not refused by themselves: %s", line)
+	assert.Zero(t, of.watched.untrue, "%s\nsuch as %s", line, of.watched.sample)
+	if s.letters {
+		assert.Positive(t, v.DLQ, "nothing was refused, so this was no fault: %s", line)
+	}
 	if of.mode == modeMemory {
 		return // It promises nothing.
 	}
@@ -274,14 +369,16 @@ func play(t *testing.T, sc scenario) {
 // stopAndJudge ends the loads, and then the services.
 func (s *stage) stopAndJudge() ([]Verdict, error) {
 	verdicts := make([]Verdict, len(s.services))
-	histories := make([]*History, len(s.services))
+	histories := make([][]*History, len(s.services))
 	for i, service := range s.services {
-		histories[i] = s.loads[service].Stop()
+		for _, load := range append(s.others[service], s.loads[service]) {
+			histories[i] = append(histories[i], load.Stop())
+		}
 		delete(s.loads, service)
 	}
 	err := s.each(func(service *service) (err error) {
 		i := slices.Index(s.services, service)
-		verdicts[i], err = s.finish(service, histories[i])
+		verdicts[i], err = s.finish(service, histories[i]...)
 		return err
 	})
 	return verdicts, err

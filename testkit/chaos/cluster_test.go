@@ -34,7 +34,7 @@ type cluster struct {
 // broker is one of a cluster's.
 type broker struct {
 	dir                string
-	command            []string
+	command, format    []string
 	direct, controller int
 	proxy              *toxiproxy.Proxy
 	process            *process
@@ -107,7 +107,7 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 			quorum, standalone = "controller.quorum.bootstrap.servers="+address(b.controller), []string{"--standalone"}
 		}
 		properties := filepath.Join(b.dir, "server.properties")
-		if err := os.WriteFile(properties, []byte(strings.Join([]string{
+		settings := []string{
 			"process.roles=broker,controller",
 			fmt.Sprint("node.id=", i+1),
 			fmt.Sprintf("listeners=PROXIED://%s,DIRECT://%s,CONTROLLER://%s", b.proxy.Upstream, address(b.direct), address(b.controller)),
@@ -124,15 +124,20 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 			fmt.Sprint("offsets.topic.replication.factor=", replicas),
 			fmt.Sprint("transaction.state.log.replication.factor=", replicas),
 			fmt.Sprint("transaction.state.log.min.isr=", inSync),
-			"",
-		}, "\n")), 0o600); err != nil {
+		}
+		if n == 1 {
+			// Several controllers could not elect one of them: they have no ACLs before there is one.
+			settings = append(settings,
+				"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "allow.everyone.if.no.acl.found=true")
+		}
+		if err := os.WriteFile(properties, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
 			return err
 		}
-		format := append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties}, standalone...)
-		if output, err := exec.Command("java", format...).CombinedOutput(); err != nil {
-			return fmt.Errorf("formatting Kafka's storage: %w\n%s", err, output)
-		}
+		b.format = append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties}, standalone...)
 		b.command = []string{"java", "-Xmx512m", "-cp", filepath.Join(lib, "*"), "kafka.Kafka", properties}
+		if err := b.empty(); err != nil {
+			return err
+		}
 		return b.start()
 	})
 	if err != nil {
@@ -156,6 +161,17 @@ func (c *cluster) each(f func(int, *broker) error) error {
 func (b *broker) start() (err error) {
 	b.process, err = spawn(b.dir, filepath.Join(b.dir, "kafka.log"), nil, b.command...)
 	return err
+}
+
+// empty removes the data of a broker that does not run, and prepares its directory for a cluster that has none.
+func (b *broker) empty() error {
+	if err := os.RemoveAll(filepath.Join(b.dir, "data")); err != nil {
+		return err
+	}
+	if output, err := exec.Command("java", b.format...).CombinedOutput(); err != nil {
+		return fmt.Errorf("formatting Kafka's storage: %w\n%s", err, output)
+	}
+	return nil
 }
 
 // kill ends a broker at once, as a crash does: what it had is on the disk, or in the kernel's care.
@@ -247,6 +263,32 @@ func (c *cluster) poison(toxic string) error {
 		}
 	}
 	return nil
+}
+
+// revive undoes what a scenario that failed has left: brokers that do not run or do not answer, and toxics.
+func (c *cluster) revive() error {
+	if err := c.each(func(_ int, b *broker) error {
+		if b.process.ended() {
+			return b.start()
+		}
+		return b.thaw()
+	}); err != nil {
+		return err
+	}
+	return errors.Join(c.cure(), c.awaitBrokers())
+}
+
+// admin runs f with a connection to the cluster that avoids the proxies.
+func (c *cluster) admin(f func(sarama.ClusterAdmin) error) error {
+	config := sarama.NewConfig()
+	config.Version = sarama.MaxVersion
+	config.ClientID = "chaos"
+	config.Metadata.AllowAutoTopicCreation = false
+	admin, err := sarama.NewClusterAdmin(c.direct(), config)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(admin), admin.Close())
 }
 
 // cure removes all toxics. It closes the connections with them: toxiproxy may drop some bytes of a stream from which a toxic is

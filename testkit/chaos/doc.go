@@ -2,7 +2,12 @@
 // with a real Apache Kafka, puts it under a load that keeps account of every answer, breaks something, and holds what was
 // acknowledged against what lies in Kafka. The Judge's comment says to the letter what is lost, duplicated and reordered.
 //
-//	make chaos                        every scenario, in six minutes at most
+// Every scenario proves two things more. A watcher asks each service at /_readiness five times a second, and compares
+// that with what the load was answered: after 4 s of nothing but 200 the service has to be ready, after 4 s of nothing
+// but 503 it must not be. And only events that Kafka refuses by themselves become dead letters: most loads have none,
+// so every dead letter is a fault.
+//
+//	make chaos                        every scenario, in twelve minutes at most
 //	make chaos-long                   the same at full length: 100 kills, 5 GiB in the spool, 10 minutes without Kafka
 //	make chaos RUN=Lost/kill-9        one scenario; the names are those of the table in faults_test.go
 //	CAPTURE_CHAOS_MODES=auto,spool    only these ack modes
@@ -16,24 +21,44 @@
 //
 // Every scenario prints a line for each ack mode:
 //
-//	kafka-stopped/auto       acked=61240 lost=0 duplicated=12 reordered=0 p99=1.01s spooled=46080
+//	kafka-stopped/auto       acked=61240 lost=0 duplicated=12 reordered=0 innocent=0 p99=1.01s spooled=46080 untrue=0
 //
-// Of 61240 events that were answered 200, none is lost, none comes too late, and consumers have got 12 surplus copies. 99 % of
-// the acknowledged requests were answered within 1.01 s. Further figures stand there if they are not 0:
+// Of 61240 events that were answered 200, none is lost, none comes too late, and consumers have got 12 surplus copies.
+// No event is a dead letter that Kafka has not refused by itself, and no readiness was untrue. 99 % of the acknowledged
+// requests were answered within 1.01 s. Further figures stand there if they are not 0:
 //
 //	spooled     events whose answer says that they are in the spool
 //	resent      events that were acknowledged only when they had been sent several times
 //	refused     attempts to send a batch that were answered by another status than 200
 //	unanswered  attempts that were not answered, as by a process that was killed
-//	damaged     events that the scenario has destroyed on purpose and that are lost: no others may be
-//	corrupt     records that the service says it has cut out of the spool: at least as many
-//	dlq         copies in the dead letter topic
+//	damaged     events in records that the scenario has damaged, and that are lost: no others may be
+//	excused     events that are lost with what the scenario has removed: files of the spool, a topic, the cluster's data
+//	corrupt     records that the service says it has cut out of the spool: at least as many as are damaged
+//	dlq         dead letters, in their topic or on the disk
 //	mangled     messages that are not what was sent under their id: a fault
 //	unknown     messages that nobody has sent: a fault
 //	kills, fsyncs, boot, stopped_in   what has been done to the service: how often it was killed, how many slow fsyncs it has made,
 //	            whether it starts with a read-only spool, how long it takes to stop without Kafka
+//	settled_in  how long after a quota was lifted the service is as fast as before
 //
-// Mode memory promises nothing: its line says how much it loses, and no figure of it is a fault.
+// Mode memory promises nothing: its line says how much it loses, which is no fault. Its readiness has to be true all
+// the same.
+//
+// # What is excused
+//
+// What a scenario destroys is not counted as lost, and only that:
+//
+//   - spool-flipped and spool-truncated: the records that have one of the damaged bytes.
+//   - spool-deleted: batches that the spool has acknowledged and that were sent before its files were gone.
+//   - topic-deleted and cluster-empty: the load pauses, and the judge reads the topics, just before. What it has seen
+//     then has arrived. Batches that were sent between that and the deletion may be lost; so may what Kafka has
+//     acknowledged to the service until the topic was there again, but nothing that the spool has acknowledged.
+//   - mode-change: batches that were acknowledged by mode memory.
+//   - partitions-added: a key may move to another partition, and Kafka has no order between two. The judge looks at the
+//     order of each key in each partition by itself.
+//
+// In disk-full the service may say that it is not ready while it still answers 200: the spool is nearly full then, see
+// delivery.spool.unready_fill.
 //
 // The performance of an outage has lines of its own:
 //

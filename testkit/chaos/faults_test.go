@@ -30,19 +30,44 @@ var (
 var scenarios = []scenario{
 	{name: "kafka-stopped", modes: all, fault: kafkaStopped, spools: true},
 	{name: "kafka-frozen", modes: promising, fault: kafkaFrozen, spools: true},
-	{name: "broker-killed", modes: promising, brokers: 3, fault: brokerKilled},
+	{name: "kafka-stopped-long", modes: promising, fault: kafkaStopped, environ: impatient, spools: true},
+	{name: "kafka-frozen-long", modes: promising, fault: kafkaFrozen, environ: impatient, spools: true},
+	{name: "latency-5s-long", modes: promising, fault: latency, environ: impatient, spools: true},
 	{name: "connection-cut", modes: promising, fault: connectionCut},
 	{name: "latency-5s", modes: promising, fault: latency, spools: true},
 	{name: "bandwidth-10kB", modes: promising, fault: bandwidth, spools: true},
 	{name: "kill-9", modes: all, fault: kills},
 	{name: "sigterm", modes: promising, fault: sigterm},
 	{name: "disk-full", modes: spooling, before: smallDisk, fault: diskFull, shape: Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 4000}, rate: 3000,
-		environ: []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=2MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=1MiB"}, spools: true},
+		environ: []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=2MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=1MiB"}, spools: true, fills: true},
 	{name: "spool-read-only", modes: spooling, fault: readOnly, environ: smallSegments},
 	{name: "spool-flipped", modes: spooling, fault: damage(flip), environ: smallSegments},
 	{name: "spool-truncated", modes: spooling, fault: damage(truncate), environ: smallSegments},
 	{name: "slow-fsync", modes: spooling, before: slowSync, fault: whileSlow, spools: true},
 	{name: "clock-jump", modes: promising, before: wrongClock, fault: clockJump, environ: smallSegments},
+
+	{name: "refused-size", modes: promising, fault: refusedSize, letters: true, shape: guilty},
+	{name: "refused-timestamp", modes: spooling, fault: refusedTimestamp, spools: true},
+	{name: "acl", modes: promising, fault: forbidden, spools: true},
+	{name: "quota", modes: promising, fault: throttled},
+	{name: "topic-deleted", modes: promising, fault: topicDeleted},
+	{name: "partitions-added", modes: promising, fault: partitionsAdded, moves: true},
+	{name: "cluster-empty", modes: promising, fault: clusterEmpty, spools: true},
+	{name: "mode-change", modes: []string{modeAuto}, fault: modeChange, environ: slowDrain, spools: true},
+	{name: "lanes", modes: []string{modeAuto}, fault: lanes, spools: true,
+		environ: []string{"CAPTURE_DELIVERY__LANES__EXCEPTIONS=kafka", "CAPTURE_DELIVERY__TIMEOUT=2s"}},
+	{name: "spool-late", modes: spooling, fault: spoolLate},
+	{name: "spool-deleted", modes: spooling, fault: spoolDeleted, environ: smallSegments, spools: true},
+
+	// With three brokers.
+	{name: "broker-killed", modes: promising, brokers: 3, fault: brokerKilled},
+	{name: "broker-killed-long", modes: promising, brokers: 3, fault: brokerKilled, environ: impatient},
+	{name: "min-isr", modes: promising, brokers: 3, fault: minISR, spools: true},
+}
+
+// impatient makes faults longer than kafka.ack_timeout: the producer gives batches up that Kafka may append later.
+var impatient = []string{
+	"CAPTURE_KAFKA__ACK_TIMEOUT=2s", "CAPTURE_DELIVERY__TIMEOUT=3s", "CAPTURE_DELIVERY__SPOOL_AFTER=500ms",
 }
 
 // smallSegments make the spool begin a new file often.
@@ -315,11 +340,8 @@ func segments(spool string) ([]string, error) {
 	return files, err
 }
 
-// vicinity is how far from a damaged byte a record may lie that is lost with it.
-const vicinity = 16 << 10
-
-// damage: while the service is down, something happens to its spool. All that is lost has to be near; the service has to start and
-// to say how much it has cut out.
+// damage: while the service is down, something happens to its spool. The records that were damaged may be lost, and no
+// others; the service has to start and to say how much it has cut out.
 func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*stage) error {
 	return func(s *stage) error {
 		if err := s.spoolFor(5 * time.Second); err != nil {
@@ -342,11 +364,16 @@ func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*sta
 			}
 			damaged, from, to := how(bytes.Clone(content))
 			for i := range from {
-				near := content[max(0, from[i]-vicinity):min(len(content), to[i]+vicinity)]
-				s.excuse(service, near)
+				records, err := recordsIn(content, from[i], to[i])
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				for _, record := range records {
+					s.excuse(service, record)
+				}
 			}
 			if len(s.excused[service]) == 0 {
-				return errors.New("no ids of events near the damage: does the spool encode them?")
+				return errors.New("no ids of events in the damaged records: does the spool encode them?")
 			}
 			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				return err
@@ -383,11 +410,11 @@ func size(path string) int64 {
 
 var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4000-8000-[0-9a-f]{12}`)
 
-// excuse tells the judge of the service's events about all whose ids are in the bytes.
-func (s *stage) excuse(of *service, near []byte) {
+// excuse tells the judge of the service's events about all whose ids are in the record.
+func (s *stage) excuse(of *service, record []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, text := range ids.FindAll(near, -1) {
+	for _, text := range ids.FindAll(record, -1) {
 		id, err := uuid.ParseBytes(text)
 		if err != nil {
 			continue

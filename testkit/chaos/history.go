@@ -16,6 +16,33 @@ type Shape struct {
 	Workers, Keys, PerKey int
 	// Pad is how many bytes of each event are there for its size only.
 	Pad int
+	// Name is the events' name; empty: "chaos".
+	Name string
+	// Of Every events of a worker's first key one has Large bytes in the place of Pad. It is guilty: only such events
+	// may become dead letters, for the reason Reason. Every 0: none is guilty.
+	Every, Large int
+	Reason       string
+}
+
+// IsGuilty tells whether Kafka may refuse the event.
+func (s Shape) IsGuilty(e Event) bool {
+	return s.Every > 0 && e.Key == 0 && e.Number%s.Every == s.Every-1
+}
+
+// padOf is how many bytes of the event are there for its size only.
+func (s Shape) padOf(e Event) int {
+	if s.IsGuilty(e) {
+		return s.Large
+	}
+	return s.Pad
+}
+
+// name is the events' name.
+func (s Shape) name() string {
+	if s.Name == "" {
+		return "chaos"
+	}
+	return s.Name
 }
 
 // Size is how many events a batch has.
@@ -31,6 +58,9 @@ type Batch struct {
 	Latency time.Duration
 	At      time.Time
 }
+
+// Sent is when the acknowledged attempt was sent.
+func (b Batch) Sent() time.Time { return b.At.Add(-b.Latency) }
 
 // History is what a load has been promised.
 type History struct {
@@ -142,16 +172,18 @@ func (e Event) pad(n int) []byte {
 	return pool[start : start+n]
 }
 
-// appendJSON appends the event as it is sent.
-func (e Event) appendJSON(to []byte, pad int) []byte {
+// appendJSON appends the event as a load of this shape sends it.
+func (e Event) appendJSON(to []byte, shape Shape) []byte {
 	to = append(to, `{"uuid":"`...)
 	id := e.UUID()
 	to = append(to, id.String()...)
-	to = append(to, `","event":"chaos","distinct_id":"`...)
+	to = append(to, `","event":"`...)
+	to = append(to, shape.name()...)
+	to = append(to, `","distinct_id":"`...)
 	to = append(to, e.DistinctID()...)
 	to = append(to, `","properties":{"n":`...)
 	to = strconv.AppendInt(to, int64(e.Number), 10)
 	to = append(to, `,"pad":"`...)
-	to = append(to, e.pad(pad)...)
+	to = append(to, e.pad(shape.padOf(e))...)
 	return append(to, `"}}`...)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,40 +32,78 @@ import (
 //     promised anything about it. The attempt that was acknowledged has left e1 in front of e2, so there is an e2 behind that
 //     e1. So e1 is reordered if last(e2) < first(e1).
 //
-// Lost events have no order. Each event counts once, with however many others it is in the wrong order; so no event is reordered
-// exactly if no pair is. All copies of a key have to be in one partition, since there is no order between two: an event with a
-// copy elsewhere than the key's first is reordered too. Copies in the dead letter topic have arrived, and have no order.
+// Lost events have no order. Each event counts once, with however many others it is in the wrong order; so no event is
+// reordered exactly if no pair is. All copies of a key have to be in one partition, since there is no order between
+// two: an event with a copy elsewhere than the key's first is reordered too, unless KeysMove was called. Copies in the
+// dead letter topic have arrived, and have no order.
+//
+// A dead letter is innocent if its event is not guilty, or if it gives another reason than the load's shape does.
 type Judge struct {
-	loads map[uint32]*load
-	// dlq, mangled and unknown are counted as Verdict says.
-	dlq, mangled, unknown int
-	excused               map[Event]bool
+	loads  map[uint32]*load
+	places map[place]int
+	moving bool
+	// dlq, innocent, mangled and unknown are counted as Verdict says.
+	dlq, innocent, mangled, unknown int
+	excused                         map[Event]bool
+	excuses                         []func(Batch) bool
+}
+
+// place is a partition of a topic.
+type place struct {
+	topic     string
+	partition int32
 }
 
 type load struct {
 	*History
-	// keys are the copies by worker*Keys+key and number.
-	keys [][]copies
-	// where is the partition of each key, plus one; 0 if there is no copy yet.
-	where []int32
+	// keys are what was seen of each key, by worker*Keys+key.
+	keys []key
 }
 
-// copies is what was seen of an event. first and last are offsets.
-type copies struct {
-	first, last int64
-	count       uint32
-	elsewhere   bool
+// key is what was seen of a key's events, by their numbers.
+type key struct {
+	seen []seen
+	// places are the partitions with copies of them, the first one first.
+	places []copies
 }
+
+// seen counts the copies of an event. elsewhere is set if one is not in the key's first partition.
+type seen struct {
+	count     uint32
+	elsewhere bool
+}
+
+// copies is where the events of a key lie in one partition, by their numbers.
+type copies struct {
+	place int
+	spans []span
+}
+
+// span is the offsets of the first and the last copy of an event. last is -1 if there is none.
+type span struct{ first, last int64 }
+
+// of returns the span of an event's copies.
+func (c *copies) of(number int) span {
+	if number < len(c.spans) {
+		return c.spans[number]
+	}
+	return none
+}
+
+var none = span{first: math.MaxInt64, last: -1}
 
 // NewJudge returns a judge of these histories.
 func NewJudge(histories ...*History) *Judge {
-	j := &Judge{loads: make(map[uint32]*load), excused: make(map[Event]bool)}
+	j := &Judge{loads: make(map[uint32]*load), places: make(map[place]int), excused: make(map[Event]bool)}
 	for _, history := range histories {
-		keys := history.Workers * history.Keys
-		j.loads[history.ID] = &load{History: history, keys: make([][]copies, keys), where: make([]int32, keys)}
+		j.loads[history.ID] = &load{History: history, keys: make([]key, history.Workers*history.Keys)}
 	}
 	return j
 }
+
+// KeysMove tells the judge that topics have got more partitions, so that a key may move from one to another. Kafka has
+// no order between two partitions, so the judge looks at the order in each partition only.
+func (j *Judge) KeysMove() { j.moving = true }
 
 // Copy is a message as a judge looks at it.
 type Copy struct {
@@ -72,55 +111,112 @@ type Copy struct {
 	ID []byte
 	// Value is the whole message.
 	Value []byte
-	// Partition counts those of all topics; Offset is within it.
+	// Topic and Partition say where the message lies; Offset is within the partition.
+	Topic     string
 	Partition int32
 	Offset    int64
-	// DLQ says that the message lies in the dead letter topic.
-	DLQ bool
+	// DLQ says that the message lies in the dead letter topic, and Reason what its header gives as the reason.
+	DLQ    bool
+	Reason string
 }
 
 // Excuse tells the judge that an event has been damaged on purpose: it is counted apart if it is lost.
 func (j *Judge) Excuse(e Event) { j.excused[e] = true }
 
+// ExcuseBatches tells the judge that acknowledged batches of which yes returns true may be lost: they are counted
+// apart.
+func (j *Judge) ExcuseBatches(yes func(Batch) bool) { j.excuses = append(j.excuses, yes) }
+
 // See tells the judge a message.
 func (j *Judge) See(c Copy) {
-	id, err := uuid.ParseBytes(c.ID)
+	l, e := j.find(c.ID)
+	if l == nil {
+		return
+	}
+	if !intact(c.Value, e, l.Shape) {
+		j.mangled++
+		return
+	}
+	k, seen := l.see(e)
+	if c.DLQ {
+		j.letter(l, e, c.Reason)
+		return
+	}
+	at := j.place(c.Topic, c.Partition)
+	seen.elsewhere = seen.elsewhere || len(k.places) > 0 && k.places[0].place != at
+	copies := k.in(at)
+	for len(copies.spans) <= e.Number {
+		copies.spans = append(copies.spans, none)
+	}
+	offsets := &copies.spans[e.Number]
+	offsets.first, offsets.last = min(offsets.first, c.Offset), max(offsets.last, c.Offset)
+}
+
+// SeeLetter tells the judge a dead letter of which only the uuid and the reason are known.
+func (j *Judge) SeeLetter(id, reason string) {
+	if l, e := j.find([]byte(id)); l != nil {
+		l.see(e)
+		j.letter(l, e, reason)
+	}
+}
+
+// find returns the load that a message is of, or nil for a message that nobody has sent, which it counts.
+func (j *Judge) find(text []byte) (*load, Event) {
+	id, err := uuid.ParseBytes(text)
 	if err != nil {
 		j.unknown++
-		return
+		return nil, Event{}
 	}
 	e, ok := EventOf(id)
 	l := j.loads[e.Load]
 	if !ok || l == nil || e.Worker >= l.Workers || e.Key >= l.Keys {
 		j.unknown++
-		return
+		return nil, Event{}
 	}
-	if !intact(c.Value, e, l.Pad) {
-		j.mangled++
-		return
+	return l, e
+}
+
+// letter counts a dead letter.
+func (j *Judge) letter(l *load, e Event, reason string) {
+	j.dlq++
+	if !l.IsGuilty(e) || reason != l.Reason {
+		j.innocent++
 	}
-	key := e.Worker*l.Keys + e.Key
-	for len(l.keys[key]) <= e.Number {
-		l.keys[key] = append(l.keys[key], copies{first: math.MaxInt64, last: -1})
+}
+
+// place returns the number of a partition.
+func (j *Judge) place(topic string, partition int32) int {
+	at := place{topic, partition}
+	if _, known := j.places[at]; !known {
+		j.places[at] = len(j.places)
 	}
-	seen := &l.keys[key][e.Number]
-	seen.count++
-	if c.DLQ {
-		j.dlq++
-		return
+	return j.places[at]
+}
+
+// see counts a copy of an event.
+func (l *load) see(e Event) (*key, *seen) {
+	k := &l.keys[e.Worker*l.Keys+e.Key]
+	for len(k.seen) <= e.Number {
+		k.seen = append(k.seen, seen{})
 	}
-	if l.where[key] == 0 {
-		l.where[key] = c.Partition + 1
+	k.seen[e.Number].count++
+	return k, &k.seen[e.Number]
+}
+
+// in returns the key's copies in a partition.
+func (k *key) in(place int) *copies {
+	for i := range k.places {
+		if k.places[i].place == place {
+			return &k.places[i]
+		}
 	}
-	if l.where[key] != c.Partition+1 {
-		seen.elsewhere = true
-		return
-	}
-	seen.first, seen.last = min(seen.first, c.Offset), max(seen.last, c.Offset)
+	k.places = append(k.places, copies{place: place})
+	return &k.places[len(k.places)-1]
 }
 
 // intact tells whether a message is the event that was sent, and whole.
-func intact(value []byte, e Event, pad int) bool {
+func intact(value []byte, e Event, shape Shape) bool {
+	pad := shape.padOf(e)
 	want := make([]byte, 0, 64+pad)
 	want = append(want, `\"properties\":{\"n\":`...)
 	want = strconv.AppendInt(want, int64(e.Number), 10)
@@ -134,11 +230,12 @@ func intact(value []byte, e Event, pad int) bool {
 type Verdict struct {
 	// Acked is the number of obligations; Lost, Duplicated and Reordered are as Judge says.
 	Acked, Lost, Duplicated, Reordered int
-	// Damaged is how many are lost that the judge was told to excuse; they are not in Lost.
-	Damaged int
-	// DLQ counts copies in the dead letter topic. Mangled counts messages that are not what was sent under their id, and Unknown
-	// those with an id that nobody has sent.
-	DLQ, Mangled, Unknown int
+	// Damaged and Excused are how many are lost that the judge was told to excuse, by the event and by the batch; they
+	// are not in Lost.
+	Damaged, Excused int
+	// DLQ counts dead letters, and Innocent those that should be none. Mangled counts messages that are not what was
+	// sent under their id, and Unknown those with an id that nobody has sent.
+	DLQ, Innocent, Mangled, Unknown int
 	// P99 is the 99th percentile of the latency of acknowledged requests.
 	P99 time.Duration
 	// ByAck is how many events were acknowledged in each way, Resent how many only after several attempts.
@@ -152,7 +249,7 @@ type Verdict struct {
 
 // Verdict says what became of every obligation.
 func (j *Judge) Verdict() Verdict {
-	v := Verdict{DLQ: j.dlq, Mangled: j.mangled, Unknown: j.unknown, ByAck: make(map[string]int)}
+	v := Verdict{DLQ: j.dlq, Innocent: j.innocent, Mangled: j.mangled, Unknown: j.unknown, ByAck: make(map[string]int)}
 	var histories []*History
 	for _, l := range j.loads {
 		histories = append(histories, l.History)
@@ -178,40 +275,62 @@ func (j *Judge) Verdict() Verdict {
 // missing is how many of the lost a verdict names.
 const missing = 5
 
-// judge goes through a key's obligations from the last to the first.
+// judge goes through a key's obligations.
 func (j *Judge) judge(v *Verdict, l *load, e Event, batches []Batch) {
-	seen := l.keys[e.Worker*l.Keys+e.Key]
+	k := &l.keys[e.Worker*l.Keys+e.Key]
+	late := make([]bool, len(batches)*l.PerKey)
+	for i := range k.places {
+		if i == 0 || j.moving {
+			k.places[i].judge(batches, l.PerKey, late)
+		}
+	}
+	for e.Number = range late {
+		if e.Number < len(k.seen) && k.seen[e.Number].count > 0 {
+			seen := k.seen[e.Number]
+			v.Duplicated += int(seen.count) - 1
+			if late[e.Number] || seen.elsewhere && !j.moving {
+				v.Reordered++
+			}
+			continue
+		}
+		switch {
+		case j.excused[e]:
+			v.Damaged++
+		case j.excuse(batches[e.Number/l.PerKey]):
+			v.Excused++
+		default:
+			v.Lost++
+			if len(v.Missing) < missing {
+				v.Missing = append(v.Missing, e)
+			}
+		}
+	}
+}
+
+func (j *Judge) excuse(batch Batch) bool {
+	return slices.ContainsFunc(j.excuses, func(yes func(Batch) bool) bool { return yes(batch) })
+}
+
+// judge goes through the obligations of which there are copies in this partition, from the last to the first, and marks
+// those that come too late.
+func (c *copies) judge(batches []Batch, perKey int, late []bool) {
 	// later is the least offset of a first copy in the batches behind.
 	later := int64(math.MaxInt64)
 	for i := len(batches) - 1; i >= 0; i-- {
 		// here is the same of the events behind in this batch, or of their last copies, as their attempts command.
 		here, firsts := int64(math.MaxInt64), int64(math.MaxInt64)
-		for k := l.PerKey - 1; k >= 0; k-- {
-			e.Number = i*l.PerKey + k
-			if e.Number >= len(seen) || seen[e.Number].count == 0 {
-				if j.excused[e] {
-					v.Damaged++
-					continue
-				}
-				v.Lost++
-				if len(v.Missing) < missing {
-					v.Missing = append(v.Missing, e)
-				}
+		for k := perKey - 1; k >= 0; k-- {
+			number := i*perKey + k
+			at := c.of(number)
+			if at.last < 0 {
 				continue
 			}
-			c := seen[e.Number]
-			v.Duplicated += int(c.count) - 1
-			if c.elsewhere || c.last >= 0 && (later < c.first || here < c.first) {
-				v.Reordered++
-			}
-			if c.last < 0 {
-				continue
-			}
-			firsts = min(firsts, c.first)
+			late[number] = late[number] || later < at.first || here < at.first
+			firsts = min(firsts, at.first)
 			if batches[i].Attempts > 1 {
-				here = min(here, c.last)
+				here = min(here, at.last)
 			} else {
-				here = min(here, c.first)
+				here = min(here, at.first)
 			}
 		}
 		later = min(later, firsts)
@@ -221,7 +340,8 @@ func (j *Judge) judge(v *Verdict, l *load, e Event, batches []Batch) {
 // Line is the verdict in one line: the scenario, the figures, and what else there is to say.
 func (v Verdict) Line(scenario string, further ...string) string {
 	var line strings.Builder
-	_, _ = fmt.Fprintf(&line, "%-24s acked=%d lost=%d duplicated=%d reordered=%d p99=%s", scenario, v.Acked, v.Lost, v.Duplicated, v.Reordered, short(v.P99))
+	_, _ = fmt.Fprintf(&line, "%-24s acked=%d lost=%d duplicated=%d reordered=%d innocent=%d p99=%s",
+		scenario, v.Acked, v.Lost, v.Duplicated, v.Reordered, v.Innocent, short(v.P99))
 	for _, figure := range []struct {
 		name  string
 		value int
@@ -229,7 +349,7 @@ func (v Verdict) Line(scenario string, further ...string) string {
 		{"spooled", v.ByAck["spool"]},
 		{"resent", v.Resent},
 		{"refused", v.Refused}, {"unanswered", v.Unanswered},
-		{"damaged", v.Damaged}, {"dlq", v.DLQ}, {"mangled", v.Mangled}, {"unknown", v.Unknown},
+		{"damaged", v.Damaged}, {"excused", v.Excused}, {"dlq", v.DLQ}, {"mangled", v.Mangled}, {"unknown", v.Unknown},
 	} {
 		if figure.value > 0 {
 			_, _ = fmt.Fprintf(&line, " %s=%d", figure.name, figure.value)

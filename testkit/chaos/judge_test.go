@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// message is a message as the service makes it of an event.
+// message is a message as the service makes it of an event with that pad.
 func message(e Event, pad int) []byte {
-	value, err := json.Marshal(map[string]string{"uuid": e.UUID().String(), "data": string(e.appendJSON(nil, pad))})
+	value, err := json.Marshal(map[string]string{"uuid": e.UUID().String(), "data": string(e.appendJSON(nil, Shape{Pad: pad}))})
 	if err != nil {
 		panic(err)
 	}
@@ -114,6 +114,84 @@ func TestJudgeTakesADeadLetterForArrived(t *testing.T) {
 	require.Equal(t, "0 0 1", fmt.Sprint(v.Lost, v.Reordered, v.DLQ))
 }
 
+func TestJudgeTellsTheGuiltyFromTheInnocent(t *testing.T) {
+	history := NewHistory(Shape{Workers: 1, Keys: 2, PerKey: 2, Pad: 3, Every: 2, Large: 9, Reason: "too_large"})
+	history.Batches[0] = []Batch{{Attempts: 1}}
+	judge := NewJudge(history)
+	see := func(key, number, pad int, reason string) {
+		e := Event{Load: history.ID, Key: key, Number: number}
+		judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, pad), DLQ: reason != "", Reason: reason})
+	}
+	see(0, 1, 9, "too_large") // The only guilty one.
+	v := judge.Verdict()
+	require.Equal(t, "3 1 0 0", fmt.Sprint(v.Lost, v.DLQ, v.Innocent, v.Mangled))
+	see(0, 1, 9, "invalid")
+	see(0, 1, 3, "too_large") // Not the event that was sent.
+	see(1, 1, 3, "too_large")
+	see(0, 0, 3, "too_large")
+	judge.SeeLetter(Event{Load: history.ID, Key: 1}.UUID().String(), "too_large")
+	judge.SeeLetter("nobody's", "too_large")
+	v = judge.Verdict()
+	require.Equal(t, "0 5 4 1 1", fmt.Sprint(v.Lost, v.DLQ, v.Innocent, v.Mangled, v.Unknown))
+}
+
+func TestJudgeExcusesBatches(t *testing.T) {
+	history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 2})
+	at := time.Unix(1000, 0)
+	for i := range 4 {
+		history.Batches[0] = append(history.Batches[0], Batch{Attempts: 1, At: at.Add(time.Duration(i) * time.Minute), Latency: time.Second})
+	}
+	judge := NewJudge(history)
+	for _, number := range []int{0, 5} {
+		e := Event{Load: history.ID, Number: number}
+		judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(number)})
+	}
+	judge.ExcuseBatches(func(b Batch) bool { return b.Sent().Before(at) })
+	judge.ExcuseBatches(func(b Batch) bool { return b.Sent().Equal(at.Add(time.Minute - time.Second)) })
+	v := judge.Verdict()
+	require.Equal(t, "8 3 3", fmt.Sprint(v.Acked, v.Lost, v.Excused))
+}
+
+func TestJudgeLooksAtEachPartitionWhenKeysMove(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		places    []int32 // of the events in the order in which they are written
+		numbers   []int
+		reordered int
+	}{
+		{"in order across a move", []int32{0, 0, 1, 1}, []int{0, 1, 2, 3}, 0},
+		{"not in order across a move", []int32{1, 1, 0, 0}, []int{2, 3, 0, 1}, 0},
+		{"not in order in the new partition", []int32{0, 0, 1, 1}, []int{0, 1, 3, 2}, 1},
+		{"not in order in the old partition", []int32{0, 0, 1, 1}, []int{1, 0, 2, 3}, 1},
+		{"a copy of each in either", []int32{0, 0, 0, 0, 1, 1, 1, 1}, []int{0, 1, 2, 3, 0, 1, 2, 3}, 0},
+		{"a copy of each in either, in order in one", []int32{0, 0, 0, 0, 1, 1, 1, 1}, []int{0, 1, 2, 3, 0, 2, 1, 3}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 1})
+			history.Batches[0] = []Batch{{Attempts: 1}, {Attempts: 1}, {Attempts: 1}, {Attempts: 1}}
+			judge := NewJudge(history)
+			judge.KeysMove()
+			for i, number := range test.numbers {
+				e := Event{Load: history.ID, Number: number}
+				judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(i), Partition: test.places[i]})
+			}
+			v := judge.Verdict()
+			require.Equal(t, fmt.Sprint(0, len(test.numbers)-4, test.reordered), fmt.Sprint(v.Lost, v.Duplicated, v.Reordered))
+		})
+	}
+}
+
+func TestJudgeTellsTopicsApart(t *testing.T) {
+	history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 2})
+	history.Batches[0] = []Batch{{Attempts: 1}}
+	judge := NewJudge(history)
+	for number, topic := range []string{"a", "b"} {
+		e := Event{Load: history.ID, Number: number}
+		judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(number), Topic: topic})
+	}
+	require.Equal(t, 1, judge.Verdict().Reordered)
+}
+
 func TestJudgeTakesNoDamagedCopyForArrived(t *testing.T) {
 	history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 4, Pad: 20})
 	history.Batches[0] = []Batch{{Attempts: 1}}
@@ -163,7 +241,7 @@ func TestP99IsTheLatencyThatOneInAHundredExceeds(t *testing.T) {
 
 func TestLineHasTheIssuesForm(t *testing.T) {
 	v := Verdict{Acked: 123400, Duplicated: 12, P99: 14300 * time.Microsecond, ByAck: map[string]int{"spool": 7, "kafka": 1}}
-	require.Equal(t, "kafka-stopped/auto       acked=123400 lost=0 duplicated=12 reordered=0 p99=14ms spooled=7 fsyncs=3", v.Line("kafka-stopped/auto", "fsyncs=3"))
+	require.Equal(t, "kafka-stopped/auto       acked=123400 lost=0 duplicated=12 reordered=0 innocent=0 p99=14ms spooled=7 fsyncs=3", v.Line("kafka-stopped/auto", "fsyncs=3"))
 }
 
 func TestBatchesAreJSONWithEventsInTurns(t *testing.T) {

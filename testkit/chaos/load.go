@@ -29,15 +29,18 @@ type Load struct {
 	client  *http.Client
 	stop    chan struct{}
 	workers sync.WaitGroup
+	heard   []*Answers
+	// gate is read-locked by a worker from its first attempt to send a batch until that is acknowledged.
+	gate sync.RWMutex
 
 	acked, refused, unanswered atomic.Int64
 }
 
 // StartLoad starts a load on the service at url. Rate is in events per second, over all workers; with 0 each worker sends as soon
-// as it is answered. A worker that was held up does not make up for it.
-func StartLoad(url string, shape Shape, rate float64) *Load {
+// as it is answered. A worker that was held up does not make up for it. Each of heard is told of every answer.
+func StartLoad(url string, shape Shape, rate float64, heard ...*Answers) *Load {
 	l := &Load{
-		url: url + "/batch/", rate: rate, history: NewHistory(shape), stop: make(chan struct{}),
+		url: url + "/batch/", rate: rate, history: NewHistory(shape), stop: make(chan struct{}), heard: heard,
 		client: &http.Client{Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: shape.Workers}},
 	}
 	for worker := range shape.Workers {
@@ -48,6 +51,12 @@ func StartLoad(url string, shape Shape, rate float64) *Load {
 
 // Acked is how many events are acknowledged by now.
 func (l *Load) Acked() int64 { return l.acked.Load() }
+
+// Pause returns when every batch that was sent is acknowledged, and keeps the load from sending others until Resume.
+func (l *Load) Pause() { l.gate.Lock() }
+
+// Resume ends what Pause has begun.
+func (l *Load) Resume() { l.gate.Unlock() }
 
 // Refused is how many attempts were answered by another status than 200 by now.
 func (l *Load) Refused() int64 { return l.refused.Load() }
@@ -82,16 +91,25 @@ func (l *Load) work(worker int) {
 			next = now
 		}
 		body = l.body(body[:0], worker, number)
-		batch := Batch{Attempts: 1}
-		for !l.send(body, &batch) {
-			if !l.wait(pause) {
-				return
-			}
-			batch.Attempts++
+		batch, acked := l.deliver(body)
+		if !acked {
+			return
 		}
 		l.history.Batches[worker] = append(l.history.Batches[worker], batch)
 		l.acked.Add(int64(l.history.Size()))
 	}
+}
+
+// deliver sends a batch until it is acknowledged. It returns false if the load ends before.
+func (l *Load) deliver(body []byte) (batch Batch, acked bool) {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	for batch.Attempts = 1; !l.send(body, &batch); batch.Attempts++ {
+		if !l.wait(pause) {
+			return batch, false
+		}
+	}
+	return batch, true
 }
 
 // wait returns false if the load is to end.
@@ -123,7 +141,7 @@ func (l *Load) body(to []byte, worker, number int) []byte {
 				to = append(to, ',')
 			}
 			e := Event{Load: l.history.ID, Worker: worker, Key: key, Number: number*l.history.PerKey + k}
-			to = e.appendJSON(to, l.history.Pad)
+			to = e.appendJSON(to, l.history.Shape)
 		}
 	}
 	return append(to, `]}`...)
@@ -140,14 +158,17 @@ func (l *Load) send(body []byte, batch *Batch) bool {
 	response, err := l.client.Do(request)
 	if err != nil {
 		l.unanswered.Add(1)
+		l.hear(0)
 		return false
 	}
 	// An answer that is cut off is none: its status has been sent, but the client can't trust it.
 	_, err = io.Copy(io.Discard, response.Body)
 	if closeErr := response.Body.Close(); err != nil || closeErr != nil {
 		l.unanswered.Add(1)
+		l.hear(0)
 		return false
 	}
+	l.hear(response.StatusCode)
 	batch.At = time.Now()
 	batch.Latency = batch.At.Sub(started)
 	if response.StatusCode != http.StatusOK {
@@ -156,4 +177,11 @@ func (l *Load) send(body []byte, batch *Batch) bool {
 	}
 	batch.Ack = response.Header.Get(AckHeader)
 	return true
+}
+
+// hear tells those who want to hear of it how an attempt was answered; 0: not at all.
+func (l *Load) hear(status int) {
+	for _, answers := range l.heard {
+		answers.Add(status, time.Now())
+	}
 }

@@ -43,7 +43,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		require.NoError(t, service.run())
 		var histories []*History
 		during := func(rate float64, d time.Duration) *History {
-			load := StartLoad(service.url, full, rate)
+			load := service.load(full, rate)
 			last(d)
 			history := load.Stop()
 			histories = append(histories, history)
@@ -55,7 +55,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		during(0, 2*time.Second)
 		measure := shortOr(4*time.Second, 30*time.Second)
 		from := time.Now()
-		load := StartLoad(service.url, full, 0)
+		load := service.load(full, 0)
 		last(measure)
 		cut := time.Now()
 		s.kafka.cut()
@@ -77,7 +77,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		assert.Positive(t, records, "nothing is in the spool after an outage")
 		drained, err := service.metric(metricDrained)
 		require.NoError(t, err)
-		load = StartLoad(service.url, full, live)
+		load = service.load(full, live)
 		require.NoError(t, s.kafka.mend())
 		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves one that has failed alone
 		// for up to ten), which is no part of the drain's rate: that counts from a tenth of the records on.
@@ -131,7 +131,7 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 		require.NoError(t, service.run())
 		shape := full
 		shape.Pad = 2000
-		load := StartLoad(service.url, shape, 0)
+		load := service.load(shape, 0)
 		s.loads[service] = load
 		require.NoError(t, poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return load.Acked() > 1000, nil }))
 		s.kafka.cut()
@@ -183,7 +183,7 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	s := newStage(t, scenario{name: "away", modes: all, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
 	require.NoError(t, s.each((*service).run))
 	for _, service := range s.services {
-		s.loads[service] = StartLoad(service.url, full, 0)
+		s.loads[service] = service.load(full, 0)
 	}
 	require.NoError(t, s.flow())
 	s.kafka.cut()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/opencapture/capture/modules/produce"
 )
 
 const (
@@ -25,26 +27,27 @@ type Message struct {
 	Offset    int64
 	// ID is the uuid that the message's header has.
 	ID, Value []byte
+	// Reason is why it is a dead letter, as its header has it.
+	Reason string
 }
 
-// ReadTo shows the judge every message in the topics that begin with the prefix, from the beginning of each partition to what is its
-// end at the call. Topics whose names end with skip are left out.
-func ReadTo(judge *Judge, brokers []string, prefix, skip, dlq string) error {
-	type place struct {
-		topic     string
-		partition int32
-	}
-	places := map[place]int32{}
+// ReadCopies shows every message in the topics that begin with the prefix, from the beginning of each partition to what
+// is its end at the call. Topics whose names end with skip are left out; that of dead letters ends with dlq. Generation
+// counts how often the topics have been made anew: what lies in a later one is behind what lay in an earlier one.
+func ReadCopies(brokers []string, prefix, skip, dlq string, generation int, see func(Copy)) error {
 	return Read(brokers, prefix, skip, func(m Message) {
-		at := place{m.Topic, m.Partition}
-		if places[at] == 0 {
-			places[at] = int32(len(places) + 1)
-		}
-		judge.See(Copy{ID: m.ID, Value: m.Value, Partition: places[at], Offset: m.Offset, DLQ: strings.HasSuffix(m.Topic, dlq)})
+		see(Copy{
+			ID: m.ID, Value: m.Value, Topic: m.Topic, Partition: m.Partition,
+			Offset: m.Offset + int64(generation)<<generationBits,
+			DLQ:    strings.HasSuffix(m.Topic, dlq), Reason: m.Reason,
+		})
 	})
 }
 
-// Read shows every message in the topics that begin with the prefix, as ReadTo does.
+// generationBits is how many bits of an offset are left to those within one generation of a topic.
+const generationBits = 40
+
+// Read shows every message in the topics that begin with the prefix, as ReadCopies does.
 func Read(brokers []string, prefix, skip string, see func(Message)) error {
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
@@ -68,7 +71,10 @@ func Read(brokers []string, prefix, skip string, see func(Message)) error {
 		}
 		for _, partition := range partitions {
 			if err := readPartition(client, topic, partition, func(record *sarama.Record, offset int64) {
-				see(Message{Topic: topic, Partition: partition, Offset: offset, ID: header(record, uuidHeader), Value: record.Value})
+				see(Message{
+					Topic: topic, Partition: partition, Offset: offset, Value: record.Value,
+					ID: header(record, uuidHeader), Reason: string(header(record, produce.HeaderDLQReason)),
+				})
 			}); err != nil {
 				return fmt.Errorf("%s/%d: %w", topic, partition, err)
 			}

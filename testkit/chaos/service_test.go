@@ -5,6 +5,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -122,10 +124,23 @@ type service struct {
 	// wrap is the beginning of a command line that runs the binary.
 	wrap []string
 	*process
+	// serving is since when the process runs and is not to end, in nanoseconds since 1970; 0: it does not.
+	serving atomic.Int64
+	// answers is what the loads have heard, and watched who compares that with the service's readiness.
+	answers Answers
+	watched *watcher
 }
+
+// ackEnv is the variable of the ack mode, and letterLog the spool's directory of dead letters.
+const (
+	ackEnv    = "CAPTURE_DELIVERY__ACK="
+	letterLog = "%40dead-letters"
+)
 
 // The ends of topics' names, which begin with the service's prefix.
 const (
+	topicEvents   = "events"
+	topicOther    = "other"
 	topicDLQ      = "dlq"
 	topicWarnings = "warnings"
 )
@@ -142,13 +157,13 @@ func newService(dir, mode string, kafka *cluster, environ ...string) (*service, 
 		"CAPTURE_ADMIN__LISTEN="+strings.TrimPrefix(s.admin, "http://"),
 		"CAPTURE_KAFKA__BROKERS="+strings.Join(kafka.addresses(), ","),
 	)
-	for _, topic := range []string{"events", topicDLQ, "client_" + topicWarnings} {
+	for _, topic := range []string{topicEvents, topicDLQ, "client_" + topicWarnings} {
 		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+strings.ToUpper(topic)+"="+s.prefix+topic)
 	}
 	for _, topic := range []string{"RECORDINGS", "HISTORICAL", "EXCEPTIONS", "OVERFLOW", "RECORDINGS_OVERFLOW", "HEATMAPS", "AI", "LOGS"} {
-		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+topic+"="+s.prefix+"other")
+		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+topic+"="+s.prefix+topicOther)
 	}
-	s.environ = append(s.environ, "CAPTURE_DELIVERY__ACK="+mode, "CAPTURE_DELIVERY__SPOOL__DIR="+s.spool)
+	s.environ = append(s.environ, ackEnv+mode, "CAPTURE_DELIVERY__SPOOL__DIR="+s.spool)
 	s.environ = append(s.environ, environ...)
 	return s, nil
 }
@@ -158,15 +173,72 @@ func (s *service) log() string { return filepath.Join(s.dir, "capture.log") }
 
 // start starts the service and does not wait for anything.
 func (s *service) start() error {
-	path, err := stock()
+	path, err := s.binary()
 	if err != nil {
 		return err
 	}
-	if s.path != "" {
-		path = s.path
-	}
 	s.process, err = spawn(s.dir, s.log(), s.environ, append(append([]string{}, s.wrap...), path, "serve")...)
+	s.serving.Store(time.Now().UnixNano())
 	return err
+}
+
+func (s *service) binary() (string, error) {
+	if s.path != "" {
+		return s.path, nil
+	}
+	return stock()
+}
+
+// kill and terminate end the process as those of the process do.
+func (s *service) kill() {
+	s.serving.Store(0)
+	s.process.kill()
+}
+
+func (s *service) terminate() error {
+	s.serving.Store(0)
+	return s.process.terminate()
+}
+
+// load starts a load on the service.
+func (s *service) load(shape Shape, rate float64) *Load {
+	return StartLoad(s.url, shape, rate, &s.answers)
+}
+
+// setAck gives the service another ack mode, from its next start on.
+func (s *service) setAck(mode string) {
+	for i, text := range s.environ {
+		if strings.HasPrefix(text, ackEnv) {
+			s.environ[i] = ackEnv + mode
+		}
+	}
+}
+
+// letters shows the dead letters that are on the disk, by what the command says about them.
+func (s *service) letters(see func(id, reason string)) error {
+	if _, err := os.Stat(filepath.Join(s.spool, letterLog)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	path, err := s.binary()
+	if err != nil {
+		return err
+	}
+	command := exec.Command(path, "dlq", "list")
+	command.Dir, command.Env = s.dir, s.environ
+	output, err := command.Output()
+	if err != nil {
+		return fmt.Errorf("capture dlq list: %w", err)
+	}
+	for line := range bytes.Lines(output) {
+		var letter struct{ ID, Reason, UUID string }
+		if err := json.Unmarshal(line, &letter); err != nil {
+			return fmt.Errorf("capture dlq list: %w: %s", err, line)
+		}
+		if strings.HasPrefix(letter.ID, "disk/") {
+			see(letter.UUID, letter.Reason)
+		}
+	}
+	return nil
 }
 
 // startPatience is how long a start may take. Without Kafka the service waits for kafka.connect_timeout.

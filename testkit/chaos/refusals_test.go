@@ -1,0 +1,179 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"errors"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// guilty is a load of which some events are larger than refusedSize allows, even compressed.
+var guilty = Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150, Every: 50, Large: 40_000, Reason: "too_large"}
+
+// smallLimit is what a topic takes then.
+const smallLimit = "16384"
+
+// configure sets a topic's configuration for all services; an empty value is the cluster's default.
+func (s *stage) configure(topic, key, value string) error {
+	entry := sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}
+	if value == "" {
+		entry = sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationDelete}
+	}
+	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
+		for _, service := range s.services {
+			if err := admin.IncrementalAlterConfig(sarama.TopicResource, service.prefix+topic,
+				map[string]sarama.IncrementalAlterConfigsEntry{key: entry}, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// refusedSize: the topic takes no large batches for a while. Events that are too large by themselves become dead
+// letters, and none of those that were in a batch with them.
+func refusedSize(s *stage) error {
+	if err := s.configure(topicEvents, "max.message.bytes", smallLimit); err != nil {
+		return err
+	}
+	last(shortOr(4*time.Second, 60*time.Second))
+	s.kafka.cut()
+	last(2 * time.Second)
+	if err := s.kafka.mend(); err != nil {
+		return err
+	}
+	if err := s.flow(); err != nil {
+		return err
+	}
+	return s.configure(topicEvents, "max.message.bytes", "")
+}
+
+// refusedTimestamp: Kafka is away for longer than the topic allows a message to be old. What waits in the spool is
+// refused for its time, and sent again with the present one.
+func refusedTimestamp(s *stage) error {
+	if err := s.configure(topicEvents, "message.timestamp.before.max.ms", "3000"); err != nil {
+		return err
+	}
+	s.kafka.cut()
+	last(shortOr(6*time.Second, 60*time.Second))
+	return s.kafka.mend()
+}
+
+// forbidden: the service's user may not write to the topic any more, and then not even see it; each time that is given
+// back.
+func forbidden(s *stage) error {
+	for _, denied := range []sarama.AclOperation{sarama.AclOperationWrite, sarama.AclOperationAll} {
+		if err := s.deny(denied); err != nil {
+			return err
+		}
+		last(2 * time.Second)
+		err := s.observe(shortOr(5*time.Second, 30*time.Second), modeKafka)
+		if err := errors.Join(err, s.allow()); err != nil {
+			return err
+		}
+		if err := s.flow(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deny keeps everybody from an operation on the services' topics.
+func (s *stage) deny(operation sarama.AclOperation) error {
+	s.later(s.allow)
+	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
+		var acls []*sarama.ResourceAcls
+		for _, service := range s.services {
+			// With any ACL on a topic, all is denied that none allows.
+			acls = append(acls, &sarama.ResourceAcls{
+				Resource: sarama.Resource{
+					ResourceType: sarama.AclResourceTopic, ResourceName: service.prefix + topicEvents,
+					ResourcePatternType: sarama.AclPatternLiteral,
+				},
+				Acls: []*sarama.Acl{
+					{Principal: "User:*", Host: "*", Operation: sarama.AclOperationAll, PermissionType: sarama.AclPermissionAllow},
+					{Principal: "User:*", Host: "*", Operation: operation, PermissionType: sarama.AclPermissionDeny},
+				},
+			})
+		}
+		return admin.CreateACLs(acls)
+	})
+}
+
+// allow removes what deny has set.
+func (s *stage) allow() error {
+	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
+		_, err := admin.DeleteACL(sarama.AclFilter{
+			ResourceType: sarama.AclResourceTopic, ResourcePatternTypeFilter: sarama.AclPatternAny,
+			Operation: sarama.AclOperationAny, PermissionType: sarama.AclPermissionAny,
+		}, false)
+		return err
+	})
+}
+
+// throttledBytes is how many bytes a second the quota leaves to all services together.
+const throttledBytes = 50_000
+
+// throttled: a quota slows the service's client down, and is lifted. Soon after that answers come as fast as before.
+func throttled(s *stage) error {
+	if err := s.quota(false); err != nil {
+		return err
+	}
+	s.later(func() error { return s.quota(true) })
+	last(shortOr(6*time.Second, 60*time.Second))
+	if err := s.quota(true); err != nil {
+		return err
+	}
+	lifted := time.Now()
+	return s.each(func(service *service) error {
+		if err := service.awaitDrain(flowPatience); err != nil {
+			return err
+		}
+		load := s.loads[service]
+		err := poll(flowPatience, 10*time.Millisecond, func() (bool, error) {
+			before := load.Acked()
+			last(time.Second)
+			return float64(load.Acked()-before) >= 0.8*s.rate, nil
+		})
+		s.say(service, "settled_in=%s", short(time.Since(lifted)))
+		return err
+	})
+}
+
+// quota limits how many bytes a second clients of the service's name may write, or lifts that.
+func (s *stage) quota(lift bool) error {
+	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
+		return admin.AlterClientQuotas(
+			[]sarama.QuotaEntityComponent{{
+				EntityType: sarama.QuotaEntityClientID, MatchType: sarama.QuotaMatchExact, Name: "capture",
+			}},
+			sarama.ClientQuotasOp{Key: "producer_byte_rate", Value: throttledBytes, Remove: lift}, false)
+	})
+}
+
+// minISR: one of three brokers is away, and the topic wants all three replicas to be in sync.
+func minISR(s *stage) error {
+	if err := s.configure(topicEvents, "min.insync.replicas", "3"); err != nil {
+		return err
+	}
+	broker := s.kafka.brokers[0]
+	broker.kill()
+	s.kafka.brokers[0].proxy.Stop()
+	// Until the partitions that it has led have other leaders, and the replicas are seen to be out of sync.
+	last(12 * time.Second)
+	if err := s.observe(4*time.Second, modeKafka); err != nil {
+		return err
+	}
+	if err := s.configure(topicEvents, "min.insync.replicas", "2"); err != nil {
+		return err
+	}
+	if err := s.flow(); err != nil {
+		return err
+	}
+	if err := broker.start(); err != nil {
+		return err
+	}
+	return errors.Join(s.kafka.awaitBrokers(), s.kafka.mend())
+}

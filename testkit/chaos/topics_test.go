@@ -1,0 +1,180 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// keep lets the services deliver all that they have acknowledged, reads it, and then lets the loads go on. What is in
+// the topics may be destroyed from then on: the judge has seen it. It returns when that was.
+func (s *stage) keep() (time.Time, error) {
+	for _, service := range s.services {
+		load := s.loads[service]
+		load.Pause()
+		defer load.Resume()
+	}
+	err := s.each(func(service *service) error {
+		if err := service.awaitDrain(drainPatience()); err != nil {
+			return err
+		}
+		var kept []Copy
+		if err := s.read(service, func(c Copy) { kept = append(kept, c) }); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.kept[service] = append(s.kept[service], kept...)
+		return nil
+	})
+	return time.Now(), err
+}
+
+// destroyed tells the judges that what lay in the topics at that time is gone. What came after kept and before that may
+// be lost. Kafka may have acknowledged some to the service until the topics were there again; what the spool has taken
+// meanwhile may not be lost.
+func (s *stage) destroyed(kept, gone, again time.Time) {
+	s.generation++
+	for _, service := range s.services {
+		s.excuseBatches(service, func(b Batch) bool {
+			until := gone
+			if b.Ack == modeKafka {
+				until = again
+			}
+			return !b.Sent().Before(kept) && b.Sent().Before(until)
+		})
+	}
+}
+
+// incarnations returns the ids of the services' topics of events in the brokers' own order; without one of them, or
+// while one has partitions without leaders, ok is false.
+func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
+	request := &sarama.MetadataRequest{Version: 10}
+	for _, service := range s.services {
+		request.Topics = append(request.Topics, service.prefix+topicEvents)
+	}
+	config := sarama.NewConfig()
+	config.Version = sarama.MaxVersion
+	broker := sarama.NewBroker(s.kafka.direct()[0])
+	if err := broker.Open(config); err != nil {
+		return nil, false, err
+	}
+	response, err := broker.GetMetadata(request)
+	if err := errors.Join(err, broker.Close()); err != nil {
+		return nil, false, err
+	}
+	ok = len(response.Topics) == len(s.services)
+	for _, topic := range response.Topics {
+		ok = ok && topic.Err == sarama.ErrNoError && len(topic.Partitions) > 0 &&
+			!slices.ContainsFunc(topic.Partitions, func(p *sarama.PartitionMetadata) bool { return p.Err != sarama.ErrNoError })
+		ids = append(ids, topic.Uuid)
+	}
+	return ids, ok, nil
+}
+
+// createPatience is how long the service may take to see that its topics are missing, and to create them.
+const createPatience = 30 * time.Second
+
+// awaitTopics returns when the services have made their topics anew.
+func (s *stage) awaitTopics(before []sarama.Uuid) error {
+	err := poll(createPatience, 20*time.Millisecond, func() (bool, error) {
+		now, ok, err := s.incarnations()
+		return ok && !slices.ContainsFunc(now, func(id sarama.Uuid) bool { return slices.Contains(before, id) }), err
+	})
+	if err != nil {
+		return fmt.Errorf("the topics are not created anew: %w", err)
+	}
+	return nil
+}
+
+// applied is how long a broker may take to act upon what it tells of a topic.
+const applied = 500 * time.Millisecond
+
+// topicDeleted: somebody deletes the topic under load. The service creates it anew.
+func topicDeleted(s *stage) error {
+	before, _, err := s.incarnations()
+	if err != nil {
+		return err
+	}
+	kept, err := s.keep()
+	if err != nil {
+		return err
+	}
+	if err := s.kafka.admin(func(admin sarama.ClusterAdmin) error {
+		for _, service := range s.services {
+			if err := admin.DeleteTopic(service.prefix + topicEvents); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := poll(createPatience, 5*time.Millisecond, func() (bool, error) {
+		now, _, err := s.incarnations()
+		return !slices.ContainsFunc(now, func(id sarama.Uuid) bool { return slices.Contains(before, id) }), err
+	}); err != nil {
+		return fmt.Errorf("the topics are not deleted: %w", err)
+	}
+	gone := time.Now().Add(applied)
+	if err := s.awaitTopics(before); err != nil {
+		return err
+	}
+	s.destroyed(kept, gone, time.Now())
+	return nil
+}
+
+// partitionsAdded: the topic gets more partitions under load, and again while its events wait in the spool.
+func partitionsAdded(s *stage) error {
+	add := func(count int32) error {
+		return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
+			for _, service := range s.services {
+				if err := admin.CreatePartitions(service.prefix+topicEvents, count, nil, false); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := add(5); err != nil {
+		return err
+	}
+	last(4 * time.Second)
+	s.kafka.cut()
+	last(2 * time.Second)
+	if err := add(8); err != nil {
+		return err
+	}
+	last(time.Second)
+	return s.kafka.mend()
+}
+
+// clusterEmpty: the cluster goes away and comes back without its data.
+func clusterEmpty(s *stage) error {
+	before, _, err := s.incarnations()
+	if err != nil {
+		return err
+	}
+	kept, err := s.keep()
+	if err != nil {
+		return err
+	}
+	last(time.Second)
+	broker := s.kafka.brokers[0]
+	broker.kill()
+	gone := time.Now()
+	last(time.Second)
+	if err := errors.Join(broker.empty(), broker.start(), s.kafka.awaitBrokers()); err != nil {
+		return err
+	}
+	if err := s.awaitTopics(before); err != nil {
+		return err
+	}
+	s.destroyed(kept, gone, gone)
+	return nil
+}
