@@ -52,6 +52,7 @@ type times struct {
 	openFor               time.Duration // of a breaker
 	reopen                time.Duration // until another attempt to open the spool
 	firstPause, lastPause time.Duration // of a drain, after an attempt that has brought nothing to Kafka
+	doorShut              time.Duration // that a request waits for the last records of its topic to leave the spool
 	// counts is how long an outcome says something about the next one, for readiness.
 	counts time.Duration
 	// allFails is how long nothing but failures is seen until the service is not ready: one topic that is in trouble,
@@ -60,7 +61,7 @@ type times struct {
 }
 
 var usualTimes = times{
-	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second,
+	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second, doorShut: 250 * time.Millisecond,
 	counts: 5 * time.Second, allFails: time.Second,
 }
 

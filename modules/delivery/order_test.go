@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,4 +380,35 @@ func TestWhatIsBehindAMessageThatFailedIsNotSentBeforeIt(t *testing.T) {
 			s.requireArrived(c, mainTopic, "a", "b")
 		})
 	}
+}
+
+// Under a steady load some request is always about to append while its topic waits, and the topic waits as long as that is so.
+func TestEventsGoToKafkaAgainUnderASteadyLoad(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	s := c.start(config(t, "auto"))
+	mend := c.fail("", away)
+	requireSafe(t, s.write("first"), events.AckSpool)
+	var load sync.WaitGroup
+	var direct atomic.Int64
+	stop := make(chan struct{})
+	for range 16 {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if batch := s.write("x"); batch.Ack == events.AckKafka {
+					direct.Add(1)
+				}
+			}
+		})
+	}
+	mend()
+	s.eventually(func() bool { return direct.Load() > 1000 })
+	close(stop)
+	load.Wait()
+	s.drained()
 }

@@ -77,6 +77,7 @@ func (d *Delivery) release(bytes int64) { d.buffer.Release(bytes) }
 
 // run makes the messages safe, each as its mode asks, and gives each its fate.
 func (r *request) run(ctx context.Context) {
+	r.pass(ctx)
 	for i := range r.uses {
 		u := &r.uses[i]
 		var err error
@@ -100,6 +101,23 @@ func (r *request) run(ctx context.Context) {
 	r.tellBreakers()
 }
 
+// pass waits where the last records are leaving the spool of a topic: the request need not go there then.
+func (r *request) pass(ctx context.Context) {
+	for i := range r.uses {
+		door := r.uses[i].door.Load()
+		if door == nil {
+			continue
+		}
+		r.timer.Reset(r.d.times.doorShut)
+		select {
+		case <-*door:
+		case <-r.timer.C:
+		case <-ctx.Done():
+		}
+		r.timer.Stop()
+	}
+}
+
 // admit decides what is done with messages for a topic. Behind whatever waits in its spool they wait too, or fail.
 func (d *Delivery) admit(t *topic, m mode) (plan, error) {
 	opened := d.spooling.isOpen()
@@ -108,7 +126,12 @@ func (d *Delivery) admit(t *topic, m mode) (plan, error) {
 		return planFail, errBlocked
 	case t.isWaiting() && m == modeKafka:
 		return planFail, errWaits
-	case t.isWaiting() || m == modeSpool && opened:
+	case t.isWaiting():
+		if m != modeSpool {
+			t.eager.Store(true)
+		}
+		return planSpool, nil
+	case m == modeSpool && opened:
 		return planSpool, nil
 	case m == modeMemory || t.breaker.allow(time.Now()):
 		return planProduce, nil

@@ -139,6 +139,7 @@ func (s *spooler) restLocked() {
 	if s.appending == 0 && s.isEmptyLocked() {
 		s.topic.waiting.Store(false)
 		s.since = time.Time{}
+		s.topic.open()
 	}
 }
 
@@ -181,6 +182,7 @@ func (s *spooler) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.settle()
 		if !s.drainable() {
+			s.topic.open() // a message that is held may take long
 			s.await(ctx)
 			continue
 		}
@@ -195,11 +197,25 @@ func (s *spooler) run(ctx context.Context) {
 			pause = first
 		case !loaded && err == nil:
 			s.rest()
+			s.shut()
 			s.await(ctx)
 		default:
+			s.topic.open()
 			s.d.pause(pause)
 			pause = min(2*pause, last)
 		}
+	}
+	s.topic.open()
+}
+
+// shut closes the topic's door if the log is empty but for what is being appended, so that the topic ceases to wait. Under
+// a steady load there would always be another request that is about to append, because the topic waits.
+func (s *spooler) shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.topic.waiting.Load() && s.topic.eager.Swap(false) {
+		door := make(chan struct{})
+		s.topic.door.Store(&door)
 	}
 }
 
@@ -219,6 +235,21 @@ type topic struct {
 	// waiting is set while anything waits in the topic's log, or is about to.
 	waiting atomic.Bool
 	spooler atomic.Pointer[spooler] // nil: it has none yet
+
+	// eager is set when a request has gone to the spool that would go to Kafka if nothing waited.
+	eager atomic.Bool
+	// door is shut, and not nil, for the moment in which the last records leave the log: new requests wait until it is open.
+	door atomic.Pointer[chan struct{}]
+}
+
+// open opens the topic's door, if it is shut.
+func (t *topic) open() {
+	if t.door.Load() == nil {
+		return
+	}
+	if door := t.door.Swap(nil); door != nil {
+		close(*door)
+	}
 }
 
 func (t *topic) isWaiting() bool { return t.waiting.Load() }

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -124,4 +125,55 @@ func TestReportsThatComeWhileOthersAreSettledAreKept(t *testing.T) {
 	s.settle()
 	require.Zero(t, s.log.Stats().Records)
 	require.Zero(t, s.held)
+}
+
+// Under a steady load some request is always about to append while its topic waits, and the topic waits as long as that is
+// so. Therefore a request that could go to Kafka is made to wait for the last of those that append.
+func TestARequestWaitsForTheLastRecordsAndThenGoesToKafka(t *testing.T) {
+	t.Parallel()
+	s := idleSpooler(t)
+	d := s.d
+	d.times.doorShut = time.Minute
+	s.begin(0) // a request that is about to append
+	s.shut()
+	require.Nil(t, s.topic.door.Load(), "no request wants to go to Kafka")
+	s.topic.eager.Store(true)
+	s.shut()
+	require.NotNil(t, s.topic.door.Load())
+
+	passed := make(chan plan)
+	go func() {
+		r := d.requests.get(d)
+		r.fill([]produce.Message{{Topic: "main"}})
+		r.pass(t.Context())
+		admitted, _ := d.admit(r.uses[0].topic, modeAuto)
+		passed <- admitted
+	}()
+	select {
+	case <-passed:
+		require.Fail(t, "the door is shut")
+	case <-time.After(10 * time.Millisecond):
+	}
+	s.end(0) // it was the last one
+	require.Equal(t, planProduce, <-passed)
+	require.Nil(t, s.topic.door.Load())
+	require.False(t, s.topic.isWaiting())
+}
+
+// A door that stays shut would hold requests up.
+func TestTheDoorIsOpenWhileAMessageIsHeld(t *testing.T) {
+	t.Parallel()
+	s := idleSpooler(t)
+	s.add(t, 1, "a")
+	s.topic.eager.Store(true)
+	s.shut()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.run(ctx)
+	}()
+	require.Eventually(t, func() bool { return s.topic.door.Load() == nil }, time.Minute, time.Millisecond)
+	cancel()
+	<-ended
 }
