@@ -23,7 +23,7 @@
 //   - delivery: the life of the whole, and what there is of each topic.
 //   - policy: Write, from the batch to its outcomes: which way a message goes, and what that means to the client.
 //   - request: the messages of one Write, and the state of each while the producer has it.
-//   - spill: the way into the spool.
+//   - append: the way into the spool.
 //   - spooling: the spool, or what is known of one that cannot be opened.
 //   - spooler and drain: one for each topic: its log, and the way from there to Kafka.
 //   - deadletter: what Kafka refuses.
