@@ -271,8 +271,8 @@ func TestWhatIsWrongWithASpoolCommandIsSaid(t *testing.T) {
 	require.Contains(t, out, "1 records")
 }
 
-// buryTwo leaves one dead letter in the topic and one on the disk.
-func buryTwo(t *testing.T, c *cluster, cfg delivery.Config) {
+// leaveTwo leaves one dead letter in the topic and one on the disk.
+func leaveTwo(t *testing.T, c *cluster, cfg delivery.Config) {
 	t.Helper()
 	s := c.start(cfg)
 	requireSafe(t, s.write("fine"), events.AckKafka)
@@ -297,7 +297,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	cfg := config(t, "auto")
-	buryTwo(t, c, cfg)
+	leaveTwo(t, c, cfg)
 
 	out, err := onDLQ(t, c, cfg, "list")
 	require.NoError(t, err)
@@ -347,7 +347,7 @@ func TestAReplayWhileTheServiceRunsLeavesTheDiskAlone(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	cfg := config(t, "auto")
-	buryTwo(t, c, cfg)
+	leaveTwo(t, c, cfg)
 	c.start(cfg)
 	out, err := onDLQ(t, c, cfg, "replay")
 	require.ErrorContains(t, err, "dead letters on the disk: ")
@@ -361,7 +361,7 @@ func TestWhatIsWrongWithADLQCommandIsSaid(t *testing.T) {
 	c := newCluster(t)
 	cfg := config(t, "auto")
 	for message, line := range map[string][]string{
-		"dlq wants list, show or replay":                   {"bury"},
+		"dlq wants list, show or replay":                   {"forget"},
 		"--filter wants KEY=VALUE, got \"reason\"":         {"list", "--filter", "reason"},
 		"--filter: \"color\" is not one of id":             {"list", "--filter", "color=red"},
 		"--filter since: \"yesterday\" is not a time such": {"list", "--filter", "since=yesterday"},
