@@ -46,7 +46,9 @@ func TestKafkaFailsWithoutKafkaAndOnlyTheFirstRequestWaits(t *testing.T) {
 	s.eventually(func() bool { return s.write("b").Events[0].Outcome.Reason == events.ReasonUnavailable }, "requests do not wait any more")
 	require.True(t, delivery.IsLeftAlone(s.Delivery, mainTopic))
 	batch := batchOf(events.LaneMain, "c")
-	for s.writeBatch(batch); batch.Events[0].Outcome.Reason != events.ReasonUnavailable; batch = s.write("c") {
+	s.writeBatch(batch)
+	for batch.Events[0].Outcome.Reason != events.ReasonUnavailable {
+		batch = s.write("c")
 	}
 	require.Positive(t, batch.RetryAfter, "the client is told when Kafka is tried again")
 }

@@ -42,7 +42,7 @@ func TestAnswersAndReadinessAgree(t *testing.T) {
 				change(t, &cfg)
 				s := c.start(cfg)
 				require.NoError(t, s.Ready(t.Context()), "before the first request")
-				s.agree(events.LaneMain, true)
+				_ = s.agree(events.LaneMain, true)
 				mend := c.fail(mainTopic, away)
 				safeAlone := ack == "memory" || ack != "kafka" && state == "spool"
 				why := s.agree(events.LaneMain, safeAlone)
@@ -53,7 +53,7 @@ func TestAnswersAndReadinessAgree(t *testing.T) {
 					require.NotEmpty(t, s.Override(t.Context()))
 				}
 				mend()
-				s.agree(events.LaneMain, true)
+				_ = s.agree(events.LaneMain, true)
 			})
 		}
 	}
@@ -80,7 +80,7 @@ func TestReadinessFollowsKafkaWhereNothingElseMakesEventsSafe(t *testing.T) {
 			s.eventually(func() bool { return s.Ready(t.Context()) != nil }, "without a single request")
 			c.cut.Store(false)
 			s.eventually(func() bool { return s.Ready(t.Context()) == nil }, "without a single request")
-			s.agree(events.LaneMain, true)
+			_ = s.agree(events.LaneMain, true)
 		})
 	}
 }
@@ -102,7 +102,7 @@ func TestMemoryIsReadyWhenTheProducerTakesMessages(t *testing.T) {
 	c := newCluster(t)
 	c.cut.Store(true)
 	s := c.start(config(t, "memory"))
-	s.agree(events.LaneMain, false)
+	_ = s.agree(events.LaneMain, false)
 	s.eventually(func() bool {
 		why := s.Ready(t.Context())
 		require.Error(t, why, "also when nobody asks any more")
@@ -110,7 +110,7 @@ func TestMemoryIsReadyWhenTheProducerTakesMessages(t *testing.T) {
 	})
 	c.cut.Store(false)
 	s.eventually(func() bool { return s.Ready(t.Context()) == nil })
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 }
 
 func TestALaneWithAnotherAckHasReadinessOfItsOwn(t *testing.T) {
@@ -123,7 +123,7 @@ func TestALaneWithAnotherAckHasReadinessOfItsOwn(t *testing.T) {
 	require.ErrorContains(t, s.agree(events.LaneExceptions, false), "ack kafka: ")
 	requireSafe(t, s.write("a"), events.AckKafka)
 	mend()
-	s.agree(events.LaneExceptions, true)
+	_ = s.agree(events.LaneExceptions, true)
 }
 
 // The spool is full of dead letters: what goes straight to Kafka is answered 200, and what is refused is not.
@@ -133,11 +133,11 @@ func TestDeadLettersPastTheLimitAreNoReasonToTurnTheOthersAway(t *testing.T) {
 	s := c.start(small(config(t, "auto")))
 	c.fail(deadTopic, kerr.InvalidRecord)
 	s.eventually(func() bool { return s.writeBatch(guilty(1, 0)).Events[0].Outcome.State == events.StateFailed })
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 	mend := c.fail(mainTopic, kerr.InvalidRecord)
-	s.agree(events.LaneMain, false)
+	_ = s.agree(events.LaneMain, false)
 	mend()
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 }
 
 func TestTheServiceIsUnreadyBeforeTheSpoolIsFull(t *testing.T) {
@@ -152,7 +152,7 @@ func TestTheServiceIsUnreadyBeforeTheSpoolIsFull(t *testing.T) {
 	require.ErrorContains(t, s.Ready(t.Context()), "full: see why Kafka does not take its events")
 	requireSafe(t, s.write("a"), events.AckSpool)
 	mend()
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 }
 
 // A topic of another lane fills the spool: ordinary events go straight to Kafka, and their requests say that the
@@ -166,7 +166,7 @@ func TestAnotherTopicThatFillsTheSpoolTurnsNobodyAway(t *testing.T) {
 			s := c.start(small(config(t, ack)))
 			c.fail(heatmapsTopic, away)
 			s.fillUp(events.LaneHeatmaps)
-			s.agree(events.LaneMain, true)
+			_ = s.agree(events.LaneMain, true)
 			batch := batchOf(events.LaneMain, "a")
 			pad(&batch.Events[0], 1000) // larger than what is left
 			requireSafe(t, s.writeBatch(batch), events.AckKafka)
@@ -181,9 +181,9 @@ func TestOneFailureIsNoReasonToTurnTrafficAway(t *testing.T) {
 	mend := c.fail(mainTopic, away)
 	requireFailed(t, s.write("a"), events.ReasonUnavailable)
 	require.NoError(t, s.Ready(t.Context()))
-	s.agree(events.LaneMain, false)
+	_ = s.agree(events.LaneMain, false)
 	mend()
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 }
 
 func TestAFullBufferIsNotReady(t *testing.T) {
@@ -213,11 +213,11 @@ func TestASpoolThatVanishesIsSeen(t *testing.T) {
 	s := c.start(cfg)
 	s.broken = true
 	mend := c.fail(mainTopic, away)
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 	require.NoError(t, os.RemoveAll(cfg.Spool.Dir))
 	writeFile(t, filepath.Dir(cfg.Spool.Dir), "spool")
-	s.agree(events.LaneMain, false)
+	_ = s.agree(events.LaneMain, false)
 	mend()
 	require.NoError(t, os.Remove(cfg.Spool.Dir))
-	s.agree(events.LaneMain, true)
+	_ = s.agree(events.LaneMain, true)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 
@@ -120,7 +121,7 @@ func TestAStaleTickOfAnEarlierUseEndsNoWait(t *testing.T) {
 	go func() {
 		defer close(ended)
 		r.wait(context.Background(), patience)
-		require.Zero(t, r.awaited.Load())
+		assert.Zero(t, r.awaited.Load())
 	}()
 	eventually(t, func() bool { return len(r.reported) == 0 }, "the tick is taken")
 	select {
@@ -254,7 +255,7 @@ func TestTheSpoolThatOpensWhileItsFailureIsReadIsNoAccident(t *testing.T) {
 	}
 	require.NoError(t, d.spooling.open())
 	readers.Wait()
-	require.NotNil(t, *d.spooling.failure.Load(), "whoever saw the spool closed reads this")
+	require.Error(t, *d.spooling.failure.Load(), "whoever saw the spool closed reads this")
 	require.NoError(t, d.Stop(t.Context()))
 }
 
@@ -268,7 +269,7 @@ func TestARequestWaitsForTheBufferAndForKafkaNoLongerThanItsTimeoutTogether(t *t
 	taken := make(chan *request)
 	go func() {
 		r, err := d.encode(context.Background(), batchOf(events.LaneMain, "user", "a"))
-		require.NoError(t, err)
+		assert.NoError(t, err)
 		taken <- r
 	}()
 	eventually(t, func() bool { return time.Since(before) > 5*time.Millisecond })
@@ -330,7 +331,11 @@ func TestARecordWhoseRequestGaveUpIsNotOvertaken(t *testing.T) {
 	require.Equal(t, events.StateFailed, batch.Events[0].Outcome.State)
 	require.True(t, d.topic("main").isWaiting())
 	behind := make(chan *events.Batch)
-	go func() { behind <- write(t, d, "behind") }()
+	go func() {
+		batch := batchOf(events.LaneMain, "user", "behind")
+		d.Write(context.Background(), batch)
+		behind <- batch
+	}()
 	close(slow.opened)
 	requireSafe(t, <-behind, events.AckSpool)
 	requireAtRest(t, d)

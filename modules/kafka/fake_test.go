@@ -186,7 +186,7 @@ func (c flakyConn) Write(p []byte) (int, error) {
 			return c.Conn.Write(p)
 		}
 		if c.flaky.breaks.CompareAndSwap(n, n-1) {
-			_ = c.Conn.Close()
+			_ = c.Close()
 			return 0, net.ErrClosed
 		}
 	}

@@ -24,7 +24,7 @@ import (
 // passing are errors of which none says anything about a single message.
 var passing = []*kerr.Error{
 	kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotEnoughReplicas, kerr.UnknownServerError,
-	kerr.KafkaStorageError, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.TopicAuthorizationFailed, unknownCode,
+	kerr.KafkaStorageError, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.TopicAuthorizationFailed, errUnknownCode,
 }
 
 // chaos has a broker answer produce requests at random with errors, after a while, or by cutting the connection. It refuses

@@ -27,8 +27,8 @@ type expected struct {
 	unsure bool
 }
 
-// unknownCode is a code that nobody has thought of.
-var unknownCode = &kerr.Error{Message: "UNHEARD_OF", Code: 12345}
+// errUnknownCode is a code that nobody has thought of.
+var errUnknownCode = &kerr.Error{Message: "UNHEARD_OF", Code: 12345}
 
 // rules are all codes, as Kafka's documentation and its source have them.
 var rules = []expected{
@@ -51,7 +51,7 @@ var rules = []expected{
 	{kerr.NotEnoughReplicas, "retry", produce.Unavailable, false},
 	{kerr.NotEnoughReplicasAfterAppend, "retry", produce.Unavailable, true},
 	{kerr.ThrottlingQuotaExceeded, "retry", produce.Unavailable, false},
-	{unknownCode, "retry", produce.Unavailable, true},
+	{errUnknownCode, "retry", produce.Unavailable, true},
 
 	{kerr.MessageTooLarge, "split", produce.TooLarge, false},
 	{kerr.RecordListTooLarge, "split", produce.TooLarge, false},
@@ -93,8 +93,8 @@ func TestThereIsARuleForEveryCode(t *testing.T) {
 	require.Len(t, rules, len(codes)+1, "and what is done about an unknown code")
 	for _, e := range rules {
 		does, class, unsure := kafka.Rule(e.code.Code)
-		require.Equal(t, e, expected{e.code, does, class, unsure})
-		require.Equal(t, e.code != unknownCode, slices.Contains(codes, e.code.Code), e.code.Message)
+		require.Equal(t, expected{e.code, does, class, unsure}, e)
+		require.Equal(t, e.code != errUnknownCode, slices.Contains(codes, e.code.Code), e.code.Message)
 	}
 }
 
@@ -353,14 +353,14 @@ func ruleTable() string {
 	codes := map[string][]string{}
 	for _, e := range rules {
 		name := "`" + e.code.Message + "`"
-		if e.code == unknownCode {
+		if e.code == errUnknownCode {
 			name = "any other"
 		}
 		report := "`" + e.class.String() + "`"
-		switch {
-		case e.does == "ack":
+		switch e.does {
+		case "ack":
 			report = "—"
-		case e.does == "split":
+		case "split":
 			report += ", a dead letter"
 		}
 		row := fmt.Sprintf("%s | %s |", words[e.does], report)

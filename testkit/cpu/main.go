@@ -98,8 +98,8 @@ func (o options) measure(binary string) (cost float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a leftover of the operating system's temporary directory
-	process := exec.Command(path) //nolint:gosec // the caller names it
+	defer os.RemoveAll(dir)       //nolint:errcheck // a leftover of the operating system's temporary directory
+	process := exec.CommandContext(context.Background(), path) //nolint:gosec // the caller names it
 	process.Dir = dir
 	process.Env = append(os.Environ(), "CAPTURE_KAFKA__BROKERS="+o.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-cpu",
 		"CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_DELIVERY__SPOOL_AFTER=9s", "CAPTURE_KAFKA__TOPICS__PARTITIONS=6")
