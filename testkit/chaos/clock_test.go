@@ -94,17 +94,18 @@ func chaosJump(mono int64) (by int64) {
 // hour), then by a day, then slow by a day, and at last right.
 func wrongClock(_ *stage, service *service) (err error) {
 	service.path, err = jumping()
-	service.environ = append(service.environ, jumpsEnv+"=2:1800,3:86400,6:-86400,8:0")
+	service.environ = append(service.environ, jumpsEnv+"=2:1800,3:86400,7:-86400,9:0")
 	return err
 }
 
-// clockJump: the clock jumps while the service runs, with Kafka there, with Kafka away, and while it is drained. Then the service is killed
+// clockJump: the clock jumps while the service runs, with Kafka there, with Kafka away, when requests have failed already, and
+// while it is drained. Then the service is killed
 // with something in its spool, and the times of its files are moved by a day, of every second one into the future and of the
 // others into the past, as a clock leaves them that jumped while they were written.
 func clockJump(s *stage) error {
-	last(3 * time.Second)
+	last(2 * time.Second)
 	s.kafka.cut()
-	last(4 * time.Second)
+	last(5 * time.Second)
 	if err := s.kafka.mend(); err != nil {
 		return err
 	}

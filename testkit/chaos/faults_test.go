@@ -44,7 +44,8 @@ var scenarios = []scenario{
 	{name: "spool-flipped", modes: spooling, fault: damage(flip), environ: smallSegments},
 	{name: "spool-truncated", modes: spooling, fault: damage(truncate), environ: smallSegments},
 	{name: "slow-fsync", modes: spooling, before: slowSync, fault: whileSlow, spools: true},
-	{name: "clock-jump", modes: promising, before: wrongClock, fault: clockJump, environ: smallSegments},
+	{name: "clock-jump", modes: promising, before: wrongClock, fault: clockJump,
+		environ: append([]string{"CAPTURE_DELIVERY__TIMEOUT=1500ms"}, smallSegments...)},
 
 	{name: "refused-size", modes: promising, fault: refusedSize, letters: true, shape: guilty},
 	{name: "refused-timestamp", modes: spooling, fault: refusedTimestamp, spools: true},
