@@ -98,7 +98,7 @@ func (o options) measure(binary string) (cost float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)       //nolint:errcheck // a leftover of the operating system's temporary directory
+	defer os.RemoveAll(dir)                                    //nolint:errcheck // a leftover of the operating system's temporary directory
 	process := exec.CommandContext(context.Background(), path) //nolint:gosec // the caller names it
 	process.Dir = dir
 	process.Env = append(os.Environ(), "CAPTURE_KAFKA__BROKERS="+o.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-cpu",
