@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// began is when the process began, or a little later.
+var began = time.Now()
+
+// instant is a time as a number that is greater than 0, for atomic variables: nanoseconds since the process began. It does not
+// follow a clock that jumps.
+func instant(t time.Time) int64 { return max(1, int64(t.Sub(began))) }
+
 // breaker keeps requests from waiting, one after the other, for a topic that Kafka does not take messages for. It is
 // safe for concurrent use. A new one is closed: it lets everybody through.
 //
@@ -13,7 +20,7 @@ import (
 type breaker struct {
 	// openFor is how long the topic is left alone after Kafka has not taken its messages, until the next attempt.
 	openFor time.Duration
-	// until is when the next request may try, in nanoseconds since 1970; 0: the breaker is closed.
+	// until is the instant at which the next request may try; 0: the breaker is closed.
 	until atomic.Int64
 }
 
@@ -23,12 +30,12 @@ func (b *breaker) allow(now time.Time) bool {
 	if until == 0 {
 		return true
 	}
-	return now.UnixNano() >= until && b.until.CompareAndSwap(until, now.Add(b.openFor).UnixNano())
+	return instant(now) >= until && b.until.CompareAndSwap(until, instant(now.Add(b.openFor)))
 }
 
 func (b *breaker) isOpen() bool { return b.until.Load() != 0 }
 
-func (b *breaker) failed(now time.Time) { b.until.Store(now.Add(b.openFor).UnixNano()) }
+func (b *breaker) failed(now time.Time) { b.until.Store(instant(now.Add(b.openFor))) }
 
 func (b *breaker) succeeded() {
 	if b.until.Load() != 0 {

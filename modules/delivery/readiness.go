@@ -22,7 +22,7 @@ type readiness struct {
 	seen   [modeCount]evidence
 }
 
-// evidence is what was seen of one mode. Times are in nanoseconds since 1970; 0: never.
+// evidence is what was seen of one mode. Its times are instants; 0: never.
 type evidence struct {
 	safe    atomic.Int64 // when events were made safe last
 	failing atomic.Int64 // when that failed for the first time since
@@ -41,7 +41,7 @@ func newReadiness(d *Delivery, topics produce.Topics) *readiness {
 
 // record notes how a request has ended, by the modes of its events.
 func (r *readiness) record(safe *[modeCount]bool, failed *[modeCount]error) {
-	now := time.Now().UnixNano()
+	now := instant(time.Now())
 	for m := range r.seen {
 		if safe[m] {
 			r.seen[m].succeeded(now)
@@ -92,8 +92,8 @@ func (r *readiness) check() error {
 
 func (r *readiness) checkMode(m mode) error {
 	seen := &r.seen[m]
-	now := time.Now()
-	recent := func(at int64) bool { return now.Sub(time.Unix(0, at)) < r.d.times.counts }
+	now := instant(time.Now())
+	recent := func(at int64) bool { return at != 0 && now-at < int64(r.d.times.counts) }
 	failing, failed := seen.failing.Load(), seen.failed.Load()
 	switch {
 	case failing != 0 && recent(failed) && failed-failing >= int64(r.d.times.allFails):
