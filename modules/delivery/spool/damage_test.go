@@ -247,7 +247,7 @@ func TestATornTailIsCutOff(t *testing.T) {
 		"\xde",
 		"\xde\xc0\x7a\xda\x05\x00\x00\x00",
 		strings.Repeat("\x00", 5000),
-		string(appendRecord(nil, 61, []byte("torn"))[:23]),
+		string(appendRecord(nil, 61, 61, []byte("torn"))[:23]),
 	} {
 		cfg, files := kept(t, 60)
 		path := files[len(files)-1]
@@ -352,7 +352,7 @@ func TestALengthThatIsDamagedTakesNoMemory(t *testing.T) {
 	require.EqualValues(t, 2, chunk.Records[0].Seq)
 	l.Rewind()
 	chunk = Chunk{}
-	overwrite(t, path, headerSize+21+headSize+5000, 1, func(byte) byte { return 0 })
+	overwrite(t, path, headerSize+2*headSize+1+5000, 1, func(byte) byte { return 0 })
 	require.ErrorIs(t, l.Read(&chunk, 100), errUnstable, "it was another when it was looked at first")
 	require.NoError(t, l.Read(&chunk, 100))
 	require.EqualValues(t, 3, chunk.Records[0].Seq)
@@ -448,9 +448,10 @@ func hostile(size int) []byte {
 		data = binary.LittleEndian.AppendUint32(data, recordMagic)
 		data = binary.LittleEndian.AppendUint32(data, uint32(max(0, size-len(data)-4096)))
 		data = binary.LittleEndian.AppendUint64(data, seq)
+		data = binary.LittleEndian.AppendUint32(data, 0)
 		data = binary.LittleEndian.AppendUint32(data, uint32(seq))
 		if seq%2 == 0 {
-			data = appendRecord(data, seq, []byte("whole"))
+			data = appendRecord(data, seq, seq, []byte("whole"))
 		}
 	}
 	return data

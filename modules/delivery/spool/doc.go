@@ -27,7 +27,8 @@
 //     removed meanwhile: one goes only after a cursor behind it is durable in both slots.
 //
 // One process at a time uses a directory; see Inspect for others that want to look. What Open does depends on the
-// number of files, not on how much is in them: of each log it scans one segment.
+// number of files, not on how much is in them: of each log it scans one segment, and one more for each at the end in
+// which there is no record.
 //
 // # Moving records to another log
 //
@@ -49,7 +50,17 @@
 // there up to the segment's first record belong to commits that failed: they are no loss. Then come records with
 // consecutive numbers:
 //
-//	magic u32 | length u32 | number u64 | checksum u32 over length, number and payload | payload
+//	magic u32 | length u32 | number u64 | commit u32 | checksum u32 over length, number, commit and payload | payload
+//
+// "commit" is how many records of the same commit are before this one. A commit is a group of records that are
+// written and synced together, always to one segment. The next commit is written only after that, and the records are
+// acknowledged only after that. A power loss may leave any part of what was not synced, so a hole with whole records
+// behind it may be damage, or a torn write. It is damage if a record behind the hole belongs to a later commit than
+// the first one in the hole, or if the cursor says that this was committed: then Read counts it as lost. It is a torn
+// write if not: then Open cuts the log off at the hole.
+//
+// The version is 2. A segment of another version is neither read, nor cut off, nor passed: Read returns an error when
+// it comes to that segment, and Append makes another one.
 //
 // The cursor file has two slots, in sectors of their own. They are written in turn, and the valid one with the
 // greatest cursor counts:

@@ -40,8 +40,7 @@ type LogStats struct {
 	LostRecords uint64
 	// UnreadableCursors is 1 if Open could not read the cursor: records that were delivered may be delivered again.
 	UnreadableCursors uint64
-	// TornBytes is how many bytes were cut off or skipped at the end of segments since Open: writes that were never
-	// acknowledged.
+	// TornBytes is how many bytes were cut off or skipped in segments since Open: writes that were never acknowledged.
 	TornBytes int64
 }
 
@@ -282,7 +281,7 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 	c, first = l.pending, l.next
 	c.data = slices.Grow(c.data, int(size))
 	for _, payload := range payloads {
-		c.data = appendRecord(c.data, l.next, payload)
+		c.data = appendRecord(c.data, l.next, c.first, payload)
 		l.next++
 	}
 	c.next = l.next

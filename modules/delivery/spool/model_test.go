@@ -23,6 +23,7 @@ type model struct {
 	chunk Chunk
 
 	values map[uint64]string // what was acknowledged
+	begins map[uint64]uint64 // the first record of the commit of each
 	next   uint64
 	done   map[uint64]bool
 	lost   map[uint64]bool // damaged
@@ -74,8 +75,14 @@ func (m *model) reopen(t require.TestingT, change func()) {
 
 func (m *model) append(t tester, values ...string) {
 	require.Equal(t, m.next, appendAll(t, m.log, values...))
+	m.acknowledged(values...)
+}
+
+// acknowledged notes the records of a commit.
+func (m *model) acknowledged(values ...string) {
+	begin := m.next
 	for _, value := range values {
-		m.values[m.next] = value
+		m.values[m.next], m.begins[m.next] = value, begin
 		m.next++
 	}
 }
@@ -135,7 +142,7 @@ func (m *model) damaged(extents []extent, data []byte, from int) {
 		m.vague = true
 	}
 	for _, e := range extents {
-		whole := appendRecord(nil, e.seq, []byte(m.values[e.seq]))
+		whole := appendRecord(nil, e.seq, m.begins[e.seq], []byte(m.values[e.seq]))
 		if int64(len(data)) < e.to || !bytes.Equal(data[e.from:e.to], whole) {
 			m.lost[e.seq] = true
 		} else if m.lost[e.seq] {
@@ -154,7 +161,8 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 				Dir: dir, MaxBytes: 1 << 30, MaxPending: 1 << 20,
 				SegmentBytes: rapid.Int64Range(100, 3000).Draw(t, "segment"),
 			},
-			disk: newFaulty(), values: map[uint64]string{}, next: 1, done: map[uint64]bool{}, lost: map[uint64]bool{},
+			disk: newFaulty(), next: 1, values: map[uint64]string{}, begins: map[uint64]uint64{},
+			done: map[uint64]bool{}, lost: map[uint64]bool{},
 		}
 		m.open(t)
 		defer func() { _ = m.spool.Close() }()
@@ -170,11 +178,11 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 				m.disk.set(nil)
 				if err == nil {
 					require.Equal(t, "create", op)
-					m.values[m.next], m.values[m.next+1] = "a", "b"
+					m.acknowledged("a", "b")
 				} else {
 					m.failed = true
+					m.next += 2
 				}
-				m.next += 2
 			},
 			"read": func(t *rapid.T) { m.readOn(t, rapid.IntRange(0, 1000).Draw(t, "bytes")) },
 			"done": func(t *rapid.T) {

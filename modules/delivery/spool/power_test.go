@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,6 +25,8 @@ type volatile struct {
 	root string
 	// before is called before every operation that changes something; it may be nil.
 	before func()
+	// fail has the syncs of segments fail, before they have done anything or behind it; it is empty for none.
+	fail string
 
 	mu    sync.Mutex
 	nodes map[string]*node // by path, as a process sees them
@@ -97,6 +100,7 @@ type volatileFile struct {
 	file
 	disk *volatile
 	node *node
+	path string
 }
 
 func (v *volatile) wrap(path string, f file, err error) (file, error) {
@@ -105,7 +109,7 @@ func (v *volatile) wrap(path string, f file, err error) (file, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return &volatileFile{file: f, disk: v, node: v.nodes[path]}, nil
+	return &volatileFile{file: f, disk: v, node: v.nodes[path], path: path}, nil
 }
 
 func (v *volatile) about() {
@@ -178,6 +182,13 @@ func (f *volatileFile) WriteAt(data []byte, off int64) (int, error) {
 
 func (f *volatileFile) Sync() error {
 	f.disk.about()
+	fails := ""
+	if strings.HasSuffix(f.path, segmentSuffix) {
+		fails = f.disk.fail
+	}
+	if fails == "before" {
+		return syscall.EIO
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -189,6 +200,9 @@ func (f *volatileFile) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	f.node.durable = content
+	if fails != "" {
+		return syscall.EIO
+	}
 	return nil
 }
 
@@ -263,6 +277,7 @@ func newPowered(t testing.TB) *powered {
 func (p *powered) open() {
 	s, err := open(p.cfg, zap.NewNop(), p.disk)
 	require.NoError(p.t, err)
+	s.failFast = 0
 	p.spool = s
 }
 
@@ -528,7 +543,7 @@ func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
 	path := filepath.Join(l.dir, segmentName(1))
 	f, err := p.disk.edit(path)
 	require.NoError(t, err)
-	_, err = f.WriteAt(appendRecord(nil, 2, []byte("b")), headerSize+headSize+1)
+	_, err = f.WriteAt(appendRecord(nil, 2, 2, []byte("b")), headerSize+headSize+1)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	p.open()
@@ -587,6 +602,70 @@ func TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord(t *testing.T) {
 	}
 }
 
+// TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn has a commit fail, and then the power in the next one. The
+// torn header of its segment cannot tell that the numbers before were never acknowledged.
+func TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn(t *testing.T) {
+	for _, delivered := range []uint64{0, 1, 2} {
+		for _, torn := range []int{0, headerSize, 3000} {
+			cfg := testConfig(t)
+			disk := newFaulty()
+			s, _ := observed(t, cfg, disk)
+			l := s.Log("topic")
+			appendAll(t, l, "a", "b")
+			disk.failing("sync", segmentSuffix, syscall.EIO)
+			_, err := l.Append(t.Context(), payloads("failed", "failed"))
+			require.ErrorIs(t, err, syscall.EIO)
+			disk.set(nil)
+			l.DoneRange(1, delivered+1)
+			require.NoError(t, s.directory.release()) // as when the process ends
+			s.directory.taken.Store(true)
+			require.NoError(t, os.WriteFile(filepath.Join(l.dir, segmentName(5)), make([]byte, torn), 0o600))
+
+			s, _ = observed(t, cfg, disk)
+			l = s.Log("topic")
+			requireNothingLost(t, l)
+			require.Equal(t, 2-delivered, l.Stats().Records)
+			require.Equal(t, []got{{1, "a"}, {2, "b"}}[delivered:], append([]got{}, readAll(t, l, 1000)...))
+			seq := appendAll(t, l, "new")
+			require.Greater(t, seq, uint64(2))
+			require.Equal(t, []got{{seq, "new"}}, readAll(t, l, 1000))
+			l.DoneRange(1, seq+1)
+			require.Zero(t, l.Stats().Records)
+			requireNothingLost(t, l)
+		}
+	}
+}
+
+// TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem has the power fail in a commit, the process killed after
+// the next start, and the power fail once more, which brings back a cursor from before.
+func TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem(t *testing.T) {
+	cfg, files := kept(t, 60)
+	s := openSpool(t, cfg)
+	l := s.Log("topic")
+	l.DoneRange(1, 61)
+	require.NoError(t, s.Close())
+	before, err := os.ReadFile(l.cursorFile.path)
+	require.NoError(t, err)
+	path := filepath.Join(filepath.Dir(files[0]), segmentName(61))
+	require.NoError(t, os.WriteFile(path, make([]byte, 1000), 0o600))
+	for range 2 {
+		s = openSpool(t, cfg)
+		l = s.Log("topic")
+		require.EqualValues(t, 62, l.Stats().First)
+		require.NoError(t, s.Close())
+	}
+	s = openSpool(t, cfg)
+	require.EqualValues(t, 62, appendAll(t, s.Log("topic"), "new"))
+	require.NoError(t, s.Close())
+	require.NoError(t, os.WriteFile(l.cursorFile.path, before, 0o600))
+
+	l = openSpool(t, cfg).Log("topic")
+	require.Equal(t, []got{{62, "new"}}, readAll(t, l, 1000))
+	requireNothingLost(t, l)
+	l.Done(62)
+	require.Zero(t, l.Stats().Records)
+}
+
 // TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide what of the rest is left.
 func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 	root, disks := t.TempDir(), 0
@@ -599,7 +678,7 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 		require.NoError(t, os.Mkdir(to, 0o700))
 		p := &powered{t: t, disk: newVolatile(t, to), cfg: Config{
 			Dir: filepath.Join(to, "a", "spool"), MaxBytes: 1 << 30, MaxPending: 1 << 20,
-			SegmentBytes: rapid.Int64Range(100, 1000).Draw(t, "segment"),
+			SegmentBytes: rapid.Int64Range(100, 5000).Draw(t, "segment"),
 		}}
 		p.open()
 		defer func() { _ = p.spool.Close() }()
@@ -651,6 +730,37 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 			},
 			"power loss": func(t *rapid.T) {
 				p.fail(next(), rapid.SampledFrom([]fate{worst, chance}).Draw(t, "fate"))
+			},
+			"power loss in an append": func(t *rapid.T) {
+				values := rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 6).Draw(t, "values")
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance)
+				first := appendAll(t, p.spool.Log("topic"), values...)
+				if resume() {
+					return // the append had not returned
+				}
+				for i, value := range values {
+					acknowledged[first+uint64(i)] = value
+				}
+			},
+			"power loss in a start": func(t *rapid.T) {
+				require.NoError(t, p.spool.Close())
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance)
+				p.open()
+				resume()
+			},
+			"commit that fails": func(t *rapid.T) {
+				// The disk says that the sync has failed. The content may be durable all the same.
+				l := p.spool.Log("topic")
+				select {
+				case <-l.Changed(): // by an earlier commit
+				default:
+				}
+				p.disk.fail = rapid.SampledFrom([]string{"before", "behind"}).Draw(t, "the sync")
+				_, err := l.Append(t.Context(), payloads(
+					rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 4).Draw(t, "values")...))
+				require.Error(t, err)
+				<-l.Changed() // the cursor is written
+				p.disk.fail = ""
 			},
 			"": func(t *rapid.T) {
 				l := p.spool.Log("topic")

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"slices"
@@ -32,7 +33,10 @@ const (
 	positionsApart = 1 << 20
 )
 
-var errUnstable = errors.New("spool: a segment reads differently from time to time")
+var (
+	errUnstable = errors.New("spool: a segment reads differently from time to time")
+	errVersion  = errors.New("another version of the service has written it: start that one, or move the file away")
+)
 
 // position is where in a log the next record is expected.
 type position struct {
@@ -77,7 +81,7 @@ type loss struct {
 }
 
 // Read fills the chunk with the committed records that follow those it has returned before. It starts at the cursor,
-// and leaves out records that are done. It returns records of at most maxBytes together, each with a head of 20
+// and leaves out records that are done. It returns records of at most maxBytes together, each with a head of 24
 // bytes, but at least one. Read does not wait: a chunk without records means that there are none. The payloads are
 // valid until the next Read with the same chunk.
 //
@@ -289,7 +293,11 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 		if rec.off > r.at.off {
 			damage := loss{from: r.at.last + 1, to: rec.seq, segment: p.first, off: r.at.off}
 			damage.bytes = rec.off - damage.off
-			l.lose(damage, rec.off)
+			if !p.last && damage.from >= l.endOf(p) && rec.begin <= damage.from {
+				l.tear(damage, rec.off) // a write that failed has left it
+			} else {
+				l.lose(damage, rec.off)
+			}
 			r.at.off, r.at.last = rec.off, rec.seq-1
 		}
 		if rec.seq >= r.from {
@@ -321,7 +329,7 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 }
 
 // readHeader skips the header. A damaged header costs no record. A file that is too short for a header is left to
-// leave.
+// leave. A segment of another version is kept, with all that is behind it, until it can be read.
 func (l *Log) readHeader(p portion) error {
 	if p.size < headerSize {
 		return nil
@@ -330,8 +338,15 @@ func (l *Log) readHeader(p portion) error {
 	if err := l.reader.scanner.readAt(data[:], 0); err != nil {
 		return err
 	}
-	if _, ok := decodeHeader(data[:]); !ok {
-		l.lose(loss{from: p.first, to: p.first, bytes: headerSize, segment: p.first}, headerSize)
+	damage := loss{from: p.first, to: p.first, bytes: headerSize, segment: p.first}
+	switch version, _, ok := decodeHeader(data[:]); {
+	case ok && version != segmentVersion:
+		return fmt.Errorf("spool: %s has version %d, and this is version %d: %w",
+			p.path, version, segmentVersion, errVersion)
+	case !ok && !p.last && l.endOf(p) <= p.first:
+		l.tear(damage, headerSize) // nothing in the segment was ever acknowledged
+	case !ok:
+		l.lose(damage, headerSize)
 	}
 	l.reader.at.off = headerSize
 	return nil
@@ -354,12 +369,9 @@ func (l *Log) leave(p portion) bool {
 	switch {
 	case r.at.last+1 < end:
 		l.lose(loss{from: r.at.last + 1, to: end, bytes: rest, segment: p.first, off: r.at.off}, p.size)
-	case rest > 0 && r.counted.before(position{segment: p.first, off: p.size}):
+	case rest > 0:
 		// All records that were acknowledged were read. A write that failed has left the rest.
-		r.counted = position{segment: p.first, off: p.size}
-		l.mu.Lock()
-		l.damage.TornBytes += rest
-		l.mu.Unlock()
+		l.tear(loss{bytes: rest, segment: p.first}, p.size)
 	}
 	r.at.off, r.at.last = p.size, max(r.at.last, end-1)
 	if p.last {
@@ -377,19 +389,36 @@ func (l *Log) follows(s segment) uint64 {
 	if s.follows > 0 {
 		return s.follows
 	}
+	if follows, ok := l.readFollows(s); ok {
+		return follows
+	}
+	return s.first
+}
+
+// readFollows is follows for a caller that wants to know whether the header can be read.
+func (l *Log) readFollows(s segment) (follows uint64, ok bool) {
 	f, err := l.spool.fs.open(l.path(s))
 	if err != nil {
-		return s.first
+		return 0, false
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
 	var data [headerSize]byte
 	if _, err := f.ReadAt(data[:], 0); err != nil {
-		return s.first
+		return 0, false
 	}
-	if follows, ok := decodeHeader(data[:]); ok && follows <= s.first {
-		return follows
+	_, follows, ok = decodeHeader(data[:])
+	return follows, ok && follows <= s.first
+}
+
+// tear passes what a write has left that was never acknowledged. It counts the bytes before the offset end only once.
+func (l *Log) tear(what loss, end int64) {
+	if at := (position{segment: what.segment, off: end}); l.reader.counted.before(at) {
+		l.reader.counted = at
+		l.mu.Lock()
+		l.damage.TornBytes += what.bytes
+		l.mu.Unlock()
 	}
-	return s.first
+	l.DoneRange(what.from, what.to)
 }
 
 // lose marks records that cannot be read as done. It counts a record only if it was not done before, and the bytes

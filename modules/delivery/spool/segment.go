@@ -13,11 +13,11 @@ import (
 
 const (
 	segmentMagic   = 0x5eccc0de
-	segmentVersion = 1
+	segmentVersion = 2
 	headerSize     = 20
 
 	recordMagic = 0xda7ac0de
-	headSize    = 20
+	headSize    = 24
 
 	// MaxPayload is how many bytes a payload may have.
 	MaxPayload = 128 << 20
@@ -53,23 +53,23 @@ func header(follows uint64) []byte {
 	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
 }
 
-// decodeHeader returns what a header says, or false if the data is no header of this version.
-func decodeHeader(data []byte) (follows uint64, ok bool) {
+// decodeHeader returns what a header of any version says, or false if the data is no header.
+func decodeHeader(data []byte) (version uint32, follows uint64, ok bool) {
 	if len(data) < headerSize {
-		return 0, false
+		return 0, 0, false
 	}
 	ok = binary.LittleEndian.Uint32(data) == segmentMagic &&
-		binary.LittleEndian.Uint32(data[4:]) == segmentVersion &&
 		binary.LittleEndian.Uint32(data[16:]) == crc32.Checksum(data[:16], castagnoli)
-	return binary.LittleEndian.Uint64(data[8:]), ok
+	return binary.LittleEndian.Uint32(data[4:]), binary.LittleEndian.Uint64(data[8:]), ok
 }
 
-// appendRecord appends a record.
-func appendRecord(data []byte, seq uint64, payload []byte) []byte {
+// appendRecord appends a record of the commit whose first record has the number begin.
+func appendRecord(data []byte, seq, begin uint64, payload []byte) []byte {
 	start := len(data)
 	data = binary.LittleEndian.AppendUint32(data, recordMagic)
 	data = binary.LittleEndian.AppendUint32(data, uint32(len(payload)))
 	data = binary.LittleEndian.AppendUint64(data, seq)
+	data = binary.LittleEndian.AppendUint32(data, uint32(seq-begin))
 	sum := crc32.Update(crc32.Checksum(data[start+4:], castagnoli), castagnoli, payload)
 	data = binary.LittleEndian.AppendUint32(data, sum)
 	return append(data, payload...)
@@ -79,9 +79,10 @@ func appendRecord(data []byte, seq uint64, payload []byte) []byte {
 type record struct {
 	off    int64  // where it starts in its segment
 	seq    uint64 // its number
+	begin  uint64 // the number of the first record of its commit
 	length int64  // of its payload
 	sum    uint32 // the checksum of the record
-	head   uint32 // the checksum of length and number alone, which the payload continues
+	head   uint32 // the checksum of what is between magic and checksum, which the payload continues
 }
 
 func (r record) end() int64 { return r.off + headSize + r.length }
@@ -190,10 +191,12 @@ func (s *scanner) parse(data []byte, off int64) (record, bool) {
 		off:    off,
 		length: int64(binary.LittleEndian.Uint32(data[4:])),
 		seq:    binary.LittleEndian.Uint64(data[8:]),
-		sum:    binary.LittleEndian.Uint32(data[16:]),
+		sum:    binary.LittleEndian.Uint32(data[20:]),
 	}
+	before := uint64(binary.LittleEndian.Uint32(data[16:]))
+	r.begin = r.seq - before
 	isHead := binary.LittleEndian.Uint32(data) == recordMagic
-	return r, isHead && r.length <= MaxPayload && r.end() <= s.size && r.seq < s.limit
+	return r, isHead && r.length <= MaxPayload && r.end() <= s.size && before < r.seq && r.seq < s.limit
 }
 
 // head returns the record at off, as its head describes it. It reports false if there is no head.
@@ -206,7 +209,7 @@ func (s *scanner) head(off int64) (record, bool, error) {
 		return record{}, false, err
 	}
 	r, ok := s.parse(data, off)
-	r.head = crc32.Checksum(data[4:16], castagnoli)
+	r.head = crc32.Checksum(data[4:20], castagnoli)
 	return r, ok, nil
 }
 
@@ -278,7 +281,7 @@ func (s *scanner) search(off int64, last uint64) (record, bool, error) {
 		if !ok || r.seq <= last || r.seq-last-1 > uint64((at-off)/headSize) {
 			continue
 		}
-		r.head = crc32.Checksum(hunt[4:16], castagnoli)
+		r.head = crc32.Checksum(hunt[4:20], castagnoli)
 		if valid, err := s.valid(r); err != nil || valid {
 			return r, valid, err
 		}

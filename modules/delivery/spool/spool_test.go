@@ -18,7 +18,7 @@ func TestAFullSpoolRefusesAppendsUntilItIsDrained(t *testing.T) {
 	cfg.MaxBytes, cfg.SegmentBytes = 10_000, 1000
 	s := openSpool(t, cfg)
 	l := s.Log("topic")
-	payload := payloads(strings.Repeat("x", 180))
+	payload := payloads(strings.Repeat("x", 200-headSize))
 	appended := 0
 	for range 100 {
 		_, err := l.Append(t.Context(), payload)
