@@ -70,9 +70,9 @@ func (m *metrics) dead(reason, to string) tally.Counter {
 type collector struct {
 	d *Delivery
 
-	bytes, limit, untilFull, coming, drained, usable     *prometheus.Desc // of the whole spool
-	open                                                 *prometheus.Desc // by topic, like the following
-	records, oldest, corrupt, corruptBytes, torn, cursor *prometheus.Desc // by topic
+	bytes, limit, untilFull, coming, drained, usable              *prometheus.Desc // of the whole spool
+	open                                                          *prometheus.Desc // by topic, like the following
+	records, oldest, corrupt, corruptBytes, torn, cursor, removed *prometheus.Desc // by topic
 }
 
 var _ prometheus.Collector = (*collector)(nil)
@@ -102,6 +102,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 		oldest:       desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.", "topic"),
 		corrupt:      desc("corrupt_records_total", "Records of the spool that could not be read any more.", "topic"),
 		corruptBytes: desc("corrupt_bytes_total", "Bytes of the spool that could not be read any more.", "topic"),
+		removed:      desc("removed_records_total", "Records of the spool whose file was removed under the service; they count as corrupt as well.", "topic"),
 		torn:         desc("torn_bytes_total", "Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
 		cursor:       desc("unreadable_cursors_total", "Cursors that could not be read: their topic's records may be delivered again.", "topic"),
 	}
@@ -110,7 +111,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor,
+		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor, c.removed,
 	} {
 		descs <- desc
 	}
@@ -152,6 +153,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 		gauge(c.oldest, age, t.name)
 		counter(c.corrupt, float64(stats.CorruptRecords), t.name)
 		counter(c.corruptBytes, float64(stats.CorruptBytes), t.name)
+		counter(c.removed, float64(stats.LostRecords), t.name)
 		counter(c.torn, float64(stats.TornBytes), t.name)
 		counter(c.cursor, float64(stats.UnreadableCursors), t.name)
 	}

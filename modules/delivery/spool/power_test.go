@@ -733,7 +733,7 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 			},
 			"power loss in an append": func(t *rapid.T) {
 				values := rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 6).Draw(t, "values")
-				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance)
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance, func() {})
 				first := appendAll(t, p.spool.Log("topic"), values...)
 				if resume() {
 					return // the append had not returned
@@ -744,7 +744,7 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 			},
 			"power loss in a start": func(t *rapid.T) {
 				require.NoError(t, p.spool.Close())
-				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance)
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance, func() {})
 				p.open()
 				resume()
 			},
