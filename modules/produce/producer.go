@@ -11,7 +11,8 @@ type Producer interface {
 	//
 	// The messages of a partition arrive in the order in which they were produced. A message that fails, or is refused, is
 	// reported before anything behind it is sent. If it is to be sent again, then all messages behind it that the producer
-	// holds for its partition fail as well, in their order, so that none of them arrives before it.
+	// holds for its partition fail as well, in their order, so that none of them arrives before it. Messages that are produced
+	// from within such a report are behind it, too: whoever sends again does so later.
 	Produce(messages []Message, report func(i int, err error))
 
 	// Flush returns when every message has its report, or with the context's cause when that is over.
