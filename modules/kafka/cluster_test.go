@@ -225,8 +225,10 @@ func TestATopicThatIsMadeAnewIsWrittenTo(t *testing.T) {
 		t.Run(strconv.Itoa(partitions), func(t *testing.T) {
 			t.Parallel()
 			cfg := config(brokers...)
-			producer, _ := start(t, cfg)
+			cfg.Topics.Create = false // the test does it
 			topics := admin(t, brokers)
+			require.NoError(t, topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: 1}, false))
+			producer, _ := start(t, cfg)
 			deliver(t, producer, spread(cfg.Topics.Events, 0, 60))
 			require.NoError(t, topics.DeleteTopic(cfg.Topics.Events))
 			require.Eventually(t, func() bool { // Kafka takes a moment to delete it
@@ -257,15 +259,14 @@ func TestWhatWaitsForAPartitionThatIsGoneFails(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
-	cfg.Topics.Partitions = 3
+	cfg.Topics.Create = false // the test does it
+	require.NoError(t, broker.CreateTopic(cfg.Topics.Events, 3, nil))
 	producer, _ := start(t, cfg)
 	deliver(t, producer, spread(cfg.Topics.Events, 0, 30))
 	release := hold(broker)
 	defer release()
-	came := watch(broker)
 	first := send(producer, spread(cfg.Topics.Events, 30, 30))
 	behind := send(producer, spread(cfg.Topics.Events, 60, 30))
-	_ = came
 	require.NoError(t, broker.DeleteTopic(cfg.Topics.Events))
 	require.NoError(t, broker.CreateTopic(cfg.Topics.Events, 1, nil))
 	release()
