@@ -11,7 +11,7 @@ import (
 // failed opens the breaker for openFor. Then allow lets one request through each openFor, which finds out whether the topic is
 // back. succeeded closes the breaker.
 type breaker struct {
-	// until is when the next request may try, in nanoseconds since 1970; 0: the breaker is closed.
+	// until is the moment at which the next request may try; 0: the breaker is closed.
 	until atomic.Int64
 }
 
@@ -24,15 +24,21 @@ func (b *breaker) allow(now time.Time) bool {
 	if until == 0 {
 		return true
 	}
-	return now.UnixNano() >= until && b.until.CompareAndSwap(until, now.Add(openFor).UnixNano())
+	return moment(now) >= until && b.until.CompareAndSwap(until, moment(now.Add(openFor)))
 }
 
 func (b *breaker) isOpen() bool { return b.until.Load() != 0 }
 
-func (b *breaker) failed(now time.Time) { b.until.Store(now.Add(openFor).UnixNano()) }
+func (b *breaker) failed(now time.Time) { b.until.Store(moment(now.Add(openFor))) }
 
 func (b *breaker) succeeded() {
 	if b.until.Load() != 0 {
 		b.until.Store(0)
 	}
 }
+
+// beginning is what moments are counted from. It is before anything that this process has seen.
+var beginning = time.Now().Add(-time.Hour)
+
+// moment returns a time as nanoseconds of this process's monotonic clock: they go on evenly when the machine's clock jumps.
+func moment(t time.Time) int64 { return int64(t.Sub(beginning)) }

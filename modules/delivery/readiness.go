@@ -23,7 +23,7 @@ type readiness struct {
 
 // evidence is what was seen of one mode.
 type evidence struct {
-	safe, failed atomic.Int64 // when that happened last, in nanoseconds since 1970
+	safe, failed atomic.Int64 // the moments at which that happened last; 0: never
 	why          atomic.Pointer[error]
 }
 
@@ -46,7 +46,7 @@ func newReadiness(d *Delivery, topics produce.Topics) *readiness {
 
 // record notes how a request has ended, by the modes of its events.
 func (r *readiness) record(safe, failed *[modeCount]bool, batch *events.Batch) {
-	now := time.Now().UnixNano()
+	now := moment(time.Now())
 	for m := range r.seen {
 		if safe[m] {
 			r.seen[m].safe.Store(now)
@@ -98,12 +98,12 @@ func (r *readiness) check() error {
 
 func (r *readiness) checkMode(m mode) error {
 	seen := &r.seen[m]
-	now := time.Now()
-	safe, failed := time.Unix(0, seen.safe.Load()), time.Unix(0, seen.failed.Load())
+	safe, failed := time.Duration(seen.safe.Load()), time.Duration(seen.failed.Load())
+	now := time.Duration(moment(time.Now()))
 	switch {
-	case now.Sub(failed) < counts && failed.Sub(safe) > allFails:
+	case now-failed < counts && failed-safe > allFails:
 		return fmt.Errorf("requests fail: %w", *seen.why.Load())
-	case now.Sub(safe) < counts:
+	case now-safe < counts:
 		return nil
 	default:
 		return r.possible(m)
