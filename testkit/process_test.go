@@ -91,6 +91,7 @@ func prepare(t *testing.T, environ ...string) *process {
 	p.Dir = t.TempDir()
 	p.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
+		"CAPTURE_APP__START_TIMEOUT=2m", "CAPTURE_EMBEDDED__START_TIMEOUT=1m", // a busy machine is no fault
 	}, environ...)
 	p.Stderr = p.stderr
 	return p
@@ -265,15 +266,10 @@ func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
 }
 
 func TestAnAddressInUseEndsTheStartWithAnError(t *testing.T) {
-	p := run(t)
-	path, err := binary()
-	require.NoError(t, err)
-	second := exec.Command(path)
-	second.Dir = t.TempDir()
-	second.Env = []string{"CAPTURE_TRANSPORT__LISTEN=" + strings.TrimPrefix(p.url, "http://"), "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0"}
-	output, err := second.CombinedOutput()
+	first := run(t)
+	second := prepare(t, "CAPTURE_TRANSPORT__LISTEN="+strings.TrimPrefix(first.url, "http://"))
 	var exit *exec.ExitError
-	require.ErrorAs(t, err, &exit)
+	require.ErrorAs(t, second.Run(), &exit)
 	require.Equal(t, 1, exit.ExitCode())
-	require.Contains(t, string(output), "transport.listen: cannot listen on")
+	require.Contains(t, second.stderr.String(), "transport.listen: cannot listen on")
 }

@@ -81,8 +81,9 @@ func brokenRule(file sourceFile, imported string) string {
 			return fmt.Sprintf("%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
 		}
 		if file.external {
-			// Tests run the real parts: the whole service, or the embedded broker in the place of a cluster.
-			others = append(others, "testkit", "modules/embedded")
+			// Tests run the real parts: the whole service, the embedded broker in the place of a cluster, or the producer behind its
+			// port.
+			others = append(others, "testkit", "modules/embedded", "modules/kafka")
 		}
 		to := partOf(imported)
 		if to == part || slices.Contains(others, to) || slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
@@ -179,4 +180,8 @@ func TestDependencyRuleKnowsRightFromWrong(t *testing.T) {
 	require.Empty(t, brokenRule(test, project+"/testkit"), "an external test may use the testkit")
 	require.Empty(t, brokenRule(test, project+"/modules/embedded"), "an external test may use the embedded broker")
 	require.NotEmpty(t, brokenRule(test, project+"/modules/quota"))
+	test.pkg = project + "/modules/delivery"
+	require.Empty(t, brokenRule(test, project+"/modules/kafka"), "an external test may use the producer")
+	test.external = false
+	require.NotEmpty(t, brokenRule(test, project+"/modules/kafka"), "an internal one may not")
 }

@@ -5,18 +5,24 @@ import (
 	"time"
 )
 
-// breaker keeps requests from waiting, one after the other, for a topic that Kafka does not take messages for. It is safe for
-// concurrent use; the zero value is closed: it lets everybody through.
+// began is when the process began, or a little later.
+var began = time.Now()
+
+// instant is a time as a number that is greater than 0, for atomic variables: nanoseconds since the process began. It does not
+// follow a clock that jumps.
+func instant(t time.Time) int64 { return max(1, int64(t.Sub(began))) }
+
+// breaker keeps requests from waiting, one after the other, for a topic that Kafka does not take messages for. It is
+// safe for concurrent use. A new one is closed: it lets everybody through.
 //
-// failed opens the breaker for openFor. Then allow lets one request through each openFor, which finds out whether the topic is
-// back. succeeded closes the breaker.
+// failed opens the breaker for openFor. Then allow lets one request through each openFor, which finds out whether the
+// topic is back. succeeded closes the breaker.
 type breaker struct {
-	// until is the moment at which the next request may try; 0: the breaker is closed.
+	// openFor is how long the topic is left alone after Kafka has not taken its messages, until the next attempt.
+	openFor time.Duration
+	// until is the instant at which the next request may try; 0: the breaker is closed.
 	until atomic.Int64
 }
-
-// openFor is how long a topic is left alone after Kafka has not taken its messages, until the next attempt.
-const openFor = time.Second
 
 // allow reports whether a request may try.
 func (b *breaker) allow(now time.Time) bool {
@@ -24,21 +30,15 @@ func (b *breaker) allow(now time.Time) bool {
 	if until == 0 {
 		return true
 	}
-	return moment(now) >= until && b.until.CompareAndSwap(until, moment(now.Add(openFor)))
+	return instant(now) >= until && b.until.CompareAndSwap(until, instant(now.Add(b.openFor)))
 }
 
 func (b *breaker) isOpen() bool { return b.until.Load() != 0 }
 
-func (b *breaker) failed(now time.Time) { b.until.Store(moment(now.Add(openFor))) }
+func (b *breaker) failed(now time.Time) { b.until.Store(instant(now.Add(b.openFor))) }
 
 func (b *breaker) succeeded() {
 	if b.until.Load() != 0 {
 		b.until.Store(0)
 	}
 }
-
-// beginning is what moments are counted from. It is before anything that this process has seen.
-var beginning = time.Now().Add(-time.Hour)
-
-// moment returns a time as nanoseconds of this process's monotonic clock: they go on evenly when the machine's clock jumps.
-func moment(t time.Time) int64 { return int64(t.Sub(beginning)) }

@@ -1,34 +1,39 @@
 package delivery
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestABreakerLetsOneTryEachSecondUntilOneSucceeds(t *testing.T) {
-	var b breaker
+func TestABreakerLetsOneThroughFromTimeToTime(t *testing.T) {
+	t.Parallel()
+	b := breaker{openFor: time.Second}
 	now := time.Now()
 	require.True(t, b.allow(now))
 	require.True(t, b.allow(now))
+	require.False(t, b.isOpen())
 	b.failed(now)
 	require.True(t, b.isOpen())
-	require.False(t, b.allow(now.Add(openFor-1)))
-	require.True(t, b.allow(now.Add(openFor)))
-	require.False(t, b.allow(now.Add(openFor)), "a second one")
-	require.True(t, b.allow(now.Add(2*openFor)))
+	require.False(t, b.allow(now.Add(999*time.Millisecond)))
+	var allowed atomic.Int32
+	var requests sync.WaitGroup
+	for range 10 {
+		requests.Go(func() {
+			if b.allow(now.Add(time.Second)) {
+				allowed.Add(1)
+			}
+		})
+	}
+	requests.Wait()
+	require.EqualValues(t, 1, allowed.Load(), "one of those that come at once")
+	require.True(t, b.isOpen(), "until it has succeeded")
+	require.False(t, b.allow(now.Add(1500*time.Millisecond)))
+	require.True(t, b.allow(now.Add(2*time.Second)), "nobody knows what became of the first")
 	b.succeeded()
 	require.False(t, b.isOpen())
 	require.True(t, b.allow(now))
-}
-
-// A time that was read from the clock has two readings. Only the one that does not jump counts.
-func TestMomentsDoNotFollowTheClock(t *testing.T) {
-	read := time.Now()
-	require.Equal(t, int64(time.Minute), moment(read.Add(time.Minute))-moment(read))
-	jumped := read.Round(0).Add(-24 * time.Hour)
-	require.NotEqual(t, moment(read), moment(jumped), "a time without a reading of the monotonic clock")
-	require.Greater(t, moment(read), int64(counts), "nothing has happened a moment ago when the process starts")
-	require.Contains(t, beginning.String(), " m=", "the reading of the monotonic clock")
 }

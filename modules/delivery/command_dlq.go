@@ -14,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
-	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
@@ -265,7 +264,7 @@ func replay(use configs.Invocation, letters letterReader, wanted filter, produce
 		}
 		defer func() { err = errors.Join(err, end()) }()
 	}
-	opened, faultOnDisk := openForReplay(letters.spool, dry)
+	opened, faultOnDisk := openSpool(letters.spool, dry)
 	if faultOnDisk == nil {
 		log := opened.Log(deadLetterLog)
 		faultOnDisk = letters.onDisk(use.Context, log, wanted, func(seq uint64, l *letter, m *produce.Message) error {
@@ -293,13 +292,6 @@ func replay(use configs.Invocation, letters letterReader, wanted filter, produce
 		err = errors.Join(err, fmt.Errorf("%d dead letters were refused again", r.refused))
 	}
 	return errors.Join(faultOnDisk, faultInKafka, err)
-}
-
-func openForReplay(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
-	if dry {
-		return spool.Inspect(cfg.Dir)
-	}
-	return cfg.open(nil, zap.NewNop())
 }
 
 type replayer struct {
@@ -334,8 +326,8 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 	return !r.dry, err
 }
 
-// sendAlone sends one message and returns the report on it. The message's bytes are not used again after that, nor after ctx is
-// over: they are a copy.
+// sendAlone sends one message and returns the report on it. The message's bytes are not used again after that, nor
+// after ctx is over: they are a copy.
 func sendAlone(ctx context.Context, producer produce.Producer, m produce.Message) error {
 	reported := make(chan error, 1)
 	producer.Produce([]produce.Message{copyOf(&m)}, func(_ int, err error) { reported <- err })

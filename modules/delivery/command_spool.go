@@ -7,6 +7,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/produce"
@@ -15,31 +18,46 @@ import (
 func spoolCommand() configs.Command {
 	return configs.Command{
 		Name:  "spool",
-		Short: "Look at the spool, check it, or empty it: status, verify, drain",
+		Short: "Look at the spool, check it, or empty it: status, verify, drain, move, drop",
 		Long: `Works on the spool in delivery.spool.dir.
 
-  capture spool status   what waits, by topic; also while the service runs
-  capture spool verify   reads every record, while the service does not run; exit code 1 if some cannot be read
-  capture spool drain    sends what waits to Kafka, as fast as that goes, while the service does not run`,
+  capture spool status                     what waits, by topic; also while the service runs
+  capture spool verify                     reads every record; exit code 1 if some cannot be read
+  capture spool drain                      sends what waits to Kafka, as fast as that goes
+  capture spool move --from OLD --to NEW   gives what waits for topic OLD to topic NEW, behind what waits there
+  capture spool drop TOPIC                 forgets what waits for a topic: those events are lost
+
+move is for a topic that was renamed, drop for one that is not wanted any more. Both say how many records that are, and
+ask nothing; with --dry-run they change nothing. A move that was interrupted goes on when it is started again. Then some
+records may be there twice, and none is lost. All but status are for when the service does not run.`,
+		Flags: func(flags *pflag.FlagSet) {
+			flags.String("from", "", "`TOPIC` whose events move gives to another")
+			flags.String("to", "", "`TOPIC` that move gives them to")
+			flags.Bool("dry-run", false, "say what move or drop would do, and do nothing")
+		},
 		Run: runSpool,
 	}
 }
 
 func runSpool(use configs.Invocation, cfg Config, d *Delivery) error {
 	verb := ""
-	if len(use.Args) == 1 {
+	if len(use.Args) > 0 {
 		verb = use.Args[0]
 	}
-	switch verb {
-	case "status":
+	switch {
+	case verb == "drop" && len(use.Args) == 2:
+		return drop(use, cfg.Spool, use.Args[1])
+	case len(use.Args) != 1:
+	case verb == "status":
 		return lookAt(use, cfg, false)
-	case "verify":
+	case verb == "verify":
 		return lookAt(use, cfg, true)
-	case "drain":
+	case verb == "drain":
 		return drainNow(use, d)
-	default:
-		return fmt.Errorf("spool wants status, verify or drain, got %q", use.Args)
+	case verb == "move":
+		return move(use, cfg.Spool)
 	}
+	return fmt.Errorf("spool wants status, verify, drain, move or drop TOPIC, got %q", use.Args)
 }
 
 // lookAt prints what is in the spool, after a look at the first record of each log or at all of them.
@@ -164,4 +182,116 @@ func connect(ctx context.Context, producer produce.Producer) (end func() error, 
 		case <-time.After(drainPoll):
 		}
 	}
+}
+
+// openLog opens the spool, or looks at it if nothing is to be changed, and returns it with the log of the topic.
+func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log, error) {
+	if !produce.IsTopicName(topic) {
+		return nil, nil, fmt.Errorf("the name of a topic must be %s, got %q", produce.TopicNameRule, topic)
+	}
+	opened, err := openSpool(cfg, dry)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, log := range opened.Logs() {
+		if log.Name() == topic {
+			return opened, log, nil
+		}
+	}
+	return nil, nil, errors.Join(fmt.Errorf("the spool in %s has nothing of topic %q: see capture spool status", cfg.Dir, topic), opened.Close())
+}
+
+// openSpool opens the spool, which no other process may use then, or looks at it if nothing is to be changed.
+func openSpool(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
+	if dry {
+		return spool.Inspect(cfg.Dir)
+	}
+	return cfg.open(nil, zap.NewNop())
+}
+
+// drop removes the log of a topic.
+func drop(use configs.Invocation, cfg SpoolConfig, topic string) (err error) {
+	dry, err := use.Flags.GetBool("dry-run")
+	if err != nil {
+		return fmt.Errorf("--dry-run: %w", err)
+	}
+	opened, log, err := openLog(cfg, topic, dry)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	verb, records := "would be dropped", log.Stats().Records
+	if !dry {
+		verb = "are dropped"
+		if records, err = opened.Drop(topic); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(use.Out, "%d records of topic %s %s\n", records, topic, verb)
+	return err
+}
+
+// move gives the records of one topic to another.
+func move(use configs.Invocation, cfg SpoolConfig) (err error) {
+	from, fault := use.Flags.GetString("from")
+	to, fault2 := use.Flags.GetString("to")
+	dry, fault3 := use.Flags.GetBool("dry-run")
+	switch {
+	case errors.Join(fault, fault2, fault3) != nil:
+		return errors.Join(fault, fault2, fault3)
+	case from == "" || to == "" || from == to:
+		return fmt.Errorf("spool move wants --from TOPIC and --to another TOPIC, got %q and %q", from, to)
+	case !produce.IsTopicName(to):
+		return fmt.Errorf("--to: the name of a topic must be %s, got %q", produce.TopicNameRule, to)
+	}
+	opened, log, err := openLog(cfg, from, dry)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	verb, records := "would be moved", log.Stats().Records
+	if !dry {
+		verb = "are moved"
+		records, err = moveAll(use.Context, log, opened.Log(to))
+	}
+	_, printed := fmt.Fprintf(use.Out, "%d records of topic %s %s to topic %s\n", records, from, verb, to)
+	if err = errors.Join(err, printed); err != nil || dry {
+		return err
+	}
+	if unreadable := log.Stats().CorruptRecords; unreadable > 0 {
+		err = fmt.Errorf("%d records cannot be read, and are left out", unreadable)
+	}
+	_, dropped := opened.Drop(from) // nothing is in it any more
+	return errors.Join(err, dropped)
+}
+
+// moveAll appends the records of one log to another, as messages of the topic of that one, and returns how many those
+// were. A record is marked as done when the other log has it. After a crash in between it is moved again, so that it is
+// there twice.
+func moveAll(ctx context.Context, from, to *spool.Log) (moved uint64, err error) {
+	var chunk spool.Chunk
+	var m produce.Message
+	for ctx.Err() == nil {
+		if err := from.Read(&chunk, chunkBytes); err != nil {
+			return moved, err
+		}
+		if len(chunk.Records) == 0 {
+			return moved, nil
+		}
+		payloads, seqs := make([][]byte, len(chunk.Records)), make([]uint64, len(chunk.Records))
+		for i, record := range chunk.Records {
+			if err := readRecord(record.Payload, &m); err != nil {
+				return moved, fmt.Errorf("record %d: %w", record.Seq, err)
+			}
+			m.Topic = to.Name()
+			payloads[i], seqs[i] = appendRecord(nil, &m, m.Time), record.Seq
+		}
+		// An append that is given up may become durable all the same, and its records would come twice.
+		if _, err := to.AppendExempt(context.WithoutCancel(ctx), payloads); err != nil {
+			return moved, err
+		}
+		from.Done(seqs...)
+		moved += uint64(len(seqs))
+	}
+	return moved, context.Cause(ctx)
 }

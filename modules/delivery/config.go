@@ -27,8 +27,8 @@ type Config struct {
 	Drain DrainConfig `key:"drain"`
 }
 
-// Lanes says what a 200 means for events that are not like the others. A request with events of several kinds is answered when
-// each is as safe as its own lane asks.
+// Lanes says what a 200 means for events that are not like the others. A request with events of several kinds is
+// answered when each is as safe as its own lane asks.
 type Lanes struct {
 	Main           string `key:"main" doc:"Ack of ordinary events. Empty, here and below: as delivery.ack says."`
 	Historical     string `key:"historical" doc:"Ack of events that a client marks as a migration of old ones."`
@@ -152,8 +152,8 @@ var modeNames = [modeCount]string{"kafka", "spool", "auto", "memory"}
 
 func (m mode) String() string { return modeNames[m] }
 
-// stricter returns the mode of the two that promises more. Messages for one topic that come together take the same way, whatever
-// their lanes ask, so that they keep their order.
+// stricter returns the mode of the two that promises more. Messages for one topic that come together take the same way,
+// whatever their lanes ask, so that they keep their order.
 func stricter(a, b mode) mode {
 	if strictness[a] >= strictness[b] {
 		return a

@@ -14,8 +14,8 @@ import (
 // deadLetterLog is the name of the log of dead letters; no topic can have it.
 const deadLetterLog = "@dead-letters"
 
-// deadLetters keeps the messages that Kafka has refused for good: in the topic of dead letters, and on the disk what that refuses
-// as well.
+// deadLetters keeps the messages that Kafka has refused for good: in the topic of dead letters, and on the disk what
+// that refuses as well.
 type deadLetters struct {
 	d     *Delivery
 	topic string
@@ -24,10 +24,18 @@ type deadLetters struct {
 // step says in a dead letter which part of the service has made it one.
 const step = "delivery"
 
-// newDeadLetter returns a copy of a refused message as a dead letter. It shares nothing with the message.
+// refused is a message that Kafka has refused, and what became of its dead letter.
+type refused struct {
+	message *produce.Message
+	refusal error
+	fate    fate
+	why     error // if fate is fateFailed
+}
+
+// newDeadLetter returns a refused message as a dead letter, which shares the message's memory.
 func (l *deadLetters) newDeadLetter(m *produce.Message, refusal error) produce.Message {
 	now := time.Now()
-	letter := copyOf(m)
+	letter := *m
 	letter.Topic = l.topic
 	if letter.Time.IsZero() {
 		letter.Time = now
@@ -44,107 +52,108 @@ func (l *deadLetters) newDeadLetter(m *produce.Message, refusal error) produce.M
 	return letter
 }
 
-// keep makes the request's refused messages dead letters, and gives them their fates.
+// keep makes the request's refused messages dead letters, and gives them their fates. The request's memory stays until
+// the producer has reported on the letters.
 func (l *deadLetters) keep(ctx context.Context, r *request) {
-	var refused []int
+	var items []*item
+	var list []refused
 	for i := range r.items {
-		if it := &r.items[i]; it.fate == fateOpen && it.state.Load() == stateReported && produce.IsRefusal(it.err) {
-			refused = append(refused, i)
+		if it := &r.items[i]; it.fate == fateOpen && it.wasRefused() {
+			items = append(items, it)
+			list = append(list, refused{message: &r.messages[i], refusal: it.err})
 		}
 	}
-	fates := l.write(ctx, r.started, r.exempt, refused, func(i int) (*produce.Message, error) { return &r.messages[i], r.items[i].err })
-	for k, i := range refused {
-		it := &r.items[i]
-		if it.fate = fates[k].fate; it.fate == fateFailed {
-			it.fail(fates[k].why)
-		}
+	letters := l.d.requests.get(l.d)
+	letters.started, letters.exempt, letters.origin = r.started, r.exempt, r
+	r.users.Add(1)
+	l.write(ctx, letters, list)
+	for k, it := range items {
+		it.fate, it.why = list[k].fate, list[k].why
 	}
 }
 
-// keepDrained makes messages of the spool that were refused dead letters. It sets the errors of those to nil that are safe. The
-// records of dead letters pass the limits of the spool: each has a record there already, which goes next.
+// wasRefused reports whether the producer has told the owner that Kafka refuses the message.
+func (it *item) wasRefused() bool {
+	return it.state.Load() == stateReported && produce.IsRefusal(it.err)
+}
+
+// keepDrained makes messages of the spool that were refused dead letters. It sets the errors of those to nil that are
+// safe. The records of dead letters pass the limits of the spool: each has a record there already, which goes next. The
+// letters are copies, since the producer may hold them longer than the drain keeps what it has read.
 func (l *deadLetters) keepDrained(ctx context.Context, messages []produce.Message, errs []error) {
-	var refused []int
+	var indexes []int
+	var list []refused
 	for i, err := range errs {
 		if produce.IsRefusal(err) {
-			refused = append(refused, i)
+			m := copyOf(&messages[i])
+			indexes = append(indexes, i)
+			list = append(list, refused{message: &m, refusal: err})
 		}
 	}
-	if len(refused) == 0 {
+	if len(list) == 0 {
 		return
 	}
-	fates := l.write(ctx, time.Now(), true, refused, func(i int) (*produce.Message, error) { return &messages[i], errs[i] })
-	for k, i := range refused {
-		errs[i] = fates[k].why
+	letters := l.d.requests.get(l.d)
+	letters.exempt = true
+	l.write(ctx, letters, list)
+	for k, i := range indexes {
+		errs[i] = list[k].why
 	}
 }
 
-// ending is what became of a dead letter.
-type ending struct {
-	fate fate
-	why  error
-}
-
-// write makes messages dead letters. Those that were meant for the topic of dead letters itself go to the disk.
-func (l *deadLetters) write(ctx context.Context, started time.Time, exempt bool, refused []int, message func(i int) (*produce.Message, error)) []ending {
-	fates := make([]ending, len(refused))
-	var letters []produce.Message
-	var origins []int // of the letters, in refused
-	for k, i := range refused {
-		m, refusal := message(i)
-		letter := l.newDeadLetter(m, refusal)
-		if m.Topic == l.topic {
-			letter.Headers = m.Headers // It says already what it is, and where it was meant to go.
-			fates[k] = l.toDisk(ctx, &letter, refusal, exempt)
+// write makes messages dead letters by a request of their own, which it uses up. Those that were meant for the topic of
+// dead letters itself go to the disk.
+func (l *deadLetters) write(ctx context.Context, r *request, list []refused) {
+	defer r.leave()
+	var messages []produce.Message
+	var ends []*refused // of the messages
+	for i := range list {
+		of := &list[i]
+		letter := l.newDeadLetter(of.message, of.refusal)
+		if of.message.Topic == l.topic {
+			letter.Headers = of.message.Headers // It says already what it is, and where it was meant to go.
+			l.toDisk(ctx, &letter, of, r.exempt)
 			continue
 		}
-		letters, origins = append(letters, letter), append(origins, k)
+		messages, ends = append(messages, letter), append(ends, of)
 	}
-	if len(letters) == 0 {
-		return fates
-	}
-	r := l.d.requests.get(l.d)
-	defer r.leave()
-	r.started, r.exempt = started, exempt
-	r.fill(letters)
+	r.fill(messages)
 	for i := range r.uses {
 		r.uses[i].mode = modeAuto
 	}
 	r.run(ctx)
-	for j, k := range origins {
-		it := &r.items[j]
-		fates[k] = ending{fate: it.fate, why: it.why}
-		m, refusal := message(refused[k])
-		said := []zap.Field{zap.String("topic", m.Topic), zap.Error(refusal)}
-		if it.fate == fateFailed {
-			fates[k].why = fmt.Errorf("keep a dead letter: %w", it.why)
+	for i, of := range ends {
+		it := &r.items[i]
+		said := []zap.Field{zap.String("topic", of.message.Topic), zap.Error(of.refusal)}
+		switch of.fate = it.fate; {
+		case it.fate == fateFailed:
+			of.why = fmt.Errorf("keep a dead letter: %w", it.why)
 			l.d.log.Error("a message was refused for good and cannot be kept", append(said, zap.NamedError("dead_letter", it.why))...)
-			continue
-		}
-		if it.err == nil || !produce.IsRefusal(it.err) { // toDisk counts the others
-			l.d.metrics.dead(produce.ClassOf(refusal).String(), "topic").Inc(1)
+		case !it.wasRefused(): // toDisk counts those that were
+			l.d.metrics.dead(produce.ClassOf(of.refusal).String(), "topic").Inc(1)
 			l.d.log.Debug("a message was refused for good and is a dead letter", said...)
 		}
 	}
-	return fates
 }
 
 // toDisk keeps a dead letter on the disk.
-func (l *deadLetters) toDisk(ctx context.Context, letter *produce.Message, refusal error, exempt bool) ending {
+func (l *deadLetters) toDisk(ctx context.Context, letter *produce.Message, of *refused, exempt bool) {
 	opened := l.d.spooling.opened.Load()
 	if opened == nil {
-		return ending{fate: fateFailed, why: errors.Join(refusal, errNoSpool)}
+		of.fate, of.why = fateFailed, errors.Join(of.refusal, errNoSpool)
+		return
 	}
 	appendTo := opened.Log(deadLetterLog).Append
 	if exempt {
 		appendTo = opened.Log(deadLetterLog).AppendExempt
 	}
 	if _, err := appendTo(ctx, [][]byte{appendRecord(nil, letter, letter.Time)}); err != nil {
-		return ending{fate: fateFailed, why: errors.Join(refusal, err)}
+		of.fate, of.why = fateFailed, errors.Join(of.refusal, err)
+		return
 	}
+	of.fate = fateSpool
 	l.d.metrics.dead(reasonOf(letter), "disk").Inc(1)
-	l.d.log.Warn("a dead letter was refused by its topic as well, and is kept on the disk: see capture dlq", zap.Error(refusal))
-	return ending{fate: fateSpool}
+	l.d.log.Warn("a dead letter was refused by its topic as well, and is kept on the disk: see capture dlq", zap.Error(of.refusal))
 }
 
 // reasonOf returns why a message is a dead letter.

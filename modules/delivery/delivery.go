@@ -18,8 +18,8 @@ import (
 
 // Delivery is the sink that makes events safe as the section says. Its life:
 //
-//  1. Start opens the spool and begins to drain what an earlier process left. A spool that cannot be opened does not keep the
-//     service from starting; attempts go on in the background.
+//  1. Start opens the spool and begins to drain what an earlier process left. A spool that cannot be opened does not
+//     keep the service from starting; attempts go on in the background.
 //  2. Stop ends the drains, waits for the producer's reports, and closes the spool.
 //
 // Start and Stop are called once; the other methods are safe for concurrent use.
@@ -30,6 +30,7 @@ type Delivery struct {
 	modes    []mode // by lane
 	log      *zap.Logger
 	metrics  metrics
+	times    times
 
 	buffer    *semaphore.Weighted // bytes of delivery.buffer
 	requests  pool
@@ -46,6 +47,24 @@ type Delivery struct {
 	work   sync.WaitGroup
 }
 
+// times are how long things take that the section does not say. Tests have shorter ones.
+type times struct {
+	openFor               time.Duration // of a breaker
+	reopen                time.Duration // until another attempt to open the spool
+	firstPause, lastPause time.Duration // of a drain, after an attempt that has brought nothing to Kafka
+	doorShut              time.Duration // that a request waits for the last records of its topic to leave the spool
+	// counts is how long an outcome says something about the next one, for readiness.
+	counts time.Duration
+	// allFails is how long nothing but failures is seen until the service is not ready: one topic that is in trouble,
+	// or one moment, is no reason to turn all traffic away.
+	allFails time.Duration
+}
+
+var usualTimes = times{
+	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second, doorShut: 250 * time.Millisecond,
+	counts: 5 * time.Second, allFails: time.Second,
+}
+
 // NewDelivery returns a delivery to the producer that has not been started.
 func NewDelivery(cfg Config, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope) (*Delivery, error) {
 	modes, err := cfg.modes()
@@ -59,6 +78,7 @@ func NewDelivery(cfg Config, settings produce.Settings, producer produce.Produce
 		modes:    modes,
 		log:      log,
 		metrics:  newMetrics(scope),
+		times:    usualTimes,
 		buffer:   semaphore.NewWeighted(int64(cfg.Buffer)),
 		rate:     newRateLimiter(cfg.Drain),
 		topics:   map[string]*topic{},
@@ -98,7 +118,7 @@ func (d *Delivery) topic(name string) *topic {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if t = d.topics[name]; t == nil {
-		t = &topic{name: name}
+		t = &topic{name: name, breaker: breaker{openFor: d.times.openFor}}
 		d.topics[name] = t
 	}
 	return t
@@ -140,8 +160,8 @@ func (d *Delivery) Waiting() uint64 {
 // Usage returns what the spool takes on the disk; nothing without one.
 func (d *Delivery) Usage() spool.Usage { return d.spooling.usage() }
 
-// Stop ends the drains, waits until the producer has reported on what it holds or stop_timeout or ctx is over, and closes the
-// spool. What has no report by then stays in the spool, and the next process sends it again.
+// Stop ends the drains, waits until the producer has reported on what it holds or stop_timeout or ctx is over, and
+// closes the spool. What has no report by then stays in the spool, and the next process sends it again.
 func (d *Delivery) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.StopTimeout, errors.New("delivery.stop_timeout is over"))
 	defer cancel()
@@ -189,7 +209,7 @@ func (d *Delivery) retryAfter(why error) time.Duration {
 	case errors.Is(why, spool.ErrFull), errors.Is(why, errWaits):
 		return d.untilRoom()
 	case errors.Is(why, errOpen):
-		return openFor
+		return d.times.openFor
 	default:
 		return 0
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// chunk is the records that are on their way from a log to Kafka. One chunk of a log is on its way at a time, and what of it has
-// failed is sent again before anything behind it is read.
+// chunk is the records that are on their way from a log to Kafka. One chunk of a log is on its way at a time, and what
+// of it has failed is sent again before anything behind it is read.
 type chunk struct {
 	s       *spooler
 	records spool.Chunk
@@ -36,8 +36,8 @@ func newChunk(s *spooler) *chunk {
 	return c
 }
 
-// load reads the next records, if there is nothing left of the ones before, and reports whether there is anything to deliver. A
-// record that only a newer version of this service understands is kept, with all that is behind it.
+// load reads the next records, if there is nothing left of the ones before, and reports whether there is anything to
+// deliver. A record that only a newer version of this service understands is kept, with all that is behind it.
 func (c *chunk) load() (bool, error) {
 	if len(c.messages) > 0 {
 		return true, nil
@@ -76,6 +76,9 @@ func (c *chunk) load() (bool, error) {
 	return true, nil
 }
 
+// unload forgets what was read: it is read again.
+func (c *chunk) unload() { c.messages, c.seqs, c.unread = c.messages[:0], c.seqs[:0], true }
+
 // take takes the producer's report on a message.
 func (c *chunk) take(i int, err error) {
 	c.errs[i] = err
@@ -84,7 +87,8 @@ func (c *chunk) take(i int, err error) {
 	}
 }
 
-// deliver sends the chunk, waits for all reports, and keeps what is to be sent again. It reports whether anything was delivered.
+// deliver sends the chunk, waits for all reports, and keeps what is to be sent again. It reports whether anything was
+// delivered.
 func (c *chunk) deliver(ctx context.Context) bool {
 	d := c.s.d
 	sent := c.messages

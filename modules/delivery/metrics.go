@@ -22,10 +22,11 @@ type metrics struct {
 	heatmapsDropped tally.Counter
 }
 
-// newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that ack memory has
-// lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have left it for Kafka
-// ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters ("dead_letters_total") by reason and by where they are,
-// and heatmap data that was too large to be written beside its event ("heatmaps_dropped_total").
+// newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that
+// ack memory has lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have
+// left it for Kafka ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters
+// ("dead_letters_total") by reason and by where they are, and heatmap data that was too large to be written beside its
+// event ("heatmaps_dropped_total").
 func newMetrics(scope tally.Scope) metrics {
 	m := metrics{
 		lost:    scope.Counter("lost_total"),
@@ -69,19 +70,20 @@ func (m *metrics) dead(reason, to string) tally.Counter {
 type collector struct {
 	d *Delivery
 
-	bytes, limit, untilFull, coming, drained, usable     *prometheus.Desc // of the whole spool
-	open                                                 *prometheus.Desc // by topic, like the following
-	records, oldest, corrupt, corruptBytes, torn, cursor *prometheus.Desc // by topic
+	bytes, limit, untilFull, coming, drained, usable              *prometheus.Desc // of the whole spool
+	open                                                          *prometheus.Desc // by topic, like the following
+	records, oldest, corrupt, corruptBytes, torn, cursor, removed *prometheus.Desc // by topic
 }
 
 var _ prometheus.Collector = (*collector)(nil)
 
-// NewCollector returns a collector of the state of the spool: its size and limit in bytes (capture_delivery_spool_bytes and
-// _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does not grow), bytes a
-// second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether it takes records (_spool_usable), and by topic whether the circuit
-// breaker is open (_breaker_open), how many records wait (_spool_records), the age of the first
-// (_spool_oldest_seconds), what could not be read any more (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it
-// was written in part and never acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
+// NewCollector returns a collector of the state of the spool: its size and limit in bytes (capture_delivery_spool_bytes
+// and _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does
+// not grow), bytes a second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether it
+// takes records (_spool_usable), and by topic whether the circuit breaker is open (_breaker_open), how many records
+// wait (_spool_records), the age of the first (_spool_oldest_seconds), what could not be read any more
+// (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it was written in part and never
+// acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
 // (_unreadable_cursors_total).
 func NewCollector(d *Delivery) prometheus.Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
@@ -100,6 +102,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 		oldest:       desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.", "topic"),
 		corrupt:      desc("corrupt_records_total", "Records of the spool that could not be read any more.", "topic"),
 		corruptBytes: desc("corrupt_bytes_total", "Bytes of the spool that could not be read any more.", "topic"),
+		removed:      desc("removed_records_total", "Records of the spool whose file was removed under the service; they count as corrupt as well.", "topic"),
 		torn:         desc("torn_bytes_total", "Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
 		cursor:       desc("unreadable_cursors_total", "Cursors that could not be read: their topic's records may be delivered again.", "topic"),
 	}
@@ -108,7 +111,7 @@ func NewCollector(d *Delivery) prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor,
+		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor, c.removed,
 	} {
 		descs <- desc
 	}
@@ -150,6 +153,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 		gauge(c.oldest, age, t.name)
 		counter(c.corrupt, float64(stats.CorruptRecords), t.name)
 		counter(c.corruptBytes, float64(stats.CorruptBytes), t.name)
+		counter(c.removed, float64(stats.LostRecords), t.name)
 		counter(c.torn, float64(stats.TornBytes), t.name)
 		counter(c.cursor, float64(stats.UnreadableCursors), t.name)
 	}

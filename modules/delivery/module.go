@@ -17,11 +17,10 @@ import (
 
 // Module decides what a 200 means, and keeps events on the disk while Kafka does not take them.
 //
-// Provides events.Sink; a check of whether events can be made safe, an override of the check "kafka" while they can be, a
-// collector of metrics and a start fact, all of which follow the sink when that is overridden; the commands "spool" and "dlq".
-// Requires produce.Producer, produce.Settings and, for its commands, produce.Reader (modules/kafka), *zap.Logger and tally.Scope
-// (modules/observability).
-// Config section: "delivery".
+// Provides events.Sink; a check of whether events can be made safe, an override of the check "kafka" while they can be,
+// a collector of metrics and a start fact, all of which follow the sink when that is overridden; the commands "spool"
+// and "dlq". Requires produce.Producer, produce.Settings and, for its commands, produce.Reader (modules/kafka),
+// *zap.Logger and tally.Scope (modules/observability). Config section: "delivery".
 func Module() configs.Module {
 	return configs.Module{
 		Name:   "delivery",
@@ -47,8 +46,8 @@ func Module() configs.Module {
 	}
 }
 
-// newDelivery asks for the producer, so that the producer's hooks come first: it starts before the spool is drained into it, and
-// stops after that.
+// newDelivery asks for the producer, so that the producer's hooks come first: it starts before the spool is drained
+// into it, and stops after that.
 func newDelivery(
 	cfg Config, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
 ) (*Delivery, error) {
@@ -60,7 +59,8 @@ func newDelivery(
 	return d, nil
 }
 
-// The following ask for whichever sink the graph has, so that overriding the sink builds neither a Delivery nor a producer.
+// The following ask for whichever sink the graph has, so that overriding the sink builds neither a Delivery nor a
+// producer.
 
 func newCheck(sink events.Sink) observability.Check {
 	return observability.Check{Name: "delivery", Ready: func(ctx context.Context) error {

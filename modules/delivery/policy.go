@@ -15,13 +15,13 @@ var _ events.Sink = (*Delivery)(nil)
 var (
 	errTimeout = produce.Errorf(produce.Timeout, "no acknowledgement in time (delivery.timeout)")
 	errLeft    = errors.New("the client has left")
-	errOpen    = errors.New("Kafka has not taken messages for this topic in time, and it is left alone for a moment")
+	errOpen    = errors.New("messages for this topic were not acknowledged in time, and it is left alone for a moment")
 	errWaits   = errors.New("events of the topic wait in the spool, and those behind them cannot be in Kafka before them (delivery.ack is kafka)")
 	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: make it writable, or move it away")
 )
 
-// Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and the time
-// that the disk needs beyond that.
+// Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and
+// the time that the disk needs beyond that.
 func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	r, err := d.encode(ctx, batch)
 	if err != nil {
@@ -38,18 +38,20 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 		u.mode = stricter(u.mode, d.modes[batch.Events[r.set.Events[i]].Lane])
 	}
 	r.run(ctx)
-	r.settle(ctx, batch)
+	r.settle(batch)
 }
 
 // encode makes a request of the batch's pending events. It rejects those that are too large.
 func (d *Delivery) encode(ctx context.Context, batch *events.Batch) (*request, error) {
-	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is given back.
-	// A batch that is larger than the whole buffer goes alone.
+	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is
+	// given back. A batch that is larger than the whole buffer goes alone.
+	started := time.Now()
 	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
 	if err := d.reserve(ctx, bound); err != nil {
 		return nil, err
 	}
 	r := d.requests.get(d)
+	r.started = started
 	r.set = d.encoder.Encode(batch)
 	r.reserved = min(r.set.Bytes(), bound)
 	d.release(bound - r.reserved)
@@ -75,6 +77,7 @@ func (d *Delivery) release(bytes int64) { d.buffer.Release(bytes) }
 
 // run makes the messages safe, each as its mode asks, and gives each its fate.
 func (r *request) run(ctx context.Context) {
+	r.pass(ctx)
 	for i := range r.uses {
 		u := &r.uses[i]
 		var err error
@@ -98,6 +101,23 @@ func (r *request) run(ctx context.Context) {
 	r.tellBreakers()
 }
 
+// pass waits where the last records are leaving the spool of a topic: the request need not go there then.
+func (r *request) pass(ctx context.Context) {
+	for i := range r.uses {
+		door := r.uses[i].door.Load()
+		if door == nil {
+			continue
+		}
+		r.timer.Reset(r.d.times.doorShut)
+		select {
+		case <-*door:
+		case <-r.timer.C:
+		case <-ctx.Done():
+		}
+		r.timer.Stop()
+	}
+}
+
 // admit decides what is done with messages for a topic. Behind whatever waits in its spool they wait too, or fail.
 func (d *Delivery) admit(t *topic, m mode) (plan, error) {
 	opened := d.spooling.isOpen()
@@ -106,7 +126,12 @@ func (d *Delivery) admit(t *topic, m mode) (plan, error) {
 		return planFail, errBlocked
 	case t.isWaiting() && m == modeKafka:
 		return planFail, errWaits
-	case t.isWaiting() || m == modeSpool && opened:
+	case t.isWaiting():
+		if m != modeSpool {
+			t.eager.Store(true)
+		}
+		return planSpool, nil
+	case m == modeSpool && opened:
 		return planSpool, nil
 	case m == modeMemory || t.breaker.allow(time.Now()):
 		return planProduce, nil
@@ -163,8 +188,10 @@ func (r *request) collect(ctx context.Context, last bool) {
 				continue
 			}
 			if r.abandon(it) {
-				u.failed++
 				it.fail(late(ctx))
+				if ctx.Err() == nil { // that the client has left says nothing about Kafka
+					u.failed++
+				}
 				continue
 			}
 		}
@@ -207,10 +234,11 @@ func (r *request) tellBreakers() {
 	}
 }
 
-// settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least safe of
-// them.
-func (r *request) settle(ctx context.Context, batch *events.Batch) {
-	var safe, failed [modeCount]bool
+// settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least
+// safe of them.
+func (r *request) settle(batch *events.Batch) {
+	var safe [modeCount]bool
+	var failed [modeCount]error
 	for i := 0; i < len(r.items); {
 		index, ack, why := r.set.Events[i], events.AckUnsaid, error(nil)
 		for ; i < len(r.items) && r.set.Events[i] == index; i++ {
@@ -227,7 +255,7 @@ func (r *request) settle(ctx context.Context, batch *events.Batch) {
 			safe[mode] = true
 			continue
 		}
-		failed[mode] = true
+		failed[mode] = why
 		reason := events.ReasonUnavailable
 		if produce.ClassOf(why) == produce.Timeout {
 			reason = events.ReasonTimeout
@@ -236,5 +264,5 @@ func (r *request) settle(ctx context.Context, batch *events.Batch) {
 		batch.RetryAfter = max(batch.RetryAfter, r.d.retryAfter(why))
 	}
 	r.d.metrics.acks[batch.Ack].Inc(1)
-	r.d.readiness.record(&safe, &failed, batch)
+	r.d.readiness.record(&safe, &failed)
 }

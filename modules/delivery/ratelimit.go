@@ -9,7 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rateLimiter keeps the drains together from taking more than live traffic can spare: speed times what comes in, and minRate at least.
+// rateLimiter keeps the drains together from taking more than live traffic can spare: speed times what comes in, and
+// minRate at least.
 type rateLimiter struct {
 	speed, minRate float64 // of the section
 	limiter        *rate.Limiter

@@ -12,31 +12,26 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// readiness says whether requests are answered 200, by what happens to them. For each mode in use it knows when events were made
-// safe last, and when that failed last. Where nothing happens, for example because a load balancer has turned away, it goes by
-// whether the spool and Kafka would take events.
+// readiness says whether requests are answered 200, by what happens to them. For each mode in use it knows when events
+// were made safe last, and since when that fails. Where nothing happens, for example because a load balancer has turned
+// away, it goes by whether the spool and Kafka would take events.
 type readiness struct {
 	d      *Delivery
-	topics [modeCount][]string // of the lanes with that mode
+	main   string              // the topic of ordinary events
+	topics [modeCount][]string // of the lanes with that mode, that of ordinary events first
 	seen   [modeCount]evidence
 }
 
-// evidence is what was seen of one mode.
+// evidence is what was seen of one mode. Its times are instants; 0: never.
 type evidence struct {
-	safe, failed atomic.Int64 // the moments at which that happened last; 0: never
-	why          atomic.Pointer[error]
+	safe    atomic.Int64 // when events were made safe last
+	failing atomic.Int64 // when that failed for the first time since
+	failed  atomic.Int64 // when it failed last
+	why     atomic.Pointer[error]
 }
 
-const (
-	// counts is how long an outcome says something about the next one.
-	counts = 5 * time.Second
-	// allFails is how long nothing but failures is seen until the service is not ready: one topic that is in trouble, or one
-	// moment, is no reason to turn all traffic away.
-	allFails = time.Second
-)
-
 func newReadiness(d *Delivery, topics produce.Topics) *readiness {
-	r := &readiness{d: d}
+	r := &readiness{d: d, main: encode.Topic(&topics, events.LaneMain)}
 	for _, lane := range events.Lanes() {
 		m := d.modes[lane]
 		r.topics[m] = append(r.topics[m], encode.Topic(&topics, lane))
@@ -45,42 +40,41 @@ func newReadiness(d *Delivery, topics produce.Topics) *readiness {
 }
 
 // record notes how a request has ended, by the modes of its events.
-func (r *readiness) record(safe, failed *[modeCount]bool, batch *events.Batch) {
-	now := moment(time.Now())
+func (r *readiness) record(safe *[modeCount]bool, failed *[modeCount]error) {
+	now := instant(time.Now())
 	for m := range r.seen {
 		if safe[m] {
-			r.seen[m].safe.Store(now)
+			r.seen[m].succeeded(now)
 		}
-		if failed[m] {
-			r.seen[m].fail(now, firstFailure(batch))
+		if failed[m] != nil {
+			r.seen[m].fail(now, failed[m])
 		}
 	}
 }
 
 // crowded notes that a request, whose events have failed, has found no room in the buffer.
 func (r *readiness) crowded(modes []mode, batch *events.Batch) {
-	var safe, failed [modeCount]bool
+	var safe [modeCount]bool
+	var failed [modeCount]error
 	for i := range batch.Events {
-		if batch.Events[i].Outcome.State == events.StateFailed {
-			failed[modes[batch.Events[i].Lane]] = true
+		if event := &batch.Events[i]; event.Outcome.State == events.StateFailed {
+			failed[modes[event.Lane]] = event.Outcome.Err
 		}
 	}
-	r.record(&safe, &failed, batch)
+	r.record(&safe, &failed)
+}
+
+func (e *evidence) succeeded(now int64) {
+	e.safe.Store(now)
+	if e.failing.Load() != 0 {
+		e.failing.Store(0)
+	}
 }
 
 func (e *evidence) fail(now int64, why error) {
-	e.failed.Store(now)
 	e.why.Store(&why)
-}
-
-// firstFailure returns why the first event of the batch that has failed has.
-func firstFailure(batch *events.Batch) error {
-	for i := range batch.Events {
-		if outcome := &batch.Events[i].Outcome; outcome.State == events.StateFailed {
-			return outcome.Err
-		}
-	}
-	return nil
+	e.failed.Store(now)
+	e.failing.CompareAndSwap(0, now)
 }
 
 // check returns nil if events can be made safe, or what is wrong.
@@ -98,12 +92,16 @@ func (r *readiness) check() error {
 
 func (r *readiness) checkMode(m mode) error {
 	seen := &r.seen[m]
-	safe, failed := time.Duration(seen.safe.Load()), time.Duration(seen.failed.Load())
-	now := time.Duration(moment(time.Now()))
+	now := instant(time.Now())
+	recent := func(at int64) bool { return at != 0 && now-at < int64(r.d.times.counts) }
+	failing, failed := seen.failing.Load(), seen.failed.Load()
 	switch {
-	case now-failed < counts && failed-safe > allFails:
+	case failing != 0 && recent(failed) && failed-failing >= int64(r.d.times.allFails):
 		return fmt.Errorf("requests fail: %w", *seen.why.Load())
-	case now-safe < counts:
+	case recent(seen.safe.Load()):
+		return nil
+	case m != r.d.modes[events.LaneMain]:
+		// That Kafka is away says nothing against the service while ordinary events do without.
 		return nil
 	default:
 		return r.possible(m)
@@ -112,19 +110,28 @@ func (r *readiness) checkMode(m mode) error {
 
 // possible returns nil if events of the mode would be made safe, as far as is known without trying.
 func (r *readiness) possible(m mode) error {
-	for _, topic := range r.topics[m] {
+	err := r.trouble(m, func(topic string) error {
 		switch {
 		case r.d.spooling.isBlocked(topic):
-			return fmt.Errorf("topic %s: %w", topic, errBlocked)
+			return errBlocked
 		case m == modeKafka && r.d.topic(topic).isWaiting():
-			return fmt.Errorf("topic %s: %w", topic, errWaits)
+			return errWaits
 		}
-	}
-	if m == modeMemory {
 		return nil
+	})
+	if err != nil {
+		return err
 	}
 	kafka := r.d.producer.Ready()
-	if m == modeKafka {
+	switch m {
+	case modeKafka:
+		return kafka
+	case modeMemory:
+		// The producer may take messages although Kafka is away. If it did not when it was tried last, then it has to
+		// be there again.
+		if r.seen[m].failing.Load() == 0 {
+			return nil
+		}
 		return kafka
 	}
 	unusable := r.d.spooling.usable()
@@ -133,10 +140,29 @@ func (r *readiness) possible(m mode) error {
 		return nil
 	case kafka != nil:
 		return fmt.Errorf("neither the spool nor Kafka takes events: %w; %w", unusable, kafka)
-	case r.d.waits():
-		return fmt.Errorf("the spool takes no further events, and what waits in it goes first: %w", unusable)
 	}
-	return nil
+	return r.trouble(m, func(topic string) error {
+		if r.d.topic(topic).isWaiting() {
+			return fmt.Errorf("the spool takes no further events, and what waits in it goes first: %w", unusable)
+		}
+		return nil
+	})
+}
+
+// trouble returns what is wrong with the topic of ordinary events, if these have the mode, or else with all topics of
+// the mode: that one topic is in trouble is no reason to turn the events of others away.
+func (r *readiness) trouble(m mode, with func(topic string) error) error {
+	var err error
+	for _, topic := range r.topics[m] {
+		if err = with(topic); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("topic %s: %w", topic, err)
+		if topic == r.main {
+			break
+		}
+	}
+	return err
 }
 
 // fill says when the spool is about to be full while it is needed, so that traffic goes elsewhere in time.
@@ -147,12 +173,30 @@ func (r *readiness) fill() error {
 	}
 	usage := r.d.spooling.usage()
 	fill := float64(usage.Bytes) / float64(max(usage.Bytes+usage.Room, 1))
-	// A disk that somebody else has filled is no reason while all events go straight to Kafka.
-	if fill < limit || !r.d.waits() && r.d.producer.Ready() == nil {
+	if fill < limit || !r.needsSpool() {
 		return nil
 	}
 	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it more room (delivery.spool.max_bytes, and the disk)",
 		r.d.cfg.Spool.Dir, 100*fill)
+}
+
+// needsSpool reports whether new events go to the spool, or are about to. A disk that somebody else has filled is no
+// reason to turn events away that go straight to Kafka.
+func (r *readiness) needsSpool() bool {
+	if r.d.producer.Ready() != nil {
+		return true
+	}
+	for _, m := range []mode{modeSpool, modeAuto} {
+		if r.trouble(m, func(topic string) error {
+			if r.d.topic(topic).isWaiting() {
+				return errWaits
+			}
+			return nil
+		}) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Ready returns nil if events can be made safe, or what is wrong.

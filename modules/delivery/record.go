@@ -8,9 +8,9 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// A record of the spool is one message: a byte for the version of this format, then the time (milliseconds since 1970), the
-// topic, the key (its length plus one, or 0 for none), the number of headers, each header's key and value, and the rest is the
-// value. Numbers are varints; texts have their length before them.
+// A record of the spool is one message: a byte for the version of this format, then the time (milliseconds since 1970),
+// the topic, the key (its length plus one, or 0 for none), the number of headers, each header's key and value, and the
+// rest is the value. Numbers are varints; texts have their length before them.
 const recordVersion = 1
 
 // appendRecord appends the message as a record, with that time.

@@ -11,7 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// request is messages that are made safe together. It belongs to the goroutine that made it, but for what its reports touch.
+// request is messages that are made safe together. It belongs to the goroutine that made it, but for what its reports
+// touch.
 type request struct {
 	d        *Delivery
 	messages []produce.Message
@@ -19,6 +20,7 @@ type request struct {
 	uses     []use // of topics, in the order of their first message
 
 	set      *encode.Set // what messages are of; nil for dead letters
+	origin   *request    // whose memory messages refer to, if they are dead letters of a request
 	reserved int64       // bytes of delivery.buffer
 	exempt   bool        // records of it pass the limits of the spool
 
@@ -28,12 +30,13 @@ type request struct {
 	reported chan struct{} // ticked when no item is sent any more
 	report   func(i int, err error)
 
-	// users are the owner, and the producer for every message that it holds. The last one to leave gives the memory back.
+	// users are the owner, the producer for every message that it holds, and a request whose origin this one is. The
+	// last one to leave gives the memory back.
 	users atomic.Int32
 }
 
-// A message's state says who waits for the producer's report on it. Exactly one side wins the change from sent: the report, or
-// the owner who waits for it no longer.
+// A message's state says who waits for the producer's report on it. Exactly one side wins the change from sent: the
+// report, or the owner who waits for it no longer.
 //
 //	idle ---> sent ---> reported   the owner reads err and decides
 //	             |----> spooled    a record of the message is in the spool: the report goes to its spooler
@@ -87,7 +90,10 @@ const (
 )
 
 // acks says what a fate means to a client.
-var acks = [...]events.Ack{fateOpen: events.AckUnsaid, fateKafka: events.AckKafka, fateSpool: events.AckSpool, fateMemory: events.AckMemory, fateFailed: events.AckUnsaid}
+var acks = [...]events.Ack{
+	fateOpen: events.AckUnsaid, fateKafka: events.AckKafka, fateSpool: events.AckSpool, fateMemory: events.AckMemory,
+	fateFailed: events.AckUnsaid,
+}
 
 // use is a request's use of a topic. All its messages for the topic take the same way, so that they keep their order.
 type use struct {
@@ -237,15 +243,18 @@ func (r *request) leave() {
 	if r.users.Add(-1) > 0 {
 		return
 	}
-	d := r.d
+	d, origin := r.d, r.origin
 	if r.set != nil {
 		d.encoder.Recycle(r.set)
 		d.release(r.reserved)
 	}
-	r.messages, r.set, r.reserved, r.exempt = nil, nil, 0, false
+	r.messages, r.set, r.origin, r.reserved, r.exempt = nil, nil, nil, 0, false
 	for i := range r.items {
 		r.items[i].err, r.items[i].why, r.items[i].spooler = nil, nil, nil
 	}
 	clear(r.uses)
 	d.requests.Put(r)
+	if origin != nil {
+		origin.leave()
+	}
 }

@@ -11,13 +11,14 @@ import (
 	"github.com/opencapture/capture/modules/delivery/spool"
 )
 
-// spooler keeps what waits for Kafka in one topic: the log, and the drain, which takes the records from the log to Kafka in
-// their order. Its life is that of the spool. While anything waits, new messages for the topic go into the log behind it.
+// spooler keeps what waits for Kafka in one topic: the log, and the drain, which takes the records from the log to
+// Kafka in their order. Its life is that of the spool. While anything waits, new messages for the topic go into the log
+// behind it.
 //
 // A message that is appended to the log after it was handed to the producer is held: the producer may still get it
-// acknowledged. The drain begins only when nothing is held, so that it neither sends such a message a second time nor anything
-// in front of it. The reports on held messages come from the producer's goroutines, which only note them; the drain's goroutine
-// settles them.
+// acknowledged. The drain begins only when nothing is held, so that it neither sends such a message a second time nor
+// anything in front of it. The reports on held messages come from the producer's goroutines, which only note them; the
+// drain's goroutine settles them.
 type spooler struct {
 	d     *Delivery
 	topic *topic
@@ -64,21 +65,13 @@ func (s *spooler) begin(held int) {
 	s.held += held
 }
 
-// end says that the records that begin has announced are in the log, or will not be, or are left to the log.
-func (s *spooler) end() {
+// end says that the records that begin has announced are in the log, or are left to the log because their append was
+// given up. Of the messages that begin has announced as held, so many are not any more: their append has failed.
+func (s *spooler) end(released int) {
 	s.mu.Lock()
 	s.appending--
-	s.mu.Unlock()
-	s.stir()
-}
-
-// release says that n held messages have no record after all.
-func (s *spooler) release(n int) {
-	if n == 0 {
-		return
-	}
-	s.mu.Lock()
-	s.held -= n
+	s.held -= released
+	s.restLocked()
 	s.mu.Unlock()
 	s.stir()
 }
@@ -95,7 +88,7 @@ func (s *spooler) report(seq uint64, err error) {
 func (s *spooler) settle() {
 	s.mu.Lock()
 	reports := s.reports
-	s.reports = s.spare[:0]
+	s.reports, s.spare = s.spare[:0], nil
 	s.mu.Unlock()
 	if len(reports) == 0 {
 		return
@@ -138,11 +131,29 @@ func (s *spooler) drainable() bool {
 func (s *spooler) rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := s.log.Stats()
-	if s.appending == 0 && s.held == 0 && stats.Records+stats.Pending == 0 {
+	s.restLocked()
+}
+
+// restLocked is rest for a caller that holds mu.
+func (s *spooler) restLocked() {
+	if s.appending == 0 && s.isEmptyLocked() {
 		s.topic.waiting.Store(false)
 		s.since = time.Time{}
+		s.topic.open()
 	}
+}
+
+// isEmpty reports whether no record is in the log, and no message is held. Calls that are about to add records do not
+// count: they are of requests that run at the same time, before which or behind which a new message may come.
+func (s *spooler) isEmpty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isEmptyLocked()
+}
+
+func (s *spooler) isEmptyLocked() bool {
+	stats := s.log.Stats()
+	return s.held == 0 && stats.Records+stats.Pending == 0
 }
 
 // seen notes when the first record was spooled.
@@ -166,11 +177,12 @@ func (s *spooler) oldest() time.Time {
 func (s *spooler) run(ctx context.Context) {
 	c := newChunk(s)
 	// After an attempt that has brought nothing to Kafka the next one waits, longer each time.
-	const first, last = 100 * time.Millisecond, 2 * time.Second
+	first, last := s.d.times.firstPause, s.d.times.lastPause
 	pause := first
 	for ctx.Err() == nil {
 		s.settle()
 		if !s.drainable() {
+			s.topic.open() // a message that is held may take long
 			s.await(ctx)
 			continue
 		}
@@ -179,15 +191,31 @@ func (s *spooler) run(ctx context.Context) {
 			s.d.log.Error("the spool cannot be read: trying again", zap.String("topic", s.topic.name), zap.Error(err))
 		}
 		switch {
+		case loaded && !s.drainable():
+			c.unload() // a record of a message that is held by now may have been read
 		case loaded && c.deliver(ctx):
 			pause = first
 		case !loaded && err == nil:
 			s.rest()
+			s.shut()
 			s.await(ctx)
 		default:
+			s.topic.open()
 			s.d.pause(pause)
 			pause = min(2*pause, last)
 		}
+	}
+	s.topic.open()
+}
+
+// shut closes the topic's door if the log is empty but for what is being appended, so that the topic ceases to wait. Under
+// a steady load there would always be another request that is about to append, because the topic waits.
+func (s *spooler) shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.topic.waiting.Load() && s.topic.eager.Swap(false) {
+		door := make(chan struct{})
+		s.topic.door.Store(&door)
 	}
 }
 
@@ -207,6 +235,27 @@ type topic struct {
 	// waiting is set while anything waits in the topic's log, or is about to.
 	waiting atomic.Bool
 	spooler atomic.Pointer[spooler] // nil: it has none yet
+
+	// eager is set when a request has gone to the spool that would go to Kafka if nothing waited.
+	eager atomic.Bool
+	// door is shut, and not nil, for the moment in which the last records leave the log: new requests wait until it is open.
+	door atomic.Pointer[chan struct{}]
+}
+
+// open opens the topic's door, if it is shut.
+func (t *topic) open() {
+	if t.door.Load() == nil {
+		return
+	}
+	if door := t.door.Swap(nil); door != nil {
+		close(*door)
+	}
 }
 
 func (t *topic) isWaiting() bool { return t.waiting.Load() }
+
+// isEmpty reports whether nothing of the topic is in the spool, nor held.
+func (t *topic) isEmpty() bool {
+	s := t.spooler.Load()
+	return s == nil || s.isEmpty()
+}

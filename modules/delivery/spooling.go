@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -16,23 +15,21 @@ import (
 
 // spooling is the spool as delivery uses it: open, or not open and the topics known whose events wait in it.
 //
-// A spool that cannot be opened may hold events all the same: of a process that this one replaces and that has not ended yet, or
-// on a file system that has become read-only. New events must not overtake them. So the directory is looked at without changing
-// anything, and the topics that have records in it are blocked: their events are answered 503 until the spool can be opened, or
-// the records are gone. Where not even a look is possible, the service says that it cannot keep the order, and takes events.
+// A spool that cannot be opened may hold events all the same: of a process that this one replaces and that has not
+// ended yet, or on a file system that has become read-only. New events must not overtake them. So the directory is
+// looked at without changing anything, and the topics that have records in it are blocked: their events are answered
+// 503 until the spool can be opened, or the records are gone. Where not even a look is possible, the service says that
+// it cannot keep the order, and takes events.
 type spooling struct {
 	d *Delivery
 
 	opened  atomic.Pointer[spool.Spool]
-	failure atomic.Pointer[error] // why it is not open
+	failure atomic.Pointer[error] // why it is not open; never nil, and of no meaning once it is open
 	blocked atomic.Pointer[map[string]bool]
 
 	mu      sync.Mutex // guards making spoolers, and that none is made after stopped
 	stopped bool
 }
-
-// reopen is how long to wait before another attempt to open the spool.
-const reopen = time.Second
 
 var errNoSpool = errors.New("the spool is not open")
 
@@ -75,7 +72,7 @@ func (s *spooling) start() {
 	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background", zap.Error(err))
 	unseen := s.look(err, nil)
 	s.d.work.Go(func() {
-		for s.d.pause(reopen) {
+		for s.d.pause(s.d.times.reopen) {
 			err := s.open()
 			if err == nil {
 				s.d.log.Info("the spool can be used")
@@ -106,7 +103,6 @@ func (s *spooling) open() error {
 	}
 	// The topics with records wait by now, so that none is passed between being blocked and being open.
 	s.opened.Store(opened)
-	s.failure.Store(nil)
 	s.blocked.Store(nil)
 	if waiting > 0 {
 		s.d.log.Info("events of an earlier process wait in the spool", zap.Uint64("records", waiting))
@@ -114,8 +110,8 @@ func (s *spooling) open() error {
 	return nil
 }
 
-// look finds out what waits in a spool that could not be opened because of err, and blocks those topics. It returns why that is
-// not possible, if it is not, and logs that when it is new; before is what it returned before.
+// look finds out what waits in a spool that could not be opened because of err, and blocks those topics. It returns why
+// that is not possible, if it is not, and logs that when it is new; before is what it returned before.
 func (s *spooling) look(err, before error) error {
 	s.failure.Store(&err)
 	inspected, unseen := spool.Inspect(s.d.cfg.Spool.Dir)

@@ -24,8 +24,8 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// Broker is the embedded broker. It is started once and then stopped once; Address and String may be called at any time, by
-// any number of goroutines.
+// Broker is the embedded broker. It is started once and then stopped once; Address and String may be called at any
+// time, by any number of goroutines.
 type Broker struct {
 	cfg    Config
 	client kafka.Config
@@ -55,7 +55,8 @@ const (
 	minSegment           = 64 * configs.KiB
 	maxSegment           = 64 * configs.MiB
 
-	// Other producers than ours may rely on Kafka's default. A batch of messages is a little larger than its largest message.
+	// Other producers than ours may rely on Kafka's default. A batch of messages is a little larger than its largest
+	// message.
 	smallestMaxMessage = 1_048_588
 	batchOverhead      = 64 * configs.KiB
 )
@@ -94,8 +95,8 @@ func (b *Broker) String() string {
 	return fmt.Sprintf("embedded broker at %s (%s), data in %s", b.Address(), safety, b.cfg.DataDir)
 }
 
-// Start loads the data, listens, and creates the topics that are missing. It returns an error if that is not done within
-// start_timeout or when ctx is over; then it leaves nothing behind.
+// Start loads the data, listens, and creates the topics that are missing. It returns an error if that is not done
+// within start_timeout or when ctx is over; then it leaves nothing behind.
 func (b *Broker) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.StartTimeout)
 	defer cancel()
@@ -172,7 +173,8 @@ func (b *Broker) open() (err error) {
 	return nil
 }
 
-// trim applies retention until Stop. The broker's own ticker is not started for topics that were loaded, nor often enough.
+// trim applies retention until Stop. The broker's own ticker is not started for topics that were loaded, nor often
+// enough.
 func (b *Broker) trim() {
 	ticker := time.NewTicker(b.retentionInterval)
 	defer ticker.Stop()

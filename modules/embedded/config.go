@@ -14,7 +14,7 @@ type Config struct {
 	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps; beyond that the oldest events are removed."`
 	Retention      time.Duration    `key:"retention" doc:"How long events are kept."`
 	StartTimeout   time.Duration    `key:"start_timeout" doc:"How long loading the data may take at start: about three seconds for each GiB of small events, over all topics."`
-	SyncWrites     bool             `key:"sync_writes" doc:"Wait for the disk before an event is acknowledged, so that it survives a power loss. An acknowledgement then takes about ten times as long (half a millisecond on an SSD). If false, a power loss takes what was acknowledged last, also what had been safe in the spool before it was sent here."`
+	SyncWrites     bool             `key:"sync_writes" doc:"Wait for the disk before an event is acknowledged, so that it survives a power loss. An acknowledgement then takes ten to twenty times as long (half a millisecond on a quiet SSD, two on a busy one). If false, a power loss takes what was acknowledged last, also what had been safe in the spool before it was sent here."`
 }
 
 // DefaultConfig returns the defaults.

@@ -75,8 +75,8 @@ func ordinary() [][]kmsg.Request {
 	}
 }
 
-// FuzzNoRequestEndsTheProcess sends requests to a real broker behind the guard: each is two bytes of length and so many of
-// what follows the size in a frame. The broker must go on to work, and to start.
+// FuzzNoRequestEndsTheProcess sends requests to a real broker behind the guard: each is two bytes of length and so many
+// of what follows the size in a frame. The broker must go on to work, and to start.
 func FuzzNoRequestEndsTheProcess(f *testing.F) {
 	for _, requests := range ordinary() {
 		for _, newest := range []bool{false, true} {

@@ -21,11 +21,12 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// guard stands between the port and the broker, which was written for tests and trusts its clients. The guard reads each
-// request whole, and hands it on only if the broker can bear it. What it refuses ends the connection and is logged.
+// guard stands between the port and the broker, which was written for tests and trusts its clients. The guard reads
+// each request whole, and hands it on only if the broker can bear it. What it refuses ends the connection and is
+// logged.
 //
-// A connection has one request in the broker at a time. The guard reads the next one when the answer is written, so it may
-// answer by itself, and it knows what the requests in the broker cost.
+// A connection has one request in the broker at a time. The guard reads the next one when the answer is written, so it
+// may answer by itself, and it knows what the requests in the broker cost.
 type guard struct {
 	log               *zap.Logger
 	maxProduce        int64
@@ -86,19 +87,20 @@ const (
 	// Kafka's connections.max.idle.ms.
 	idleTimeout = 10 * time.Minute
 
-	// clientPartitions is how many partitions clients may create: each takes memory, and time at every start.
-	clientPartitions = 1000
+	// clientPartitions is how many partitions clients may create. Each takes memory, and a synced file at every stop.
+	clientPartitions = 200
 
-	// The broker never forgets a producer or group. So many new ones, members included, may come at once, and then one a second.
+	// The broker never forgets a producer or group. So many new ones, members included, may come at once, and then one a
+	// second.
 	newcomersAtOnce = 1000
 
 	logEvery = 10 * time.Second
 )
 
-// served are the requests that clients may send: what producers, consumers and their tools need. The broker has more, among
-// them transactions and the change of configuration; those are neither offered nor let through. No version here has tagged
-// fields, whose number may be a lie of four bytes that keeps a parser busy for a minute. ApiVersions has them, but the guard
-// answers it without reading it.
+// served are the requests that clients may send: what producers, consumers and their tools need. The broker has more,
+// among them transactions and the change of configuration; those are neither offered nor let through. No version here
+// has tagged fields, whose number may be a lie of four bytes that keeps a parser busy for a minute. ApiVersions has
+// them, but the guard answers it without reading it.
 var served = map[kmsg.Key]struct{ min, max int16 }{
 	kmsg.Produce:              {3, 8},
 	kmsg.Fetch:                {4, 11},
@@ -124,9 +126,11 @@ var served = map[kmsg.Key]struct{ min, max int16 }{
 
 var validTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
-// newGuard returns a guard for messages of a size. Topics that clients create have so many partitions if they leave it open,
-// and these limits whatever they ask for.
-func newGuard(log *zap.Logger, maxMessage configs.ByteSize, partitions int, limits func(partitions int) map[string]string) *guard {
+// newGuard returns a guard for messages of a size. Topics that clients create have so many partitions if they leave it
+// open, and these limits whatever they ask for.
+func newGuard(
+	log *zap.Logger, maxMessage configs.ByteSize, partitions int, limits func(partitions int) map[string]string,
+) *guard {
 	maxProduce := max(maxMessage, smallestMaxProduce) + produceOverhead
 	return &guard{
 		log: log, maxProduce: int64(maxProduce), maxInFlight: int64(max(4*maxProduce, minInFlight)),
@@ -172,7 +176,10 @@ func (l *listener) Accept() (net.Conn, error) {
 			l.guard.report(conn.RemoteAddr().String(), fmt.Errorf("more than %d connections", maxConnections))
 			conn.Close() //nolint:errcheck,gosec // nothing was written
 		default:
-			return &guarded{Conn: conn, guard: l.guard, answered: make(chan struct{}, 1), closed: make(chan struct{})}, nil
+			return &guarded{
+				Conn: conn, guard: l.guard,
+				answered: make(chan struct{}, 1), closed: make(chan struct{}),
+			}, nil
 		}
 	}
 }
@@ -185,11 +192,13 @@ func (g *guard) report(remote string, err error) {
 		g.unlogged++
 		return
 	}
-	g.log.Warn("the embedded broker's port refused a client", zap.String("client", remote), zap.Error(err), zap.Int("unlogged_before", g.unlogged))
+	g.log.Warn("the embedded broker's port refused a client",
+		zap.String("client", remote), zap.Error(err), zap.Int("unlogged_before", g.unlogged))
 	g.logged, g.unlogged = time.Now(), 0
 }
 
-// guarded is a connection as the broker sees it. The broker reads in one goroutine and writes, one call an answer, in another.
+// guarded is a connection as the broker sees it. The broker reads in one goroutine and writes, one call an answer, in
+// another.
 type guarded struct {
 	net.Conn
 	guard *guard
@@ -265,8 +274,8 @@ func (c *guarded) Close() error {
 	return err
 }
 
-// next waits until the request before it is answered, and takes the next one in. A client that leaves while its request is
-// in the broker keeps its place until then.
+// next waits until the request before it is answered, and takes the next one in. A client that leaves while its request
+// is in the broker keeps its place until then.
 func (c *guarded) next() error {
 	if c.waiting {
 		late := time.NewTimer(c.guard.idleTimeout)
@@ -344,7 +353,8 @@ func (c *guarded) receive() ([]byte, error) {
 	case !known:
 		return nil, fmt.Errorf("request %d is not served here", key)
 	case key != kmsg.ApiVersions && (version < versions.min || version > versions.max):
-		return nil, fmt.Errorf("%s version %d is not served here, only %d to %d", key.Name(), version, versions.min, versions.max)
+		return nil, fmt.Errorf("%s version %d is not served here, only %d to %d",
+			key.Name(), version, versions.min, versions.max)
 	case key != kmsg.Produce && size > int64(maxRequest):
 		return nil, fmt.Errorf("%s of %d bytes: at most %s", key.Name(), size, maxRequest)
 	case key != kmsg.Produce:
@@ -376,7 +386,8 @@ const (
 )
 
 func keyOf(frame []byte) (kmsg.Key, int16) {
-	return kmsg.Key(int16(binary.BigEndian.Uint16(frame[sizeBytes:]))), int16(binary.BigEndian.Uint16(frame[sizeBytes+2:]))
+	header := frame[sizeBytes:]
+	return kmsg.Key(int16(binary.BigEndian.Uint16(header))), int16(binary.BigEndian.Uint16(header[2:]))
 }
 
 // tooLarge says what a size most likely is.
@@ -388,7 +399,8 @@ func tooLarge(head [4]byte, limit int64) error {
 	if head[0] == 0x16 && head[1] == 0x03 {
 		return errors.New("a TLS handshake: the embedded broker does not speak TLS")
 	}
-	return fmt.Errorf("a request of %d bytes, at most %d are taken: kafka.max_message_bytes", binary.BigEndian.Uint32(head[:]), limit)
+	return fmt.Errorf("a request of %d bytes, at most %d are taken: kafka.max_message_bytes",
+		binary.BigEndian.Uint32(head[:]), limit)
 }
 
 // unanswered tells whether a request that passed gets no answer: a Produce that asks for none.
@@ -464,8 +476,8 @@ func encode(header []byte, body interface{ AppendTo(dst []byte) []byte }) []byte
 	return frame
 }
 
-// apiVersions offers what is served. Who asks in a version that is not known is told the versions of this request alone, in
-// the oldest one, as by Kafka.
+// apiVersions offers what is served. Who asks in a version that is not known is told the versions of this request
+// alone, in the oldest one, as by Kafka.
 func apiVersions(version int16) kmsg.Response {
 	response := kmsg.NewPtrApiVersionsResponse()
 	known := version >= served[kmsg.ApiVersions].min && version <= served[kmsg.ApiVersions].max
@@ -476,7 +488,8 @@ func apiVersions(version int16) kmsg.Response {
 	}
 	for key, versions := range served {
 		if known || key == kmsg.ApiVersions {
-			response.ApiKeys = append(response.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key.Int16(), MinVersion: versions.min, MaxVersion: versions.max})
+			offer := kmsg.ApiVersionsResponseApiKey{ApiKey: key.Int16(), MinVersion: versions.min, MaxVersion: versions.max}
+			response.ApiKeys = append(response.ApiKeys, offer)
 		}
 	}
 	return response
@@ -601,7 +614,8 @@ func (g *guard) check(request kmsg.Request, size int) (kmsg.Response, error) {
 	return nil, nil //nolint:nilnil // it passes
 }
 
-// checkMember keeps away members without a protocol, or with one that they name twice: the broker panics when it counts them.
+// checkMember keeps away members without a protocol, or with one that they name twice: the broker panics when it counts
+// them.
 func (g *guard) checkMember(r *kmsg.JoinGroupRequest, size int) error {
 	if size > int(maxMembership) {
 		return fmt.Errorf("%d bytes: at most %s", size, maxMembership)
@@ -622,8 +636,8 @@ func (g *guard) checkMember(r *kmsg.JoinGroupRequest, size int) error {
 	return g.admitGroup(r.Group)
 }
 
-// limitFetch bounds how much an answer holds and how long it may take. It makes every Fetch one without a session, as Kafka
-// does when its sessions are used up: the broker's sessions have no end.
+// limitFetch bounds how much an answer holds and how long it may take. It makes every Fetch one without a session, as
+// Kafka does when its sessions are used up: the broker's sessions have no end.
 func (g *guard) limitFetch(r *kmsg.FetchRequest) {
 	largest := min(int64(maxAnswer), int64(maxAnswers)/max(g.connections.Load(), 1))
 	r.MaxBytes = min(r.MaxBytes, int32(largest))
@@ -637,8 +651,8 @@ func (g *guard) limitFetch(r *kmsg.FetchRequest) {
 	}
 }
 
-// answerTimes answers a look-up of offsets by time: such an index is not kept here. The broker would decompress batches for
-// it, to any size, and trust what is within.
+// answerTimes answers a look-up of offsets by time: such an index is not kept here. The broker would decompress batches
+// for it, to any size, and trust what is within.
 func answerTimes(r *kmsg.ListOffsetsRequest) kmsg.Response {
 	byTime := false
 	response := r.ResponseKind().(*kmsg.ListOffsetsResponse)
@@ -658,8 +672,8 @@ func answerTimes(r *kmsg.ListOffsetsRequest) kmsg.Response {
 	return response
 }
 
-// checkTopics refuses topics with a name that is none, or with too many partitions, and gives the others the limits that all
-// topics have.
+// checkTopics refuses topics with a name that is none, or with too many partitions, and gives the others the limits
+// that all topics have.
 func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -668,7 +682,8 @@ func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 	for i := range r.Topics {
 		topic := &r.Topics[i]
 		if !validTopic.MatchString(topic.Topic) || topic.Topic == "." || topic.Topic == ".." {
-			return refuseTopics(r, kerr.InvalidTopicException, "a topic's name is 1 to 249 letters, digits, dots, underscores or hyphens")
+			return refuseTopics(r, kerr.InvalidTopicException,
+				"a topic's name is 1 to 249 letters, digits, dots, underscores or hyphens")
 		}
 		partitions := max(int(topic.NumPartitions), len(topic.ReplicaAssignment))
 		if partitions <= 0 {
@@ -682,8 +697,8 @@ func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 		}
 	}
 	if room < 0 {
-		return refuseTopics(r, kerr.InvalidPartitions, fmt.Sprintf("clients may create %d more partitions in the embedded broker "+
-			"(%d in all; deleted ones count until the next start)", g.room, clientPartitions))
+		return refuseTopics(r, kerr.InvalidPartitions, fmt.Sprintf("clients may create %d more partitions in the "+
+			"embedded broker (%d in all; deleted ones count until the next start)", g.room, clientPartitions))
 	}
 	if !r.ValidateOnly {
 		g.room = room
@@ -694,6 +709,8 @@ func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 
 // exists tells the guard of a topic that there is at the start.
 func (g *guard) exists(topic string, partitions int, ours bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.topics[topic] = partitions
 	if !ours {
 		g.room -= partitions

@@ -15,10 +15,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// syncer has the disk keep what the broker acknowledges, before a client learns of it. The broker could do that itself, but it
-// does not look at the result, and everybody waits meanwhile.
+// syncer has the disk keep what the broker acknowledges, before a client learns of it. The broker could do that itself,
+// but it does not look at the result, and everybody waits meanwhile.
 //
-// After an error nothing is acknowledged any more until a restart: the system reports a failed write once and then forgets it.
+// After an error nothing is acknowledged any more until a restart: the system reports a failed write once and then
+// forgets it.
 type syncer struct {
 	dir   string // the broker's
 	log   *zap.Logger
@@ -61,7 +62,8 @@ func (s *syncer) fail(err error) error {
 	defer s.mu.Unlock()
 	if s.failed == nil {
 		s.failed = fmt.Errorf("the disk does not keep what is written: %w", err)
-		s.log.Error("the disk does not keep what the embedded broker writes: it acknowledges nothing until the next start", zap.Error(err))
+		s.log.Error("the disk does not keep what the embedded broker writes: it acknowledges nothing until the next start",
+			zap.Error(err))
 	}
 	return s.failed
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,7 +43,7 @@ func runBlackhole() {
 }
 
 // blackhole starts the broker and returns its address.
-func blackhole(b *testing.B) string {
+func blackhole(b testing.TB) string {
 	b.Helper()
 	process := exec.Command(os.Args[0])
 	process.Env = append(os.Environ(), blackholeEnv+"=1")
@@ -133,7 +134,8 @@ func BenchmarkProduce(b *testing.B) {
 	}
 }
 
-func benchCore(b *testing.B, compression string) {
+// benchProducer returns a producer that writes to the blackhole.
+func benchProducer(b testing.TB, compression string) *kafka.Producer {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = []string{blackhole(b)}
 	cfg.Compression = compression
@@ -143,21 +145,54 @@ func benchCore(b *testing.B, compression string) {
 	producer, err := kafka.NewProducer(cfg, bootstrap, zap.NewNop(), tally.NoopScope)
 	require.NoError(b, err)
 	require.NoError(b, producer.Start(b.Context()))
-	defer func() { require.NoError(b, producer.Stop(context.Background())) }()
-	measure(b, func(list []produce.Message, done chan struct{}) {
-		var mu sync.Mutex
-		left := len(list)
-		producer.Produce(list, func(_ int, err error) {
-			if err != nil {
-				panic(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if left--; left == 0 {
-				done <- struct{}{}
-			}
-		})
+	b.Cleanup(func() { require.NoError(b, producer.Stop(context.Background())) })
+	return producer
+}
+
+// produceAll produces messages and tells done when all are acknowledged.
+func produceAll(producer *kafka.Producer, list []produce.Message, done chan struct{}) {
+	var mu sync.Mutex
+	left := len(list)
+	producer.Produce(list, func(_ int, err error) {
+		if err != nil {
+			panic(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left == 0 {
+			done <- struct{}{}
+		}
 	})
+}
+
+func benchCore(b *testing.B, compression string) {
+	producer := benchProducer(b, compression)
+	measure(b, func(list []produce.Message, done chan struct{}) { produceAll(producer, list, done) })
+}
+
+// It is not parallel, since it counts the allocations of the process.
+func TestAMessageTakesLessThanAnAllocation(t *testing.T) {
+	producer := benchProducer(t, "none")
+	require.Eventually(t, func() bool {
+		return producer.Ready() == nil || !strings.Contains(producer.Ready().Error(), "not connected")
+	},
+		patience, time.Millisecond)
+	list, done := slices.Repeat(benchMessages(), 10), make(chan struct{}, 1)
+	rounds := func(n int) {
+		for range n {
+			produceAll(producer, list, done)
+			<-done
+		}
+	}
+	rounds(20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const n = 50
+	rounds(n)
+	runtime.ReadMemStats(&after)
+	mallocs := float64(after.Mallocs-before.Mallocs) / float64(n*len(list))
+	t.Logf("%.2f allocations a message, in batches of %d", mallocs, len(list)/benchPartitions)
+	require.LessOrEqual(t, mallocs, 1.0)
 }
 
 type asyncCall struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -135,14 +136,15 @@ type spreader struct {
 	core    *core
 	now     time.Time
 	topic   *topic
-	unkeyed *partition // for the topic's messages without a key
+	call    time.Time  // when the last message was produced
+	unkeyed *partition // for the messages without a key of one call and topic
 	last    *partition // has messages, and is not placed yet
 }
 
 // add puts a message into its partition, or into the topic's waiting room while the partitions are not known.
 func (s *spreader) add(t *topic, e entry) {
-	if t != s.topic {
-		s.topic, s.unkeyed = t, nil
+	if t != s.topic || e.at != s.call {
+		s.topic, s.call, s.unkeyed = t, e.at, nil
 	}
 	if len(t.partitions) == 0 || t.held {
 		t.waiting.push(e)
@@ -290,7 +292,7 @@ func (c *core) ring() {
 		if c.expired(oldest, now) {
 			cause := t.cause
 			if cause == nil {
-				cause = errors.New("Kafka did not say where its partitions are")
+				cause = errors.New("its partitions are not known")
 			}
 			c.failTopic(t, produce.Errorf(produce.Timeout, "topic %s: %w", t.name, cause))
 			continue
@@ -313,7 +315,7 @@ func (c *core) giveUp(p *partition, class produce.Class, cause error) {
 	case p.link == nil:
 		class, cause = produce.Timeout, errors.New("the partition has no leader")
 	default:
-		class, cause = produce.Timeout, errors.New("Kafka has not taken what is in front of it in time")
+		class, cause = produce.Timeout, errors.New("what is in front of it was not acknowledged in time")
 	}
 	err := produce.Errorf(class, "topic %s, partition %d: %w", p.topic.name, p.id, cause)
 	batch := p.batch

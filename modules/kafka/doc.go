@@ -1,17 +1,23 @@
-// Package kafka makes events safe in Kafka. Producer is the base events.Sink: it writes every event of a batch as a message, or
-// as several, and accepts those that all in-sync replicas have.
+// Package kafka writes messages to Kafka and reads them back. Producer is the produce.Producer of a build; Reader reads whole
+// topics for commands; the command "tail" prints what arrives.
 //
-// The contract:
-//   - An event is accepted only after Kafka's own acknowledgement of all its messages. A message whose fate is unknown when the
-//     time is over has failed, although it may still arrive: delivery is at-least-once, and the uuid in the value and in the
-//     header "uuid" is what a consumer deduplicates on.
-//   - The events of one partition key keep their order within a Write and between Writes that follow one another. The producer
-//     is idempotent: its own retries neither repeat nor reorder.
-//   - Memory is bounded by twice the section's buffer; Write waits for room, and never longer than the section's ack_timeout.
-//   - As an events.Carrier it lets a layer follow each message, and send messages of its own. Of a parcel nothing is sent behind a
-//     message that failed and is to be sent again.
-//   - A broker that is away when the service starts, or goes away later, makes Ready and Write say so; it ends nothing. The
-//     connection is tried again until it stands.
+// The contract of Producer:
+//   - Each message has exactly one report. Nil means that all in-sync replicas have the message. A message that was not
+//     acknowledged within ack_timeout has failed, although Kafka may have it: delivery is at least once.
+//   - The messages of a partition keep their order, also over failures: see produce.Producer. The producer is idempotent: what
+//     it sends again itself neither comes twice nor late.
+//   - Only the messages are refused that are at fault themselves. What each of Kafka's error codes means stands in rules
+//     (codes.go) and in docs/delivery.md.
+//   - The producer copies no message. Its memory is that of what it was given, and of one request a broker.
+//   - A broker that is away when the service starts, or goes away later, ends nothing. The connection is tried again until it
+//     stands.
 //
-// The messages themselves are PostHog's: see Encoder. An Encoder needs no broker.
+// The parts, each in the file of its name:
+//
+//   - producer: the life of the whole: connecting, looking after the connection, stopping.
+//   - core: from Produce to the report: messages gather by partition. partition is what one of them knows, link is the
+//     connection to one broker, resolve asks the cluster for leaders and for a producer id, codes says what an answer means.
+//   - topics: missing topics are made, and topics that take too little are named.
+//   - client, credentials: sarama's configuration: TLS, logins, and the files that are read again when they change.
+//   - registry: keeps sarama from counting what nobody reads.
 package kafka

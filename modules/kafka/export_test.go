@@ -43,3 +43,17 @@ func (p *Producer) Swap() (sarama.Client, error) {
 	}
 	return client, err
 }
+
+// RenewEpoch does what giving up a batch does that may have been appended.
+func (p *Producer) RenewEpoch() {
+	p.core.mu.Lock()
+	defer p.core.unlock()
+	p.core.renewEpoch()
+}
+
+// RenewID does what Kafka asks for that knows the producer id no more.
+func (p *Producer) RenewID() {
+	p.core.mu.Lock()
+	defer p.core.unlock()
+	p.core.renewID()
+}

@@ -21,7 +21,7 @@ import (
 // fake starts a broker of the test's own that can be made to fail.
 func fake(t testing.TB, options ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
-	broker, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.DataDir(t.TempDir())}, options...)...)
+	broker, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, options...)...)
 	require.NoError(t, err)
 	t.Cleanup(broker.Close)
 	return broker
@@ -186,7 +186,7 @@ func (c flakyConn) Write(p []byte) (int, error) {
 			return c.Conn.Write(p)
 		}
 		if c.flaky.breaks.CompareAndSwap(n, n-1) {
-			_ = c.Conn.Close()
+			_ = c.Close()
 			return 0, net.ErrClosed
 		}
 	}

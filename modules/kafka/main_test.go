@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -12,7 +13,8 @@ func TestMain(m *testing.M) {
 		runBlackhole()
 		return
 	}
-	goleak.VerifyTestMain(m, // both are sarama's: one a process, and one that ends by itself ten seconds after a partition had no leader
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
-		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // most tests wait most of their time
+	goleak.VerifyTestMain(m,            // sarama's, one a process
+		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }

@@ -60,17 +60,25 @@ func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partitio
 	return nil
 }
 
-// offsets returns the oldest offset of a partition and the one behind its newest. A leader that is about to change, or has just been
-// elected, is asked again.
+// offsets returns the oldest offset of a partition and the one behind its newest.
 func offsets(client sarama.Client, topic string, partition int32) (oldest, end int64, err error) {
-	for deadline := time.Now().Add(client.Config().Metadata.Timeout); ; {
-		oldest, err = client.GetOffset(topic, partition, sarama.OffsetOldest)
-		if err == nil {
-			end, err = client.GetOffset(topic, partition, sarama.OffsetNewest)
+	err = askLeader(client, func() error {
+		if oldest, err = client.GetOffset(topic, partition, sarama.OffsetOldest); err != nil {
+			return err
 		}
+		end, err = client.GetOffset(topic, partition, sarama.OffsetNewest)
+		return err
+	})
+	return oldest, end, err
+}
+
+// askLeader asks a partition's leader something, and asks again while the leader is about to change or has just been elected.
+func askLeader(client sarama.Client, ask func() error) error {
+	for deadline := time.Now().Add(client.Config().Metadata.Timeout); ; {
+		err := ask()
 		moving := errors.Is(err, sarama.ErrNotLeaderForPartition) || errors.Is(err, sarama.ErrLeaderNotAvailable)
 		if !moving || time.Now().After(deadline) {
-			return oldest, end, err
+			return err
 		}
 		<-time.After(client.Config().Metadata.Retry.Backoff)
 	}

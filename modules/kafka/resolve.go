@@ -84,7 +84,7 @@ func (c *core) resolveID(client sarama.Client) bool {
 	defer c.unlock()
 	if err != nil {
 		denied := errors.Is(err, sarama.ErrClusterAuthorizationFailed)
-		err = fmt.Errorf("Kafka gives this producer no id: %w", err)
+		err = fmt.Errorf("no producer id from Kafka: %w", err)
 		for p := range c.parked {
 			if denied {
 				c.giveUp(p, produce.Forbidden, err)

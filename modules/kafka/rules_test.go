@@ -27,8 +27,8 @@ type expected struct {
 	unsure bool
 }
 
-// unknownCode is a code that nobody has thought of.
-var unknownCode = &kerr.Error{Message: "UNHEARD_OF", Code: 12345}
+// errUnknownCode is a code that nobody has thought of.
+var errUnknownCode = &kerr.Error{Message: "UNHEARD_OF", Code: 12345}
 
 // rules are all codes, as Kafka's documentation and its source have them.
 var rules = []expected{
@@ -51,7 +51,7 @@ var rules = []expected{
 	{kerr.NotEnoughReplicas, "retry", produce.Unavailable, false},
 	{kerr.NotEnoughReplicasAfterAppend, "retry", produce.Unavailable, true},
 	{kerr.ThrottlingQuotaExceeded, "retry", produce.Unavailable, false},
-	{unknownCode, "retry", produce.Unavailable, true},
+	{errUnknownCode, "retry", produce.Unavailable, true},
 
 	{kerr.MessageTooLarge, "split", produce.TooLarge, false},
 	{kerr.RecordListTooLarge, "split", produce.TooLarge, false},
@@ -93,8 +93,8 @@ func TestThereIsARuleForEveryCode(t *testing.T) {
 	require.Len(t, rules, len(codes)+1, "and what is done about an unknown code")
 	for _, e := range rules {
 		does, class, unsure := kafka.Rule(e.code.Code)
-		require.Equal(t, e, expected{e.code, does, class, unsure})
-		require.Equal(t, e.code != unknownCode, slices.Contains(codes, e.code.Code), e.code.Message)
+		require.Equal(t, expected{e.code, does, class, unsure}, e)
+		require.Equal(t, e.code != errUnknownCode, slices.Contains(codes, e.code.Code), e.code.Message)
 	}
 }
 
@@ -129,7 +129,7 @@ func TestWhatDoesNotPassFailsWithAllThatIsBehindIt(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
-	cfg.AckTimeout = 2 * time.Second
+	cfg.AckTimeout = 3 * time.Second
 	producer, _ := start(t, cfg)
 	failing := that("retry", "renew", "renew id", "restamp", "fail")
 	var first, second, third []produce.Message
@@ -237,6 +237,9 @@ func TestOnlyTheGuiltyAreRefused(t *testing.T) {
 			cfg := plain(broker.ListenAddrs()...)
 			producer, scope := start(t, cfg)
 			list := messages(cfg.Topics.Events, 0, 200)
+			for _, i := range guilty { // so large that what is learnt of the topic leaves room for the others
+				list[i].Headers = []produce.Header{{Key: []byte("x"), Value: make([]byte, 3000)}}
+			}
 			isGuilty := func(s seen) bool {
 				return slices.ContainsFunc(guilty, func(i int) bool { return s.has(string(list[i].Value)) })
 			}
@@ -246,6 +249,7 @@ func TestOnlyTheGuiltyAreRefused(t *testing.T) {
 			for _, b := range came.of(cfg.Topics.Events) {
 				require.Equal(t, came.batches[0].epoch, b.epoch, "nothing was appended: the numbers are still good")
 			}
+			require.NoError(t, producer.Flush(t.Context()))
 			require.EqualValues(t, len(guilty), counter(scope, "messages_failed_total+class="+e.class.String()))
 		})
 	}
@@ -349,14 +353,14 @@ func ruleTable() string {
 	codes := map[string][]string{}
 	for _, e := range rules {
 		name := "`" + e.code.Message + "`"
-		if e.code == unknownCode {
+		if e.code == errUnknownCode {
 			name = "any other"
 		}
 		report := "`" + e.class.String() + "`"
-		switch {
-		case e.does == "ack":
+		switch e.does {
+		case "ack":
 			report = "—"
-		case e.does == "split":
+		case "split":
 			report += ", a dead letter"
 		}
 		row := fmt.Sprintf("%s | %s |", words[e.does], report)

@@ -131,7 +131,11 @@ func (t Tail) Run(ctx context.Context, cfg Config, bootstrap *Bootstrap, out io.
 			if t.FromStart {
 				offset = sarama.OffsetOldest
 			}
-			reader, err := consumer.ConsumePartition(topic, partition, offset)
+			var reader sarama.PartitionConsumer
+			err := askLeader(client, func() (err error) {
+				reader, err = consumer.ConsumePartition(topic, partition, offset)
+				return err
+			})
 			if err != nil {
 				return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 			}

@@ -150,7 +150,7 @@ func (k *topicKeeper) create(client sarama.Client, missing []string) bool {
 	for _, name := range due {
 		refusal := err
 		if err == nil {
-			refusal = verdictOf(answers, name)
+			refusal = answerAbout(answers, name)
 		}
 		attempt := k.attempts[name]
 		attempt.note(refusal)
@@ -192,7 +192,7 @@ func (c *creation) note(refusal error) {
 	}
 }
 
-func verdictOf(answers map[string]*sarama.TopicError, name string) error {
+func answerAbout(answers map[string]*sarama.TopicError, name string) error {
 	switch answer := answers[name]; {
 	case answer == nil:
 		return errors.New("the controller has not answered")

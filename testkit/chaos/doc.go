@@ -74,9 +74,9 @@
 //
 // # What is not proven
 //
-// Nothing here cuts the power. A process that is killed leaves what it has written to the kernel, so these scenarios can't tell
-// whether the service calls fsync before it acknowledges, only that it bears a slow one; that it does is a matter of the spool's
-// own tests. The clock is not the machine's: the binary of the clock's scenario has another time.Now, which is wrong by what the
-// scenario says; timers follow the monotonic clock there as they do in the original, and the kernel's own times, such as those of
-// files, are moved while the service is down.
+// Nothing here cuts the power: testkit/powercut does. A process that is killed leaves what it has written to the
+// kernel, so these scenarios can't tell whether the service calls fsync before it acknowledges, only that it bears a
+// slow one. The clock is not the machine's: the binary of the clock's scenario has another time.Now, which is wrong by
+// what the scenario says; timers follow the monotonic clock there as they do in the original, and the kernel's own
+// times, such as those of files, are moved while the service is down.
 package chaos

@@ -98,8 +98,8 @@ func (o options) measure(binary string) (cost float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a leftover of the operating system's temporary directory
-	process := exec.Command(path)
+	defer os.RemoveAll(dir)                                    //nolint:errcheck // a leftover of the operating system's temporary directory
+	process := exec.CommandContext(context.Background(), path) //nolint:gosec // the caller names it
 	process.Dir = dir
 	process.Env = append(os.Environ(), "CAPTURE_KAFKA__BROKERS="+o.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-cpu",
 		"CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_DELIVERY__SPOOL_AFTER=9s", "CAPTURE_KAFKA__TOPICS__PARTITIONS=6")
@@ -159,7 +159,7 @@ func (o options) request(url string) (func(context.Context) (*http.Request, erro
 		}, nil
 	}
 	_, source, _, _ := runtime.Caller(0)
-	body, err := os.ReadFile(filepath.Join(filepath.Dir(source), "../testdata/batch50.json.gz"))
+	body, err := os.ReadFile(filepath.Join(filepath.Dir(source), "..", "testdata", "batch50.json.gz"))
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +194,8 @@ func (o options) load(request func(context.Context) (*http.Request, error), even
 	return errors.Join(faults...)
 }
 
-func send(ctx context.Context, client *http.Client, make func(context.Context) (*http.Request, error)) error {
-	request, err := make(ctx)
+func send(ctx context.Context, client *http.Client, next func(context.Context) (*http.Request, error)) error {
+	request, err := next(ctx)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 // partitions is how many every topic has, of every broker, so that an event's partition is the same in all of them.
 const partitions = 3
 
-// kafka is a broker in this process, which keeps everything in memory and loses its power never. It may be away. It remembers when it
-// has answered what.
+// kafka is a broker in this process, which keeps everything in memory and loses its power never. It may be away. It
+// remembers when it has answered what.
 type kafka struct {
 	cluster *kfake.Cluster
 	// latency is how long it keeps answers to itself.

@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// Disk knows what a directory holds in the page cache, and what of that is certain to be on the disk. It follows the steps of the
-// programs that use the directory, one program after the other: Apply.
+// Disk knows what a directory holds in the page cache, and what of that is certain to be on the disk. It follows the
+// steps of the programs that use the directory, one program after the other: Apply.
 type Disk struct {
-	// Journal says that the disk's file system is like ext4 and XFS rather than only what POSIX asks of it: names change in the
-	// order of the calls, and syncing a new file makes its name durable, with every change of a name before that.
+	// Journal says that the disk's file system is like ext4 and XFS rather than only what POSIX asks of it: names
+	// change in the order of the calls, and syncing a new file makes its name durable, with every change of a name
+	// before that.
 	Journal bool
 
 	root    string // absolute
@@ -43,7 +44,8 @@ type node struct {
 	// names is what the directory holds, and durable what of that is certain. Both are nil for a file.
 	names, durable map[string]*node
 
-	// synced is what is certain of the file's content, and writes are what came on top, in the order in which they began.
+	// synced is what is certain of the file's content, and writes are what came on top, in the order in which they
+	// began.
 	synced []byte
 	writes []*write
 	// size is the file's length in the page cache.
@@ -119,8 +121,8 @@ func newDirectory() *node { return &node{names: map[string]*node{}, durable: map
 
 func (n *node) isDirectory() bool { return n.names != nil }
 
-// Apply follows a step, and reports whether it is about the directory. The error says that the step may do something to the
-// directory that the disk does not know.
+// Apply follows a step, and reports whether it is about the directory. The error says that the step may do something to
+// the directory that the disk does not know.
 func (d *Disk) Apply(step Step) (mine bool, err error) {
 	if step.Ended {
 		end, mine := d.ends[step.Call]
@@ -211,8 +213,8 @@ func (d *Disk) withHandle(c *Call, arg int, f func(*handle) (func(), error)) (en
 	return end, true, err
 }
 
-// path returns the absolute path of an argument. at is the argument that says what a relative path begins at, or -1. A relative path
-// begins at the root, where the programs are started, unless it begins at an open directory.
+// path returns the absolute path of an argument. at is the argument that says what a relative path begins at, or -1. A
+// relative path begins at the root, where the programs are started, unless it begins at an open directory.
 func (d *Disk) path(c *Call, at, arg int) (string, error) {
 	if arg >= len(c.Args) {
 		return "", errLine
@@ -403,8 +405,8 @@ func (d *Disk) change(c *Call, h *handle) (end func(), err error) {
 	return h.put(w), nil
 }
 
-// Resolve finds out how much was written by the calls that a process has not seen the end of, when it has ended and left the tree. It
-// changes these calls, and returns the steps of their ends.
+// Resolve finds out how much was written by the calls that a process has not seen the end of, when it has ended and
+// left the tree. It changes these calls, and returns the steps of their ends.
 func (d *Disk) Resolve(left Tree, at time.Time) []Step {
 	var steps []Step
 	for _, h := range d.halves {
@@ -494,7 +496,8 @@ func (d *Disk) move(c *Call, fromAt, fromArg, toAt, toArg int) (end func(), mine
 	return d.set(removed, added), true, nil
 }
 
-// sync follows a sync of a file or of a directory. It is certain only for what had ended when it began, and only from its end on.
+// sync follows a sync of a file or of a directory. It is certain only for what had ended when it began, and only from
+// its end on.
 func (d *Disk) sync(n *node) func() {
 	var writes []*write
 	for _, w := range n.writes {

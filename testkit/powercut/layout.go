@@ -29,8 +29,8 @@ func (f Fate) String() string {
 	return [...]string{"nothing", "everything", "names only", "content only", "mixed"}[f]
 }
 
-// sector is what a disk writes as a whole or not at all. It writes what the page cache has for it at some moment, so a later write comes with
-// all earlier ones to the same sector.
+// sector is what a disk writes as a whole or not at all. It writes what the page cache has for it at some moment, so a
+// later write comes with all earlier ones to the same sector.
 const sector = 512
 
 // After returns a directory that a power cut may leave at this moment. The same random numbers give the same directory.
@@ -116,8 +116,8 @@ func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	if fate == Nothing || resized {
 		return content
 	}
-	// The length is written apart from the content: there may be zeros where nothing was written, and something that was written
-	// may be beyond the end. What was synced is within it.
+	// The length is written apart from the content: there may be zeros where nothing was written, and something that
+	// was written may be beyond the end. What was synced is within it.
 	switch least := int64(len(n.synced)); random.IntN(4) {
 	case 0:
 		content = resize(content, longest)
@@ -127,8 +127,8 @@ func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	return content
 }
 
-// mix gives every sector one of the states in which it has been in the page cache since it was synced, each for itself. Only changes of
-// the length that a call has asked for happen in the order of the calls.
+// mix gives every sector one of the states in which it has been in the page cache since it was synced, each for itself.
+// Only changes of the length that a call has asked for happen in the order of the calls.
 func (n *node) mix(content []byte, random *rand.Rand) []byte {
 	writes := n.writes
 	// Sometimes all is there up to a write, so that only that one and those behind it are torn.

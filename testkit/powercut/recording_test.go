@@ -23,7 +23,8 @@ import (
 // recording is what a service has done to its directory, what it has promised meanwhile, and what was in Kafka.
 type recording struct {
 	scenario
-	// dir holds the traces and the output, and root is the service's working directory, of which the model knows everything.
+	// dir holds the traces and the output, and root is the service's working directory, of which the model knows
+	// everything.
 	dir, root string
 	before    Tree
 	// earlier are promises that were made before the recording, all of which hold.
@@ -43,7 +44,8 @@ type recording struct {
 	inKafka []stored
 }
 
-// shape and rate are of the load: a few users, so that their order is tried, and few events a request, so that there are many commits.
+// shape and rate are of the load: a few users, so that their order is tried, and few events a request, so that there
+// are many commits.
 var shape = chaos.Shape{Workers: 8, Keys: 2, PerKey: 2, Pad: 1000}
 
 const rate = 1500
@@ -177,8 +179,8 @@ func (r *recording) obligations(at time.Time) []*chaos.History {
 	return append(slices.Clone(r.earlier), r.history.Between(time.Time{}, at))
 }
 
-// cuts chooses steps before which the power is cut. Half are anywhere, and half are where names change or a directory is synced, which
-// is rare among all the writes.
+// cuts chooses steps before which the power is cut. Half are anywhere, and half are where names change or a directory
+// is synced, which is rare among all the writes.
 func (r *recording) cuts(n int, random *rand.Rand) []int {
 	var rare []int
 	for i, step := range r.steps {

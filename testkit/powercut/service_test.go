@@ -72,8 +72,9 @@ func serve(dir, output, trace string, environ []string) (*service, error) {
 	return s, nil
 }
 
-// patience is how long anything may take that has to happen. A service that is traced without Kafka takes seconds to start.
-const patience = time.Minute
+// patience is how long anything may take that has to happen. A service that is traced without Kafka takes seconds to
+// start.
+const patience = 30 * time.Second
 
 var (
 	saysURL    = regexp.MustCompile(`(?m)^listening +(http://\S+)$`)

@@ -24,7 +24,8 @@ type Call struct {
 	Unanswered bool
 }
 
-// Step is the moment at which the kernel began a call, or at which the call had returned. A call takes effect between its two steps.
+// Step is the moment at which the kernel began a call, or at which the call had returned. A call takes effect between
+// its two steps.
 type Step struct {
 	*Call
 	// Ended says that the call has returned.
@@ -62,7 +63,8 @@ func Options() []string {
 // longestString is how many bytes of a buffer strace prints.
 const longestString = 64 << 20
 
-// traced are the calls that a disk knows, and those that it refuses because they may change files in a way that it does not know.
+// traced are the calls that a disk knows, and those that it refuses because they may change files in a way that it does
+// not know.
 var traced = []string{
 	"open", "openat", "openat2", "creat", "close", "dup", "dup2", "dup3", "lseek",
 	"write", "pwrite64", "writev", "pwritev", "pwritev2", "copy_file_range", "splice",
@@ -71,8 +73,9 @@ var traced = []string{
 	"io_uring_setup",
 }
 
-// Parse reads what strace has printed with Options of one process and its threads, and returns the steps in the order in which the
-// tracer saw them. The tracer stops a thread at each step, so whatever a thread did because of a step comes after that step.
+// Parse reads what strace has printed with Options of one process and its threads, and returns the steps in the order
+// in which the tracer saw them. The tracer stops a thread at each step, so whatever a thread did because of a step
+// comes after that step.
 func Parse(trace []byte, run int) ([]Step, error) {
 	var steps []Step
 	open := map[string]*Call{} // by thread
@@ -167,7 +170,8 @@ func parseTime(stamp string) (time.Time, error) {
 	return time.Unix(s, n), nil
 }
 
-// parseResult reads what stands behind the arguments: ") = 3 <0.000016>", ") = -1 ENOENT (No such file) <0.000010>" or ") = ?".
+// parseResult reads what stands behind the arguments: ") = 3 <0.000016>", ") = -1 ENOENT (No such file) <0.000010>" or
+// ") = ?".
 func (c *Call) parseResult(tail string) (took time.Duration, err error) {
 	_, result, found := strings.Cut(tail, "= ")
 	if !found {
@@ -192,7 +196,8 @@ func (c *Call) parseResult(tail string) (took time.Duration, err error) {
 	return took, nil
 }
 
-// splitArgs splits at the commas that are in no string and in no brackets. In strings everything is escaped but the quotes.
+// splitArgs splits at the commas that are in no string and in no brackets. In strings everything is escaped but the
+// quotes.
 func splitArgs(text string) []string {
 	var args []string
 	depth, quoted, start := 0, false, 0

@@ -434,7 +434,7 @@ func (b *batchEncoder) message(event *events.Event, index int, f *frame, value [
 			produce.Header{Key: headerDLQReason, Value: reason},
 			produce.Header{Key: headerDLQStep, Value: textCapture},
 			produce.Header{Key: headerDLQTime, Value: b.since(start)},
-			produce.Header{Key: headerDLQTopic, Value: b.add(unburied(&b.topics, event))},
+			produce.Header{Key: headerDLQTopic, Value: b.add(intended(&b.topics, event))},
 		)
 	}
 	b.messages = append(b.messages, produce.Message{

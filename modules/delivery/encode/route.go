@@ -44,8 +44,8 @@ func route(topics *produce.Topics, event *events.Event) (topic string, keyed boo
 	}
 }
 
-// unburied returns the topic that an event would go to if it were not set aside.
-func unburied(topics *produce.Topics, event *events.Event) string {
+// intended returns the topic that an event would go to if it were not set aside.
+func intended(topics *produce.Topics, event *events.Event) string {
 	alive := *event
 	alive.Routing.DLQ = ""
 	topic, _ := route(topics, &alive)

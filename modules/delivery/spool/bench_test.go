@@ -17,7 +17,8 @@ func benchBatch(records int) [][]byte {
 	return batch
 }
 
-// BenchmarkAppend appends batches of 50 records of 1 KiB from 16 goroutines for each processor; an operation is a batch.
+// BenchmarkAppend appends batches of 50 records of 1 KiB from 16 goroutines for each processor; an operation is a
+// batch.
 func BenchmarkAppend(b *testing.B) {
 	cfg := testConfig(b)
 	cfg.MaxBytes = 1 << 40

@@ -18,8 +18,8 @@ const (
 	slotApart  = 512
 	cursorSize = 2 * slotApart
 
-	// maxSeq is the largest number that a record can have, maxStart the largest that a cursor or the name of a segment can have: the
-	// records behind that need numbers, too.
+	// maxSeq is the largest number that a record can have, maxStart the largest that a cursor or the name of a
+	// segment can have: the records behind that need numbers, too.
 	maxSeq   = 1 << 62
 	maxStart = 1 << 61
 )
@@ -42,8 +42,8 @@ func appendSlot(data []byte, c checkpoint) []byte {
 	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data[start:], castagnoli))
 }
 
-// decodeCursor returns the latest checkpoint in the content of a cursor file, and the slot that holds it. It reports false if no slot
-// is valid.
+// decodeCursor returns the latest checkpoint in the content of a cursor file, and the slot that holds it. It reports
+// false if no slot is valid.
 func decodeCursor(data []byte) (latest checkpoint, slot int, ok bool) {
 	for i := range 2 {
 		if len(data) < i*slotApart+slotSize {
@@ -53,7 +53,10 @@ func decodeCursor(data []byte) (latest checkpoint, slot int, ok bool) {
 		if crc32.Checksum(fields[:16], castagnoli) != binary.LittleEndian.Uint32(fields[16:]) {
 			continue
 		}
-		found := checkpoint{cursor: binary.LittleEndian.Uint64(fields), committed: binary.LittleEndian.Uint64(fields[8:])}
+		found := checkpoint{
+			cursor:    binary.LittleEndian.Uint64(fields),
+			committed: binary.LittleEndian.Uint64(fields[8:]),
+		}
 		if found.cursor == 0 || found.cursor > maxStart || found.committed > maxStart {
 			continue
 		}
@@ -94,14 +97,15 @@ func (c *cursorFile) load() bool {
 	return c.known
 }
 
-// open makes sure that the file is there. It gives the file all the space that it will ever take, so that the cursor can move on a disk
-// that has filled up.
+// open makes sure that the file is there. It gives the file all the space that it will ever take, so that the cursor
+// can move on a disk that has filled up.
 func (c *cursorFile) open() error {
 	if c.file != nil {
 		if !c.isGone() {
 			return nil
 		}
-		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew", zap.String("file", c.path))
+		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew",
+			zap.String("file", c.path))
 		// What is in another file that may be in its place is nothing to go by.
 		_ = c.file.Close()
 		c.file, c.known = nil, false
@@ -155,14 +159,23 @@ func (c *cursorFile) save(now checkpoint) error {
 	if c.closed || c.known && now == c.saved {
 		return nil
 	}
+	if err := c.open(); err != nil {
+		return err
+	}
+	if !c.known {
+		return c.secure(now) // there is no earlier checkpoint to fall back on
+	}
 	return c.write(now)
 }
 
-// secure writes the checkpoint into both slots, one after the other, and makes each durable. Damage to one slot then brings no older
-// checkpoint back.
+// secure writes the checkpoint into both slots, one after the other, and makes each durable. Damage to one slot then
+// brings no older checkpoint back.
 func (c *cursorFile) secure(now checkpoint) error {
 	if c.closed {
 		return nil
+	}
+	if err := c.open(); err != nil {
+		return err
 	}
 	for range 2 {
 		if err := c.write(now); err != nil {
@@ -177,9 +190,6 @@ func (c *cursorFile) secure(now checkpoint) error {
 
 // write writes the checkpoint into the slot that does not hold the last one.
 func (c *cursorFile) write(now checkpoint) error {
-	if err := c.open(); err != nil {
-		return err
-	}
 	c.buf = appendSlot(c.buf[:0], now)
 	slot := 1 - c.slot
 	if _, err := c.file.WriteAt(c.buf, int64(slot*slotApart)); err != nil {

@@ -72,8 +72,8 @@ func TestAFlippedBitCostsOneRecord(t *testing.T) {
 	}
 }
 
-// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment: a length may then lead to the head of another record,
-// or to the end of the segment.
+// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment: a length may then lead to the head of
+// another record, or to the end of the segment.
 func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 	cfg := testConfig(t)
 	s := openSpool(t, cfg)
@@ -178,7 +178,8 @@ func TestAnOverwrittenRegionCostsWhatItTouches(t *testing.T) {
 
 func TestATruncatedOrMissingSegmentCostsWhatItHeld(t *testing.T) {
 	cfg, files := kept(t, 100)
-	second, third, fourth, fifth := firstOf(t, files[1]), firstOf(t, files[2]), firstOf(t, files[3]), firstOf(t, files[4])
+	second, third := firstOf(t, files[1]), firstOf(t, files[2])
+	fourth, fifth := firstOf(t, files[3]), firstOf(t, files[4])
 	records := offsets(t, files[1])
 	require.NoError(t, os.Truncate(files[1], records[3]+7))
 	require.NoError(t, os.Remove(files[3]))
@@ -242,7 +243,12 @@ func TestASegmentThatGoesMissingWhileItIsWrittenIsFollowedByAnother(t *testing.T
 }
 
 func TestATornTailIsCutOff(t *testing.T) {
-	for _, torn := range []string{"\xde", "\xde\xc0\x7a\xda\x05\x00\x00\x00", strings.Repeat("\x00", 5000), string(appendRecord(nil, 61, []byte("torn"))[:23])} {
+	for _, torn := range []string{
+		"\xde",
+		"\xde\xc0\x7a\xda\x05\x00\x00\x00",
+		strings.Repeat("\x00", 5000),
+		string(appendRecord(nil, 61, 61, []byte("torn"))[:23]),
+	} {
 		cfg, files := kept(t, 60)
 		path := files[len(files)-1]
 		size := offsets(t, path)
@@ -346,7 +352,7 @@ func TestALengthThatIsDamagedTakesNoMemory(t *testing.T) {
 	require.EqualValues(t, 2, chunk.Records[0].Seq)
 	l.Rewind()
 	chunk = Chunk{}
-	overwrite(t, path, headerSize+21+headSize+5000, 1, func(byte) byte { return 0 })
+	overwrite(t, path, headerSize+2*headSize+1+5000, 1, func(byte) byte { return 0 })
 	require.ErrorIs(t, l.Read(&chunk, 100), errUnstable, "it was another when it was looked at first")
 	require.NoError(t, l.Read(&chunk, 100))
 	require.EqualValues(t, 3, chunk.Records[0].Seq)
@@ -393,7 +399,8 @@ func TestAPlaceThatCannotBeReadIsAnErrorAndThenDamage(t *testing.T) {
 			read = append(read, r.Seq)
 		}
 	}
-	require.Equal(t, []uint64{first + 1, first + 2, firstOf(t, files[2])}, read[:3], "what is before and behind is read")
+	want := []uint64{first + 1, first + 2, firstOf(t, files[2])}
+	require.Equal(t, want, read[:3], "what is before and behind is read")
 	require.Equal(t, firstOf(t, files[2])-first-3, l.Stats().CorruptRecords)
 
 	disk.failing("open", segmentSuffix, syscall.EMFILE)
@@ -441,9 +448,10 @@ func hostile(size int) []byte {
 		data = binary.LittleEndian.AppendUint32(data, recordMagic)
 		data = binary.LittleEndian.AppendUint32(data, uint32(max(0, size-len(data)-4096)))
 		data = binary.LittleEndian.AppendUint64(data, seq)
+		data = binary.LittleEndian.AppendUint32(data, 0)
 		data = binary.LittleEndian.AppendUint32(data, uint32(seq))
 		if seq%2 == 0 {
-			data = appendRecord(data, seq, []byte("whole"))
+			data = appendRecord(data, seq, seq, []byte("whole"))
 		}
 	}
 	return data
@@ -470,7 +478,8 @@ func TestTheChecksumOfAPartFollowsFromThoseOfPrefixes(t *testing.T) {
 		data := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data")
 		at := rapid.IntRange(0, len(data)).Draw(t, "at")
 		sum := crc32.Checksum(data[:at], castagnoli)
-		require.Equal(t, crc32.Checksum(data, castagnoli), advance(sum, int64(len(data)-at))^crc32.Checksum(data[at:], castagnoli))
+		rest := crc32.Checksum(data[at:], castagnoli)
+		require.Equal(t, crc32.Checksum(data, castagnoli), advance(sum, int64(len(data)-at))^rest)
 	})
 	long := make([]byte, MaxPayload)
 	require.Equal(t, crc32.Update(5, castagnoli, long), advance(5, MaxPayload)^crc32.Checksum(long, castagnoli))

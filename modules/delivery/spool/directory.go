@@ -27,7 +27,8 @@ const (
 // errReplaced means that a path leads to another file than it did. It counts as a file that does not exist.
 var errReplaced = fmt.Errorf("another file is in its place: %w", fs.ErrNotExist)
 
-// directory is the spool's directory and the lock that keeps other processes out of it. Its methods are safe for concurrent use.
+// directory is the spool's directory and the lock that keeps other processes out of it. Its methods are safe for
+// concurrent use.
 type directory struct {
 	fs   fileSystem
 	path string
@@ -47,7 +48,7 @@ type lock struct {
 
 func (d *directory) lockPath() string { return filepath.Join(d.path, lockName) }
 
-// take makes the directory if it is missing and locks it. It returns errInUse if another process has the lock.
+// take makes the directory if it is missing and locks it. It returns ErrInUse if another process has the lock.
 func (d *directory) take() error {
 	for range lockAttempts {
 		if err := makeDirs(d.fs, d.path); err != nil {
@@ -59,7 +60,7 @@ func (d *directory) take() error {
 			continue // the directory was removed again
 		}
 		if err == nil && !locked {
-			err = errInUse
+			err = ErrInUse
 		}
 		if err == nil {
 			l.file, err = l.Stat()
@@ -76,7 +77,8 @@ func (d *directory) take() error {
 	return fmt.Errorf("%s is removed as often as it is made: %w", d.lockPath(), fs.ErrNotExist)
 }
 
-// isAt returns nil if the path leads to that file, and an error that is fs.ErrNotExist if it leads to none or to another.
+// isAt returns nil if the path leads to that file, and an error that is fs.ErrNotExist if it leads to none or to
+// another.
 func (d *directory) isAt(path string, known fs.FileInfo) error {
 	found, err := d.fs.stat(path)
 	switch {
@@ -89,24 +91,29 @@ func (d *directory) isAt(path string, known fs.FileInfo) error {
 	}
 }
 
-// hold returns nil if the directory is there and locked by this process. It makes both anew if somebody has removed them. Once
-// another process has locked the directory meanwhile, hold returns errInUse for ever: what this process knows of the files is out
-// of date.
+// hold returns nil if the directory is there and locked by this process. It makes both anew if somebody has removed
+// them. Once another process has made a lock of its own, hold returns ErrInUse for ever, also when that process has
+// ended: what this process knows of the files is out of date.
 func (d *directory) hold() error {
 	if err := d.isHeld(); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	d.relocking.Lock()
 	defer d.relocking.Unlock()
-	if err := d.isHeld(); !errors.Is(err, fs.ErrNotExist) {
+	err := d.isHeld()
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err // another log has made it anew
 	}
 	removed := d.lock.Load()
-	switch err := d.take(); {
-	case errors.Is(err, errInUse):
+	// Another lock may be free again: the process that made it has used the directory all the same.
+	if !errors.Is(err, errReplaced) {
+		err = d.take()
+	}
+	switch {
+	case errors.Is(err, ErrInUse), errors.Is(err, errReplaced):
 		d.taken.Store(true)
-		d.log.Error("the lock of the spool was removed and another process has the directory now: this process leaves it alone "+
-			"until it is started again", zap.String("directory", d.path))
+		d.log.Error("the lock of the spool was removed and another process has made its own: this process leaves the "+
+			"directory alone until it is opened again", zap.String("directory", d.path))
 		return d.isHeld()
 	case err != nil:
 		return fmt.Errorf("make the directory anew: %w", err)
@@ -117,11 +124,11 @@ func (d *directory) hold() error {
 	return nil
 }
 
-// isHeld returns nil if the lock's file is where it was when this process locked it, and an error that is fs.ErrNotExist if not.
-// A directory that was never locked, because the spool is only looked at, is always held.
+// isHeld returns nil if the lock's file is where it was when this process locked it, and an error that is
+// fs.ErrNotExist if not. A directory that was never locked, because the spool is only looked at, is always held.
 func (d *directory) isHeld() error {
 	if d.taken.Load() {
-		return fmt.Errorf("%s: %w", d.path, errInUse)
+		return fmt.Errorf("%s: %w", d.path, ErrInUse)
 	}
 	if l := d.lock.Load(); l != nil {
 		return d.isAt(d.lockPath(), l.file)

@@ -11,9 +11,9 @@ import (
 
 // Done marks records as delivered, in any order. Numbers that are not committed are ignored.
 //
-// When the first record that was not done is, the cursor moves to the next one that is not. Done then writes the cursor, so that
-// it survives the end of the process, and removes the segments before it. If the disk does not take the cursor, or does not remove a
-// segment, the spool logs that once and tries again with a later Done.
+// When the first record that was not done is, the cursor moves to the next one that is not. Done then writes the
+// cursor, so that it survives the end of the process, and removes the segments before it. If the disk does not take
+// the cursor, or does not remove a segment, the spool logs that once and tries again with a later Done.
 func (l *Log) Done(seqs ...uint64) {
 	l.mu.Lock()
 	moved := false
@@ -41,8 +41,8 @@ func (l *Log) DoneRange(from, to uint64) {
 	}
 }
 
-// markCommitted marks the committed records of a span as done. It returns how many of them were not done before, and whether the
-// cursor has moved. The caller holds mu.
+// markCommitted marks the committed records of a span as done. It returns how many of them were not done before, and
+// whether the cursor has moved. The caller holds mu.
 func (l *Log) markCommitted(s span) (marked uint64, moved bool) {
 	if l.closed {
 		return 0, false
@@ -62,18 +62,19 @@ func (l *Log) markCommitted(s span) (marked uint64, moved bool) {
 	return marked, true
 }
 
-// end returns the number behind the last record that there is, or that there may be in a segment that Open could not read. The caller
-// holds mu.
+// end returns the number behind the last record that there is, or that there may be in a segment that Open could not
+// read. The caller holds mu.
 func (l *Log) end() uint64 { return max(l.committed, l.maybeEnd) }
 
-// markFailed marks the numbers of a failed commit as done, since nobody will deliver them. It reports whether the cursor has moved.
-// The caller holds mu.
+// markFailed marks the numbers of a failed commit as done, since nobody will deliver them. It reports whether the
+// cursor has moved. The caller holds mu.
 func (l *Log) markFailed(s span) (moved bool) {
 	l.done.add(s)
 	return l.moveCursor()
 }
 
-// moveCursor moves the cursor to the first number that is not done, and reports whether it has moved. The caller holds mu.
+// moveCursor moves the cursor to the first number that is not done, and reports whether it has moved. The caller
+// holds mu.
 func (l *Log) moveCursor() bool {
 	before := l.cursor
 	l.cursor = l.done.passed(before)
@@ -98,9 +99,9 @@ func (l *Log) advance() {
 	l.retire(l.spool.cfg.SegmentBytes / 4)
 }
 
-// retire removes the last segment if all its records are done, and reports whether it did. It leaves a segment alone that commits are
-// written to and that has fewer than minBytes bytes: a client that appends and delivers in turns is not to pay for a new file each
-// time.
+// retire removes the last segment if all its records are done, and reports whether it did. It leaves a segment alone
+// that commits are written to and that has fewer than minBytes bytes: a client that appends and delivers in turns is
+// not to pay for a new file each time.
 func (l *Log) retire(minBytes int64) bool {
 	if !l.writing.TryLock() {
 		return false // a commit is under way
@@ -128,8 +129,9 @@ func (l *Log) takeLast(minBytes int64) []segment {
 	return last
 }
 
-// remove removes segments from the disk as soon as it is durable that all their records are done, and reports whether it did. If the
-// cursor cannot be made durable, the segments stay until removeLeft: without them, a later Open would take their records for lost.
+// remove removes segments from the disk as soon as it is durable that all their records are done, and reports whether
+// it did. If the cursor cannot be made durable, the segments stay until removeLeft: without them, a later Open would
+// take their records for lost.
 func (l *Log) remove(segments []segment) bool {
 	if !l.save(true) {
 		l.mu.Lock()
@@ -151,9 +153,6 @@ func (l *Log) removeLeft() bool {
 
 // unlink removes the files of segments whose records are all done, and those that it could not remove before.
 func (l *Log) unlink(segments []segment) {
-	if l.spool.directory.taken.Load() {
-		return
-	}
 	l.mu.Lock()
 	left := l.left
 	l.left = nil
@@ -163,7 +162,8 @@ func (l *Log) unlink(segments []segment) {
 	for _, s := range slices.Concat(left, segments) {
 		if err := l.spool.fs.remove(l.path(s)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			if len(left) == 0 {
-				l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space until that succeeds", zap.Error(err))
+				l.log.Warn("a segment of the spool that is done with cannot be removed: it takes space meanwhile",
+					zap.Error(err))
 			}
 			failed = append(failed, s)
 			continue
@@ -177,14 +177,15 @@ func (l *Log) unlink(segments []segment) {
 	l.spool.release(freed)
 }
 
-// save writes the cursor, with sync durably, and reports whether that succeeded. It logs the first of several failures. It does not
-// log that the directory is gone: the next Append notices that, and makes the directory anew.
+// save writes the cursor, with sync durably, and reports whether that succeeded. It logs the first of several
+// failures. It does not log that the directory is gone: the next Append notices that, and makes the directory anew.
 func (l *Log) save(sync bool) bool {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 	err := l.saveLocked(sync)
 	if err != nil && !l.saveFailed && !errors.Is(err, fs.ErrNotExist) {
-		l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again after a restart", zap.Error(err))
+		l.log.Error("the cursor of the spool cannot be written: delivery goes on, and records will be delivered again "+
+			"after a restart", zap.Error(err))
 	}
 	l.saveFailed = err != nil
 	return err == nil
@@ -193,7 +194,7 @@ func (l *Log) save(sync bool) bool {
 // saveLocked is save without the log message. The caller holds saving.
 func (l *Log) saveLocked(sync bool) error {
 	if l.spool.directory.taken.Load() {
-		return errInUse
+		return ErrInUse
 	}
 	if sync {
 		return l.cursorFile.secure(l.checkpoint())
@@ -211,8 +212,8 @@ func (l *Log) checkpoint() checkpoint {
 // span is the numbers from "from" up to, but not including, "to".
 type span struct{ from, to uint64 }
 
-// spans is a set of numbers. The spans are in ascending order and do not touch each other, so that their number is that of the gaps,
-// not that of the numbers.
+// spans is a set of numbers. The spans are in ascending order and do not touch each other, so that their number is
+// that of the gaps, not that of the numbers.
 type spans []span
 
 // add adds a span, and returns how many of its numbers were not in the set.

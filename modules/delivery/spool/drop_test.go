@@ -108,32 +108,30 @@ func TestADropThatFailsBringsNothingBack(t *testing.T) {
 }
 
 func TestAPowerLossDuringADropBringsAllBackOrNothing(t *testing.T) {
-	for crash := 0; ; crash++ {
-		p := newPowered(t)
-		l := p.spool.Log("topic")
-		appendEach(t, l, 0, 60)
-		// The power goes before the operation with this number.
-		count, failed := 0, false
-		p.disk.before = func() {
-			if count++; count == crash+1 {
-				failed = true
-				p.disk.gone = p.disk.image(t, t.TempDir(), worst)
-			}
+	for _, what := range []fate{worst, unordered} {
+		for crash := 0; dropWithPowerLoss(t, crash, what); crash++ {
+			require.Less(t, crash, 1000)
 		}
-		_, err := p.spool.Drop("topic")
-		require.NoError(t, err)
-		p.disk.before = nil
-		if !failed {
-			require.Greater(t, crash, 10)
-			return
-		}
-		p.resume(p.disk.gone)
-		l = p.spool.Log("topic")
-		if read := readAll(t, l, 1000); len(read) > 0 {
-			require.Equal(t, expected(1, 61), read)
-		}
-		requireNothingLost(t, l)
 	}
+}
+
+// dropWithPowerLoss has the power go before the operation of Drop with that number, and reports whether there was one.
+func dropWithPowerLoss(t *testing.T, crash int, what fate) bool {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	appendEach(t, l, 0, 60)
+	image := p.loseAt(crash, t.TempDir(), what, func() {})
+	_, err := p.spool.Drop("topic")
+	require.NoError(t, err)
+	if !image() {
+		return false
+	}
+	l = p.spool.Log("topic")
+	if read := readAll(t, l, 1000); len(read) > 0 {
+		require.Equal(t, expected(1, 61), read)
+	}
+	requireNothingLost(t, l)
+	return true
 }
 
 // move moves the records of a log to another, as the command does.
@@ -156,37 +154,35 @@ func move(t tester, from, to *Log) {
 }
 
 func TestMovingALogToAnotherIsSafeAtEveryPowerLoss(t *testing.T) {
-	for crash := 0; ; crash++ {
-		p := newPowered(t)
-		appendEach(t, p.spool.Log("from"), 0, 30)
-		appendAll(t, p.spool.Log("to"), "there")
-		count, failed := 0, false
-		p.disk.before = func() {
-			if count++; count == crash+1 {
-				failed = true
-				p.disk.gone = p.disk.image(t, t.TempDir(), worst)
-			}
-		}
-		move(t, p.spool.Log("from"), p.spool.Log("to"))
-		p.disk.before = nil
-		require.Zero(t, p.spool.Log("from").Stats().Records)
-		if !failed {
-			require.Greater(t, crash, 30)
-			return
-		}
-		p.resume(p.disk.gone)
-		// The command is run again.
-		move(t, p.spool.Log("from"), p.spool.Log("to"))
-		moved := map[string]bool{}
-		read := readAll(t, p.spool.Log("to"), 1000)
-		for _, r := range read {
-			moved[r.value] = true
-		}
-		require.Equal(t, "there", read[0].value)
-		for n := range 30 {
-			require.True(t, moved[value(n)], "record %d is missing after a power loss at %d", n, crash)
-		}
-		requireNothingLost(t, p.spool.Log("from"))
-		requireNothingLost(t, p.spool.Log("to"))
+	for crash := 0; moveWithPowerLoss(t, crash); crash++ {
+		require.Less(t, crash, 1000)
 	}
+}
+
+// moveWithPowerLoss has the power go before the operation of move with that number, and reports whether there was one.
+func moveWithPowerLoss(t *testing.T, crash int) bool {
+	p := newPowered(t)
+	appendEach(t, p.spool.Log("from"), 0, 30)
+	appendAll(t, p.spool.Log("to"), "there")
+	image := p.loseAt(crash, t.TempDir(), worst, func() {})
+	move(t, p.spool.Log("from"), p.spool.Log("to"))
+	require.Zero(t, p.spool.Log("from").Stats().Records)
+	if !image() {
+		return false
+	}
+	// The command is run again.
+	move(t, p.spool.Log("from"), p.spool.Log("to"))
+	moved := map[string]bool{}
+	read := readAll(t, p.spool.Log("to"), 1000)
+	for _, r := range read {
+		moved[r.value] = true
+	}
+	require.NotEmpty(t, read)
+	require.Equal(t, "there", read[0].value)
+	for n := range 30 {
+		require.True(t, moved[value(n)], "record %d is missing after a power loss at %d", n, crash)
+	}
+	requireNothingLost(t, p.spool.Log("from"))
+	requireNothingLost(t, p.spool.Log("to"))
+	return true
 }

@@ -40,8 +40,8 @@ type file interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// makeDirs makes a directory if it is missing, with those above it that are missing, and makes the name of each durable in the
-// directory above.
+// makeDirs makes a directory if it is missing, with those above it that are missing, and makes the name of each
+// durable in the directory above.
 func makeDirs(disk fileSystem, path string) error {
 	err := disk.makeDir(path)
 	if above := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && above != path {

@@ -19,7 +19,8 @@ const (
 	smallRecord = 1 << 10
 )
 
-// health is how the last commit or probe went. Its methods are safe for concurrent use and never wait for the disk, but for close.
+// health is how the last commit or probe went. Its methods are safe for concurrent use and never wait for the disk,
+// but for close.
 type health struct {
 	mu      sync.Mutex
 	closed  bool
@@ -36,8 +37,9 @@ func (h *health) succeeded() {
 	h.good, h.failure = time.Now(), nil
 }
 
-// begin returns the probe that is under way and when it began. If none is, and one is due, begin makes one of it: that is the case
-// if it is urgent, the last one has failed or nothing has succeeded for a while, but not within pause after the last one began.
+// begin returns the probe that is under way and when it began. If none is, and one is due, begin makes one of it:
+// that is the case if it is urgent, the last one has failed or nothing has succeeded for a while, but not within
+// pause after the last one began.
 func (h *health) begin(urgent bool, pause time.Duration, probe func() error) (probing chan struct{}, began time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,11 +78,12 @@ func (h *health) close() {
 	}
 }
 
-// Usable returns nil if an Append of a small record would succeed now, as far as is known, or else what is in its way. It costs
-// next to nothing, so it can be called every second: what it knows comes from the last commit of each log. Only if no commit has
-// succeeded for five seconds, or the last one has failed, does it probe the disk, at most once a second. A probe writes a small
-// file, syncs and removes it; it also looks whether the files of all logs are still there. Usable waits for a probe for up to a
-// second, and returns ErrNoAnswer (wrapped) as long as that has not ended. It holds nothing meanwhile that an Append needs.
+// Usable returns nil if an Append of a small record would succeed now, as far as is known, or else what is in its
+// way. It costs next to nothing, so it can be called every second: what it knows comes from the last commit of each
+// log. Only if no commit has succeeded for five seconds, or the last one has failed, does it probe the disk, at most
+// once a second. A probe writes a small file, syncs and removes it; it also looks whether the files of all logs are
+// still there. Usable waits for a probe for up to a second, and returns ErrNoAnswer (wrapped) as long as that has not
+// ended. It holds nothing meanwhile that an Append needs.
 func (s *Spool) Usable() error {
 	if s.isClosed() {
 		return fmt.Errorf("spool: %s: %w", s.cfg.Dir, ErrClosed)
@@ -92,16 +95,16 @@ func (s *Spool) Usable() error {
 		select {
 		case <-probing:
 		case <-timer.C:
-			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %d bytes has been under way for %v", ErrNoAnswer, probeSize,
-				time.Since(began).Round(time.Millisecond)), s.failure()))
+			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %d bytes has been under way for %v",
+				ErrNoAnswer, probeSize, time.Since(began).Round(time.Millisecond)), s.failure()))
 		}
 	}
 	if err := s.failure(); err != nil {
 		return s.unusable(err)
 	}
 	if !s.hasRoom() {
-		return s.unusable(fmt.Errorf("%w: it takes %d bytes of %d, and %d of the disk are to stay free", ErrFull, s.used.Load(), s.cfg.MaxBytes,
-			s.cfg.Reserve))
+		return s.unusable(fmt.Errorf("%w: it takes %d bytes of %d, and %d of the disk are to stay free",
+			ErrFull, s.used.Load(), s.cfg.MaxBytes, s.cfg.Reserve))
 	}
 	return nil
 }
@@ -129,7 +132,8 @@ func (s *Spool) failure() error {
 // hasRoom reports whether a small record fits.
 func (s *Spool) hasRoom() bool { return s.Usage().Room >= headerSize+headSize+smallRecord }
 
-// probe tries what an Append would do. It makes the directory anew if that was removed, and gives up files of logs that were.
+// probe tries what an Append would do. It makes the directory anew if that was removed, and gives up files of logs
+// that were.
 func (s *Spool) probe() error {
 	if err := s.directory.hold(); err != nil {
 		return err

@@ -131,7 +131,8 @@ func TestUsableTellsThatThereIsNoRoom(t *testing.T) {
 	appendAll(t, l, strings.Repeat("x", 9_000))
 	require.ErrorIs(t, s.Usable(), ErrFull)
 	l.Done(1)
-	require.Eventually(t, func() bool { return s.Usable() == nil }, wait, time.Millisecond, "a segment that is done with makes room")
+	usable := func() bool { return s.Usable() == nil }
+	require.Eventually(t, usable, wait, time.Millisecond, "a segment that is done with makes room")
 
 	cfg = testConfig(t)
 	cfg.Reserve = 1000
@@ -185,13 +186,14 @@ func TestASpoolThatIsClosedIsNotUsable(t *testing.T) {
 	go func() { closed <- s.Close() }()
 	require.Eventually(t, s.isClosed, wait, time.Millisecond)
 	select {
-	case <-closed:
+	case err := <-closed:
+		require.NoError(t, err)
 		require.Fail(t, "Close does not wait for the probe, whose file would be left")
 	default:
 	}
 	close(release)
 	require.NoError(t, <-closed)
-	<-probing
+	require.NoError(t, <-probing)
 	require.ErrorIs(t, s.Usable(), ErrClosed)
 	entries, err := os.ReadDir(s.cfg.Dir)
 	require.NoError(t, err)

@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 }
 
 func testConfig(t testing.TB) Config {
-	return Config{Dir: filepath.Join(t.TempDir(), "spool"), MaxBytes: 1 << 30, SegmentBytes: 32 << 20, MaxPending: 8 << 20}
+	dir := filepath.Join(t.TempDir(), "spool")
+	return Config{Dir: dir, MaxBytes: 1 << 30, SegmentBytes: 32 << 20, MaxPending: 8 << 20}
 }
 
 func openSpool(t testing.TB, cfg Config) *Spool {

@@ -11,16 +11,17 @@ import (
 
 var errReadOnly = errors.New("the spool was opened to be looked at")
 
-// Inspect opens the logs in a directory to be read and changes nothing: the directory may be one that this process cannot write to, or
-// one that another process uses; see InUse. What that process does meanwhile may be seen, or look like damage. Append returns an
-// error, and what is Done is forgotten. A directory that does not exist holds nothing.
+// Inspect opens the logs in a directory to be read and changes nothing: the directory may be one that this process
+// cannot write to, or one that another process uses; see InUse. What that process does meanwhile may be seen, or look
+// like damage. Append returns an error, and what is Done is forgotten. A directory that does not exist holds nothing.
 //
-// LogStats.Records of a log is what a process that opens the spool would deliver: numbers of records that failed are left out. Inspect
-// reads the cursor and the last segment of each log, and of the other segments 20 bytes.
+// LogStats.Records of a log is what a process that opens the spool would deliver: numbers of records that failed are
+// left out. Inspect reads the cursor and the last segment of each log, and of the other segments 20 bytes.
 func Inspect(dir string) (*Spool, error) { return inspect(dir, disk{}) }
 
 func inspect(dir string, disk fileSystem) (*Spool, error) {
-	s, err := newSpool(Config{Dir: dir, MaxBytes: math.MaxInt64, SegmentBytes: 1, MaxPending: 1}, zap.NewNop(), readOnly{disk})
+	cfg := Config{Dir: dir, MaxBytes: math.MaxInt64, SegmentBytes: 1, MaxPending: 1}
+	s, err := newSpool(cfg, zap.NewNop(), readOnly{disk})
 	if err != nil {
 		return nil, err
 	}

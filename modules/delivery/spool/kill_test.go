@@ -78,7 +78,7 @@ func TestAcknowledgedRecordsSurviveKillingTheProcess(t *testing.T) {
 	for range 3 { // also on what a killed process has left
 		acknowledged := runChild(t, dir, 300, func() {
 			_, err := Open(childConfig(dir), zap.NewNop())
-			require.ErrorIs(t, err, errInUse)
+			require.ErrorIs(t, err, ErrInUse)
 			require.ErrorContains(t, err, dir)
 		})
 		for seq := range acknowledged {

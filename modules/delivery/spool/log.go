@@ -18,27 +18,29 @@ import (
 
 // LogStats is the state of a log.
 type LogStats struct {
-	// Records is how many records are committed and not done. After Open, numbers that were never acknowledged are counted as
-	// records until Read has passed them.
+	// Records is how many records are committed and not done. After Open, numbers that were never acknowledged are
+	// counted as records until Read has passed them.
 	Records uint64
-	// Pending is how many records wait for the disk: an Append has put them into a commit that has neither succeeded nor failed
-	// yet. The Append itself may have given up meanwhile. A record goes from Pending to Records, or out of both, in one step: a log
-	// with neither holds nothing that could still be read.
+	// Pending is how many records wait for the disk: an Append has put them into a commit that has neither succeeded
+	// nor failed yet. The Append itself may have given up meanwhile. A record goes from Pending to Records, or out of
+	// both, in one step: a log with neither holds nothing that could still be read.
 	Pending uint64
 	Bytes   int64  // what the log takes of the disk
 	First   uint64 // the cursor: the number of the first record that is not done
 	Next    uint64 // the number that the next record gets
 
-	// CorruptRecords is how many committed records were skipped since Open because they are damaged, or their file is gone, and were
-	// not done before. CorruptBytes is how much of the files could not be read, in CorruptRegions places.
+	// CorruptRecords is how many committed records were skipped since Open because they are damaged, or their file is
+	// gone, and were not done before. CorruptBytes is how much of the files could not be read, in CorruptRegions
+	// places.
 	CorruptRecords uint64
 	CorruptBytes   int64
 	CorruptRegions uint64
-	// LostRecords is how many of the CorruptRecords were lost because somebody removed their file while the log was open.
+	// LostRecords is how many of the CorruptRecords were lost because somebody removed their file while the log was
+	// open.
 	LostRecords uint64
 	// UnreadableCursors is 1 if Open could not read the cursor: records that were delivered may be delivered again.
 	UnreadableCursors uint64
-	// TornBytes is how many bytes were cut off or skipped at the end of segments since Open: writes that were never acknowledged.
+	// TornBytes is how many bytes were cut off or skipped in segments since Open: writes that were never acknowledged.
 	TornBytes int64
 }
 
@@ -150,9 +152,9 @@ func (l *Log) path(s segment) string { return filepath.Join(l.dir, segmentName(s
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
 
-// Changed returns a channel that gets a value when a commit has ended, with success or without, since the last value was taken. It is
-// for one waiter: a waiter that reads until there is nothing, and then waits for a value, misses nothing. A value may come although
-// there is nothing new to be read.
+// Changed returns a channel that gets a value when a commit has ended, with success or without, since the last value
+// was taken. It is for one waiter: a waiter that reads until there is nothing, and then waits for a value, misses
+// nothing. A value may come although there is nothing new to be read.
 func (l *Log) Changed() <-chan struct{} { return l.changed }
 
 // Stats returns the state of the log.
@@ -165,18 +167,21 @@ func (l *Log) Stats() LogStats {
 	return stats
 }
 
-// Append adds the payloads as consecutive records, and returns the number of the first once all are on the disk. Appends that wait at the
-// same time are written and synced together. Read sees all of the records or none. Append does not keep the payloads.
+// Append adds the payloads as consecutive records, and returns the number of the first once all are on the disk.
+// Appends that wait at the same time are written and synced together. Read sees all of the records or none. Append
+// does not keep the payloads.
 //
-// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the disk said. In the
-// last two cases the records may be read some day, or may not; see the package, and LogStats.Pending. After an error of the disk
-// Append fails for a second without trying. An Append of nothing returns the number that the next record gets.
+// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the
+// disk said. In the last two cases the records may be read some day, or may not; see the package, and
+// LogStats.Pending. After an error of the disk Append fails for a second without trying. An Append of nothing returns
+// the number that the next record gets.
 func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	return l.append(ctx, payloads, l.spool.admit)
 }
 
-// AppendExempt is Append without the limits MaxBytes and Reserve; the records count for other Appends all the same. It is for records
-// that are moved from another log, which would stay full if they were refused: append them here, then mark them as done there.
+// AppendExempt is Append without the limits MaxBytes and Reserve; the records count for other Appends all the same.
+// It is for records that are moved from another log, which would stay full if they were refused: append them here,
+// then mark them as done there.
 func (l *Log) AppendExempt(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	return l.append(ctx, payloads, func(size int64) error {
 		l.spool.used.Add(size)
@@ -189,7 +194,8 @@ func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int
 	size := int64(0)
 	for _, payload := range payloads {
 		if len(payload) > MaxPayload {
-			return 0, fmt.Errorf("spool: log %s: %d bytes, and at most %d: %w", l.name, len(payload), MaxPayload, ErrTooLarge)
+			return 0, fmt.Errorf("spool: log %s: %d bytes, and at most %d: %w",
+				l.name, len(payload), MaxPayload, ErrTooLarge)
 		}
 		size += headSize + int64(len(payload))
 	}
@@ -216,8 +222,8 @@ func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int
 	return first, c.err
 }
 
-// enqueue waits until there is room, adds the records to the pending commit, and returns that commit and the number of the first
-// record. The commit is nil if there are no records.
+// enqueue waits until there is room, adds the records to the pending commit, and returns that commit and the number
+// of the first record. The commit is nil if there are no records.
 func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*commit, uint64, error) {
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
@@ -275,7 +281,7 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 	c, first = l.pending, l.next
 	c.data = slices.Grow(c.data, int(size))
 	for _, payload := range payloads {
-		c.data = appendRecord(c.data, l.next, payload)
+		c.data = appendRecord(c.data, l.next, c.first, payload)
 		l.next++
 	}
 	c.next = l.next
@@ -327,15 +333,15 @@ func (l *Log) commit() {
 		return
 	}
 	l.spool.health.succeeded()
-	// The checkpoint says that these records were committed. It is written before they are acknowledged: should the process be killed
-	// and the records be damaged, then the next Open knows that they are lost.
+	// The checkpoint says that these records were committed. It is written before they are acknowledged: should the
+	// process be killed and the records be damaged, then the next Open knows that they are lost.
 	l.save(false)
 	close(c.done)
 	tick(l.changed)
 }
 
-// write makes the commit durable, in a file that is still where Open would look for it. If somebody removes files meanwhile, write makes
-// them anew and writes the commit again. Read sees nothing of it yet.
+// write makes the commit durable, in a file that is still where Open would look for it. If somebody removes files
+// meanwhile, write makes them anew and writes the commit again. Read sees nothing of it yet.
 func (l *Log) write(c *commit) error {
 	for attempt := 1; ; attempt++ {
 		err := l.writeOnce(c)

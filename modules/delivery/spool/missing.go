@@ -11,9 +11,9 @@ import (
 // attempts is how often a commit is written before it fails, if its file is removed each time.
 const attempts = 3
 
-// verify returns nil if the segment that was written is where Open would look for it, in a directory that this process holds. The
-// error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put another in its place: what was
-// written to it then ends with this process, although the disk has confirmed it.
+// verify returns nil if the segment that was written is where Open would look for it, in a directory that this
+// process holds. The error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put
+// another in its place: what was written to it then ends with this process, although the disk has confirmed it.
 func (l *Log) verify() error {
 	if err := l.spool.directory.hold(); err != nil {
 		return err
@@ -31,8 +31,8 @@ func (l *Log) renew() {
 	l.giveUpMissing()
 }
 
-// closeActive ends the writing of a segment. Every commit to it was synced, or its file is gone, so it does not matter what closing the
-// file may report. The caller holds writing.
+// closeActive ends the writing of a segment. Every commit to it was synced, or its file is gone, so it does not
+// matter what closing the file may report. The caller holds writing.
 func (l *Log) closeActive() {
 	if l.active != nil {
 		_ = l.active.file.Close()
@@ -40,8 +40,8 @@ func (l *Log) closeActive() {
 	}
 }
 
-// giveUpMissing takes segments whose files are gone out of the log. It counts those of their records as lost that were not delivered. It
-// reports whether there were such segments. The caller holds writing.
+// giveUpMissing takes segments whose files are gone out of the log. It counts those of their records as lost that
+// were not delivered. It reports whether there were such segments. The caller holds writing.
 func (l *Log) giveUpMissing() bool {
 	gone := l.missing()
 	if len(gone) == 0 {
@@ -71,8 +71,9 @@ func (l *Log) giveUpMissing() bool {
 	}
 	l.mu.Unlock()
 	l.spool.release(freed)
-	l.log.Error("files of a log in the spool were removed while it was in use, and with them records that were not delivered: "+
-		"see what removes files there", zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
+	l.log.Error("files of a log in the spool were removed while it was in use: see what removes files there. "+
+		"The records that they held and that were not delivered are lost",
+		zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
 	return true
 }
 
@@ -83,9 +84,9 @@ type missingSegment struct {
 	next   uint64 // the first number of the segment that follows
 }
 
-// missing returns the segments whose files are gone, except those that Read has begun to read. Whoever called Read has the records
-// that it returned, and will deliver them. It can return the other records of the segment as long as it has the file open; if it has
-// not, Read itself counts them as lost.
+// missing returns the segments whose files are gone, except those that Read has begun to read. Whoever called Read
+// has the records that it returned, and will deliver them. It can return the other records of the segment as long as
+// it has the file open; if it has not, Read itself counts them as lost.
 func (l *Log) missing() []missingSegment {
 	l.mu.Lock()
 	segments, committed := slices.Clone(l.segments), l.committed
@@ -108,8 +109,9 @@ func (l *Log) missing() []missingSegment {
 	return gone
 }
 
-// examine does for a log without commits what a commit does: it notices that files are gone. If the last commit has failed, examine
-// finds out whether another one would. It takes no lock that a commit needs before it knows that the disk answers.
+// examine does for a log without commits what a commit does: it notices that files are gone. If the last commit has
+// failed, examine finds out whether another one would. It takes no lock that a commit needs before it knows that the
+// disk answers.
 func (l *Log) examine() {
 	if l.exists.Load() {
 		if len(l.missing()) > 0 {
@@ -131,7 +133,8 @@ func (l *Log) examine() {
 	}
 }
 
-// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next Append does.
+// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next
+// Append does.
 func (l *Log) restoreCursor() {
 	l.saving.Lock()
 	defer l.saving.Unlock()

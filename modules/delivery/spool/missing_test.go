@@ -55,14 +55,16 @@ func TestNoCommitIsAcknowledgedIntoAFileThatWasRemoved(t *testing.T) {
 			require.EqualValues(t, 1, stats.Records)
 			require.EqualValues(t, 31, stats.First)
 			require.Equal(t, stats.Bytes, s.Usage().Bytes)
-			require.Equal(t, 1, logs.FilterMessageSnippet("files of a log in the spool were removed").Len())
+			said := logs.FilterMessageSnippet("files of a log in the spool were removed")
+			require.Equal(t, 1, said.Len())
 			require.Equal(t, []got{{31, "after"}}, readAll(t, l, 1000))
 			require.Equal(t, stats, l.Stats(), "nothing is counted twice")
 			appendAll(t, l, "more")
-			require.Equal(t, 1, logs.FilterMessageSnippet("files of a log in the spool were removed").Len(), "it is logged once")
+			said = logs.FilterMessageSnippet("files of a log in the spool were removed")
+			require.Equal(t, 1, said.Len(), "it is logged once")
 
 			_, err := Open(cfg, zap.NewNop())
-			require.ErrorIs(t, err, errInUse, "the directory is still that of this process")
+			require.ErrorIs(t, err, ErrInUse, "the directory is still that of this process")
 			require.NoError(t, s.Close())
 			l = openSpool(t, cfg).Log("topic")
 			require.Equal(t, []got{{31, "after"}, {32, "more"}}, readAll(t, l, 1000))
@@ -164,7 +166,8 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	appendEach(t, l, 0, 40)
 	files := segmentFiles(t, l)
 	second, third := firstOf(t, files[1]), firstOf(t, files[2])
-	// A drain has read the first segment and one record of the second: it has these in its memory, and the second segment open.
+	// A drain has read the first segment and one record of the second: it has these in its memory, and the second
+	// segment open.
 	var chunk Chunk
 	var read []got
 	for len(read) < int(second) {
@@ -174,7 +177,7 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.NoError(t, os.RemoveAll(cfg.Dir))
 	appendAll(t, l, "after")
 	require.Equal(t, 41-third, l.Stats().LostRecords)
-	require.Equal(t, 1, len(segmentFiles(t, l)))
+	require.Len(t, segmentFiles(t, l), 1)
 	read = append(read, readAll(t, l, 1000)...)
 	require.Equal(t, append(expected(1, third), got{41, "after"}), read)
 	l.DoneRange(1, third)
@@ -182,6 +185,71 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	require.Zero(t, l.Stats().Records)
 	require.Equal(t, 41-third, l.Stats().CorruptRecords)
 	require.NoError(t, s.Close())
+}
+
+func TestWhatIsInAFileThatReadHasOpenIsNotLostWithIt(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	s, _ := observed(t, cfg, disk{})
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	second := firstOf(t, segmentFiles(t, l)[1])
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1))
+	l.Rewind()
+	require.NoError(t, os.RemoveAll(cfg.Dir))
+	appendAll(t, l, "after")
+	require.Equal(t, 41-second, l.Stats().LostRecords)
+	require.Equal(t, append(expected(1, second), got{41, "after"}), readAll(t, l, 1000))
+	require.Equal(t, 41-second, l.Stats().CorruptRecords)
+}
+
+func TestAReaderGoesOnBehindASegmentThatIsGone(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 500
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("topic")
+	appendEach(t, l, 0, 40)
+	files := segmentFiles(t, l)
+	second, third := firstOf(t, files[1]), firstOf(t, files[2])
+	disk.failing("open", filepath.Base(files[1]), syscall.EMFILE)
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1<<20))
+	require.Len(t, chunk.Records, int(second)-1)
+	require.ErrorIs(t, l.Read(&chunk, 1<<20), syscall.EMFILE)
+	disk.set(nil)
+	require.NoError(t, os.Remove(files[1]))
+	require.NoError(t, s.probe())
+	require.Equal(t, third-second, l.Stats().LostRecords)
+	for _, file := range files[3:] {
+		require.NoError(t, os.Remove(file))
+	}
+	require.NoError(t, s.probe())
+	require.Equal(t, expected(third, firstOf(t, files[3])), readAll(t, l, 1<<20), "nothing is read twice")
+	require.Empty(t, readAll(t, l, 1<<20))
+}
+
+func TestAReaderStaysBehindALastSegmentThatIsGone(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.SegmentBytes = 50
+	disk := newFaulty()
+	s, _ := observed(t, cfg, disk)
+	l := s.Log("topic")
+	appendAll(t, l, "a")
+	appendAll(t, l, strings.Repeat("b", 50))
+	files := segmentFiles(t, l)
+	require.Len(t, files, 2)
+	disk.failing("open", filepath.Base(files[1]), syscall.EMFILE)
+	var chunk Chunk
+	require.NoError(t, l.Read(&chunk, 1))
+	require.ErrorIs(t, l.Read(&chunk, 1), syscall.EMFILE)
+	disk.set(nil)
+	require.NoError(t, os.Remove(files[1]))
+	require.NoError(t, s.probe())
+	require.Empty(t, readAll(t, l, 100), "nothing is read twice")
+	appendAll(t, l, "c")
+	require.Equal(t, []got{{3, "c"}}, readAll(t, l, 100))
 }
 
 func TestACursorThatIsRemovedIsMadeAnew(t *testing.T) {
@@ -222,7 +290,8 @@ func TestWhatIsInACursorThatHasTakenThePlaceOfAnotherIsForgotten(t *testing.T) {
 	copy(foreign[slotApart:], appendSlot(nil, checkpoint{cursor: 501, committed: 600}))
 	require.NoError(t, os.WriteFile(l.cursorFile.path, foreign, 0o600))
 	appendAll(t, l, value(10))
-	require.NoError(t, s.Close())
+	require.NoError(t, s.directory.release()) // as when the process is killed
+	s.directory.taken.Store(true)
 	require.Equal(t, expected(1, 12), readAll(t, openSpool(t, cfg).Log("topic"), 1000))
 }
 
@@ -238,7 +307,7 @@ func TestALockThatIsRemovedIsTakenAgain(t *testing.T) {
 			use(s)
 			require.Equal(t, 1, logs.FilterMessageSnippet("lock of the spool").Len())
 			_, err := Open(cfg, zap.NewNop())
-			require.ErrorIs(t, err, errInUse)
+			require.ErrorIs(t, err, ErrInUse)
 			use(s)
 			require.Equal(t, 1, logs.FilterMessageSnippet("lock of the spool").Len())
 		})
@@ -254,17 +323,32 @@ func TestADirectoryThatAnotherProcessHasTakenIsLeftAlone(t *testing.T) {
 	require.NoError(t, os.Remove(s.directory.lockPath()))
 	other := openSpool(t, cfg)
 	_, err := l.Append(t.Context(), payloads("not mine"))
-	require.ErrorIs(t, err, errInUse)
-	require.Equal(t, 1, logs.FilterMessageSnippet("another process has the directory").Len())
-	require.ErrorIs(t, l.Read(new(Chunk), 1000), errInUse)
-	require.ErrorIs(t, s.Usable(), errInUse)
+	require.ErrorIs(t, err, ErrInUse)
+	require.Equal(t, 1, logs.FilterMessageSnippet("another process has made its own").Len())
+	require.ErrorIs(t, l.Read(new(Chunk), 1000), ErrInUse)
+	require.ErrorIs(t, s.Usable(), ErrInUse)
 	_, err = s.Drop("topic")
-	require.ErrorIs(t, err, errInUse)
+	require.ErrorIs(t, err, ErrInUse)
 	files := segmentFiles(t, l)
 	l.DoneRange(1, 31)
 	require.Equal(t, files, segmentFiles(t, l))
-	require.ErrorIs(t, s.Close(), errInUse, "its cursor is not written")
+	require.ErrorIs(t, s.Close(), ErrInUse, "its cursor is not written")
 	require.Equal(t, expected(1, 31), readAll(t, other.Log("topic"), 1000))
+}
+
+func TestADirectoryThatAnotherProcessHasHadIsLeftAlone(t *testing.T) {
+	cfg := testConfig(t)
+	s, _ := observed(t, cfg, disk{})
+	l := s.Log("topic")
+	appendEach(t, l, 0, 3)
+	require.NoError(t, os.Remove(s.directory.lockPath()))
+	other := openSpool(t, cfg)
+	other.Log("topic").DoneRange(1, 4)
+	require.NoError(t, other.Close())
+	_, err := l.Append(t.Context(), payloads("a number that the other may have used"))
+	require.ErrorIs(t, err, ErrInUse)
+	require.ErrorIs(t, s.Close(), ErrInUse)
+	openSpool(t, cfg)
 }
 
 func TestMovingTheDirectoryWhileManyAppendLosesNothingUnnoticed(t *testing.T) {
@@ -294,7 +378,8 @@ func TestMovingTheDirectoryWhileManyAppendLosesNothingUnnoticed(t *testing.T) {
 	}
 	away := t.TempDir()
 	for i := range 20 {
-		_ = os.Rename(cfg.Dir, filepath.Join(away, string(rune('a'+i))))
+		_ = os.Rename(cfg.Dir, filepath.Join(away, string(rune('a'+i)))) // it may not be there again yet
+		_ = s.probe()                                                    // which makes it anew, too
 	}
 	all.Wait()
 	kept, lost := 0, 0

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,13 +18,15 @@ import (
 	"pgregory.net/rapid"
 )
 
-// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a real directory.
+// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a
+// real directory.
 type volatile struct {
 	disk
 	root string
 	// before is called before every operation that changes something; it may be nil.
 	before func()
-	gone   string // where before has put what was left
+	// fail has the syncs of segments fail, before they have done anything or behind it; it is empty for none.
+	fail string
 
 	mu    sync.Mutex
 	nodes map[string]*node // by path, as a process sees them
@@ -39,15 +42,29 @@ type node struct {
 // fate decides what happens to something that was not synced when the power goes.
 type fate struct {
 	created func() bool                       // whether a new name stays
-	removed func() bool                       // whether a removed name is gone
+	removed func(name string) bool            // whether a removed name is gone
 	content func(durable, seen []byte) []byte // what is in a file
 }
 
 // worst is the disk that keeps only what it must keep, and forgets what it may forget.
 var worst = fate{
 	created: func() bool { return false },
-	removed: func() bool { return true },
+	removed: func(string) bool { return true },
 	content: func(durable, _ []byte) []byte { return durable },
+}
+
+// unordered is a disk like that, on which of the removed files only the segments come back.
+var unordered = fate{
+	created: worst.created,
+	removed: func(name string) bool { return !strings.HasSuffix(name, segmentSuffix) },
+	content: worst.content,
+}
+
+// killed is a disk that keeps its power: only the process has ended.
+var killed = fate{
+	created: func() bool { return true },
+	removed: func(string) bool { return true },
+	content: func(_, seen []byte) []byte { return seen },
 }
 
 // newVolatile makes a disk out of a real directory, all of which is durable.
@@ -83,6 +100,7 @@ type volatileFile struct {
 	file
 	disk *volatile
 	node *node
+	path string
 }
 
 func (v *volatile) wrap(path string, f file, err error) (file, error) {
@@ -91,7 +109,7 @@ func (v *volatile) wrap(path string, f file, err error) (file, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return &volatileFile{file: f, disk: v, node: v.nodes[path]}, nil
+	return &volatileFile{file: f, disk: v, node: v.nodes[path], path: path}, nil
 }
 
 func (v *volatile) about() {
@@ -164,6 +182,13 @@ func (f *volatileFile) WriteAt(data []byte, off int64) (int, error) {
 
 func (f *volatileFile) Sync() error {
 	f.disk.about()
+	fails := ""
+	if strings.HasSuffix(f.path, segmentSuffix) {
+		fails = f.disk.fail
+	}
+	if fails == "before" {
+		return syscall.EIO
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -175,6 +200,9 @@ func (f *volatileFile) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	f.node.durable = content
+	if fails != "" {
+		return syscall.EIO
+	}
 	return nil
 }
 
@@ -206,7 +234,7 @@ func (v *volatile) leave(t require.TestingT, path string, n *node, to string, wh
 			switch {
 			case seen != nil && what.created():
 				left = seen
-			case seen == nil && what.removed():
+			case seen == nil && what.removed(name):
 				left = nil
 			}
 		}
@@ -249,11 +277,33 @@ func newPowered(t testing.TB) *powered {
 func (p *powered) open() {
 	s, err := open(p.cfg, zap.NewNop(), p.disk)
 	require.NoError(p.t, err)
+	s.failFast = 0
 	p.spool = s
 }
 
 // fail has the power fail, and opens what is left.
 func (p *powered) fail(to string, what fate) { p.resume(p.disk.image(p.t, to, what)) }
+
+// loseAt takes an image of what is left should the power fail before the operation with that number from now on, and
+// calls note then. The result opens the image. It reports false if there were not so many operations.
+func (p *powered) loseAt(operation int, to string, what fate, note func()) (resume func() bool) {
+	count := 0
+	p.disk.before = func() {
+		if count == operation {
+			p.disk.image(p.t, to, what)
+			note()
+		}
+		count++
+	}
+	return func() bool {
+		p.disk.before = nil
+		if count <= operation {
+			return false
+		}
+		p.resume(to)
+		return true
+	}
+}
 
 // resume opens what a power failure has left.
 func (p *powered) resume(image string) {
@@ -288,6 +338,49 @@ func TestAnAcknowledgedRecordSurvivesAPowerLoss(t *testing.T) {
 	requireNothingLost(t, l)
 }
 
+func TestAppendsAndDonesAreSafeAtEveryEndOfTheProcess(t *testing.T) {
+	for _, what := range []fate{worst, unordered, killed} {
+		for crash := 0; useWithPowerLoss(t, crash, what); crash++ {
+			require.Less(t, crash, 1000)
+		}
+	}
+}
+
+// useWithPowerLoss appends and delivers, and has the power go before the operation with that number. It reports whether
+// there was one.
+func useWithPowerLoss(t *testing.T, crash int, what fate) bool {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	acknowledged, delivered := uint64(0), uint64(0)
+	atCrash := acknowledged
+	image := p.loseAt(crash, t.TempDir(), what, func() { atCrash = acknowledged })
+	for n := range 40 {
+		acknowledged = appendAll(t, l, value(n))
+		if n%10 == 9 {
+			delivered = acknowledged - 3
+			l.DoneRange(1, delivered+1)
+		}
+		if n == 20 {
+			require.NoError(t, p.spool.Close())
+			p.open()
+			l = p.spool.Log("topic")
+		}
+	}
+	if !image() {
+		return false
+	}
+	l = p.spool.Log("topic")
+	requireNothingLost(t, l)
+	first, next := l.Stats().First, l.Stats().Next
+	require.LessOrEqual(t, first, delivered+1)
+	require.Greater(t, next, atCrash)
+	read := readAll(t, l, 1000)
+	require.GreaterOrEqual(t, uint64(len(read)), atCrash+1-min(first, atCrash+1))
+	require.Equal(t, expected(first, first+uint64(len(read))), read)
+	requireNothingLost(t, l)
+	return true
+}
+
 func TestTheNameOfANewSegmentIsDurableBeforeItsFirstRecordIsAcknowledged(t *testing.T) {
 	p := newPowered(t)
 	l := p.spool.Log("topic")
@@ -306,6 +399,35 @@ func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 	appendAll(t, p.spool.Log("topic"), "a")
 	p.fail(t.TempDir(), worst)
 	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
+func TestADirectoryThatAKilledProcessHasMadeSurvivesAPowerLoss(t *testing.T) {
+	p := newPowered(t)
+	require.NoError(t, p.spool.Close())
+	// The process is killed before the name is durable.
+	require.NoError(t, p.disk.makeDir(filepath.Join(p.cfg.Dir, "topic")))
+	p.open()
+	appendAll(t, p.spool.Log("topic"), "a")
+	p.fail(t.TempDir(), worst)
+	require.Equal(t, []got{{1, "a"}}, readAll(t, p.spool.Log("topic"), 100))
+}
+
+func TestACursorThatWasMadeAnewSurvivesAPowerLoss(t *testing.T) {
+	for _, use := range []func(l *Log){
+		func(l *Log) { appendAll(t, l, value(10)) },
+		func(l *Log) { l.Done(4) },
+	} {
+		p := newPowered(t)
+		l := p.spool.Log("topic")
+		appendEach(t, l, 0, 10)
+		l.DoneRange(1, 4)
+		require.NoError(t, p.disk.remove(l.cursorFile.path))
+		use(l)
+		first := l.Stats().First
+		p.fail(t.TempDir(), worst)
+		requireNothingLost(t, p.spool.Log("topic"))
+		require.Equal(t, first, p.spool.Log("topic").Stats().First)
+	}
 }
 
 func TestADirectoryWhoseNameCannotBeMadeDurableIsMadeAgain(t *testing.T) {
@@ -398,11 +520,12 @@ func TestSegmentsStayWhileTheCursorCannotBeWritten(t *testing.T) {
 func TestADamagedSlotOfTheCursorIsNoLossOfRecords(t *testing.T) {
 	for slot := range int64(2) {
 		cfg, files := kept(t, 60)
-		s := openSpool(t, cfg)
+		s, _ := observed(t, cfg, disk{})
 		l := s.Log("topic")
 		l.Done(1)
 		l.DoneRange(2, firstOf(t, files[3])+1)
-		require.NoError(t, s.Close())
+		require.NoError(t, s.directory.release()) // as when the process is killed
+		s.directory.taken.Store(true)
 		require.Less(t, len(segmentFiles(t, l)), len(files))
 		flip(t, l.cursorFile.path, slot*slotApart+2)
 		l = openSpool(t, cfg).Log("topic")
@@ -420,7 +543,7 @@ func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
 	path := filepath.Join(l.dir, segmentName(1))
 	f, err := p.disk.edit(path)
 	require.NoError(t, err)
-	_, err = f.WriteAt(appendRecord(nil, 2, []byte("b")), headerSize+headSize+1)
+	_, err = f.WriteAt(appendRecord(nil, 2, 2, []byte("b")), headerSize+headSize+1)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	p.open()
@@ -429,6 +552,118 @@ func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
 	l = p.spool.Log("topic")
 	require.Equal(t, []got{{1, "a"}, {2, "b"}, {3, "c"}}, readAll(t, l, 100))
 	requireNothingLost(t, l)
+}
+
+// TestANewSegmentThatIsStillEmptyCostsNoOther has the process killed between the making of a segment and the first
+// write to it, with and without a segment before it that is done with.
+func TestANewSegmentThatIsStillEmptyCostsNoOther(t *testing.T) {
+	for _, done := range []int{0, 1, 2} {
+		for _, left := range [][]byte{nil, header(61)} {
+			cfg, files := kept(t, 60)
+			first := firstOf(t, files[done])
+			cursor := appendSlot(nil, checkpoint{cursor: first, committed: 61})
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), cursorName), cursor, 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), segmentName(61)), left, 0o600))
+			s, _ := observed(t, cfg, disk{})
+			l := s.Log("topic")
+			require.Equal(t, files[done:], segmentFiles(t, l))
+			require.Equal(t, expected(first, 61), readAll(t, l, 1000))
+			requireNothingLost(t, l)
+			require.Equal(t, 61-first, l.Stats().Records)
+			require.Equal(t, l.Stats().Bytes, s.Usage().Bytes)
+		}
+	}
+}
+
+// TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord has the power fail in the first commit to a segment, which
+// leaves a name and a length. The numbers of that commit are no records.
+func TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord(t *testing.T) {
+	for _, delivered := range []uint64{1, 30, 61} { // the cursor
+		for _, left := range [][]byte{make([]byte, 5000), append(header(61), make([]byte, 5000)...), nil} {
+			cfg, files := kept(t, 60)
+			path := filepath.Join(filepath.Dir(files[0]), segmentName(61))
+			require.NoError(t, os.WriteFile(path, left, 0o600))
+			cursor := appendSlot(nil, checkpoint{cursor: delivered, committed: 61})
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), cursorName), cursor, 0o600))
+			s := openSpool(t, cfg)
+			l := s.Log("topic")
+			require.Equal(t, 61-delivered, l.Stats().Records)
+			appended := appendAll(t, l, "new")
+			require.Equal(t, 62-delivered, l.Stats().Records)
+			require.Equal(t, append(expected(delivered, 61), got{appended, "new"}), readAll(t, l, 1000))
+			require.Equal(t, 62-delivered, l.Stats().Records)
+			l.DoneRange(1, appended+1)
+			require.Zero(t, l.Stats().Records)
+			require.Equal(t, appended+1, l.Stats().First)
+			requireNothingLost(t, l)
+			require.NoError(t, s.Close())
+			require.Empty(t, segmentFiles(t, l))
+		}
+	}
+}
+
+// TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn has a commit fail, and then the power in the next one. The
+// torn header of its segment cannot tell that the numbers before were never acknowledged.
+func TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn(t *testing.T) {
+	for _, delivered := range []uint64{0, 1, 2} {
+		for _, torn := range []int{0, headerSize, 3000} {
+			cfg := testConfig(t)
+			disk := newFaulty()
+			s, _ := observed(t, cfg, disk)
+			l := s.Log("topic")
+			appendAll(t, l, "a", "b")
+			disk.failing("sync", segmentSuffix, syscall.EIO)
+			_, err := l.Append(t.Context(), payloads("failed", "failed"))
+			require.ErrorIs(t, err, syscall.EIO)
+			disk.set(nil)
+			l.DoneRange(1, delivered+1)
+			require.NoError(t, s.directory.release()) // as when the process ends
+			s.directory.taken.Store(true)
+			require.NoError(t, os.WriteFile(filepath.Join(l.dir, segmentName(5)), make([]byte, torn), 0o600))
+
+			s, _ = observed(t, cfg, disk)
+			l = s.Log("topic")
+			requireNothingLost(t, l)
+			require.Equal(t, 2-delivered, l.Stats().Records)
+			require.Equal(t, []got{{1, "a"}, {2, "b"}}[delivered:], append([]got{}, readAll(t, l, 1000)...))
+			seq := appendAll(t, l, "new")
+			require.Greater(t, seq, uint64(2))
+			require.Equal(t, []got{{seq, "new"}}, readAll(t, l, 1000))
+			l.DoneRange(1, seq+1)
+			require.Zero(t, l.Stats().Records)
+			requireNothingLost(t, l)
+		}
+	}
+}
+
+// TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem has the power fail in a commit, the process killed after
+// the next start, and the power fail once more, which brings back a cursor from before.
+func TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem(t *testing.T) {
+	cfg, files := kept(t, 60)
+	s := openSpool(t, cfg)
+	l := s.Log("topic")
+	l.DoneRange(1, 61)
+	require.NoError(t, s.Close())
+	before, err := os.ReadFile(l.cursorFile.path)
+	require.NoError(t, err)
+	path := filepath.Join(filepath.Dir(files[0]), segmentName(61))
+	require.NoError(t, os.WriteFile(path, make([]byte, 1000), 0o600))
+	for range 2 {
+		s = openSpool(t, cfg)
+		l = s.Log("topic")
+		require.EqualValues(t, 62, l.Stats().First)
+		require.NoError(t, s.Close())
+	}
+	s = openSpool(t, cfg)
+	require.EqualValues(t, 62, appendAll(t, s.Log("topic"), "new"))
+	require.NoError(t, s.Close())
+	require.NoError(t, os.WriteFile(l.cursorFile.path, before, 0o600))
+
+	l = openSpool(t, cfg).Log("topic")
+	require.Equal(t, []got{{62, "new"}}, readAll(t, l, 1000))
+	requireNothingLost(t, l)
+	l.Done(62)
+	require.Zero(t, l.Stats().Records)
 }
 
 // TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide what of the rest is left.
@@ -443,14 +678,15 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 		require.NoError(t, os.Mkdir(to, 0o700))
 		p := &powered{t: t, disk: newVolatile(t, to), cfg: Config{
 			Dir: filepath.Join(to, "a", "spool"), MaxBytes: 1 << 30, MaxPending: 1 << 20,
-			SegmentBytes: rapid.Int64Range(100, 1000).Draw(t, "segment"),
+			SegmentBytes: rapid.Int64Range(100, 5000).Draw(t, "segment"),
 		}}
 		p.open()
 		defer func() { _ = p.spool.Close() }()
 		flip := func(name string) func() bool {
 			return func() bool { return rapid.Bool().Draw(t, name) }
 		}
-		chance := fate{created: flip("created"), removed: flip("removed"), content: func(durable, seen []byte) []byte {
+		removed := flip("removed")
+		chance := fate{created: flip("created"), removed: func(string) bool { return removed() }, content: func(durable, seen []byte) []byte {
 			left := bytes.Clone(rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "size"))
 			for at := 0; at < len(left); at += slotApart {
 				from := rapid.SampledFrom([][]byte{durable, seen}).Draw(t, "sector")
@@ -494,6 +730,37 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 			},
 			"power loss": func(t *rapid.T) {
 				p.fail(next(), rapid.SampledFrom([]fate{worst, chance}).Draw(t, "fate"))
+			},
+			"power loss in an append": func(t *rapid.T) {
+				values := rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 6).Draw(t, "values")
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance, func() {})
+				first := appendAll(t, p.spool.Log("topic"), values...)
+				if resume() {
+					return // the append had not returned
+				}
+				for i, value := range values {
+					acknowledged[first+uint64(i)] = value
+				}
+			},
+			"power loss in a start": func(t *rapid.T) {
+				require.NoError(t, p.spool.Close())
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance, func() {})
+				p.open()
+				resume()
+			},
+			"commit that fails": func(t *rapid.T) {
+				// The disk says that the sync has failed. The content may be durable all the same.
+				l := p.spool.Log("topic")
+				select {
+				case <-l.Changed(): // by an earlier commit
+				default:
+				}
+				p.disk.fail = rapid.SampledFrom([]string{"before", "behind"}).Draw(t, "the sync")
+				_, err := l.Append(t.Context(), payloads(
+					rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 4).Draw(t, "values")...))
+				require.Error(t, err)
+				<-l.Changed() // the cursor is written
+				p.disk.fail = ""
 			},
 			"": func(t *rapid.T) {
 				l := p.spool.Log("topic")

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"slices"
@@ -15,72 +16,77 @@ type Record struct {
 	Payload []byte
 }
 
-// Chunk is what a Read has read. The zero Chunk is ready for use; it keeps its memory from Read to Read.
+// Chunk is the records that a Read has returned. The zero Chunk is ready for use. A Chunk keeps its memory for the
+// next Read.
 type Chunk struct {
 	Records []Record
 	buf     []byte
 }
 
 const (
-	// windowSize is the least that is read at a time.
+	// windowSize is how many bytes are read at a time, or more.
 	windowSize = 64 << 10
-	// patience is how often a place of a file must fail to be read before it counts as damaged.
+	// patience is how often in a row a place of a file must fail to be read until it counts as damaged.
 	patience = 3
-	// placesKept and placesApart say how many places are remembered for Rewind, and how far from each other.
-	placesKept  = 256
-	placesApart = 1 << 20
+	// positionsKept is how many positions are kept for Rewind, positionsApart how many bytes are between two of them.
+	positionsKept  = 256
+	positionsApart = 1 << 20
 )
 
-var errUnstable = errors.New("spool: a segment reads differently from time to time")
+var (
+	errUnstable = errors.New("spool: a segment reads differently from time to time")
+	errVersion  = errors.New("another version of the service has written it: start that one, or move the file away")
+)
 
-// place is where in a log a record is expected.
-type place struct {
-	segment uint64 // its first record
-	off     int64
-	last    uint64 // the record before
+// position is where in a log the next record is expected.
+type position struct {
+	segment uint64 // the number of the segment's first record
+	off     int64  // the offset in the segment
+	last    uint64 // the number of the record before
 }
 
-func (p place) before(other place) bool {
+func (p position) before(other position) bool {
 	return p.segment < other.segment || p.segment == other.segment && p.off < other.off
 }
 
-// reader is how far a log was read.
+// reader is the state of Read.
 type reader struct {
-	placed   bool
-	at       place
-	from     uint64 // what is before it is passed over
-	scanner  *scanner
-	opened   uint64  // the segment that the scanner reads
-	failures int     // how often in a row the disk failed to read at this place
-	places   []place // where Rewind may go
-	counted  place   // damage before it was counted
-	missing  uint64  // the segment that was found to be gone
+	placed    bool // whether at is valid
+	at        position
+	from      uint64 // records with smaller numbers were done when the reader was placed
+	scanner   *scanner
+	opened    uint64     // the number of the first record of the segment that the scanner reads
+	failures  int        // how often in a row the disk has failed to read at this position
+	positions []position // where Rewind may start, in ascending order
+	counted   position   // damage before this position was counted
+	missing   uint64     // the number of the first record of the last segment whose file was not there
 }
 
-// portion is what a reader may see of a segment.
+// portion is a segment as far as a reader may look at it.
 type portion struct {
 	segment
 	path      string
-	committed uint64 // the log's
-	limit     uint64 // its records have numbers below
-	next      segment
-	last      bool // whether there is no next one
+	committed uint64  // the number behind the log's last committed record
+	limit     uint64  // every record of the segment has a smaller number
+	next      segment // the segment that follows; see last
+	last      bool    // whether none follows
 }
 
-// loss is what could not be read.
+// loss is a part of a segment that cannot be read.
 type loss struct {
-	from, to uint64 // the numbers of the records, to excluded
+	from, to uint64 // the numbers of the records in it: from "from" up to, but not including, "to"
 	bytes    int64
-	segment  uint64
+	segment  uint64 // the number of the segment's first record
 	off      int64
 }
 
-// Read fills the chunk with the committed records that follow those it has returned before, of at most maxBytes with a head
-// of 20 bytes each, but at least one if there is any. It starts at the cursor, leaves out what is done, and does not wait: no
-// records means that there are none. The payloads are valid until the next Read with the same chunk.
+// Read fills the chunk with the committed records that follow those it has returned before. It starts at the cursor,
+// and leaves out records that are done. It returns records of at most maxBytes together, each with a head of 24
+// bytes, but at least one. Read does not wait: a chunk without records means that there are none. The payloads are
+// valid until the next Read with the same chunk.
 //
-// Records that are damaged are skipped, counted, and count as done. A file that cannot be read is an error; a place in a file
-// that fails three times in a row is damaged. After Close the error is ErrClosed.
+// Read skips damaged records, counts them and marks them as done. It returns an error if a file cannot be read; a
+// place in a file that fails three times in a row counts as damaged. After Close the error is ErrClosed.
 func (l *Log) Read(chunk *Chunk, maxBytes int) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
@@ -110,7 +116,7 @@ func (l *Log) Read(chunk *Chunk, maxBytes int) error {
 	}
 }
 
-// Rewind makes the next Read start at the cursor again.
+// Rewind makes the next Read start at the cursor again: what was read and is not done comes once more.
 func (l *Log) Rewind() {
 	l.reading.Lock()
 	defer l.reading.Unlock()
@@ -118,7 +124,8 @@ func (l *Log) Rewind() {
 	l.passed.Store(0)
 }
 
-// locate returns the segment that the reader is in, after having placed it. It reports false if there is nothing to be read.
+// locate returns the segment that the reader is in. It places the reader at the cursor if it has no position, or one
+// before the cursor. It reports false if there is nothing to be read.
 func (l *Log) locate() (portion, bool, error) {
 	r := &l.reader
 	l.mu.Lock()
@@ -127,25 +134,27 @@ func (l *Log) locate() (portion, bool, error) {
 		return portion{}, false, ErrClosed
 	}
 	if l.spool.directory.taken.Load() {
-		return portion{}, false, errInUse
+		return portion{}, false, ErrInUse
 	}
 	if len(l.segments) == 0 {
 		return portion{}, false, nil
 	}
 	i := 0
 	if r.placed && max(r.at.last+1, r.from) >= l.cursor {
-		// The segment that the reader was in is not there any more if everything in it is done, or if its file is gone.
+		// The segment that the reader was in is no part of the log any more if all its records are done, or if its
+		// file is gone.
 		i = slices.IndexFunc(l.segments, func(s segment) bool { return s.first >= r.at.segment })
 		if i < 0 {
 			return portion{}, false, nil
 		}
 		if first := l.segments[i].first; first > r.at.segment {
-			r.at = place{segment: first, last: first - 1}
+			r.at = position{segment: first, last: first - 1}
 		}
 	} else {
 		i = r.seek(l.segments, l.cursor)
 	}
-	p := portion{segment: l.segments[i], path: l.path(l.segments[i]), committed: l.committed, limit: l.next, last: i+1 == len(l.segments)}
+	s := l.segments[i]
+	p := portion{segment: s, path: l.path(s), committed: l.committed, limit: l.next, last: i+1 == len(l.segments)}
 	if !p.last {
 		p.next = l.segments[i+1]
 		p.limit = p.next.first
@@ -153,39 +162,40 @@ func (l *Log) locate() (portion, bool, error) {
 	return p, true, nil
 }
 
-// seek places the reader so that it comes to the cursor, and returns the index of its segment. The cursor is never before the
-// oldest segment.
+// seek places the reader at the last known position before the cursor, and returns the index of the segment. The
+// cursor is never before the oldest segment.
 func (r *reader) seek(segments []segment, cursor uint64) int {
 	i := len(segments) - 1
 	for i > 0 && segments[i].first > cursor {
 		i--
 	}
 	r.placed, r.from = true, cursor
-	r.at = place{segment: segments[i].first, last: segments[i].first - 1}
-	// Places before the last one that is before the cursor are of no more use.
+	r.at = position{segment: segments[i].first, last: segments[i].first - 1}
+	// Of the positions before the cursor only the last will be used again.
 	n := 0
-	for n < len(r.places) && r.places[n].last < cursor {
+	for n < len(r.positions) && r.positions[n].last < cursor {
 		n++
 	}
-	if n > 0 && r.places[n-1].segment == r.at.segment {
-		r.at = r.places[n-1]
+	if n > 0 && r.positions[n-1].segment == r.at.segment {
+		r.at = r.positions[n-1]
 	}
-	r.places = slices.Delete(r.places, 0, max(n-1, 0))
+	r.positions = slices.Delete(r.positions, 0, max(n-1, 0))
 	return i
 }
 
-// remember keeps the place for Rewind if it is far enough from the last.
+// remember keeps the position for Rewind if it is far enough from the last one.
 func (r *reader) remember() {
-	if n := len(r.places); n > 0 {
-		last := r.places[n-1]
-		if n == placesKept || !last.before(r.at) || last.segment == r.at.segment && r.at.off-last.off < placesApart {
+	if n := len(r.positions); n > 0 {
+		last := r.positions[n-1]
+		near := last.segment == r.at.segment && r.at.off-last.off < positionsApart
+		if n == positionsKept || !last.before(r.at) || near {
 			return
 		}
 	}
-	r.places = append(r.places, r.at)
+	r.positions = append(r.positions, r.at)
 }
 
-// openSegment makes the scanner one of this portion.
+// openSegment opens the segment for the scanner, unless it is open.
 func (l *Log) openSegment(p portion) error {
 	r := &l.reader
 	if r.scanner == nil || r.opened != p.first {
@@ -244,7 +254,7 @@ func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	return exhausted, err
 }
 
-// abandon ends the writing of a segment whose file is gone: what would be written there could not be read.
+// abandon ends the writing of a segment whose file is gone.
 func (l *Log) abandon(first uint64) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -253,6 +263,7 @@ func (l *Log) abandon(first uint64) {
 	}
 }
 
+// scanSegment reads records into the chunk until that is full or the segment ends.
 func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bool, err error) {
 	r := &l.reader
 	sc := r.scanner
@@ -280,7 +291,13 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 			return true, nil
 		}
 		if rec.off > r.at.off {
-			l.lose(loss{from: r.at.last + 1, to: rec.seq, bytes: rec.off - r.at.off, segment: p.first, off: r.at.off}, rec.off)
+			damage := loss{from: r.at.last + 1, to: rec.seq, segment: p.first, off: r.at.off}
+			damage.bytes = rec.off - damage.off
+			if !p.last && damage.from >= l.endOf(p) && rec.begin <= damage.from {
+				l.tear(damage, rec.off) // a write that failed has left it
+			} else {
+				l.lose(damage, rec.off)
+			}
 			r.at.off, r.at.last = rec.off, rec.seq-1
 		}
 		if rec.seq >= r.from {
@@ -298,7 +315,7 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 				}
 				payload = sc.window[headSize:]
 			}
-			// What was found valid may have been read before this, or not be remembered as it is now.
+			// The scanner may have read these bytes earlier to find them valid: the disk may give others now.
 			if (!inWindow || sc.sums != nil) && crc32.Update(rec.head, castagnoli, payload) != rec.sum {
 				l.closeReader()
 				return false, errUnstable
@@ -311,7 +328,8 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	return true, nil
 }
 
-// readHeader passes the header. That it is damaged loses no record; what is too short for records is left to leave.
+// readHeader skips the header. A damaged header costs no record. A file that is too short for a header is left to
+// leave. A segment of another version is kept, with all that is behind it, until it can be read.
 func (l *Log) readHeader(p portion) error {
 	if p.size < headerSize {
 		return nil
@@ -320,14 +338,21 @@ func (l *Log) readHeader(p portion) error {
 	if err := l.reader.scanner.readAt(data[:], 0); err != nil {
 		return err
 	}
-	if _, ok := decodeHeader(data[:]); !ok {
-		l.lose(loss{from: p.first, to: p.first, bytes: headerSize, segment: p.first}, headerSize)
+	damage := loss{from: p.first, to: p.first, bytes: headerSize, segment: p.first}
+	switch version, _, ok := decodeHeader(data[:]); {
+	case ok && version != segmentVersion:
+		return fmt.Errorf("spool: %s has version %d, and this is version %d: %w",
+			p.path, version, segmentVersion, errVersion)
+	case !ok && !p.last && l.endOf(p) <= p.first:
+		l.tear(damage, headerSize) // nothing in the segment was ever acknowledged
+	case !ok:
+		l.lose(damage, headerSize)
 	}
 	l.reader.at.off = headerSize
 	return nil
 }
 
-// load places the scanner's window in the chunk's memory.
+// load reads a window for the scanner into the chunk's memory.
 func (l *Log) load(chunk *Chunk, off, size int64) error {
 	if int64(cap(chunk.buf)) < size {
 		chunk.buf = make([]byte, size)
@@ -335,7 +360,8 @@ func (l *Log) load(chunk *Chunk, off, size int64) error {
 	return l.reader.scanner.load(chunk.buf[:size], off)
 }
 
-// leave ends the reading of a segment in which there is nothing more, and reports whether there is another behind it.
+// leave moves the reader from the end of a segment to the next one, and reports whether there is one. It counts what
+// is missing at the end.
 func (l *Log) leave(p portion) bool {
 	r := &l.reader
 	end := l.endOf(p)
@@ -343,49 +369,63 @@ func (l *Log) leave(p portion) bool {
 	switch {
 	case r.at.last+1 < end:
 		l.lose(loss{from: r.at.last + 1, to: end, bytes: rest, segment: p.first, off: r.at.off}, p.size)
-	case rest > 0 && r.counted.before(place{segment: p.first, off: p.size}):
-		// All that was acknowledged was read: this is what a write that failed has left.
-		r.counted = place{segment: p.first, off: p.size}
-		l.mu.Lock()
-		l.damage.TornBytes += rest
-		l.mu.Unlock()
+	case rest > 0:
+		// All records that were acknowledged were read. A write that failed has left the rest.
+		l.tear(loss{bytes: rest, segment: p.first}, p.size)
 	}
 	r.at.off, r.at.last = p.size, max(r.at.last, end-1)
 	if p.last {
 		return false
 	}
-	// Numbers between the segments were given to records that failed.
+	// The numbers between two segments belong to commits that failed.
 	l.DoneRange(r.at.last+1, p.next.first)
-	r.at = place{segment: p.next.first, last: p.next.first - 1}
+	r.at = position{segment: p.next.first, last: p.next.first - 1}
 	return true
 }
 
-// follows returns the number behind the last record that was committed before the segment was made. If its header does not tell,
-// that is the number of its own first.
+// follows returns the number behind the last record that was committed before the segment was made. It takes it from
+// the segment's header; if that cannot be read, it returns the number of the segment's own first record.
 func (l *Log) follows(s segment) uint64 {
 	if s.follows > 0 {
 		return s.follows
 	}
-	f, err := l.spool.fs.open(l.path(s))
-	if err != nil {
-		return s.first
-	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	var data [headerSize]byte
-	if _, err := f.ReadAt(data[:], 0); err != nil {
-		return s.first
-	}
-	if follows, ok := decodeHeader(data[:]); ok && follows <= s.first {
+	if follows, ok := l.readFollows(s); ok {
 		return follows
 	}
 	return s.first
 }
 
-// lose passes over what cannot be read, up to the offset end: the records count as done. A record is counted as lost once, and only if
-// it was not delivered before.
+// readFollows is follows for a caller that wants to know whether the header can be read.
+func (l *Log) readFollows(s segment) (follows uint64, ok bool) {
+	f, err := l.spool.fs.open(l.path(s))
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	var data [headerSize]byte
+	if _, err := f.ReadAt(data[:], 0); err != nil {
+		return 0, false
+	}
+	_, follows, ok = decodeHeader(data[:])
+	return follows, ok && follows <= s.first
+}
+
+// tear passes what a write has left that was never acknowledged. It counts the bytes before the offset end only once.
+func (l *Log) tear(what loss, end int64) {
+	if at := (position{segment: what.segment, off: end}); l.reader.counted.before(at) {
+		l.reader.counted = at
+		l.mu.Lock()
+		l.damage.TornBytes += what.bytes
+		l.mu.Unlock()
+	}
+	l.DoneRange(what.from, what.to)
+}
+
+// lose marks records that cannot be read as done. It counts a record only if it was not done before, and the bytes
+// before the offset end only once.
 func (l *Log) lose(what loss, end int64) {
 	r := &l.reader
-	at := place{segment: what.segment, off: end}
+	at := position{segment: what.segment, off: end}
 	counted := !r.counted.before(at)
 	if !counted {
 		r.counted = at
@@ -407,7 +447,7 @@ func (l *Log) lose(what loss, end int64) {
 	}
 }
 
-// skip counts a loss of so many records, and logs the first.
+// skip counts a loss of so many records, and logs the first loss.
 func (l *Log) skip(what loss, records uint64) {
 	l.mu.Lock()
 	first := l.damage.CorruptRegions == 0
@@ -416,10 +456,11 @@ func (l *Log) skip(what loss, records uint64) {
 	l.damage.CorruptBytes += what.bytes
 	l.mu.Unlock()
 	if first {
-		l.log.Error("records of a log in the spool cannot be read and were skipped: check the disk, and whether anything else writes to its files; "+
-			"what else is found until the next start is only counted",
+		l.log.Error("records of a log in the spool cannot be read and were skipped: check the disk, and whether "+
+			"anything else writes to its files; what else is found until the next start is only counted",
 			zap.Uint64("records", records), zap.Uint64("first_record", what.from), zap.Int64("bytes", what.bytes),
-			zap.String("directory", l.dir), zap.String("segment", segmentName(max(what.segment, 1))), zap.Int64("offset", what.off))
+			zap.String("directory", l.dir), zap.String("segment", segmentName(max(what.segment, 1))),
+			zap.Int64("offset", what.off))
 	}
 }
 
@@ -430,5 +471,7 @@ func (l *Log) leaveOutDone(chunk *Chunk) {
 	if len(chunk.Records) == 0 || len(l.done) == 0 && chunk.Records[0].Seq >= l.cursor {
 		return
 	}
-	chunk.Records = slices.DeleteFunc(chunk.Records, func(r Record) bool { return r.Seq < l.cursor || l.done.contains(r.Seq) })
+	chunk.Records = slices.DeleteFunc(chunk.Records, func(r Record) bool {
+		return r.Seq < l.cursor || l.done.contains(r.Seq)
+	})
 }

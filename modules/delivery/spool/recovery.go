@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// open reads the cursor, removes the segments before it, and finds the end of the last segment. The error is fs.ErrNotExist if files
-// go missing meanwhile.
+// open reads the cursor, removes the segments before it, and finds the end of the last segment. The error is
+// fs.ErrNotExist if another process removes files meanwhile.
 func (l *Log) open() error {
 	l.exists.Store(true)
 	segments, err := l.listSegments()
@@ -22,7 +22,8 @@ func (l *Log) open() error {
 	if !known {
 		if len(segments) > 0 {
 			l.damage.UnreadableCursors++
-			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again", zap.String("file", l.cursorFile.path))
+			l.log.Warn("the cursor of a log cannot be read: records that were delivered may be delivered again",
+				zap.String("file", l.cursorFile.path))
 			m.cursor = segments[0].first
 		}
 		m.cursor = max(m.cursor, 1)
@@ -32,30 +33,29 @@ func (l *Log) open() error {
 	for gone+1 < len(segments) && segments[gone+1].first <= l.cursor {
 		gone++
 	}
-	done := segments[:gone]
-	segments = segments[gone:]
-	l.committed = max(l.cursor, m.committed)
-	l.next = l.committed
-	if len(segments) > 0 {
-		last := &segments[len(segments)-1]
-		if err := l.findEnd(last, m.committed); err != nil {
-			return err
-		}
-		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty: its header says
-		// which numbers before its own were never acknowledged.
-		empty := last.size <= headerSize && m.committed <= last.first
-		if l.maybeEnd == 0 && (empty || l.cursor >= l.committed) {
-			done = append(done, *last)
-			segments = segments[:len(segments)-1]
-		}
+	// The cursor may be behind "committed": what is between belongs to commits that failed, and stays no loss.
+	l.committed = m.committed
+	if l.committed == 0 {
+		l.committed = l.cursor
 	}
+	l.next = max(l.cursor, l.committed)
+	done := segments[:gone:gone] // what is appended must not go into the place of a segment that is kept
+	segments, empty, err := l.findLast(segments[gone:], m.committed)
+	if err != nil {
+		return err
+	}
+	done = append(done, empty...)
 	l.removeAtOpen(done)
 	l.segments = segments
 	for _, s := range segments {
 		l.bytes += s.size
 	}
 	l.spool.used.Add(l.bytes)
-	l.undone = max(l.committed, l.maybeEnd) - l.cursor
+	l.undone = max(l.cursor, l.committed, l.maybeEnd) - l.cursor
+	if l.maybeEnd == 0 {
+		// Numbers that a write has taken which was cut off are no records, and nobody will deliver them.
+		l.markFailed(span{l.committed, l.next})
+	}
 	l.findLostBeginning()
 	return nil
 }
@@ -84,8 +84,8 @@ func (l *Log) listSegments() ([]segment, error) {
 	return segments, nil
 }
 
-// removeAtOpen removes segments that are done with, once it is durable that they are: an earlier process may have been killed before
-// the cursor was.
+// removeAtOpen removes segments that are done with, once it is durable that they are: an earlier process may have
+// been killed before the cursor was.
 func (l *Log) removeAtOpen(segments []segment) {
 	if len(segments) == 0 {
 		return
@@ -95,53 +95,91 @@ func (l *Log) removeAtOpen(segments []segment) {
 		err = l.spool.fs.remove(l.path(segments[i]))
 	}
 	if err != nil {
-		l.log.Warn("segments of the spool that are done with cannot be removed: they take space until the next start", zap.Error(err))
+		l.log.Warn("segments of the spool that are done with cannot be removed: they take space until the next start",
+			zap.Error(err))
 	}
 }
 
-// findEnd finds where the last segment ends: known is what the log had committed for certain. A tail behind that was never
-// acknowledged, and is cut off. A tail that was, but is damaged, is left to Read, which counts it.
-func (l *Log) findEnd(s *segment, known uint64) error {
-	end, next, whole, err := l.scan(*s, known)
+// findLast finds the last segment that holds something, and where that ends. It returns the segments up to that one,
+// and those that can be removed. Records with numbers below known were committed for certain; known is 0 if the
+// cursor could not be read.
+func (l *Log) findLast(segments []segment, known uint64) (kept, empty []segment, err error) {
+	kept = segments
+	for cuts := known > 0; len(kept) > 0; {
+		last := &kept[len(kept)-1]
+		if err := l.findEnd(last, known, cuts); err != nil {
+			return nil, nil, err
+		}
+		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty:
+		// its header says which numbers before its own were never acknowledged.
+		holds := last.size > headerSize || known > last.first
+		if l.maybeEnd > 0 || holds && l.cursor < l.committed {
+			break
+		}
+		// The log ends in the segment before, which was complete when this one was made, or had a failed write at its
+		// end. Without this one's header nobody knows which, and no record is to be given up by mistake.
+		follows, ok := l.readFollows(*last)
+		known, cuts = max(known, follows), ok
+		kept = kept[:len(kept)-1]
+	}
+	return kept, segments[len(kept):], nil
+}
+
+// findEnd finds out where a segment ends that no other follows. Records with numbers below known were committed for
+// certain. If one of these is damaged at the end of the segment, findEnd leaves that to Read, which counts it. Damage
+// behind them is a write that was never acknowledged: findEnd cuts it off. If cuts is set, it does so even if whole
+// records of the same write are behind the damage.
+func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
+	end, next, whole, err := l.scan(*s, known, cuts)
 	if err != nil {
 		return err
 	}
-	if next == s.first {
-		next = l.follows(*s)
+	if next > s.first {
+		l.committed = max(l.committed, next)
+	} else if follows, ok := l.readFollows(*s); ok {
+		l.committed = max(l.committed, follows)
 	}
-	l.committed = max(l.committed, next)
 	l.next = max(l.next, l.committed, s.first)
 	if !whole {
-		// What cannot be read may hold as many records as have room in it; their numbers are not used again.
-		l.next = max(l.next, s.first+uint64(s.size/headSize)+1)
+		// The part that cannot be read may hold many records, and in another version they may be small. Their numbers
+		// are not used again.
+		l.next = max(l.next, s.first+uint64(s.size)+1)
 		l.maybeEnd = l.next
 		return nil
 	}
-	if next > known {
-		// A process that was killed may have written these records and not synced them. From now on they are there.
-		if err := l.editLast(*s, file.Sync); err != nil {
+	if end <= headerSize {
+		// If the file cannot be removed, the next one needs another name.
+		l.next = max(l.next, s.first+1)
+	}
+	torn := end < s.size && next >= known
+	if torn {
+		l.damage.TornBytes += s.size - end
+		l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged",
+			zap.Int64("bytes", s.size-end))
+		if err := l.editLast(*s, func(f file) error { return f.Truncate(end) }); err != nil {
+			l.log.Warn("the end of a log could not be cut off: it is ignored", zap.Error(err))
+		}
+		s.size = end
+	}
+	if torn || next > max(known, s.first) {
+		// A process that was killed may have written these records and not synced them, or not the name of their file.
+		// From now on they are there, and what was cut off is not.
+		if err := errors.Join(l.editLast(*s, file.Sync), l.spool.fs.syncDir(l.dir)); err != nil {
 			l.log.Warn("the end of a log could not be synced", zap.Error(err))
 		}
-	}
-	if end == s.size || next < known {
-		return nil
-	}
-	l.damage.TornBytes += s.size - end
-	l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged", zap.Int64("bytes", s.size-end))
-	if err := l.editLast(*s, func(f file) error { return f.Truncate(end) }); err != nil {
-		l.log.Warn("the end of a log could not be cut off: it is ignored", zap.Error(err))
-	}
-	s.size = end
-	if end <= headerSize {
-		// Should it be impossible to remove the file, then the next one must have another name.
-		l.next = max(l.next, s.first+1)
 	}
 	return nil
 }
 
-// scan reads a segment and returns where its last record ends and the number behind that, and whether all could be read. It has
-// records with numbers below known, if that is not 0.
-func (l *Log) scan(s segment, known uint64) (end int64, next uint64, whole bool, err error) {
+// scan reads a segment. It returns where the last record ends, the number behind that record, and whether the whole
+// file could be read. Records with numbers below known were committed for certain. The error is fs.ErrNotExist, or
+// nil.
+//
+// A commit is written only after the one before it was synced, and is acknowledged as a whole. If all that is behind
+// a hole belongs to the commit that the hole is in, then that commit was the last, and is torn. With cuts set, the
+// segment ends at such a hole. If a later commit is behind the hole, then what was in it had been synced: the hole is
+// damage, which is left to Read.
+func (l *Log) scan(s segment, known uint64, cuts bool) (end int64, next uint64, whole bool, err error) {
 	f, err := l.spool.fs.open(l.path(s))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, false, err
@@ -152,17 +190,35 @@ func (l *Log) scan(s segment, known uint64) (end int64, next uint64, whole bool,
 	defer f.Close() //nolint:errcheck // nothing was written
 	sc := &scanner{file: f, size: s.size, limit: maxSeq, behind: func() uint64 { return known }, tolerant: true}
 	window := make([]byte, min(windowSize, s.size))
+	_ = sc.load(window, 0) // a tolerant scanner has no errors
+	if version, _, ok := decodeHeader(window); ok && version != segmentVersion {
+		return s.size, s.first, false, nil
+	}
 	end, next = min(headerSize, s.size), s.first
+	var hole struct {
+		off int64
+		seq uint64 // the number of the first record in it; 0 if there is no hole that may be a torn write
+	}
 	for {
 		if !sc.holds(end) {
-			_ = sc.load(window[:min(int64(len(window)), s.size-end)], end) // a tolerant scanner has no errors
+			_ = sc.load(window[:min(int64(len(window)), s.size-end)], end)
 		}
 		r, ok, _ := sc.next(end, next-1)
 		if !ok {
-			return end, next, !sc.unreadable, nil
+			break
+		}
+		if r.begin > hole.seq {
+			hole.seq = 0
+		}
+		if cuts && hole.seq == 0 && r.seq > next && next >= max(known, r.begin) {
+			hole.off, hole.seq = end, next
 		}
 		end, next = r.end(), r.seq+1
 	}
+	if hole.seq > 0 && !sc.unreadable {
+		end, next = hole.off, hole.seq
+	}
+	return end, next, !sc.unreadable, nil
 }
 
 // editLast does something to the file of the last segment.
@@ -174,7 +230,7 @@ func (l *Log) editLast(s segment, change func(file) error) error {
 	return errors.Join(change(f), f.Close())
 }
 
-// findLostBeginning counts records between the cursor and the oldest segment: their files are gone.
+// findLostBeginning counts records between the cursor and the oldest segment as lost: their files are gone.
 func (l *Log) findLostBeginning() {
 	oldest := l.committed
 	if len(l.segments) > 0 {
@@ -193,8 +249,7 @@ func (l *Log) findLostBeginning() {
 	l.markCommitted(span{end, oldest})
 }
 
-// gaps returns the numbers that were given to records that failed: no header of a segment counts them as committed. It reads the
-// headers of all segments.
+// gaps returns the numbers between segments, which belong to commits that failed. It reads the headers of all segments.
 func (l *Log) gaps() []span {
 	l.mu.Lock()
 	segments := slices.Clone(l.segments)

@@ -13,11 +13,11 @@ import (
 
 const (
 	segmentMagic   = 0x5eccc0de
-	segmentVersion = 1
+	segmentVersion = 2
 	headerSize     = 20
 
 	recordMagic = 0xda7ac0de
-	headSize    = 20
+	headSize    = 24
 
 	// MaxPayload is how many bytes a payload may have.
 	MaxPayload = 128 << 20
@@ -53,68 +53,71 @@ func header(follows uint64) []byte {
 	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
 }
 
-// decodeHeader reports false for anything that is not a header of this version.
-func decodeHeader(data []byte) (follows uint64, ok bool) {
+// decodeHeader returns what a header of any version says, or false if the data is no header.
+func decodeHeader(data []byte) (version uint32, follows uint64, ok bool) {
 	if len(data) < headerSize {
-		return 0, false
+		return 0, 0, false
 	}
 	ok = binary.LittleEndian.Uint32(data) == segmentMagic &&
-		binary.LittleEndian.Uint32(data[4:]) == segmentVersion &&
 		binary.LittleEndian.Uint32(data[16:]) == crc32.Checksum(data[:16], castagnoli)
-	return binary.LittleEndian.Uint64(data[8:]), ok
+	return binary.LittleEndian.Uint32(data[4:]), binary.LittleEndian.Uint64(data[8:]), ok
 }
 
-// appendRecord appends a record.
-func appendRecord(data []byte, seq uint64, payload []byte) []byte {
+// appendRecord appends a record of the commit whose first record has the number begin.
+func appendRecord(data []byte, seq, begin uint64, payload []byte) []byte {
 	start := len(data)
 	data = binary.LittleEndian.AppendUint32(data, recordMagic)
 	data = binary.LittleEndian.AppendUint32(data, uint32(len(payload)))
 	data = binary.LittleEndian.AppendUint64(data, seq)
+	data = binary.LittleEndian.AppendUint32(data, uint32(seq-begin))
 	sum := crc32.Update(crc32.Checksum(data[start+4:], castagnoli), castagnoli, payload)
 	data = binary.LittleEndian.AppendUint32(data, sum)
 	return append(data, payload...)
 }
 
-// record is where a record is in its segment, and what its head says.
+// record is a record as its head describes it.
 type record struct {
-	off    int64
-	seq    uint64
-	length int64
-	sum    uint32
-	head   uint32 // the checksum of the head's own part
+	off    int64  // where it starts in its segment
+	seq    uint64 // its number
+	begin  uint64 // the number of the first record of its commit
+	length int64  // of its payload
+	sum    uint32 // the checksum of the record
+	head   uint32 // the checksum of what is between magic and checksum, which the payload continues
 }
 
 func (r record) end() int64 { return r.off + headSize + r.length }
 
-// scanner finds the records of one segment. It reads through a window that its user places, and beside that in small pieces, so
-// that its memory does not depend on what the file claims.
+// scanner finds the records of one segment, whatever is in the file. Its caller gives it a window of the file in
+// memory. What is not in the window, the scanner reads in small pieces: how much memory it takes does not depend on
+// lengths that the file claims.
 type scanner struct {
 	file  file
-	size  int64  // nothing beyond it is looked at
-	limit uint64 // numbers from here on are not plausible
-	// behind returns the number behind the last record that must be in the segment, as far as that is known.
+	size  int64  // where the committed part of the file ends
+	limit uint64 // a record with this number or a greater one cannot be in the segment
+	// behind returns the number behind the last record that was committed to the segment, as far as that is known.
 	behind func() uint64
 
 	window   []byte
-	windowAt int64
+	windowAt int64 // the offset of the window in the file
 
-	side   []byte // for what is not in the window
-	hunt   []byte // what is searched
-	huntAt int64
-	sums   []uint32 // once damage was found: the checksums of the file's first sumEvery, 2*sumEvery, ... bytes
+	side   []byte // memory for pieces that are not in the window
+	hunt   []byte // the piece that is searched for records
+	huntAt int64  // the offset of hunt in the file
+	// sums are the checksums of the first 0, sumEvery, 2*sumEvery, ... bytes of the file; nil until damage was found.
+	sums []uint32
 
-	// tolerant makes what cannot be read look like zeros; unreadable says that there was such.
-	tolerant, unreadable bool
+	tolerant   bool // whether bytes that cannot be read count as zeros
+	unreadable bool // whether there were such bytes
 }
 
 const (
 	sideSize = 64 << 10
 	sumEvery = 4 << 10
-	// blockSize is what is given up at a time of a file that cannot be read.
+	// blockSize is how many bytes of a file count as zeros if one of them cannot be read.
 	blockSize = 4 << 10
 )
 
-// readAt fills data. A file that is shorter than was believed is damaged, which zeros show as well as anything.
+// readAt fills data. If the file is too short, it was damaged: then the rest is zeros, which are no record.
 func (s *scanner) readAt(data []byte, off int64) error {
 	n, err := s.file.ReadAt(data, off)
 	if err == nil || n == len(data) {
@@ -138,7 +141,7 @@ func (s *scanner) readAt(data []byte, off int64) error {
 	return nil
 }
 
-// load places the window.
+// load reads the window.
 func (s *scanner) load(buf []byte, off int64) error {
 	s.window = nil
 	if err := s.readAt(buf, off); err != nil {
@@ -156,7 +159,7 @@ func (s *scanner) inWindow(off, n int64) ([]byte, bool) {
 	return s.window[off-s.windowAt:][:n], true
 }
 
-// view returns the n bytes at off, of which there are at most sideSize, until the next call.
+// view returns the n bytes at off; n is at most sideSize. They are valid until the next call.
 func (s *scanner) view(off, n int64) ([]byte, error) {
 	if data, ok := s.inWindow(off, n); ok {
 		return data, nil
@@ -167,7 +170,8 @@ func (s *scanner) view(off, n int64) ([]byte, error) {
 	return s.side[:n], s.readAt(s.side[:n], off)
 }
 
-// holds reports whether the window holds what claims to be a record at off, or nothing claims to be one.
+// holds reports whether the scanner can look at off without another window: the record there is in the window, or
+// there is none.
 func (s *scanner) holds(off int64) bool {
 	data, ok := s.inWindow(off, headSize)
 	if !ok {
@@ -181,18 +185,21 @@ func (s *scanner) holds(off int64) bool {
 	return ok
 }
 
-// parse decodes a head and reports whether it can be one.
+// parse decodes a head. It reports false if no record of this segment can have such a head.
 func (s *scanner) parse(data []byte, off int64) (record, bool) {
 	r := record{
 		off:    off,
 		length: int64(binary.LittleEndian.Uint32(data[4:])),
 		seq:    binary.LittleEndian.Uint64(data[8:]),
-		sum:    binary.LittleEndian.Uint32(data[16:]),
+		sum:    binary.LittleEndian.Uint32(data[20:]),
 	}
-	return r, binary.LittleEndian.Uint32(data) == recordMagic && r.length <= MaxPayload && r.end() <= s.size && r.seq < s.limit
+	before := uint64(binary.LittleEndian.Uint32(data[16:]))
+	r.begin = r.seq - before
+	isHead := binary.LittleEndian.Uint32(data) == recordMagic
+	return r, isHead && r.length <= MaxPayload && r.end() <= s.size && before < r.seq && r.seq < s.limit
 }
 
-// head returns what claims to be a record at off.
+// head returns the record at off, as its head describes it. It reports false if there is no head.
 func (s *scanner) head(off int64) (record, bool, error) {
 	if off+headSize > s.size {
 		return record{}, false, nil
@@ -202,11 +209,12 @@ func (s *scanner) head(off int64) (record, bool, error) {
 		return record{}, false, err
 	}
 	r, ok := s.parse(data, off)
-	r.head = crc32.Checksum(data[4:16], castagnoli)
+	r.head = crc32.Checksum(data[4:20], castagnoli)
 	return r, ok, nil
 }
 
-// next returns the record at off, whose number should follow last, or, if that is damaged, the first whole one behind it.
+// next returns the record at off if that is whole, and its number is the one that follows last. Otherwise it returns
+// the first whole record behind off. It reports false if there is none.
 func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 	for {
 		r, ok, err := s.head(off)
@@ -221,8 +229,8 @@ func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 			return r, valid, err
 		}
 		s.suspect()
-		// If the damage is in the payload, then the head tells where the next record starts, or that this one was the last. A head that
-		// leads elsewhere is damaged itself: then whole records may follow at any place.
+		// If the damage is in the payload, then the head tells where the next record starts, or that this one was the
+		// last. A head that leads elsewhere is damaged itself: then whole records may follow at any place.
 		if r.end() == s.size && r.seq+1 >= s.behind() {
 			return record{}, false, nil
 		}
@@ -239,15 +247,16 @@ func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 	return s.search(off, last)
 }
 
-// suspect prepares for content that is not what the spool has written, and may be made to take long.
+// suspect has valid take the way that is fast for any content. The file holds something that the spool has not
+// written; in the worst case somebody has made it to keep the scanner busy.
 func (s *scanner) suspect() {
 	if s.sums == nil {
 		s.sums = []uint32{0}
 	}
 }
 
-// search returns the first valid record behind off. Between a record and the one that follows last there is room for all numbers
-// between them, or it was not written there.
+// search returns the first valid record behind off. It passes over a record whose number is too great for its place:
+// all records that follow last have to fit between off and the record.
 func (s *scanner) search(off int64, last uint64) (record, bool, error) {
 	for at := off + 1; at+headSize <= s.size; at++ {
 		if at < s.huntAt || at+headSize > s.huntAt+int64(len(s.hunt)) {
@@ -272,7 +281,7 @@ func (s *scanner) search(off int64, last uint64) (record, bool, error) {
 		if !ok || r.seq <= last || r.seq-last-1 > uint64((at-off)/headSize) {
 			continue
 		}
-		r.head = crc32.Checksum(hunt[4:16], castagnoli)
+		r.head = crc32.Checksum(hunt[4:20], castagnoli)
 		if valid, err := s.valid(r); err != nil || valid {
 			return r, valid, err
 		}
@@ -280,8 +289,8 @@ func (s *scanner) search(off int64, last uint64) (record, bool, error) {
 	return record{}, false, nil
 }
 
-// valid reports whether the record's checksum is right. In a segment with damage, where many things may claim to be a long
-// record, this takes the same short time for any length.
+// valid reports whether the record's checksum is right. After suspect it takes the same short time for records of any
+// length: in a damaged segment there may be many places that look like the head of a long record.
 func (s *scanner) valid(r record) (bool, error) {
 	start := r.off + headSize
 	data, ok := s.inWindow(start, r.length)
@@ -307,11 +316,12 @@ func (s *scanner) valid(r record) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// The checksum of what follows a prefix is that of the whole less that of the prefix, moved on by the length.
+	// A checksum is linear: from those of a prefix and of the prefix with the payload follows that of the payload.
 	return advance(r.head^before, r.length)^all == r.sum, nil
 }
 
-// sumOf returns the checksum of the file's first n bytes. However often it is called, it reads the file once, and a block a call.
+// sumOf returns the checksum of the file's first n bytes. All calls together read the file once, and each call one
+// more block.
 func (s *scanner) sumOf(n int64) (uint32, error) {
 	for at := int64(len(s.sums)-1) * sumEvery; at+sumEvery <= n; at += sumEvery {
 		data, err := s.view(at, sumEvery)
@@ -328,7 +338,8 @@ func (s *scanner) sumOf(n int64) (uint32, error) {
 	return crc32.Update(s.sums[n/sumEvery], castagnoli, data), nil
 }
 
-// squares are x, x^2, x^4, x^8, ... modulo the checksum's polynomial, reflected as the checksum is.
+// squares are x, x^2, x^4, x^8, ... modulo the checksum's polynomial. Their bits are in reverse order, as the
+// checksum's are.
 var squares = func() (p [32]uint32) {
 	p[0] = 1 << 30
 	for i := range len(p) - 1 {
@@ -337,7 +348,7 @@ var squares = func() (p [32]uint32) {
 	return p
 }()
 
-// multiply returns a*b modulo the polynomial.
+// multiply returns a*b modulo the checksum's polynomial.
 func multiply(a, b uint32) uint32 {
 	product := uint32(0)
 	for bit := uint32(1) << 31; bit != 0; bit >>= 1 {
@@ -353,7 +364,8 @@ func multiply(a, b uint32) uint32 {
 	return product
 }
 
-// advance returns what a checksum contributes to that of n more bytes: the checksum times x^8n. n is less than 2^29.
+// advance returns the checksum times x^8n modulo the polynomial: what the bytes that have this checksum contribute to
+// the checksum once n more bytes follow. n is less than 2^29.
 func advance(sum uint32, n int64) uint32 {
 	for i := 3; n > 0; i, n = i+1, n>>1 {
 		if n&1 != 0 {

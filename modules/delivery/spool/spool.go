@@ -21,24 +21,27 @@ var (
 	ErrClosed = errors.New("the spool is closed")
 	// ErrTooLarge means that a payload has more than MaxPayload bytes.
 	ErrTooLarge = errors.New("the payload is too large for the spool")
-
-	errInUse = errors.New("another process uses this directory")
+	// ErrInUse means that another process uses the directory. If an Append or a Read returns it, somebody has removed the
+	// lock of this process, and the other one has taken it: this Spool is of no more use, but another Open may succeed.
+	ErrInUse = errors.New("another process uses this directory")
 )
 
 // Config says where a spool is and how much it may take.
 type Config struct {
 	// Dir is the directory; it is made if it is missing, and used by one process at a time.
 	Dir string
-	// MaxBytes is what all logs may take on the disk together. It should be many times SegmentBytes, since space is given
-	// back by segments.
+	// MaxBytes is how many bytes of the disk all logs may take together. It should be many times SegmentBytes: a
+	// segment gives its space back when all its records are done.
 	MaxBytes int64
 	// Reserve is how many bytes of the disk stay free.
 	Reserve int64
 	// SegmentBytes is the size from which a segment is followed by another.
 	SegmentBytes int64
-	// MaxPending is how many bytes of each log may wait for the disk. One Append that has more goes alone.
+	// MaxPending is how many bytes of a log may wait for the disk. An Append that has more waits until nothing else
+	// does.
 	MaxPending int64
-	// OnSync is called after every fsync of records with what it took; it may be nil. It is called from one goroutine per log.
+	// OnSync is called after every fsync of records with how long it took. Each log calls it from a goroutine of its
+	// own. It may be nil.
 	OnSync func(time.Duration)
 }
 
@@ -47,18 +50,19 @@ func (c Config) validate() error {
 	case c.Dir == "":
 		return errors.New("spool: Dir is empty")
 	case c.MaxBytes <= 0 || c.SegmentBytes <= 0 || c.MaxPending <= 0:
-		return fmt.Errorf("spool: MaxBytes, SegmentBytes and MaxPending must be positive, got %d, %d and %d", c.MaxBytes, c.SegmentBytes, c.MaxPending)
+		return fmt.Errorf("spool: MaxBytes, SegmentBytes and MaxPending must be positive, got %d, %d and %d",
+			c.MaxBytes, c.SegmentBytes, c.MaxPending)
 	}
 	return nil
 }
 
-// Usage is what a spool takes.
+// Usage is how much of the disk a spool takes.
 type Usage struct {
-	Bytes int64 // of the disk, for all logs, with what is on its way there
-	Max   int64
+	Bytes int64 // what all logs take, with the records that are on their way to the disk
+	Max   int64 // Config.MaxBytes
 	Free  int64 // bytes of the disk that are free; -1 if that is not known
-	Room  int64 // bytes that may still come, by Max and by what is to stay free of the disk
-	Full  bool  // whether the last Append was refused, or the next would be, however small
+	Room  int64 // bytes that may still be appended, by Config.MaxBytes and Config.Reserve
+	Full  bool  // whether the last Append was refused, or the smallest one would be
 }
 
 // Spool is a directory of logs. Its methods are safe for concurrent use.
@@ -87,8 +91,8 @@ const (
 	freeFor = 100 * time.Millisecond
 )
 
-// Open makes the directory if it is missing, takes it for this process, and opens the logs in it. It returns an error if the
-// directory cannot be used, never for what the files in it hold.
+// Open makes the directory if it is missing, takes it for this process, and opens the logs in it. It returns an error
+// if the directory cannot be used, never for what the files in it hold.
 func Open(cfg Config, log *zap.Logger) (*Spool, error) { return open(cfg, log, disk{}) }
 
 func open(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
@@ -124,21 +128,22 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 // takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.
 func (s *Spool) takeDirectory() error {
 	err := s.directory.take()
-	if errors.Is(err, errInUse) {
+	if errors.Is(err, ErrInUse) {
 		return fmt.Errorf("spool: %s: %w: stop that process, or give each a directory of its own", s.cfg.Dir, err)
 	}
 	if err == nil {
 		err = s.settle()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("spool: the directory %s cannot be used: make sure that it can be made and that this process "+
-			"may write to it, or name another: %w", s.cfg.Dir, err), s.directory.release())
+		return errors.Join(fmt.Errorf("spool: the directory %s cannot be used: make sure that it can be made and "+
+			"that this process may write to it, or name another: %w", s.cfg.Dir, err), s.directory.release())
 	}
 	return nil
 }
 
-// settle finds out whether files can be made in the directory, and makes durable what an earlier process may have left undone: the
-// names of the logs' directories and that of the spool's own. A disk that is full is no reason not to open.
+// settle finds out whether files can be made in the directory, and makes durable what an earlier process may have
+// left undone: the names of the logs' directories and that of the spool's own. A disk that is full is no reason not
+// to open.
 func (s *Spool) settle() error {
 	if err := probe(s.fs, s.cfg.Dir); err != nil && !full(err) {
 		return err
@@ -148,6 +153,7 @@ func (s *Spool) settle() error {
 	return s.fs.syncDir(s.cfg.Dir)
 }
 
+// openLogs opens the logs that have a directory.
 func (s *Spool) openLogs() error {
 	entries, err := s.fs.list(s.cfg.Dir)
 	if err != nil {
@@ -159,7 +165,8 @@ func (s *Spool) openLogs() error {
 		}
 		name, ok := unescape(entry.Name())
 		if !ok {
-			s.log.Warn("a directory in the spool is no log: it is left alone", zap.String("directory", filepath.Join(s.cfg.Dir, entry.Name())))
+			s.log.Warn("a directory in the spool is no log: it is left alone",
+				zap.String("directory", filepath.Join(s.cfg.Dir, entry.Name())))
 			continue
 		}
 		l, err := s.openLog(name)
@@ -167,15 +174,16 @@ func (s *Spool) openLogs() error {
 			continue // another process has removed it meanwhile
 		}
 		if err != nil {
-			return fmt.Errorf("spool: open %s: make sure that this process may read it, or move it away: %w", l.dir, err)
+			return fmt.Errorf("spool: open %s: make sure that this process may read it, or move it away: %w",
+				l.dir, err)
 		}
 		s.logs[name] = l
 	}
 	return nil
 }
 
-// openLog opens a log that has a directory. It tries again if files go missing meanwhile: another process may use the directory while
-// this one only looks at it.
+// openLog opens a log that has a directory. It tries again if files go missing meanwhile: another process may use the
+// directory while this one only looks at it.
 func (s *Spool) openLog(name string) (l *Log, err error) {
 	for range attempts {
 		l = newLog(s, name)
@@ -217,7 +225,8 @@ func (s *Spool) all() []*Log {
 	return logs
 }
 
-// Usage returns what the spool takes. What it says of the disk may be 100 ms old.
+// Usage returns how much of the disk the spool takes. The number of free bytes may be 100 ms old, or older if the
+// disk does not answer.
 func (s *Spool) Usage() Usage {
 	u := Usage{Bytes: s.used.Load(), Max: s.cfg.MaxBytes, Free: s.free.left()}
 	u.Room = max(0, u.Max-u.Bytes)
@@ -228,7 +237,7 @@ func (s *Spool) Usage() Usage {
 	return u
 }
 
-// admit takes room for size bytes, which release gives back.
+// admit takes room for size bytes, or returns ErrFull (wrapped). release gives the room back.
 func (s *Spool) admit(size int64) error {
 	err := s.take(size)
 	if err != nil && s.reclaim() {
@@ -240,6 +249,7 @@ func (s *Spool) admit(size int64) error {
 	return err
 }
 
+// take is admit without an attempt to make room.
 func (s *Spool) take(size int64) error {
 	for {
 		used := s.used.Load()
@@ -265,7 +275,8 @@ func (s *Spool) release(size int64) {
 	}
 }
 
-// reclaim removes segments that are still there although all their records are done, and reports whether there were any.
+// reclaim removes segments that are still there although all their records are done, and reports whether there were
+// any.
 func (s *Spool) reclaim() bool {
 	removed := false
 	for _, l := range s.all() {
@@ -275,8 +286,9 @@ func (s *Spool) reclaim() bool {
 	return removed
 }
 
-// Close refuses further Appends, commits what is pending, makes the cursors durable and gives the directory up. It returns what
-// went wrong; the directory is given up all the same. It waits for the disk, and may be called more than once.
+// Close refuses further Appends, commits what is pending, makes the cursors durable and gives the directory up. If
+// something of that fails, Close does the rest all the same and returns the error. It waits for the disk, and may be
+// called more than once.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -299,8 +311,8 @@ func (s *Spool) Close() error {
 	return errors.Join(append(faults, s.directory.release())...)
 }
 
-// freeSpace knows about how much of the disk is free, without asking each time. A disk that does not answer keeps nobody waiting
-// for long: then the last answer counts.
+// freeSpace knows about how many bytes of the disk are free without asking each time. If the disk does not answer,
+// callers do not wait for long: the last answer counts.
 type freeSpace struct {
 	fs  fileSystem
 	dir string
@@ -321,7 +333,7 @@ func (f *freeSpace) left() int64 {
 	return f.bytes
 }
 
-// refresh asks the disk if the last answer is too old, and waits for the answer until that is too old as well.
+// refresh asks the disk if the last answer is older than freeFor, and waits for the new one for as long.
 func (f *freeSpace) refresh() {
 	f.mu.Lock()
 	if f.asking == nil {
@@ -345,6 +357,7 @@ func (f *freeSpace) refresh() {
 	}
 }
 
+// ask asks the disk.
 func (f *freeSpace) ask(answered chan struct{}) {
 	bytes, err := f.fs.free(f.dir)
 	f.mu.Lock()
@@ -353,14 +366,16 @@ func (f *freeSpace) ask(answered chan struct{}) {
 		bytes = -1
 		if !f.failed && !errors.Is(err, fs.ErrNotExist) {
 			f.failed = true
-			f.log.Warn("the spool cannot tell how much of the disk is free: the reserve is not kept", zap.String("directory", f.dir), zap.Error(err))
+			f.log.Warn("the spool cannot tell how much of the disk is free: the reserve is not kept",
+				zap.String("directory", f.dir), zap.Error(err))
 		}
 	}
 	f.bytes, f.asking = bytes, nil
 	close(answered)
 }
 
-// take reports whether more than reserve stays free after size bytes, and how much is free before.
+// take takes size bytes, and reports whether at least reserve bytes stay free. It takes nothing if not. left is how
+// many are free before.
 func (f *freeSpace) take(size, reserve int64) (left int64, ok bool) {
 	f.refresh()
 	f.mu.Lock()
@@ -378,7 +393,7 @@ func (f *freeSpace) take(size, reserve int64) (left int64, ok bool) {
 
 const hexDigits = "0123456789ABCDEF"
 
-// escape makes a directory's name of a log's.
+// escape returns the name of a log's directory.
 func escape(name string) string {
 	if name == "" {
 		return "%"
@@ -396,7 +411,7 @@ func escape(name string) string {
 	return b.String()
 }
 
-// unescape returns the name of the log in a directory, or false if escape does not make that.
+// unescape returns the name of the log that has this directory, or false if no log has.
 func unescape(dir string) (string, bool) {
 	if dir == "%" {
 		return "", true

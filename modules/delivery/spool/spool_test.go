@@ -18,9 +18,9 @@ func TestAFullSpoolRefusesAppendsUntilItIsDrained(t *testing.T) {
 	cfg.MaxBytes, cfg.SegmentBytes = 10_000, 1000
 	s := openSpool(t, cfg)
 	l := s.Log("topic")
-	payload := payloads(strings.Repeat("x", 180))
+	payload := payloads(strings.Repeat("x", 200-headSize))
 	appended := 0
-	for {
+	for range 100 {
 		_, err := l.Append(t.Context(), payload)
 		if err != nil {
 			require.ErrorIs(t, err, ErrFull)
@@ -55,6 +55,26 @@ func TestWhatIsDoneWithGivesItsSpaceBackWhenTheSpoolIsFull(t *testing.T) {
 		s.Log("one").Done(first)
 		first = appendAll(t, s.Log("two"), strings.Repeat("x", 300))
 		s.Log("two").Done(first)
+	}
+}
+
+func TestSegmentsThatCouldNotBeRemovedMakeRoomLater(t *testing.T) {
+	for _, test := range []struct{ op, suffix string }{{"write", cursorName}, {"remove", segmentSuffix}} {
+		cfg := testConfig(t)
+		cfg.MaxBytes, cfg.SegmentBytes = 3000, 1000
+		disk := newFaulty()
+		s, _ := observed(t, cfg, disk)
+		l := s.Log("topic")
+		for range 3 {
+			appendAll(t, l, strings.Repeat("x", 900))
+		}
+		disk.failing(test.op, test.suffix, syscall.EIO)
+		l.DoneRange(1, 4)
+		_, err := l.Append(t.Context(), payloads(strings.Repeat("x", 900)))
+		require.ErrorIs(t, err, ErrFull)
+		disk.set(nil)
+		appendAll(t, l, strings.Repeat("x", 900))
+		require.Len(t, segmentFiles(t, l), 1)
 	}
 }
 
@@ -161,7 +181,7 @@ func TestADirectoryIsUsedOnce(t *testing.T) {
 	cfg := testConfig(t)
 	s := openSpool(t, cfg)
 	_, err := Open(cfg, zap.NewNop())
-	require.ErrorIs(t, err, errInUse)
+	require.ErrorIs(t, err, ErrInUse)
 	require.ErrorContains(t, err, cfg.Dir)
 	require.NoError(t, s.Close())
 	openSpool(t, cfg)

@@ -54,7 +54,8 @@ func (g *groups) recycle() {
 	groupsPool.Put(g)
 }
 
-// append appends the messages that are wanted to the logs of their topics, each in its order, and gives them their fates.
+// append appends the messages that are wanted to the logs of their topics, each in its order, and gives them their
+// fates.
 func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 	g := groupsPool.Get().(*groups)
 	defer g.recycle()
@@ -72,7 +73,7 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 		to.text = appendRecord(to.text, m, at)
 		to.ends = append(to.ends, len(to.text))
 		to.indexes = append(to.indexes, i)
-		if it.state.Load() == stateSent {
+		if it.isHeld() {
 			to.held++
 		}
 	}
@@ -89,8 +90,8 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 	}
 }
 
-// appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may still be
-// acknowledged, and others are handed to it, unless something else is in front of them in the spool.
+// appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may
+// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool.
 func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
 	start := 0
@@ -104,64 +105,65 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 		return
 	}
 	r.d.metrics.refused.Inc(1)
-	if u.plan == planSpool && !u.isWaiting() && u.mode != modeMemory && u.breaker.allow(time.Now()) {
+	if ctx.Err() == nil && u.plan == planSpool && u.mode != modeMemory && u.isEmpty() && u.breaker.allow(time.Now()) {
 		u.plan = planDirect
 		return
 	}
 	for _, i := range g.indexes {
-		// A message that is sent still has its chance, and so has one whose report has come during the append.
-		if it := &r.items[i]; it.state.Load() == stateIdle || it.fate == fateFailed {
+		// A message that the producer holds still has its chance, and so has one whose report has come during the
+		// append.
+		if it := &r.items[i]; !it.isHeld() {
 			it.fail(errors.Join(it.why, err))
 		}
 	}
 }
 
-// appendTo appends a group to the log of its topic. The spooler does not drain the log before it knows of each message that the
-// producer holds as well, whether that was acknowledged.
+// isHeld reports whether the message was handed to the producer and its owner has seen no report on it. It is the
+// owner's: a report that comes meanwhile changes nothing, so that whoever counts held messages and whoever settles them
+// mean the same ones.
+func (it *item) isHeld() bool { return it.fate == fateOpen && it.state.Load() != stateIdle }
+
+// appendTo appends a group to the log of its topic. The spooler does not drain the log before it knows of each message
+// that the producer holds as well, whether that was acknowledged.
 func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool) (s *spooler, first uint64, err error) {
 	if s, err = d.spooling.spooler(t); err != nil {
 		return nil, 0, err
 	}
 	s.begin(g.held)
-	defer s.end()
 	appendRecords := s.log.Append
 	if exempt {
 		appendRecords = s.log.AppendExempt
 	}
 	if first, err = appendRecords(ctx, g.records); err != nil {
-		s.release(g.held)
+		s.end(g.held)
 		return nil, 0, err
 	}
+	s.end(0)
 	d.rate.came(len(g.text))
 	return s, first, nil
 }
 
-// spooled gives messages whose records are in the log their fates. From now on the reports on those that the producer holds
-// belong to the spooler.
+// spooled gives messages whose records are in the log their fates. From now on the reports on those that the producer
+// holds belong to the spooler.
 func (r *request) spooled(s *spooler, first uint64, indexes []int) {
 	for k, i := range indexes {
 		it := &r.items[i]
-		seq := first + uint64(k)
-		if it.state.Load() == stateIdle {
-			it.fate = fateSpool
+		held := it.isHeld()
+		it.fate, it.why = fateSpool, nil
+		if !held {
 			continue
 		}
-		it.spooler, it.seq = s, seq
+		it.spooler, it.seq = s, first+uint64(k)
 		if it.state.CompareAndSwap(stateSent, stateSpooled) {
-			it.fate = fateSpool
 			r.unawait()
 			continue
 		}
-		// The report has come: before the append, then it was a failure and the spooler does not count the message as held, or
-		// during it.
-		if it.fate == fateOpen {
-			s.report(seq, it.err)
-		}
-		it.fate = fateSpool
+		// The report has come during the append.
 		if it.err == nil {
 			it.fate = fateKafka
 			r.of(it).acked++
 		}
+		s.report(it.seq, it.err)
 	}
 }
 

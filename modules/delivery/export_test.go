@@ -1,0 +1,53 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/opencapture/capture/configs"
+)
+
+// Hurry makes a delivery that has not been started leave what is in trouble alone for a moment only, and forget soon
+// what it has seen.
+func Hurry(d *Delivery) {
+	d.times = times{
+		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 40 * time.Millisecond,
+		doorShut: time.Second, counts: time.Second, allFails: 100 * time.Millisecond,
+	}
+}
+
+// IsOpen reports whether the spool is open.
+func IsOpen(d *Delivery) bool { return d.spooling.isOpen() }
+
+// IsWaiting reports whether new messages for the topic go into the spool, or fail.
+func IsWaiting(d *Delivery, topic string) bool { return d.topic(topic).isWaiting() }
+
+// Waits reports whether that is so for any topic.
+func Waits(d *Delivery) bool { return d.waits() }
+
+// IsLeftAlone reports whether the breaker of a topic is open.
+func IsLeftAlone(d *Delivery, topic string) bool { return d.topic(topic).breaker.isOpen() }
+
+// OnDisk returns how many dead letters are on the disk.
+func OnDisk(d *Delivery) uint64 {
+	return d.spooling.opened.Load().Log(deadLetterLog).Stats().Records
+}
+
+// HasRoom reports whether there is room for so many bytes in the buffer.
+func HasRoom(d *Delivery, bytes int64) bool {
+	if !d.buffer.TryAcquire(bytes) {
+		return false
+	}
+	d.buffer.Release(bytes)
+	return true
+}
+
+// The commands, as the command line knows them.
+var (
+	SpoolCommand = spoolCommand
+	DLQCommand   = dlqCommand
+	RunSpool     = runSpool
+	RunDLQ       = runDLQ
+)
+
+// Chunk is how many bytes of a log are sent at a time.
+const Chunk = configs.ByteSize(chunkBytes)

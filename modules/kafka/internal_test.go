@@ -1,0 +1,211 @@
+package kafka
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/produce"
+)
+
+// unconnected returns a core that has a client and no goroutines, and that topic with so many partitions.
+func unconnected(t *testing.T, client sarama.Client, partitions int) (*core, *topic) {
+	t.Helper()
+	m := &metrics{
+		latency: tally.NoopScope.Timer(""), acked: tally.NoopScope.Counter(""), bytes: tally.NoopScope.Counter(""),
+		buffered: tally.NoopScope.Gauge(""),
+	}
+	for range produce.Classes() {
+		m.failed = append(m.failed, tally.NoopScope.Counter(""))
+	}
+	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, observability.NewCauses(zap.NewNop(), "", "", time.Minute), m)
+	c.client, c.id = client, producerID{id: 7}
+	topic := c.topic("topic")
+	c.resize(topic, partitions)
+	return c, topic
+}
+
+// stub is a client that knows nothing.
+type stub struct{ sarama.Client }
+
+func TestAQueueKeepsItsOrder(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	var q queue
+	var model []int
+	next := 0
+	for range 20_000 {
+		switch random.IntN(4) {
+		case 0, 1:
+			for range random.IntN(20) {
+				q.push(entry{index: next, size: 1 + next%7})
+				model = append(model, next)
+				next++
+			}
+		case 2:
+			bytes, most := random.IntN(200), random.IntN(60)
+			taken := q.shift(nil, bytes, most)
+			require.LessOrEqual(t, len(taken), most)
+			sum := 0
+			for i, e := range taken {
+				require.Equal(t, model[i], e.index)
+				require.True(t, i == 0 || sum+e.size <= bytes)
+				sum += e.size
+			}
+			if len(taken) < min(most, len(model)) {
+				require.NotEmpty(t, taken, "one at least")
+				require.Greater(t, sum+1+model[len(taken)]%7, bytes, "as many as there is room for")
+			}
+			model = model[len(taken):]
+			if back := random.IntN(1 + len(taken)); back > 0 {
+				front := taken[len(taken)-back:]
+				q.unshift(front)
+				again := make([]int, 0, back+len(model))
+				for _, e := range front {
+					again = append(again, e.index)
+				}
+				model = append(again, model...)
+			}
+		default:
+			q.shift(nil, q.bytes, q.len()/2)
+			model = model[(len(model))/2:]
+		}
+		require.Equal(t, len(model), q.len())
+		bytes := 0
+		for i, e := range q.entries[q.head:] {
+			require.Equal(t, model[i], e.index)
+			bytes += e.size
+		}
+		require.Equal(t, bytes, q.bytes)
+	}
+}
+
+func TestAQueueGivesUpTheMemoryOfARush(t *testing.T) {
+	t.Parallel()
+	var q queue
+	for range 100_000 {
+		q.push(entry{size: 1})
+	}
+	require.Len(t, q.shift(nil, q.bytes, q.len()), 100_000)
+	require.Zero(t, cap(q.entries))
+	for range 1_000_000 { // a queue that is never empty does not grow
+		q.push(entry{size: 1})
+		q.push(entry{size: 1})
+		q.shift(nil, 2, q.len()-1)
+	}
+	require.Less(t, cap(q.entries), 4096)
+}
+
+func TestTheMemoryOfALargeFailureIsNotKept(t *testing.T) {
+	t.Parallel()
+	c, topic := unconnected(t, stub{}, 1)
+	list := make([]produce.Message, 100_000)
+	for i := range list {
+		list[i].Topic = "topic"
+	}
+	c.produce(list, func(int, error) {})
+	c.mu.Lock()
+	c.giveUp(topic.partitions[0], produce.Unavailable, errors.New("for a test"))
+	c.unlock()
+	require.Zero(t, c.unreported)
+	require.Zero(t, c.buffered)
+	for _, memory := range c.freeBatches {
+		require.LessOrEqual(t, cap(memory), 4096)
+	}
+}
+
+// Java's DefaultRecordBatch.incrementSequence.
+func TestSequenceNumbersWrapAroundAsKafkasOwn(t *testing.T) {
+	t.Parallel()
+	java := func(sequence, increment int32) int32 {
+		if sequence > math.MaxInt32-increment {
+			return increment - (math.MaxInt32 - sequence) - 1
+		}
+		return sequence + increment
+	}
+	for _, from := range []int32{0, 1, math.MaxInt32 - 3, math.MaxInt32 - 1, math.MaxInt32} {
+		for n := range 10 {
+			p := partition{next: from}
+			p.advance(n)
+			require.Equal(t, java(from, int32(n)), p.next, "%d + %d", from, n)
+		}
+	}
+}
+
+func TestAnEpochThatIsTheLastIsFollowedByAnotherID(t *testing.T) {
+	t.Parallel()
+	c, _ := unconnected(t, stub{}, 1)
+	c.id.epoch = math.MaxInt16 - 1
+	c.renewEpoch()
+	require.Equal(t, producerID{id: 7, epoch: math.MaxInt16}, c.id)
+	c.renewEpoch()
+	require.Equal(t, noProducerID, c.id)
+	require.Len(t, c.resolve, 1, "the cluster is asked")
+	c.renewEpoch()
+	require.Equal(t, noProducerID, c.id)
+}
+
+// A partition that comes back begins at number 0 again. Kafka must not take that for a copy of its first batch.
+func TestAPartitionThatComesBackHasNumbersOfAnotherEpoch(t *testing.T) {
+	t.Parallel()
+	c, topic := unconnected(t, stub{}, 3)
+	before := c.id
+	c.resize(topic, 5)
+	require.Equal(t, before, c.id)
+	c.resize(topic, 2)
+	c.resize(topic, 3)
+	require.NotEqual(t, before, c.id)
+}
+
+// hanging is a client that is asked and does not answer.
+type hanging struct {
+	sarama.Client
+	asked, answer chan struct{}
+}
+
+func (h hanging) Topics() ([]string, error) {
+	close(h.asked)
+	<-h.answer
+	return nil, sarama.ErrClosedClient
+}
+
+func TestNobodyWaitsWhileTheClusterIsAsked(t *testing.T) {
+	t.Parallel()
+	client := hanging{asked: make(chan struct{}), answer: make(chan struct{})}
+	c, _ := unconnected(t, client, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.recount(client)
+	}()
+	<-client.asked
+	c.produce([]produce.Message{{Topic: "topic"}}, func(int, error) {})
+	close(client.answer)
+	<-done
+	c.close()
+}
+
+// What is ready for a link is not forgotten when the client is swapped while that waits for an answer, nor sent by it later.
+func TestWhatIsReadyLeavesALinkOfAClientThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	c, topic := unconnected(t, stub{}, 1)
+	old, p := &link{core: c, inFlight: true}, topic.partitions[0]
+	old.work = sync.NewCond(&c.mu)
+	c.links[1], p.link = old, old
+	c.produce([]produce.Message{{Topic: "topic"}}, func(int, error) {})
+	require.Equal(t, ready, p.state)
+	c.setClient(stub{}, nil)
+	require.Equal(t, parked, p.state)
+	require.Empty(t, old.ready)
+	require.True(t, old.closed)
+	c.close()
+}

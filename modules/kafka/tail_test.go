@@ -1,0 +1,124 @@
+package kafka_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/produce"
+)
+
+// output is a writer that may be read while it is written.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) lines(t *testing.T) []kafka.Line {
+	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var lines []kafka.Line
+	for text := range strings.Lines(o.text.String()) {
+		var line kafka.Line
+		require.NoError(t, json.Unmarshal([]byte(text), &line))
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// events returns messages as the service writes them, of a project.
+func events(topic, token string, data ...string) []produce.Message {
+	list := make([]produce.Message, len(data))
+	for i := range list {
+		quoted, _ := json.Marshal(data[i]) // a string can always be marshalled
+		list[i] = produce.Message{
+			Topic: topic, Key: []byte(token + ":user"), Value: []byte(`{"uuid":"u","data":` + string(quoted) + `,"now":"n"}`),
+			Headers: []produce.Header{{Key: []byte("token"), Value: []byte(token)}},
+		}
+	}
+	return list
+}
+
+func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
+	t.Parallel()
+	cfg := config(cluster(t)...)
+	cfg.Topics.Partitions = 1
+	producer, _ := start(t, cfg)
+	topic := cfg.Topics.Events
+	send(producer, events(topic, "phc_test", `{}`, `{"n":1, "html":"<b>\"&\"</b>"}`)).requireAcknowledged(t)
+	send(producer, events(topic, "phc_other", `{}`)).requireAcknowledged(t)
+	send(producer, events(topic, "phc_test", `{}`)).requireAcknowledged(t)
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	var out output
+	require.NoError(t, kafka.Tail{Token: "phc_test", FromStart: true, Limit: 3}.Run(t.Context(), cfg, bootstrap, &out))
+	lines := out.lines(t)
+	require.Len(t, lines, 3)
+	line := lines[1]
+	require.Equal(t, topic, line.Topic)
+	require.EqualValues(t, 1, line.Offset)
+	require.Equal(t, "phc_test:user", *line.Key)
+	require.WithinDuration(t, time.Now(), line.Timestamp, time.Minute)
+	require.Equal(t, map[string]string{"token": "phc_test"}, line.Headers)
+	require.Equal(t, `{"uuid":"u","data":{"n":1,"html":"<b>\"&\"</b>"},"now":"n"}`, string(line.Value))
+}
+
+func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
+	t.Parallel()
+	cfg := config(cluster(t)...)
+	producer, _ := start(t, cfg)
+	send(producer, messages(cfg.Topics.Events, 0, 1)).requireAcknowledged(t)
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out output
+	ended := make(chan error, 1)
+	go func() { ended <- kafka.Tail{Topics: []string{cfg.Topics.Events}}.Run(ctx, cfg, bootstrap, &out) }()
+	for deadline := time.Now().Add(patience); len(out.lines(t)) == 0; {
+		send(producer, messages(cfg.Topics.Events, 1, 1)).requireAcknowledged(t)
+		select {
+		case err := <-ended:
+			require.Fail(t, "tail has ended", "%v", err)
+		case <-time.After(20 * time.Millisecond):
+			require.True(t, time.Now().Before(deadline), "tail prints nothing")
+		}
+	}
+	require.Positive(t, out.lines(t)[0].Offset, "what was there before is not printed")
+	interrupt()
+	require.NoError(t, <-ended)
+}
+
+func TestTailSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	cfg := config(cluster(t)...)
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(t.Context(), cfg, bootstrap, &output{}), "no such topic: nope")
+	require.EqualError(t, kafka.Tail{}.Run(t.Context(), cfg, bootstrap, &output{}), "none of the topics exists: "+cfg.Topics.Events)
+
+	cfg.Brokers = nil
+	address := freeAddress(t)
+	bootstrap, err = kafka.NewBootstrap(cfg, local(address))
+	require.NoError(t, err)
+	require.EqualError(t, kafka.Tail{}.Run(t.Context(), cfg, bootstrap, &output{}), "no broker answers at "+address+": is `capture serve` running?")
+
+	cfg.Brokers = []string{address}
+	bootstrap, err = kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	require.ErrorContains(t, kafka.Tail{}.Run(t.Context(), cfg, bootstrap, &output{}), "no broker answers at "+address)
+}
