@@ -10,7 +10,7 @@ import (
 // and with what a head begins.
 const (
 	segmentHeader = 20
-	recordHead    = 20
+	recordHead    = 24
 	recordMagic   = 0xda7ac0de
 )
 
