@@ -39,15 +39,16 @@ func newReadiness(d *Delivery, topics produce.Topics) *readiness {
 	return r
 }
 
-// record notes how a request has ended, by the modes of its events.
+// record notes how a request has ended, by the modes of its events. A request of which one event has failed is answered
+// 503: that others of it are safe is no success.
 func (r *readiness) record(safe *[modeCount]bool, failed *[modeCount]error) {
 	now := instant(time.Now())
 	for m := range r.seen {
-		if safe[m] {
-			r.seen[m].succeeded(now)
-		}
-		if failed[m] != nil {
+		switch {
+		case failed[m] != nil:
 			r.seen[m].fail(now, failed[m])
+		case safe[m]:
+			r.seen[m].succeeded(now)
 		}
 	}
 }

@@ -186,6 +186,23 @@ func TestOneFailureIsNoReasonToTurnTrafficAway(t *testing.T) {
 	_ = s.agree(events.LaneMain, true)
 }
 
+// Each request has an event of a topic that Kafka does not take, beside one that is safe: all are answered 503.
+func TestRequestsThatFailInPartAreFailures(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	s := c.start(config(t, "kafka"))
+	c.fail(heatmapsTopic, away)
+	s.eventually(func() bool {
+		batch := batchOf(events.LaneMain, "a")
+		batch.Events = append(batch.Events, batchOf(events.LaneHeatmaps, "b").Events...)
+		s.writeBatch(batch)
+		require.Equal(t, events.StateAccepted, batch.Events[0].Outcome.State)
+		require.Equal(t, events.StateFailed, batch.Events[1].Outcome.State)
+		return s.Ready(t.Context()) != nil
+	})
+	_ = s.agree(events.LaneMain, true)
+}
+
 func TestAFullBufferIsNotReady(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

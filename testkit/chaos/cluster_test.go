@@ -133,7 +133,7 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 		if err := os.WriteFile(properties, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
 			return err
 		}
-		b.format = append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties}, standalone...)
+		b.format = append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "--cluster-id=" + cluster, "-c", properties}, standalone...)
 		b.command = []string{"java", "-Xmx512m", "-cp", filepath.Join(lib, "*"), "kafka.Kafka", properties}
 		if err := b.empty(); err != nil {
 			return err
