@@ -31,6 +31,7 @@ func realCluster(t *testing.T) []string {
 func withTopic(t *testing.T, brokers []string, settings map[string]string) kafka.Config {
 	t.Helper()
 	cfg := config(brokers...)
+	cfg.Topics.Create = false // the test does it
 	entries := map[string]*string{}
 	for key, value := range settings {
 		entries[key] = &value
