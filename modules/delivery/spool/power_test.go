@@ -518,7 +518,7 @@ func TestANewSegmentThatIsStillEmptyCostsNoOther(t *testing.T) {
 			require.Equal(t, files[done:], segmentFiles(t, l))
 			require.Equal(t, expected(first, 61), readAll(t, l, 1000))
 			requireNothingLost(t, l)
-			require.EqualValues(t, 61-first, l.Stats().Records)
+			require.Equal(t, 61-first, l.Stats().Records)
 			require.Equal(t, l.Stats().Bytes, s.Usage().Bytes)
 		}
 	}
