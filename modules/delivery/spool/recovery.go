@@ -151,8 +151,7 @@ func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
 		// If the file cannot be removed, the next one needs another name.
 		l.next = max(l.next, s.first+1)
 	}
-	torn := end < s.size && next >= known
-	if torn {
+	if end < s.size && next >= known {
 		l.damage.TornBytes += s.size - end
 		l.log.Info("a write that was cut off is removed from the end of a log: it was never acknowledged",
 			zap.Int64("bytes", s.size-end))
@@ -161,12 +160,10 @@ func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
 		}
 		s.size = end
 	}
-	if torn || next > max(known, s.first) {
-		// A process that was killed may have written these records and not synced them, or not the name of their file.
-		// From now on they are there, and what was cut off is not.
-		if err := errors.Join(l.editLast(*s, file.Sync), l.spool.fs.syncDir(l.dir)); err != nil {
-			l.log.Warn("the end of a log could not be synced", zap.Error(err))
-		}
+	// A process that was killed may not have synced its last records, the name of their file, or that it has cut
+	// something off. From now on that counts, and the next records get the numbers behind it.
+	if err := errors.Join(l.editLast(*s, file.Sync), l.spool.fs.syncDir(l.dir)); err != nil {
+		l.log.Warn("the end of a log could not be synced", zap.Error(err))
 	}
 	return nil
 }

@@ -193,6 +193,36 @@ func TestWhatAKilledProcessHasWrittenIsDurableOnceItIsTakenForCommitted(t *testi
 	}
 }
 
+// TestAFailedCommitDoesNotComeBackBetweenLaterOnes has a commit fail although it is durable, and the process killed.
+// The next one uses the numbers again when the power fails, in its first commit and after the next start.
+func TestAFailedCommitDoesNotComeBackBetweenLaterOnes(t *testing.T) {
+	p := newPowered(t)
+	l := p.spool.Log("topic")
+	appendAll(t, l, "a")
+	p.disk.fail = "behind"
+	_, err := l.Append(t.Context(), payloads("failed"))
+	require.Error(t, err)
+	p.disk.fail = ""
+	require.NoError(t, p.spool.Close())
+	p.open()
+	l = p.spool.Log("topic")
+	require.EqualValues(t, 2, l.Stats().Next)
+	require.NoError(t, p.spool.Close())
+	torn, err := p.disk.create(filepath.Join(l.dir, segmentName(2)))
+	require.NoError(t, err)
+	require.NoError(t, torn.Close())
+	created := worst
+	created.created = func() bool { return true }
+	p.fail(t.TempDir(), created)
+	require.True(t, p.spool.Log("topic").save(true))
+	kept := worst
+	kept.removed = func(string) bool { return false }
+	p.fail(t.TempDir(), kept)
+	l = p.spool.Log("topic")
+	require.Equal(t, []got{{1, "a"}}, readAll(t, l, 1000))
+	requireNothingLost(t, l)
+}
+
 // TestWhatIsCutOffDoesNotComeBack has the power fail again in the first commit behind a torn one: of its segment there
 // is a name and a length, and what was cut off must not count as damage.
 func TestWhatIsCutOffDoesNotComeBack(t *testing.T) {
