@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/delivery/spool"
+	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -31,6 +32,7 @@ type Delivery struct {
 	log      *zap.Logger
 	metrics  metrics
 	times    times
+	causes   *observability.Causes // why events are not safe
 
 	buffer    *semaphore.Weighted // bytes of delivery.buffer
 	requests  pool
@@ -52,6 +54,7 @@ type times struct {
 	openFor               time.Duration // of a breaker
 	reopen                time.Duration // until another attempt to open the spool
 	firstPause, lastPause time.Duration // of a drain, after an attempt that has brought nothing to Kafka
+	slow                  time.Duration // that a request has waited for Kafka until it counts as a failure for readiness
 	doorShut              time.Duration // that a request waits for the last records of its topic to leave the spool
 	// counts is how long an outcome says something about the next one, for readiness.
 	counts time.Duration
@@ -61,7 +64,7 @@ type times struct {
 }
 
 var usualTimes = times{
-	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second, doorShut: 250 * time.Millisecond,
+	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second, slow: 3 * time.Second, doorShut: 250 * time.Millisecond,
 	counts: 5 * time.Second, allFails: time.Second,
 }
 
@@ -79,6 +82,7 @@ func NewDelivery(cfg Config, settings produce.Settings, producer produce.Produce
 		log:      log,
 		metrics:  newMetrics(scope),
 		times:    usualTimes,
+		causes:   observability.NewCauses(log, "events are answered 503", "events are made safe again", time.Minute),
 		buffer:   semaphore.NewWeighted(int64(cfg.Buffer)),
 		rate:     newRateLimiter(cfg.Drain),
 		topics:   map[string]*topic{},
@@ -166,7 +170,10 @@ func (d *Delivery) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.StopTimeout, errors.New("delivery.stop_timeout is over"))
 	defer cancel()
 	d.spooling.stop()
-	unsure := d.producer.Flush(ctx)
+	unsure := d.producer.Ready() // without Kafka there is nothing to wait for
+	if unsure == nil {
+		unsure = d.producer.Flush(ctx)
+	}
 	ended := make(chan struct{})
 	go func() {
 		d.work.Wait()
@@ -206,8 +213,10 @@ func (d *Delivery) pause(length time.Duration) bool {
 // retryAfter is how long a client is asked to wait because of an error; 0: as long as it likes.
 func (d *Delivery) retryAfter(why error) time.Duration {
 	switch {
-	case errors.Is(why, spool.ErrFull), errors.Is(why, errWaits):
-		return d.untilRoom()
+	case errors.Is(why, spool.ErrFull):
+		return d.untilDrained(int64(d.cfg.Spool.SegmentBytes))
+	case errors.Is(why, errWaits):
+		return d.untilDrained(d.Usage().Bytes)
 	case errors.Is(why, errOpen):
 		return d.times.openFor
 	default:
@@ -215,13 +224,22 @@ func (d *Delivery) retryAfter(why error) time.Duration {
 	}
 }
 
-// untilRoom is how long it takes until the spool has room again, as fast as it is drained now.
-func (d *Delivery) untilRoom() time.Duration {
-	const least, most = time.Second, 5 * time.Minute
-	rate := d.rate.drained()
-	if rate <= 0 {
-		return time.Minute
+// untilDrained is how long it takes until so much of what waits in the spool is in Kafka, or all of it; 0 if nothing waits. While
+// Kafka does not answer nobody knows.
+func (d *Delivery) untilDrained(bytes int64) time.Duration {
+	const unknown = time.Minute
+	if !d.waits() {
+		return 0
 	}
-	wait := time.Duration(float64(d.cfg.Spool.SegmentBytes) / rate * float64(time.Second))
-	return min(max(wait, least), most)
+	if d.producer.Ready() != nil {
+		return unknown
+	}
+	// The measured rate is an average, and low when the drain has just begun.
+	rate := max(d.rate.drained(), float64(d.cfg.Drain.MinRate)/4)
+	return min(drainTime(min(bytes, d.Usage().Bytes), rate), unknown)
+}
+
+// drainTime is how long so many bytes take at a rate, a second at least.
+func drainTime(bytes int64, rate float64) time.Duration {
+	return max(time.Duration(float64(bytes)/rate*float64(time.Second)), time.Second)
 }

@@ -11,7 +11,7 @@ import (
 func Hurry(d *Delivery) {
 	d.times = times{
 		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 40 * time.Millisecond,
-		doorShut: time.Second, counts: time.Second, allFails: 100 * time.Millisecond,
+		slow: time.Second, doorShut: time.Second, counts: time.Second, allFails: 100 * time.Millisecond,
 	}
 }
 

@@ -65,6 +65,8 @@ func (d *Delivery) reserve(ctx context.Context, bytes int64) error {
 	if d.buffer.TryAcquire(bytes) {
 		return nil
 	}
+	slow := time.AfterFunc(d.times.slow, d.readiness.full)
+	defer slow.Stop()
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
 	if err := d.buffer.Acquire(ctx, bytes); err != nil {
@@ -96,7 +98,11 @@ func (r *request) run(ctx context.Context) {
 		r.collect(ctx, false)
 		r.append(ctx, (*use).isLate)
 	}
-	r.wait(ctx, r.d.cfg.Timeout)
+	r.wait(ctx, min(r.d.times.slow, r.d.cfg.Timeout))
+	if r.awaited.Load() > 0 {
+		r.d.readiness.slow(r)
+		r.wait(ctx, r.d.cfg.Timeout)
+	}
 	r.collect(ctx, true)
 	r.tellBreakers()
 }
@@ -265,4 +271,15 @@ func (r *request) settle(batch *events.Batch) {
 	}
 	r.d.metrics.acks[batch.Ack].Inc(1)
 	r.d.readiness.record(&safe, &failed)
+	r.d.causes.Log(first(failed[:]))
+}
+
+// first returns the first error that says something; that a client has left is none.
+func first(errs []error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, errLeft) {
+			return err
+		}
+	}
+	return nil
 }

@@ -61,20 +61,21 @@ func TestTheTimeUntilTheSpoolIsFull(t *testing.T) {
 
 func TestWhenToComeAgainFollowsFromTheDrain(t *testing.T) {
 	t.Parallel()
-	d, err := NewDelivery(DefaultConfig(), settingsOfScript, newScript(t), nil, tally.NoopScope)
-	require.NoError(t, err)
+	k := newScript(t)
+	d := newScripted(t, scriptConfig(t, modeAuto), k, tally.NoopScope)
 	full := spool.ErrFull
-	require.Equal(t, time.Minute, d.retryAfter(full), "nobody knows")
-	rate := func(bytes float64) { d.rate.outRate.Store(math.Float64bits(bytes)) }
-	rate(float64(configs.MiB))
-	require.Equal(t, 32*time.Second, d.retryAfter(full), "until a segment of 32 MiB is free")
-	require.Equal(t, 32*time.Second, d.retryAfter(errWaits))
-	rate(float64(configs.GiB))
-	require.Equal(t, time.Second, d.retryAfter(full))
-	rate(1)
-	require.Equal(t, 5*time.Minute, d.retryAfter(full))
-	require.Equal(t, time.Second, d.retryAfter(errOpen), "when the breaker lets the next one through")
+	require.Zero(t, d.retryAfter(full), "nothing waits: the disk is somebody else's to clear")
+	require.Equal(t, d.times.openFor, d.retryAfter(errOpen), "when the breaker lets the next one through")
 	require.Zero(t, d.retryAfter(errTimeout))
+
+	d.topic("main").waiting.Store(true)
+	require.Equal(t, time.Second, d.retryAfter(errWaits))
+	k.always(errAway)
+	require.Equal(t, time.Minute, d.retryAfter(errWaits), "nobody knows")
+	require.Equal(t, time.Minute, d.retryAfter(full))
+
+	require.Equal(t, 32*time.Second, drainTime(32<<20, 1<<20))
+	require.Equal(t, time.Second, drainTime(1<<20, 1<<30))
 }
 
 func TestTheStateOfTheSpoolIsShown(t *testing.T) {

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
@@ -64,6 +65,31 @@ func (r *readiness) crowded(modes []mode, batch *events.Batch) {
 	}
 	r.record(&safe, &failed)
 }
+
+// slow notes that a request has waited for Kafka longer than one that is going to be safe.
+func (r *readiness) slow(of *request) {
+	now := instant(time.Now())
+	for i := range of.uses {
+		if u := &of.uses[i]; u.plan == planProduce || u.plan == planDirect {
+			r.seen[u.mode].fail(now, errSlow)
+		}
+	}
+}
+
+// full notes that a request has waited for room in the buffer that long.
+func (r *readiness) full() {
+	now := instant(time.Now())
+	for m := range r.seen {
+		if len(r.topics[m]) > 0 {
+			r.seen[m].fail(now, errCrowded)
+		}
+	}
+}
+
+var (
+	errSlow    = errors.New("requests wait for Kafka's acknowledgement")
+	errCrowded = errors.New("requests wait for room in delivery.buffer")
+)
 
 func (e *evidence) succeeded(now int64) {
 	e.safe.Store(now)
@@ -130,7 +156,7 @@ func (r *readiness) possible(m mode) error {
 	case modeMemory:
 		// The producer may take messages although Kafka is away. If it did not when it was tried last, then it has to
 		// be there again.
-		if r.seen[m].failing.Load() == 0 {
+		if r.seen[m].failing.Load() == 0 && r.seen[m].safe.Load() != 0 {
 			return nil
 		}
 		return kafka

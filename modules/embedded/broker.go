@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
@@ -144,7 +145,7 @@ func (b *Broker) open() (err error) {
 			return listener, nil
 		}),
 		kfake.DefaultNumPartitions(b.partitions()),
-		kfake.WithLogger(logger{b.log.Sugar()}),
+		kfake.WithLogger(logger{b.log.WithOptions(zap.WrapCore(thinned)).Sugar()}),
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
 		var network *net.OpError
@@ -319,6 +320,11 @@ func (b *Broker) limits(partitions int) map[string]string {
 		"retention.ms":      strconv.FormatInt(b.cfg.Retention.Milliseconds(), 10),
 		"segment.bytes":     strconv.FormatInt(int64(segment), 10),
 	}
+}
+
+// thinned lets a line of one text through every ten seconds: on a full disk the broker has one for every batch.
+func thinned(core zapcore.Core) zapcore.Core {
+	return zapcore.NewSamplerWithOptions(core, 10*time.Second, 1, 0)
 }
 
 // logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us.

@@ -233,8 +233,12 @@ func (c *guarded) Read(p []byte) (int, error) {
 
 // Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before.
 func (c *guarded) Write(answer []byte) (n int, err error) {
-	if err = c.keep(answer); err == nil {
-		n, err = c.write(answer)
+	kept, err := c.keep(answer)
+	if err == nil {
+		_, err = c.write(kept)
+	}
+	if err == nil {
+		n = len(answer)
 	}
 	select {
 	case c.answered <- struct{}{}:
@@ -243,16 +247,41 @@ func (c *guarded) Write(answer []byte) (n int, err error) {
 	return n, err
 }
 
-func (c *guarded) keep(answer []byte) error {
-	if c.guard.syncer == nil || c.produces < 0 {
-		return nil
+// keep returns the answer to be sent in the place of one, if that is about batches: what it acknowledges is on the disk by
+// then, and what was not written is not taken for a copy later.
+func (c *guarded) keep(answer []byte) ([]byte, error) {
+	if c.produces < 0 {
+		return answer, nil
 	}
+	const head = sizeBytes + correlationBytes
 	response := kmsg.NewPtrProduceResponse()
 	response.Version = c.produces
-	if err := response.ReadFrom(answer[sizeBytes+correlationBytes:]); err != nil {
-		return err
+	if err := response.ReadFrom(answer[head:]); err != nil {
+		return nil, err
 	}
-	return c.guard.syncer.keep(response)
+	if disownUnwritten(response) {
+		answer = response.AppendTo(answer[:head:head])
+		binary.BigEndian.PutUint32(answer, uint32(len(answer)-sizeBytes))
+	}
+	if c.guard.syncer == nil {
+		return answer, nil
+	}
+	return answer, c.guard.syncer.keep(response)
+}
+
+// disownUnwritten changes the answers about batches that the broker could not write, as on a full disk, and reports whether
+// there are any. The broker has noted their numbers before it tried, so that it would take the same batch for a copy when it
+// is sent again, and acknowledge what it does not have. The answer given instead makes a producer take other numbers.
+func disownUnwritten(response *kmsg.ProduceResponse) (any bool) {
+	for i := range response.Topics {
+		for j := range response.Topics[i].Partitions {
+			if partition := &response.Topics[i].Partitions[j]; partition.ErrorCode == kerr.UnknownServerError.Code {
+				partition.ErrorCode = kerr.InvalidProducerEpoch.Code
+				any = true
+			}
+		}
+	}
+	return any
 }
 
 func (c *guarded) write(answer []byte) (int, error) {

@@ -6,13 +6,18 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
+	port "github.com/opencapture/capture/modules/produce"
 )
 
 // disk counts what is synced, by the last part of its path, and fails when it is told to.
@@ -117,4 +122,41 @@ func TestASegmentIsFoundByItsOffset(t *testing.T) {
 		require.Equal(t, synced, disk.take(), offset)
 	}
 	require.NoError(t, newSyncer(dir, nil).keepFrom(filepath.Join(dir, "removed"), 3))
+}
+
+// A disk that is full takes no batch, and a producer that sends it again must not be told that it is a copy.
+func TestABatchThatWasNotWrittenIsNotAcknowledgedWhenItIsSentAgain(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("this system has no device that is always full")
+	}
+	for _, synced := range []bool{true, false} {
+		broker, _ := startWatched(t, func(b *Broker) { b.cfg.SyncWrites = synced })
+		topic := kafka.DefaultConfig().Topics.Events
+		dir := filepath.Join(broker.cfg.DataDir, "broker", "partitions", topic+"-0")
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		segment := filepath.Join(dir, "0"+segmentSuffix)
+		require.NoError(t, os.RemoveAll(segment))
+		require.NoError(t, os.Symlink("/dev/full", segment))
+		conn := dial(t, broker)
+		for epoch := range int16(3) { // as a producer does upon this answer
+			request := produceRequest(topic, batch(func(b *kmsg.RecordBatch) {
+				b.ProducerID, b.ProducerEpoch, b.FirstSequence = 7, epoch, 0
+			}))
+			answer := ask[*kmsg.ProduceResponse](t, conn, request, 7).Topics[0].Partitions[0]
+			require.Equal(t, kerr.InvalidProducerEpoch.Code, answer.ErrorCode, "attempt %d", epoch)
+		}
+
+		cfg := kafka.DefaultConfig()
+		cfg.Brokers, cfg.AckTimeout = []string{broker.Address()}, time.Second
+		bootstrap, err := kafka.NewBootstrap(cfg)
+		require.NoError(t, err)
+		producer, err := kafka.NewProducer(cfg, bootstrap, zap.NewNop(), tally.NoopScope)
+		require.NoError(t, err)
+		require.NoError(t, producer.Start(t.Context()))
+		report := make(chan error)
+		producer.Produce([]port.Message{{Topic: topic, Value: []byte("lost")}}, func(_ int, err error) { report <- err })
+		require.Error(t, <-report, "what was not written is not acknowledged")
+		require.NoError(t, producer.Stop(t.Context()))
+		stop(t, broker)
+	}
 }

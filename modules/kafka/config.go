@@ -19,7 +19,7 @@ type Config struct {
 	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
 	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a message may take until all in-sync replicas have it; then it has failed. It outlasts the election of a new leader, so that the message is not sent a second time. Whoever waits for it may give up before: see delivery."`
 	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first, but no longer than a second."`
-	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages in flight may take to be acknowledged when stopping."`
+	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages that the producer holds may take to be acknowledged when stopping, after delivery.stop_timeout."`
 
 	TLS  TLS  `key:"tls"`
 	SASL SASL `key:"sasl"`
@@ -54,7 +54,7 @@ func DefaultConfig() Config {
 		MaxMessageBytes: 1_000_000,
 		AckTimeout:      30 * time.Second,
 		ConnectTimeout:  5 * time.Second,
-		FlushTimeout:    10 * time.Second,
+		FlushTimeout:    3 * time.Second,
 	}
 }
 

@@ -209,3 +209,24 @@ func TestWhatIsReadyLeavesALinkOfAClientThatWasReplaced(t *testing.T) {
 	require.True(t, old.closed)
 	c.close()
 }
+
+// That a later attempt has certainly not been appended says nothing about an earlier one.
+func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
+	t.Parallel()
+	c, topic := unconnected(t, stub{}, 1)
+	p := topic.partitions[0]
+	message := produce.Message{Topic: "topic"}
+	p.waiting.push(entry{message: &message, report: func(int, error) {}, at: time.Now()})
+	now := time.Now()
+	c.mu.Lock()
+	c.cutBatch(p, now)
+	before := p.numbering
+	p.state = sending
+	c.retry(p, rule{unsure: true}, sarama.ErrNetworkException, now)
+	p.state = sending
+	c.retry(p, rule{}, sarama.ErrNotEnoughReplicas, now)
+	require.True(t, p.unsure)
+	c.giveUp(p, produce.Timeout, sarama.ErrNotEnoughReplicas)
+	c.unlock()
+	require.NotEqual(t, before, c.id, "what comes next is numbered in another epoch")
+}

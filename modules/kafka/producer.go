@@ -270,7 +270,8 @@ func (p *Producer) Produce(messages []produce.Message, report func(i int, err er
 func (p *Producer) Flush(ctx context.Context) error { return p.core.flush(ctx) }
 
 // Stop refuses new messages, waits until those that the producer holds have their reports or flush_timeout or ctx is over, and
-// closes the connection. It returns an error that says how many messages were not acknowledged; each has its report.
+// closes the connection. While Kafka does not answer it does not wait. Each message has its report, by which its owner knows
+// whether it is kept elsewhere; how many were not acknowledged is logged.
 func (p *Producer) Stop(ctx context.Context) error {
 	if p.stopping.Swap(true) {
 		return nil
@@ -278,21 +279,21 @@ func (p *Producer) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.FlushTimeout)
 	defer cancel()
 	p.core.refuse()
-	var err error
-	if p.started.Load() {
+	if p.Ready() == nil {
 		patience, done := context.WithTimeout(ctx, p.cfg.FlushTimeout*9/10)
 		defer done()
 		_ = p.core.flush(patience) // close says how much is left
 	}
-	if lost := p.core.close(); lost > 0 {
-		err = fmt.Errorf("kafka: %d messages unflushed", lost)
+	if unflushed := p.core.close(); unflushed > 0 {
+		p.log.Warn("messages were not acknowledged before the end: what is not in the spool is lost, or is sent again by its client",
+			zap.Int("messages", unflushed))
 	}
 	close(p.stop)
 	if p.started.Load() {
 		wait(ctx, p.supervised)
 	}
 	wait(ctx, done(p.core.work.Wait))
-	return err
+	return nil
 }
 
 // done runs f in a goroutine and returns a channel that is closed when f has returned.

@@ -47,7 +47,7 @@ func TestStopFlushesMessagesInFlight(t *testing.T) {
 	require.ErrorContains(t, after.errs[0], "stopping")
 }
 
-func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
+func TestStopTellsTheOwnersOfMessagesThatWereNotFlushed(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
@@ -60,7 +60,7 @@ func TestStopSaysHowManyMessagesWereNotFlushed(t *testing.T) {
 	came.await(t, cfg.Topics.Events, 1)
 	behind := send(producer, messages(cfg.Topics.Events, 12, 5))
 	began := time.Now()
-	require.EqualError(t, producer.Stop(t.Context()), "kafka: 17 messages unflushed")
+	require.NoError(t, producer.Stop(t.Context()), "their owners know whether they are kept elsewhere")
 	require.Less(t, time.Since(began), cfg.AckTimeout/2)
 	release()
 	for i, err := range append(inFlight.wait(t), behind.wait(t)...) {
@@ -100,14 +100,12 @@ func TestWhatWaitsBehindAReportWhenStoppingHasAReport(t *testing.T) {
 	cfg.FlushTimeout = 50 * time.Millisecond
 	producer, _ := start(t, cfg)
 	refuse(broker, cfg.Topics.Events, kerr.InvalidRecord, 2) // both, and then the first alone
-	var stopped error
 	r := sendAnd(producer, messages(cfg.Topics.Events, 0, 2), func(i int, _ error) {
 		if i == 0 {
-			stopped = producer.Stop(context.Background())
+			_ = producer.Stop(context.Background())
 		}
 	})
 	errs := r.wait(t)
-	require.EqualError(t, stopped, "kafka: 2 messages unflushed")
 	require.True(t, produce.IsRefusal(errs[0]), "%v", errs[0])
 	require.ErrorContains(t, errs[1], "stopping")
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/observability"
 )
 
 // LogStats is the state of a log.
@@ -46,10 +48,11 @@ type LogStats struct {
 
 // Log is a sequence of records. Its methods are safe for concurrent use; Read waits for a Read that is under way.
 type Log struct {
-	spool *Spool
-	name  string
-	dir   string
-	log   *zap.Logger
+	spool  *Spool
+	name   string
+	dir    string
+	log    *zap.Logger
+	causes *observability.Causes // why records are not written
 
 	exists  atomic.Bool   // whether the directory is there, with a cursor
 	opened  atomic.Uint64 // the first record of the segment that Read has open; 0 without one
@@ -118,11 +121,13 @@ type commit struct {
 
 func newLog(s *Spool, name string) *Log {
 	dir := filepath.Join(s.cfg.Dir, escape(name))
+	log := s.log.With(zap.String("log", name))
 	return &Log{
 		spool:      s,
 		name:       name,
 		dir:        dir,
-		log:        s.log.With(zap.String("log", name)),
+		log:        log,
+		causes:     observability.NewCauses(log, "records are not written to the spool", "records are written to the spool again", time.Minute),
 		gate:       make(chan struct{}, 1),
 		room:       make(chan struct{}, 1),
 		work:       make(chan struct{}, 1),
@@ -442,6 +447,7 @@ func (l *Log) publish(c *commit) {
 	l.undone += c.next - c.first
 	l.failure = nil
 	l.finish(c)
+	l.causes.Log(nil)
 }
 
 // finish takes the commit out of what waits for the disk. The caller holds mu.
@@ -471,7 +477,7 @@ func (l *Log) seal() {
 
 // fail ends the commit, and the pending one behind it, with an error.
 func (l *Log) fail(c *commit, err error) {
-	l.log.Warn("records were not written to the spool", zap.Error(err))
+	l.causes.Log(err)
 	l.mu.Lock()
 	l.failure, l.failedUntil = err, time.Now().Add(l.spool.failFast)
 	failed := []*commit{c}
