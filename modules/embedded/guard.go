@@ -235,7 +235,7 @@ func (c *guarded) Read(p []byte) (int, error) {
 func (c *guarded) Write(answer []byte) (n int, err error) {
 	kept, err := c.keep(answer)
 	if err == nil {
-		_, err = c.write(kept)
+		err = c.write(kept)
 	}
 	if err == nil {
 		n = len(answer)
@@ -272,23 +272,24 @@ func (c *guarded) keep(answer []byte) ([]byte, error) {
 // disownUnwritten changes the answers about batches that the broker could not write, as on a full disk, and reports whether
 // there are any. The broker has noted their numbers before it tried, so that it would take the same batch for a copy when it
 // is sent again, and acknowledge what it does not have. The answer given instead makes a producer take other numbers.
-func disownUnwritten(response *kmsg.ProduceResponse) (any bool) {
+func disownUnwritten(response *kmsg.ProduceResponse) (changed bool) {
 	for i := range response.Topics {
 		for j := range response.Topics[i].Partitions {
 			if partition := &response.Topics[i].Partitions[j]; partition.ErrorCode == kerr.UnknownServerError.Code {
 				partition.ErrorCode = kerr.InvalidProducerEpoch.Code
-				any = true
+				changed = true
 			}
 		}
 	}
-	return any
+	return changed
 }
 
-func (c *guarded) write(answer []byte) (int, error) {
+func (c *guarded) write(answer []byte) error {
 	if err := c.SetWriteDeadline(time.Now().Add(c.guard.requestTimeout)); err != nil {
-		return 0, err
+		return err
 	}
-	return c.Conn.Write(answer)
+	_, err := c.Conn.Write(answer)
+	return err
 }
 
 // Close may be called any number of times.
@@ -328,7 +329,7 @@ func (c *guarded) next() error {
 		return err
 	}
 	if answer != nil {
-		_, err := c.write(answer)
+		err := c.write(answer)
 		return err
 	}
 	c.produces = -1
