@@ -174,7 +174,7 @@ func (u *use) isLate(it *item) bool {
 func (r *request) letGo() {
 	for i := range r.items {
 		it := &r.items[i]
-		if u := r.of(it); u.plan == planProduce && u.mode == modeMemory && r.abandon(it) {
+		if u := r.of(it); u.plan == planProduce && u.mode == modeMemory && (r.abandon(it) || it.err == nil) {
 			it.fate = fateMemory
 		}
 	}

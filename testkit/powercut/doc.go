@@ -66,21 +66,23 @@
 // # Whether it can fail
 //
 // Mistakes were planted in modules/delivery/spool, each in a copy of the tree, and the binaries were tried with
-// CAPTURE_POWERCUT_BINARY: 10 cuts of spool and of drain-spool. The first line is the copy without any mistake, whose
-// corrupt came from faults that the suite had just found.
+// CAPTURE_POWERCUT_BINARY: 10 cuts of spool and of drain-spool, and 30 for the last. The first line is the copy
+// without any mistake.
 //
 //	mistake                                          spool                     drain-spool
-//	none                                             lost=0 corrupt=0          lost=0 corrupt=62 (20 cuts)
-//	commits do not sync the segment                  lost=20630                lost=35641
-//	the directory of a new segment is not synced     lost=16112                lost=53662
-//	requests are answered before write and sync      lost=97                   lost=84
-//	a segment is removed before the cursor is synced not found                 not found; corrupt=3874 with 30 cuts
+//	none                                             lost=0 corrupt=0          lost=0 corrupt=0
+//	commits do not sync the segment                  lost=22247 corrupt=13672  lost=12988 corrupt=11068
+//	the directory of a new segment is not synced     lost=10028 corrupt=2348   lost=11628 corrupt=4852
+//	requests are answered before write and sync      lost=72 corrupt=0         lost=40 corrupt=0
+//	a segment is removed before the cursor is synced not found                 lost=0 corrupt=115384
 //
-// A segment that was removed too early was in Kafka, so nothing is lost: but the service takes it for lost, which is
-// what corrupt says. Ten cuts were too few to find that.
+// In spool nothing is delivered, so no segment is removed. A segment that was removed too early was in Kafka, so
+// nothing is lost: but the service takes it for lost, which is what corrupt says. Ten cuts have been too few to find
+// that.
 //
 // On the code as it was when this was written, the suite found by itself that nobody synced the directory in which
-// ./data was made.
+// ./data was made; that a new segment without a record cost the records of another; that such a segment made the
+// number of records in the spool run below zero; and that a write that was torn in the middle counted as damage.
 //
 // # What is not proven
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math"
 	"slices"
 
 	"go.uber.org/zap"
@@ -384,7 +385,8 @@ func (l *Log) leave(p portion) bool {
 }
 
 // follows returns the number behind the last record that was committed before the segment was made. It takes it from
-// the segment's header; if that cannot be read, it returns the number of the segment's own first record.
+// the segment's header. If that cannot be read, the header of the next segment may tell that nothing was committed
+// meanwhile. Otherwise follows returns the number of the segment's own first record.
 func (l *Log) follows(s segment) uint64 {
 	if s.follows > 0 {
 		return s.follows
@@ -392,7 +394,14 @@ func (l *Log) follows(s segment) uint64 {
 	if follows, ok := l.readFollows(s); ok {
 		return follows
 	}
-	return s.first
+	l.mu.Lock()
+	i := slices.IndexFunc(l.segments, func(next segment) bool { return next.first > s.first })
+	next := segment{first: math.MaxUint64, follows: math.MaxUint64}
+	if i >= 0 {
+		next = l.segments[i]
+	}
+	l.mu.Unlock()
+	return min(s.first, l.follows(next))
 }
 
 // readFollows is follows for a caller that wants to know whether the header can be read.

@@ -333,3 +333,25 @@ func TestATornSegmentThatCannotBeRemovedIsNoDamage(t *testing.T) {
 		require.Zero(t, l.Stats().Records)
 	}
 }
+
+// TestATornSegmentThatComesBackIsNoLoss has the power fail in the first commits to two segments, one after the other:
+// of the first of these the name is back.
+func TestATornSegmentThatComesBackIsNoLoss(t *testing.T) {
+	for _, torn := range [][]byte{nil, make([]byte, 1000)} {
+		for _, cursor := range []uint64{1, 4} {
+			cfg := committed(t, []int{3}, 4, nil, nil)
+			dir := filepath.Join(cfg.Dir, "topic")
+			slot := appendSlot(nil, checkpoint{cursor: cursor, committed: 4})
+			require.NoError(t, os.WriteFile(filepath.Join(dir, cursorName), slot, 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(5)), torn, 0o600))
+			whole := appendRecord(header(4), 6, 6, []byte(value(5)))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(6)), whole, 0o600))
+			l := openSpool(t, cfg).Log("topic")
+			require.Equal(t, expected(cursor, 7, 4, 5), readAll(t, l, 1000))
+			requireNothingLost(t, l)
+			l.Done(6)
+			l.DoneRange(1, 4)
+			require.Zero(t, l.Stats().Records)
+		}
+	}
+}
