@@ -745,11 +745,7 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 			},
 			"power loss in an append": func(t *rapid.T) {
 				values := rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 6).Draw(t, "values")
-<<<<<<< HEAD
-				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance, func() {})
-=======
-				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance(t))
->>>>>>> spoolfix
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance(t), func() {})
 				first := appendAll(t, p.spool.Log("topic"), values...)
 				if resume() {
 					return // the append had not returned
@@ -760,11 +756,7 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 			},
 			"power loss in a start": func(t *rapid.T) {
 				require.NoError(t, p.spool.Close())
-<<<<<<< HEAD
-				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance, func() {})
-=======
-				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance(t))
->>>>>>> spoolfix
+				resume := p.loseAt(rapid.IntRange(0, 6).Draw(t, "operation"), next(), chance(t), func() {})
 				p.open()
 				resume()
 			},
