@@ -143,10 +143,6 @@ func (s *service) kill() {
 	<-s.exited
 }
 
-// saysUnflushed is what the service ends with if Kafka has not taken everything that was sent to it. That is no fault:
-// Kafka may be away, and the events stay in the spool.
-var saysUnflushed = regexp.MustCompile(`^kafka did not stop cleanly: kafka: \d+ messages unflushed$`)
-
 // terminate has the service end by itself.
 func (s *service) terminate() error {
 	if err := s.signal(syscall.SIGTERM); err != nil {
@@ -154,10 +150,6 @@ func (s *service) terminate() error {
 	}
 	select {
 	case <-s.exited:
-		output := strings.Split(tail(s.output), "\n")
-		if s.err != nil && saysUnflushed.MatchString(output[len(output)-1]) {
-			return nil
-		}
 		return s.err
 	case <-time.After(patience):
 		return errors.New("the service does not end")
