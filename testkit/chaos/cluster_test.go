@@ -3,7 +3,6 @@
 package chaos
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -29,6 +28,7 @@ import (
 // broker gives to its clients on that listener; the judge and the brokers among themselves use a listener of their own.
 type cluster struct {
 	brokers []*broker
+	server  *toxiproxy.ApiServer // of the proxies
 }
 
 // broker is one of a cluster's.
@@ -84,11 +84,11 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 			c.close()
 		}
 	}()
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
+	c.server = toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
 	var voters []string
 	for id := 1; id <= n; id++ {
 		b := &broker{dir: filepath.Join(dir, fmt.Sprint("broker-", id)), direct: freePort(), controller: freePort()}
-		b.proxy = toxiproxy.NewProxy(server, fmt.Sprint("kafka-", id), address(freePort()), address(freePort()))
+		b.proxy = toxiproxy.NewProxy(c.server, fmt.Sprint("kafka-", id), address(freePort()), address(freePort()))
 		if err := b.proxy.Start(); err != nil {
 			return nil, err
 		}
@@ -295,8 +295,10 @@ func (c *cluster) admin(f func(sarama.ClusterAdmin) error) error {
 // removed, and goes on with the rest, which no network does.
 func (c *cluster) cure() error {
 	for _, b := range c.brokers {
+		// A proxy that is new has no toxics. Those of the old one cannot be taken away safely: toxiproxy waits for ever, now and
+		// then, when a connection ends meanwhile.
 		b.proxy.Stop()
-		b.proxy.Toxics.ResetToxics(context.Background())
+		b.proxy = toxiproxy.NewProxy(c.server, b.proxy.Name, b.proxy.Listen, b.proxy.Upstream)
 	}
 	return c.mend()
 }
