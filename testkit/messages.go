@@ -97,11 +97,11 @@ const fetchBytes = 8 << 20
 
 // readPartition asks the partition's leader itself: a consumer would wait for more before it ends.
 func readPartition(client sarama.Client, topic string, partition int32, messages []Message) ([]Message, error) {
-	next, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
+	next, err := offsetOf(client, topic, partition, sarama.OffsetOldest)
 	if err != nil {
 		return nil, err
 	}
-	end, err := client.GetOffset(topic, partition, sarama.OffsetNewest)
+	end, err := offsetOf(client, topic, partition, sarama.OffsetNewest)
 	if err != nil || next >= end {
 		return messages, err
 	}
@@ -142,6 +142,18 @@ func readPartition(client sarama.Client, topic string, partition int32, messages
 		}
 	}
 	return messages, nil
+}
+
+// offsetOf returns the oldest or the newest offset of a partition. A leader that has just been elected is asked again.
+func offsetOf(client sarama.Client, topic string, partition int32, which int64) (int64, error) {
+	for deadline := time.Now().Add(patience); ; {
+		offset, err := client.GetOffset(topic, partition, which)
+		moving := errors.Is(err, sarama.ErrNotLeaderForPartition) || errors.Is(err, sarama.ErrLeaderNotAvailable)
+		if !moving || time.Now().After(deadline) {
+			return offset, err
+		}
+		<-time.After(client.Config().Metadata.Retry.Backoff)
+	}
 }
 
 func newMessage(topic string, partition int32, offset int64, record *sarama.Record) (Message, error) {
