@@ -90,7 +90,7 @@ chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool a
 powercut: ## Cut the power while the service works, and start it on what the disk may then hold: 30 cuts a scenario; RUN=REGEXP
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m
 
-powercut-long: ## The same with 300 cuts a scenario: about half an hour
+powercut-long: ## The same with 300 cuts a scenario: about ten minutes
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 3h -powercut.cuts=300
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
