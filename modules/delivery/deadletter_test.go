@@ -37,9 +37,8 @@ func TestOnlyTheGuiltyBecomeDeadLetters(t *testing.T) {
 			s.drained()
 			s.eventually(func() bool { return len(c.names(smallTopic)) == 49 })
 			require.Equal(t, innocent, c.names(smallTopic))
-			if ack == "memory" { // what Kafka does not take is lost, and counted
-				s.eventually(func() bool { return s.count("lost_total") == 1 })
-				require.Empty(t, c.names(deadTopic))
+			if ack == "memory" { // lost and counted, or a dead letter if Kafka was faster than the answer
+				s.eventually(func() bool { return s.count("lost_total")+int64(len(c.names(deadTopic))) == 1 })
 				return
 			}
 			letters := c.messages(deadTopic)
