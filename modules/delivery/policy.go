@@ -170,7 +170,8 @@ func (u *use) isLate(it *item) bool {
 	return it.fate == fateFailed || it.fate == fateOpen && it.state.Load() == stateSent
 }
 
-// letGo ends the messages of mode memory: the producer has them, or has said at once that it does not take them.
+// letGo ends the messages of mode memory that the producer has. Those of which it has already reported an error stay
+// open: collect fails them, or makes them dead letters.
 func (r *request) letGo() {
 	for i := range r.items {
 		it := &r.items[i]
