@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // App is a graph that has been built: it can be started once and stopped once.
@@ -22,7 +23,7 @@ type App struct {
 	own   Config
 	graph *graph
 	hooks *hooks
-	facts []configs.StartFact
+	facts []module.StartFact
 }
 
 // Build loads the configuration of the modules from the source and builds their graph, without starting it. Errors are
@@ -31,7 +32,7 @@ type App struct {
 //
 // Extra options join the graph at its root. That scope is left to them: the app and the modules decorate only inside the
 // modules' own scopes, so fx.Decorate(func() T { ... }) there replaces a part of any module, for tests.
-func Build(modules []configs.Module, source configs.Source, extra ...fx.Option) (*App, error) {
+func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (*App, error) {
 	set, err := Load(modules, source)
 	if err != nil {
 		return nil, err
@@ -59,9 +60,9 @@ type rootParams struct {
 	fx.In
 
 	Log        *zap.Logger
-	Background []configs.Background `group:"background"`
-	Root       configs.Root
-	Facts      []configs.StartFact `group:"start_facts"`
+	Background []module.Background `group:"background"`
+	Root       module.Root
+	Facts      []module.StartFact `group:"start_facts"`
 }
 
 // Config returns the configuration that the graph was built with.
@@ -105,7 +106,7 @@ func (a *App) Stop(ctx context.Context) error {
 // Facts returns the start facts, a line each, aligned. It is for use after Start.
 func (a *App) Facts() string {
 	facts := slices.Clone(a.facts)
-	slices.SortStableFunc(facts, func(x, y configs.StartFact) int {
+	slices.SortStableFunc(facts, func(x, y module.StartFact) int {
 		if x.Rank != y.Rank {
 			return x.Rank - y.Rank
 		}
@@ -126,16 +127,16 @@ func (a *App) Facts() string {
 
 // graph is the modules of a build as Fx options.
 type graph struct {
-	modules []configs.Module
+	modules []module.Module
 	options []fx.Option
 	events  *eventLog
 	log     *zap.Logger
 }
 
-func newGraph(modules []configs.Module, set *configs.Set, hooks *hooks) *graph {
+func newGraph(modules []module.Module, set *configs.Set, hooks *hooks) *graph {
 	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop()}
-	for _, module := range modules {
-		g.options = append(g.options, moduleOption(module, set, hooks))
+	for _, m := range modules {
+		g.options = append(g.options, moduleOption(m, set, hooks))
 	}
 	return g
 }
@@ -150,20 +151,20 @@ func (g *graph) keepLog() fx.Option {
 func (g *graph) flush() { _ = g.log.Sync() }
 
 // moduleOption is the module's scope in the graph: what is decorated here is so for the module alone.
-func moduleOption(module configs.Module, set *configs.Set, hooks *hooks) fx.Option {
+func moduleOption(m module.Module, set *configs.Set, hooks *hooks) fx.Option {
 	options := []fx.Option{
 		fx.Decorate(
-			func(log *zap.Logger) *zap.Logger { return log.Named(module.Name) },
-			func(scope tally.Scope) tally.Scope { return scope.SubScope(module.Name) },
+			func(log *zap.Logger) *zap.Logger { return log.Named(m.Name) },
+			func(scope tally.Scope) tally.Scope { return scope.SubScope(m.Name) },
 			func(lifecycle fx.Lifecycle) fx.Lifecycle {
-				return &moduleLifecycle{module: module.Name, next: lifecycle, hooks: hooks}
+				return &moduleLifecycle{module: m.Name, next: lifecycle, hooks: hooks}
 			},
 		),
 	}
-	if config := set.Section(module.Name); config != nil {
+	if config := set.Section(m.Name); config != nil {
 		options = append(options, fx.Supply(config))
 	}
-	return fx.Module(module.Name, append(options, orNothing(module.Options))...)
+	return fx.Module(m.Name, append(options, orNothing(m.Options))...)
 }
 
 // orNothing stands in for the options of a module that has none.

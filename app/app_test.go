@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencapture/capture/app"
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // diary notes what happened, in order.
@@ -45,17 +46,17 @@ func (d *diary) hook(name string) fx.Hook {
 }
 
 // observability provides a logger that can be read, and a metrics scope that can be.
-func observability(scope tally.Scope, level zapcore.Level) (configs.Module, *observer.ObservedLogs) {
+func observability(scope tally.Scope, level zapcore.Level) (module.Module, *observer.ObservedLogs) {
 	core, logs := observer.New(level)
-	return configs.Module{Name: "observability", Options: fx.Provide(
+	return module.Module{Name: "observability", Options: fx.Provide(
 		func() *zap.Logger { return zap.New(core) },
 		func() tally.Scope { return scope },
 	)}, logs
 }
 
-func quiet() configs.Module {
-	module, _ := observability(tally.NoopScope, zapcore.ErrorLevel)
-	return module
+func quiet() module.Module {
+	m, _ := observability(tally.NoopScope, zapcore.ErrorLevel)
+	return m
 }
 
 type root struct{}
@@ -82,8 +83,8 @@ type storeConfig struct {
 func (c storeConfig) StartBudget() time.Duration { return c.Start }
 func (c storeConfig) StopBudget() time.Duration  { return c.Stop }
 
-func store(d *diary) configs.Module {
-	return configs.Module{
+func store(d *diary) module.Module {
+	return module.Module{
 		Name:   "store",
 		Config: storeConfig{Books: 3, Start: time.Second, Stop: 2 * time.Second},
 		Options: fx.Provide(func(c storeConfig, lc fx.Lifecycle) shelf {
@@ -100,30 +101,30 @@ type frontConfig struct {
 func (c frontConfig) StopBudget() time.Duration { return c.Stop }
 
 // front provides the root.
-func front(d *diary) configs.Module {
-	return configs.Module{
+func front(d *diary) module.Module {
+	return module.Module{
 		Name:   "front",
 		Config: frontConfig{Stop: 3 * time.Second},
 		Options: fx.Provide(
-			func(s shelf, lc fx.Lifecycle) configs.Root {
+			func(s shelf, lc fx.Lifecycle) module.Root {
 				lc.Append(d.hook("front"))
 				d.note("front sees %d books", s.books())
 				return root{}
 			},
 		),
-		Requires: []configs.Requirement{configs.Require[shelf]("modules/store")},
+		Requires: []module.Requirement{module.Require[shelf]("modules/store")},
 	}
 }
 
 // office runs beside the root.
-func office(d *diary) configs.Module {
-	return configs.Module{Name: "office", Options: fx.Provide(configs.AsBackground(func(lc fx.Lifecycle) background {
+func office(d *diary) module.Module {
+	return module.Module{Name: "office", Options: fx.Provide(module.AsBackground(func(lc fx.Lifecycle) background {
 		lc.Append(d.hook("office"))
 		return background{}
 	}))}
 }
 
-func build(t *testing.T, modules []configs.Module, extra ...fx.Option) *app.App {
+func build(t *testing.T, modules []module.Module, extra ...fx.Option) *app.App {
 	t.Helper()
 	a, err := app.Build(modules, configs.Source{}, extra...)
 	require.NoError(t, err)
@@ -134,9 +135,9 @@ func TestBackgroundStartsBeforeTheRootAndStopsAfterIt(t *testing.T) {
 	// The order of the modules must not matter, so both are tried.
 	for _, reverse := range []bool{false, true} {
 		d := &diary{}
-		modules := []configs.Module{quiet(), office(d), store(d), front(d)}
+		modules := []module.Module{quiet(), office(d), store(d), front(d)}
 		if reverse {
-			modules = []configs.Module{front(d), store(d), office(d), quiet()}
+			modules = []module.Module{front(d), store(d), office(d), quiet()}
 		}
 		a := build(t, modules)
 		require.NoError(t, a.Start(t.Context()))
@@ -151,7 +152,7 @@ func TestBackgroundStartsBeforeTheRootAndStopsAfterIt(t *testing.T) {
 
 func TestConfigurationReachesTheModules(t *testing.T) {
 	d := &diary{}
-	a, err := app.Build([]configs.Module{quiet(), store(d), front(d)}, configs.Source{Environ: []string{"CAPTURE_STORE__BOOKS=12"}})
+	a, err := app.Build([]module.Module{quiet(), store(d), front(d)}, configs.Source{Environ: []string{"CAPTURE_STORE__BOOKS=12"}})
 	require.NoError(t, err)
 	require.Equal(t, []string{"front sees 12 books"}, d.read())
 	require.Equal(t, 12, a.Config().Section("store").(storeConfig).Books)
@@ -159,14 +160,14 @@ func TestConfigurationReachesTheModules(t *testing.T) {
 
 func TestRootDecoratorsReplaceAnyPart(t *testing.T) {
 	d := &diary{}
-	build(t, []configs.Module{quiet(), store(d), front(d)}, fx.Decorate(func() shelf { return plank(99) }))
+	build(t, []module.Module{quiet(), store(d), front(d)}, fx.Decorate(func() shelf { return plank(99) }))
 	require.Equal(t, []string{"front sees 99 books"}, d.read(), "and the replaced part was never built")
 }
 
 func TestExtraOptionsDoNotChangeTheOrderOfTheHooks(t *testing.T) {
 	d := &diary{}
 	var shelf shelf
-	a := build(t, []configs.Module{quiet(), office(d), store(d), front(d)}, fx.Populate(&shelf))
+	a := build(t, []module.Module{quiet(), office(d), store(d), front(d)}, fx.Populate(&shelf))
 	require.Equal(t, 3, shelf.books())
 	require.NoError(t, a.Start(t.Context()))
 	require.NoError(t, a.Stop(t.Context()))
@@ -176,19 +177,19 @@ func TestExtraOptionsDoNotChangeTheOrderOfTheHooks(t *testing.T) {
 func TestExtraOptionsThatAskForAMissingTypeAreToldSo(t *testing.T) {
 	d := &diary{}
 	type unheard struct{}
-	_, err := app.Build([]configs.Module{quiet(), store(d), front(d)}, configs.Source{}, fx.Invoke(func(unheard) {}))
+	_, err := app.Build([]module.Module{quiet(), store(d), front(d)}, configs.Source{}, fx.Invoke(func(unheard) {}))
 	require.EqualError(t, err, "nothing in this build provides app_test.unheard: include a module that does")
 }
 
 func TestModulesGetTheirOwnLoggerAndScope(t *testing.T) {
 	scope := tally.NewTestScope("capture", nil)
 	observe, logs := observability(scope, zapcore.InfoLevel)
-	front := configs.Module{Name: "front", Options: fx.Provide(func(log *zap.Logger, scope tally.Scope) configs.Root {
+	front := module.Module{Name: "front", Options: fx.Provide(func(log *zap.Logger, scope tally.Scope) module.Root {
 		log.Info("hello")
 		scope.Counter("hellos").Inc(1)
 		return root{}
 	})}
-	build(t, []configs.Module{observe, front})
+	build(t, []module.Module{observe, front})
 	require.Len(t, logs.FilterMessage("hello").All(), 1)
 	require.Equal(t, "front", logs.FilterMessage("hello").All()[0].LoggerName)
 	require.Contains(t, scope.Snapshot().Counters(), "capture.front.hellos+")
@@ -197,7 +198,7 @@ func TestModulesGetTheirOwnLoggerAndScope(t *testing.T) {
 func TestFxEventsAreLoggedAtDebug(t *testing.T) {
 	observe, logs := observability(tally.NoopScope, zapcore.DebugLevel)
 	d := &diary{}
-	a := build(t, []configs.Module{observe, store(d), front(d)})
+	a := build(t, []module.Module{observe, store(d), front(d)})
 	require.NoError(t, a.Start(t.Context()))
 	require.NoError(t, a.Stop(t.Context()))
 	require.NotZero(t, logs.FilterMessage("provided").Len(), "events from before the logger existed are kept for it")
@@ -210,7 +211,7 @@ func TestFxEventsAreLoggedAtDebug(t *testing.T) {
 
 func TestMissingTypesNameTheModuleToInclude(t *testing.T) {
 	d := &diary{}
-	_, err := app.Build([]configs.Module{front(d)}, configs.Source{})
+	_, err := app.Build([]module.Module{front(d)}, configs.Source{})
 	var missing *app.MissingError
 	require.ErrorAs(t, err, &missing)
 	require.Equal(t, []string{
@@ -219,14 +220,14 @@ func TestMissingTypesNameTheModuleToInclude(t *testing.T) {
 		"nothing in this build provides app_test.shelf: include the module modules/store (github.com/opencapture/capture/modules/store), or one of yours that provides it",
 	}, strings.Split(err.Error(), "\n"))
 
-	_, err = app.Build([]configs.Module{quiet(), store(d)}, configs.Source{})
-	require.EqualError(t, err, "nothing in this build provides configs.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it")
+	_, err = app.Build([]module.Module{quiet(), store(d)}, configs.Source{})
+	require.EqualError(t, err, "nothing in this build provides module.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it")
 }
 
 func TestMissingTypesThatNobodyDeclaredAreNamed(t *testing.T) {
 	type unheard struct{}
-	needy := configs.Module{Name: "front", Options: fx.Provide(func(*unheard, reflect.Kind) configs.Root { return root{} })}
-	_, err := app.Build([]configs.Module{quiet(), needy}, configs.Source{})
+	needy := module.Module{Name: "front", Options: fx.Provide(func(*unheard, reflect.Kind) module.Root { return root{} })}
+	_, err := app.Build([]module.Module{quiet(), needy}, configs.Source{})
 	require.EqualError(t, err, "nothing in this build provides *app_test.unheard: include a module that does\n"+
 		"nothing in this build provides reflect.Kind: include a module that does")
 }
@@ -234,16 +235,16 @@ func TestMissingTypesThatNobodyDeclaredAreNamed(t *testing.T) {
 func TestConstructorErrorsAreReportedAsTheyAre(t *testing.T) {
 	broken := errors.New("store: the key file is not readable")
 	d := &diary{}
-	module := configs.Module{Name: "store", Options: fx.Provide(func() (shelf, error) { return nil, broken })}
-	_, err := app.Build([]configs.Module{quiet(), module, front(d)}, configs.Source{})
+	failing := module.Module{Name: "store", Options: fx.Provide(func() (shelf, error) { return nil, broken })}
+	_, err := app.Build([]module.Module{quiet(), failing, front(d)}, configs.Source{})
 	require.EqualError(t, err, "store: the key file is not readable")
 	require.ErrorIs(t, err, broken)
 }
 
 func TestTwoProvidersOfATypeAreReportedWithoutAStack(t *testing.T) {
 	d := &diary{}
-	other := configs.Module{Name: "other", Options: fx.Provide(func() shelf { return plank(1) })}
-	_, err := app.Build([]configs.Module{quiet(), store(d), other, front(d)}, configs.Source{})
+	other := module.Module{Name: "other", Options: fx.Provide(func() shelf { return plank(1) })}
+	_, err := app.Build([]module.Module{quiet(), store(d), other, front(d)}, configs.Source{})
 	require.ErrorContains(t, err, "the modules of this build do not fit together: cannot provide")
 	require.ErrorContains(t, err, "already provided")
 	require.NotContains(t, err.Error(), "\n")
@@ -251,15 +252,15 @@ func TestTwoProvidersOfATypeAreReportedWithoutAStack(t *testing.T) {
 
 func TestTwoModulesOfOneNameAreAnError(t *testing.T) {
 	d := &diary{}
-	_, err := app.Build([]configs.Module{quiet(), store(d), store(d), front(d)}, configs.Source{})
+	_, err := app.Build([]module.Module{quiet(), store(d), store(d), front(d)}, configs.Source{})
 	require.EqualError(t, err, "store: two modules of this build have this name: leave one out")
-	_, err = app.Build([]configs.Module{{Name: "app"}}, configs.Source{})
+	_, err = app.Build([]module.Module{{Name: "app"}}, configs.Source{})
 	require.EqualError(t, err, "app: two modules of this build have this name: leave one out")
 }
 
 func TestHookBudgetsMustFitTheTimeouts(t *testing.T) {
 	d := &diary{}
-	modules := []configs.Module{quiet(), store(d), front(d)}
+	modules := []module.Module{quiet(), store(d), front(d)}
 	_, err := app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=4s", "CAPTURE_APP__START_TIMEOUT=1ms"}})
 	require.EqualError(t, err,
 		"app.start_timeout: is 1ms, but the modules reserve 1s to start (store 1s): raise it, or lower theirs (CAPTURE_APP__START_TIMEOUT)\n"+
@@ -273,20 +274,20 @@ func TestHookBudgetsMustFitTheTimeouts(t *testing.T) {
 
 func TestFactsAreOrderedAndAligned(t *testing.T) {
 	fact := func(rank int, name, text string) any {
-		return configs.AsStartFact(func() configs.StartFact {
-			return configs.StartFact{Rank: rank, Name: name, Text: func() string { return text }}
+		return module.AsStartFact(func() module.StartFact {
+			return module.StartFact{Rank: rank, Name: name, Text: func() string { return text }}
 		})
 	}
 	d := &diary{}
-	facts := configs.Module{Name: "facts", Options: fx.Provide(
+	facts := module.Module{Name: "facts", Options: fx.Provide(
 		fact(20, "sink", "kafka"), fact(10, "listening", "http://127.0.0.1:8000"), fact(30, "silent", ""), fact(20, "metrics", "on"),
 	)}
-	a := build(t, []configs.Module{quiet(), store(d), front(d), facts})
+	a := build(t, []module.Module{quiet(), store(d), front(d), facts})
 	require.Equal(t, "listening  http://127.0.0.1:8000\nmetrics    on\nsink       kafka\n", a.Facts())
 }
 
 // stuck has a start or stop hook that ends only when the test says so, whatever its context says.
-func stuck(released <-chan struct{}, start, stop bool) configs.Module {
+func stuck(released <-chan struct{}, start, stop bool) module.Module {
 	wait := func(really bool) func(context.Context) error {
 		return func(context.Context) error {
 			if really {
@@ -295,7 +296,7 @@ func stuck(released <-chan struct{}, start, stop bool) configs.Module {
 			return nil
 		}
 	}
-	return configs.Module{Name: "stuck", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+	return module.Module{Name: "stuck", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) module.Root {
 		lc.Append(fx.Hook{OnStart: wait(start), OnStop: wait(stop)})
 		return root{}
 	})}
@@ -305,7 +306,7 @@ func TestAStartThatTimesOutNamesTheModuleAndStopsTheOthers(t *testing.T) {
 	d := &diary{}
 	released := make(chan struct{})
 	defer close(released)
-	a, err := app.Build([]configs.Module{quiet(), store(d), stuck(released, true, false)},
+	a, err := app.Build([]module.Module{quiet(), store(d), stuck(released, true, false)},
 		configs.Source{Environ: []string{"CAPTURE_APP__START_TIMEOUT=20ms", "CAPTURE_STORE__START=0s"}})
 	require.NoError(t, err)
 	err = a.Start(t.Context())
@@ -317,11 +318,11 @@ func TestAStartThatTimesOutNamesTheModuleAndStopsTheOthers(t *testing.T) {
 func TestAStartThatFailsStopsWhatHasStarted(t *testing.T) {
 	d := &diary{}
 	taken := errors.New("listen :8000: address already in use")
-	module := configs.Module{Name: "front", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+	failing := module.Module{Name: "front", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) module.Root {
 		lc.Append(fx.StartHook(func() error { return taken }))
 		return root{}
 	})}
-	a := build(t, []configs.Module{quiet(), store(d), module})
+	a := build(t, []module.Module{quiet(), store(d), failing})
 	err := a.Start(t.Context())
 	require.ErrorIs(t, err, taken)
 	require.EqualError(t, err, "front did not start: listen :8000: address already in use")
@@ -331,7 +332,7 @@ func TestAStartThatFailsStopsWhatHasStarted(t *testing.T) {
 func TestAStopThatTimesOutSaysWhatDidNotFinish(t *testing.T) {
 	d := &diary{}
 	released := make(chan struct{})
-	a, err := app.Build([]configs.Module{quiet(), office(d), store(d), stuck(released, false, true)},
+	a, err := app.Build([]module.Module{quiet(), office(d), store(d), stuck(released, false, true)},
 		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"}})
 	require.NoError(t, err)
 	require.NoError(t, a.Start(t.Context()))
@@ -343,11 +344,11 @@ func TestAStopThatTimesOutSaysWhatDidNotFinish(t *testing.T) {
 func TestAStopThatTimesOutStillReportsWhatFailedBefore(t *testing.T) {
 	d := &diary{}
 	released := make(chan struct{})
-	lossy := configs.Module{Name: "lossy", Options: fx.Provide(configs.AsStartFact(func(_ configs.Root, lc fx.Lifecycle) configs.StartFact {
+	lossy := module.Module{Name: "lossy", Options: fx.Provide(module.AsStartFact(func(_ module.Root, lc fx.Lifecycle) module.StartFact {
 		lc.Append(fx.StopHook(func() error { return errors.New("12 messages unflushed") }))
-		return configs.StartFact{Text: func() string { return "" }}
+		return module.StartFact{Text: func() string { return "" }}
 	}))}
-	a, err := app.Build([]configs.Module{quiet(), store(d), stuck(released, false, true), lossy},
+	a, err := app.Build([]module.Module{quiet(), store(d), stuck(released, false, true), lossy},
 		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"}})
 	require.NoError(t, err)
 	require.NoError(t, a.Start(t.Context()))
@@ -358,22 +359,22 @@ func TestAStopThatTimesOutStillReportsWhatFailedBefore(t *testing.T) {
 
 func TestAStopHookThatFailsDoesNotKeepTheOthersFromRunning(t *testing.T) {
 	d := &diary{}
-	module := configs.Module{Name: "front", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+	mod := module.Module{Name: "front", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) module.Root {
 		lc.Append(fx.StopHook(func() error { return errors.New("12 messages unflushed") }))
 		return root{}
 	})}
-	a := build(t, []configs.Module{quiet(), store(d), module})
+	a := build(t, []module.Module{quiet(), store(d), mod})
 	require.NoError(t, a.Start(t.Context()))
 	require.EqualError(t, a.Stop(t.Context()), "front did not stop cleanly: 12 messages unflushed")
 	require.Equal(t, []string{"start store", "stop store"}, d.read())
 }
 
 func TestWaitReportsAShutdownThatCameEarly(t *testing.T) {
-	module := configs.Module{Name: "front", Options: fx.Provide(func(s fx.Shutdowner, lc fx.Lifecycle) configs.Root {
+	mod := module.Module{Name: "front", Options: fx.Provide(func(s fx.Shutdowner, lc fx.Lifecycle) module.Root {
 		lc.Append(fx.StartHook(func() error { return s.Shutdown(fx.ExitCode(3)) }))
 		return root{}
 	})}
-	a := build(t, []configs.Module{quiet(), module})
+	a := build(t, []module.Module{quiet(), mod})
 	require.NoError(t, a.Start(t.Context()))
 	require.Equal(t, 3, (<-a.Wait()).ExitCode)
 	require.NoError(t, a.Stop(t.Context()))

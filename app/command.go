@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // version is set by the linker: -ldflags "-X github.com/opencapture/capture/app.version=v1.2.3". Without it, the version
@@ -45,8 +46,8 @@ named CAPTURE_<SECTION>__<KEY>; "capture config reference" lists every key.`,
 		p.graphCommand(&source),
 		p.versionCommand(),
 	)
-	for i, module := range p.modules {
-		for _, command := range module.Commands {
+	for i, m := range p.modules {
+		for _, command := range m.Commands {
 			root.AddCommand(p.moduleCommand(i, command, &source))
 		}
 	}
@@ -127,8 +128,8 @@ configuration file for this one, and says what has no counterpart. It reads the 
 
 // FromPostHogEnv writes the configuration of a build of these modules that an environment of PostHog's capture service, in the
 // form of os.Environ, amounts to.
-func FromPostHogEnv(modules []configs.Module, environ []string) ([]byte, error) {
-	keys, err := configs.Keys(withOwn(modules))
+func FromPostHogEnv(modules []module.Module, environ []string) ([]byte, error) {
+	keys, err := configs.Keys(sections(modules))
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +137,7 @@ func FromPostHogEnv(modules []configs.Module, environ []string) ([]byte, error) 
 }
 
 // Reference writes the configuration reference of a build of these modules: theirs and the app's own section.
-func Reference(modules []configs.Module) ([]byte, error) { return configs.Reference(withOwn(modules)) }
+func Reference(modules []module.Module) ([]byte, error) { return configs.Reference(sections(modules)) }
 
 func (p *process) graphCommand(source *configs.Source) *cobra.Command {
 	return &cobra.Command{
@@ -160,7 +161,7 @@ func (p *process) versionCommand() *cobra.Command {
 }
 
 // moduleCommand puts a command of the i-th module on the command line.
-func (p *process) moduleCommand(i int, command configs.Command, source *configs.Source) *cobra.Command {
+func (p *process) moduleCommand(i int, command module.Command, source *configs.Source) *cobra.Command {
 	c := &cobra.Command{
 		Use: command.Name, Short: command.Short, Long: command.Long,
 		RunE: func(c *cobra.Command, args []string) error {

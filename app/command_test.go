@@ -23,7 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/app"
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // asMain makes the test binary behave as a capture binary of fake modules.
@@ -38,9 +38,9 @@ func TestMain(m *testing.M) {
 }
 
 // greeter is a module whose only part is a start fact.
-func greeter(text string) configs.Module {
-	return configs.Module{Name: "greeter", Options: fx.Provide(configs.AsStartFact(func() configs.StartFact {
-		return configs.StartFact{Name: "greeting", Text: func() string { return text }}
+func greeter(text string) module.Module {
+	return module.Module{Name: "greeter", Options: fx.Provide(module.AsStartFact(func() module.StartFact {
+		return module.StartFact{Name: "greeting", Text: func() string { return text }}
 	}))}
 }
 
@@ -72,7 +72,7 @@ type run struct {
 	code     chan int
 }
 
-func start(modules []configs.Module, environ []string, args ...string) *run {
+func start(modules []module.Module, environ []string, args ...string) *run {
 	r := &run{signals: make(chan os.Signal, 2), code: make(chan int, 1)}
 	go func() { r.code <- app.Run(args, environ, &r.out, &r.err, r.signals, modules...) }()
 	return r
@@ -91,14 +91,14 @@ func (r *run) finish(t *testing.T) int {
 }
 
 // command executes a command line that ends by itself.
-func command(t *testing.T, modules []configs.Module, environ []string, args ...string) (code int, out, err string) {
+func command(t *testing.T, modules []module.Module, environ []string, args ...string) (code int, out, err string) {
 	t.Helper()
 	r := start(modules, environ, args...)
 	code = r.finish(t)
 	return code, r.out.String(), r.err.String()
 }
 
-func stock(d *diary) []configs.Module { return []configs.Module{quiet(), store(d), front(d)} }
+func stock(d *diary) []module.Module { return []module.Module{quiet(), store(d), front(d)} }
 
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
@@ -121,11 +121,11 @@ func TestASecondSignalEndsAStopAtOnce(t *testing.T) {
 	for sig, code := range map[os.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
 		d := &diary{}
 		stopping, released, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		slow := configs.Module{Name: "slow", Options: fx.Provide(func(lc fx.Lifecycle) configs.Root {
+		slow := module.Module{Name: "slow", Options: fx.Provide(func(lc fx.Lifecycle) module.Root {
 			lc.Append(fx.StopHook(func() { close(stopping); <-released; close(stopped) }))
 			return root{}
 		})}
-		r := start([]configs.Module{quiet(), slow, greeter("hello")}, nil)
+		r := start([]module.Module{quiet(), slow, greeter("hello")}, nil)
 		eventually(t, func() bool { return r.out.String() != "" })
 		r.signals <- syscall.SIGTERM
 		<-stopping
@@ -140,7 +140,7 @@ func TestASecondSignalEndsAStopAtOnce(t *testing.T) {
 func TestASignalDuringStartUndoesTheStart(t *testing.T) {
 	d := &diary{}
 	starting := make(chan struct{})
-	slow := configs.Module{Name: "slow", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) configs.Root {
+	slow := module.Module{Name: "slow", Options: fx.Provide(func(_ shelf, lc fx.Lifecycle) module.Root {
 		lc.Append(fx.StartHook(func(ctx context.Context) error {
 			close(starting)
 			<-ctx.Done()
@@ -148,7 +148,7 @@ func TestASignalDuringStartUndoesTheStart(t *testing.T) {
 		}))
 		return root{}
 	})}
-	r := start([]configs.Module{quiet(), store(d), slow}, nil)
+	r := start([]module.Module{quiet(), store(d), slow}, nil)
 	<-starting
 	r.signals <- syscall.SIGINT
 	require.Zero(t, r.finish(t))
@@ -159,7 +159,7 @@ func TestASignalDuringStartUndoesTheStart(t *testing.T) {
 func TestAFailureAtRunTimeStopsEverythingAndSetsTheExitCode(t *testing.T) {
 	d := &diary{}
 	failed := make(chan struct{})
-	module := configs.Module{Name: "front", Options: fx.Provide(func(_ shelf, down fx.Shutdowner, lc fx.Lifecycle) configs.Root {
+	mod := module.Module{Name: "front", Options: fx.Provide(func(_ shelf, down fx.Shutdowner, lc fx.Lifecycle) module.Root {
 		lc.Append(d.hook("front"))
 		go func() {
 			<-failed
@@ -167,7 +167,7 @@ func TestAFailureAtRunTimeStopsEverythingAndSetsTheExitCode(t *testing.T) {
 		}()
 		return root{}
 	})}
-	r := start([]configs.Module{quiet(), store(d), module, greeter("hello")}, nil)
+	r := start([]module.Module{quiet(), store(d), mod, greeter("hello")}, nil)
 	eventually(t, func() bool { return r.out.String() != "" })
 	close(failed)
 	require.Equal(t, 7, r.finish(t))
@@ -178,7 +178,7 @@ func TestAFailureAtRunTimeStopsEverythingAndSetsTheExitCode(t *testing.T) {
 func TestAStopThatTimesOutExitsNonZero(t *testing.T) {
 	d := &diary{}
 	released := make(chan struct{})
-	r := start([]configs.Module{quiet(), store(d), stuck(released, false, true), greeter("hello")},
+	r := start([]module.Module{quiet(), store(d), stuck(released, false, true), greeter("hello")},
 		[]string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"})
 	eventually(t, func() bool { return r.out.String() != "" })
 	r.signals <- syscall.SIGTERM
@@ -188,11 +188,11 @@ func TestAStopThatTimesOutExitsNonZero(t *testing.T) {
 }
 
 func TestAStartThatFailsExitsNonZero(t *testing.T) {
-	module := configs.Module{Name: "front", Options: fx.Provide(func(lc fx.Lifecycle) configs.Root {
+	mod := module.Module{Name: "front", Options: fx.Provide(func(lc fx.Lifecycle) module.Root {
 		lc.Append(fx.StartHook(func() error { return errors.New("listen :8000: address already in use") }))
 		return root{}
 	})}
-	code, out, err := command(t, []configs.Module{quiet(), module, greeter("hello")}, nil)
+	code, out, err := command(t, []module.Module{quiet(), mod, greeter("hello")}, nil)
 	require.Equal(t, 1, code)
 	require.Empty(t, out)
 	require.Equal(t, "front did not start: listen :8000: address already in use\n", err)
@@ -205,9 +205,9 @@ func TestServeReportsFaultsAndMissingModules(t *testing.T) {
 	require.Empty(t, out)
 	require.Equal(t, "store.books: \"many\" is not a whole number (CAPTURE_STORE__BOOKS)\n", err)
 
-	code, _, err = command(t, []configs.Module{quiet()}, nil)
+	code, _, err = command(t, []module.Module{quiet()}, nil)
 	require.Equal(t, 1, code)
-	require.Equal(t, "nothing in this build provides configs.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it\n", err)
+	require.Equal(t, "nothing in this build provides module.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it\n", err)
 }
 
 func TestConfigValidate(t *testing.T) {
@@ -264,7 +264,7 @@ func TestConfigReferenceHoldsTheAppsSectionToo(t *testing.T) {
 
 func TestConfigFromPostHogEnvTranslatesTheEnvironmentOrAFile(t *testing.T) {
 	d := &diary{}
-	transport := configs.Module{Name: "transport", Config: struct {
+	transport := module.Module{Name: "transport", Config: struct {
 		Listen string `key:"listen" doc:"Where it listens."`
 	}{}}
 	build := append(stock(d), transport)
@@ -310,7 +310,7 @@ func TestGraphIsWrittenWithoutBuildingAnything(t *testing.T) {
 	code, out, err := command(t, stock(d), nil, "graph")
 	require.Zero(t, code, err)
 	require.True(t, strings.HasPrefix(out, "digraph {"), out)
-	require.Contains(t, out, "configs.Root")
+	require.Contains(t, out, "module.Root")
 	require.Contains(t, out, "app_test.shelf")
 	require.Empty(t, d.read())
 }
@@ -329,20 +329,20 @@ func TestVersionNamesTheBuild(t *testing.T) {
 }
 
 // lister is a module with a command that takes a flag, arguments and parts of the graph.
-func lister(d *diary, list func(configs.Invocation, shelf, *zap.Logger) error) configs.Module {
-	module := store(d)
-	module.Commands = []configs.Command{{
+func lister(d *diary, list func(module.Invocation, shelf, *zap.Logger) error) module.Module {
+	mod := store(d)
+	mod.Commands = []module.Command{{
 		Name:  "list",
 		Short: "List the books",
 		Flags: func(flags *pflag.FlagSet) { flags.String("author", "", "whose books") },
 		Run:   list,
 	}}
-	return module
+	return mod
 }
 
 func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
 	d := &diary{}
-	module := lister(d, func(use configs.Invocation, s shelf, log *zap.Logger) error {
+	mod := lister(d, func(use module.Invocation, s shelf, log *zap.Logger) error {
 		author, err := use.Flags.GetString("author")
 		if err != nil {
 			return err
@@ -350,7 +350,7 @@ func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
 		_, err = fmt.Fprintf(use.Out, "%d books by %s: %v, %s", s.books(), author, use.Args, log.Name())
 		return err
 	})
-	code, out, err := command(t, []configs.Module{quiet(), module, front(d)}, []string{"CAPTURE_STORE__BOOKS=5"},
+	code, out, err := command(t, []module.Module{quiet(), mod, front(d)}, []string{"CAPTURE_STORE__BOOKS=5"},
 		"list", "--author", "eve", "short", "long")
 	require.Zero(t, code, err)
 	require.Equal(t, "5 books by eve: [short long], store", out)
@@ -359,24 +359,24 @@ func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
 
 func TestAModulesCommandReportsItsErrorAndWhatTheBuildLacks(t *testing.T) {
 	d := &diary{}
-	module := lister(d, func(configs.Invocation, shelf, *zap.Logger) error { return errors.New("the shelf is locked") })
-	code, _, err := command(t, []configs.Module{quiet(), module}, nil, "list")
+	mod := lister(d, func(module.Invocation, shelf, *zap.Logger) error { return errors.New("the shelf is locked") })
+	code, _, err := command(t, []module.Module{quiet(), mod}, nil, "list")
 	require.Equal(t, 1, code)
 	require.Equal(t, "the shelf is locked\n", err)
 
-	code, _, err = command(t, []configs.Module{module}, nil, "list")
+	code, _, err = command(t, []module.Module{mod}, nil, "list")
 	require.Equal(t, 1, code)
 	require.Contains(t, err, "nothing in this build provides *zap.Logger: include the module modules/observability")
 }
 
 func TestASignalEndsAModulesCommand(t *testing.T) {
 	listing := make(chan struct{})
-	module := lister(&diary{}, func(use configs.Invocation, _ shelf, _ *zap.Logger) error {
+	mod := lister(&diary{}, func(use module.Invocation, _ shelf, _ *zap.Logger) error {
 		close(listing)
 		<-use.Context.Done()
 		return fmt.Errorf("list: %w", use.Context.Err())
 	})
-	r := start([]configs.Module{quiet(), module}, nil, "list")
+	r := start([]module.Module{quiet(), mod}, nil, "list")
 	<-listing
 	r.signals <- syscall.SIGINT
 	require.Zero(t, r.finish(t))
@@ -402,8 +402,8 @@ func TestMistakesOnTheCommandLineAreOneLine(t *testing.T) {
 }
 
 func TestHelpListsTheCommands(t *testing.T) {
-	module := lister(&diary{}, nil)
-	code, out, err := command(t, []configs.Module{quiet(), module}, nil, "--help")
+	mod := lister(&diary{}, nil)
+	code, out, err := command(t, []module.Module{quiet(), mod}, nil, "--help")
 	require.Zero(t, code, err)
 	for _, name := range []string{"serve", "config", "graph", "version", "list"} {
 		require.Contains(t, out, "\n  "+name+" ")

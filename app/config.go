@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Config is the section "app".
@@ -30,27 +31,31 @@ func (c Config) Validate() error {
 // section is the name of the app's own section.
 const section = "app"
 
-// withOwn puts the app's own section before those of the modules.
-func withOwn(modules []configs.Module) []configs.Module {
-	return append([]configs.Module{{Name: section, Config: DefaultConfig()}}, modules...)
+// sections are the app's own section and those of the modules.
+func sections(modules []module.Module) []configs.Section {
+	all := []configs.Section{{Name: section, Defaults: DefaultConfig()}}
+	for _, m := range modules {
+		all = append(all, configs.Section{Name: m.Name, Defaults: m.Config})
+	}
+	return all
 }
 
 // Load reads and checks the configuration of a build of these modules as Build does, the app's own section included.
-func Load(modules []configs.Module, source configs.Source) (*configs.Set, error) {
-	return configs.Load(withOwn(modules), source, budgetsFit(modules))
+func Load(modules []module.Module, source configs.Source) (*configs.Set, error) {
+	return configs.Load(sections(modules), source, budgetsFit(modules))
 }
 
 // budgetsFit checks that the time which the modules reserve for their hooks fits into the app's timeouts.
-func budgetsFit(modules []configs.Module) configs.Rule {
+func budgetsFit(modules []module.Module) configs.Rule {
 	return func(set *configs.Set) error {
 		var start, stop budget
-		for _, module := range modules {
-			config := set.Section(module.Name)
+		for _, m := range modules {
+			config := set.Section(m.Name)
 			if b, ok := config.(configs.StartBudgeter); ok {
-				start.add(module.Name, b.StartBudget())
+				start.add(m.Name, b.StartBudget())
 			}
 			if b, ok := config.(configs.StopBudgeter); ok {
-				stop.add(module.Name, b.StopBudget())
+				stop.add(m.Name, b.StopBudget())
 			}
 		}
 		own := set.Section(section).(Config)

@@ -5,11 +5,11 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Run executes a command line as Main does, in a process that the test makes up, and returns the exit code.
-func Run(args, environ []string, out, err io.Writer, signals <-chan os.Signal, modules ...configs.Module) int {
+func Run(args, environ []string, out, err io.Writer, signals <-chan os.Signal, modules ...module.Module) int {
 	return (&process{modules: modules, environ: environ, out: out, err: err, signals: signals, detach: func() {}}).run(args)
 }
 

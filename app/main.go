@@ -14,6 +14,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and for a
@@ -23,7 +24,7 @@ import (
 // The service does not need anybody to read what it prints. It goes on when standard output or standard error is a pipe
 // whose reader is gone, or one that is full because its reader has stopped to read. A command ends when its reader is
 // gone.
-func Main(modules ...configs.Module) {
+func Main(modules ...module.Module) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	p := &process{
@@ -39,7 +40,7 @@ func Main(modules ...configs.Module) {
 
 // process is what the command line has of the process that it runs in.
 type process struct {
-	modules []configs.Module
+	modules []module.Module
 	environ []string
 	out     io.Writer
 	err     io.Writer
@@ -174,13 +175,13 @@ func (p *process) serve(source configs.Source) error {
 
 // invoke runs a command of the i-th module in that module's scope of the graph, which is built without its root and is not
 // started.
-func (p *process) invoke(i int, command configs.Command, source configs.Source, args []string, flags *pflag.FlagSet) error {
+func (p *process) invoke(i int, command module.Command, source configs.Source, args []string, flags *pflag.FlagSet) error {
 	set, err := Load(p.modules, source)
 	if err != nil {
 		return err
 	}
 	err = p.until(func(ctx context.Context) error {
-		use := configs.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
+		use := module.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
 		modules := slices.Clone(p.modules)
 		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(command.Run))
 		g := newGraph(modules, set, &hooks{})

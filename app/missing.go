@@ -10,10 +10,10 @@ import (
 	"go.uber.org/dig"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
-// project is the import path that the module of a configs.Requirement is below.
+// project is the import path that the module of a module.Requirement is below.
 const project = "github.com/opencapture/capture/"
 
 // MissingError says which types no module of a build provides, and which modules would.
@@ -39,21 +39,21 @@ func (e *MissingError) Error() string {
 }
 
 // requirements are what the modules say they take from others, and what the app itself takes.
-func requirements(modules []configs.Module) []configs.Requirement {
-	all := []configs.Requirement{
-		configs.Require[configs.Root]("transport"),
-		configs.Require[*zap.Logger]("modules/observability"),
-		configs.Require[tally.Scope]("modules/observability"),
+func requirements(modules []module.Module) []module.Requirement {
+	all := []module.Requirement{
+		module.Require[module.Root]("transport"),
+		module.Require[*zap.Logger]("modules/observability"),
+		module.Require[tally.Scope]("modules/observability"),
 	}
-	for _, module := range modules {
-		all = append(all, module.Requires...)
+	for _, m := range modules {
+		all = append(all, m.Requires...)
 	}
 	return all
 }
 
 // explain turns Fx's error about a graph into one for humans. Fx wraps what went wrong in the chain of constructors that led
 // to it; what a constructor returned is self-explanatory without.
-func explain(err error, modules []configs.Module, provided map[string]bool) error {
+func explain(err error, modules []module.Module, provided map[string]bool) error {
 	var outer, inner dig.Error
 	if !errors.As(err, &outer) {
 		return err
@@ -85,7 +85,7 @@ func missingTypes(root error) []string {
 
 // missing completes the types that Fx stumbled on by all others that the modules require and nobody provides, so that a build
 // is not repaired one error at a time.
-func missing(types []string, modules []configs.Module, provided map[string]bool) *MissingError {
+func missing(types []string, modules []module.Module, provided map[string]bool) *MissingError {
 	e := &MissingError{}
 	add := func(m Missing) {
 		if !slices.ContainsFunc(e.Missing, func(other Missing) bool { return other.Type == m.Type }) {

@@ -1,5 +1,4 @@
-// Package configs is what every module of Capture is made with: the Module value that a build includes or leaves out, and
-// the typed configuration section that goes with it.
+// Package configs is the typed configuration of a build: a section for each module that has settings.
 //
 // A section is a plain struct with defaults in Go. Its values come from, in this order (later wins): the defaults, the YAML
 // files given with --config, and environment variables named CAPTURE_<SECTION>__<KEY>. Everything that is wrong is reported

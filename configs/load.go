@@ -17,8 +17,8 @@ type Rule func(*Set) error
 // Validate finds, and what the rules find. A key with a fault keeps its default while the rest is checked.
 //
 // Load looks at nothing but its arguments and the files that they name.
-func Load(modules []Module, source Source, rules ...Rule) (*Set, error) {
-	layout, err := newLayout(modules)
+func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
+	layout, err := newLayout(sections)
 	if err != nil {
 		return nil, err
 	}

@@ -46,14 +46,14 @@ type bank struct {
 	Rate float64 `key:"rate" doc:"The interest."`
 }
 
-func modules() []configs.Module {
-	return []configs.Module{
-		{Name: "shop", Config: shop{
+func sections() []configs.Section {
+	return []configs.Section{
+		{Name: "shop", Defaults: shop{
 			Name: "corner", Open: true, Doors: 2, Visits: 7, Ratio: 0.25, Timeout: time.Hour, Clerks: []string{"ann", "bob"},
 			Shelf: 20 * configs.MiB, Stock: stock{Apples: "golden: delicious", Limits: limits{Weight: 1000}},
 		}},
 		{Name: "street"},
-		{Name: "bank", Config: bank{Rate: 1}},
+		{Name: "bank", Defaults: bank{Rate: 1}},
 	}
 }
 
@@ -67,7 +67,7 @@ func write(t *testing.T, name, text string) string {
 
 func load(t *testing.T, source configs.Source) shop {
 	t.Helper()
-	set, err := configs.Load(modules(), source)
+	set, err := configs.Load(sections(), source)
 	require.NoError(t, err)
 	return set.Section("shop").(shop)
 }
@@ -75,7 +75,7 @@ func load(t *testing.T, source configs.Source) shop {
 // faults loads what must not load, and returns the lines of the error without the directory of the test's files.
 func faults(t *testing.T, source configs.Source) []string {
 	t.Helper()
-	_, err := configs.Load(modules(), source)
+	_, err := configs.Load(sections(), source)
 	var all *configs.FaultsError
 	require.ErrorAs(t, err, &all)
 	text := err.Error()
@@ -86,11 +86,11 @@ func faults(t *testing.T, source configs.Source) []string {
 }
 
 func TestWithoutSourcesTheDefaultsHold(t *testing.T) {
-	require.Equal(t, modules()[0].Config, load(t, configs.Source{}))
+	require.Equal(t, sections()[0].Defaults, load(t, configs.Source{}))
 }
 
 func TestAModuleWithoutConfigHasNoSection(t *testing.T) {
-	set, err := configs.Load(modules(), configs.Source{})
+	set, err := configs.Load(sections(), configs.Source{})
 	require.NoError(t, err)
 	require.Nil(t, set.Section("street"))
 	require.Nil(t, set.Section("unheard_of"))
@@ -144,7 +144,7 @@ shop:
 
 func TestEmptyFilesAndSectionsChangeNothing(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n", "shop:\n", "shop:\n  stock:\n    # apples: gala\n"} {
-		require.Equal(t, modules()[0].Config, load(t, configs.Source{Files: []string{write(t, "empty.yaml", text)}}), text)
+		require.Equal(t, sections()[0].Defaults, load(t, configs.Source{Files: []string{write(t, "empty.yaml", text)}}), text)
 	}
 }
 
@@ -209,7 +209,7 @@ func TestFaultsInTheEnvironmentNameTheVariable(t *testing.T) {
 }
 
 func TestVariablesOfTestsAndOfKubernetesAreNotSettings(t *testing.T) {
-	require.Equal(t, modules()[0].Config, load(t, configs.Source{Environ: []string{
+	require.Equal(t, sections()[0].Defaults, load(t, configs.Source{Environ: []string{
 		"CAPTURE_TEST_KAFKA_BROKERS=localhost:9092",
 		"CAPTURE_SERVICE_HOST=10.0.0.1", "CAPTURE_SERVICE_PORT=8000", "CAPTURE_SERVICE_PORT_HTTP=8000",
 		"CAPTURE_PORT=tcp://10.0.0.1:8000", "CAPTURE_PORT_8000_TCP=tcp://10.0.0.1:8000", "CAPTURE_PORT_8000_TCP_PROTO=tcp",
@@ -244,7 +244,7 @@ func TestRulesSeeTheWholeSetAndReportWithTheRest(t *testing.T) {
 		faults.Check(set.Section("bank").(bank).Rate < float64(set.Section("shop").(shop).Doors), "bank.rate", "is more than there are doors")
 		return faults.Err()
 	}
-	_, err := configs.Load(modules(), configs.Source{Environ: []string{"CAPTURE_BANK__RATE=5", "CAPTURE_SHOP__READ_TIMEOUT=-1s"}}, rule)
+	_, err := configs.Load(sections(), configs.Source{Environ: []string{"CAPTURE_BANK__RATE=5", "CAPTURE_SHOP__READ_TIMEOUT=-1s"}}, rule)
 	require.EqualError(t, err, "shop.read_timeout: must be positive, got -1s (CAPTURE_SHOP__READ_TIMEOUT)\n"+
 		"bank.rate: is more than there are doors (CAPTURE_BANK__RATE)")
 }
@@ -255,13 +255,13 @@ func TestModulesMustFitTogether(t *testing.T) {
 		Channel chan int       `key:"channel"`
 		Pin     configs.Secret `key:"pin"`
 	}
-	_, err := configs.Load([]configs.Module{
-		{Name: "a", Config: bank{}},
+	_, err := configs.Load([]configs.Section{
+		{Name: "a", Defaults: bank{}},
 		{Name: "a"},
 		{},
-		{Name: "b", Config: &bank{}},
-		{Name: "c", Config: noTag{}},
-		{Name: "d", Config: odd{Pin: "1234"}},
+		{Name: "b", Defaults: &bank{}},
+		{Name: "c", Defaults: noTag{}},
+		{Name: "d", Defaults: odd{Pin: "1234"}},
 	}, configs.Source{})
 	require.EqualError(t, err, strings.Join([]string{
 		"a: two modules of this build have this name: leave one out",
@@ -275,7 +275,7 @@ func TestModulesMustFitTogether(t *testing.T) {
 
 func TestPrintedConfigurationMasksSecretsAndSaysWhereValuesComeFrom(t *testing.T) {
 	file := write(t, "print.yaml", "shop:\n  doors: 9\n  safe: left-right-left\n")
-	set, err := configs.Load(modules(), configs.Source{Files: []string{file}, Environ: []string{"CAPTURE_SHOP__CLERKS=eve"}})
+	set, err := configs.Load(sections(), configs.Source{Files: []string{file}, Environ: []string{"CAPTURE_SHOP__CLERKS=eve"}})
 	require.NoError(t, err)
 	text, err := set.YAML()
 	require.NoError(t, err)
@@ -300,27 +300,27 @@ bank:
 }
 
 func TestReferenceLoadsAsTheDefaults(t *testing.T) {
-	text, err := configs.Reference(modules())
+	text, err := configs.Reference(sections())
 	require.NoError(t, err)
 	require.Contains(t, string(text), "  # How long a visitor may think. Duration.\n  read_timeout: 1h\n")
 	require.Contains(t, string(text), "    limits:\n      # The heaviest basket. Size.\n      weight: 1000\n")
 	require.Contains(t, string(text), "CAPTURE_<SECTION>__<KEY>")
 
-	set, err := configs.Load(modules(), configs.Source{Files: []string{write(t, "reference.yaml", string(text))}})
+	set, err := configs.Load(sections(), configs.Source{Files: []string{write(t, "reference.yaml", string(text))}})
 	require.NoError(t, err)
-	require.Equal(t, modules()[0].Config, set.Section("shop"))
-	require.Equal(t, modules()[2].Config, set.Section("bank"))
+	require.Equal(t, sections()[0].Defaults, set.Section("shop"))
+	require.Equal(t, sections()[2].Defaults, set.Section("bank"))
 }
 
 func TestKeysAreThoseOfTheReferenceInItsOrder(t *testing.T) {
-	keys, err := configs.Keys(modules())
+	keys, err := configs.Keys(sections())
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"shop.name", "shop.open", "shop.doors", "shop.visits", "shop.ratio", "shop.read_timeout", "shop.clerks", "shop.shelf", "shop.safe",
 		"shop.stock.apples", "shop.stock.limits.weight", "bank.rate",
 	}, keys)
 
-	_, err = configs.Keys([]configs.Module{{Name: "shop"}, {Name: "shop"}})
+	_, err = configs.Keys([]configs.Section{{Name: "shop"}, {Name: "shop"}})
 	require.ErrorContains(t, err, "two modules of this build have this name")
 }
 
@@ -335,7 +335,7 @@ func TestReferenceKeepsAwkwardDefaults(t *testing.T) {
 		Odd   time.Duration `key:"odd" doc:"Odd."`
 		Tiny  float64       `key:"tiny" doc:"Tiny."`
 	}
-	build := []configs.Module{{Name: "awkward", Config: awkward{
+	build := []configs.Section{{Name: "awkward", Defaults: awkward{
 		Text: "# no: comment, 'true'", Lines: "one\n  two\n", List: []string{"a, b", "null", "", "12"},
 		Long: 48*time.Hour + 5*time.Minute, Odd: 1500*time.Microsecond + 1, Tiny: 5e-324,
 	}}}
@@ -343,7 +343,7 @@ func TestReferenceKeepsAwkwardDefaults(t *testing.T) {
 	require.NoError(t, err)
 	set, err := configs.Load(build, configs.Source{Files: []string{write(t, "reference.yaml", string(text))}})
 	require.NoError(t, err, string(text))
-	require.Equal(t, build[0].Config, set.Section("awkward"))
+	require.Equal(t, build[0].Defaults, set.Section("awkward"))
 }
 
 func FuzzAnyFileLoadsOrIsFaulty(f *testing.F) {
@@ -356,7 +356,7 @@ func FuzzAnyFileLoadsOrIsFaulty(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "fuzz.yaml")
 	f.Fuzz(func(t *testing.T, text []byte) {
 		require.NoError(t, os.WriteFile(path, text, 0o600))
-		set, err := configs.Load(modules(), configs.Source{Files: []string{path}})
+		set, err := configs.Load(sections(), configs.Source{Files: []string{path}})
 		if err == nil {
 			require.NotNil(t, set)
 			return

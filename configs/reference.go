@@ -25,8 +25,8 @@ const referenceWidth = 110
 
 // Reference writes every key of the modules' sections with its default, its notation and its sentence of documentation. The
 // result is a file that Load reads as the defaults.
-func Reference(modules []Module) ([]byte, error) {
-	layout, err := newLayout(modules)
+func Reference(sections []Section) ([]byte, error) {
+	layout, err := newLayout(sections)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +40,8 @@ func Reference(modules []Module) ([]byte, error) {
 }
 
 // Keys returns the path of every key of the modules' sections, in the order of the reference.
-func Keys(modules []Module) ([]string, error) {
-	layout, err := newLayout(modules)
+func Keys(sections []Section) ([]string, error) {
+	layout, err := newLayout(sections)
 	if err != nil {
 		return nil, err
 	}

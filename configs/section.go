@@ -8,6 +8,24 @@ import (
 	"time"
 )
 
+// Section is a module's part of the configuration: the name of its section, and a struct value that holds the defaults.
+type Section struct {
+	Name     string
+	Defaults any
+}
+
+// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults); keys
+// in its faults are relative to the section.
+type Validator interface{ Validate() error }
+
+// StopBudgeter is implemented by a section whose module does work while stopping. StopBudget is the longest that the
+// module's OnStop hooks may take; the sum over all modules must fit app.stop_timeout, because Fx stops everything under one
+// deadline and a hook that eats it all keeps later hooks from running.
+type StopBudgeter interface{ StopBudget() time.Duration }
+
+// StartBudgeter is StopBudgeter's counterpart for OnStart hooks and app.start_timeout.
+type StartBudgeter interface{ StartBudget() time.Duration }
+
 // key is one entry of a section: a setting, or a group of further keys.
 type key struct {
 	name  string
@@ -26,31 +44,31 @@ type layout struct {
 }
 
 // newLayout reads the sections off the modules' defaults. Its faults are mistakes in a module, not in a configuration.
-func newLayout(modules []Module) (*layout, error) {
+func newLayout(sections []Section) (*layout, error) {
 	l := &layout{byPath: map[string]*key{}}
 	var faults Faults
 	names := map[string]bool{}
-	for _, module := range modules {
+	for _, of := range sections {
 		switch {
-		case module.Name == "":
+		case of.Name == "":
 			faults.Addf("modules", "a module of this build has no name")
 			continue
-		case names[module.Name]:
-			faults.Addf(module.Name, "two modules of this build have this name: leave one out")
+		case names[of.Name]:
+			faults.Addf(of.Name, "two modules of this build have this name: leave one out")
 			continue
 		}
-		names[module.Name] = true
-		if module.Config == nil {
+		names[of.Name] = true
+		if of.Defaults == nil {
 			continue
 		}
-		defaults := reflect.ValueOf(module.Config)
+		defaults := reflect.ValueOf(of.Defaults)
 		if defaults.Kind() != reflect.Struct {
-			faults.Addf(module.Name, "a section is a struct value, not a %s", defaults.Type())
+			faults.Addf(of.Name, "a section is a struct value, not a %s", defaults.Type())
 			continue
 		}
 		value := reflect.New(defaults.Type()).Elem()
 		value.Set(defaults)
-		section := &key{name: module.Name, path: module.Name, value: value, group: true}
+		section := &key{name: of.Name, path: of.Name, value: value, group: true}
 		l.add(section, &faults)
 		l.sections = append(l.sections, section)
 	}

@@ -11,12 +11,13 @@ import (
 	"github.com/opencapture/capture/app/standard"
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/testkit"
 )
 
 // blocklist is a module such as somebody might write: a section, and a stage that drops events by name.
-func blocklist() configs.Module {
-	return configs.Module{
+func blocklist() module.Module {
+	return module.Module{
 		Name:    "blocklist",
 		Config:  blocklistConfig{},
 		Options: fx.Provide(events.AsStage(func(config blocklistConfig) blocklistStage { return blocklistStage{config} })),
@@ -58,7 +59,7 @@ func TestABuildThatLacksAModuleIsToldWhichOne(t *testing.T) {
 		"events":        "include the module modules/events",
 		"observability": "include the module modules/observability",
 	} {
-		var modules []configs.Module
+		var modules []module.Module
 		for _, module := range standard.Modules() {
 			if module.Name != left {
 				modules = append(modules, module)

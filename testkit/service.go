@@ -23,6 +23,7 @@ import (
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/transport"
 )
@@ -37,7 +38,7 @@ const patience = 2 * time.Minute
 type Option func(*plan)
 
 type plan struct {
-	modules []configs.Module
+	modules []module.Module
 	values  map[string]string
 	options []fx.Option
 	// noKafka is set when the sink is replaced: asking for the broker would then start one for nothing.
@@ -60,7 +61,7 @@ func Override[T any](value T) Option {
 }
 
 // With adds a module to the stock ones.
-func With(module configs.Module) Option {
+func With(module module.Module) Option {
 	return func(p *plan) { p.modules = append(p.modules, module) }
 }
 
@@ -163,8 +164,8 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 }
 
 // has reports whether the build has the module.
-func (p *plan) has(module string) bool {
-	return slices.ContainsFunc(p.modules, func(m configs.Module) bool { return m.Name == module })
+func (p *plan) has(name string) bool {
+	return slices.ContainsFunc(p.modules, func(m module.Module) bool { return m.Name == name })
 }
 
 // preset gives what the test has not set a value for tests, as far as the build knows the key.

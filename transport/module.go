@@ -7,8 +7,9 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/listen"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
@@ -18,13 +19,13 @@ import (
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as configs.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on and
+// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on and
 // posthog.Config; start facts.
 // Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
 // of route.Route (see AsRoutes).
 // Config section: "transport".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:   "transport",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
@@ -35,13 +36,13 @@ func Module() configs.Module {
 			AsRoutes((*posthog.Handler).Routes),
 			AsRoutes(newSetup),
 			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
-			func(server *Server) configs.Root { return server },
-			configs.AsStartFact(listening),
-			configs.AsStartFact(trial),
+			func(server *Server) module.Root { return server },
+			module.AsStartFact(listening),
+			module.AsStartFact(trial),
 		),
-		Requires: []configs.Requirement{
-			configs.Require[events.Processor]("modules/events"),
-			configs.Require[*observability.Health]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[events.Processor]("modules/events"),
+			module.Require[*observability.Health]("modules/observability"),
 		},
 	}
 }
@@ -86,12 +87,12 @@ func provideServer(
 	return server, nil
 }
 
-func listening(server *Server) configs.StartFact {
-	return configs.StartFact{Rank: 10, Name: "listening", Text: func() string { return configs.URL(server.Addr()) }}
+func listening(server *Server) module.StartFact {
+	return module.StartFact{Rank: 10, Name: "listening", Text: func() string { return listen.URL(server.Addr()) }}
 }
 
-func trial(server *Server) configs.StartFact {
-	return configs.StartFact{Rank: 90, Name: "try", Text: func() string {
-		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, configs.URL(server.Addr()))
+func trial(server *Server) module.StartFact {
+	return module.StartFact{Rank: 90, Name: "try", Text: func() string {
+		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, listen.URL(server.Addr()))
 	}}
 }

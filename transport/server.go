@@ -23,8 +23,8 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/route"
@@ -132,7 +132,7 @@ func (s *Server) Addr() net.Addr {
 
 // Start binds the listener, so that an address in use is an error here, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	listener, err := configs.Listen(ctx, "transport.listen", s.config.Listen)
+	listener, err := listen.TCP(ctx, "transport.listen", s.config.Listen)
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,12 @@
 package standard
 
 import (
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/admin"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/routing"
 	"github.com/opencapture/capture/modules/warnings"
@@ -18,8 +18,8 @@ import (
 )
 
 // Modules returns the modules of the stock binary.
-func Modules() []configs.Module {
-	return []configs.Module{
+func Modules() []module.Module {
+	return []module.Module{
 		observability.Module(),
 		admin.Module(),
 		events.Module(),

@@ -5,7 +5,8 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/listen"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 )
 
@@ -14,19 +15,19 @@ import (
 // Provides *Server, a member of the background parts, and a start fact.
 // Requires prometheus.Gatherer and *observability.Health (modules/observability).
 // Config section: "admin".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:   "admin",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
 			newServer,
-			configs.AsBackground(func(s *Server) *Server { return s }),
-			configs.AsStartFact(newStartFact),
+			module.AsBackground(func(s *Server) *Server { return s }),
+			module.AsStartFact(newStartFact),
 		),
-		Requires: []configs.Requirement{
-			configs.Require[prometheus.Gatherer]("modules/observability"),
-			configs.Require[*observability.Health]("modules/observability"),
-			configs.Require[*zap.Logger]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[prometheus.Gatherer]("modules/observability"),
+			module.Require[*observability.Health]("modules/observability"),
+			module.Require[*zap.Logger]("modules/observability"),
 		},
 	}
 }
@@ -45,6 +46,6 @@ func newServer(
 	return server
 }
 
-func newStartFact(server *Server) configs.StartFact {
-	return configs.StartFact{Rank: 50, Name: "metrics", Text: func() string { return configs.URL(server.Addr()) + "/metrics" }}
+func newStartFact(server *Server) module.StartFact {
+	return module.StartFact{Rank: 50, Name: "metrics", Text: func() string { return listen.URL(server.Addr()) + "/metrics" }}
 }

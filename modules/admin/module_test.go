@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/fx"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 )
 
@@ -15,8 +15,8 @@ type groups struct {
 	fx.In
 
 	Server     *Server
-	Background []configs.Background `group:"background"`
-	Facts      []configs.StartFact  `group:"start_facts"`
+	Background []module.Background `group:"background"`
+	Facts      []module.StartFact  `group:"start_facts"`
 }
 
 func startApp(t *testing.T) (*fx.App, groups) {
@@ -35,7 +35,7 @@ func startApp(t *testing.T) (*fx.App, groups) {
 
 func TestTheModuleRunsInTheBackgroundAndSaysWhereItListens(t *testing.T) {
 	app, got := startApp(t)
-	require.Equal(t, []configs.Background{got.Server}, got.Background)
+	require.Equal(t, []module.Background{got.Server}, got.Background)
 	require.Len(t, got.Facts, 1)
 	require.Equal(t, "metrics", got.Facts[0].Name)
 	require.Equal(t, "http://"+got.Server.Addr().String()+"/metrics", got.Facts[0].Text())

@@ -11,7 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/listen"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 )
 
@@ -27,7 +28,7 @@ type Server struct {
 	served    chan struct{}
 }
 
-var _ configs.Background = (*Server)(nil)
+var _ module.Background = (*Server)(nil)
 
 // NewServer returns a server that shows what the gatherer and the health say. If serving ends other than by Stop, onFailure
 // is called once with the cause.
@@ -56,7 +57,7 @@ func (s *Server) Background() {}
 
 // Start binds the address, so that a port in use fails the start of the service, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	listener, err := configs.Listen(ctx, "admin.listen", s.cfg.Listen)
+	listener, err := listen.TCP(ctx, "admin.listen", s.cfg.Listen)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
 )
 
@@ -95,7 +95,7 @@ func (r *running) fetch(path string) (answer, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       patience,
 	}
-	response, err := client.Get(configs.URL(r.Addr()) + path)
+	response, err := client.Get(listen.URL(r.Addr()) + path)
 	if err != nil {
 		return answer{}, err
 	}
@@ -202,7 +202,7 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 	for _, path := range []string{"/", "/metrics/", "/debug", "/debug/pprof/nonsense"} {
 		require.Equal(t, http.StatusNotFound, r.get(t, path).status, path)
 	}
-	response, err := http.Post(configs.URL(r.Addr())+"/metrics", "text/plain", nil)
+	response, err := http.Post(listen.URL(r.Addr())+"/metrics", "text/plain", nil)
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusMethodNotAllowed, response.StatusCode)

@@ -15,13 +15,13 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
 
-func dlqCommand() configs.Command {
-	return configs.Command{
+func dlqCommand() module.Command {
+	return module.Command{
 		Name:  "dlq",
 		Short: "List dead letters, show them, or send them again: list, show, replay",
 		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside. They lie in the
@@ -165,7 +165,7 @@ func (f filter) matches(l *letter) bool {
 	return true
 }
 
-func runDLQ(use configs.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader) error {
+func runDLQ(use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader) error {
 	texts, err := use.Flags.GetStringArray("filter")
 	if err != nil {
 		return fmt.Errorf("--filter: %w", err)
@@ -235,7 +235,7 @@ func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter,
 	return context.Cause(ctx)
 }
 
-func printLetters(use configs.Invocation, letters letterReader, wanted filter, whole bool) (err error) {
+func printLetters(use module.Invocation, letters letterReader, wanted filter, whole bool) (err error) {
 	encoder := json.NewEncoder(use.Out)
 	encoder.SetEscapeHTML(false)
 	printOne := func(l *letter, m *produce.Message) error {
@@ -255,7 +255,7 @@ func printLetters(use configs.Invocation, letters letterReader, wanted filter, w
 }
 
 // replay sends letters where they were meant to go, those on the disk first.
-func replay(use configs.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool) (err error) {
+func replay(use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool) (err error) {
 	r := replayer{out: use.Out, producer: producer, dry: dry}
 	if !dry {
 		end, err := connect(use.Context, producer)

@@ -10,13 +10,13 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
 
-func spoolCommand() configs.Command {
-	return configs.Command{
+func spoolCommand() module.Command {
+	return module.Command{
 		Name:  "spool",
 		Short: "Look at the spool, check it, or empty it: status, verify, drain, move, drop",
 		Long: `Works on the spool in delivery.spool.dir.
@@ -39,7 +39,7 @@ records may be there twice, and none is lost. All but status are for when the se
 	}
 }
 
-func runSpool(use configs.Invocation, cfg Config, d *Delivery) error {
+func runSpool(use module.Invocation, cfg Config, d *Delivery) error {
 	verb := ""
 	if len(use.Args) > 0 {
 		verb = use.Args[0]
@@ -61,7 +61,7 @@ func runSpool(use configs.Invocation, cfg Config, d *Delivery) error {
 }
 
 // lookAt prints what is in the spool, after a look at the first record of each log or at all of them.
-func lookAt(use configs.Invocation, cfg Config, all bool) (err error) {
+func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	opened, err := spool.Inspect(cfg.Spool.Dir)
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err e
 }
 
 // drainNow sends what waits to Kafka until there is nothing left or the user interrupts.
-func drainNow(use configs.Invocation, d *Delivery) (err error) {
+func drainNow(use module.Invocation, d *Delivery) (err error) {
 	end, err := connect(use.Context, d.producer)
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func openSpool(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
 }
 
 // drop removes the log of a topic.
-func drop(use configs.Invocation, cfg SpoolConfig, topic string) (err error) {
+func drop(use module.Invocation, cfg SpoolConfig, topic string) (err error) {
 	dry, err := use.Flags.GetBool("dry-run")
 	if err != nil {
 		return fmt.Errorf("--dry-run: %w", err)
@@ -232,7 +232,7 @@ func drop(use configs.Invocation, cfg SpoolConfig, topic string) (err error) {
 }
 
 // move gives the records of one topic to another.
-func move(use configs.Invocation, cfg SpoolConfig) (err error) {
+func move(use module.Invocation, cfg SpoolConfig) (err error) {
 	from, fault := use.Flags.GetString("from")
 	to, fault2 := use.Flags.GetString("to")
 	dry, fault3 := use.Flags.GetBool("dry-run")

@@ -13,14 +13,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/uber-go/tally/v4"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // run runs a command line and returns what it prints.
-func run(t *testing.T, c *cluster, cfg delivery.Config, command configs.Command, line ...string) (string, error) {
+func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, line ...string) (string, error) {
 	t.Helper()
 	out := new(bytes.Buffer)
 	flags := pflag.NewFlagSet(command.Name, pflag.ContinueOnError)
@@ -28,7 +28,7 @@ func run(t *testing.T, c *cluster, cfg delivery.Config, command configs.Command,
 		command.Flags(flags)
 	}
 	require.NoError(t, flags.Parse(line))
-	use := configs.Invocation{Context: t.Context(), Args: flags.Args(), Flags: flags, Out: out, Err: out}
+	use := module.Invocation{Context: t.Context(), Args: flags.Args(), Flags: flags, Out: out, Err: out}
 	producer, stop := c.newProducer(c.clientConfig())
 	defer stop()
 	var err error

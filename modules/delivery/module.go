@@ -9,8 +9,8 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -21,8 +21,8 @@ import (
 // a collector of metrics and a start fact, all of which follow the sink when that is overridden; the commands "spool"
 // and "dlq". Requires produce.Producer, produce.Settings and, for its commands, produce.Reader (modules/kafka),
 // *zap.Logger and tally.Scope (modules/observability). Config section: "delivery".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:   "delivery",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
@@ -32,16 +32,16 @@ func Module() configs.Module {
 			observability.AsCheck(newKafkaCheck),
 			observability.AsOverride(newOverride),
 			observability.AsCollector(newCollector),
-			configs.AsStartFact(newTargetFact),
-			configs.AsStartFact(newAckFact),
+			module.AsStartFact(newTargetFact),
+			module.AsStartFact(newAckFact),
 		),
-		Commands: []configs.Command{spoolCommand(), dlqCommand()},
-		Requires: []configs.Requirement{
-			configs.Require[produce.Producer]("modules/kafka"),
-			configs.Require[produce.Settings]("modules/kafka"),
-			configs.Require[produce.Reader]("modules/kafka"),
-			configs.Require[*zap.Logger]("modules/observability"),
-			configs.Require[tally.Scope]("modules/observability"),
+		Commands: []module.Command{spoolCommand(), dlqCommand()},
+		Requires: []module.Requirement{
+			module.Require[produce.Producer]("modules/kafka"),
+			module.Require[produce.Settings]("modules/kafka"),
+			module.Require[produce.Reader]("modules/kafka"),
+			module.Require[*zap.Logger]("modules/observability"),
+			module.Require[tally.Scope]("modules/observability"),
 		},
 	}
 }
@@ -103,8 +103,8 @@ func (nothing) Describe(chan<- *prometheus.Desc) {}
 func (nothing) Collect(chan<- prometheus.Metric) {}
 
 // newTargetFact tells where events go, if the sink is a Delivery: to its producer.
-func newTargetFact(sink events.Sink) configs.StartFact {
-	return configs.StartFact{Rank: 20, Name: "events to", Text: func() string {
+func newTargetFact(sink events.Sink) module.StartFact {
+	return module.StartFact{Rank: 20, Name: "events to", Text: func() string {
 		if d, ok := sink.(*Delivery); ok {
 			if described, ok := d.producer.(fmt.Stringer); ok {
 				return described.String()
@@ -114,8 +114,8 @@ func newTargetFact(sink events.Sink) configs.StartFact {
 	}}
 }
 
-func newAckFact(sink events.Sink) configs.StartFact {
-	return configs.StartFact{Rank: 30, Name: "a 200 means", Text: func() string {
+func newAckFact(sink events.Sink) module.StartFact {
+	return module.StartFact{Rank: 30, Name: "a 200 means", Text: func() string {
 		if d, ok := sink.(*Delivery); ok {
 			return d.String()
 		}

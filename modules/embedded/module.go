@@ -4,8 +4,8 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Module is a Kafka-protocol broker in this process, for a service that has no cluster.
@@ -14,14 +14,14 @@ import (
 // if there is one.
 // Requires kafka.Config (modules/kafka) and *zap.Logger (modules/observability).
 // Config section: "embedded".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:    "embedded",
 		Config:  DefaultConfig(),
 		Options: fx.Provide(kafka.AsLocalBrokers(newBrokers)),
-		Requires: []configs.Requirement{
-			configs.Require[kafka.Config]("modules/kafka"),
-			configs.Require[*zap.Logger]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[kafka.Config]("modules/kafka"),
+			module.Require[*zap.Logger]("modules/observability"),
 		},
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Module is the domain: it joins the stages and the sink of a build into a Processor.
@@ -14,8 +14,8 @@ import (
 // Requires Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability); takes the value groups
 // "stages" of Stage (see AsStage) and "observers" of Observer (see AsObserver), both of which may be empty.
 // Config section: none.
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name: "events",
 		Options: fx.Provide(
 			NewLedger,
@@ -23,10 +23,10 @@ func Module() configs.Module {
 			fx.Annotate(NewProcessor, fx.ParamTags(``, ``, ``, ``, ``, `group:"observers"`)),
 			fx.Annotate(NewCollector, fx.ResultTags(`group:"collectors"`)),
 		),
-		Requires: []configs.Requirement{
-			configs.Require[Sink]("modules/delivery"),
-			configs.Require[*zap.Logger]("modules/observability"),
-			configs.Require[tally.Scope]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[Sink]("modules/delivery"),
+			module.Require[*zap.Logger]("modules/observability"),
+			module.Require[tally.Scope]("modules/observability"),
 		},
 	}
 }

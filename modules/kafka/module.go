@@ -5,7 +5,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -15,8 +15,8 @@ import (
 // Requires *zap.Logger and tally.Scope (modules/observability); takes the value group "kafka_brokers" of LocalBroker (see
 // AsLocalBrokers), which is needed only when kafka.brokers is empty.
 // Config section: "kafka".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:   "kafka",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
@@ -25,11 +25,11 @@ func Module() configs.Module {
 			newSettings,
 			fx.Annotate(NewReader, fx.As(new(produce.Reader))),
 		),
-		Requires: []configs.Requirement{
-			configs.Require[*zap.Logger]("modules/observability"),
-			configs.Require[tally.Scope]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[*zap.Logger]("modules/observability"),
+			module.Require[tally.Scope]("modules/observability"),
 		},
-		Commands: []configs.Command{tailCommand()},
+		Commands: []module.Command{tailCommand()},
 	}
 }
 

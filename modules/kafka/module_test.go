@@ -14,9 +14,9 @@ import (
 	"go.uber.org/fx/fxtest"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -63,9 +63,9 @@ func TestWithoutBrokersTheModulesServeTheEmbeddedOne(t *testing.T) {
 	command := kafka.Module().Commands[0]
 	command.Flags(flags)
 	require.NoError(t, flags.Parse([]string{"--from", "start", "--limit", "5", "--topic", cfg.Topics.Events}))
-	run := command.Run.(func(configs.Invocation, kafka.Config, *kafka.Bootstrap) error)
+	run := command.Run.(func(module.Invocation, kafka.Config, *kafka.Bootstrap) error)
 	var out bytes.Buffer
-	require.NoError(t, run(configs.Invocation{Context: t.Context(), Flags: flags, Out: &out}, cfg, p.Bootstrap))
+	require.NoError(t, run(module.Invocation{Context: t.Context(), Flags: flags, Out: &out}, cfg, p.Bootstrap))
 	require.Equal(t, 5, bytes.Count(out.Bytes(), []byte("\n")))
 	app.RequireStop()
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/spf13/pflag"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
-func tailCommand() configs.Command {
-	return configs.Command{
+func tailCommand() module.Command {
+	return module.Command{
 		Name:  "tail",
 		Short: "Print events as they arrive in Kafka, one JSON line each",
 		Long: `Prints events as they arrive in Kafka, one JSON line each, until interrupted. Reads from kafka.brokers or,
@@ -35,7 +35,7 @@ where that is empty, from the embedded broker of a running "capture serve".`,
 	}
 }
 
-func runTail(use configs.Invocation, cfg Config, bootstrap *Bootstrap) error {
+func runTail(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
 	if len(use.Args) > 0 {
 		return fmt.Errorf("tail takes no arguments, got %q: name topics with --topic", use.Args)
 	}

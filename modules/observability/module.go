@@ -9,7 +9,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Module is the service's logs, metrics and readiness.
@@ -20,8 +20,8 @@ import (
 // Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of
 // Check (see AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty.
 // Config section: "observability".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:   "observability",
 		Config: DefaultConfig(),
 		Options: fx.Options(

@@ -3,8 +3,8 @@ package routing
 import (
 	"go.uber.org/fx"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Module is the operator's own rules.
@@ -12,8 +12,8 @@ import (
 // Provides a stage (see events.AsStage), which does nothing where no rule is configured.
 // Requires nothing.
 // Config section: "routing".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:    "routing",
 		Config:  DefaultConfig(),
 		Options: fx.Provide(events.AsStage(NewStage)),

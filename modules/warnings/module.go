@@ -5,8 +5,8 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 )
 
 // Module tells projects what became of their events.
@@ -14,15 +14,15 @@ import (
 // Provides an observer (see events.AsObserver), which starts after the sink and stops before it.
 // Requires events.Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability).
 // Config section: "warnings".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:    "warnings",
 		Config:  DefaultConfig(),
 		Options: fx.Provide(events.AsObserver(newObserver)),
-		Requires: []configs.Requirement{
-			configs.Require[events.Sink]("modules/delivery"),
-			configs.Require[*zap.Logger]("modules/observability"),
-			configs.Require[tally.Scope]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[events.Sink]("modules/delivery"),
+			module.Require[*zap.Logger]("modules/observability"),
+			module.Require[tally.Scope]("modules/observability"),
 		},
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 
-	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/transport"
 	"github.com/opencapture/capture/transport/decode"
 )
@@ -16,18 +16,18 @@ import (
 // Requires *decode.Decoder, *decode.Budget and posthog.Config (transport), events.Processor (modules/events) and tally.Scope
 // (modules/observability).
 // Config section: "ai".
-func Module() configs.Module {
-	return configs.Module{
+func Module() module.Module {
+	return module.Module{
 		Name:   "ai",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
 			NewHandler,
 			transport.AsRoutes((*Handler).Routes),
 		),
-		Requires: []configs.Requirement{
-			configs.Require[*decode.Decoder]("transport"),
-			configs.Require[events.Processor]("modules/events"),
-			configs.Require[tally.Scope]("modules/observability"),
+		Requires: []module.Requirement{
+			module.Require[*decode.Decoder]("transport"),
+			module.Require[events.Processor]("modules/events"),
+			module.Require[tally.Scope]("modules/observability"),
 		},
 	}
 }

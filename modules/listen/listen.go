@@ -1,4 +1,4 @@
-package configs
+package listen
 
 import (
 	"context"
@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Listen binds the TCP address that a key configures; an error names the key. When the process has no file descriptor left
+// TCP binds the TCP address that a key configures; an error names the key. When the process has no file descriptor left
 // for another connection, the listener's Accept waits for one instead of failing: that ends with the clients that hold them,
 // and is no reason to end the service.
-func Listen(ctx context.Context, key, address string) (net.Listener, error) {
+func TCP(ctx context.Context, key, address string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot listen on %s: %w", key, address, err)

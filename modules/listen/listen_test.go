@@ -1,4 +1,4 @@
-package configs
+package listen
 
 import (
 	"context"
@@ -34,9 +34,9 @@ func TestAcceptWaitsForFileDescriptorsAndForNothingElse(t *testing.T) {
 }
 
 func TestListenNamesTheKeyOfAnAddressInUse(t *testing.T) {
-	listener, err := Listen(context.Background(), "transport.listen", "127.0.0.1:0")
+	listener, err := TCP(context.Background(), "transport.listen", "127.0.0.1:0")
 	require.NoError(t, err)
-	_, err = Listen(context.Background(), "transport.listen", listener.Addr().String())
+	_, err = TCP(context.Background(), "transport.listen", listener.Addr().String())
 	require.ErrorContains(t, err, "transport.listen: cannot listen on "+listener.Addr().String())
 	require.NoError(t, listener.Close())
 }

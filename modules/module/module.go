@@ -1,11 +1,10 @@
-package configs
+package module
 
 import (
 	"context"
 	"fmt"
 	"io"
 	"reflect"
-	"time"
 
 	"github.com/spf13/pflag"
 	"go.uber.org/fx"
@@ -32,18 +31,6 @@ type Module struct {
 	// Commands are added to the command line of every build that includes the module.
 	Commands []Command
 }
-
-// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults); keys
-// in its faults are relative to the section.
-type Validator interface{ Validate() error }
-
-// StopBudgeter is implemented by a section whose module does work while stopping. StopBudget is the longest that the
-// module's OnStop hooks may take; the sum over all modules must fit app.stop_timeout, because Fx stops everything under one
-// deadline and a hook that eats it all keeps later hooks from running.
-type StopBudgeter interface{ StopBudget() time.Duration }
-
-// StartBudgeter is StopBudgeter's counterpart for OnStart hooks and app.start_timeout.
-type StartBudgeter interface{ StartBudget() time.Duration }
 
 // Requirement says which module provides a type.
 type Requirement struct {
