@@ -19,7 +19,7 @@ import (
 // App is a graph that has been built: it can be started once and stopped once.
 type App struct {
 	fx    *fx.App
-	set   *configs.Set
+	live  *configs.Live
 	own   Config
 	graph *graph
 	hooks *hooks
@@ -38,8 +38,9 @@ func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (
 		return nil, err
 	}
 	hooks := &hooks{log: zap.NewNop()}
-	g := newGraph(modules, set, hooks)
-	a := &App{set: set, own: set.Section(section).(Config), graph: g, hooks: hooks}
+	live := configs.NewLive(set, func() (*configs.Set, error) { return Load(modules, source) })
+	g := newGraph(modules, live, hooks)
+	a := &App{live: live, own: set.Section(section).(Config), graph: g, hooks: hooks}
 	// The root is asked for before the extra options ask for anything, so that they do not change the order of the hooks.
 	root := fx.Invoke(func(p rootParams) {
 		a.facts = p.Facts
@@ -65,8 +66,8 @@ type rootParams struct {
 	Facts      []module.StartFact `group:"start_facts"`
 }
 
-// Config returns the configuration that the graph was built with.
-func (a *App) Config() *configs.Set { return a.set }
+// Config returns the configuration in force.
+func (a *App) Config() *configs.Set { return a.live.View().Set() }
 
 // Start runs the start hooks, one after the other, until ctx or app.start_timeout is over. When one fails, those that have
 // started are stopped before Start returns its error, which names the module.
@@ -133,8 +134,9 @@ type graph struct {
 	log     *zap.Logger
 }
 
-func newGraph(modules []module.Module, set *configs.Set, hooks *hooks) *graph {
-	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop()}
+func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph {
+	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop(), options: []fx.Option{fx.Supply(live)}}
+	set := live.View().Set()
 	for _, m := range modules {
 		g.options = append(g.options, moduleOption(m, set, hooks))
 	}

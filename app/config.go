@@ -42,7 +42,11 @@ func sections(modules []module.Module) []configs.Section {
 
 // Load reads and checks the configuration of a build of these modules as Build does, the app's own section included.
 func Load(modules []module.Module, source configs.Source) (*configs.Set, error) {
-	return configs.Load(sections(modules), source, budgetsFit(modules))
+	rules := []configs.Rule{budgetsFit(modules)}
+	for _, m := range modules {
+		rules = append(rules, m.Rules...)
+	}
+	return configs.Load(sections(modules), source, rules...)
 }
 
 // budgetsFit checks that the time which the modules reserve for their hooks fits into the app's timeouts.

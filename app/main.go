@@ -184,7 +184,7 @@ func (p *process) invoke(i int, command module.Command, source configs.Source, a
 		use := module.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
 		modules := slices.Clone(p.modules)
 		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(command.Run))
-		g := newGraph(modules, set, &hooks{})
+		g := newGraph(modules, unchanging(set), &hooks{})
 		_, err := g.build(g.keepLog(), fx.Supply(use))
 		g.flush()
 		return err
@@ -195,6 +195,11 @@ func (p *process) invoke(i int, command module.Command, source configs.Source, a
 	return err
 }
 
+// unchanging is the configuration of a graph that does not live to see another.
+func unchanging(set *configs.Set) *configs.Live {
+	return configs.NewLive(set, func() (*configs.Set, error) { return set, nil })
+}
+
 // dot writes the graph, unbuilt, in the language of Graphviz.
 func (p *process) dot(source configs.Source) (string, error) {
 	set, err := Load(p.modules, source)
@@ -202,6 +207,6 @@ func (p *process) dot(source configs.Source) (string, error) {
 		return "", err
 	}
 	var dot fx.DotGraph
-	_, err = newGraph(p.modules, set, &hooks{}).build(fx.Populate(&dot))
+	_, err = newGraph(p.modules, unchanging(set), &hooks{}).build(fx.Populate(&dot))
 	return string(dot), err
 }

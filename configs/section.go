@@ -9,6 +9,10 @@ import (
 )
 
 // Section is a module's part of the configuration: the name of its section, and a struct value that holds the defaults.
+//
+// A field of the struct is a setting, or a struct with further ones. Its tag "key" is the setting's name, "doc" what the
+// reference says about it. With live:"true" the setting, or each below it, changes without a restart: the module follows
+// it by NewValue or Follow.
 type Section struct {
 	Name     string
 	Defaults any
@@ -33,7 +37,9 @@ type key struct {
 	doc   string
 	value reflect.Value
 	group bool
-	keys  []*key
+	// live is set for a setting that changes without a restart.
+	live bool
+	keys []*key
 }
 
 // layout is every section of a build, in the order of its modules, with the values that the sections have so far.
@@ -84,6 +90,7 @@ func (l *layout) add(k *key, faults *Faults) {
 	for i := range k.value.NumField() {
 		field := k.value.Type().Field(i)
 		child := &key{name: field.Tag.Get("key"), doc: field.Tag.Get("doc"), value: k.value.Field(i)}
+		child.live = k.live || field.Tag.Get("live") == "true"
 		child.path = k.path + "." + child.name
 		if child.name == "" || !field.IsExported() {
 			faults.Addf(k.path, "field %s of %s needs to be exported and to have a key tag", field.Name, k.value.Type())

@@ -107,15 +107,19 @@ func formatDuration(d time.Duration) string {
 
 // kind is the note on a key's notation in the reference, whose head explains it; what the default shows by itself needs none.
 func (k *key) kind() string {
+	kind := ""
 	switch k.value.Type() {
 	case reflect.TypeFor[time.Duration]():
-		return "Duration."
+		kind = "Duration."
 	case reflect.TypeFor[ByteSize]():
-		return "Size."
+		kind = "Size."
 	case reflect.TypeFor[[]string]():
-		return "List."
+		kind = "List."
 	case reflect.TypeFor[Secret]():
-		return "Secret."
+		kind = "Secret."
 	}
-	return ""
+	if k.live && !k.group {
+		kind = strings.TrimSpace(kind + " Live.")
+	}
+	return kind
 }

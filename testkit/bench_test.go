@@ -39,7 +39,7 @@ func hotPath(tb testing.TB) *posthog.Handler {
 // handlerOf is the protocol in front of a sink.
 func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
 	budget := decode.NewBudget(1 << 30)
-	pipeline, err := events.NewPipeline(tally.NoopScope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), tally.NoopScope)
 	return posthog.NewHandler(posthog.DefaultConfig(), decode.New(100<<20, budget), budget, processor, tally.NoopScope)

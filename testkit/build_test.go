@@ -33,13 +33,13 @@ type blocklistStage struct{ config blocklistConfig }
 func (blocklistStage) Phase() events.Phase { return events.PhasePlugins }
 func (blocklistStage) Name() string        { return "blocklist" }
 
-func (s blocklistStage) Process(_ context.Context, batch *events.Batch) error {
+func (s blocklistStage) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
 	for i := range batch.Events {
 		if batch.Events[i].Name == s.config.Name {
 			batch.Events[i].Drop("blocklist")
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func TestABuildTakesAModuleOfItsOwn(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // Lane is the stream that an event belongs to. A sink has a place of its own for each lane.
@@ -148,6 +150,12 @@ const (
 // Has reports whether all of the given notes are in the set.
 func (n Notes) Has(notes Notes) bool { return n&notes == notes }
 
+// Project is who a token belongs to. It does not change: whoever knows more makes another.
+type Project struct {
+	// ID names the project where it was set up.
+	ID string
+}
+
 // Batch is the events of one request and what they have in common. Like an Event's, its strings may alias the request.
 type Batch struct {
 	// Token is the project's API key: non-empty ASCII, at most 64 bytes.
@@ -164,6 +172,16 @@ type Batch struct {
 
 	// RequestID is the request's id, for logs.
 	RequestID string
+
+	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it in the header traceparent; empty:
+	// none.
+	TraceParent string
+
+	// Project is who the token belongs to; nil: nobody knows.
+	Project *Project
+
+	// Config is the configuration that the batch is judged by, from beginning to end; nil: the one in force.
+	Config *configs.View
 
 	// Historical marks a migration of old events.
 	Historical bool

@@ -11,16 +11,16 @@ import (
 // Module is the domain: it joins the stages and the sink of a build into a Processor.
 //
 // Provides Processor, *Pipeline, *Ledger, and the ledger's metrics in the value group "collectors".
-// Requires Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability); takes the value groups
-// "stages" of Stage (see AsStage) and "observers" of Observer (see AsObserver), both of which may be empty.
+// Requires Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability); takes the value group
+// "stages" of Stage (see AsStage), which may be empty.
 // Config section: none.
 func Module() module.Module {
 	return module.Module{
 		Name: "events",
 		Options: fx.Provide(
 			NewLedger,
-			fx.Annotate(NewPipeline, fx.ParamTags(``, `group:"stages"`)),
-			fx.Annotate(NewProcessor, fx.ParamTags(``, ``, ``, ``, ``, `group:"observers"`)),
+			fx.Annotate(NewPipeline, fx.ParamTags(``, ``, `group:"stages"`)),
+			NewProcessor,
 			fx.Annotate(NewCollector, fx.ResultTags(`group:"collectors"`)),
 		),
 		Requires: []module.Requirement{
@@ -35,10 +35,4 @@ func Module() module.Module {
 // that implements it, and may return an error as well.
 func AsStage(constructor any) any {
 	return fx.Annotate(constructor, fx.As(new(Stage)), fx.ResultTags(`group:"stages"`))
-}
-
-// AsObserver annotates a constructor so that its result sees every batch when it has ended. The constructor returns an
-// Observer, or a type that implements it, and may return an error as well.
-func AsObserver(constructor any) any {
-	return fx.Annotate(constructor, fx.As(new(Observer)), fx.ResultTags(`group:"observers"`))
 }

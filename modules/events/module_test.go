@@ -19,10 +19,6 @@ type groups struct {
 	Collectors []prometheus.Collector `group:"collectors"`
 }
 
-type observerFunc func(batch *Batch)
-
-func (f observerFunc) Observe(batch *Batch) { f(batch) }
-
 func build(t *testing.T, options ...fx.Option) (groups, error) {
 	t.Helper()
 	var got groups
@@ -41,12 +37,13 @@ func build(t *testing.T, options ...fx.Option) (groups, error) {
 	return got, app.Err()
 }
 
-func TestTheModuleJoinsStagesSinkLedgerAndObservers(t *testing.T) {
+func TestTheModuleJoinsStagesSinkAndLedger(t *testing.T) {
 	var seen []*Batch
 	got, err := build(t, fx.Provide(
-		AsStage(func() stage { return stage{phase: 2, name: "second"} }),
+		AsStage(func() stage {
+			return stage{phase: 2, name: "second", settle: func(_ context.Context, b *Batch) { seen = append(seen, b) }}
+		}),
 		AsStage(func() (Stage, error) { return stage{phase: 1, name: "first"}, nil }),
-		AsObserver(func() Observer { return observerFunc(func(b *Batch) { seen = append(seen, b) }) }),
 	))
 	require.NoError(t, err)
 	require.Equal(t, []string{"first", "second"}, got.Pipeline.Names())
@@ -65,7 +62,7 @@ func TestTheModuleJoinsStagesSinkLedgerAndObservers(t *testing.T) {
 	}, scrape(t, registry))
 }
 
-func TestTheModuleWorksWithoutStagesAndObservers(t *testing.T) {
+func TestTheModuleWorksWithoutStages(t *testing.T) {
 	got, err := build(t)
 	require.NoError(t, err)
 	require.Empty(t, got.Pipeline.Names())

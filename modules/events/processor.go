@@ -8,6 +8,8 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Processor takes a batch from a protocol to its outcomes. A single event and a recording are batches of one.
@@ -18,48 +20,54 @@ type Processor interface {
 	Process(ctx context.Context, batch *Batch)
 }
 
-// Observer looks at every batch when all of its events have their outcome, before the client is answered. It changes nothing,
-// keeps nothing of the batch, and does not wait for anybody. It must be safe for concurrent use.
-type Observer interface{ Observe(batch *Batch) }
-
 type processor struct {
-	pipeline  *Pipeline
-	sink      Sink
-	ledger    *Ledger
-	observers []Observer
-	log       *zap.Logger
-	latency   tally.Timer
+	pipeline *Pipeline
+	sink     Sink
+	ledger   *Ledger
+	log      *zap.Logger
+	latency  tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink, the ledger and the observers. At level debug, every event that is not accepted is
-// logged with its reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
-func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope, observers ...Observer) Processor {
-	return &processor{
-		pipeline: pipeline, sink: sink, ledger: ledger, observers: observers, log: log, latency: scope.Timer("sink_seconds"),
-	}
+// NewProcessor joins a pipeline, a sink and the ledger. At level debug, every event that is not accepted is logged with its
+// reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
+func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
+	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }
+
+// usualStages is for how many settlements a batch needs no memory of its own.
+const usualStages = 8
 
 func (p *processor) Process(ctx context.Context, batch *Batch) {
-	defer p.settle(batch)
-	p.pipeline.Run(ctx, batch)
-	if batch.Pending() == 0 {
-		return
+	var room [usualStages]Settlement
+	settlements := p.pipeline.Run(ctx, batch, room[:0])
+	if batch.Pending() > 0 {
+		p.write(ctx, batch)
 	}
-	start := time.Now()
-	p.sink.Write(ctx, batch)
-	p.latency.Record(time.Since(start))
-}
-
-// settle enters the batch in the ledger, also when a stage or sink panicked; what they left undecided has failed.
-func (p *processor) settle(batch *Batch) {
-	batch.FailPending(ReasonUnsettled, Errorf(Internal, "the event was left without an outcome"))
+	batch.FailPending(ReasonUnsettled, errUnsettled)
 	p.ledger.Enter(batch)
-	for _, observer := range p.observers {
-		observer.Observe(batch)
+	if ctx.Done() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	for i := len(settlements) - 1; i >= 0; i-- {
+		settlements[i].run(ctx, batch)
 	}
 	if p.log.Core().Enabled(zapcore.DebugLevel) {
 		p.explain(batch)
 	}
+}
+
+var errUnsettled = Errorf(Internal, "the event was left without an outcome")
+
+// write hands the batch to the sink. What the sink leaves undecided when it panics has failed.
+func (p *processor) write(ctx context.Context, batch *Batch) {
+	defer func() {
+		if caught := panics.Caught(recover()); caught != nil {
+			panics.Log(p.log, "the sink", caught, zap.String("request_id", strings.Clone(batch.RequestID)))
+		}
+	}()
+	start := time.Now()
+	p.sink.Write(ctx, batch)
+	p.latency.Record(time.Since(start))
 }
 
 // explain logs what became of the events that were not accepted.
@@ -75,7 +83,8 @@ func (p *processor) explain(batch *Batch) {
 			zap.String("distinct_id", strings.Clone(event.DistinctID)),
 			zap.String("event", strings.Clone(event.Name)),
 			zap.String("reason", string(event.Outcome.Reason)),
-			zap.String("request_id", batch.RequestID),
+			zap.String("request_id", strings.Clone(batch.RequestID)),
+			zap.String("traceparent", strings.Clone(batch.TraceParent)),
 			zap.Error(event.Outcome.Err),
 		)
 	}

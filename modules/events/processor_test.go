@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	"pgregory.net/rapid"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // action is what a scripted stage or sink does about one event.
@@ -26,6 +28,7 @@ const (
 	actFail
 	actError // the stage gives up; a sink does nothing
 	actPanic
+	actHang // until the deadline
 	actionCount
 )
 
@@ -34,7 +37,7 @@ var errScripted = errors.New("scripted")
 // script does its actions in turn over the events of a batch; each batch, told apart by its second, starts at another one.
 type script []action
 
-func (s script) run(who string, batch *Batch) error {
+func (s script) run(ctx context.Context, who string, batch *Batch) error {
 	for i := range batch.Events {
 		e := &batch.Events[i]
 		switch s[(i+int(batch.Received.Unix()))%len(s)] {
@@ -50,9 +53,40 @@ func (s script) run(who string, batch *Batch) error {
 			return errScripted
 		case actPanic:
 			panic(errScripted)
+		case actHang:
+			<-ctx.Done()
 		}
 	}
 	return nil
+}
+
+// scripted is a stage that does what its script says, and what its settlements say when the batch has ended.
+type scripted struct {
+	phase           Phase
+	judge, settling script
+	settled         func(stage Phase, batch *Batch)
+}
+
+func (s *scripted) Phase() Phase { return s.phase }
+func (s *scripted) Name() string { return fmt.Sprintf("stage%d", s.phase) }
+
+func (s *scripted) Process(ctx context.Context, batch *Batch) (Settle, error) {
+	settle := func(ctx context.Context, batch *Batch) {
+		s.settled(s.phase, batch)
+		if err := ctx.Err(); err != nil {
+			panic("the client's end reaches a settlement")
+		}
+		if s.settling[int(batch.Received.Unix())%len(s.settling)] == actPanic {
+			panic(errScripted)
+		}
+	}
+	switch s.settling[0] {
+	case actNothing:
+		return nil, s.judge.run(ctx, s.Name(), batch)
+	default:
+		err := s.judge.run(ctx, s.Name(), batch)
+		return settle, err
+	}
 }
 
 func drawScript(t *rapid.T, label string) script {
@@ -63,28 +97,39 @@ type sinkFunc func(ctx context.Context, batch *Batch)
 
 func (f sinkFunc) Write(ctx context.Context, batch *Batch) { f(ctx, batch) }
 
-// process calls Process as a protocol does, which survives a panic.
-func process(ctx context.Context, processor Processor, batch *Batch) {
-	defer func() {
-		if cause := recover(); cause != nil && cause != errScripted { //nolint:errorlint // the value itself was thrown
-			panic(cause)
-		}
-	}()
-	processor.Process(ctx, batch)
-}
-
-func TestEveryEventEndsInExactlyOneOutcomeAndTheLedgerBalancesAtAnyMoment(t *testing.T) {
+// Whatever stages and sinks do, which is to drop, fail, panic or hang until the deadline: every event ends in one outcome,
+// the ledger balances at any moment, and every stage that asked to settle does so once, in reverse order, and sees the
+// outcomes that the protocol sees.
+func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
+		type settlement struct {
+			stage    Phase
+			outcomes []Outcome
+		}
+		var mu sync.Mutex
+		settled := map[*Batch][]settlement{}
+		outcomes := func(batch *Batch) []Outcome {
+			var all []Outcome
+			for i := range batch.Events {
+				all = append(all, batch.Events[i].Outcome)
+			}
+			return all
+		}
 		var stages []Stage
 		for i := range rapid.IntRange(0, 4).Draw(t, "stages") {
-			name := fmt.Sprintf("stage%d", i)
-			script := drawScript(t, name)
-			stages = append(stages, stage{phase: Phase(i), name: name, judge: func(b *Batch) error { return script.run(name, b) }})
+			stages = append(stages, &scripted{
+				phase: Phase(i), judge: drawScript(t, "judge"), settling: drawScript(t, "settling"),
+				settled: func(stage Phase, batch *Batch) {
+					mu.Lock()
+					defer mu.Unlock()
+					settled[batch] = append(settled[batch], settlement{stage, outcomes(batch)})
+				},
+			})
 		}
-		pipeline, err := NewPipeline(tally.NoopScope, stages...)
+		pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stages...)
 		require.NoError(t, err)
 		sinkScript := drawScript(t, "sink")
-		sink := sinkFunc(func(_ context.Context, b *Batch) { _ = sinkScript.run("sink", b) })
+		sink := sinkFunc(func(ctx context.Context, b *Batch) { _ = sinkScript.run(ctx, "sink", b) })
 		ledger := NewLedger()
 		processor := NewProcessor(pipeline, sink, ledger, zap.NewNop(), tally.NoopScope)
 
@@ -104,9 +149,11 @@ func TestEveryEventEndsInExactlyOneOutcomeAndTheLedgerBalancesAtAnyMoment(t *tes
 			}
 		}
 
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
 		var calls sync.WaitGroup
 		for _, batch := range batches {
-			calls.Go(func() { process(context.Background(), processor, batch) })
+			calls.Go(func() { processor.Process(ctx, batch) })
 		}
 		done := make(chan struct{})
 		go func() { defer close(done); calls.Wait() }()
@@ -137,13 +184,39 @@ func TestEveryEventEndsInExactlyOneOutcomeAndTheLedgerBalancesAtAnyMoment(t *tes
 					t.Fatalf("an event was left without an outcome")
 				}
 			}
+			last := Phase(len(stages))
+			for _, s := range settled[batch] {
+				require.Less(t, s.stage, last, "settlements run once, in reverse order")
+				last = s.stage
+				require.Equal(t, outcomes(batch), s.outcomes)
+			}
+			require.Equal(t, expectedSettlements(ctx, stages, batch), len(settled[batch]))
 		}
 		require.Equal(t, want, ledger.Snapshot())
 	})
 }
 
+// expectedSettlements counts the stages that return a settlement for a batch: those up to the first that panics or fails, if
+// they ask for one.
+func expectedSettlements(ctx context.Context, stages []Stage, of *Batch) int {
+	asked := 0
+	again := &Batch{Received: of.Received, Events: make([]Event, len(of.Events))}
+	for _, s := range stages {
+		stage := s.(*scripted)
+		var err error
+		caught := panics.Catch(func() error { err = stage.judge.run(ctx, stage.Name(), again); return nil })
+		if stage.settling[0] != actNothing && caught == nil {
+			asked++
+		}
+		if caught != nil || err != nil {
+			break
+		}
+	}
+	return asked
+}
+
 func TestWhatASinkLeavesUndecidedHasFailed(t *testing.T) {
-	pipeline, err := NewPipeline(tally.NoopScope)
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	ledger := NewLedger()
 	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
@@ -160,19 +233,61 @@ func TestWhatASinkLeavesUndecidedHasFailed(t *testing.T) {
 	}, ledger.Snapshot())
 }
 
-func TestAPanicReachesTheCallerAfterItsEventsAreCounted(t *testing.T) {
-	pipeline, err := NewPipeline(tally.NoopScope, stage{name: "broken", judge: func(*Batch) error { panic("boom") }})
+func TestAPanicEndsTheBatchAndNothingElse(t *testing.T) {
+	broken := func(*Batch) error { panic("boom") }
+	settled := 0
+	count := func(context.Context, *Batch) { settled++ }
+	writes := sinkFunc(func(context.Context, *Batch) { panic("boom") })
+	for name, test := range map[string]struct {
+		stages []Stage
+		reason Reason
+		line   string
+	}{
+		"a stage": {[]Stage{stage{phase: 1, name: "counts", settle: count}, stage{phase: 2, name: "broken", judge: broken}}, ReasonStage, "stage broken panicked"},
+		"a sink":  {[]Stage{stage{phase: 1, name: "counts", settle: count}}, ReasonUnsettled, "the sink panicked"},
+		"a settlement": {[]Stage{stage{phase: 1, name: "counts", settle: count}, stage{phase: 2, name: "fails", judge: func(b *Batch) error {
+			b.FailPending(ReasonStage, Errorf(Unavailable, "no store"))
+			return nil
+		}, settle: func(context.Context, *Batch) { panic("boom") }}}, ReasonStage, "settlement of stage fails panicked"},
+	} {
+		settled = 0
+		core, logged := observer.New(zap.ErrorLevel)
+		pipeline, err := NewPipeline(zap.New(core), tally.NoopScope, test.stages...)
+		require.NoError(t, err)
+		ledger := NewLedger()
+		batch := &Batch{RequestID: "r1", Events: make([]Event, 3)}
+		before := panics.Count()
+		NewProcessor(pipeline, writes, ledger, zap.New(core), tally.NoopScope).Process(t.Context(), batch)
+		require.Equal(t, map[Reason]uint64{test.reason: 3}, ledger.Snapshot().Failed, name)
+		require.Equal(t, 1, settled, name)
+		require.Equal(t, before+1, panics.Count(), name)
+		require.Len(t, logged.All(), 1, name)
+		require.Equal(t, test.line, logged.All()[0].Message)
+		require.Equal(t, "r1", logged.All()[0].ContextMap()["request_id"])
+		require.Contains(t, logged.All()[0].ContextMap()["stack"], "TestAPanicEndsTheBatchAndNothingElse")
+		if name != "a settlement" {
+			require.Equal(t, Internal, CodeOf(batch.Events[0].Outcome.Err), name)
+		}
+	}
+}
+
+// What settlements cost a batch of which no stage asks for one, and one of which stages do that bind theirs once.
+func TestSettlementsCostNoAllocation(t *testing.T) {
+	settle := Settle(func(context.Context, *Batch) {})
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope,
+		stage{phase: 1, name: "asks"}, stage{phase: 2, name: "asks", settle: settle}, stage{phase: 3, name: "asks", settle: settle})
 	require.NoError(t, err)
-	ledger := NewLedger()
-	processor := NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), ledger, zap.NewNop(), tally.NoopScope)
-
-	require.PanicsWithValue(t, "boom", func() { processor.Process(t.Context(), &Batch{Events: make([]Event, 3)}) })
-
-	require.Equal(t, map[Reason]uint64{ReasonUnsettled: 3}, ledger.Snapshot().Failed)
+	accept := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
+	processor := NewProcessor(pipeline, accept, NewLedger(), zap.NewNop(), tally.NoopScope)
+	batch := &Batch{Events: make([]Event, 1)}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		batch.Events[0].Outcome = Outcome{}
+		processor.Process(context.Background(), batch)
+	}))
 }
 
 func TestASinkIsNotWrittenToWhenNothingIsPending(t *testing.T) {
-	pipeline, err := NewPipeline(tally.NoopScope)
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	sink := sinkFunc(func(context.Context, *Batch) { t.Error("written to") })
 	batch := &Batch{Events: make([]Event, 1)}
@@ -182,7 +297,7 @@ func TestASinkIsNotWrittenToWhenNothingIsPending(t *testing.T) {
 
 func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 	scope := tally.NewTestScope("", nil)
-	pipeline, err := NewPipeline(scope, stage{phase: 1, name: "auth"}, stage{phase: 2, name: "broken", judge: func(b *Batch) error {
+	pipeline, err := NewPipeline(zap.NewNop(), scope, stage{phase: 1, name: "auth"}, stage{phase: 2, name: "broken", judge: func(b *Batch) error {
 		if len(b.Events) > 1 {
 			return errScripted
 		}
@@ -202,7 +317,7 @@ func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 }
 
 func TestWhatIsNotAcceptedIsExplainedAtLevelDebug(t *testing.T) {
-	pipeline, err := NewPipeline(tally.NoopScope)
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	core, logged := observer.New(zap.DebugLevel)
 	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
@@ -216,7 +331,7 @@ func TestWhatIsNotAcceptedIsExplainedAtLevelDebug(t *testing.T) {
 	require.Equal(t, "event rejected", logged.All()[0].Message)
 	require.Equal(t, map[string]any{
 		"event_id": "00000000-0000-0000-0000-000000000000", "token": "phc_1", "distinct_id": "u1", "event": "late",
-		"reason": "event_too_large", "request_id": "r1", "error": "2 bytes",
+		"reason": "event_too_large", "request_id": "r1", "traceparent": "", "error": "2 bytes",
 	}, logged.All()[0].ContextMap())
 
 	quiet, nothing := observer.New(zap.InfoLevel)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.uber.org/fx"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // Module is one part of the service, which a build includes or leaves out.
@@ -17,9 +19,14 @@ import (
 type Module struct {
 	Name string
 
-	// Config is the section's defaults, a struct value, or nil for a module without a section. The loaded section is
-	// supplied to the graph as a value of the same type.
+	// Config is the section's defaults, a struct value, or nil for a module without a section. The section that the service
+	// starts with is supplied to the graph as a value of the same type. Of a section with live settings the module takes
+	// *configs.Live instead, and follows it (see configs.Section).
 	Config any
+
+	// Rules check what the section cannot check alone, such as what it has to have in common with another module's. They
+	// are asked for every configuration that is loaded, also by "capture config validate".
+	Rules []configs.Rule
 
 	// Options provide the module's constructors and hooks.
 	Options fx.Option

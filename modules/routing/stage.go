@@ -94,12 +94,12 @@ func (s *Stage) Phase() events.Phase { return events.PhaseRoute }
 // Name is "routing".
 func (s *Stage) Name() string { return "routing" }
 
-// Process applies the rules to the batch's pending events. It returns no error.
-func (s *Stage) Process(_ context.Context, batch *events.Batch) error {
+// Process applies the rules to the batch's pending events. It asks for no settlement and returns no error.
+func (s *Stage) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
 	refused := s.historicalOnly && !batch.Historical
 	project := s.projects[batch.Token]
 	if !refused && project == nil && s.historicalAfter == 0 {
-		return nil
+		return nil, nil
 	}
 	for i := range batch.Events {
 		event := &batch.Events[i]
@@ -117,7 +117,7 @@ func (s *Stage) Process(_ context.Context, batch *events.Batch) error {
 			project.of(event).apply(event)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // isOld reports whether an ordinary event belongs to the historical ones by its age.

@@ -16,7 +16,9 @@ func process(t *testing.T, cfg Config, batch events.Batch, event events.Event) e
 	t.Helper()
 	require.NoError(t, cfg.Validate())
 	batch.Received, batch.Events = received, []events.Event{event}
-	require.NoError(t, NewStage(cfg).Process(t.Context(), &batch))
+	settle, err := NewStage(cfg).Process(t.Context(), &batch)
+	require.NoError(t, err)
+	require.Nil(t, settle)
 	return batch.Events[0]
 }
 
@@ -175,9 +177,9 @@ func TestOnlyMigrationsAreTakenInImportMode(t *testing.T) {
 func TestABatchThatNoRuleConcernsCostsNoAllocation(t *testing.T) {
 	stage := NewStage(someRules)
 	batch := stock(50)
-	require.Zero(t, testing.AllocsPerRun(100, func() { _ = stage.Process(t.Context(), batch) }))
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = stage.Process(t.Context(), batch) }))
 	batch.Token = "phc_concerned"
-	require.Zero(t, testing.AllocsPerRun(100, func() { _ = stage.Process(t.Context(), batch) }), "nor does one that rules concern")
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = stage.Process(t.Context(), batch) }), "nor does one that rules concern")
 }
 
 var someRules = Config{Drop: []string{"phc_gone", "phc_concerned:spammer"}, Topics: []string{"phc_concerned:vip=vip"}}
@@ -194,7 +196,7 @@ func BenchmarkNoRuleConcernsTheBatch(b *testing.B) {
 	stage, batch := NewStage(someRules), stock(50)
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = stage.Process(b.Context(), batch)
+		_, _ = stage.Process(b.Context(), batch)
 	}
 }
 
@@ -203,6 +205,6 @@ func BenchmarkRulesConcernTheBatch(b *testing.B) {
 	batch.Token = "phc_concerned"
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = stage.Process(b.Context(), batch)
+		_, _ = stage.Process(b.Context(), batch)
 	}
 }

@@ -11,14 +11,14 @@ import (
 
 // Module tells projects what became of their events.
 //
-// Provides an observer (see events.AsObserver), which starts after the sink and stops before it.
+// Provides a stage that only looks (see events.AsStage), which starts after the sink and stops before it.
 // Requires events.Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability).
 // Config section: "warnings".
 func Module() module.Module {
 	return module.Module{
 		Name:    "warnings",
 		Config:  DefaultConfig(),
-		Options: fx.Provide(events.AsObserver(newObserver)),
+		Options: fx.Provide(events.AsStage(newStage)),
 		Requires: []module.Requirement{
 			module.Require[events.Sink]("modules/delivery"),
 			module.Require[*zap.Logger]("modules/observability"),
@@ -27,16 +27,8 @@ func Module() module.Module {
 	}
 }
 
-func newObserver(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) events.Observer {
-	if !cfg.Enabled {
-		return silent{}
-	}
+func newStage(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) *Warner {
 	warner := NewWarner(cfg, sink, log, scope)
 	lifecycle.Append(fx.Hook{OnStart: warner.Start, OnStop: warner.Stop})
 	return warner
 }
-
-// silent stands in for the Warner where warnings are not enabled.
-type silent struct{}
-
-func (silent) Observe(*events.Batch) {}

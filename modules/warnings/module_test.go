@@ -14,8 +14,8 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// run starts a graph with the module and a sink that counts what it has when it stops, and returns its observer.
-func run(t *testing.T, cfg warnings.Config) (observer events.Observer, sink *testkit.Sink, stop func() (before int)) {
+// run starts a graph with the module and a sink that counts what it has when it stops, and returns its stage.
+func run(t *testing.T, cfg warnings.Config) (stage events.Stage, sink *testkit.Sink, stop func() (before int)) {
 	sink = testkit.NewSink()
 	before := -1
 	app := fx.New(
@@ -26,23 +26,23 @@ func run(t *testing.T, cfg warnings.Config) (observer events.Observer, sink *tes
 			return sink
 		}),
 		warnings.Module().Options,
-		fx.Invoke(fx.Annotate(func(observers []events.Observer) {
-			require.Len(t, observers, 1)
-			observer = observers[0]
-		}, fx.ParamTags(`group:"observers"`))),
+		fx.Invoke(fx.Annotate(func(stages []events.Stage) {
+			require.Len(t, stages, 1)
+			stage = stages[0]
+		}, fx.ParamTags(`group:"stages"`))),
 	)
 	require.NoError(t, app.Start(t.Context()))
-	return observer, sink, func() int {
+	return stage, sink, func() int {
 		require.NoError(t, app.Stop(context.Background()))
 		return before
 	}
 }
 
 func TestWhatIsQueuedIsWrittenBeforeTheSinkStops(t *testing.T) {
-	observer, sink, stop := run(t, warnings.DefaultConfig())
+	stage, sink, stop := run(t, warnings.DefaultConfig())
 	release := sink.Hold()
-	observer.Observe(bad("phc_a", events.ReasonMissingName))
-	observer.Observe(bad("phc_b", events.ReasonMissingName))
+	observe(stage, bad("phc_a", events.ReasonMissingName))
+	observe(stage, bad("phc_b", events.ReasonMissingName))
 	release()
 	require.Equal(t, 2, stop())
 }
@@ -50,8 +50,8 @@ func TestWhatIsQueuedIsWrittenBeforeTheSinkStops(t *testing.T) {
 func TestNothingIsToldWhereItIsNotWanted(t *testing.T) {
 	cfg := warnings.DefaultConfig()
 	cfg.Enabled = false
-	observer, sink, stop := run(t, cfg)
-	observer.Observe(bad("phc_a", events.ReasonMissingName))
+	stage, sink, stop := run(t, cfg)
+	observe(stage, bad("phc_a", events.ReasonMissingName))
 	require.Zero(t, stop())
 	require.Empty(t, sink.Events())
 }

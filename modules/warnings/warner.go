@@ -18,13 +18,14 @@ const (
 	writeTimeout = 5 * time.Second
 )
 
-// Warner is the observer that tells projects what became of their events. Start and Stop are each called once, Start first;
-// Observe is safe for concurrent use at any time, and after Stop tells nothing.
+// Warner is the stage that tells projects what became of their events. Start and Stop are each called once, Start first;
+// Process and what it returns are safe for concurrent use at any time, and tell nothing after Stop.
 type Warner struct {
 	cfg     Config
 	sink    events.Sink
 	log     *zap.Logger
 	metrics [kindCount]metrics
+	settle  events.Settle // observe; bound once, as binding it allocates
 
 	mu       sync.Mutex // guards the two below, and that nothing is queued after stopped
 	throttle *throttle
@@ -35,7 +36,7 @@ type Warner struct {
 	done   chan struct{} // closed when the queue has been worked off
 }
 
-var _ events.Observer = (*Warner)(nil)
+var _ events.Stage = (*Warner)(nil)
 
 type metrics struct{ sent, throttled, dropped tally.Counter }
 
@@ -47,6 +48,7 @@ func NewWarner(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope)
 		cfg: cfg, sink: sink, log: log, throttle: newThrottle(cfg.Interval),
 		queue: make(chan message, maxQueued), done: make(chan struct{}),
 	}
+	w.settle = w.observe
 	for kind := range w.metrics {
 		tagged := scope.Tagged(map[string]string{"type": kinds[kind].name})
 		w.metrics[kind] = metrics{
@@ -56,11 +58,22 @@ func NewWarner(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope)
 	return w
 }
 
-// Observe queues what there is to tell about a batch. It does not wait, and a batch about which there is nothing to tell costs
+// Phase is events.PhaseObserve: the last to learn how events ended.
+func (w *Warner) Phase() events.Phase { return events.PhaseObserve }
+
+// Name is "warnings".
+func (w *Warner) Name() string { return "warnings" }
+
+// Process asks to look at the batch when it has ended.
+func (w *Warner) Process(context.Context, *events.Batch) (events.Settle, error) {
+	return w.settle, nil
+}
+
+// observe queues what there is to tell about a batch. It does not wait, and a batch about which there is nothing to tell costs
 // one look at each event.
-func (w *Warner) Observe(batch *events.Batch) {
+func (w *Warner) observe(_ context.Context, batch *events.Batch) {
 	var found findings
-	if batch.Token == "" || !found.look(batch) {
+	if !w.cfg.Enabled || batch.Token == "" || !found.look(batch) {
 		return
 	}
 	w.mu.Lock()

@@ -48,6 +48,16 @@ func newFixture(t *testing.T, cfg warnings.Config) *fixture {
 	return f
 }
 
+// observe shows the batch to the warner as one that has ended.
+func (f *fixture) observe(batch *events.Batch) { observe(f.Warner, batch) }
+
+func observe(stage events.Stage, batch *events.Batch) {
+	settle, err := stage.Process(context.Background(), batch)
+	if err == nil && settle != nil {
+		settle(context.Background(), batch)
+	}
+}
+
 // count is the value of a counter, by type.
 func (f *fixture) count(name, kind string) int64 {
 	if counter, found := f.scope.Snapshot().Counters()[name+"+type="+kind]; found {
@@ -66,14 +76,14 @@ func bad(token string, reason events.Reason) *events.Batch {
 func TestAWarningGoesToTheSinkOnceAnInterval(t *testing.T) {
 	f := newFixture(t, testConfig())
 	for range 5 {
-		f.Observe(bad("phc_a", events.ReasonInvalidUUID))
+		f.observe(bad("phc_a", events.ReasonInvalidUUID))
 	}
-	f.Observe(bad("phc_b", events.ReasonInvalidUUID))
-	f.Observe(bad("phc_a", events.ReasonMissingName))
-	f.Observe(bad("", events.ReasonInvalidToken))
+	f.observe(bad("phc_b", events.ReasonInvalidUUID))
+	f.observe(bad("phc_a", events.ReasonMissingName))
+	f.observe(bad("", events.ReasonInvalidToken))
 	later := bad("phc_a", events.ReasonInvalidUUID)
 	later.Received = received.Add(time.Minute)
-	f.Observe(later)
+	f.observe(later)
 	require.NoError(t, f.Stop(t.Context()))
 
 	kept := f.sink.Events()
@@ -97,7 +107,7 @@ func TestABatchIsWarnedOfEachKindOfTrouble(t *testing.T) {
 	batch := bad("phc_a", events.ReasonTooLarge)
 	batch.Repaired = true
 	batch.Events[0].Notes = events.NoteDistinctIDCut
-	f.Observe(batch)
+	f.observe(batch)
 	require.NoError(t, f.Stop(t.Context()))
 	require.Len(t, f.sink.Events(), 3)
 	for _, kind := range []string{"json_repaired", "distinct_id_truncated", "message_size_too_large"} {
@@ -108,8 +118,8 @@ func TestABatchIsWarnedOfEachKindOfTrouble(t *testing.T) {
 func TestAWarningThatTheSinkDoesNotTakeIsDroppedAndNotTriedAgain(t *testing.T) {
 	f := newFixture(t, testConfig())
 	f.sink.FailNext(1)
-	f.Observe(bad("phc_a", events.ReasonMissingName))
-	f.Observe(bad("phc_b", events.ReasonMissingName))
+	f.observe(bad("phc_a", events.ReasonMissingName))
+	f.observe(bad("phc_b", events.ReasonMissingName))
 	require.NoError(t, f.Stop(t.Context()))
 	require.Len(t, f.sink.Events(), 1)
 	require.EqualValues(t, 1, f.count("sent_total", "missing_event_name"))
@@ -120,10 +130,10 @@ func TestAWarningThatTheSinkDoesNotTakeIsDroppedAndNotTriedAgain(t *testing.T) {
 func TestWhatDoesNotFitTheQueueIsDropped(t *testing.T) {
 	f := newFixture(t, testConfig())
 	release := f.sink.Hold()
-	f.Observe(bad("phc_first", events.ReasonMissingName))
+	f.observe(bad("phc_first", events.ReasonMissingName))
 	require.Eventually(t, func() bool { return f.sink.Held() == 1 }, patience, time.Millisecond)
 	for i := range maxQueued + 10 {
-		f.Observe(bad("phc_"+time.Duration(i).String(), events.ReasonMissingName))
+		f.observe(bad("phc_"+time.Duration(i).String(), events.ReasonMissingName))
 	}
 	require.EqualValues(t, 10, f.count("dropped_total", "missing_event_name"))
 	release()
@@ -139,7 +149,7 @@ func TestAStopWaitsNoLongerThanItMay(t *testing.T) {
 	release := f.sink.Hold()
 	defer release()
 	for _, token := range []string{"phc_a", "phc_b", "phc_c"} {
-		f.Observe(bad(token, events.ReasonMissingName))
+		f.observe(bad(token, events.ReasonMissingName))
 	}
 	require.NoError(t, f.Stop(context.Background()), "the sink hangs until the test is over")
 	require.Empty(t, f.sink.Events())
@@ -151,7 +161,7 @@ func TestAStopWaitsNoLongerThanItMay(t *testing.T) {
 func TestWhatIsObservedAfterTheStopIsDropped(t *testing.T) {
 	f := newFixture(t, testConfig())
 	require.NoError(t, f.Stop(t.Context()))
-	f.Observe(bad("phc_a", events.ReasonMissingName))
+	f.observe(bad("phc_a", events.ReasonMissingName))
 	require.Empty(t, f.sink.Events())
 	require.EqualValues(t, 1, f.count("dropped_total", "missing_event_name"))
 }
@@ -168,10 +178,10 @@ func goodBatch() *events.Batch {
 func TestAGoodBatchCostsNoAllocation(t *testing.T) {
 	f := newFixture(t, testConfig())
 	batch := goodBatch()
-	require.Zero(t, testing.AllocsPerRun(100, func() { f.Observe(batch) }))
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.observe(batch) }))
 	throttled := bad("phc_a", events.ReasonMissingName)
-	f.Observe(throttled)
-	require.Zero(t, testing.AllocsPerRun(100, func() { f.Observe(throttled) }), "nor does one that is held back")
+	f.observe(throttled)
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.observe(throttled) }), "nor does one that is held back")
 	require.NoError(t, f.Stop(t.Context()))
 }
 
@@ -180,6 +190,6 @@ func BenchmarkAGoodBatch(b *testing.B) {
 	batch := goodBatch()
 	b.ReportAllocs()
 	for b.Loop() {
-		warner.Observe(batch)
+		observe(warner, batch)
 	}
 }

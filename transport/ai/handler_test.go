@@ -67,7 +67,7 @@ func newService(tb testing.TB, config Config) *service {
 	protocol.MaxAIEvent = 2000
 	scope := tally.NewTestScope("", nil)
 	s := &service{sink: &sink{}, ledger: events.NewLedger()}
-	pipeline, err := events.NewPipeline(scope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(tb, err)
 	budget := decode.NewBudget(8 << 20)
 	s.Handler = NewHandler(config, protocol, decode.New(2<<20, budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)

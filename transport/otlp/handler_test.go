@@ -64,7 +64,7 @@ type service struct {
 
 func newService(tb testing.TB, config Config) *service {
 	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: decode.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
-	pipeline, err := events.NewPipeline(s.scope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(tb, err)
 	s.Handler = NewHandler(config, posthog.DefaultConfig(), decode.New(16<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	tb.Cleanup(func() {

@@ -76,7 +76,7 @@ type service struct {
 
 func newService(t *testing.T, config Config) *service {
 	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: decode.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
-	pipeline, err := events.NewPipeline(s.scope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
 	s.Handler = NewHandler(config, decode.New(1<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {

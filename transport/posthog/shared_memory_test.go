@@ -75,7 +75,7 @@ func textsOf(batch *events.Batch, event *events.Event) []string {
 func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	const workers, requests = 8, 40
 	sink, budget, scope := &strangers{}, decode.NewBudget(1<<30), tally.NoopScope
-	pipeline, err := events.NewPipeline(scope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(t, err)
 	h := NewHandler(DefaultConfig(), decode.New(64<<20, budget), budget, events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope), scope)
 

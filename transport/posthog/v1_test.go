@@ -681,7 +681,7 @@ func v1Benchmark(tb testing.TB) (*Handler, *route.Request) {
 	}
 	require.Len(tb, batch, 50)
 	budget := decode.NewBudget(1 << 30)
-	pipeline, err := events.NewPipeline(tally.NoopScope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, acceptAll{}, events.NewLedger(), zap.NewNop(), tally.NoopScope)
 	return NewHandler(DefaultConfig(), decode.New(math.MaxInt32, budget), budget, processor, tally.NoopScope), v1Request(v1Batch(batch...))
