@@ -187,7 +187,7 @@ func (g *graph) build(extra ...fx.Option) (*fx.App, error) {
 	})
 	built := fx.New(options...)
 	if err := built.Err(); err != nil {
-		return nil, explain(err, g.modules, g.events.provided)
+		return nil, explain(err, g.modules, g.events)
 	}
 	return built, nil
 }

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/mattn/go-isatty"
 	"go.uber.org/fx"
 
 	"github.com/opencapture/capture/configs"
@@ -18,8 +18,8 @@ import (
 )
 
 // Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and for a
-// stop by SIGINT or SIGTERM, 1 for an error, what a module gave to fx.Shutdowner when that ended the service, and 128 plus
-// the signal's number when a second signal cut a stop short.
+// stop by SIGINT or SIGTERM, 1 for an error, 2 for a command line that is wrong, what a module gave to fx.Shutdowner when
+// that ended the service, and 128 plus the signal's number when a second signal cut a stop short.
 //
 // The service does not need anybody to read what it prints. It goes on when standard output or standard error is a pipe
 // whose reader is gone, or one that is full because its reader has stopped to read. A command ends when its reader is
@@ -28,12 +28,13 @@ func Main(modules ...module.Module) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	p := &process{
-		modules: modules,
-		environ: os.Environ(),
-		out:     os.Stdout,
-		err:     os.Stderr,
-		signals: signals,
-		detach:  func() { signal.Ignore(syscall.SIGPIPE) },
+		modules:  modules,
+		environ:  os.Environ(),
+		out:      os.Stdout,
+		err:      os.Stderr,
+		terminal: isatty.IsTerminal(os.Stderr.Fd()),
+		signals:  signals,
+		detach:   func() { signal.Ignore(syscall.SIGPIPE) },
 	}
 	os.Exit(p.run(os.Args[1:]))
 }
@@ -44,12 +45,20 @@ type process struct {
 	environ []string
 	out     io.Writer
 	err     io.Writer
-	signals <-chan os.Signal
+	// terminal says that err is a terminal.
+	terminal bool
+	signals  <-chan os.Signal
 	// detach keeps a write to standard output or standard error that nobody reads any more from ending the process.
 	detach func()
 	// stopSignal is the first signal that came; a second one ends the process at once.
 	stopSignal os.Signal
 }
+
+// The exit codes of what goes wrong.
+const (
+	exitFailed  = 1
+	exitMisused = 2
+)
 
 // exitError is an end with an exit code of its own. Its cause, if any, is for the user.
 type exitError struct {
@@ -68,13 +77,13 @@ func (e *exitError) Unwrap() error { return e.cause }
 
 // run executes one command line and returns the exit code.
 func (p *process) run(args []string) int {
-	command := p.command()
+	command := p.root()
 	command.SetArgs(args)
 	err := command.Execute()
 	if err == nil {
 		return 0
 	}
-	code := 1
+	code := exitFailed
 	var exit *exitError
 	if errors.As(err, &exit) {
 		code = exit.code
@@ -173,17 +182,17 @@ func (p *process) serve(source configs.Source) error {
 	return nil
 }
 
-// invoke runs a command of the i-th module in that module's scope of the graph, which is built without its root and is not
-// started.
-func (p *process) invoke(i int, command module.Command, source configs.Source, args []string, flags *pflag.FlagSet) error {
+// invoke calls a function of a command of the i-th module in that module's scope of the graph, which is built without its
+// root and is not started.
+func (p *process) invoke(i int, source configs.Source, f any, use module.Invocation) error {
 	set, err := Load(p.modules, source)
 	if err != nil {
 		return err
 	}
 	err = p.until(func(ctx context.Context) error {
-		use := module.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
+		use.Context = ctx
 		modules := slices.Clone(p.modules)
-		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(command.Run))
+		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(f))
 		g := newGraph(modules, unchanging(set), &hooks{})
 		_, err := g.build(g.keepLog(), fx.Supply(use))
 		g.flush()
