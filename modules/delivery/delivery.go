@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/observability"
@@ -101,7 +102,7 @@ func (d *Delivery) String() string {
 		return text + ", without a spool"
 	}
 	usage := d.spooling.usage()
-	return fmt.Sprintf("%s, spool in %s (%.1f MB of %.1f GB)", text, d.cfg.Spool.Dir, float64(usage.Bytes)/1e6, float64(usage.Max)/1e9)
+	return fmt.Sprintf("%s, spool in %s (%s of %s)", text, d.cfg.Spool.Dir, configs.ByteSize(usage.Bytes).Approx(), configs.ByteSize(usage.Max).Approx())
 }
 
 // Start opens the spool and begins to drain it.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/listen"
 )
 
 // Broker is the embedded broker. It is started once and then stopped once; Address and String may be called at any
@@ -131,14 +132,15 @@ func (b *Broker) open() (err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
+	var bind error // why the broker cannot listen
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("capture-embedded"),
 		kfake.DataDir(b.dir()),
-		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
-			var listen net.ListenConfig
-			listener, err := listen.Listen(context.Background(), network, b.cfg.KafkaListen)
+		kfake.ListenFn(func(string, string) (net.Listener, error) {
+			listener, err := listen.TCP(context.Background(), "embedded.kafka_listen", b.cfg.KafkaListen)
 			if err != nil {
+				bind = err
 				return nil, err
 			}
 			listener, b.inside = b.guard.listen(listener)
@@ -148,9 +150,8 @@ func (b *Broker) open() (err error) {
 		kfake.WithLogger(logger{b.log.WithOptions(zap.WrapCore(thinned)).Sugar()}),
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
-		var network *net.OpError
-		if errors.As(err, &network) {
-			return fmt.Errorf("embedded.kafka_listen: %w", err)
+		if bind != nil {
+			return bind
 		}
 		return fmt.Errorf("embedded broker: %w", err)
 	}

@@ -1,11 +1,14 @@
 package kafka
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -13,6 +16,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -229,4 +233,36 @@ func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
 	c.giveUp(p, produce.Timeout, sarama.ErrNotEnoughReplicas)
 	c.unlock()
 	require.NotEqual(t, before, c.id, "what comes next is numbered in another epoch")
+}
+
+// Somebody who waits for events in vain is told once what to look at, and not where the events are.
+func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		tail    Tail
+		arrives bool
+		want    string
+	}{
+		"nothing": {Tail{}, false, "nothing has come for 5s: does the service get events? See capture_events_received_total in its /metrics; " +
+			"--from start shows earlier ones\n"},
+		"a token": {Tail{Token: "phc_mine", FromStart: true}, true, "nothing with the token phc_mine has come for 5s: does the service get events? " +
+			"See capture_events_received_total in its /metrics\n"},
+		"an event": {Tail{}, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, interrupt := context.WithCancel(t.Context())
+				var out, err bytes.Buffer
+				lines := make(chan *sarama.ConsumerMessage, 1)
+				if test.arrives {
+					lines <- &sarama.ConsumerMessage{Topic: "a", Value: []byte("{}")}
+				}
+				time.AfterFunc(time.Hour, interrupt)
+				use := module.Invocation{Context: ctx, Output: module.JSON, Out: &out, Err: &err}
+				require.NoError(t, test.tail.print(use, lines))
+				require.Equal(t, test.want, err.String())
+				require.Equal(t, test.arrives && test.tail.Token == "", out.Len() > 0)
+			})
+		})
+	}
 }

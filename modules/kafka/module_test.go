@@ -65,7 +65,7 @@ func TestWithoutBrokersTheModulesServeTheEmbeddedOne(t *testing.T) {
 	require.NoError(t, flags.Parse([]string{"--from", "start", "--limit", "5", "--topic", cfg.Topics.Events}))
 	run := command.Run.(func(module.Invocation, kafka.Config, *kafka.Bootstrap) error)
 	var out bytes.Buffer
-	require.NoError(t, run(module.Invocation{Context: t.Context(), Flags: flags, Out: &out}, cfg, p.Bootstrap))
+	require.NoError(t, run(invocation(t.Context(), &out), cfg, p.Bootstrap))
 	require.Equal(t, 5, bytes.Count(out.Bytes(), []byte("\n")))
 	app.RequireStop()
 }

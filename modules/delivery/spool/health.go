@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // ErrNoAnswer means that a small write to the disk has been under way for so long that it may never end.
@@ -95,16 +97,16 @@ func (s *Spool) Usable() error {
 		select {
 		case <-probing:
 		case <-timer.C:
-			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %d bytes has been under way for %v",
-				ErrNoAnswer, probeSize, time.Since(began).Round(time.Millisecond)), s.failure()))
+			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %s has been under way for %v",
+				ErrNoAnswer, configs.ByteSize(probeSize).Approx(), time.Since(began).Round(time.Millisecond)), s.failure()))
 		}
 	}
 	if err := s.failure(); err != nil {
 		return s.unusable(err)
 	}
 	if !s.hasRoom() {
-		return s.unusable(fmt.Errorf("%w: it takes %d bytes of %d, and %d of the disk are to stay free",
-			ErrFull, s.used.Load(), s.cfg.MaxBytes, s.cfg.Reserve))
+		return s.unusable(fmt.Errorf("%w: it takes %s of %s, and %s of the disk are to stay free", ErrFull,
+			configs.ByteSize(s.used.Load()).Approx(), configs.ByteSize(s.cfg.MaxBytes).Approx(), configs.ByteSize(s.cfg.Reserve).Approx()))
 	}
 	return nil
 }
