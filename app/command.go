@@ -36,15 +36,16 @@ named CAPTURE_<SECTION>__<KEY>; "capture config reference" lists every key.
 What a command finds goes to standard output. Hints, progress and errors go to standard error. The exit code is 0 for
 success and for a stop by SIGINT or SIGTERM, 1 when something failed, faults of the configuration among it, 2 when the command
 line is wrong, so that nothing was done, and 128 plus the signal's number when a second signal cut a stop short.`,
-		Example: `  capture                              serve, with the broker inside
-  capture --config production.yaml     serve, with what a file says
-  capture help spool                   say more about a command`,
+		Example: `  capture                              # serve, with the broker inside
+  capture --config production.yaml     # serve, with what a file says
+  capture help spool                   # say more about a command`,
 		Run: serve,
 	}, direct)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.Version = thisBuild().String()
 	root.SetVersionTemplate("{{.Version}}\n")
+	root.InitDefaultVersionFlag()
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)
 	root.SetErr(p.err)

@@ -39,6 +39,12 @@ func (p *process) newCommand(command module.Command, call caller) *cobra.Command
 			b.command.Values[name] = values
 		}
 	}
+	for name := range command.Values {
+		isArgument := slices.ContainsFunc(b.arguments, func(a argument) bool { return a.name == name })
+		if !isArgument && c.Flags().Lookup(name) == nil {
+			panic(fmt.Sprintf("command %q: Values has %q, which is no flag and no argument of it", command.Use, name))
+		}
+	}
 	c.Flags().VisitAll(func(flag *pflag.Flag) { b.completeFlag(c, flag) })
 	for _, below := range command.Commands {
 		c.AddCommand(p.newCommand(below, call))
