@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -411,6 +412,45 @@ func appendRecords(t *testing.T, cfg delivery.Config, log string, records ...[]b
 	_, err = opened.Log(log).Append(t.Context(), records)
 	require.NoError(t, err)
 	require.NoError(t, opened.Close())
+}
+
+// watched is a writer that calls see with everything that was written.
+type watched struct {
+	text bytes.Buffer
+	see  func(text string)
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.text.Write(p)
+	w.see(w.text.String())
+	return n, err
+}
+
+// A drain that takes longer than a second, here since Kafka is away, tells how far it is, and what waits when it is given up.
+func TestASlowDrainTellsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	cfg := config(t, "auto")
+	spooled(t, c, cfg, batchOf(events.LaneMain, numbered(0, 20)...))
+	c.fail("", away)
+	producer, stop := c.newProducer(c.clientConfig())
+	defer stop()
+	d, err := delivery.NewDelivery(cfg, settings(), producer, logger(t), tally.NoopScope)
+	require.NoError(t, err)
+	delivery.Hurry(d)
+	ctx, interrupt := context.WithTimeout(t.Context(), patience)
+	defer interrupt()
+	progress := &watched{see: func(text string) {
+		if strings.Contains(text, "0 of 20 records sent, ") {
+			interrupt()
+		}
+	}}
+	var out bytes.Buffer
+	i := slices.IndexFunc(delivery.SpoolCommand().Commands, func(below module.Command) bool { return below.Use == "drain" })
+	drain := delivery.SpoolCommand().Commands[i].Run.(func(module.Invocation, *delivery.Delivery) error)
+	require.ErrorIs(t, drain(module.Invocation{Context: ctx, Out: &out, Err: progress, Terminal: true}, d), context.Canceled)
+	require.Equal(t, "0 records are in Kafka, 20 still wait\n", out.String())
+	require.Regexp(t, `^(\r0( of 20)? records sent, \d+s *)+\r *\r$`, progress.text.String())
 }
 
 // complete returns what the shell offers for a value of a command.
