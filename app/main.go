@@ -27,13 +27,18 @@ import (
 func Main(modules ...module.Module) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	hangups := make(chan os.Signal, 1)
 	p := &process{
 		modules: modules,
 		environ: os.Environ(),
 		out:     os.Stdout,
 		err:     os.Stderr,
 		signals: signals,
-		detach:  func() { signal.Ignore(syscall.SIGPIPE) },
+		hangups: hangups,
+		detach: func() {
+			signal.Ignore(syscall.SIGPIPE)
+			signal.Notify(hangups, syscall.SIGHUP)
+		},
 	}
 	os.Exit(p.run(os.Args[1:]))
 }
@@ -45,7 +50,10 @@ type process struct {
 	out     io.Writer
 	err     io.Writer
 	signals <-chan os.Signal
-	// detach keeps a write to standard output or standard error that nobody reads any more from ending the process.
+	// hangups ask a service to load its configuration anew.
+	hangups <-chan os.Signal
+	// detach makes the process a service's: a write to standard output or standard error that nobody reads any more does
+	// not end it, and neither does SIGHUP.
 	detach func()
 	// stopSignal is the first signal that came; a second one ends the process at once.
 	stopSignal os.Signal
@@ -143,6 +151,7 @@ func (p *process) serve(source configs.Source) error {
 	if err != nil {
 		return err
 	}
+	a.reloader.hangups = p.hangups
 	if err := p.until(a.Start); err != nil {
 		if p.stopSignal != nil && errors.Is(err, context.Canceled) {
 			return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
@@ -56,7 +57,7 @@ type fixture struct {
 // newServer makes a server of the PostHog protocol.
 func newServer(config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
 	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
-	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
+	return NewServer(configs.Fixed(config), handler.Routes(), budget, health, log, scope, fail)
 }
 
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
@@ -177,7 +178,7 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
-	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
+	server, err := NewServer(configs.Fixed(config), []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
 		return route.Response{Status: 200}
 	}}}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
@@ -199,7 +200,7 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 		for _, path := range paths {
 			routes = append(routes, route.Route{Group: "own", Path: path, Methods: []string{"GET"}, Handle: answer})
 		}
-		_, err := NewServer(config, routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
+		_, err := NewServer(configs.Fixed(config), routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
 		return err
 	}
 	require.NoError(t, serve("/a", "/b"))
@@ -269,7 +270,7 @@ func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
 	echo := func(_ context.Context, r *route.Request) route.Response {
 		return route.Response{Status: 200, ContentType: route.TypeText, Body: r.Method + " " + string(r.Body)}
 	}
-	server, err := NewServer(config, []route.Route{
+	server, err := NewServer(configs.Fixed(config), []route.Route{
 		{Group: "own", Path: "/both/:name", Methods: []string{"GET", "POST"}, Handle: echo},
 		{Group: "own", Path: "/get/:name", Methods: []string{"GET"}, Handle: echo},
 	}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})

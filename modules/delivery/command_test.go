@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
@@ -34,7 +35,7 @@ func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, 
 	var err error
 	switch command.Name {
 	case "spool":
-		d, fault := delivery.NewDelivery(cfg, settings(), producer, logger(t), tally.NoopScope)
+		d, fault := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, logger(t), tally.NoopScope)
 		require.NoError(t, fault)
 		delivery.Hurry(d)
 		err = delivery.RunSpool(use, cfg, d)

@@ -104,7 +104,7 @@ func (s *Spool) Usable() error {
 	}
 	if !s.hasRoom() {
 		return s.unusable(fmt.Errorf("%w: it takes %d bytes of %d, and %d of the disk are to stay free",
-			ErrFull, s.used.Load(), s.cfg.MaxBytes, s.cfg.Reserve))
+			ErrFull, s.used.Load(), s.maxBytes.Load(), s.keepFree.Load()))
 	}
 	return nil
 }
