@@ -109,33 +109,20 @@ func NewServer(
 	})
 }
 
-// frame ends a connection after the answer where the server below may lose its place on it, and take a body, or what a proxy in
-// front of it takes for one, for the next request: where a request says in two ways, or in an unusual one, how long it is, and
-// where a method is so unknown that its body is not even looked at.
+// frame ends a connection after the answer to a request that a proxy in front may take for a longer or a shorter one than
+// fasthttp does. fasthttp joins folded header lines, and takes a Transfer-Encoding of identity for no body. After every other
+// request whose length is in doubt, fasthttp itself ends the connection.
 func frame(header *fasthttp.RequestHeader) {
-	if !isPlain(header.RawHeaders()) || !slices.Contains(fiber.DefaultMethods, string(header.Method())) {
-		header.SetConnectionClose()
-	}
-}
-
-// isPlain reports whether nothing in the headers leaves a doubt of how long the body is: there is one Content-Length at most, or
-// else a Transfer-Encoding of chunked.
-func isPlain(raw []byte) bool {
-	lengths := 0
-	for len(raw) > 0 {
-		var line []byte
-		line, raw, _ = bytes.Cut(raw, []byte("\n"))
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		switch {
-		case bytes.EqualFold(name, []byte(fiber.HeaderContentLength)):
-			lengths++
-		case bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding)):
-			if lengths++; !bytes.EqualFold(bytes.TrimSpace(value), []byte("chunked")) {
-				return false
-			}
+	hasLength := header.ContentLength() >= -1
+	for line := range bytes.Lines(header.RawHeaders()) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		isFolded := line[0] == ' ' || line[0] == '\t'
+		isIdentity := !hasLength && bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
+		if isFolded || isIdentity {
+			header.SetConnectionClose()
+			return
 		}
 	}
-	return lengths <= 1
 }
 
 // Root marks the server as what a graph exists for.
@@ -240,17 +227,13 @@ func (s *Server) enter(c *fiber.Ctx) error {
 	if !isPreflight(c) {
 		return c.Next()
 	}
-	s.bodies.skip(c, c.Request().BodyStream(), int64(s.terms.Now().MaxBody))
 	c.Status(http.StatusOK)
 	s.metrics.preflight.count(http.StatusOK)
 	return nil
 }
 
 func (s *Server) get(path string, answer handler) {
-	s.fiber.Get(path, s.observe(s.metrics.route(path), always, func(c *fiber.Ctx, view *configs.View, terms *terms) {
-		s.bodies.skip(c, c.Request().BodyStream(), int64(terms.MaxBody))
-		answer(c, view, terms)
-	}))
+	s.fiber.Get(path, s.observe(s.metrics.route(path), always, answer))
 }
 
 // add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which only ask whether it is there.
@@ -260,8 +243,7 @@ func (s *Server) add(r route.Route) {
 	}
 	metrics := s.metrics.route(r.Path)
 	take := s.observe(metrics, r.Group, func(c *fiber.Ctx, view *configs.View, terms *terms) { s.handle(c, &r, view, terms) })
-	ask := s.observe(metrics, r.Group, func(c *fiber.Ctx, _ *configs.View, terms *terms) {
-		s.bodies.skip(c, c.Request().BodyStream(), terms.limit(&r))
+	ask := s.observe(metrics, r.Group, func(c *fiber.Ctx, _ *configs.View, _ *terms) {
 		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 		c.Status(http.StatusOK)
 		c.Response().SetBodyString(`{"status":"Ok"}`)
@@ -301,8 +283,6 @@ func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handle
 			if caught := panics.Caught(recover()); caught != nil {
 				panics.Log(s.log, "a request", caught, zap.String("path", strings.Clone(c.Path())),
 					zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))))
-				// How much of the body was read is not known any more.
-				c.Context().SetConnectionClose()
 				writeText(c, http.StatusInternalServerError, "internal server error")
 			}
 			s.inFlight.Add(-1)
@@ -435,7 +415,7 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	text := strings.ToLower(http.StatusText(status))
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		s.bodies.skip(c, c.Request().BodyStream(), int64(s.terms.Now().MaxBody))
+		skip(c, int64(s.terms.Now().MaxBody))
 	case http.StatusBadRequest:
 		text = "failed to read request: " + known.Message
 	case http.StatusRequestTimeout:
