@@ -14,10 +14,21 @@ RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT = $(CACHE)/golangci-lint/$(GOLANGCI_LINT_VERSION)-$(shell $(GO) env GOVERSION)/golangci-lint
 
+# The service is one module. The suites have modules of their own, which keep what only they need out of its go.mod. There is no
+# go.work: it would build the service with the versions that the suites ask for.
+MODULES := . testkit/chaos testkit/sdk
+define each
+$(foreach module,$(MODULES),cd $(module) && $(1)
+)
+endef
+
 # How long the tests of one package may run: a guard against hanging, and no measure of speed.
 TEST_TIMEOUT := 20m
 # The binary that the tests start as a process. It is built before a clock runs, and the build shares its cache with make run.
 TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
+
+# The build tags of the suites.
+TAGS := -tags sdk,chaos,powercut
 
 # For one benchmark: time or, as 100x, iterations.
 BENCHTIME ?= 1s
@@ -42,15 +53,15 @@ build: ## Build bin/capture
 # All packages and their tests are compiled first, as only list does without linking or running anything: a compiler takes the
 # whole machine, and with it the time of the tests beside it.
 test: build ## Run the unit tests, which need no service, with the race detector where there is a C compiler
-	$(GO) list $(RACE) -test -export ./... >/dev/null
-	$(TEST_BINARY) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...
+	$(call each,$(GO) list $(RACE) -test -export ./... >/dev/null)
+	$(call each,$(TEST_BINARY) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...)
 
 check: ## Check the format, go vet, the linters, go.mod and the dependency rule
 check: $(GOLANGCI_LINT)
 	$(GOLANGCI_LINT) fmt --diff
-	$(GO) vet -tags sdk,chaos,powercut ./...
-	$(GOLANGCI_LINT) run
-	$(GO) mod tidy -diff
+	$(call each,$(GO) vet $(TAGS) ./...)
+	$(call each,$(GOLANGCI_LINT) run)
+	$(call each,$(GO) mod tidy -diff)
 	$(GO) test -count=1 -run '^TestDependencyRule' ./app/standard
 
 bench: ## Run the benchmarks, each for BENCHTIME (1s)

@@ -24,6 +24,9 @@ type App struct {
 	graph *graph
 	hooks *hooks
 	facts []module.StartFact
+	log   *zap.Logger
+
+	reloader *reloader
 }
 
 // Build loads the configuration of the modules from the source and builds their graph, without starting it. Errors are
@@ -33,6 +36,7 @@ type App struct {
 // Extra options join the graph at its root. That scope is left to them: the app and the modules decorate only inside the
 // modules' own scopes, so fx.Decorate(func() T { ... }) there replaces a part of any module, for tests.
 func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (*App, error) {
+	reloader := newReloader(source.Files)
 	set, err := Load(modules, source)
 	if err != nil {
 		return nil, err
@@ -40,11 +44,12 @@ func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (
 	hooks := &hooks{log: zap.NewNop()}
 	live := configs.NewLive(set, func() (*configs.Set, error) { return Load(modules, source) })
 	g := newGraph(modules, live, hooks)
-	a := &App{live: live, own: set.Section(section).(Config), graph: g, hooks: hooks}
+	a := &App{live: live, own: set.Section(section).(Config), graph: g, hooks: hooks, reloader: reloader}
 	// The root is asked for before the extra options ask for anything, so that they do not change the order of the hooks.
 	root := fx.Invoke(func(p rootParams) {
 		a.facts = p.Facts
-		a.hooks.log = p.Log.Named("app")
+		a.log = p.Log.Named("app")
+		a.hooks.log = a.log
 		g.events.connect(p.Log)
 	})
 	a.fx, err = g.build(append([]fx.Option{g.keepLog(), root}, extra...)...)
@@ -82,7 +87,16 @@ func (a *App) Start(ctx context.Context) error {
 	err := a.fx.Start(outer)
 	if err != nil {
 		a.graph.flush()
+		return err
 	}
+	a.reloader.start(a.live, a.log)
+	return nil
+}
+
+// Reload loads the configuration from its source and puts it in force, as SIGHUP does. The error says why the one in
+// force stays.
+func (a *App) Reload() error {
+	_, err := a.live.Reload()
 	return err
 }
 
@@ -95,6 +109,7 @@ func (a *App) Wait() <-chan fx.ShutdownSignal { return a.fx.Wait() }
 // returns, as far as somebody reads it.
 func (a *App) Stop(ctx context.Context) error {
 	defer a.graph.flush()
+	a.reloader.stop()
 	stopping, cancel := context.WithTimeout(ctx, a.own.StopTimeout)
 	defer cancel()
 	err := a.fx.Stop(stopping)

@@ -2,6 +2,9 @@ package app
 
 import (
 	"fmt"
+	"maps"
+	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +45,7 @@ func sections(modules []module.Module) []configs.Section {
 
 // Load reads and checks the configuration of a build of these modules as Build does, the app's own section included.
 func Load(modules []module.Module, source configs.Source) (*configs.Set, error) {
-	rules := []configs.Rule{budgetsFit(modules)}
+	rules := []configs.Rule{budgetsFit(modules), addressesDiffer(modules)}
 	for _, m := range modules {
 		rules = append(rules, m.Rules...)
 	}
@@ -87,4 +90,50 @@ func (b *budget) check(faults *configs.Faults, verb string, timeout time.Duratio
 	faults.Check(b.total <= timeout, section+"."+verb+"_timeout",
 		"is %s, but the modules reserve %s to %s (%s): raise it, or lower theirs",
 		timeout, b.total, verb, strings.Join(b.shares, ", "))
+}
+
+// addressesDiffer checks that no two modules listen on one address.
+func addressesDiffer(modules []module.Module) configs.Rule {
+	return func(set *configs.Set) error {
+		type bound struct{ key, host, port string }
+		var all []bound
+		var faults configs.Faults
+		for _, m := range modules {
+			listener, ok := set.Section(m.Name).(configs.Listener)
+			if !ok {
+				continue
+			}
+			listens := listener.Listens(set)
+			for _, key := range slices.Sorted(maps.Keys(listens)) {
+				host, port, err := net.SplitHostPort(listens[key])
+				if err != nil || port == "0" {
+					continue
+				}
+				path := m.Name + "." + key
+				for _, other := range all {
+					faults.Check(port != other.port || !overlap(host, other.host), path,
+						"is on port %s, which %s takes as well: give it another port", port, other.key)
+				}
+				all = append(all, bound{path, host, port})
+			}
+		}
+		return faults.Err()
+	}
+}
+
+// overlap reports whether two hosts may be one address of this machine.
+func overlap(a, b string) bool {
+	canonical := func(host string) string {
+		ip := net.ParseIP(host)
+		switch {
+		case host == "" || ip.IsUnspecified():
+			return ""
+		case host == "localhost" || ip.IsLoopback():
+			return "loopback"
+		default:
+			return host
+		}
+	}
+	a, b = canonical(a), canonical(b)
+	return a == b || a == "" || b == ""
 }

@@ -27,6 +27,7 @@ import (
 func Main(modules ...module.Module) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	hangups := make(chan os.Signal, 1)
 	p := &process{
 		modules:  modules,
 		environ:  os.Environ(),
@@ -34,7 +35,11 @@ func Main(modules ...module.Module) {
 		err:      os.Stderr,
 		terminal: isatty.IsTerminal(os.Stderr.Fd()),
 		signals:  signals,
-		detach:   func() { signal.Ignore(syscall.SIGPIPE) },
+		hangups:  hangups,
+		detach: func() {
+			signal.Ignore(syscall.SIGPIPE)
+			signal.Notify(hangups, syscall.SIGHUP)
+		},
 	}
 	os.Exit(p.run(os.Args[1:]))
 }
@@ -48,7 +53,10 @@ type process struct {
 	// terminal says that err is a terminal.
 	terminal bool
 	signals  <-chan os.Signal
-	// detach keeps a write to standard output or standard error that nobody reads any more from ending the process.
+	// hangups ask a service to load its configuration anew.
+	hangups <-chan os.Signal
+	// detach makes the process a service's: a write to standard output or standard error that nobody reads any more does
+	// not end it, and neither does SIGHUP.
 	detach func()
 	// stopSignal is the first signal that came; a second one ends the process at once.
 	stopSignal os.Signal
@@ -152,6 +160,7 @@ func (p *process) serve(source configs.Source) error {
 	if err != nil {
 		return err
 	}
+	a.reloader.hangups = p.hangups
 	if err := p.until(a.Start); err != nil {
 		if p.stopSignal != nil && errors.Is(err, context.Canceled) {
 			return nil

@@ -10,12 +10,17 @@ import (
 
 // Fault is one thing that is wrong with the configuration.
 type Fault struct {
-	// Key is the dotted path, such as kafka.topics.events.
+	// Key is the dotted path, such as kafka.topics.events; empty: the fault is of no one key.
 	Key     string
 	Message string
 }
 
-func (f Fault) String() string { return f.Key + ": " + f.Message }
+func (f Fault) String() string {
+	if f.Key == "" {
+		return f.Message
+	}
+	return f.Key + ": " + f.Message
+}
 
 // Faults collects faults so that all of them are reported at once. The zero value is ready to use; it is not safe for
 // concurrent use.

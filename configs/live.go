@@ -1,7 +1,6 @@
 package configs
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -103,7 +102,7 @@ type Value[T any] struct {
 // prepare makes does not change any more, and holds nothing that somebody has to close.
 func NewValue[C, T any](l *Live, prepare func(C) (T, error)) (*Value[T], error) {
 	build := func(set *Set) (any, error) {
-		section, err := sectionOf[C](set)
+		section, err := SectionOf[C](set)
 		if err != nil {
 			return nil, err
 		}
@@ -141,17 +140,17 @@ func (v *Value[T]) Now() T { return v.In(nil) }
 // Follow has prepare called with the section that is a C, before and after, for every new configuration in which the
 // section differs. It is for what a View cannot hold. An error of prepare refuses the configuration.
 func Follow[C any](l *Live, prepare func(before, after C) (Change, error)) error {
-	if _, err := sectionOf[C](l.View().set); err != nil {
+	if _, err := SectionOf[C](l.View().set); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.followers = append(l.followers, func(before, after *Set) (Change, error) {
-		old, err := sectionOf[C](before)
+		old, err := SectionOf[C](before)
 		if err != nil {
 			return Change{}, err
 		}
-		section, err := sectionOf[C](after)
+		section, err := SectionOf[C](after)
 		if err != nil || reflect.DeepEqual(old, section) {
 			return Change{}, err
 		}
@@ -242,25 +241,6 @@ func guard[T any](prepare func() (T, error)) (value T, err error) {
 		}
 	}()
 	return prepare()
-}
-
-// sectionOf returns the section, or group of keys, that is a C.
-func sectionOf[C any](set *Set) (section C, err error) {
-	found := 0
-	for _, path := range set.layout.paths {
-		k := set.layout.byPath[path]
-		if k.group && k.value.Type() == reflect.TypeFor[C]() {
-			section, found = k.value.Interface().(C), found+1 //nolint:errcheck // the type was just compared
-		}
-	}
-	switch found {
-	case 0:
-		return section, fmt.Errorf("no section of this build is a %s: include the module that has it", reflect.TypeFor[C]())
-	case 1:
-		return section, nil
-	default:
-		return section, errors.New("several sections of this build are a " + reflect.TypeFor[C]().String())
-	}
 }
 
 // changed lists the keys whose values differ, in the order of the reference.

@@ -1,13 +1,5 @@
 package configs
 
-import (
-	"errors"
-	"fmt"
-
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/v2"
-)
-
 // Rule checks what no section can check alone, such as a sum over all of them. It reports its faults as a Validator does,
 // with full paths.
 type Rule func(*Set) error
@@ -23,31 +15,22 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 		return nil, err
 	}
 	var faults Faults
-	origins := map[string]string{}
-	values := koanf.New(".")
-	merge := func(read func(*reader)) error {
-		r := &reader{layout: layout, faults: &faults, origins: origins, values: map[string]any{}}
-		read(r)
-		return values.Load(confmap.Provider(r.values, "."), nil)
-	}
+	r := &reader{layout: layout, faults: &faults, origins: map[string]string{}, values: map[string]any{}}
 	for _, name := range source.Files {
-		err = errors.Join(err, merge(func(r *reader) { r.file(name) }))
+		r.file(name)
 	}
-	err = errors.Join(err, merge(func(r *reader) { r.environ(source.Environ) }))
-	if err != nil {
-		return nil, fmt.Errorf("merge configuration sources: %w", err)
-	}
+	r.environ(source.Environ)
 
 	for _, path := range layout.paths {
-		k := layout.byPath[path]
-		if k.group || !values.Exists(path) {
+		value, given := r.values[path]
+		if !given {
 			continue
 		}
-		if err := k.set(values.Get(path)); err != nil {
-			faults.Addf(path, "%s (%s)", err, origins[path])
+		if err := layout.byPath[path].set(value); err != nil {
+			faults.Addf(path, "%s (%s)", err, r.origins[path])
 		}
 	}
-	set := &Set{layout: layout, origins: origins}
+	set := &Set{layout: layout, origins: r.origins}
 	set.check(&faults, rules)
 	if err := faults.Err(); err != nil {
 		return nil, err

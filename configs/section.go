@@ -8,6 +8,12 @@ import (
 	"time"
 )
 
+// Listener is implemented by a section whose module binds addresses. Listens returns those that it binds with the given
+// configuration, by the key that names each, relative to the section. No two of a build may be one address.
+type Listener interface {
+	Listens(set *Set) map[string]string
+}
+
 // Section is a module's part of the configuration: the name of its section, and a struct value that holds the defaults.
 //
 // A field of the struct is a setting, or a struct with further ones. Its tag "key" is the setting's name, "doc" what the

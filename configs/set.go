@@ -2,6 +2,7 @@ package configs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -27,6 +28,25 @@ func (s *Set) Section(name string) any {
 		}
 	}
 	return nil
+}
+
+// SectionOf returns the section, or group of keys, that is a C. It is an error if the build has none or several.
+func SectionOf[C any](set *Set) (section C, err error) {
+	found := 0
+	for _, path := range set.layout.paths {
+		k := set.layout.byPath[path]
+		if k.group && k.value.Type() == reflect.TypeFor[C]() {
+			section, found = k.value.Interface().(C), found+1 //nolint:errcheck // the type was just compared
+		}
+	}
+	switch found {
+	case 0:
+		return section, fmt.Errorf("no section of this build is a %s: include the module that has it", reflect.TypeFor[C]())
+	case 1:
+		return section, nil
+	default:
+		return section, errors.New("several sections of this build are a " + reflect.TypeFor[C]().String())
+	}
 }
 
 // YAML writes every key with its value. Secrets are masked; a value that is not the default has its origin beside it.

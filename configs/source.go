@@ -33,8 +33,8 @@ func envName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "__"))
 }
 
-// reader collects what one source says about the keys of a layout: a string, or a []string for a list. Values stay text,
-// as typed, until the type of their key is known: so a file and the environment mean the same by the same letters, and
+// reader collects what the sources say about the keys of a layout, the later in the place of the earlier: a string, or a
+// []string for a list. Values stay text, as typed, until the type of their key is known: so a file and the environment mean the same by the same letters, and
 // YAML's guesses (0123 is 83, 1e3 is a float) change nothing.
 type reader struct {
 	layout  *layout

@@ -10,6 +10,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
@@ -92,7 +93,7 @@ func BenchmarkSpool50(b *testing.B) {
 	require.NoError(b, err)
 	section := delivery.DefaultConfig()
 	section.Ack, section.Spool.Dir, section.Spool.MaxBytes = "spool", b.TempDir(), 1<<40
-	spooled, err := delivery.NewDelivery(section, produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, producer, zap.NewNop(), tally.NoopScope)
+	spooled, err := delivery.NewDelivery(configs.Fixed(section), produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, producer, zap.NewNop(), tally.NoopScope)
 	require.NoError(b, err)
 	require.NoError(b, spooled.Start(b.Context()))
 	defer func() { require.NoError(b, spooled.Stop(context.Background())) }()

@@ -19,7 +19,7 @@ func TestTheOperatorsRulesDecideWhereEventsGo(t *testing.T) {
 		testkit.Set("routing.overflow", "phc_a:hot"),
 		testkit.Set("routing.skip_person", "phc_a:bot"),
 		testkit.Set("routing.dlq", "phc_a:bad"),
-		testkit.Set("routing.topics", "phc_vip=vip_events"),
+		testkit.Set("routing.topics", "phc_vip=vip_events"), testkit.Set("kafka.topics.custom", "vip_events"),
 		testkit.Set("routing.historical_after", "24h"),
 	)
 	old := time.Now().Add(-25 * time.Hour).UTC().Format(time.RFC3339)

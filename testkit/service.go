@@ -2,6 +2,8 @@ package testkit
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/fx"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/opencapture/capture/app"
 	"github.com/opencapture/capture/app/standard"
@@ -91,6 +94,8 @@ type Service struct {
 
 	tb      testing.TB
 	app     *app.App
+	file    string // the configuration
+	values  map[string]string
 	client  *http.Client
 	brokers []string
 	topics  []string
@@ -141,7 +146,11 @@ func start(tb testing.TB, options []Option) (*Service, error) {
 			p.options = append(p.options, fx.Populate(&service.spooled))
 		}
 	}
-	build, err := app.Build(p.modules, configs.Source{Environ: p.environ()}, p.options...)
+	service.file, service.values = filepath.Join(tb.TempDir(), "capture.yaml"), p.values
+	if err := service.write(); err != nil {
+		return nil, err
+	}
+	build, err := app.Build(p.modules, configs.Source{Files: []string{service.file}}, p.options...)
 	if err != nil {
 		return nil, err
 	}
@@ -220,13 +229,49 @@ func eachTopic(topics produce.Topics, visit func(key, name string)) {
 
 func url(address net.Addr) string { return "http://" + address.String() }
 
-// environ is the values as the environment variables of the service.
-func (p *plan) environ() []string {
-	environ := make([]string, 0, len(p.values))
-	for key, value := range p.values {
-		environ = append(environ, "CAPTURE_"+strings.ToUpper(strings.ReplaceAll(key, ".", "__"))+"="+value)
+// Set gives configuration keys other values while the service runs, each as "key=value", and returns why the
+// configuration in force stays, if it does. It is all of them or none. It is not safe for concurrent use.
+func (s *Service) Set(settings ...string) error {
+	before := maps.Clone(s.values)
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, "=")
+		s.values[key] = value
 	}
-	return environ
+	if err := s.write(); err != nil {
+		return err
+	}
+	err := s.app.Reload()
+	if err != nil {
+		s.values = before
+		return errors.Join(err, s.write())
+	}
+	return nil
+}
+
+// write writes the values as the service's configuration file.
+func (s *Service) write() error {
+	root := map[string]any{}
+	for key, value := range s.values {
+		at, rest := root, strings.Split(key, ".")
+		for ; len(rest) > 1; rest = rest[1:] {
+			below, ok := at[rest[0]].(map[string]any)
+			if !ok {
+				below = map[string]any{}
+				at[rest[0]] = below
+			}
+			at = below
+		}
+		at[rest[0]] = value
+	}
+	text, err := yaml.Marshal(root)
+	if err != nil {
+		return err
+	}
+	// The file takes the place of the one before in one step, as the service watches it.
+	if err := os.WriteFile(s.file+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(s.file+".new", s.file)
 }
 
 // Stop stops the service as SIGTERM does, and returns what it could not end in order. Calling it again, or the end of the

@@ -42,7 +42,8 @@ var want = []struct{ sdk, path, fields string }{
 
 func TestEveryRecordedSetUpCallIsAnsweredWithWhatItsSDKReads(t *testing.T) {
 	sink := testkit.NewSink()
-	service := testkit.Start(t, testkit.Override[events.Sink](sink))
+	service := testkit.Start(t, testkit.Override[events.Sink](sink),
+		testkit.Set("transport.setup.recording_endpoint", "/s/"), testkit.Set("transport.setup.recorder_bundled", "true"))
 	rows := recordings(t, "testdata/setup.jsonl")
 	require.Len(t, rows, 26)
 	for _, row := range rows {
@@ -94,7 +95,7 @@ func requireFields(t *testing.T, row recording, body string) {
 func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 	t.Parallel()
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
-		testkit.Set("transport.setup.recording_endpoint", ""), testkit.Set("transport.setup.exceptions", "true"))
+		testkit.Set("transport.setup.exceptions", "true"))
 	for path, status := range map[string]int{
 		"/flags": 200, "/flags/": 200, "/decide": 200, "/flags/definitions/": 200, "/api/surveys": 200,
 		"/array/phc_test/config": 200, "/array/phc_test/config/": 200, "/array/phc_test/config.js": 200, "/array/phc_test/config.js/": 200,

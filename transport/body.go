@@ -23,8 +23,8 @@ var (
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
-// read reads the whole body, of at most limit bytes; nil is none. On an error it reads past the rest where that is small, so that
-// the connection stays usable, and closes the connection after the answer where it is not. The caller puts the result back.
+// read reads the whole body, of at most limit bytes; nil is none. Of a body that it refuses it skips the rest. The caller puts
+// the result back.
 func (b *bodies) read(c *fiber.Ctx, limit int64) (*decode.Buffer, error) {
 	stream := c.Request().BodyStream()
 	announced := int64(c.Request().Header.ContentLength())
@@ -33,14 +33,14 @@ func (b *bodies) read(c *fiber.Ctx, limit int64) (*decode.Buffer, error) {
 	case stream == nil || announced == 0:
 		return nil, nil
 	case announced > limit:
-		b.skip(c, stream, limit)
+		skip(c, limit)
 		return nil, tooLarge(limit)
 	case announced > 0:
 		size = min(size, announced)
 	}
 	read, err := b.buffers.Get(size)
 	if err != nil {
-		b.skip(c, stream, limit)
+		skip(c, limit)
 		return nil, err
 	}
 	if read, err = b.fill(c, read, announced, limit); err != nil {
@@ -56,7 +56,7 @@ func (b *bodies) fill(c *fiber.Ctx, read *decode.Buffer, announced, limit int64)
 	for {
 		if size := int64(len(read.Bytes)); size == int64(cap(read.Bytes)) && size != announced {
 			if size > limit {
-				b.skip(c, stream, limit)
+				skip(c, limit)
 				return read, tooLarge(limit)
 			}
 			// One byte over the limit tells a body of just the limit from a larger one.
@@ -66,7 +66,7 @@ func (b *bodies) fill(c *fiber.Ctx, read *decode.Buffer, announced, limit int64)
 			}
 			var err error
 			if read, err = b.buffers.Grow(read, size); err != nil {
-				b.skip(c, stream, limit)
+				skip(c, limit)
 				return read, err
 			}
 		}
@@ -82,7 +82,6 @@ func (b *bodies) fill(c *fiber.Ctx, read *decode.Buffer, announced, limit int64)
 			}
 			return read, nil
 		default:
-			c.Context().SetConnectionClose()
 			return read, brokenBody(err)
 		}
 	}
@@ -104,22 +103,20 @@ func brokenBody(err error) *events.Error {
 	}
 }
 
-// skip reads past what is left of a body, up to as much again as the limit, and closes the connection after the answer if
-// there is more: what follows on it could not be told from the body.
-func (b *bodies) skip(c *fiber.Ctx, stream io.Reader, limit int64) {
-	announced := int64(c.Request().Header.ContentLength())
-	if stream == nil || announced == 0 {
-		return
-	}
-	if announced > 2*limit {
+// skip reads past what is left of a body, up to as much again as the limit, so that a client that sends all before it reads gets
+// the answer. Of a larger body it reads nothing more and ends the connection after the answer.
+func skip(c *fiber.Ctx, limit int64) {
+	stream, announced := c.Request().BodyStream(), int64(c.Request().Header.ContentLength())
+	switch {
+	case stream == nil:
+	case announced > 2*limit:
 		c.Context().SetConnectionClose()
-		return
-	}
-	if announced < 0 {
-		stream = io.LimitReader(stream, limit)
-	}
-	_, err := io.Copy(io.Discard, stream)
-	if limited, ok := stream.(*io.LimitedReader); err != nil || ok && limited.N == 0 {
-		c.Context().SetConnectionClose()
+	case announced >= 0:
+		_, _ = io.Copy(io.Discard, stream)
+	default:
+		rest := &io.LimitedReader{R: stream, N: limit}
+		if _, _ = io.Copy(io.Discard, rest); rest.N == 0 {
+			c.Context().SetConnectionClose()
+		}
 	}
 }

@@ -16,24 +16,24 @@ import (
 // Config is the configuration section "transport".
 type Config struct {
 	Listen string   `key:"listen" doc:"Address that the SDKs send to, as host:port."`
-	Serve  []string `key:"serve" doc:"Which groups of paths are served: analytics, recordings, ai, logs and setup (what SDKs ask before they send); others are answered 404."`
+	Serve  []string `key:"serve" live:"true" doc:"Which groups of paths are served: analytics, recordings, ai, logs and setup (what SDKs ask before they send); others are answered 404."`
 
-	HeaderTimeout time.Duration `key:"header_timeout" doc:"How long a client may take to send a request's line and headers."`
-	BodyTimeout   time.Duration `key:"body_timeout" doc:"How long a client may take to send a request's body; then 408."`
-	WriteTimeout  time.Duration `key:"write_timeout" doc:"How long a client may take to read an answer."`
-	IdleTimeout   time.Duration `key:"idle_timeout" doc:"How long a connection is kept open between requests."`
+	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers."`
+	BodyTimeout   time.Duration `key:"body_timeout" live:"true" doc:"How long a client may take to send a request's body; then 408."`
+	WriteTimeout  time.Duration `key:"write_timeout" live:"true" doc:"How long a client may take to read an answer."`
+	IdleTimeout   time.Duration `key:"idle_timeout" live:"true" doc:"How long a connection is kept open between requests."`
 
-	MaxHeader   configs.ByteSize `key:"max_header" doc:"Largest request line with headers, query included; then 431. Each open connection holds a buffer of this size."`
-	MaxBody     configs.ByteSize `key:"max_body" doc:"Largest body on the wire, still compressed; then 413. Recordings and AI events have limits of their own."`
-	MaxDecoded  configs.ByteSize `key:"max_decoded" doc:"Largest body once decompressed and decoded; then 413. What an OTLP request becomes may be as large: events beyond that are rejected alone."`
-	MaxInFlight configs.ByteSize `key:"max_in_flight" doc:"Bytes of bodies, as read and as decoded, that the whole process holds at once; when they are spent, requests are answered 503."`
+	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line with headers, query included; then 431. Each open connection holds a buffer of this size."`
+	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; then 413. Recordings and AI events have limits of their own."`
+	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once decompressed and decoded; then 413. What an OTLP request becomes may be as large: events beyond that are rejected alone."`
+	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process holds at once; when they are spent, requests are answered 503."`
 
-	RetryAfter time.Duration `key:"retry_after" doc:"What a 503 asks clients to wait, in whole seconds."`
+	RetryAfter time.Duration `key:"retry_after" live:"true" doc:"What a 503 asks clients to wait, in whole seconds."`
 
-	TrustedProxies []string `key:"trusted_proxies" doc:"Networks whose X-Forwarded-For is believed, as CIDRs or addresses: the client is the rightmost address that is not one of them. Empty: believe nobody."`
+	TrustedProxies []string `key:"trusted_proxies" live:"true" doc:"Networks whose X-Forwarded-For is believed, as CIDRs or addresses: the client is the rightmost address that is not one of them. Empty: believe nobody."`
 
-	DrainDelay  time.Duration `key:"drain_delay" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
-	StopTimeout time.Duration `key:"stop_timeout" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than delivery.timeout, requests whose events are not safe yet may be cut off."`
+	DrainDelay  time.Duration `key:"drain_delay" live:"true" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
+	StopTimeout time.Duration `key:"stop_timeout" live:"true" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than delivery.timeout, requests whose events are not safe yet may be cut off."`
 
 	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com, that what SDKs ask before they send (group setup), and their scripts under /static and /array, are passed on to. Cookies are not. Empty: this service answers by itself, as setup says."`
 	UpstreamTimeout time.Duration `key:"upstream_timeout" doc:"How long the upstream may take to give its whole answer; then 502."`
@@ -103,6 +103,9 @@ func (c Config) Validate() error {
 // StopBudget is how long stopping may take.
 func (c Config) StopBudget() time.Duration { return c.DrainDelay + c.StopTimeout }
 
+// Listens is where the SDKs send to.
+func (c Config) Listens(*configs.Set) map[string]string { return map[string]string{"listen": c.Listen} }
+
 func serveAll() []string {
 	var names []string
 	for _, group := range route.Groups() {
@@ -114,7 +117,7 @@ func serveAll() []string {
 // serves reports whether the installation serves a group. What is not of the stock modules is there because somebody put it
 // into the build.
 func (c Config) serves(group route.Group) bool {
-	return slices.Contains(c.Serve, string(group)) || !slices.Contains(route.Groups(), group)
+	return !slices.Contains(route.Groups(), group) || slices.Contains(c.Serve, string(group))
 }
 
 // isHost reports whether the text is the URL of a host, and perhaps of a path on it, to which further paths can be added.

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/module"
@@ -52,6 +53,7 @@ func AsRoutes(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"routes,flatten"`))
 }
 
+// newBudget makes the budget that the section starts with; the server keeps it up to date.
 func newBudget(config Config) *decode.Budget { return decode.NewBudget(int64(config.MaxInFlight)) }
 
 func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
@@ -61,20 +63,26 @@ func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
 func newProtocol(config Config) posthog.Config { return config.PostHog }
 
 // newSetup serves the set-up calls, with the upstream's answers where there is one.
-func newSetup(config Config, budget *decode.Budget, log *zap.Logger, lifecycle fx.Lifecycle) []route.Route {
+func newSetup(
+	config Config, live *configs.Live, budget *decode.Budget, log *zap.Logger, lifecycle fx.Lifecycle,
+) ([]route.Route, error) {
 	if config.Upstream == "" {
-		return setup.NewAnswers(config.Setup).Routes()
+		answers, err := setup.NewAnswers(live)
+		if err != nil {
+			return nil, err
+		}
+		return answers.Routes(), nil
 	}
 	proxy := setup.NewProxy(config.Upstream, config.UpstreamTimeout, budget, log)
 	lifecycle.Append(fx.StopHook(proxy.Close))
-	return proxy.Routes()
+	return proxy.Routes(), nil
 }
 
 func provideServer(
-	config Config, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
+	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {
-	server, err := NewServer(config, routes, budget, health, log, scope, func(err error) {
+	server, err := NewServer(live, routes, budget, health, log, scope, func(err error) {
 		log.Error("serving failed, stopping", zap.Error(err))
 		if err := shutdowner.Shutdown(fx.ExitCode(1)); err != nil {
 			log.Error("stopping after a failure", zap.Error(err))

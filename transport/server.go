@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,47 +22,68 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/route"
 )
 
-// Server is the HTTP server that the SDKs talk to. It is started once and then stopped once.
+// Server is the HTTP server that the SDKs talk to. It is started once and then stopped once. It follows its section: a
+// request is judged by the limits, networks and groups that were in force when its head had been read, a connection by the
+// time-outs that were in force when it was accepted.
 type Server struct {
-	config   Config
+	live     *configs.Live
+	terms    *configs.Value[*terms]
 	log      *zap.Logger
 	health   *observability.Health
 	fiber    *fiber.App
+	paths    []route.Route
+	engines  engines
 	bodies   *bodies
-	trusted  []netip.Prefix
 	fail     func(error)
 	inFlight atomic.Int64
 	stopping atomic.Bool
 	listener net.Listener
-	served   chan struct{}
+	accepted chan struct{} // closed when no connection is accepted any more
 	metrics  serverMetrics
+}
+
+// terms is what one configuration asks of a request.
+type terms struct {
+	Config
+	trusted []netip.Prefix
+}
+
+func newTerms(config Config) (*terms, error) {
+	trusted, err := parseNetworks(config.TrustedProxies)
+	if err != nil {
+		return nil, fmt.Errorf("transport.trusted_proxies: %w", err)
+	}
+	return &terms{Config: config, trusted: trusted}, nil
 }
 
 // NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget. fail is
 // called, once, when serving ends by an error at run time.
 func NewServer(
-	config Config, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error),
+	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger,
+	scope tally.Scope, fail func(error),
 ) (*Server, error) {
-	trusted, err := parseNetworks(config.TrustedProxies)
+	terms, err := configs.NewValue(live, newTerms)
 	if err != nil {
-		return nil, fmt.Errorf("transport.trusted_proxies: %w", err)
+		return nil, err
 	}
 	s := &Server{
-		config:  config,
-		log:     log,
-		health:  health,
-		bodies:  &bodies{buffers: decode.NewBuffers(budget)},
-		trusted: trusted,
-		fail:    fail,
-		served:  make(chan struct{}),
-		metrics: newServerMetrics(scope),
+		live:     live,
+		terms:    terms,
+		log:      log,
+		health:   health,
+		bodies:   &bodies{buffers: decode.NewBuffers(budget)},
+		fail:     fail,
+		accepted: make(chan struct{}),
+		metrics:  newServerMetrics(scope),
 	}
 	s.fiber = fiber.New(fiber.Config{
 		CaseSensitive:                true,
@@ -71,52 +91,38 @@ func NewServer(
 		DisablePreParseMultipartForm: true,
 		StreamRequestBody:            true,
 		// The server below must hand over every body as a stream; bodies are limited where they are read.
-		BodyLimit:      math.MaxInt,
-		ReadBufferSize: int(config.MaxHeader),
-		ReadTimeout:    config.HeaderTimeout,
-		WriteTimeout:   config.WriteTimeout,
-		IdleTimeout:    config.IdleTimeout,
-		ErrorHandler:   s.refuse,
+		BodyLimit:    math.MaxInt,
+		ErrorHandler: s.refuse,
 	})
-	server := s.fiber.Server()
-	server.CloseOnShutdown = true
-	server.HeaderReceived = func(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
-		frame(header)
-		return fasthttp.RequestConfig{ReadTimeout: config.BodyTimeout}
-	}
 	if err := s.routes(routes); err != nil {
 		return nil, err
 	}
-	return s, nil
-}
-
-// frame ends a connection after the answer where the server below may lose its place on it, and take a body, or what a proxy in
-// front of it takes for one, for the next request: where a request says in two ways, or in an unusual one, how long it is, and
-// where a method is so unknown that its body is not even looked at.
-func frame(header *fasthttp.RequestHeader) {
-	if !isPlain(header.RawHeaders()) || !slices.Contains(fiber.DefaultMethods, string(header.Method())) {
-		header.SetConnectionClose()
-	}
-}
-
-// isPlain reports whether nothing in the headers leaves a doubt of how long the body is: there is one Content-Length at most, or
-// else a Transfer-Encoding of chunked.
-func isPlain(raw []byte) bool {
-	lengths := 0
-	for len(raw) > 0 {
-		var line []byte
-		line, raw, _ = bytes.Cut(raw, []byte("\n"))
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		switch {
-		case bytes.EqualFold(name, []byte(fiber.HeaderContentLength)):
-			lengths++
-		case bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding)):
-			if lengths++; !bytes.EqualFold(bytes.TrimSpace(value), []byte("chunked")) {
-				return false
+	s.engines.log = log
+	s.engines.change(s.newEngine(terms.Now().Config))
+	return s, configs.Follow(live, func(before, after Config) (configs.Change, error) {
+		return configs.Change{Commit: func() {
+			budget.Resize(int64(after.MaxInFlight))
+			if before.connections() != after.connections() {
+				s.engines.change(s.newEngine(after))
 			}
+		}}, nil
+	})
+}
+
+// frame ends a connection after the answer to a request that a proxy in front may take for a longer or a shorter one than
+// fasthttp does. fasthttp joins folded header lines, and takes a Transfer-Encoding of identity for no body. After every other
+// request whose length is in doubt, fasthttp itself ends the connection.
+func frame(header *fasthttp.RequestHeader) {
+	hasLength := header.ContentLength() >= -1
+	for line := range bytes.Lines(header.RawHeaders()) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		isFolded := line[0] == ' ' || line[0] == '\t'
+		isIdentity := !hasLength && bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
+		if isFolded || isIdentity {
+			header.SetConnectionClose()
+			return
 		}
 	}
-	return lengths <= 1
 }
 
 // Root marks the server as what a graph exists for.
@@ -132,43 +138,50 @@ func (s *Server) Addr() net.Addr {
 
 // Start binds the listener, so that an address in use is an error here, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	listener, err := listen.TCP(ctx, "transport.listen", s.config.Listen)
+	listener, err := listen.TCP(ctx, "transport.listen", s.terms.Now().Listen)
 	if err != nil {
 		return err
 	}
 	s.listener = listener
-	go func() {
-		defer close(s.served)
-		err := s.fiber.Listener(listener)
-		if s.stopping.Load() {
-			return
-		}
-		if err == nil {
-			err = errors.New("the listener was closed")
-		}
-		s.fail(fmt.Errorf("serve transport.listen: %w", err))
-	}()
+	s.engines.start()
+	panics.Go(s.log, "the listener", s.accept)
 	s.health.SetStarted()
 	return nil
+}
+
+// accept hands every new connection to the engine in force.
+func (s *Server) accept() {
+	defer close(s.accepted)
+	for {
+		conn, err := s.listener.Accept()
+		if err == nil {
+			s.engines.take(conn)
+			continue
+		}
+		if !s.stopping.Load() {
+			s.fail(fmt.Errorf("serve transport.listen: %w", err))
+		}
+		return
+	}
 }
 
 // Stop turns readiness false, goes on serving for the drain delay, then takes no new connections and waits for the requests
 // in flight. It returns an error that says how many had not ended when their time, or ctx, was over.
 func (s *Server) Stop(ctx context.Context) error {
 	s.health.SetStopping()
-	drain := time.NewTimer(s.config.DrainDelay)
+	config := s.terms.Now().Config
+	drain := time.NewTimer(config.DrainDelay)
 	defer drain.Stop()
 	select {
 	case <-drain.C:
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.StopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, config.StopTimeout)
 	defer cancel()
 	s.stopping.Store(true)
-	err := s.fiber.ShutdownWithContext(ctx)
-	// Where serving had not quite begun, nothing was shut down; without a listener it ends by itself.
 	_ = s.listener.Close()
-	<-s.served
+	<-s.accepted
+	open, err := s.engines.stop(ctx)
 	if err == nil {
 		return nil
 	}
@@ -176,26 +189,24 @@ func (s *Server) Stop(ctx context.Context) error {
 		return fmt.Errorf("transport: %d requests unfinished: %w", n, err)
 	}
 	// Connections on which nobody asks anything, or not yet all, may outlive the deadline: nothing was promised on them.
-	s.log.Warn("connections were cut off", zap.Int32("connections", s.fiber.Server().GetOpenConnectionsCount()))
+	s.log.Warn("connections were cut off", zap.Int32("connections", open))
 	return nil
 }
 
-// handler answers one request; status and body are written to c.
-type handler func(c *fiber.Ctx)
+// handler answers one request by the configuration of the view; status and body are written to c.
+type handler func(c *fiber.Ctx, view *configs.View, terms *terms)
 
-// routes registers every path that this installation serves. Fiber takes each with and without a trailing slash. Two routes of
+// routes registers every path; which of them are served is the section's to say. Fiber takes each with and without a trailing slash. Two routes of
 // one method and path are an error, as which of them answers would be chance.
 func (s *Server) routes(routes []route.Route) error {
 	s.fiber.Use(s.enter)
-	s.get("/", func(c *fiber.Ctx) { writeText(c, http.StatusOK, "capture") })
-	s.get("/_liveness", func(c *fiber.Ctx) { writeText(c, http.StatusOK, "ok") })
+	s.paths = append(slices.Clip(routes), route.Route{Path: "/"}, route.Route{Path: "/_liveness"}, route.Route{Path: "/_readiness"})
+	s.get("/", func(c *fiber.Ctx, _ *configs.View, _ *terms) { writeText(c, http.StatusOK, "capture") })
+	s.get("/_liveness", func(c *fiber.Ctx, _ *configs.View, _ *terms) { writeText(c, http.StatusOK, "ok") })
 	s.get("/_readiness", s.readiness)
 	var faults []error
 	taken := map[string]bool{"GET /": true, "GET /_liveness": true, "GET /_readiness": true}
 	for _, r := range routes {
-		if !s.config.serves(r.Group) {
-			continue
-		}
 		for _, method := range r.Methods {
 			if name := method + " " + r.Path; taken[name] {
 				faults = append(faults, fmt.Errorf("two modules serve %s: leave one out", name))
@@ -216,33 +227,23 @@ func (s *Server) enter(c *fiber.Ctx) error {
 	if !isPreflight(c) {
 		return c.Next()
 	}
-	s.bodies.skip(c, c.Request().BodyStream(), int64(s.config.MaxBody))
 	c.Status(http.StatusOK)
 	s.metrics.preflight.count(http.StatusOK)
 	return nil
 }
 
 func (s *Server) get(path string, answer handler) {
-	s.fiber.Get(path, s.observe(s.metrics.route(path), func(c *fiber.Ctx) {
-		s.bodies.skip(c, c.Request().BodyStream(), int64(s.config.MaxBody))
-		answer(c)
-	}))
+	s.fiber.Get(path, s.observe(s.metrics.route(path), always, answer))
 }
 
 // add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which only ask whether it is there.
 func (s *Server) add(r route.Route) {
-	if r.MaxBody == 0 {
-		r.MaxBody = int64(s.config.MaxBody)
-	}
-	// One that the budget could never hold, with the buffer that it outgrows, is too large and not to be sent again later.
-	r.MaxBody = min(r.MaxBody, int64(s.config.MaxInFlight)/2)
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
 	}
 	metrics := s.metrics.route(r.Path)
-	take := s.observe(metrics, func(c *fiber.Ctx) { s.handle(c, &r) })
-	ask := s.observe(metrics, func(c *fiber.Ctx) {
-		s.bodies.skip(c, c.Request().BodyStream(), r.MaxBody)
+	take := s.observe(metrics, r.Group, func(c *fiber.Ctx, view *configs.View, terms *terms) { s.handle(c, &r, view, terms) })
+	ask := s.observe(metrics, r.Group, func(c *fiber.Ctx, _ *configs.View, _ *terms) {
 		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 		c.Status(http.StatusOK)
 		c.Response().SetBodyString(`{"status":"Ok"}`)
@@ -258,30 +259,43 @@ func (s *Server) add(r route.Route) {
 	}
 }
 
-// observe counts and times a route's requests and turns a panic into a 500.
-func (s *Server) observe(metrics *routeMetrics, answer handler) fiber.Handler {
+// limit is the largest body that a route takes. One that the budget could never hold, with the buffer that it outgrows, is too
+// large and not to be sent again later.
+func (t *terms) limit(r *route.Route) int64 {
+	return min(cmp.Or(r.MaxBody, int64(t.MaxBody)), int64(t.MaxInFlight)/2)
+}
+
+// always is the group of what every installation serves.
+const always route.Group = ""
+
+// observe takes the configuration that a request is judged by, counts and times a route's requests, and turns a panic into a
+// 500. A request of a group that is not served is one of no route.
+func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
+		view := s.live.View()
+		terms := s.terms.In(view)
+		if !terms.serves(group) {
+			return fiber.ErrNotFound
+		}
 		begin := time.Now()
 		s.inFlight.Add(1)
 		defer func() {
-			if cause := recover(); cause != nil {
-				s.log.Error("request panicked", zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
-					zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
-				// How much of the body was read is not known any more.
-				c.Context().SetConnectionClose()
+			if caught := panics.Caught(recover()); caught != nil {
+				panics.Log(s.log, "a request", caught, zap.String("path", strings.Clone(c.Path())),
+					zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))))
 				writeText(c, http.StatusInternalServerError, "internal server error")
 			}
 			s.inFlight.Add(-1)
 			metrics.count(c.Response().StatusCode())
 			metrics.latency.Record(time.Since(begin))
 		}()
-		answer(c)
+		answer(c, view, terms)
 		return nil
 	}
 }
 
 // handle reads the body and has the route answer.
-func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
+func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms *terms) {
 	header := &c.Request().Header
 	// The strings alias the server's buffers: a route keeps nothing of a request after it has answered.
 	request := &route.Request{
@@ -291,12 +305,14 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
 		ContentType:     string(header.ContentType()),
 		ContentEncoding: string(header.Peek(fiber.HeaderContentEncoding)),
 		Header:          header,
-		ClientIP:        s.clientIP(c),
+		ClientIP:        terms.clientIP(c),
+		Config:          view,
+		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
 	}
-	read, err := s.bodies.read(c, r.MaxBody)
+	read, err := s.bodies.read(c, terms.limit(r))
 	if err != nil {
-		s.write(c, r.Refuse(request, err))
+		s.write(c, r.Refuse(request, err), terms)
 		return
 	}
 	if read != nil {
@@ -308,10 +324,10 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
 	if request.Method == http.MethodGet && len(request.Body) > 0 && slices.Contains(r.Methods, http.MethodPost) {
 		request.Method = http.MethodPost
 	}
-	s.write(c, r.Handle(context.Background(), request))
+	s.write(c, r.Handle(context.Background(), request), terms)
 }
 
-func (s *Server) write(c *fiber.Ctx, response route.Response) {
+func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
 	if response.Status >= http.StatusBadRequest {
 		if entry := s.log.Check(zap.DebugLevel, "request refused"); entry != nil {
 			entry.Write(zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
@@ -323,7 +339,7 @@ func (s *Server) write(c *fiber.Ctx, response route.Response) {
 		c.Response().Header.Add(field.Name, field.Value)
 	}
 	if response.Retry {
-		c.Set(fiber.HeaderRetryAfter, seconds(cmp.Or(response.RetryAfter, s.config.RetryAfter)))
+		c.Set(fiber.HeaderRetryAfter, seconds(cmp.Or(response.RetryAfter, terms.RetryAfter)))
 	}
 	if response.Ack != events.AckUnsaid {
 		c.Set(headerAck, response.Ack.String())
@@ -369,7 +385,7 @@ func writeText(c *fiber.Ctx, status int, text string) {
 
 // readiness answers whether traffic should come here, and if not, for lack of what. The reasons, which name addresses, are
 // for the operators' listener.
-func (s *Server) readiness(c *fiber.Ctx) {
+func (s *Server) readiness(c *fiber.Ctx, _ *configs.View, _ *terms) {
 	report := s.health.Report(context.Background())
 	if report.Ready {
 		writeText(c, http.StatusOK, "ok")
@@ -392,20 +408,33 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	if errors.As(err, &known) {
 		status = known.Code
 	}
+	if status == http.StatusMethodNotAllowed && !s.hasPath(c.Path()) {
+		status = http.StatusNotFound
+		c.Response().Header.Del(fiber.HeaderAllow)
+	}
 	text := strings.ToLower(http.StatusText(status))
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		s.bodies.skip(c, c.Request().BodyStream(), int64(s.config.MaxBody))
+		skip(c, int64(s.terms.Now().MaxBody))
 	case http.StatusBadRequest:
 		text = "failed to read request: " + known.Message
 	case http.StatusRequestTimeout:
 		text = errStopped.Error()
 	case http.StatusRequestHeaderFieldsTooLarge:
-		text = fmt.Sprintf("request line and headers exceed %d bytes: send the events in the body", s.config.MaxHeader)
+		text = fmt.Sprintf("request line and headers exceed %d bytes: send the events in the body", s.terms.Now().MaxHeader)
 	}
 	s.metrics.unrouted.count(status)
 	writeText(c, status, text)
 	return nil
+}
+
+// hasPath reports whether the path is one of a route that is served.
+func (s *Server) hasPath(path string) bool {
+	terms := s.terms.Now()
+	path = strings.TrimRight(path, "/")
+	return slices.ContainsFunc(s.paths, func(r route.Route) bool {
+		return terms.serves(r.Group) && fiber.RoutePatternMatch(path, r.Path, fiber.Config{CaseSensitive: true})
+	})
 }
 
 // maxRequestID is the longest request id that is taken over from a client.
@@ -425,7 +454,7 @@ func requestID(c *fiber.Ctx) string {
 	return string(given)
 }
 
-func (s *Server) clientIP(c *fiber.Ctx) string {
+func (t *terms) clientIP(c *fiber.Ctx) string {
 	address, _ := netip.AddrFromSlice(c.Context().RemoteIP())
 	forwarded := c.Request().Header.PeekAll(fiber.HeaderXForwardedFor)
 	if len(forwarded) == 0 {
@@ -435,5 +464,5 @@ func (s *Server) clientIP(c *fiber.Ctx) string {
 	for i, list := range forwarded {
 		lists[i] = string(list)
 	}
-	return clientIP(address, lists, s.trusted).String()
+	return clientIP(address, lists, t.trusted).String()
 }

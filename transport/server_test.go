@@ -18,6 +18,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
@@ -56,7 +57,7 @@ type fixture struct {
 // newServer makes a server of the PostHog protocol.
 func newServer(config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
 	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
-	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
+	return NewServer(configs.Fixed(config), handler.Routes(), budget, health, log, scope, fail)
 }
 
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
@@ -177,7 +178,7 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
-	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
+	server, err := NewServer(configs.Fixed(config), []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
 		return route.Response{Status: 200}
 	}}}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
@@ -199,7 +200,7 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 		for _, path := range paths {
 			routes = append(routes, route.Route{Group: "own", Path: path, Methods: []string{"GET"}, Handle: answer})
 		}
-		_, err := NewServer(config, routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
+		_, err := NewServer(configs.Fixed(config), routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
 		return err
 	}
 	require.NoError(t, serve("/a", "/b"))
@@ -269,7 +270,7 @@ func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
 	echo := func(_ context.Context, r *route.Request) route.Response {
 		return route.Response{Status: 200, ContentType: route.TypeText, Body: r.Method + " " + string(r.Body)}
 	}
-	server, err := NewServer(config, []route.Route{
+	server, err := NewServer(configs.Fixed(config), []route.Route{
 		{Group: "own", Path: "/both/:name", Methods: []string{"GET", "POST"}, Handle: echo},
 		{Group: "own", Path: "/get/:name", Methods: []string{"GET"}, Handle: echo},
 	}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
@@ -295,7 +296,7 @@ func TestABodyWhereNoneBelongsDoesNotBecomeTheNextRequest(t *testing.T) {
 		status       int
 	}{
 		{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}, {"OPTIONS", "/e/", 200},
-		{"GET", "/nowhere", 404}, {"PUT", "/e/", 405},
+		{"GET", "/nowhere", 404}, {"PUT", "/e/", 405}, {"BREW", "/e/", 400}, {"BREW", "/nowhere", 400},
 	} {
 		f.processor.ips = nil
 		c := f.dial(t)
@@ -321,12 +322,110 @@ func TestARequestOfDoubtfulLengthIsTheLastOnItsConnection(t *testing.T) {
 		"an encoding that is none":         "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n" + hidden,
 		"an encoding that nobody knows":    "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + hidden,
 		"an encoding on a line of its own": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"a method that nobody knows":       "BREW /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(hidden),
+		"an encoding in the old version":   "POST /e/ HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"a length on a line of its own":    "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 0\r\n\r\n" + hidden,
 	} {
 		c := f.dial(t)
 		response, _ := c.send("POST", sent)
 		require.True(t, response.Close, name)
 		c.requireClosed()
+	}
+	require.Empty(t, f.processor.ips)
+}
+
+func TestARequestThatBreaksTheProtocolIsRefusedAndIsTheLastOnItsConnection(t *testing.T) {
+	f := serve(t, nil)
+	hidden := request("POST", "/e/", "", event)
+	post := "POST /e/ HTTP/1.1\r\nHost: x\r\n"
+	chunks := post + "Transfer-Encoding: chunked\r\n\r\n"
+	size := fmt.Sprintf("%x", len(event))
+	for name, sent := range map[string]string{
+		"equal lengths":                  post + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d\r\n\r\n", len(event), len(event)) + event,
+		"a list of lengths":              post + fmt.Sprintf("Content-Length: %d, %d\r\n\r\n", len(event), len(event)) + event,
+		"a length with a sign":           post + fmt.Sprintf("Content-Length: +%d\r\n\r\n", len(event)) + event,
+		"a length below zero":            post + "Content-Length: -1\r\n\r\n",
+		"a length that overflows":        post + "Content-Length: 18446744073709551659\r\n\r\n" + event,
+		"a space before the colon":       post + "Transfer-Encoding : chunked\r\n\r\n" + chunked(event),
+		"two encodings":                  post + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked(event),
+		"two lines of encoding":          post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(event),
+		"a control character":            post + "Transfer-Encoding: \vchunked\r\n\r\n" + chunked(event),
+		"a bare carriage return":         post + "X: a\rTransfer-Encoding: chunked\r\n" + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)) + event,
+		"a bare line feed":               post + "X: a\nContent-Length: 0\r\n" + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)) + event,
+		"a header that begins folded":    "POST /e/ HTTP/1.1\r\n Content-Length: 0\r\nHost: x\r\n\r\n",
+		"two hosts":                      "POST /e/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+		"a method of strange characters": "P@ST /e/ HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a line feed in an extension":    chunks + size + ";a=\"\n\"\r\n" + event + "\r\n0\r\n\r\n",
+		"a chunk's size without its end": chunks + size + "\n" + event + "\n0\n\n",
+		"a chunk's size of the largest":  chunks + "7fffffffffffffff\r\n" + event,
+		"a chunk's size that overflows":  chunks + "1000000000000002b\r\n" + event + "\r\n0\r\n\r\n",
+		"a chunk's size below zero":      chunks + "-1\r\n" + event,
+		"a chunk's size as 0x":           chunks + "0x" + size + "\r\n" + event + "\r\n0\r\n\r\n",
+		"a chunk longer than its size":   chunks + "5\r\n" + event + "\r\n0\r\n\r\n",
+		"a chunk without its end":        chunks + size + "\r\n" + event + "XX0\r\n\r\n",
+		"a length after the chunks":      chunks + size + "\r\n" + event + "\r\n0\r\nContent-Length: 3\r\n\r\n",
+	} {
+		c := f.dial(t)
+		_, err := io.WriteString(c, sent+hidden)
+		require.NoError(t, err)
+		response, _ := c.answer("POST")
+		require.Equal(t, 400, response.StatusCode, name)
+		require.True(t, response.Close, name)
+		c.requireClosed()
+	}
+	require.Empty(t, f.processor.ips)
+}
+
+func TestABodyThatBreaksOffIsNotKept(t *testing.T) {
+	f := serve(t, nil)
+	head := "POST /e/ HTTP/1.1\r\nHost: x\r\n"
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", len(event), event)
+	for _, sent := range []string{
+		fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)+1) + event,
+		"Transfer-Encoding: chunked\r\n\r\n" + chunk[:20], "Transfer-Encoding: chunked\r\n\r\n" + chunk,
+		"Transfer-Encoding: chunked\r\n\r\n" + chunk + "0\r\n",
+	} {
+		c := f.dial(t)
+		_, err := io.WriteString(c, head+sent)
+		require.NoError(t, err)
+		require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
+		response, _ := c.answer("POST")
+		require.Equal(t, 400, response.StatusCode, sent)
+		c.requireClosed()
+	}
+	require.Empty(t, f.processor.ips)
+	require.Zero(t, f.budget.InUse())
+}
+
+func TestChunksMayHaveExtensionsAndTrailers(t *testing.T) {
+	f := serve(t, nil)
+	c := f.dial(t)
+	size := fmt.Sprintf("%x", len(event))
+	for _, chunks := range []string{
+		size + ";name=value\r\n" + event + "\r\n0;last\r\n\r\n",
+		strings.ToUpper(size) + "\r\n" + event + "\r\n000\r\n\r\n",
+		size + "\r\n" + event + "\r\n0\r\nX-Checksum: 1\r\n\r\n",
+	} {
+		response, body := c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n"+chunks)
+		require.Equal(t, 200, response.StatusCode, body)
+		c.requireUsable()
+	}
+	require.Len(t, f.processor.ips, 6)
+}
+
+// The server skips a small body that no route has read, and ends the connection of a large one.
+func TestALargeBodyWhereNoneBelongsEndsTheConnection(t *testing.T) {
+	f := serve(t, nil)
+	large := strings.Repeat(request("POST", "/e/", "", event), 5000)
+	for _, head := range []string{"GET /_liveness", "OPTIONS /e/", "BREW /e/"} {
+		for _, body := range []string{
+			fmt.Sprintf("Content-Length: %d\r\n\r\n", len(large)) + large, "Transfer-Encoding: chunked\r\n\r\n" + chunked(large),
+		} {
+			c := f.dial(t)
+			// The server ends the connection while the rest is still under way.
+			go func() { _, _ = io.WriteString(c, head+" HTTP/1.1\r\nHost: x\r\n"+body) }()
+			answer, _ := io.ReadAll(c.answers)
+			require.LessOrEqual(t, strings.Count(string(answer), "HTTP/1.1 "), 1, head)
+		}
 	}
 	require.Empty(t, f.processor.ips)
 }
@@ -474,11 +573,12 @@ func TestSmallBodiesDoNotHoldTheBuffersOfLargeOnes(t *testing.T) {
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	f := serve(t, nil)
 	f.processor.do = func() { panic("boom") }
-	response, body := f.dial(t).send("POST", request("POST", "/e/", "", event))
+	c := f.dial(t)
+	response, body := c.send("POST", request("POST", "/e/", "", event))
 	require.Equal(t, 500, response.StatusCode)
 	require.Equal(t, "internal server error", body)
 	f.processor.do = nil
-	f.dial(t).requireUsable()
+	c.requireUsable()
 	require.Zero(t, f.budget.InUse())
 	require.Zero(t, f.inFlight.Load())
 }

@@ -3,6 +3,7 @@ package standard_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,8 +47,39 @@ func TestOverlaysLoadAloneAndTogether(t *testing.T) {
 		combinations = append(combinations, []string{overlay(mode)}, []string{dev, overlay(mode)}, []string{production, posthog, overlay(mode)})
 	}
 	for _, overlays := range combinations {
-		_, err := app.Load(standard.Modules(), configs.Source{Files: overlays})
+		source := configs.Source{Files: overlays, Environ: []string{"CAPTURE_KAFKA__BROKERS=kafka-1:9092"}}
+		_, err := app.Load(standard.Modules(), source)
 		require.NoError(t, err, overlays)
+	}
+	_, err := app.Load(standard.Modules(), configs.Source{Files: []string{production}})
+	require.EqualError(t, err, "kafka.brokers: must name the cluster's brokers, as embedded.enabled is false")
+}
+
+// What no section can check alone is a fault of the keys that do not fit together.
+func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.pem")
+	for environ, fault := range map[string]string{
+		"TRANSPORT__LISTEN=:8001":                                                        "transport.listen: is on port 8001, which admin.listen takes as well: give it another port",
+		"ADMIN__LISTEN=localhost:19092":                                                  "embedded.kafka_listen: is on port 19092, which admin.listen takes as well",
+		"ADMIN__LISTEN=localhost:19092 KAFKA__BROKERS=k:9092":                            "",
+		"ADMIN__LISTEN=10.0.0.1:8000 TRANSPORT__LISTEN=10.0.0.2:8000":                    "",
+		"ROUTING__TOPICS=phc_a=vip":                                                      `routing.topics: entry 1 sends events to "vip", which is none of kafka.topics: add it to kafka.topics.custom`,
+		"ROUTING__TOPICS=phc_a=vip KAFKA__TOPICS__CUSTOM=vip":                            "",
+		"KAFKA__TLS__ENABLED=true KAFKA__TLS__CA_FILE=" + missing:                        "kafka.tls.ca_file: open " + missing + ": no such file or directory",
+		"KAFKA__SASL__MECHANISM=OAUTHBEARER KAFKA__SASL__TOKEN_COMMAND=/no/such/program": "kafka.sasl.token_command: ",
+		"TRANSPORT__SETUP__RECORDING_ENDPOINT=/s/":                                       "transport.setup.recording_endpoint: tells browsers to record",
+		"EMBEDDED__ENABLED=false":                                                        "kafka.brokers: must name the cluster's brokers",
+	} {
+		var source configs.Source
+		for _, variable := range strings.Fields(environ) {
+			source.Environ = append(source.Environ, "CAPTURE_"+variable)
+		}
+		_, err := app.Load(standard.Modules(), source)
+		if fault == "" {
+			require.NoError(t, err, environ)
+		} else {
+			require.ErrorContains(t, err, fault, environ)
+		}
 	}
 }
 

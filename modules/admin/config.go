@@ -42,3 +42,6 @@ func (c Config) Validate() error {
 
 // StopBudget is the longest that stopping takes.
 func (c Config) StopBudget() time.Duration { return c.StopTimeout }
+
+// Listens is where operators reach the service.
+func (c Config) Listens(*configs.Set) map[string]string { return map[string]string{"listen": c.Listen} }

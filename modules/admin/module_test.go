@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/fx"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 )
@@ -24,7 +25,7 @@ func startApp(t *testing.T) (*fx.App, groups) {
 	var got groups
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(testConfig(), observability.DefaultConfig()),
+		fx.Supply(testConfig(), configs.Fixed(observability.DefaultConfig())),
 		observability.Module().Options, Module().Options,
 		fx.Invoke(func(g groups) { got = g }),
 	)

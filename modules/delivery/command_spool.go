@@ -212,7 +212,7 @@ func drainNow(use module.Invocation, d *Delivery) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	d.rate.unlimited()
+	d.rate.unlimited = true
 	if err := d.spooling.open(); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
@@ -45,7 +46,7 @@ func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, 
 	case func(module.Invocation, delivery.Config) error:
 		err = run(use, cfg)
 	case func(module.Invocation, *delivery.Delivery) error:
-		d, fault := delivery.NewDelivery(cfg, settings(), producer, logger(t), tally.NoopScope)
+		d, fault := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, logger(t), tally.NoopScope)
 		require.NoError(t, fault)
 		delivery.Hurry(d)
 		err = run(use, d)
@@ -435,7 +436,7 @@ func TestASlowDrainTellsHowFarItIs(t *testing.T) {
 	c.fail("", away)
 	producer, stop := c.newProducer(c.clientConfig())
 	defer stop()
-	d, err := delivery.NewDelivery(cfg, settings(), producer, logger(t), tally.NoopScope)
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, logger(t), tally.NoopScope)
 	require.NoError(t, err)
 	delivery.Hurry(d)
 	ctx, interrupt := context.WithTimeout(t.Context(), patience)

@@ -15,16 +15,16 @@ import (
 
 // Config is the configuration section "delivery".
 type Config struct {
-	Ack   string `key:"ack" doc:"What a 200 means: kafka (all in-sync replicas have the events), spool (they are on this machine's disk, and Kafka follows), auto (kafka, or the spool when Kafka takes too long) or memory (nothing; for load tests and throw-away data)."`
-	Lanes Lanes  `key:"lanes"`
+	Ack   string `key:"ack" live:"true" doc:"What a 200 means: kafka (all in-sync replicas have the events), spool (they are on this machine's disk, and Kafka follows), auto (kafka, or the spool when Kafka takes too long) or memory (nothing; for load tests and throw-away data)."`
+	Lanes Lanes  `key:"lanes" live:"true"`
 
 	Buffer      configs.ByteSize `key:"buffer" doc:"Bytes of messages that may be in memory at once in the whole process: being built, or waiting for Kafka's acknowledgement or the disk. A request for which there is no room waits; after delivery.timeout it is answered 503."`
-	SpoolAfter  time.Duration    `key:"spool_after" doc:"How long auto waits for Kafka before it turns to the spool."`
-	Timeout     time.Duration    `key:"timeout" doc:"How long a request may wait for its events to be safe; then 503."`
+	SpoolAfter  time.Duration    `key:"spool_after" live:"true" doc:"How long auto waits for Kafka before it turns to the spool."`
+	Timeout     time.Duration    `key:"timeout" live:"true" doc:"How long a request may wait for its events to be safe; then 503."`
 	StopTimeout time.Duration    `key:"stop_timeout" doc:"How long what was handed to Kafka may take to be acknowledged when stopping. What is not stays in the spool; it may then be there twice."`
 
 	Spool SpoolConfig `key:"spool"`
-	Drain DrainConfig `key:"drain"`
+	Drain DrainConfig `key:"drain" live:"true"`
 }
 
 // Lanes says what a 200 means for events that are not like the others. A request with events of several kinds is
@@ -43,10 +43,10 @@ type Lanes struct {
 // SpoolConfig is the durable log that events wait in for Kafka.
 type SpoolConfig struct {
 	Dir          string           `key:"dir" doc:"Directory of the spool, of this process alone. On Kubernetes a volume that outlives the pod."`
-	MaxBytes     configs.ByteSize `key:"max_bytes" doc:"Largest size of the spool; then events are refused with 503."`
-	Reserve      configs.ByteSize `key:"reserve" doc:"Bytes of the disk that the spool leaves free."`
+	MaxBytes     configs.ByteSize `key:"max_bytes" live:"true" doc:"Largest size of the spool; then events are refused with 503."`
+	Reserve      configs.ByteSize `key:"reserve" live:"true" doc:"Bytes of the disk that the spool leaves free."`
 	SegmentBytes configs.ByteSize `key:"segment_bytes" doc:"Size of the files that the spool is made of. Space is given back a file at a time."`
-	UnreadyFill  float64          `key:"unready_fill" doc:"How full the spool may be, as a part of the room that max_bytes and the disk give it, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
+	UnreadyFill  float64          `key:"unready_fill" live:"true" doc:"How full the spool may be, as a part of the room that max_bytes and the disk give it, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
 }
 
 // DrainConfig is how fast the spool is emptied.

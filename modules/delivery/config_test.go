@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -34,6 +35,6 @@ func TestEveryLaneHasAKey(t *testing.T) {
 		require.Equal(t, lane, named[i].lane)
 		require.Equal(t, lane.String(), named[i].key)
 	}
-	_, err := NewDelivery(Config{Ack: "maybe"}, produce.Settings{}, nil, nil, nil)
+	_, err := NewDelivery(configs.Fixed(Config{Ack: "maybe"}), produce.Settings{}, nil, nil, nil)
 	require.ErrorContains(t, err, `delivery.ack: "maybe" is not known`)
 }

@@ -63,7 +63,7 @@ func (l *deadLetters) keep(ctx context.Context, r *request) {
 			list = append(list, refused{message: &r.messages[i], refusal: it.err})
 		}
 	}
-	letters := l.d.requests.get(l.d)
+	letters := l.d.requests.get(l.d, r.terms)
 	letters.started, letters.exempt, letters.origin = r.started, r.exempt, r
 	r.users.Add(1)
 	l.write(ctx, letters, list)
@@ -93,7 +93,7 @@ func (l *deadLetters) keepDrained(ctx context.Context, messages []produce.Messag
 	if len(list) == 0 {
 		return
 	}
-	letters := l.d.requests.get(l.d)
+	letters := l.d.requests.get(l.d, l.d.terms.Now())
 	letters.exempt = true
 	l.write(ctx, letters, list)
 	for k, i := range indexes {

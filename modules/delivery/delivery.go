@@ -14,6 +14,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/delivery/spool"
+	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -26,10 +27,10 @@ import (
 //
 // Start and Stop are called once; the other methods are safe for concurrent use.
 type Delivery struct {
-	cfg      Config
+	cfg      Config // that the service has started with: of what needs a restart
+	terms    *configs.Value[*terms]
 	producer produce.Producer
 	encoder  *encode.Encoder
-	modes    []mode // by lane
 	log      *zap.Logger
 	metrics  metrics
 	times    times
@@ -69,35 +70,64 @@ var usualTimes = times{
 	counts: 5 * time.Second, allFails: time.Second,
 }
 
-// NewDelivery returns a delivery to the producer that has not been started.
-func NewDelivery(cfg Config, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope) (*Delivery, error) {
+// terms is what one configuration asks of the delivery.
+type terms struct {
+	Config
+	modes  []mode              // by lane
+	topics [modeCount][]string // of the lanes with that mode, that of ordinary events first
+}
+
+func newTerms(cfg Config, topics *produce.Topics) (*terms, error) {
 	modes, err := cfg.modes()
+	if err != nil {
+		return nil, err
+	}
+	t := &terms{Config: cfg, modes: modes}
+	for _, lane := range events.Lanes() {
+		m := modes[lane]
+		t.topics[m] = append(t.topics[m], encode.Topic(topics, lane))
+	}
+	return t, nil
+}
+
+// useSpool reports whether a lane's events may be safe by the spool.
+func (t *terms) useSpool() bool { return len(t.topics[modeSpool])+len(t.topics[modeAuto]) > 0 }
+
+// NewDelivery returns a delivery to the producer that has not been started.
+func NewDelivery(live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope) (*Delivery, error) {
+	cfg, err := configs.SectionOf[Config](live.View().Set())
+	if err != nil {
+		return nil, err
+	}
+	terms, err := configs.NewValue(live, func(cfg Config) (*terms, error) { return newTerms(cfg, &settings.Topics) })
 	if err != nil {
 		return nil, err
 	}
 	d := &Delivery{
 		cfg:      cfg,
+		terms:    terms,
 		producer: producer,
 		encoder:  encode.NewEncoder(settings),
-		modes:    modes,
 		log:      log,
 		metrics:  newMetrics(scope),
 		times:    usualTimes,
 		causes:   observability.NewCauses(log, "events are answered 503", "events are made safe again", time.Minute),
 		buffer:   semaphore.NewWeighted(int64(cfg.Buffer)),
-		rate:     newRateLimiter(cfg.Drain),
+		rate:     newRateLimiter(func() DrainConfig { return terms.Now().Drain }),
 		topics:   map[string]*topic{},
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.spooling = newSpooling(d)
 	d.letters = &deadLetters{d: d, topic: settings.Topics.DLQ}
 	d.readiness = newReadiness(d, settings.Topics)
-	return d, nil
+	return d, configs.Follow(live, func(_, _ Config) (configs.Change, error) {
+		return configs.Change{Commit: d.spooling.limit}, nil
+	})
 }
 
 // String describes for a human what a 200 means.
 func (d *Delivery) String() string {
-	text := "ack " + d.cfg.Ack
+	text := "ack " + d.terms.Now().Ack
 	if !d.spooling.isOpen() {
 		return text + ", without a spool"
 	}
@@ -236,7 +266,7 @@ func (d *Delivery) untilDrained(bytes int64) time.Duration {
 		return unknown
 	}
 	// The measured rate is an average, and low when the drain has just begun.
-	rate := max(d.rate.drained(), float64(d.cfg.Drain.MinRate)/4)
+	rate := max(d.rate.drained(), float64(d.terms.Now().Drain.MinRate)/4)
 	return min(drainTime(min(bytes, d.Usage().Bytes), rate), unknown)
 }
 

@@ -350,7 +350,7 @@ func TestStopAfterAStartWithoutKafkaOrSpool(t *testing.T) {
 
 	producer, end := c.newProducer(c.clientConfig())
 	defer end()
-	d, err := delivery.NewDelivery(cfg, settings(), producer, zap.NewNop(), tally.NoopScope)
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	require.NoError(t, d.Stop(t.Context()), "also without a start")
 }

@@ -205,7 +205,7 @@ func (c *cluster) start(cfg delivery.Config, change ...func(*kafka.Config)) *ser
 	var end func()
 	s.producer, end = c.newProducer(client)
 	require.NoError(c.t, s.producer.Start(c.t.Context()))
-	d, err := delivery.NewDelivery(cfg, settings(), s.producer, logger(c.t), s.scope)
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), s.producer, logger(c.t), s.scope)
 	require.NoError(c.t, err)
 	delivery.Hurry(d)
 	require.NoError(c.t, d.Start(c.t.Context()))

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
@@ -49,9 +50,9 @@ func Module() module.Module {
 // newDelivery asks for the producer, so that the producer's hooks come first: it starts before the spool is drained
 // into it, and stops after that.
 func newDelivery(
-	cfg Config, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
 ) (*Delivery, error) {
-	d, err := NewDelivery(cfg, settings, producer, log, scope)
+	d, err := NewDelivery(live, settings, producer, log, scope)
 	if err != nil {
 		return nil, err
 	}

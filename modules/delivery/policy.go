@@ -23,10 +23,11 @@ var (
 // Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and
 // the time that the disk needs beyond that.
 func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
-	r, err := d.encode(ctx, batch)
+	terms := d.terms.In(batch.Config)
+	r, err := d.encode(ctx, batch, terms)
 	if err != nil {
 		batch.FailPending(events.ReasonTimeout, err)
-		d.readiness.crowded(d.modes, batch)
+		d.readiness.crowded(terms.modes, batch)
 		return
 	}
 	defer r.leave()
@@ -35,22 +36,22 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	}
 	for i := range r.items {
 		u := r.of(&r.items[i])
-		u.mode = stricter(u.mode, d.modes[batch.Events[r.set.Events[i]].Lane])
+		u.mode = stricter(u.mode, terms.modes[batch.Events[r.set.Events[i]].Lane])
 	}
 	r.run(ctx)
 	r.settle(batch)
 }
 
 // encode makes a request of the batch's pending events. It rejects those that are too large.
-func (d *Delivery) encode(ctx context.Context, batch *events.Batch) (*request, error) {
+func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms) (*request, error) {
 	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is
 	// given back. A batch that is larger than the whole buffer goes alone.
 	started := time.Now()
 	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
-	if err := d.reserve(ctx, bound); err != nil {
+	if err := d.reserve(ctx, bound, terms.Timeout); err != nil {
 		return nil, err
 	}
-	r := d.requests.get(d)
+	r := d.requests.get(d, terms)
 	r.started = started
 	r.set = d.encoder.Encode(batch)
 	r.reserved = min(r.set.Bytes(), bound)
@@ -60,14 +61,14 @@ func (d *Delivery) encode(ctx context.Context, batch *events.Batch) (*request, e
 	return r, nil
 }
 
-// reserve takes room in the buffer, and waits for it no longer than a request may.
-func (d *Delivery) reserve(ctx context.Context, bytes int64) error {
+// reserve takes room in the buffer, and waits for it no longer than timeout.
+func (d *Delivery) reserve(ctx context.Context, bytes int64, timeout time.Duration) error {
 	if d.buffer.TryAcquire(bytes) {
 		return nil
 	}
 	slow := time.AfterFunc(d.times.slow, d.readiness.full)
 	defer slow.Stop()
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := d.buffer.Acquire(ctx, bytes); err != nil {
 		return events.Errorf(events.Unavailable, "no room in delivery.buffer (%s): %w", d.cfg.Buffer, err)
@@ -94,14 +95,14 @@ func (r *request) run(ctx context.Context) {
 		r.produce(planDirect)
 	}
 	if r.has(planProduce) && r.d.spooling.isOpen() {
-		r.wait(ctx, r.d.cfg.SpoolAfter)
+		r.wait(ctx, r.terms.SpoolAfter)
 		r.collect(ctx, false)
 		r.append(ctx, (*use).isLate)
 	}
-	r.wait(ctx, min(r.d.times.slow, r.d.cfg.Timeout))
+	r.wait(ctx, min(r.d.times.slow, r.terms.Timeout))
 	if r.awaited.Load() > 0 {
 		r.d.readiness.slow(r)
-		r.wait(ctx, r.d.cfg.Timeout)
+		r.wait(ctx, r.terms.Timeout)
 	}
 	r.collect(ctx, true)
 	r.tellBreakers()
@@ -255,7 +256,7 @@ func (r *request) settle(batch *events.Batch) {
 			}
 			ack = max(ack, acks[it.fate])
 		}
-		mode := r.d.modes[batch.Events[index].Lane]
+		mode := r.terms.modes[batch.Events[index].Lane]
 		if why == nil {
 			batch.Events[index].Accept()
 			batch.Ack = max(batch.Ack, ack)

@@ -12,8 +12,9 @@ import (
 // rateLimiter keeps the drains together from taking more than live traffic can spare: speed times what comes in, and
 // minRate at least.
 type rateLimiter struct {
-	speed, minRate float64 // of the section
-	limiter        *rate.Limiter
+	drain     func() DrainConfig // in force
+	limiter   *rate.Limiter
+	unlimited bool // for a drain that no live traffic suffers from; set before the first wait
 
 	in, out     atomic.Int64  // bytes, ever
 	inRate      atomic.Uint64 // bytes a second, the bits of a float64
@@ -32,10 +33,10 @@ const (
 	smoothing = 0.3
 )
 
-func newRateLimiter(cfg DrainConfig) *rateLimiter {
-	l := &rateLimiter{speed: cfg.Speed, minRate: float64(cfg.MinRate), lastMeasure: time.Now()}
-	l.limiter = rate.NewLimiter(rate.Limit(l.minRate), chunkBytes)
-	return l
+func newRateLimiter(drain func() DrainConfig) *rateLimiter {
+	return &rateLimiter{
+		drain: drain, limiter: rate.NewLimiter(rate.Limit(drain().MinRate), chunkBytes), lastMeasure: time.Now(),
+	}
 }
 
 // came counts bytes that were added to the spool.
@@ -44,15 +45,9 @@ func (l *rateLimiter) came(bytes int) { l.in.Add(int64(bytes)) }
 // went counts bytes that have left it.
 func (l *rateLimiter) went(bytes int) { l.out.Add(int64(bytes)) }
 
-// unlimited is for a drain that no live traffic suffers from. It is called before the first wait.
-func (l *rateLimiter) unlimited() {
-	l.minRate = math.Inf(1)
-	l.limiter.SetLimit(rate.Inf)
-}
-
 // wait waits until so many bytes may be sent.
 func (l *rateLimiter) wait(ctx context.Context, bytes int) error {
-	for ; bytes > 0; bytes -= chunkBytes {
+	for ; bytes > 0 && !l.unlimited; bytes -= chunkBytes {
 		if err := l.limiter.WaitN(ctx, min(bytes, chunkBytes)); err != nil {
 			return err
 		}
@@ -70,7 +65,8 @@ func (l *rateLimiter) measure(now time.Time) {
 	smooth(&l.inRate, float64(in-l.lastIn)/seconds)
 	smooth(&l.outRate, float64(out-l.lastOut)/seconds)
 	l.lastIn, l.lastOut, l.lastMeasure = in, out, now
-	l.limiter.SetLimit(rate.Limit(max(l.minRate, l.speed*l.coming())))
+	drain := l.drain()
+	l.limiter.SetLimit(rate.Limit(max(float64(drain.MinRate), drain.Speed*l.coming())))
 }
 
 func smooth(value *atomic.Uint64, latest float64) {

@@ -17,7 +17,7 @@ import (
 
 func TestTheDrainIsAsFastAsItsShareOfWhatComesIn(t *testing.T) {
 	t.Parallel()
-	l := newRateLimiter(DrainConfig{Speed: 4, MinRate: configs.MiB})
+	l := newRateLimiter(func() DrainConfig { return DrainConfig{Speed: 4, MinRate: configs.MiB} })
 	now := l.lastMeasure
 	require.InDelta(t, float64(configs.MiB), float64(l.limiter.Limit()), 0)
 	for range 50 {
@@ -40,12 +40,13 @@ func TestTheDrainIsAsFastAsItsShareOfWhatComesIn(t *testing.T) {
 
 func TestADrainThatMayTakeAllWaitsForNothing(t *testing.T) {
 	t.Parallel()
-	l := newRateLimiter(DrainConfig{Speed: 4, MinRate: 64 * configs.KiB})
-	l.unlimited()
+	narrow := func() DrainConfig { return DrainConfig{Speed: 4, MinRate: 64 * configs.KiB} }
+	l := newRateLimiter(narrow)
+	l.unlimited = true
 	require.NoError(t, l.wait(t.Context(), 1<<30))
 	l.measure(l.lastMeasure.Add(time.Second))
 	require.NoError(t, l.wait(t.Context(), 1<<30))
-	slow := newRateLimiter(DrainConfig{Speed: 4, MinRate: 64 * configs.KiB})
+	slow := newRateLimiter(narrow)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.Error(t, slow.wait(ctx, 10*chunkBytes))

@@ -17,10 +17,9 @@ import (
 // were made safe last, and since when that fails. Where nothing happens, for example because a load balancer has turned
 // away, it goes by whether the spool and Kafka would take events.
 type readiness struct {
-	d      *Delivery
-	main   string              // the topic of ordinary events
-	topics [modeCount][]string // of the lanes with that mode, that of ordinary events first
-	seen   [modeCount]evidence
+	d    *Delivery
+	main string // the topic of ordinary events
+	seen [modeCount]evidence
 }
 
 // evidence is what was seen of one mode. Its times are instants; 0: never.
@@ -32,12 +31,7 @@ type evidence struct {
 }
 
 func newReadiness(d *Delivery, topics produce.Topics) *readiness {
-	r := &readiness{d: d, main: encode.Topic(&topics, events.LaneMain)}
-	for _, lane := range events.Lanes() {
-		m := d.modes[lane]
-		r.topics[m] = append(r.topics[m], encode.Topic(&topics, lane))
-	}
-	return r
+	return &readiness{d: d, main: encode.Topic(&topics, events.LaneMain)}
 }
 
 // record notes how a request has ended, by the modes of its events. A request of which one event has failed is answered
@@ -78,9 +72,9 @@ func (r *readiness) slow(of *request) {
 
 // full notes that a request has waited for room in the buffer that long.
 func (r *readiness) full() {
-	now := instant(time.Now())
+	now, terms := instant(time.Now()), r.d.terms.Now()
 	for m := range r.seen {
-		if len(r.topics[m]) > 0 {
+		if len(terms.topics[m]) > 0 {
 			r.seen[m].fail(now, errCrowded)
 		}
 	}
@@ -106,18 +100,19 @@ func (e *evidence) fail(now int64, why error) {
 
 // check returns nil if events can be made safe, or what is wrong.
 func (r *readiness) check() error {
+	terms := r.d.terms.Now()
 	for m := range r.seen {
-		if len(r.topics[m]) == 0 {
+		if len(terms.topics[m]) == 0 {
 			continue
 		}
-		if err := r.checkMode(mode(m)); err != nil {
+		if err := r.checkMode(mode(m), terms); err != nil {
 			return fmt.Errorf("ack %s: %w", mode(m), err)
 		}
 	}
-	return r.fill()
+	return r.fill(terms)
 }
 
-func (r *readiness) checkMode(m mode) error {
+func (r *readiness) checkMode(m mode, terms *terms) error {
 	seen := &r.seen[m]
 	now := instant(time.Now())
 	recent := func(at int64) bool { return at != 0 && now-at < int64(r.d.times.counts) }
@@ -127,17 +122,17 @@ func (r *readiness) checkMode(m mode) error {
 		return fmt.Errorf("requests fail: %w", *seen.why.Load())
 	case recent(seen.safe.Load()):
 		return nil
-	case m != r.d.modes[events.LaneMain]:
+	case m != terms.modes[events.LaneMain]:
 		// That Kafka is away says nothing against the service while ordinary events do without.
 		return nil
 	default:
-		return r.possible(m)
+		return r.possible(m, terms)
 	}
 }
 
 // possible returns nil if events of the mode would be made safe, as far as is known without trying.
-func (r *readiness) possible(m mode) error {
-	err := r.trouble(m, func(topic string) error {
+func (r *readiness) possible(m mode, terms *terms) error {
+	err := r.trouble(terms.topics[m], func(topic string) error {
 		switch {
 		case r.d.spooling.isBlocked(topic):
 			return errBlocked
@@ -168,7 +163,7 @@ func (r *readiness) possible(m mode) error {
 	case kafka != nil:
 		return fmt.Errorf("neither the spool nor Kafka takes events: %w; %w", unusable, kafka)
 	}
-	return r.trouble(m, func(topic string) error {
+	return r.trouble(terms.topics[m], func(topic string) error {
 		if r.d.topic(topic).isWaiting() {
 			return fmt.Errorf("the spool takes no further events, and what waits in it goes first: %w", unusable)
 		}
@@ -178,9 +173,9 @@ func (r *readiness) possible(m mode) error {
 
 // trouble returns what is wrong with the topic of ordinary events, if these have the mode, or else with all topics of
 // the mode: that one topic is in trouble is no reason to turn the events of others away.
-func (r *readiness) trouble(m mode, with func(topic string) error) error {
+func (r *readiness) trouble(topics []string, with func(topic string) error) error {
 	var err error
-	for _, topic := range r.topics[m] {
+	for _, topic := range topics {
 		if err = with(topic); err == nil {
 			return nil
 		}
@@ -193,14 +188,14 @@ func (r *readiness) trouble(m mode, with func(topic string) error) error {
 }
 
 // fill says when the spool is about to be full while it is needed, so that traffic goes elsewhere in time.
-func (r *readiness) fill() error {
-	limit := r.d.cfg.Spool.UnreadyFill
-	if limit == 1 || len(r.topics[modeSpool])+len(r.topics[modeAuto]) == 0 || !r.d.spooling.isOpen() {
+func (r *readiness) fill(terms *terms) error {
+	limit := terms.Spool.UnreadyFill
+	if limit == 1 || !terms.useSpool() || !r.d.spooling.isOpen() {
 		return nil
 	}
 	usage := r.d.spooling.usage()
 	fill := float64(usage.Bytes) / float64(max(usage.Bytes+usage.Room, 1))
-	if fill < limit || !r.needsSpool() {
+	if fill < limit || !r.needsSpool(terms) {
 		return nil
 	}
 	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it more room (delivery.spool.max_bytes, and the disk)",
@@ -209,12 +204,12 @@ func (r *readiness) fill() error {
 
 // needsSpool reports whether new events go to the spool, or are about to. A disk that somebody else has filled is no
 // reason to turn events away that go straight to Kafka.
-func (r *readiness) needsSpool() bool {
+func (r *readiness) needsSpool(terms *terms) bool {
 	if r.d.producer.Ready() != nil {
 		return true
 	}
 	for _, m := range []mode{modeSpool, modeAuto} {
-		if r.trouble(m, func(topic string) error {
+		if r.trouble(terms.topics[m], func(topic string) error {
 			if r.d.topic(topic).isWaiting() {
 				return errWaits
 			}
@@ -234,7 +229,7 @@ func (d *Delivery) Override(context.Context) string {
 	switch {
 	case d.readiness.check() != nil:
 		return ""
-	case d.spooling.usable() == nil && len(d.readiness.topics[modeSpool])+len(d.readiness.topics[modeAuto]) > 0:
+	case d.spooling.usable() == nil && d.terms.Now().useSpool():
 		return "the spool in " + filepath.Clean(d.cfg.Spool.Dir) + " takes what Kafka does not"
 	default:
 		return "requests are answered as delivery.ack says"

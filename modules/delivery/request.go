@@ -15,6 +15,7 @@ import (
 // touch.
 type request struct {
 	d        *Delivery
+	terms    *terms // that it is handled by
 	messages []produce.Message
 	items    []item
 	uses     []use // of topics, in the order of their first message
@@ -107,13 +108,14 @@ type use struct {
 // pool is requests to be used again.
 type pool struct{ sync.Pool }
 
-func (p *pool) get(d *Delivery) *request {
+func (p *pool) get(d *Delivery, terms *terms) *request {
 	r, ok := p.Get().(*request)
 	if !ok {
 		r = &request{d: d, reported: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 		r.timer.Stop()
 		r.report = r.take
 	}
+	r.terms = terms
 	r.users.Store(1)
 	r.started = time.Now()
 	return r
@@ -248,7 +250,7 @@ func (r *request) leave() {
 		d.encoder.Recycle(r.set)
 		d.release(r.reserved)
 	}
-	r.messages, r.set, r.origin, r.reserved, r.exempt = nil, nil, nil, 0, false
+	r.terms, r.messages, r.set, r.origin, r.reserved, r.exempt = nil, nil, nil, nil, 0, false
 	for i := range r.items {
 		r.items[i].err, r.items[i].why, r.items[i].spooler = nil, nil, nil
 	}

@@ -18,7 +18,7 @@ import (
 
 // requestOf makes a request of messages for the main topic, in mode auto, and hands them to the producer.
 func requestOf(d *Delivery, values ...string) *request {
-	r := d.requests.get(d)
+	r := d.requests.get(d, d.terms.Now())
 	messages := make([]produce.Message, len(values))
 	for i, value := range values {
 		messages[i] = produce.Message{Topic: "main", Key: []byte("user"), Value: []byte(value)}
@@ -268,7 +268,7 @@ func TestARequestWaitsForTheBufferAndForKafkaNoLongerThanItsTimeoutTogether(t *t
 	before := time.Now()
 	taken := make(chan *request)
 	go func() {
-		r, err := d.encode(context.Background(), batchOf(events.LaneMain, "user", "a"))
+		r, err := d.encode(context.Background(), batchOf(events.LaneMain, "user", "a"), d.terms.Now())
 		assert.NoError(t, err)
 		taken <- r
 	}()

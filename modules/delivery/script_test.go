@@ -257,7 +257,7 @@ func begin(t testing.TB, cfg Config, k *script) (d *Delivery, stop func()) {
 var settingsOfScript = produce.Settings{Topics: scriptTopics, MaxMessageBytes: 1 << 20}
 
 func newScripted(t require.TestingT, cfg Config, k *script, scope tally.Scope) *Delivery {
-	d, err := NewDelivery(cfg, settingsOfScript, k, zap.NewNop(), scope)
+	d, err := NewDelivery(configs.Fixed(cfg), settingsOfScript, k, zap.NewNop(), scope)
 	require.NoError(t, err)
 	Hurry(d)
 	return d

@@ -143,7 +143,7 @@ func TestARequestWaitsForTheLastRecordsAndThenGoesToKafka(t *testing.T) {
 
 	passed := make(chan plan)
 	go func() {
-		r := d.requests.get(d)
+		r := d.requests.get(d, d.terms.Now())
 		r.fill([]produce.Message{{Topic: "main"}})
 		r.pass(t.Context())
 		admitted, _ := d.admit(r.uses[0].topic, modeAuto)

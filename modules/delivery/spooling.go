@@ -94,6 +94,7 @@ func (s *spooling) open() error {
 	if s.stopped {
 		return errors.Join(errNoSpool, opened.Close())
 	}
+	limitSpool(opened, s.d.terms.Now())
 	waiting := uint64(0)
 	for _, log := range opened.Logs() {
 		if log.Name() != deadLetterLog {
@@ -108,6 +109,19 @@ func (s *spooling) open() error {
 		s.d.log.Info("events of an earlier process wait in the spool", zap.Uint64("records", waiting))
 	}
 	return nil
+}
+
+// limit gives the spool, if it is open, the limits in force.
+func (s *spooling) limit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if opened := s.opened.Load(); opened != nil {
+		limitSpool(opened, s.d.terms.Now())
+	}
+}
+
+func limitSpool(opened *spool.Spool, terms *terms) {
+	opened.Limit(int64(terms.Spool.MaxBytes), int64(terms.Spool.Reserve))
 }
 
 // look finds out what waits in a spool that could not be opened because of err, and blocks those topics. It returns why

@@ -5,10 +5,12 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/kafka"
 )
 
 // Config is the configuration section "embedded".
 type Config struct {
+	Enabled        bool             `key:"enabled" doc:"Whether the embedded broker may stand in while kafka.brokers is empty. If false, kafka.brokers must be given."`
 	DataDir        string           `key:"data_dir" doc:"Directory that the embedded broker keeps its data in; one process at a time uses it."`
 	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. Clients are told to connect to this address. There is no authentication: who reaches it can read, write and delete."`
 	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps; beyond that the oldest events are removed."`
@@ -20,6 +22,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
+		Enabled:        true,
 		DataDir:        "./data",
 		KafkaListen:    "127.0.0.1:19092",
 		RetentionBytes: configs.GiB,
@@ -56,3 +59,33 @@ func (c Config) StartBudget() time.Duration { return c.StartTimeout }
 
 // StopBudget is how long saving the state may take.
 func (c Config) StopBudget() time.Duration { return stopBudget }
+
+// stands reports whether the embedded broker stands in for a cluster.
+func (c Config) stands(set *configs.Set) bool {
+	client, err := configs.SectionOf[kafka.Config](set)
+	return c.Enabled && err == nil && len(client.Brokers) == 0
+}
+
+// Listens is where Kafka clients reach the embedded broker.
+func (c Config) Listens(set *configs.Set) map[string]string {
+	if !c.stands(set) {
+		return nil
+	}
+	return map[string]string{"kafka_listen": c.KafkaListen}
+}
+
+// brokersAreThere checks that there is something to write to.
+func brokersAreThere(set *configs.Set) error {
+	own, err := configs.SectionOf[Config](set)
+	if err != nil {
+		return err
+	}
+	client, err := configs.SectionOf[kafka.Config](set)
+	if err != nil {
+		return nil //nolint:nilerr // a build without Kafka needs no brokers
+	}
+	var faults configs.Faults
+	faults.Check(own.Enabled || len(client.Brokers) > 0, "kafka.brokers",
+		"must name the cluster's brokers, as embedded.enabled is false")
+	return faults.Err()
+}

@@ -4,13 +4,14 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/module"
 )
 
 // Module is a Kafka-protocol broker in this process, for a service that has no cluster.
 //
-// Provides a member of the value group "kafka_brokers", unless kafka.brokers is set. It starts before the producer, and only
+// Provides a member of the value group "kafka_brokers", unless kafka.brokers is set or embedded.enabled is false. It starts before the producer, and only
 // if there is one.
 // Requires kafka.Config (modules/kafka) and *zap.Logger (modules/observability).
 // Config section: "embedded".
@@ -18,6 +19,7 @@ func Module() module.Module {
 	return module.Module{
 		Name:    "embedded",
 		Config:  DefaultConfig(),
+		Rules:   []configs.Rule{brokersAreThere},
 		Options: fx.Provide(kafka.AsLocalBrokers(newBrokers)),
 		Requires: []module.Requirement{
 			module.Require[kafka.Config]("modules/kafka"),
@@ -27,7 +29,7 @@ func Module() module.Module {
 }
 
 func newBrokers(cfg Config, client kafka.Config, log *zap.Logger, lifecycle fx.Lifecycle) []kafka.LocalBroker {
-	if len(client.Brokers) > 0 {
+	if !cfg.Enabled || len(client.Brokers) > 0 {
 		return nil
 	}
 	broker := NewBroker(cfg, client, log)

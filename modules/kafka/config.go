@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"os"
+	"os/exec"
 	"time"
 
 	"github.com/opencapture/capture/configs"
@@ -144,6 +146,29 @@ func (s SASL) Validate() error {
 	}
 	if msk {
 		faults.Check(s.AWSRegion != "", "aws_region", "must not be empty with mechanism %s", s.Mechanism)
+	}
+	return faults.Err()
+}
+
+// filesAreThere checks that the files which the section names can be read, and that its command can be run.
+func filesAreThere(set *configs.Set) error {
+	c, err := configs.SectionOf[Config](set)
+	if err != nil {
+		return err
+	}
+	var faults configs.Faults
+	for _, file := range []struct{ key, path string }{
+		{"kafka.tls.ca_file", c.TLS.CAFile}, {"kafka.tls.cert_file", c.TLS.CertFile}, {"kafka.tls.key_file", c.TLS.KeyFile},
+		{"kafka.sasl.password_file", c.SASL.PasswordFile}, {"kafka.sasl.token_file", c.SASL.TokenFile},
+	} {
+		if file.path != "" {
+			_, err := os.ReadFile(file.path)
+			faults.Check(err == nil, file.key, "%v", err)
+		}
+	}
+	if command := c.SASL.TokenCommand; len(command) > 0 && command[0] != "" {
+		_, err := exec.LookPath(command[0])
+		faults.Check(err == nil, "kafka.sasl.token_command", "%v", err)
 	}
 	return faults.Err()
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/aws/aws-msk-iam-sasl-signer-go/signer"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // credentialFiles returns the files that clientConfig reads. The token file is not among them, because every login
@@ -30,49 +32,22 @@ func (c Config) credentialFiles() []string {
 	return files
 }
 
-// fileWatch tells when the content of files has changed. It reads the files each time: they are small, and neither a
-// symbolic link that is swapped nor a clock that is too coarse can hide a change. It is not safe for concurrent use.
+// fileWatch tells when the content of files has changed. It is not safe for concurrent use.
 type fileWatch struct {
 	paths []string
-	seen  []fileState
-}
-
-// fileState is what a look at a file has shown: the hash of its content, or why there is none.
-type fileState struct {
-	content [sha256.Size]byte
-	problem string
+	seen  [sha256.Size]byte // configs.FilesDigest
 }
 
 // newFileWatch remembers the files as they are now. Whoever reads the files afterwards misses no change.
 func newFileWatch(paths []string) *fileWatch {
-	w := &fileWatch{paths: paths}
-	w.seen = w.look()
-	return w
+	return &fileWatch{paths: paths, seen: configs.FilesDigest(paths)}
 }
 
 // Changed reports whether a file has changed, appeared or vanished since the last call.
 func (w *fileWatch) Changed() bool {
 	before := w.seen
-	w.seen = w.look()
-	for i := range w.seen {
-		if w.seen[i] != before[i] {
-			return true
-		}
-	}
-	return false
-}
-
-func (w *fileWatch) look() []fileState {
-	states := make([]fileState, len(w.paths))
-	for i, path := range w.paths {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			states[i].problem = err.Error()
-			continue
-		}
-		states[i].content = sha256.Sum256(content)
-	}
-	return states
+	w.seen = configs.FilesDigest(w.paths)
+	return w.seen != before
 }
 
 // password returns the password that is given itself or by its file, whose last line may end with a line break.

@@ -5,6 +5,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -19,6 +20,7 @@ func Module() module.Module {
 	return module.Module{
 		Name:   "kafka",
 		Config: DefaultConfig(),
+		Rules:  []configs.Rule{filesAreThere},
 		Options: fx.Provide(
 			fx.Annotate(NewBootstrap, fx.ParamTags(``, `group:"kafka_brokers"`)),
 			newProducer,

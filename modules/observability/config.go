@@ -13,8 +13,8 @@ type Config struct {
 
 // LogConfig says what is logged and how it looks.
 type LogConfig struct {
-	Level  string `key:"level" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, floods of one message are thinned out."`
-	Format string `key:"format" doc:"How a line looks: json, console, or auto, which is console on a terminal and json elsewhere."`
+	Level  string `key:"level" live:"true" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, floods of one message are thinned out."`
+	Format string `key:"format" live:"true" doc:"How a line looks: json, console, or auto, which is console on a terminal and json elsewhere."`
 }
 
 // The values of LogConfig.Format.

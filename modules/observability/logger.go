@@ -3,11 +3,15 @@ package observability
 import (
 	"fmt"
 	"os"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-isatty"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // timestampLayout is RFC 3339 with milliseconds.
@@ -21,15 +25,37 @@ const (
 )
 
 // NewLogger returns a logger that writes to out, and the Writer that it does so by: no line makes the caller wait for
-// out, and the logger's Sync is the Writer's. It fails if the level or format is not one that LogConfig names.
+// out, and the logger's Sync is the Writer's. It follows the section: a new level or format holds for the next line. It
+// fails if the level or format is not one that LogConfig names.
 //
-// A JSON line is {"level","timestamp","logger","caller","msg","fields":{...}}: all fields, those of With included, are below
-// "fields", so that no field can shadow a key of the line. The level is in lower case, the timestamp RFC 3339 with
+// A JSON line is {"level","timestamp","logger","caller","msg","fields":{...}}: all fields, those of With included, are
+// below "fields", so that no field can shadow a key of the line. The level is in lower case, the timestamp RFC 3339 with
 // milliseconds in UTC, a duration is text such as "1.5s".
-func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, *Writer, error) {
-	if err := (Config{Log: cfg}).Validate(); err != nil {
+func NewLogger(live *configs.Live, out *os.File) (*zap.Logger, *Writer, error) {
+	section, err := configs.SectionOf[Config](live.View().Set())
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := section.Validate(); err != nil {
 		return nil, nil, fmt.Errorf("make a logger: %w", err)
 	}
+	core := &liveCore{sink: &atomic.Pointer[logSink]{}}
+	writer := newWriter(out, func(lines int) []byte { return missingLines(core.sink.Load().encoder, lines) })
+	core.sink.Store(newLogSink(section.Log, writer, out))
+	err = configs.Follow(live, func(_, after Config) (configs.Change, error) {
+		sink := newLogSink(after.Log, writer, out)
+		return configs.Change{Commit: func() { core.sink.Store(sink) }}, nil
+	})
+	return zap.New(core, zap.AddCaller()), writer, err
+}
+
+// logSink is where lines go by one configuration.
+type logSink struct {
+	zapcore.Core
+	encoder zapcore.Encoder
+}
+
+func newLogSink(cfg LogConfig, writer *Writer, out *os.File) *logSink {
 	level, _ := cfg.level()
 	encoding := zapcore.EncoderConfig{
 		LevelKey:       "level",
@@ -52,14 +78,62 @@ func NewLogger(cfg LogConfig, out *os.File) (*zap.Logger, *Writer, error) {
 		encoder = zapcore.NewJSONEncoder(encoding)
 		encoder.OpenNamespace("fields")
 	}
-	writer := newWriter(out, func(lines int) []byte { return missingLines(encoder, lines) })
 	core := zapcore.NewCore(encoder, writer, level)
 	// Whoever asks for debug wants to see everything.
 	if level > zapcore.DebugLevel {
 		core = zapcore.NewSamplerWithOptions(core, time.Second, floodFirst, floodEvery)
 	}
-	return zap.New(core, zap.AddCaller()), writer, nil
+	return &logSink{Core: core, encoder: encoder}
 }
+
+// liveCore hands lines to the sink in force, with the fields that With has added.
+type liveCore struct {
+	sink   *atomic.Pointer[logSink]
+	fields []zapcore.Field
+	// with is the sink in force with the fields.
+	with atomic.Pointer[sinkWith]
+}
+
+type sinkWith struct {
+	zapcore.Core
+	of *logSink
+}
+
+var _ zapcore.Core = (*liveCore)(nil)
+
+func (c *liveCore) core() zapcore.Core {
+	sink := c.sink.Load()
+	if len(c.fields) == 0 {
+		return sink
+	}
+	with := c.with.Load()
+	if with == nil || with.of != sink {
+		with = &sinkWith{Core: sink.With(c.fields), of: sink}
+		c.with.Store(with)
+	}
+	return with.Core
+}
+
+// Enabled implements zapcore.Core.
+func (c *liveCore) Enabled(level zapcore.Level) bool { return c.sink.Load().Enabled(level) }
+
+// With implements zapcore.Core.
+func (c *liveCore) With(fields []zapcore.Field) zapcore.Core {
+	return &liveCore{sink: c.sink, fields: append(slices.Clip(c.fields), fields...)}
+}
+
+// Check implements zapcore.Core.
+func (c *liveCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return c.core().Check(entry, checked)
+}
+
+// Write implements zapcore.Core.
+func (c *liveCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	return c.core().Write(entry, fields)
+}
+
+// Sync implements zapcore.Core.
+func (c *liveCore) Sync() error { return c.sink.Load().Sync() }
 
 // missingLines is the line that stands in the place of lines that were dropped.
 func missingLines(encoder zapcore.Encoder, lines int) []byte {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // logTo returns a logger and a function that reads what it has written so far.
@@ -19,7 +21,7 @@ func logTo(t *testing.T, cfg LogConfig) (*zap.Logger, func() string) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, file.Close()) })
-	log, _, err := NewLogger(cfg, file)
+	log, _, err := NewLogger(configs.Fixed(Config{Log: cfg}), file)
 	require.NoError(t, err)
 	return log, func() string {
 		require.NoError(t, log.Sync())
@@ -66,7 +68,7 @@ func TestLinesBelowTheLevelAreNotWritten(t *testing.T) {
 }
 
 func TestAnUnknownLevelOrFormatMakesNoLogger(t *testing.T) {
-	_, _, err := NewLogger(LogConfig{Level: "loud", Format: "json"}, os.Stderr)
+	_, _, err := NewLogger(configs.Fixed(Config{Log: LogConfig{Level: "loud", Format: "json"}}), os.Stderr)
 	require.EqualError(t, err, `make a logger: log.level: must be debug, info, warn or error, got "loud"`)
 }
 
@@ -87,4 +89,46 @@ func TestAFloodOfOneMessageIsThinnedOutAboveDebug(t *testing.T) {
 			require.Contains(t, written(), "something else")
 		})
 	}
+}
+
+// A logger, and one that was made of it with fields before, go by the configuration that is in force when they write.
+func TestLevelAndFormatChangeWithTheConfiguration(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.yaml")
+	set := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	set("observability: {log: {level: warn, format: json}}\n")
+	load := func() (*configs.Set, error) {
+		sections := []configs.Section{{Name: "observability", Defaults: DefaultConfig()}}
+		return configs.Load(sections, configs.Source{Files: []string{path}})
+	}
+	first, err := load()
+	require.NoError(t, err)
+	live := configs.NewLive(first, load)
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, file.Close()) }()
+	log, _, err := NewLogger(live, file)
+	require.NoError(t, err)
+	kafka := log.Named("kafka").With(zap.String("broker", "b1"))
+
+	kafka.Info("quiet")
+	kafka.Warn("loud")
+	require.False(t, kafka.Core().Enabled(zap.InfoLevel))
+	set("observability: {log: {level: debug, format: console}}\n")
+	_, err = live.Reload()
+	require.NoError(t, err)
+	kafka.Debug("all of it")
+	require.True(t, kafka.Core().Enabled(zap.DebugLevel))
+	set("observability: {log: {level: shout}}\n")
+	_, err = live.Reload()
+	require.Error(t, err)
+	log.Debug("still all")
+
+	require.NoError(t, log.Sync())
+	content, err := os.ReadFile(file.Name())
+	require.NoError(t, err)
+	lines := bytes.Split(bytes.TrimSpace(content), []byte("\n"))
+	require.Len(t, lines, 3)
+	require.Regexp(t, `^{"level":"warn".*"msg":"loud","fields":{"broker":"b1"}}$`, string(lines[0]))
+	require.Regexp(t, `DEBUG\tkafka\t.*\tall of it\t{"broker": "b1"}$`, string(lines[1]))
+	require.Regexp(t, `DEBUG\t.*\tstill all$`, string(lines[2]))
 }

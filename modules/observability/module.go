@@ -9,6 +9,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 )
 
@@ -51,8 +52,8 @@ func AsOverride(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"health_overrides"`))
 }
 
-func newLogger(cfg Config, registry *prometheus.Registry) (*zap.Logger, error) {
-	log, writer, err := NewLogger(cfg.Log, os.Stderr)
+func newLogger(live *configs.Live, registry *prometheus.Registry) (*zap.Logger, error) {
+	log, writer, err := NewLogger(live, os.Stderr)
 	if err != nil {
 		return nil, err
 	}

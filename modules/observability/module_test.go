@@ -10,6 +10,8 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
 )
 
 func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
@@ -21,7 +23,7 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 	)
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(Module().Config),
+		fx.Supply(configs.Fixed(Module().Config)),
 		fx.Module("observability", Module().Options),
 		fx.Provide(
 			// Both depend on what the module provides: a collector and a check belong to parts that log and count.

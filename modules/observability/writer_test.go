@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
 )
 
 // reader is what a Writer writes to: it can hold a write up, or refuse it.
@@ -124,7 +126,7 @@ func TestAMissingLineIsALineOfTheLog(t *testing.T) {
 	} {
 		read, write, err := os.Pipe()
 		require.NoError(t, err)
-		log, w, err := NewLogger(LogConfig{Level: "debug", Format: format}, write)
+		log, w, err := NewLogger(configs.Fixed(Config{Log: LogConfig{Level: "debug", Format: format}}), write)
 		require.NoError(t, err)
 		for w.Dropped() == 0 { // nobody reads the pipe
 			log.Debug(strings.Repeat("x", 1000))

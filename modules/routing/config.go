@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -10,14 +11,14 @@ import (
 
 // Config is the section "routing".
 type Config struct {
-	Drop       []string `key:"drop" doc:"Whose events are dropped, each a token or token:distinct_id. The client is answered as if they were kept."`
-	Overflow   []string `key:"overflow" doc:"Whose events go to the overflow topic of their lane, each a token or token:distinct_id. Events other than recordings are spread over all partitions there, and leave persons alone. Lanes without an overflow topic are not concerned; AI events stay in their topic while kafka.topics.ai_overflow is empty, but leave persons alone."`
-	SkipPerson []string `key:"skip_person" doc:"Whose events leave persons alone in the pipeline behind Kafka, each a token or token:distinct_id."`
-	DLQ        []string `key:"dlq" doc:"Whose events are set aside in kafka.topics.dlq, each a token or token:distinct_id."`
-	Topics     []string `key:"topics" doc:"Whose events go to a topic of their own, each token=topic or token:distinct_id=topic. List the topics in kafka.topics.custom so that they are created."`
+	Drop       []string `key:"drop" live:"true" doc:"Whose events are dropped, each a token or token:distinct_id. The client is answered as if they were kept."`
+	Overflow   []string `key:"overflow" live:"true" doc:"Whose events go to the overflow topic of their lane, each a token or token:distinct_id. Events other than recordings are spread over all partitions there, and leave persons alone. Lanes without an overflow topic are not concerned; AI events stay in their topic while kafka.topics.ai_overflow is empty, but leave persons alone."`
+	SkipPerson []string `key:"skip_person" live:"true" doc:"Whose events leave persons alone in the pipeline behind Kafka, each a token or token:distinct_id."`
+	DLQ        []string `key:"dlq" live:"true" doc:"Whose events are set aside in kafka.topics.dlq, each a token or token:distinct_id."`
+	Topics     []string `key:"topics" live:"true" doc:"Whose events go to a topic of their own, each token=topic or token:distinct_id=topic. Every topic is one of kafka.topics, for example of kafka.topics.custom."`
 
-	HistoricalAfter time.Duration `key:"historical_after" doc:"Ordinary events that happened at least this long before they arrived go to kafka.topics.historical. 0: none."`
-	HistoricalOnly  bool          `key:"historical_only" doc:"Take only migrations of old events: all events of a request without historical_migration are dropped, and the client is answered as if they were kept."`
+	HistoricalAfter time.Duration `key:"historical_after" live:"true" doc:"Ordinary events that happened at least this long before they arrived go to kafka.topics.historical. 0: none."`
+	HistoricalOnly  bool          `key:"historical_only" live:"true" doc:"Take only migrations of old events: all events of a request without historical_migration are dropped, and the client is answered as if they were kept."`
 }
 
 // DefaultConfig returns the defaults of the section: no rules.
@@ -64,4 +65,25 @@ func cutTopic(rule string) (who, topic string, found bool) {
 		return "", "", false
 	}
 	return rule[:i], rule[i+1:], true
+}
+
+// topicsAreKept checks that every topic of a rule is one that the service looks after.
+func topicsAreKept(set *configs.Set) error {
+	own, err := configs.SectionOf[Config](set)
+	if err != nil {
+		return err
+	}
+	topics, err := configs.SectionOf[produce.Topics](set)
+	if err != nil {
+		return nil //nolint:nilerr // a build without Kafka has no topics to look after
+	}
+	var faults configs.Faults
+	kept := topics.Names()
+	for i, rule := range own.Topics {
+		if _, topic, found := cutTopic(rule); found {
+			faults.Check(slices.Contains(kept, topic), "routing.topics",
+				"entry %d sends events to %q, which is none of kafka.topics: add it to kafka.topics.custom", i+1, topic)
+		}
+	}
+	return faults.Err()
 }

@@ -10,7 +10,7 @@ import (
 
 func TestTheDefaultsAreValidAndSayNothing(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
-	require.Empty(t, NewStage(DefaultConfig()).projects)
+	require.Empty(t, newPolicy(DefaultConfig()).projects)
 }
 
 func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
@@ -45,7 +45,7 @@ func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
 func TestADistinctIDMayHoldColonsAndEqualsSigns(t *testing.T) {
 	cfg := Config{Drop: []string{"phc_a:urn:user:1"}, Topics: []string{"phc_a:a=b:c=vip.events-1_x"}}
 	require.NoError(t, cfg.Validate())
-	project := NewStage(cfg).projects["phc_a"]
+	project := newPolicy(cfg).projects["phc_a"]
 	require.True(t, project.users["urn:user:1"].drop)
 	require.Equal(t, "vip.events-1_x", project.users["a=b:c"].topic)
 }

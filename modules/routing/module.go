@@ -3,6 +3,7 @@ package routing
 import (
 	"go.uber.org/fx"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
 )
@@ -10,12 +11,13 @@ import (
 // Module is the operator's own rules.
 //
 // Provides a stage (see events.AsStage), which does nothing where no rule is configured.
-// Requires nothing.
+// Requires *configs.Live, which the app provides.
 // Config section: "routing".
 func Module() module.Module {
 	return module.Module{
 		Name:    "routing",
 		Config:  DefaultConfig(),
+		Rules:   []configs.Rule{topicsAreKept},
 		Options: fx.Provide(events.AsStage(NewStage)),
 	}
 }

@@ -5,14 +5,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 )
 
 // dlqReason is why an event is set aside, as PostHog's pipeline knows it.
 const dlqReason = "event_restriction"
 
-// Stage applies the rules. It is safe for concurrent use.
-type Stage struct {
+// Stage applies the rules of the configuration that a batch is judged by. It is safe for concurrent use.
+type Stage struct{ policy *configs.Value[*policy] }
+
+// policy is the rules of one configuration.
+type policy struct {
 	projects        map[string]*project
 	historicalAfter time.Duration
 	historicalOnly  bool
@@ -32,9 +36,17 @@ type rules struct {
 	topic                           string
 }
 
-// NewStage returns the stage of a section that is valid.
-func NewStage(cfg Config) *Stage {
-	s := &Stage{projects: map[string]*project{}, historicalAfter: cfg.HistoricalAfter, historicalOnly: cfg.HistoricalOnly}
+// NewStage returns the stage of the section.
+func NewStage(live *configs.Live) (*Stage, error) {
+	policy, err := configs.NewValue(live, func(cfg Config) (*policy, error) { return newPolicy(cfg), nil })
+	if err != nil {
+		return nil, err
+	}
+	return &Stage{policy: policy}, nil
+}
+
+func newPolicy(cfg Config) *policy {
+	p := &policy{projects: map[string]*project{}, historicalAfter: cfg.HistoricalAfter, historicalOnly: cfg.HistoricalOnly}
 	for _, list := range []struct {
 		who []string
 		set func(*rules)
@@ -45,28 +57,28 @@ func NewStage(cfg Config) *Stage {
 		{cfg.DLQ, func(r *rules) { r.dlq = true }},
 	} {
 		for _, who := range list.who {
-			list.set(s.rules(who))
+			list.set(p.rules(who))
 		}
 	}
 	for _, rule := range cfg.Topics {
 		who, topic, _ := cutTopic(rule)
-		s.rules(who).topic = topic
+		p.rules(who).topic = topic
 	}
-	for _, project := range s.projects {
+	for _, project := range p.projects {
 		for _, user := range project.users {
 			user.join(project.all)
 		}
 	}
-	return s
+	return p
 }
 
 // rules returns the rules of a token or token:distinct_id, to be added to.
-func (s *Stage) rules(who string) *rules {
+func (p *policy) rules(who string) *rules {
 	token, distinctID, one := strings.Cut(who, ":")
-	of := s.projects[token]
+	of := p.projects[token]
 	if of == nil {
 		of = &project{users: map[string]*rules{}}
-		s.projects[token] = of
+		p.projects[token] = of
 	}
 	if !one {
 		return &of.all
@@ -96,9 +108,10 @@ func (s *Stage) Name() string { return "routing" }
 
 // Process applies the rules to the batch's pending events. It asks for no settlement and returns no error.
 func (s *Stage) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
-	refused := s.historicalOnly && !batch.Historical
-	project := s.projects[batch.Token]
-	if !refused && project == nil && s.historicalAfter == 0 {
+	policy := s.policy.In(batch.Config)
+	refused := policy.historicalOnly && !batch.Historical
+	project := policy.projects[batch.Token]
+	if !refused && project == nil && policy.historicalAfter == 0 {
 		return nil, nil
 	}
 	for i := range batch.Events {
@@ -110,7 +123,7 @@ func (s *Stage) Process(_ context.Context, batch *events.Batch) (events.Settle, 
 			event.Drop(events.ReasonNotHistorical)
 			continue
 		}
-		if s.isOld(event, batch.Received) {
+		if policy.isOld(event, batch.Received) {
 			event.Lane = events.LaneHistorical
 		}
 		if project != nil {
@@ -121,8 +134,8 @@ func (s *Stage) Process(_ context.Context, batch *events.Batch) (events.Settle, 
 }
 
 // isOld reports whether an ordinary event belongs to the historical ones by its age.
-func (s *Stage) isOld(event *events.Event, received time.Time) bool {
-	return s.historicalAfter > 0 && event.Lane == events.LaneMain && received.Sub(event.Timestamp) >= s.historicalAfter
+func (p *policy) isOld(event *events.Event, received time.Time) bool {
+	return p.historicalAfter > 0 && event.Lane == events.LaneMain && received.Sub(event.Timestamp) >= p.historicalAfter
 }
 
 // of returns the rules for an event.

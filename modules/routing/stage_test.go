@@ -6,17 +6,25 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 )
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+func newStage(t testing.TB, cfg Config) *Stage {
+	t.Helper()
+	stage, err := NewStage(configs.Fixed(cfg))
+	require.NoError(t, err)
+	return stage
+}
 
 // process passes one event through a stage and returns what became of it.
 func process(t *testing.T, cfg Config, batch events.Batch, event events.Event) events.Event {
 	t.Helper()
 	require.NoError(t, cfg.Validate())
 	batch.Received, batch.Events = received, []events.Event{event}
-	settle, err := NewStage(cfg).Process(t.Context(), &batch)
+	settle, err := newStage(t, cfg).Process(t.Context(), &batch)
 	require.NoError(t, err)
 	require.Nil(t, settle)
 	return batch.Events[0]
@@ -175,7 +183,7 @@ func TestOnlyMigrationsAreTakenInImportMode(t *testing.T) {
 }
 
 func TestABatchThatNoRuleConcernsCostsNoAllocation(t *testing.T) {
-	stage := NewStage(someRules)
+	stage := newStage(t, someRules)
 	batch := stock(50)
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = stage.Process(t.Context(), batch) }))
 	batch.Token = "phc_concerned"
@@ -193,7 +201,7 @@ func stock(n int) *events.Batch {
 }
 
 func BenchmarkNoRuleConcernsTheBatch(b *testing.B) {
-	stage, batch := NewStage(someRules), stock(50)
+	stage, batch := newStage(b, someRules), stock(50)
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _ = stage.Process(b.Context(), batch)
@@ -201,7 +209,7 @@ func BenchmarkNoRuleConcernsTheBatch(b *testing.B) {
 }
 
 func BenchmarkRulesConcernTheBatch(b *testing.B) {
-	stage, batch := NewStage(someRules), stock(50)
+	stage, batch := newStage(b, someRules), stock(50)
 	batch.Token = "phc_concerned"
 	b.ReportAllocs()
 	for b.Loop() {

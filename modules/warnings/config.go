@@ -8,8 +8,8 @@ import (
 
 // Config is the section "warnings".
 type Config struct {
-	Enabled     bool          `key:"enabled" doc:"Tell projects what became of their events, by messages to kafka.topics.client_warnings."`
-	Interval    time.Duration `key:"interval" doc:"The least time between two warnings of one type to one project; what is held back in between is counted in the next one."`
+	Enabled     bool          `key:"enabled" live:"true" doc:"Tell projects what became of their events, by messages to kafka.topics.client_warnings."`
+	Interval    time.Duration `key:"interval" live:"true" doc:"The least time between two warnings of one type to one project; what is held back in between is counted in the next one."`
 	StopTimeout time.Duration `key:"stop_timeout" doc:"How long a stop waits for warnings that are still to be written."`
 }
 

@@ -94,10 +94,10 @@ func TestEveryKindHasANameAndASentence(t *testing.T) {
 }
 
 func TestThePairsThatAreRememberedAreBounded(t *testing.T) {
-	throttle := newThrottle(time.Minute)
+	throttle := newThrottle()
 	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	pass := func(token string) bool {
-		_, ok := throttle.pass(token, missingName, at)
+		_, ok := throttle.pass(token, missingName, at, time.Minute)
 		return ok
 	}
 	require.True(t, pass("phc_regular"))
@@ -111,7 +111,7 @@ func TestThePairsThatAreRememberedAreBounded(t *testing.T) {
 }
 
 func TestAWarningPassesOnceInAnIntervalForEachTokenAndKind(t *testing.T) {
-	throttle := newThrottle(time.Minute)
+	throttle := newThrottle()
 	begin := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	for _, step := range []struct {
 		after time.Duration
@@ -131,7 +131,7 @@ func TestAWarningPassesOnceInAnIntervalForEachTokenAndKind(t *testing.T) {
 		{119 * time.Second, "a", missingName, 0, false},
 		{120 * time.Second, "a", missingName, 1, true},
 	} {
-		held, ok := throttle.pass(step.token, step.kind, begin.Add(step.after))
+		held, ok := throttle.pass(step.token, step.kind, begin.Add(step.after), time.Minute)
 		require.Equal(t, step.ok, ok, "%+v", step)
 		require.Equal(t, step.held, held, "%+v", step)
 	}

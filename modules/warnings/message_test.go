@@ -123,14 +123,14 @@ func TestAMessageSharesNothingWithTheRequest(t *testing.T) {
 	at := func(from, to int) string { return unsafe.String(&memory[from], to-from) }
 	batch := &events.Batch{Token: at(0, 5), RequestID: at(9, 12), Events: []events.Event{{DistinctID: at(6, 8)}}}
 	got := newMessage(batch, invalidEvent, finding{events: 1}, 0)
-	throttle := newThrottle(time.Minute)
-	throttle.pass(batch.Token, invalidEvent, received)
+	throttle := newThrottle()
+	throttle.pass(batch.Token, invalidEvent, received, time.Minute)
 	for i := range memory {
 		memory[i] = 'x'
 	}
 	require.Equal(t, "phc_a", got.token)
 	require.Equal(t, "r-1", got.requestID)
 	require.Equal(t, "me", got.event.DistinctID)
-	_, ok := throttle.pass("phc_a", invalidEvent, received)
+	_, ok := throttle.pass("phc_a", invalidEvent, received, time.Minute)
 	require.False(t, ok)
 }

@@ -5,6 +5,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
 )
@@ -27,8 +28,13 @@ func Module() module.Module {
 	}
 }
 
-func newStage(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) *Warner {
-	warner := NewWarner(cfg, sink, log, scope)
+func newStage(
+	live *configs.Live, sink events.Sink, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+) (*Warner, error) {
+	warner, err := NewWarner(live, sink, log, scope)
+	if err != nil {
+		return nil, err
+	}
 	lifecycle.Append(fx.Hook{OnStart: warner.Start, OnStop: warner.Stop})
-	return warner
+	return warner, nil
 }

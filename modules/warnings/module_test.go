@@ -9,6 +9,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/testkit"
@@ -20,7 +21,7 @@ func run(t *testing.T, cfg warnings.Config) (stage events.Stage, sink *testkit.S
 	before := -1
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(cfg),
+		fx.Supply(configs.Fixed(cfg)),
 		fx.Provide(func() tally.Scope { return tally.NoopScope }, zap.NewNop, func(lifecycle fx.Lifecycle) events.Sink {
 			lifecycle.Append(fx.StopHook(func() { before = len(sink.Events()) }))
 			return sink

@@ -14,8 +14,7 @@ const maxRemembered = 10_000
 // throttle lets a warning of a kind to a token pass once in an interval and counts the others. It is not safe for concurrent
 // use.
 type throttle struct {
-	interval time.Duration
-	told     *simplelru.LRU[subject, *record]
+	told *simplelru.LRU[subject, *record]
 }
 
 type subject struct {
@@ -29,22 +28,22 @@ type record struct {
 	held int
 }
 
-func newThrottle(interval time.Duration) *throttle {
+func newThrottle() *throttle {
 	told, err := simplelru.NewLRU[subject, *record](maxRemembered, nil)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &throttle{interval: interval, told: told}
+	return &throttle{told: told}
 }
 
 // pass reports whether a warning that comes up at the given time may be told, and how many were held back before it.
-func (t *throttle) pass(token string, kind kind, at time.Time) (held int, ok bool) {
+func (t *throttle) pass(token string, kind kind, at time.Time, interval time.Duration) (held int, ok bool) {
 	last, known := t.told.Get(subject{token, kind})
 	if !known {
 		t.told.Add(subject{strings.Clone(token), kind}, &record{at: at})
 		return 0, true
 	}
-	if at.Sub(last.at) < t.interval {
+	if at.Sub(last.at) < interval {
 		last.held++
 		return 0, false
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 )
 
@@ -21,7 +22,7 @@ const (
 // Warner is the stage that tells projects what became of their events. Start and Stop are each called once, Start first;
 // Process and what it returns are safe for concurrent use at any time, and tell nothing after Stop.
 type Warner struct {
-	cfg     Config
+	config  *configs.Value[Config]
 	sink    events.Sink
 	log     *zap.Logger
 	metrics [kindCount]metrics
@@ -40,12 +41,16 @@ var _ events.Stage = (*Warner)(nil)
 
 type metrics struct{ sent, throttled, dropped tally.Counter }
 
-// NewWarner returns a warner that writes to the sink. The scope counts, by type, the warnings that were written
+// NewWarner returns a warner of the section that writes to the sink. The scope counts, by type, the warnings that were written
 // ("sent_total"), held back because the project was told in this interval ("throttled_total"), and lost because the queue was
 // full, the sink did not take them or the service stopped ("dropped_total").
-func NewWarner(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope) *Warner {
+func NewWarner(live *configs.Live, sink events.Sink, log *zap.Logger, scope tally.Scope) (*Warner, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
+	}
 	w := &Warner{
-		cfg: cfg, sink: sink, log: log, throttle: newThrottle(cfg.Interval),
+		config: config, sink: sink, log: log, throttle: newThrottle(),
 		queue: make(chan message, maxQueued), done: make(chan struct{}),
 	}
 	w.settle = w.observe
@@ -55,7 +60,7 @@ func NewWarner(cfg Config, sink events.Sink, log *zap.Logger, scope tally.Scope)
 			sent: tagged.Counter("sent_total"), throttled: tagged.Counter("throttled_total"), dropped: tagged.Counter("dropped_total"),
 		}
 	}
-	return w
+	return w, nil
 }
 
 // Phase is events.PhaseObserve: the last to learn how events ended.
@@ -73,20 +78,21 @@ func (w *Warner) Process(context.Context, *events.Batch) (events.Settle, error) 
 // one look at each event.
 func (w *Warner) observe(_ context.Context, batch *events.Batch) {
 	var found findings
-	if !w.cfg.Enabled || batch.Token == "" || !found.look(batch) {
+	cfg := w.config.In(batch.Config)
+	if !cfg.Enabled || batch.Token == "" || !found.look(batch) {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for kind := range kindCount {
 		if found[kind].events > 0 {
-			w.tell(batch, kind, found[kind])
+			w.tell(batch, kind, found[kind], cfg.Interval)
 		}
 	}
 }
 
-func (w *Warner) tell(batch *events.Batch, kind kind, found finding) {
-	held, ok := w.throttle.pass(batch.Token, kind, batch.Received)
+func (w *Warner) tell(batch *events.Batch, kind kind, found finding, interval time.Duration) {
+	held, ok := w.throttle.pass(batch.Token, kind, batch.Received, interval)
 	switch {
 	case !ok:
 		w.metrics[kind].throttled.Inc(1)
@@ -142,7 +148,7 @@ func (w *Warner) write(ctx context.Context, m message) bool {
 // Stop writes what is queued for as long as the configuration or ctx allow, whichever is shorter. What is left is dropped,
 // counted and logged; it is no error, because no event is lost by it.
 func (w *Warner) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, w.cfg.StopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.config.Now().StopTimeout)
 	defer cancel()
 	defer w.cancel()
 	w.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/testkit"
@@ -43,7 +44,9 @@ type fixture struct {
 func newFixture(t *testing.T, cfg warnings.Config) *fixture {
 	core, logs := observer.New(zap.WarnLevel)
 	f := &fixture{sink: testkit.NewSink(), scope: tally.NewTestScope("", nil), logs: logs}
-	f.Warner = warnings.NewWarner(cfg, f.sink, zap.New(core), f.scope)
+	var err error
+	f.Warner, err = warnings.NewWarner(configs.Fixed(cfg), f.sink, zap.New(core), f.scope)
+	require.NoError(t, err)
 	require.NoError(t, f.Start(t.Context()))
 	return f
 }
@@ -186,7 +189,9 @@ func TestAGoodBatchCostsNoAllocation(t *testing.T) {
 }
 
 func BenchmarkAGoodBatch(b *testing.B) {
-	warner := warnings.NewWarner(warnings.DefaultConfig(), testkit.NewSink(), zap.NewNop(), tally.NoopScope)
+	live := configs.Fixed(warnings.DefaultConfig())
+	warner, err := warnings.NewWarner(live, testkit.NewSink(), zap.NewNop(), tally.NoopScope)
+	require.NoError(b, err)
 	batch := goodBatch()
 	b.ReportAllocs()
 	for b.Loop() {

@@ -17,6 +17,8 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // long makes faults last longer and adds what takes too long for every change.
@@ -94,7 +96,7 @@ type scenario struct {
 	// brokers is how many Kafka has: 1, unless it is said.
 	brokers int
 	// shape and rate are each service's load, if not the usual one.
-	shape Shape
+	shape proof.Shape
 	rate  float64
 	// environ is added to the service's.
 	environ []string
@@ -115,7 +117,7 @@ type scenario struct {
 }
 
 // The usual load is moderate, so that latencies are the faults' and not the machine's.
-var usual = Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150}
+var usual = proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150}
 
 const usualRate = 2000
 
@@ -125,18 +127,18 @@ type stage struct {
 	dir      string
 	kafka    *cluster
 	services []*service
-	loads    map[*service]*Load
+	loads    map[*service]*proof.Load
 	mu       sync.Mutex
 	// further is what a line says beside the verdict.
 	further map[*service][]string
 	// excused is which events were damaged on purpose, and excuses which batches may be lost.
-	excused map[*service][]Event
-	excuses map[*service][]func(Batch) bool
+	excused map[*service][]proof.Event
+	excuses map[*service][]func(proof.Batch) bool
 	// kept is what was in topics that do not exist any more; generation counts how often that was.
-	kept       map[*service][]Copy
+	kept       map[*service][]proof.Copy
 	generation int
 	// others are loads of the services that have ended, or that end with the scenario's own.
-	others map[*service][]*Load
+	others map[*service][]*proof.Load
 	undo   []func() error
 }
 
@@ -174,13 +176,13 @@ func newStage(t *testing.T, sc scenario) *stage {
 	if sc.rate == 0 {
 		sc.rate = usualRate
 	}
-	if sc.shape == (Shape{}) {
+	if sc.shape == (proof.Shape{}) {
 		sc.shape = usual
 	}
 	s := &stage{
-		scenario: sc, dir: filepath.Join(workplace, sc.name), loads: map[*service]*Load{},
-		further: map[*service][]string{}, excused: map[*service][]Event{}, excuses: map[*service][]func(Batch) bool{},
-		kept: map[*service][]Copy{}, others: map[*service][]*Load{},
+		scenario: sc, dir: filepath.Join(workplace, sc.name), loads: map[*service]*proof.Load{},
+		further: map[*service][]string{}, excused: map[*service][]proof.Event{}, excuses: map[*service][]func(proof.Batch) bool{},
+		kept: map[*service][]proof.Copy{}, others: map[*service][]*proof.Load{},
 	}
 	t.Cleanup(func() { s.strike(t) })
 	var err error
@@ -274,7 +276,7 @@ func (s *stage) observe(d time.Duration, refusing ...string) error {
 }
 
 // excuseBatches tells the judge of the service's events which batches may be lost.
-func (s *stage) excuseBatches(of *service, yes func(Batch) bool) {
+func (s *stage) excuseBatches(of *service, yes func(proof.Batch) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.excuses[of] = append(s.excuses[of], yes)
@@ -284,8 +286,8 @@ func (s *stage) excuseBatches(of *service, yes func(Batch) bool) {
 func drainPatience() time.Duration { return shortOr(time.Minute, 10*time.Minute) }
 
 // finish ends a service in the way that it is meant to end, with an empty spool, and says what became of its loads' events.
-func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
-	judge := NewJudge(histories...)
+func (s *stage) finish(of *service, histories ...*proof.History) (proof.Verdict, error) {
+	judge := proof.NewJudge(histories...)
 	for _, e := range s.excused[of] {
 		judge.Excuse(e)
 	}
@@ -326,12 +328,12 @@ func (s *stage) finish(of *service, histories ...*History) (Verdict, error) {
 }
 
 // read shows what is in a service's topics.
-func (s *stage) read(of *service, see func(Copy)) error {
-	return ReadCopies(s.kafka.direct(), of.prefix, topicWarnings, topicDLQ, s.generation, see)
+func (s *stage) read(of *service, see func(proof.Copy)) error {
+	return proof.ReadCopies(s.kafka.direct(), of.prefix, topicWarnings, topicDLQ, s.generation, see)
 }
 
 // pass tells whether the promise was kept, and prints the line.
-func (s *stage) pass(t *testing.T, of *service, v Verdict) {
+func (s *stage) pass(t *testing.T, of *service, v proof.Verdict) {
 	t.Helper()
 	line := v.Line(s.name+"/"+of.mode, append(s.further[of], fmt.Sprint("untrue=", of.watched.untrue))...)
 	fmt.Println(line)
@@ -367,9 +369,9 @@ func play(t *testing.T, sc scenario) {
 }
 
 // stopAndJudge ends the loads, and then the services.
-func (s *stage) stopAndJudge() ([]Verdict, error) {
-	verdicts := make([]Verdict, len(s.services))
-	histories := make([][]*History, len(s.services))
+func (s *stage) stopAndJudge() ([]proof.Verdict, error) {
+	verdicts := make([]proof.Verdict, len(s.services))
+	histories := make([][]*proof.History, len(s.services))
 	for i, service := range s.services {
 		for _, load := range append(s.others[service], s.loads[service]) {
 			histories[i] = append(histories[i], load.Stop())

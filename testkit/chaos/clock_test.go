@@ -83,7 +83,7 @@ func chaosJump(mono int64) (by int64) {
 	if err := errors.Join(os.WriteFile(replacement, []byte(patched), 0o600), os.WriteFile(overlay, description, 0o600)); err != nil {
 		return "", err
 	}
-	output, err := exec.Command("go", "build", "-trimpath", "-overlay", overlay, "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	output, err := exec.Command("go", "build", "-C", "../..", "-trimpath", "-overlay", overlay, "-o", path, "github.com/opencapture/capture").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}

@@ -1,6 +1,7 @@
 // Package chaos proves that an acknowledged event is never lost, nor overtaken by a later one of its user: it starts the stock binary
 // with a real Apache Kafka, puts it under a load that keeps account of every answer, breaks something, and holds what was
-// acknowledged against what lies in Kafka. The Judge's comment says to the letter what is lost, duplicated and reordered.
+// acknowledged against what lies in Kafka. The comment of proof.Judge says to the letter what is lost, duplicated and
+// reordered.
 //
 // Every scenario proves two things more. A watcher asks each service at /_readiness five times a second, and compares
 // that with what the load was answered: after 4 s of nothing but 200 the service has to be ready, after 4 s of nothing
@@ -16,6 +17,8 @@
 // The scenarios have the build tag chaos. They need Linux, Java and Maven (for Kafka, which testkit/services fetches), strace, and root,
 // since some of them mount file systems: one that lacks what it needs fails, it is not left out. They use free ports of the
 // loopback interface, and a directory of their own below the system's for temporary files.
+//
+// The suite is a module of its own, so that its proxy is no dependency of the service.
 //
 // # Lines
 //

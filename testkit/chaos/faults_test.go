@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 var (
@@ -38,7 +40,7 @@ var scenarios = []scenario{
 	{name: "bandwidth-10kB", modes: promising, fault: bandwidth, spools: true},
 	{name: "kill-9", modes: all, fault: kills},
 	{name: "sigterm", modes: promising, fault: sigterm},
-	{name: "disk-full", modes: spooling, before: smallDisk, fault: diskFull, shape: Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 4000}, rate: 3000,
+	{name: "disk-full", modes: spooling, before: smallDisk, fault: diskFull, shape: proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 4000}, rate: 3000,
 		environ: []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=2MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=1MiB"}, spools: true, fills: true},
 	{name: "spool-read-only", modes: spooling, fault: readOnly, environ: smallSegments},
 	{name: "spool-flipped", modes: spooling, fault: damage(flip), environ: smallSegments},
@@ -204,7 +206,7 @@ func sigterm(s *stage) error {
 					return fmt.Errorf("SIGTERM with Kafka away=%t: %w", away, err)
 				}
 				if away && !*long {
-					s.say(service, "stopped_in=%s", short(time.Since(started)))
+					s.say(service, "stopped_in=%s", proof.Short(time.Since(started)))
 				}
 				return service.start()
 			}); err != nil {
@@ -420,7 +422,7 @@ func (s *stage) excuse(of *service, record []byte) {
 		if err != nil {
 			continue
 		}
-		if e, ok := EventOf(id); ok {
+		if e, ok := proof.EventOf(id); ok {
 			s.excused[of] = append(s.excused[of], e)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 const (
@@ -32,7 +34,7 @@ const (
 func p99Floor() time.Duration { return shortOr(40*time.Millisecond, 5*time.Millisecond) }
 
 // full is a load that takes what it can get.
-var full = Shape{Workers: 64, Keys: 4, PerKey: 10, Pad: 150}
+var full = proof.Shape{Workers: 64, Keys: 4, PerKey: 10, Pad: 150}
 
 // TestAnOutageIsBorne measures what an outage of Kafka costs in mode auto: the most that the
 // service takes with Kafka and, in the same run and under the same load, without; with Kafka back, the drain and the latency of a
@@ -41,15 +43,15 @@ func TestAnOutageIsBorne(t *testing.T) {
 	s := newStage(t, scenario{name: "outage", modes: []string{modeAuto}, shape: full})
 	for _, service := range s.services {
 		require.NoError(t, service.run())
-		var histories []*History
-		during := func(rate float64, d time.Duration) *History {
+		var histories []*proof.History
+		during := func(rate float64, d time.Duration) *proof.History {
 			load := service.load(full, rate)
 			last(d)
 			history := load.Stop()
 			histories = append(histories, history)
 			return history
 		}
-		perSecond := func(history *History, d time.Duration) float64 { return float64(history.Acked()) / d.Seconds() }
+		perSecond := func(history *proof.History, d time.Duration) float64 { return float64(history.Acked()) / d.Seconds() }
 
 		// What the first requests meet is cold.
 		during(0, 2*time.Second)
@@ -104,10 +106,10 @@ func TestAnOutageIsBorne(t *testing.T) {
 		histories = append(histories, history)
 		drain := (now - drained) / ended.Sub(began).Seconds()
 		liveThen := perSecond(history.Between(began, ended), ended.Sub(began))
-		p99Drain := P99(history.Between(began, ended))
-		p99Normal := P99(during(live, measure))
+		p99Drain := proof.P99(history.Between(began, ended))
+		p99Normal := proof.P99(during(live, measure))
 		line = fmt.Sprintf("drain live=%.0f/s drain=%.0f/s ratio=%.1f p99_normal=%s p99_drain=%s records=%.0f took=%s",
-			liveThen, drain, drain/liveThen, short(p99Normal), short(p99Drain), records, short(ended.Sub(began)))
+			liveThen, drain, drain/liveThen, proof.Short(p99Normal), proof.Short(p99Drain), records, proof.Short(ended.Sub(began)))
 		fmt.Println(line)
 		assert.GreaterOrEqual(t, drain/liveThen, shortOr(shortDrain, leastDrain), line)
 		assert.GreaterOrEqual(t, liveThen, 0.9*live, line)
@@ -163,7 +165,7 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 			}
 			memory, err := service.memory("VmHWM")
 			require.NoError(t, err)
-			line := fmt.Sprintf("restart/%s kafka=%s spool=%.2fGiB ready=%s rss=%dMiB", service.mode, kafka, bytes/(1<<30), short(ready), memory/mib)
+			line := fmt.Sprintf("restart/%s kafka=%s spool=%.2fGiB ready=%s rss=%dMiB", service.mode, kafka, bytes/(1<<30), proof.Short(ready), memory/mib)
 			fmt.Println(line)
 			assert.Less(t, ready, mostRestart, line)
 			assert.Less(t, memory, int64(mostMemory), line)
@@ -208,7 +210,7 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 		}
 		return nil
 	}))
-	verdicts, err := func() ([]Verdict, error) {
+	verdicts, err := func() ([]proof.Verdict, error) {
 		if err := s.kafka.mend(); err != nil {
 			return nil, err
 		}

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // guilty is a load of which some events are larger than refusedSize allows, even compressed.
-var guilty = Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150, Every: 50, Large: 40_000, Reason: "too_large"}
+var guilty = proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150, Every: 50, Large: 40_000, Reason: "too_large"}
 
 // smallLimit is what a topic takes then.
 const smallLimit = "16384"
@@ -137,7 +139,7 @@ func throttled(s *stage) error {
 			last(time.Second)
 			return float64(load.Acked()-before) >= 0.8*s.rate, nil
 		})
-		s.say(service, "settled_in=%s", short(time.Since(lifted)))
+		s.say(service, "settled_in=%s", proof.Short(time.Since(lifted)))
 		return err
 	})
 }

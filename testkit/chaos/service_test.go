@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // process is a program that runs in the background.
@@ -127,7 +129,7 @@ type service struct {
 	// serving is since when the process runs and is not to end, in nanoseconds since 1970; 0: it does not.
 	serving atomic.Int64
 	// answers is what the loads have heard, and watched who compares that with the service's readiness.
-	answers Answers
+	answers proof.Answers
 	watched *watcher
 }
 
@@ -201,8 +203,8 @@ func (s *service) terminate() error {
 }
 
 // load starts a load on the service.
-func (s *service) load(shape Shape, rate float64) *Load {
-	return StartLoad(s.url, shape, rate, &s.answers)
+func (s *service) load(shape proof.Shape, rate float64) *proof.Load {
+	return proof.StartLoad(s.url, shape, rate, &s.answers)
 }
 
 // setAck gives the service another ack mode, from its next start on.
@@ -336,7 +338,7 @@ var stock = sync.OnceValues(func() (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(workplace, "capture")
-	output, err := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	output, err := exec.Command("go", "build", "-C", "../..", "-trimpath", "-o", path, "github.com/opencapture/capture").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}

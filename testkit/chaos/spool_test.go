@@ -10,6 +10,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // slowDrain makes a spool take long to be empty, so that much can happen meanwhile.
@@ -19,7 +21,7 @@ var slowDrain = []string{"CAPTURE_DELIVERY__DRAIN__MIN_RATE=256KiB", "CAPTURE_DE
 func modeChange(s *stage) error {
 	// Mode memory promises nothing; its events only have to be in order.
 	for _, service := range s.services {
-		s.excuseBatches(service, func(b Batch) bool { return b.Ack == modeMemory })
+		s.excuseBatches(service, func(b proof.Batch) bool { return b.Ack == modeMemory })
 	}
 	s.kafka.cut()
 	last(4 * time.Second)
@@ -87,7 +89,7 @@ func modeChange(s *stage) error {
 // lanes: exceptions are only acknowledged when Kafka has them, and ordinary events when the spool has them.
 func lanes(s *stage) error {
 	service := s.services[0]
-	exceptions := service.load(Shape{Workers: 4, Keys: 4, PerKey: 5, Pad: 150, Name: "$exception"}, usualRate/4)
+	exceptions := service.load(proof.Shape{Workers: 4, Keys: 4, PerKey: 5, Pad: 150, Name: "$exception"}, usualRate/4)
 	s.others[service] = append(s.others[service], exceptions)
 	flows := func(from int64) error {
 		return poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return exceptions.Acked() > from+200, nil })
@@ -187,9 +189,9 @@ func spoolDeleted(s *stage) error {
 			// The service may make files while they are removed.
 			err := poll(10*time.Second, time.Millisecond, func() (bool, error) { return removed(service.spool, all), nil })
 			ended := time.Now()
-			s.excuseBatches(service, func(b Batch) bool { return b.Ack == modeSpool && b.Sent().Before(ended) })
+			s.excuseBatches(service, func(b proof.Batch) bool { return b.Ack == modeSpool && b.Sent().Before(ended) })
 			if d := ended.Sub(began); d > time.Second {
-				s.say(service, "removed_in=%s", short(d))
+				s.say(service, "removed_in=%s", proof.Short(d))
 			}
 			return err
 		}); err != nil {

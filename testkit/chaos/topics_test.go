@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // keep lets the services deliver all that they have acknowledged, reads it, and then lets the loads go on. What is in
@@ -23,8 +25,8 @@ func (s *stage) keep() (time.Time, error) {
 		if err := service.awaitDrain(drainPatience()); err != nil {
 			return err
 		}
-		var kept []Copy
-		if err := s.read(service, func(c Copy) { kept = append(kept, c) }); err != nil {
+		var kept []proof.Copy
+		if err := s.read(service, func(c proof.Copy) { kept = append(kept, c) }); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -41,7 +43,7 @@ func (s *stage) keep() (time.Time, error) {
 func (s *stage) destroyed(kept, gone, again time.Time) {
 	s.generation++
 	for _, service := range s.services {
-		s.excuseBatches(service, func(b Batch) bool {
+		s.excuseBatches(service, func(b proof.Batch) bool {
 			until := gone
 			if b.Ack == modeKafka {
 				until = again

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/opencapture/capture/testkit/chaos"
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // partitions is how many every topic has, of every broker, so that an event's partition is the same in all of them.
@@ -77,14 +77,14 @@ func (k *kafka) back() {
 
 // stored is a message in Kafka, with the time at which it was acknowledged. The service can't have known before.
 type stored struct {
-	chaos.Message
+	proof.Message
 	acked time.Time
 }
 
 // read returns everything that the broker holds.
 func (k *kafka) read() ([]stored, error) {
 	var all []stored
-	err := chaos.Read([]string{k.address()}, "", topicWarnings, func(m chaos.Message) {
+	err := proof.Read([]string{k.address()}, "", topicWarnings, func(m proof.Message) {
 		all = append(all, stored{Message: m, acked: k.acked(m)})
 	})
 	k.mu.Lock()
@@ -99,7 +99,7 @@ func (k *kafka) read() ([]stored, error) {
 const topicWarnings = "_warnings"
 
 // acked returns when a message was acknowledged. An answer covers the messages up to the next one.
-func (k *kafka) acked(m chaos.Message) time.Time {
+func (k *kafka) acked(m proof.Message) time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	best := answer{from: -1}

@@ -24,7 +24,7 @@
 //     which is rare among all the writes. Disk.After lays out what is left: once nothing but what was synced, once any
 //     part of the rest, and once, in turn, everything, only names, or only content.
 //  4. The service starts on each layout with an empty Kafka. It has to take new events, and to empty its spool.
-//  5. The Judge of testkit/chaos is told the batches whose answers had come before the step, by the same clock, and
+//  5. The Judge of testkit/proof is told the batches whose answers had come before the step, by the same clock, and
 //     what is in Kafka: the messages that had been acknowledged to the service before the cut, and behind them those
 //     that have come after it. Kafka keeps its answers to itself for 10 ms, so that what the service does too early is
 //     before the answer.

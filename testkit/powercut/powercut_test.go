@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/opencapture/capture/testkit/chaos"
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 var (
@@ -229,10 +229,10 @@ func (o *outcome) try(l layout, number int) {
 }
 
 // probe is what is sent to a service after a cut.
-var probe = chaos.Shape{Workers: 2, Keys: 2, PerKey: 2, Pad: 100}
+var probe = proof.Shape{Workers: 2, Keys: 2, PerKey: 2, Pad: 100}
 
 // verdict tries a layout in a directory.
-func (l layout) verdict(dir string) (verdict chaos.Verdict, corrupt float64, err error) {
+func (l layout) verdict(dir string) (verdict proof.Verdict, corrupt float64, err error) {
 	if err := l.tree.Write(dir); err != nil {
 		return verdict, 0, err
 	}
@@ -249,7 +249,7 @@ func (l layout) verdict(dir string) (verdict chaos.Verdict, corrupt float64, err
 	defer service.kill()
 
 	// New events come behind the old ones.
-	load := chaos.StartLoad(service.url, probe, 0)
+	load := proof.StartLoad(service.url, probe, 0)
 	err = poll(func() (bool, error) { return load.Acked() >= int64(4*probe.Size()), service.ended() })
 	history := load.Stop()
 	if err != nil {
@@ -257,7 +257,7 @@ func (l layout) verdict(dir string) (verdict chaos.Verdict, corrupt float64, err
 	}
 	var messages []stored
 	if l.of.embedded {
-		err = chaos.Read([]string{service.broker}, "", topicWarnings, func(m chaos.Message) { messages = append(messages, stored{Message: m}) })
+		err = proof.Read([]string{service.broker}, "", topicWarnings, func(m proof.Message) { messages = append(messages, stored{Message: m}) })
 	} else {
 		var metrics map[string]float64
 		metrics, err = service.drained()
@@ -269,7 +269,7 @@ func (l layout) verdict(dir string) (verdict chaos.Verdict, corrupt float64, err
 	if err != nil {
 		return verdict, corrupt, err
 	}
-	judge := chaos.NewJudge(append(l.of.obligations(l.at), history)...)
+	judge := proof.NewJudge(append(l.of.obligations(l.at), history)...)
 	for _, m := range l.of.inKafka {
 		if !m.acked.After(l.at) {
 			judge.See(m.copy())
@@ -286,9 +286,9 @@ func (l layout) verdict(dir string) (verdict chaos.Verdict, corrupt float64, err
 const behind = 1 << 40
 
 // copy is the message as the judge looks at it.
-func (m stored) copy() chaos.Copy {
+func (m stored) copy() proof.Copy {
 	// All topics but that of events and that of dead letters stay empty, so a partition's number is enough.
-	return chaos.Copy{ID: m.ID, Value: m.Value, Partition: m.Partition, Offset: m.Offset, DLQ: strings.HasSuffix(m.Topic, "_dlq")}
+	return proof.Copy{ID: m.ID, Value: m.Value, Partition: m.Partition, Offset: m.Offset, DLQ: strings.HasSuffix(m.Topic, "_dlq")}
 }
 
 // run records a scenario, and cuts its power.

@@ -17,7 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/opencapture/capture/testkit/chaos"
+	"github.com/opencapture/capture/testkit/proof"
 )
 
 // recording is what a service has done to its directory, what it has promised meanwhile, and what was in Kafka.
@@ -28,30 +28,30 @@ type recording struct {
 	dir, root string
 	before    Tree
 	// earlier are promises that were made before the recording, all of which hold.
-	earlier []*chaos.History
+	earlier []*proof.History
 
 	kafka   *kafka
 	service *service
 	front   *httptest.Server
 	target  atomic.Pointer[url.URL]
-	load    *chaos.Load
+	load    *proof.Load
 	runs    int
 	left    []Tree // by each run
 
 	// What remains of it.
 	steps   []Step
-	history *chaos.History
+	history *proof.History
 	inKafka []stored
 }
 
 // shape and rate are of the load: a few users, so that their order is tried, and few events a request, so that there
 // are many commits.
-var shape = chaos.Shape{Workers: 8, Keys: 2, PerKey: 2, Pad: 1000}
+var shape = proof.Shape{Workers: 8, Keys: 2, PerKey: 2, Pad: 1000}
 
 const rate = 1500
 
 // record plays a scenario on a directory that holds the tree.
-func record(sc scenario, dir string, before Tree, earlier ...*chaos.History) (_ *recording, err error) {
+func record(sc scenario, dir string, before Tree, earlier ...*proof.History) (_ *recording, err error) {
 	r := &recording{scenario: sc, dir: dir, root: filepath.Join(dir, "root"), before: before, earlier: earlier}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func record(sc scenario, dir string, before Tree, earlier ...*chaos.History) (_ 
 	})
 	defer r.front.Close()
 	r.target.Store(&url.URL{Scheme: "http", Host: "127.0.0.1:1"})
-	r.load = chaos.StartLoad(r.front.URL, shape, rate)
+	r.load = proof.StartLoad(r.front.URL, shape, rate)
 	err = r.play(r)
 	r.history = r.load.Stop()
 	if r.service != nil {
@@ -175,7 +175,7 @@ func (r *recording) disk() (*Disk, error) {
 }
 
 // obligations are the promises that had been given at a time.
-func (r *recording) obligations(at time.Time) []*chaos.History {
+func (r *recording) obligations(at time.Time) []*proof.History {
 	return append(slices.Clone(r.earlier), r.history.Between(time.Time{}, at))
 }
 

@@ -161,7 +161,10 @@ func TestWhatSDKsAreToldToSendIsInKafkaOnceAndInOrder(t *testing.T) {
 func play(t *testing.T, d driver, scenario string) result {
 	var faults []fault
 	// Browsers up to posthog-js 1.200 send exceptions by themselves only if they are told to.
-	options := []testkit.Option{testkit.Set("transport.setup.exceptions", "true")}
+	options := []testkit.Option{
+		testkit.Set("transport.setup.exceptions", "true"),
+		testkit.Set("transport.setup.recording_endpoint", "/s/"), testkit.Set("transport.setup.recorder_bundled", "true"),
+	}
 	switch scenario {
 	case retry:
 		faults = []fault{unavailable, unavailable}

@@ -5,14 +5,19 @@ import "sync/atomic"
 // Budget bounds the bytes that all requests of the process hold at once. It never blocks: who does not get what he asks for
 // refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
 type Budget struct {
-	limit int64
+	limit atomic.Int64
 	inUse atomic.Int64
 }
 
 // NewBudget returns a budget of limit bytes.
 func NewBudget(limit int64) *Budget {
-	return &Budget{limit: limit}
+	b := &Budget{}
+	b.Resize(limit)
+	return b
 }
+
+// Resize makes the budget one of limit bytes. Of what is reserved beyond that nothing is taken back.
+func (b *Budget) Resize(limit int64) { b.limit.Store(limit) }
 
 // Reserve takes n bytes and reports whether they were there; if not, it takes nothing.
 func (b *Budget) Reserve(n int64) bool {
@@ -21,7 +26,7 @@ func (b *Budget) Reserve(n int64) bool {
 	}
 	for {
 		inUse := b.inUse.Load()
-		if n > b.limit-inUse {
+		if n > b.limit.Load()-inUse {
 			return false
 		}
 		if b.inUse.CompareAndSwap(inUse, inUse+n) {
@@ -50,5 +55,5 @@ func (b *Budget) Limit() int64 {
 	if b == nil {
 		return 0
 	}
-	return b.limit
+	return b.limit.Load()
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 )
 
@@ -64,6 +65,10 @@ type Request struct {
 	RequestID string
 	// Received is the service's now for all that the request holds.
 	Received time.Time
+	// Config is the configuration that the request is judged by, from beginning to end; nil: the one in force.
+	Config *configs.View
+	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it; empty: none.
+	TraceParent string
 }
 
 // Get returns a header's value, or "". It is valid as long as the request is.

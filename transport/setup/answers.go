@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -29,7 +30,10 @@ var (
 )
 
 // Answers answers the set-up calls without anybody's help. It is safe for concurrent use.
-type Answers struct {
+type Answers struct{ texts *configs.Value[*texts] }
+
+// texts are the answers of one configuration.
+type texts struct {
 	// flags are the answers to /flags, by whether the request is of version 2 and whether it wants the configuration as well,
 	// all but their last two fields.
 	flags [2][2]string
@@ -45,9 +49,17 @@ type Answers struct {
 
 type object = map[string]any
 
-// NewAnswers makes the answers.
-func NewAnswers(config Config) *Answers {
-	a := &Answers{}
+// NewAnswers makes the answers of the section.
+func NewAnswers(live *configs.Live) (*Answers, error) {
+	texts, err := configs.NewValue(live, func(config Config) (*texts, error) { return newTexts(config), nil })
+	if err != nil {
+		return nil, err
+	}
+	return &Answers{texts: texts}, nil
+}
+
+func newTexts(config Config) *texts {
+	a := &texts{}
 	remote := remoteConfig(config)
 	with := func(fields, more object) string {
 		all := maps.Clone(fields)
@@ -157,17 +169,20 @@ func (a *Answers) Flags(_ context.Context, request *route.Request) route.Respons
 	case "true", "1":
 		config = 1
 	}
-	return answer(a.flags[version][config]+`,"requestId":`+encode(request.RequestID)+
+	return answer(a.texts.In(request.Config).flags[version][config]+`,"requestId":`+encode(request.RequestID)+
 		`,"evaluatedAt":`+strconv.FormatInt(request.Received.UnixMilli(), 10)+"}", keepNot)
 }
 
 // Decide answers what older SDKs ask in one call: no flags, and the configuration.
 func (a *Answers) Decide(_ context.Context, request *route.Request) route.Response {
-	return a.decide[min(max(number(request.RawQuery), 1), len(a.decide))-1]
+	texts := a.texts.In(request.Config)
+	return texts.decide[min(max(number(request.RawQuery), 1), len(texts.decide))-1]
 }
 
 // Config answers the configuration as JSON.
-func (a *Answers) Config(context.Context, *route.Request) route.Response { return a.config }
+func (a *Answers) Config(_ context.Context, request *route.Request) route.Response {
+	return a.texts.In(request.Config).config
+}
 
 // Script answers the configuration as a script that keeps it under the token, which the path has. A token that would have to be
 // escaped there is not found; its SDK then asks for the JSON.
@@ -176,21 +191,25 @@ func (a *Answers) Script(_ context.Context, request *route.Request) route.Respon
 	if !isToken(token) {
 		return route.Response{Status: http.StatusNotFound, ContentType: route.TypeText, Body: "not found"}
 	}
+	script := a.texts.In(request.Config).script
 	return route.Response{
-		Status: http.StatusOK, ContentType: typeScript, Body: a.script[0] + token + a.script[1], Header: []route.Field{keepShort},
+		Status: http.StatusOK, ContentType: typeScript, Body: script[0] + token + script[1], Header: []route.Field{keepShort},
 	}
 }
 
 // Definitions answers servers that evaluate flags by themselves: none are defined, and for whoever knows that, nothing is new.
 func (a *Answers) Definitions(_ context.Context, request *route.Request) route.Response {
-	if !matches(request.Get("If-None-Match"), a.definitionTag) {
-		return a.definitions
+	texts := a.texts.In(request.Config)
+	if !matches(request.Get("If-None-Match"), texts.definitionTag) {
+		return texts.definitions
 	}
-	return route.Response{Status: http.StatusNotModified, Header: a.definitions.Header}
+	return route.Response{Status: http.StatusNotModified, Header: texts.definitions.Header}
 }
 
 // Surveys answers that there are none.
-func (a *Answers) Surveys(context.Context, *route.Request) route.Response { return a.surveys }
+func (a *Answers) Surveys(_ context.Context, request *route.Request) route.Response {
+	return a.texts.In(request.Config).surveys
+}
 
 // isToken reports whether the text is such a token as PostHog gives out: it means the same in a path, in HTML and in a script.
 func isToken(text string) bool {

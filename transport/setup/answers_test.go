@@ -44,9 +44,25 @@ func requireFields(t *testing.T, fields, wanted object) {
 	}
 }
 
+// answersOf makes the answers of a configuration.
+func answersOf(config Config) *Answers {
+	a, err := NewAnswers(configs.Fixed(config))
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// withRecordings has mobile SDKs, and pages that bring the recorder along, record.
+func withRecordings() Config {
+	config := DefaultConfig()
+	config.RecordingEndpoint, config.RecorderBundled = "/s/", true
+	return config
+}
+
 // Which shape an SDK reads goes by the version that it asks for (sdks.md, 2, Flags).
 func TestFlagsAreToldInTheShapeThatIsAskedFor(t *testing.T) {
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	received := time.Date(2026, 11, 24, 1, 2, 3, 4e6, time.UTC)
 	values := object{"featureFlags": object{}, "featureFlagPayloads": object{}}
 	details := object{"flags": object{}}
@@ -71,10 +87,10 @@ func TestFlagsAreToldInTheShapeThatIsAskedFor(t *testing.T) {
 
 // Mobile SDKs, and posthog-js for a while, have their configuration from /flags.
 func TestFlagsBringTheConfigurationIfAskedTo(t *testing.T) {
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	for _, query := range []string{"v=2&config=true", "config=1", "config=true&v=2"} {
 		got := get(t, a.Flags(ctx, &route.Request{RawQuery: query}))
-		for name, value := range get(t, a.Config(ctx, nil)) {
+		for name, value := range get(t, a.Config(ctx, &route.Request{})) {
 			require.Equal(t, value, got[name], "%s: %s", query, name)
 		}
 		require.Contains(t, got, "requestId")
@@ -84,7 +100,7 @@ func TestFlagsBringTheConfigurationIfAskedTo(t *testing.T) {
 // /decide listed flags at first, then told their values, then payloads as well, and then all in one (sdks.md, 2); the
 // configuration is always in it, since the first answer is all that posthog-js up to 1.200 has of it.
 func TestDecideSaysNoFlagsInTheShapeThatIsAskedFor(t *testing.T) {
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	list, values := object{"featureFlags": []any{}}, object{"featureFlags": object{}}
 	payloads := object{"featureFlags": object{}, "featureFlagPayloads": object{}, "errorsWhileComputingFlags": false}
 	details := object{"flags": object{}, "errorsWhileComputingFlags": false}
@@ -96,7 +112,7 @@ func TestDecideSaysNoFlagsInTheShapeThatIsAskedFor(t *testing.T) {
 	} {
 		response := a.Decide(ctx, &route.Request{RawQuery: query})
 		want = maps.Clone(want)
-		maps.Copy(want, get(t, a.Config(ctx, nil)))
+		maps.Copy(want, get(t, a.Config(ctx, &route.Request{})))
 		require.Equal(t, want, get(t, response), query)
 		require.Equal(t, []string{"no-store"}, header(response, "Cache-Control"), query)
 	}
@@ -104,7 +120,7 @@ func TestDecideSaysNoFlagsInTheShapeThatIsAskedFor(t *testing.T) {
 
 // What each browser SDK needs to find is in sdks.md, 2 (Config) and 4 (checklist, 9).
 func TestTheConfigurationSaysWhatIsConfigured(t *testing.T) {
-	response := NewAnswers(DefaultConfig()).Config(ctx, nil)
+	response := answersOf(withRecordings()).Config(ctx, &route.Request{})
 	require.Equal(t, []string{"public, max-age=300"}, header(response, "Cache-Control"))
 	fields := get(t, response)
 	requireFields(t, fields, object{
@@ -120,7 +136,7 @@ func TestTheConfigurationSaysWhatIsConfigured(t *testing.T) {
 		"surveys":               false,
 	})
 
-	fields = get(t, NewAnswers(Config{AnalyticsEndpoint: "/e/", Exceptions: true}).Config(ctx, nil))
+	fields = get(t, answersOf(Config{AnalyticsEndpoint: "/e/", Exceptions: true}).Config(ctx, &route.Request{}))
 	requireFields(t, fields, object{
 		"analytics":             object{"endpoint": "/e/"},
 		"sessionRecording":      false,
@@ -137,7 +153,7 @@ var script = regexp.MustCompile(`^\(function\(\)\{window\._POSTHOG_REMOTE_CONFIG
 	`window\._POSTHOG_REMOTE_CONFIG\["([A-Za-z0-9_-]{1,64})"\]=\{config:(\{.*\}),siteApps:\[\]\}\}\)\(\);$`)
 
 func TestTheScriptKeepsTheConfigurationUnderTheToken(t *testing.T) {
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	for _, path := range []string{"/array/phc_Test-1/config.js", "/array/phc_Test-1/config.js/"} {
 		response := a.Script(ctx, &route.Request{Path: path})
 		require.Equal(t, 200, response.Status)
@@ -145,20 +161,20 @@ func TestTheScriptKeepsTheConfigurationUnderTheToken(t *testing.T) {
 		parts := script.FindStringSubmatch(response.Body)
 		require.Len(t, parts, 3, response.Body)
 		require.Equal(t, "phc_Test-1", parts[1])
-		require.Equal(t, a.config.Body, parts[2])
+		require.Equal(t, a.Config(ctx, &route.Request{}).Body, parts[2])
 	}
 }
 
 func TestNothingOfAConfigurationEndsTheScript(t *testing.T) {
 	config := DefaultConfig()
 	config.AnalyticsEndpoint = "/</script><script>\u2028\""
-	response := NewAnswers(config).Script(ctx, &route.Request{Path: "/array/k/config.js"})
+	response := answersOf(config).Script(ctx, &route.Request{Path: "/array/k/config.js"})
 	require.NotContains(t, response.Body, "<")
 	require.NotContains(t, response.Body, "\u2028")
 }
 
 func TestATokenThatIsNoneHasNoScript(t *testing.T) {
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	for _, token := range []string{"", strings.Repeat("a", 65), `x"]=1;alert(1)//`, "a%22b", "a.b", "a b", "é", "</script>", "a\x00b"} {
 		response := a.Script(ctx, &route.Request{Path: "/array/" + token + "/config.js"})
 		require.Equal(t, 404, response.Status, token)
@@ -171,7 +187,7 @@ func FuzzNoPathMakesAnotherScript(f *testing.F) {
 	for _, path := range []string{"/array/phc_test/config.js", "/array//config.js", `/array/"];x/config.js`, "/array/a/b/config.js", "", "config.js"} {
 		f.Add(path)
 	}
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	f.Fuzz(func(t *testing.T, path string) {
 		response := a.Script(ctx, &route.Request{Path: path})
 		if response.Status == 404 {
@@ -181,13 +197,13 @@ func FuzzNoPathMakesAnotherScript(f *testing.F) {
 		parts := script.FindStringSubmatch(response.Body)
 		require.Len(t, parts, 3, response.Body)
 		require.Contains(t, path, parts[1])
-		require.Equal(t, a.config.Body, parts[2])
+		require.Equal(t, a.Config(ctx, &route.Request{}).Body, parts[2])
 	})
 }
 
 // Servers that evaluate flags ask for definitions again and again, with the tag of those that they have (sdks.md, 2, Flags).
 func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
-	a := NewAnswers(DefaultConfig())
+	a := answersOf(DefaultConfig())
 	response := a.Definitions(ctx, &route.Request{})
 	require.Equal(t, object{"flags": []any{}, "group_type_mapping": object{}, "cohorts": object{}}, get(t, response))
 	tag := header(response, "ETag")[0]
@@ -206,12 +222,12 @@ func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 
 // Section 0.1 of the protocol.
 func TestThereAreNoSurveys(t *testing.T) {
-	require.Equal(t, object{"surveys": []any{}}, get(t, NewAnswers(DefaultConfig()).Surveys(ctx, nil)))
+	require.Equal(t, object{"surveys": []any{}}, get(t, answersOf(DefaultConfig()).Surveys(ctx, &route.Request{})))
 }
 
 // Events that were sent here by mistake, or no readable request at all, change nothing: the answer is the same.
 func TestNoBodyIsRead(t *testing.T) {
-	for _, served := range NewAnswers(DefaultConfig()).Routes() {
+	for _, served := range answersOf(DefaultConfig()).Routes() {
 		require.Equal(t, route.Setup, served.Group)
 		require.EqualValues(t, 1<<20, served.MaxBody)
 		path := strings.ReplaceAll(served.Path, ":token", "phc_test")
@@ -235,4 +251,9 @@ func TestWhatIsWrongInTheConfigurationIsSaid(t *testing.T) {
 		require.Equal(t, []string{"analytics_endpoint", "recording_endpoint"}, slices.Sorted(slices.Values(keys)), endpoint)
 	}
 	require.ErrorContains(t, Config{}.Validate(), "analytics_endpoint")
+
+	require.NoError(t, withRecordings().Validate())
+	lonely := withRecordings()
+	lonely.RecorderBundled = false
+	require.ErrorContains(t, lonely.Validate(), "recording_endpoint: tells browsers to record, and nothing here serves the recorder")
 }

@@ -9,17 +9,18 @@ import (
 
 // Config is the configuration section transport.setup.
 type Config struct {
-	AnalyticsEndpoint string `key:"analytics_endpoint" doc:"Path of this host that browsers are told to send events to."`
-	RecordingEndpoint string `key:"recording_endpoint" doc:"Path of this host that browsers are told to send session recordings to; empty: they are told not to record."`
+	AnalyticsEndpoint string `key:"analytics_endpoint" live:"true" doc:"Path of this host that browsers are told to send events to."`
+	RecordingEndpoint string `key:"recording_endpoint" live:"true" doc:"Path of this host that browsers are told to send session recordings to; empty: they are told not to record. Mobile SDKs record by themselves; a browser loads the recorder, which this service does not have: see recorder_bundled."`
+	RecorderBundled   bool   `key:"recorder_bundled" live:"true" doc:"Say true if pages bring the recorder along (posthog-js/dist/recorder, or the full bundle without external dependencies), or if no browser is to record."`
 
-	Autocapture bool `key:"autocapture" doc:"Whether browsers are told to send clicks, changes and submissions by themselves."`
-	Heatmaps    bool `key:"heatmaps" doc:"Whether browsers are told to send what heatmaps are made of: where the mouse went and how far was scrolled."`
-	Exceptions  bool `key:"exceptions" doc:"Whether SDKs are told to send unhandled exceptions by themselves. A page may switch this, web vitals and dead clicks on for itself."`
+	Autocapture bool `key:"autocapture" live:"true" doc:"Whether browsers are told to send clicks, changes and submissions by themselves."`
+	Heatmaps    bool `key:"heatmaps" live:"true" doc:"Whether browsers are told to send what heatmaps are made of: where the mouse went and how far was scrolled."`
+	Exceptions  bool `key:"exceptions" live:"true" doc:"Whether SDKs are told to send unhandled exceptions by themselves. A page may switch this, web vitals and dead clicks on for itself."`
 }
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{AnalyticsEndpoint: "/i/v0/e/", RecordingEndpoint: "/s/", Autocapture: true, Heatmaps: true}
+	return Config{AnalyticsEndpoint: "/i/v0/e/", Autocapture: true, Heatmaps: true}
 }
 
 // Validate reports every fault.
@@ -28,6 +29,9 @@ func (c Config) Validate() error {
 	faults.Check(isPath(c.AnalyticsEndpoint), "analytics_endpoint", "must be a path such as /i/v0/e/, got %q", c.AnalyticsEndpoint)
 	faults.Check(c.RecordingEndpoint == "" || isPath(c.RecordingEndpoint), "recording_endpoint",
 		"must be a path such as /s/, or empty, got %q", c.RecordingEndpoint)
+	faults.Check(c.RecordingEndpoint == "" || c.RecorderBundled, "recording_endpoint",
+		"tells browsers to record, and nothing here serves the recorder that they load: say recorder_bundled: true if pages "+
+			"bring it along, or set transport.upstream, whose answers then count, and leave this key out")
 	return faults.Err()
 }
 

@@ -98,7 +98,7 @@ func (s *Spool) Usable() error {
 		case <-probing:
 		case <-timer.C:
 			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %s has been under way for %v",
-				ErrNoAnswer, configs.ByteSize(probeSize).Approx(), time.Since(began).Round(time.Millisecond)), s.failure()))
+				ErrNoAnswer, approx(probeSize), time.Since(began).Round(time.Millisecond)), s.failure()))
 		}
 	}
 	if err := s.failure(); err != nil {
@@ -106,10 +106,13 @@ func (s *Spool) Usable() error {
 	}
 	if !s.hasRoom() {
 		return s.unusable(fmt.Errorf("%w: it takes %s of %s, and %s of the disk are to stay free", ErrFull,
-			configs.ByteSize(s.used.Load()).Approx(), configs.ByteSize(s.cfg.MaxBytes).Approx(), configs.ByteSize(s.cfg.Reserve).Approx()))
+			approx(s.used.Load()), approx(s.maxBytes.Load()), approx(s.keepFree.Load())))
 	}
 	return nil
 }
+
+// approx is a number of bytes, for people.
+func approx(bytes int64) string { return configs.ByteSize(bytes).Approx() }
 
 func (s *Spool) unusable(err error) error {
 	return fmt.Errorf("spool: the directory %s cannot be written to: %w", s.cfg.Dir, err)

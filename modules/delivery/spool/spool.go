@@ -59,9 +59,9 @@ func (c Config) validate() error {
 // Usage is how much of the disk a spool takes.
 type Usage struct {
 	Bytes int64 // what all logs take, with the records that are on their way to the disk
-	Max   int64 // Config.MaxBytes
+	Max   int64 // the limit of Bytes
 	Free  int64 // bytes of the disk that are free; -1 if that is not known
-	Room  int64 // bytes that may still be appended, by Config.MaxBytes and Config.Reserve
+	Room  int64 // bytes that may still be appended, by the limit and what the disk has to spare
 	Full  bool  // whether the last Append was refused, or the smallest one would be
 }
 
@@ -74,6 +74,9 @@ type Spool struct {
 
 	// failFast is how long after a failed write a log refuses Appends without trying.
 	failFast time.Duration
+
+	maxBytes atomic.Int64 // of the directory
+	keepFree atomic.Int64 // bytes of the disk
 
 	used    atomic.Int64 // bytes of segments, and of records on their way
 	refused atomic.Bool  // whether the last Append found the spool full
@@ -114,7 +117,7 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Spool{
+	s := &Spool{
 		cfg:       cfg,
 		fs:        fs,
 		log:       log,
@@ -122,7 +125,16 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 		failFast:  defaultFailFast,
 		free:      freeSpace{fs: fs, dir: cfg.Dir, log: log, bytes: -1},
 		logs:      map[string]*Log{},
-	}, nil
+	}
+	s.Limit(cfg.MaxBytes, cfg.Reserve)
+	return s, nil
+}
+
+// Limit takes the place of the Config's MaxBytes and Reserve. A spool that has more is full until enough of it has gone.
+func (s *Spool) Limit(maxBytes, reserve int64) {
+	s.maxBytes.Store(maxBytes)
+	s.keepFree.Store(reserve)
+	s.refused.Store(false)
 }
 
 // takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.
@@ -228,12 +240,12 @@ func (s *Spool) all() []*Log {
 // Usage returns how much of the disk the spool takes. The number of free bytes may be 100 ms old, or older if the
 // disk does not answer.
 func (s *Spool) Usage() Usage {
-	u := Usage{Bytes: s.used.Load(), Max: s.cfg.MaxBytes, Free: s.free.left()}
+	u := Usage{Bytes: s.used.Load(), Max: s.maxBytes.Load(), Free: s.free.left()}
 	u.Room = max(0, u.Max-u.Bytes)
 	if u.Free >= 0 {
-		u.Room = max(0, min(u.Room, u.Free-s.cfg.Reserve))
+		u.Room = max(0, min(u.Room, u.Free-s.keepFree.Load()))
 	}
-	u.Full = s.refused.Load() || u.Bytes+headSize > u.Max || u.Free >= 0 && u.Free-headSize < s.cfg.Reserve
+	u.Full = s.refused.Load() || u.Bytes+headSize > u.Max || u.Free >= 0 && u.Free-headSize < s.keepFree.Load()
 	return u
 }
 
@@ -253,16 +265,16 @@ func (s *Spool) admit(size int64) error {
 func (s *Spool) take(size int64) error {
 	for {
 		used := s.used.Load()
-		if used+size > s.cfg.MaxBytes {
-			return fmt.Errorf("%w: %d bytes do not fit beside %d of %d", ErrFull, size, used, s.cfg.MaxBytes)
+		if used+size > s.maxBytes.Load() {
+			return fmt.Errorf("%w: %d bytes do not fit beside %d of %d", ErrFull, size, used, s.maxBytes.Load())
 		}
 		if s.used.CompareAndSwap(used, used+size) {
 			break
 		}
 	}
-	if left, ok := s.free.take(size, s.cfg.Reserve); !ok {
+	if left, ok := s.free.take(size, s.keepFree.Load()); !ok {
 		s.used.Add(-size)
-		return fmt.Errorf("%w: the disk has %d bytes left, and %d are to stay free", ErrFull, left, s.cfg.Reserve)
+		return fmt.Errorf("%w: the disk has %d bytes left, and %d are to stay free", ErrFull, left, s.keepFree.Load())
 	}
 	return nil
 }

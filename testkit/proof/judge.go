@@ -1,4 +1,4 @@
-package chaos
+package proof
 
 import (
 	"bytes"
@@ -341,7 +341,7 @@ func (c *copies) judge(batches []Batch, perKey int, late []bool) {
 func (v Verdict) Line(scenario string, further ...string) string {
 	var line strings.Builder
 	_, _ = fmt.Fprintf(&line, "%-24s acked=%d lost=%d duplicated=%d reordered=%d innocent=%d p99=%s",
-		scenario, v.Acked, v.Lost, v.Duplicated, v.Reordered, v.Innocent, short(v.P99))
+		scenario, v.Acked, v.Lost, v.Duplicated, v.Reordered, v.Innocent, Short(v.P99))
 	for _, figure := range []struct {
 		name  string
 		value int
@@ -361,8 +361,8 @@ func (v Verdict) Line(scenario string, further ...string) string {
 	return line.String()
 }
 
-// short prints a duration with about three digits.
-func short(d time.Duration) string {
+// Short prints a duration with about three digits.
+func Short(d time.Duration) string {
 	switch {
 	case d >= time.Second:
 		return d.Round(10 * time.Millisecond).String()

@@ -1,0 +1,90 @@
+package app
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/panics"
+)
+
+// watchInterval is how often the files of the configuration are looked at. A change counts once two looks in a row show
+// the same, so that a file is not read while somebody is still writing it.
+const watchInterval = time.Second
+
+// reloader exchanges the configuration when one of its files has changed or somebody sends SIGHUP.
+type reloader struct {
+	live    *configs.Live
+	files   []string
+	loaded  [32]byte // the digest of the files that the last configuration was loaded from
+	hangups <-chan os.Signal
+	every   time.Duration
+
+	cancel context.CancelFunc
+	group  *panics.Group
+}
+
+// newReloader is to be made before the configuration is loaded for the first time: so no change is missed.
+func newReloader(files []string) *reloader {
+	return &reloader{files: files, loaded: configs.FilesDigest(files), every: watchInterval}
+}
+
+// start begins to watch, and to log what becomes of new configurations.
+func (r *reloader) start(live *configs.Live, log *zap.Logger) {
+	r.live = live
+	live.Report(func(status configs.Status) {
+		switch {
+		case status.Error != "":
+			log.Error("the configuration was not exchanged, the one in force stays: "+status.Error,
+				zap.Int("number", status.Number), zap.Time("since", status.Since))
+		case len(status.Changed) == 0:
+			log.Info("the configuration was loaded, and nothing in it has changed")
+		default:
+			log.Info("the configuration was exchanged", zap.Int("number", status.Number), zap.Strings("changed", status.Changed))
+		}
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.group = cancel, panics.NewGroup(log)
+	r.group.Keep(ctx, "the watch of the configuration", r.watch)
+}
+
+// stop ends the watch.
+func (r *reloader) stop() {
+	if r.cancel != nil {
+		r.cancel()
+		r.group.Wait()
+	}
+}
+
+func (r *reloader) watch(ctx context.Context) {
+	ticker := time.NewTicker(r.every)
+	defer ticker.Stop()
+	looks := ticker.C
+	if len(r.files) == 0 {
+		looks = nil
+	}
+	seen := r.loaded
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.hangups:
+			r.reload(configs.FilesDigest(r.files))
+		case <-looks:
+			now := configs.FilesDigest(r.files)
+			if now != r.loaded && now == seen {
+				r.reload(now)
+			}
+			seen = now
+		}
+	}
+}
+
+// reload exchanges the configuration; digest is that of the files before they are read. Its outcome is reported.
+func (r *reloader) reload(digest [32]byte) {
+	r.loaded = digest
+	_, _ = r.live.Reload()
+}

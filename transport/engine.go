@@ -1,0 +1,189 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/panics"
+)
+
+// connections is what of the section a connection is served by until its end.
+type connections struct {
+	header, body, write, idle time.Duration
+	maxHeader                 configs.ByteSize
+}
+
+func (c Config) connections() connections {
+	return connections{header: c.HeaderTimeout, body: c.BodyTimeout, write: c.WriteTimeout, idle: c.IdleTimeout, maxHeader: c.MaxHeader}
+}
+
+// engine serves the connections that were accepted while one configuration was in force. Its settings cannot change
+// while it serves; so another engine takes the connections after a change, and this one serves its own to their end.
+type engine struct {
+	server *fasthttp.Server
+	inbox  *inbox
+	served chan struct{} // closed when it takes no more connections
+}
+
+// newEngine returns an engine that is not serving yet.
+func (s *Server) newEngine(config Config) *engine {
+	app := s.fiber.Server()
+	return &engine{
+		server: &fasthttp.Server{
+			Handler:                      s.fiber.Handler(),
+			ErrorHandler:                 app.ErrorHandler,
+			Logger:                       app.Logger,
+			Concurrency:                  app.Concurrency,
+			MaxRequestBodySize:           app.MaxRequestBodySize,
+			NoDefaultServerHeader:        app.NoDefaultServerHeader,
+			StreamRequestBody:            app.StreamRequestBody,
+			DisablePreParseMultipartForm: app.DisablePreParseMultipartForm,
+			ReadBufferSize:               int(config.MaxHeader),
+			ReadTimeout:                  config.HeaderTimeout,
+			WriteTimeout:                 config.WriteTimeout,
+			IdleTimeout:                  config.IdleTimeout,
+			CloseOnShutdown:              true,
+			HeaderReceived: func(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
+				frame(header)
+				return fasthttp.RequestConfig{ReadTimeout: config.BodyTimeout}
+			},
+		},
+		inbox:  newInbox(),
+		served: make(chan struct{}),
+	}
+}
+
+// serve takes connections until the inbox is closed.
+func (e *engine) serve() {
+	defer close(e.served)
+	// An inbox has no other error than its end, which the server below does not return.
+	_ = e.server.Serve(e.inbox)
+}
+
+// open is how many connections are open, once serve has ended.
+func (e *engine) open() int32 {
+	// The server below leaves out one that waits to be accepted; none does any more.
+	return e.server.GetOpenConnectionsCount() + 1
+}
+
+// engines is the engine in force and those before it that still have connections.
+type engines struct {
+	log *zap.Logger
+
+	mu      sync.Mutex
+	all     []*engine // the last one is in force
+	started bool
+}
+
+// start has the engine in force take connections.
+func (e *engines) start() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.started = true
+	e.run(e.all[len(e.all)-1])
+}
+
+func (e *engines) run(next *engine) { panics.Go(e.log, "the HTTP server", next.serve) }
+
+// change puts an engine in force. Those that have no connections any more are forgotten.
+func (e *engines) change(next *engine) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.started {
+		e.all = []*engine{next}
+		return
+	}
+	kept := make([]*engine, 0, len(e.all)+1)
+	for _, old := range e.all {
+		_ = old.inbox.Close()
+		// A connection that the inbox has just handed over is counted when serve has ended.
+		<-old.served
+		if old.open() > 0 {
+			kept = append(kept, old)
+		}
+	}
+	e.all = append(kept, next)
+	e.run(next)
+}
+
+// take hands a connection to the engine in force.
+func (e *engines) take(conn net.Conn) {
+	for {
+		e.mu.Lock()
+		current := e.all[len(e.all)-1]
+		e.mu.Unlock()
+		select {
+		case current.inbox.conns <- conn:
+			return
+		case <-current.served:
+			e.mu.Lock()
+			ended := e.all[len(e.all)-1] == current
+			e.mu.Unlock()
+			if ended {
+				_ = conn.Close()
+				return
+			}
+		}
+	}
+}
+
+// stop waits until every connection has answered what it was asked, or ctx is over, and returns how many are still open.
+func (e *engines) stop(ctx context.Context) (open int32, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	errs := make([]error, len(e.all))
+	group := panics.NewGroup(e.log)
+	for i, engine := range e.all {
+		_ = engine.inbox.Close()
+		group.Go("the stop of the HTTP server", func() {
+			errs[i] = engine.server.ShutdownWithContext(ctx)
+			<-engine.served
+		})
+	}
+	group.Wait()
+	for _, engine := range e.all {
+		open += engine.open()
+	}
+	return open, errors.Join(errs...)
+}
+
+// inbox is the listener of an engine: what it accepts is handed over by the server's own.
+type inbox struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  func()
+}
+
+var _ net.Listener = (*inbox)(nil)
+
+func newInbox() *inbox {
+	closed := make(chan struct{})
+	return &inbox{conns: make(chan net.Conn), closed: closed, close: sync.OnceFunc(func() { close(closed) })}
+}
+
+// Accept returns the next connection, or io.EOF after Close.
+func (i *inbox) Accept() (net.Conn, error) {
+	select {
+	case conn := <-i.conns:
+		return conn, nil
+	case <-i.closed:
+		return nil, io.EOF
+	}
+}
+
+// Close ends Accept. It may be called more than once.
+func (i *inbox) Close() error {
+	i.close()
+	return nil
+}
+
+// Addr implements net.Listener.
+func (i *inbox) Addr() net.Addr { return &net.TCPAddr{} }

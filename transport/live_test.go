@@ -1,0 +1,149 @@
+package transport
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// serveLive serves with a configuration that set changes.
+func serveLive(t *testing.T) (f *fixture, set func(text string)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "transport.yaml")
+	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	write("")
+	load := func() (*configs.Set, error) {
+		return configs.Load([]configs.Section{{Name: "transport", Defaults: testConfig()}}, configs.Source{Files: []string{path}})
+	}
+	first, err := load()
+	require.NoError(t, err)
+	live := configs.NewLive(first, load)
+	health, err := observability.NewHealth(nil)
+	require.NoError(t, err)
+	config := testConfig()
+	f = &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
+	handler := posthog.NewHandler(config.PostHog, newDecoder(config, f.budget), f.budget, f.processor, tally.NoopScope)
+	f.Server, err = NewServer(live, handler.Routes(), f.budget, health, zap.NewNop(), tally.NoopScope,
+		func(err error) { f.failed <- err })
+	require.NoError(t, err)
+	require.NoError(t, f.Start(context.Background()))
+	f.url = "http://" + f.Addr().String()
+	t.Cleanup(func() { require.NoError(t, f.Stop(context.Background())) })
+	return f, func(text string) {
+		t.Helper()
+		write("transport:\n" + text)
+		_, err := live.Reload()
+		require.NoError(t, err)
+	}
+}
+
+// What concerns a request holds for the next one, also on a connection that is open already.
+func TestLimitsNetworksAndGroupsChangeForTheNextRequest(t *testing.T) {
+	f, set := serveLive(t)
+	conn := f.dial(t)
+	status := func(text string) int {
+		response, _ := conn.send("POST", text)
+		return response.StatusCode
+	}
+	capture := request("POST", "/e/", "X-Forwarded-For: 9.9.9.9\r\n", event)
+	require.Equal(t, 200, status(capture))
+
+	set("  trusted_proxies: []\n")
+	require.Equal(t, 200, status(capture))
+	require.Equal(t, []string{"9.9.9.9", "127.0.0.1"}, f.processor.ips)
+
+	set("  max_body: 30\n")
+	require.Equal(t, 413, status(capture))
+	set("  serve: [setup]\n")
+	require.Equal(t, 404, status(capture))
+	require.Equal(t, 404, status(request("OPTIONS", "/e/", "", "")))
+	set("  max_in_flight: 1GiB\n  retry_after: 7s\n")
+	require.EqualValues(t, 1<<30, f.budget.Limit())
+	require.Equal(t, 200, status(capture))
+
+	require.True(t, f.budget.Reserve(1<<30))
+	response, _ := conn.send("POST", capture)
+	require.Equal(t, 503, response.StatusCode)
+	require.Equal(t, "7", response.Header.Get("Retry-After"))
+	f.budget.Release(1 << 30)
+}
+
+// What concerns a connection holds for the next one; one that is open goes on by what it began with.
+func TestTimeoutsAndTheSizeOfHeadersChangeForTheNextConnection(t *testing.T) {
+	f, set := serveLive(t)
+	before := f.dial(t)
+	before.requireUsable()
+
+	set("  header_timeout: 20ms\n  idle_timeout: 20ms\n  max_header: 4KiB\n")
+	long := request("POST", "/e/", "X-Long: "+strings.Repeat("x", 6<<10)+"\r\n", event)
+	after := f.dial(t)
+	response, body := after.send("POST", long)
+	require.Equal(t, 431, response.StatusCode)
+	require.Contains(t, body, "exceed 4096 bytes")
+	idle := f.dial(t)
+	idle.requireUsable()
+	_, err := idle.answers.ReadByte()
+	require.ErrorIs(t, err, io.EOF, "the connection was closed for being idle")
+
+	response, _ = before.send("POST", long)
+	require.Equal(t, 200, response.StatusCode)
+	before.requireUsable()
+
+	set("")
+	f.dial(t).requireUsable()
+	require.Len(t, f.engines.all, 2, "of the engines before, the one that has a connection is left")
+	require.NoError(t, before.Close())
+	require.Eventually(t, func() bool {
+		set("  idle_timeout: 30s\n")
+		set("")
+		return len(f.engines.all) <= 2
+	}, patience, time.Millisecond)
+}
+
+// Connections of every engine end with the service: one that is idle at once, one that is busy with its answer.
+func TestAStopWaitsForTheConnectionsOfEarlierConfigurations(t *testing.T) {
+	f, set := serveLive(t)
+	old := f.dial(t)
+	old.requireUsable()
+	set("  idle_timeout: 1h\n")
+	young := f.dial(t)
+	young.requireUsable()
+	require.NoError(t, f.Stop(context.Background()))
+	for _, conn := range []*connection{old, young} {
+		_, err := conn.answers.ReadByte()
+		require.Error(t, err)
+	}
+	_, err := http.Get(f.url + "/_liveness")
+	require.Error(t, err)
+}
+
+func TestATraceParentIsTakenOverIfItIsOne(t *testing.T) {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for value, want := range map[string]string{
+		good:                   good,
+		good + "-more":         "",
+		"01" + good[2:] + "-x": "01" + good[2:],
+		"ff" + good[2:]:        "",
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01": "",
+		"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01": "",
+		strings.ToUpper(good):              "",
+		good[:54]:                          "",
+		"":                                 "",
+		strings.Replace(good, "-", "_", 1): "",
+	} {
+		require.Equal(t, want, traceParent([]byte(value)), value)
+	}
+}
