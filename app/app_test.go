@@ -230,7 +230,8 @@ func TestMissingTypesThatNobodyDeclaredAreNamedWithTheConstructorThatAsks(t *tes
 	needy := module.Module{Name: "front", Options: fx.Provide(func(*unheard, reflect.Kind) module.Root { return root{} })}
 	_, err := app.Build([]module.Module{quiet(), needy}, configs.Source{})
 	require.Regexp(t, `^the modules of this build do not fit together: missing dependencies for function .*`+
-		`\.TestMissingTypesThatNobodyDeclared.* \(.*app_test\.go:\d+\): missing types: \*app_test\.unheard; reflect\.Kind$`, err.Error())
+		`\.TestMissingTypesThatNobodyDeclared.* \(.*app_test\.go:\d+\): `+
+		`missing types: \*app_test\.unheard; reflect\.Kind$`, err.Error())
 }
 
 func TestConstructorErrorsAreReportedAsTheyAre(t *testing.T) {

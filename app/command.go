@@ -34,8 +34,9 @@ Without a subcommand it serves. Configuration comes from the files given with --
 named CAPTURE_<SECTION>__<KEY>; "capture config reference" lists every key.
 
 What a command finds goes to standard output. Hints, progress and errors go to standard error. The exit code is 0 for
-success and for a stop by SIGINT or SIGTERM, 1 when something failed, faults of the configuration among it, 2 when the command
-line is wrong, so that nothing was done, and 128 plus the signal's number when a second signal cut a stop short.`,
+success and for a stop by SIGINT or SIGTERM, 1 when something failed, faults of the configuration among it, 2 when the
+command line is wrong, so that nothing was done, and 128 plus the signal's number when a second signal cut a stop
+short.`,
 		Example: `  capture                              # serve, with the broker inside
   capture --config production.yaml     # serve, with what a file says
   capture help spool                   # say more about a command`,
@@ -91,8 +92,9 @@ func (p *process) configCommand(source *configs.Source) module.Command {
 		Commands: []module.Command{
 			{
 				Use: "validate", Short: "Report everything that is wrong, a line each",
-				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The exit code is 1 if there
-is anything. With --output json there is an object for each fault: {"key":"...","message":"..."}, and none if all is well.`,
+				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The exit code is
+1 if there is anything. With --output json there is an object for each fault: {"key":"...","message":"..."}, and none if all
+is well.`,
 				Example: "  capture config validate --config configs/production.yaml --config mine.yaml",
 				Output:  module.Table,
 				Run:     func(use module.Invocation) error { return p.validate(use, p.read(*source)) },
@@ -165,13 +167,15 @@ func (p *process) fromPostHogEnvCommand() module.Command {
 	var file string
 	return module.Command{
 		Use: "from-posthog-env", Short: "Translate the environment of PostHog's capture service into a configuration file",
-		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS, into a
-configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a file.`,
+		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS,
+into a configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a
+file.`,
 		Example: `  kubectl exec deploy/capture -- env > posthog.env
   capture config from-posthog-env --env-file posthog.env > mine.yaml
   capture config validate --config mine.yaml`,
 		Flags: func(flags *module.Flags) {
-			flags.StringVar(&file, "env-file", "", "`FILE` to read instead of the environment: an .env file, or what \"env\" prints")
+			flags.StringVar(&file, "env-file", "",
+				"`FILE` to read instead of the environment: an .env file, or what \"env\" prints")
 		},
 		Run: func(use module.Invocation) error {
 			environ := p.environ

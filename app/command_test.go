@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -293,7 +294,8 @@ func TestConfigFromPostHogEnvTranslatesTheEnvironmentOrAFile(t *testing.T) {
 	code, out, err = command(t, build, []string{"ADDRESS=0.0.0.0:3000"}, "config", "from-posthog-env", "--env-file", file)
 	require.Zero(t, code, err)
 	require.Contains(t, out, "  listen: 127.0.0.1:3001 # ADDRESS\n")
-	require.Equal(t, "next: write this to a file, read its comments, and check it with capture config validate --config FILE\n", err)
+	require.Equal(t, "next: write this to a file, read its comments, and check it with "+
+		"capture config validate --config FILE\n", err)
 	require.Empty(t, d.read(), "nothing is built")
 }
 
@@ -410,6 +412,7 @@ func TestASignalEndsAModulesCommand(t *testing.T) {
 // library is a module with commands below commands.
 func library(d *diary) module.Module {
 	var shelf string
+	var genres []string
 	mod := store(d)
 	mod.Commands = []module.Command{{
 		Use: "books", Short: "Work on the books", Example: "  capture books list",
@@ -441,7 +444,15 @@ func library(d *diary) module.Module {
 					return errors.New("the shelf is locked")
 				},
 			},
-			{Use: "count [SHELF...]", Short: "Count the books", Example: "  capture books count", Run: func(module.Invocation) error { return nil }},
+			{
+				Use: "count [SHELF...]", Short: "Count the books", Example: "  capture books count",
+				Flags:  func(flags *module.Flags) { flags.StringArrayVar(&genres, "genre", nil, "count only these") },
+				Values: map[string]any{"genre": []string{"crime", "verse"}},
+				Run: func(use module.Invocation) error {
+					_, err := fmt.Fprint(use.Out, genres, use.Args)
+					return err
+				},
+			},
 		},
 	}}
 	return mod
@@ -449,25 +460,26 @@ func library(d *diary) module.Module {
 
 func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
-		{"sevre", `unknown command "sevre" for "capture", did you mean serve? (see capture --help)`},
-		{"nothing-like-it", `unknown command "nothing-like-it" for "capture" (see capture --help)`},
-		{"serve now", `capture serve takes no arguments, got "now" (see capture serve --help)`},
-		{"config valdate", `unknown command "valdate" for "capture config", did you mean validate? (see capture config --help)`},
-		{"help books lst", `unknown command "lst" for "capture books", did you mean list? (see capture books --help)`},
-		{"completion tcsh", `unknown command "tcsh" for "capture completion" (see capture completion --help)`},
-		{"--verbose", "capture: unknown flag: --verbose (see capture --help)"},
-		{"books list --shlef lower", "capture books list: unknown flag: --shlef, did you mean --shelf? (see capture books list --help)"},
-		{"--config", "capture: flag needs an argument: --config (see capture --help)"},
-		{"books lend It", "capture books lend: TO is missing (see capture books lend --help)"},
-		{"books lend It to Eve", `capture books lend: "Eve" is an argument too many (see capture books lend --help)`},
-		{"books list --output yaml", `capture books list: --output must be table or json, got "yaml" (see capture books list --help)`},
-		{"books list --shelf middle", `capture books list: --shelf must be upper or lower, got "middle" (see capture books list --help)`},
-		{"books lend It Eve", "capture books lend: It is lent to nobody (see capture books lend --help)"},
+		{"sevre", `unknown command "sevre" for "capture", did you mean serve?`},
+		{"nothing-like-it", `unknown command "nothing-like-it" for "capture"`},
+		{"serve now", `capture serve takes no arguments, got "now"`},
+		{"config valdate", `unknown command "valdate" for "capture config", did you mean validate?`},
+		{"help books lst", `unknown command "lst" for "capture books", did you mean list?`},
+		{"completion tcsh", `unknown command "tcsh" for "capture completion"`},
+		{"--verbose", "capture: unknown flag: --verbose"},
+		{"books list --shlef lower", "capture books list: unknown flag: --shlef, did you mean --shelf?"},
+		{"--config", "capture: flag needs an argument: --config"},
+		{"books lend It", "capture books lend: TO is missing"},
+		{"books lend It to Eve", `capture books lend: "Eve" is an argument too many`},
+		{"books list --output yaml", `capture books list: --output must be table or json, got "yaml"`},
+		{"books list --shelf middle", `capture books list: --shelf must be upper or lower, got "middle"`},
+		{"books count --genre verse --genre prose", "capture books count: --genre must be crime or verse, got \"prose\""},
+		{"books lend It Eve", "capture books lend: It is lent to nobody"},
 	} {
 		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, strings.Fields(test.line)...)
 		require.Equal(t, 2, code, test.line)
 		require.Empty(t, out, test.line)
-		require.Equal(t, test.want+"\n", err)
+		require.Regexp(t, "^"+regexp.QuoteMeta(test.want)+` \(see capture[a-z ]* --help\)\n$`, err)
 	}
 }
 
@@ -475,7 +487,8 @@ func TestWhatFailsIsExitCodeOne(t *testing.T) {
 	code, _, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, "books", "lend", "Emma", "Eve")
 	require.Equal(t, 1, code)
 	require.Equal(t, "the shelf is locked\n", err)
-	code, _, err = command(t, []module.Module{quiet(), library(&diary{})}, []string{"CAPTURE_STORE__BOOKS=x"}, "books", "list")
+	build := []module.Module{quiet(), library(&diary{})}
+	code, _, err = command(t, build, []string{"CAPTURE_STORE__BOOKS=x"}, "books", "list")
 	require.Equal(t, 1, code, "the configuration has a fault")
 	require.Equal(t, "store.books: \"x\" is not a whole number (CAPTURE_STORE__BOOKS)\n", err)
 }
@@ -511,25 +524,32 @@ func TestHelpListsTheCommands(t *testing.T) {
 	}
 	code, out, err := command(t, build, nil, "help", "books", "lend")
 	require.Zero(t, code, err)
-	require.Contains(t, out, "Lend a book.\n\nUsage:\n  capture books lend TITLE TO [flags]\n\nExamples:\n  capture books lend It Eve\n")
+	require.Contains(t, out, "Lend a book.\n\nUsage:\n  capture books lend TITLE TO [flags]\n\n"+
+		"Examples:\n  capture books lend It Eve\n")
+	code, out, err = command(t, build, nil, "books", "count", "--genre", "verse", "--genre", "crime", "upper", "lower")
+	require.Zero(t, code, err)
+	require.Equal(t, "[verse crime] [upper lower]", out)
 }
 
 func TestTheShellCompletesCommandsFlagsAndValues(t *testing.T) {
 	for line, want := range map[string][]string{
-		"boo":                            {"books\tWork on the books"},
-		"books l":                        {"list\tList the books", "lend\tLend a book"},
-		"books list --o":                 {"--output\tprint a `FORMAT`: table, for people, or json, an object a line"},
-		"books list --output ":           {"table", "json"},
-		"books list --shelf ":            {"upper", "lower"},
-		"books lend ":                    {"Volume 7", "It"},
-		"books lend It ":                 nil,
-		"books lend It Eve ":             nil,
-		"books count ":                   nil,
-		"help books l":                   {"list\tList the books", "lend\tLend a book"},
-		"help bokos ":                    nil,
-		"completion z":                   {"zsh\tWrite the completion script for zsh"},
-		"--config ":                      {"yaml", "yml"},
-		"config from-posthog-env --env-": {"--env-file\t`FILE` to read instead of the environment: an .env file, or what \"env\" prints"},
+		"boo":                   {"books\tWork on the books"},
+		"books l":               {"list\tList the books", "lend\tLend a book"},
+		"books list --o":        {"--output\tprint a `FORMAT`: table, for people, or json, an object a line"},
+		"books list --output ":  {"table", "json"},
+		"books list --shelf ":   {"upper", "lower"},
+		"books lend ":           {"Volume 7", "It"},
+		"books lend It ":        nil,
+		"books lend It Eve ":    nil,
+		"books count ":          nil,
+		"help books l":          {"list\tList the books", "lend\tLend a book"},
+		"help bokos ":           nil,
+		"completion z":          {"zsh\tWrite the completion script for zsh"},
+		"--config ":             {"yaml", "yml"},
+		"books count --genre c": {"crime"},
+		"config from-posthog-env --env-": {
+			"--env-file\t`FILE` to read instead of the environment: an .env file, or what \"env\" prints",
+		},
 	} {
 		args := append([]string{"__complete"}, strings.Split(line, " ")...)
 		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, []string{"CAPTURE_STORE__BOOKS=7"}, args...)

@@ -33,7 +33,8 @@ func (p *process) newCommand(command module.Command, call caller) *cobra.Command
 		command.Flags(c.Flags())
 	}
 	if command.Output != "" {
-		c.Flags().StringVar(&b.output, "output", command.Output, "print a `FORMAT`: table, for people, or json, an object a line")
+		c.Flags().StringVar(&b.output, "output", command.Output,
+			"print a `FORMAT`: table, for people, or json, an object a line")
 		b.command.Values = map[string]any{"output": []string{module.Table, module.JSON}}
 		for name, values := range command.Values {
 			b.command.Values[name] = values
@@ -109,8 +110,14 @@ func (b *branch) check(c *cobra.Command, args []string) error {
 	}
 	var first error
 	c.Flags().Visit(func(flag *pflag.Flag) {
-		if err := b.checkValue(c, flag.Name, "--"+flag.Name, flag.Value.String()); first == nil {
-			first = err
+		values := []string{flag.Value.String()}
+		if several, ok := flag.Value.(pflag.SliceValue); ok {
+			values = several.GetSlice()
+		}
+		for _, value := range values {
+			if err := b.checkValue(c, flag.Name, "--"+flag.Name, value); first == nil {
+				first = err
+			}
 		}
 	})
 	return first
@@ -138,10 +145,13 @@ func (b *branch) run(c *cobra.Command, args []string) error {
 }
 
 func (b *branch) use(args []string) module.Invocation {
-	return module.Invocation{Args: args, Output: b.output, Out: b.process.out, Err: b.process.err, Terminal: b.process.terminal}
+	p := b.process
+	return module.Invocation{Args: args, Output: b.output, Out: p.out, Err: p.err, Terminal: p.terminal}
 }
 
-func (b *branch) completeArgument(_ *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func (b *branch) completeArgument(
+	_ *cobra.Command, args []string, begun string,
+) ([]cobra.Completion, cobra.ShellCompDirective) {
 	argument, expected := b.at(len(args))
 	if !expected {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -163,8 +173,8 @@ func (b *branch) completeFlag(c *cobra.Command, flag *pflag.Flag) {
 	}
 }
 
-// values returns the values of a flag or an argument that go on as the user has begun. Whoever presses a key to complete a
-// word is told nothing of what went wrong.
+// values returns the values of a flag or an argument that go on as the user has begun. Whoever presses a key to
+// complete a word is told nothing of what went wrong.
 func (b *branch) values(name string, args []string, begun string) []string {
 	var all []string
 	switch values := b.command.Values[name].(type) {
@@ -177,8 +187,8 @@ func (b *branch) values(name string, args []string, begun string) []string {
 	return slices.DeleteFunc(all, func(value string) bool { return !strings.HasPrefix(value, begun) })
 }
 
-// catching returns a function that takes what f takes, puts the first of f's results into found, and returns the second,
-// which is an error.
+// catching returns a function that takes what f takes, puts the first of f's results into found, and returns the
+// second, which is an error.
 func catching(f any, found *[]string) any {
 	inner := reflect.ValueOf(f)
 	var in []reflect.Type
@@ -264,8 +274,8 @@ func (p *process) newHelp(root *cobra.Command) *cobra.Command {
 func (p *process) newCompletion(root *cobra.Command) *cobra.Command {
 	completion := module.Command{
 		Use: "completion", Short: "Write what teaches a shell to complete command lines",
-		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they are known:
-topics, formats, files.`,
+		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they are
+known: topics, formats, files.`,
 		Example: `  source <(capture completion bash)
   capture completion zsh > "${fpath[1]}/_capture"
   capture completion fish > ~/.config/fish/completions/capture.fish`,
@@ -275,7 +285,7 @@ topics, formats, files.`,
 		write         func() error
 	}{
 		{
-			"bash", "  source <(capture completion bash)                                   # this shell; it takes bash-completion\n" +
+			"bash", "  source <(capture completion bash)                                   # this shell; see bash-completion\n" +
 				"  capture completion bash > /etc/bash_completion.d/capture            # all shells from now on",
 			func() error { return root.GenBashCompletionV2(p.out, true) },
 		},

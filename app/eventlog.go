@@ -48,8 +48,8 @@ func (l *eventLog) LogEvent(event fxevent.Event) {
 	l.next.LogEvent(event)
 }
 
-// connect sends the kept events and all further ones to the logger, at debug. That goes for errors as well: whoever built,
-// started or stopped the graph gets each of them, and says it once.
+// connect sends the kept events and all further ones to the logger, at debug. That goes for errors as well: whoever
+// built, started or stopped the graph gets each of them, and says it once.
 func (l *eventLog) connect(log *zap.Logger) {
 	next := &fxevent.ZapLogger{Logger: log.Named("fx")}
 	next.UseLogLevel(zapcore.DebugLevel)

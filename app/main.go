@@ -17,9 +17,9 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and for a
-// stop by SIGINT or SIGTERM, 1 for an error, 2 for a command line that is wrong, what a module gave to fx.Shutdowner when
-// that ended the service, and 128 plus the signal's number when a second signal cut a stop short.
+// Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and
+// for a stop by SIGINT or SIGTERM, 1 for an error, 2 for a command line that is wrong, what a module gave to
+// fx.Shutdowner when that ended the service, and 128 plus the signal's number when a second signal cut a stop short.
 //
 // The service does not need anybody to read what it prints. It goes on when standard output or standard error is a pipe
 // whose reader is gone, or one that is full because its reader has stopped to read. A command ends when its reader is
@@ -191,8 +191,8 @@ func (p *process) serve(source configs.Source) error {
 	return nil
 }
 
-// invoke calls a function of a command of the i-th module in that module's scope of the graph, which is built without its
-// root and is not started.
+// invoke calls a function of a command of the i-th module in that module's scope of the graph, which is built without
+// its root and is not started.
 func (p *process) invoke(i int, source configs.Source, f any, use module.Invocation) error {
 	set, err := Load(p.modules, source)
 	if err != nil {

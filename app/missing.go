@@ -28,7 +28,8 @@ type Missing struct {
 func (e *MissingError) Error() string {
 	lines := make([]string, len(e.Missing))
 	for i, missing := range e.Missing {
-		lines[i] = fmt.Sprintf("nothing in this build provides %s: include the module %s (%s), or one of yours that provides it",
+		lines[i] = fmt.Sprintf(
+			"nothing in this build provides %s: include the module %s (%s), or one of yours that provides it",
 			missing.Type, missing.Module, project+missing.Module)
 	}
 	return strings.Join(lines, "\n")
@@ -50,8 +51,9 @@ func requirements(modules []module.Module) []module.Requirement {
 // explain turns Fx's error about a graph into one for humans. Fx wraps what went wrong in the chain of constructors that led
 // to it; what a constructor returned is self-explanatory without.
 //
-// Fx does not say in a form of its own which types are missing. It says which ones are provided, and the modules say which
-// ones they require. A type that is missing without being declared is left to the words of Fx, which name the constructor.
+// Fx does not say in a form of its own which types are missing. It says which ones are provided, and the modules say
+// which ones they require. A type that is missing without being declared is left to the words of Fx, which name the
+// constructor.
 func explain(err error, modules []module.Module, events *eventLog) error {
 	var fx dig.Error
 	if !errors.As(err, &fx) {
@@ -71,8 +73,9 @@ func explain(err error, modules []module.Module, events *eventLog) error {
 	return fmt.Errorf("the modules of this build do not fit together: %w", err)
 }
 
-// missing returns all types that the modules require and nobody provides, so that a build is not repaired one error at a
-// time. When Fx could not take a constructor, it did not look at those behind it, and nobody knows what they provide.
+// missing returns all types that the modules require and nobody provides, so that a build is not repaired one error
+// at a time. When Fx could not take a constructor, it did not look at those behind it, and nobody knows what they
+// provide.
 func missing(modules []module.Module, events *eventLog) *MissingError {
 	e := &MissingError{}
 	for _, required := range requirements(modules) {

@@ -67,8 +67,8 @@ func (b ByteSize) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// Approx writes the size for people, with one digit behind the point at most: 1.2GiB, 300KiB, 17B. It is the form in which
-// every size is shown that nobody has written down, such as how much of a disk is in use.
+// Approx writes the size for people, with one digit behind the point at most: 1.2GiB, 300KiB, 17B. It is the form in
+// which every size is shown that nobody has written down, such as how much of a disk is in use.
 func (b ByteSize) Approx() string {
 	for _, unit := range []struct {
 		suffix string

@@ -66,7 +66,9 @@ func TestASizeIsShownToPeopleInOneUnit(t *testing.T) {
 
 func TestNearestIsAMisspellingAndNoOtherWord(t *testing.T) {
 	known := []string{"status", "verify", "drain", "move", "drop"}
-	for word, want := range map[string]string{"stauts": "status", "drian": "drain", "veryfy": "verify", "mov": "move", "empty": "", "": ""} {
+	for word, want := range map[string]string{
+		"stauts": "status", "drian": "drain", "veryfy": "verify", "mov": "move", "empty": "", "": "",
+	} {
 		require.Equal(t, want, configs.Nearest(word, known), word)
 	}
 }

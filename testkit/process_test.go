@@ -271,20 +271,21 @@ func TestAStartThatFailsSaysSoOnce(t *testing.T) {
 	first := run(t)
 	address := strings.TrimPrefix(first.url, "http://")
 	port := address[strings.LastIndexByte(address, ':')+1:]
+	inUse := address + ": address already in use: see who uses it with .*:" + port + ".*"
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(ca, []byte("no certificate"), 0o600))
 	for name, test := range map[string]struct{ environ, want string }{
 		"the port of SDKs is in use": {
 			"CAPTURE_TRANSPORT__LISTEN=" + address,
-			"transport did not start: transport.listen: cannot listen on " + address + ": address already in use: see who uses it with .*:" + port + ".*",
+			"transport did not start: transport.listen: cannot listen on " + inUse,
 		},
 		"the port of operators is in use": {
 			"CAPTURE_ADMIN__LISTEN=" + address,
-			"admin did not start: admin.listen: cannot listen on " + address + ": address already in use: see who uses it with .*:" + port + ".*",
+			"admin did not start: admin.listen: cannot listen on " + inUse,
 		},
 		"the port of the broker is in use": {
 			"CAPTURE_EMBEDDED__KAFKA_LISTEN=" + address,
-			"embedded did not start: embedded.kafka_listen: cannot listen on " + address + ": address already in use: see who uses it with .*:" + port + ".*",
+			"embedded did not start: embedded.kafka_listen: cannot listen on " + inUse,
 		},
 		"another process has the data": {
 			"CAPTURE_EMBEDDED__DATA_DIR=" + filepath.Join(first.Dir, "data"),
@@ -330,7 +331,8 @@ func TestTheBinaryTellsWrongUseFromFailure(t *testing.T) {
 	for line, want := range map[string]int{
 		"version": 0, "--version": 0, "help spool move": 0, "spool": 0, "spool status": 0, "completion bash": 0,
 		"spool drop nothing": 1, "config validate --config no/such/file": 1,
-		"spool stauts": 2, "spool drop": 2, "spool drop a/b": 2, "dlq list --filter colour=red": 2, "tail --from yesterday": 2, "tail --limit x": 2,
+		"spool stauts": 2, "spool drop": 2, "spool drop a/b": 2, "dlq list --filter colour=red": 2,
+		"tail --from yesterday": 2, "tail --limit x": 2,
 	} {
 		p := prepare(t)
 		p.Args = append(p.Args, strings.Fields(line)...)

@@ -32,14 +32,16 @@ topic kafka.topics.dlq, and those that this topic refused as well on the disk, i
 
 const aboutFilter = `
 
---filter selects dead letters by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the message was
-meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead letter).`
+--filter selects dead letters by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the
+message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead
+letter).`
 
 func dlqListCommand() module.Command {
 	var filters []string
 	return module.Command{
 		Use: "list", Short: "List dead letters",
-		Long: "Lists dead letters, those on the disk first. With --output json each is an object on a line of its own." + aboutFilter,
+		Long: `Lists dead letters, those on the disk first. With --output json each is an object on a line of its own.` +
+			aboutFilter,
 		Example: `  capture dlq list --filter reason=too_large --filter since=2026-11-27T00:00:00Z
   capture dlq list --output json | jq .topic`,
 		Output: module.Table, Flags: filterFlag(&filters), Values: filterValues,
@@ -49,8 +51,10 @@ func dlqListCommand() module.Command {
 				return err
 			}
 			list := use.List("id", "time", "reason", "topic", "token", "distinct_id", "event", "size")
-			err = readLetters(use, letterReader{cfg.Spool, settings.Topics.DLQ, topics}, wanted, func(l *letter, _ *produce.Message) error {
-				return list.Add(l, l.ID, l.Time.Format(time.RFC3339), l.Reason, l.Topic, l.Token, l.DistinctID, l.Event, configs.ByteSize(l.Bytes).Approx())
+			letters := letterReader{cfg.Spool, settings.Topics.DLQ, topics}
+			err = letters.each(use, wanted, func(l *letter, _ *produce.Message) error {
+				return list.Add(l, l.ID, l.Time.Format(time.RFC3339), l.Reason, l.Topic, l.Token, l.DistinctID, l.Event,
+					configs.ByteSize(l.Bytes).Approx())
 			})
 			return errors.Join(list.Flush(), err)
 		},
@@ -61,7 +65,8 @@ func dlqShowCommand() module.Command {
 	var filters []string
 	return module.Command{
 		Use: "show", Short: "Show dead letters with the messages themselves, as JSON",
-		Long:    "Shows what list shows and the message itself, its key, headers and value: as JSON, an object a line." + aboutFilter,
+		Long: `Shows what list shows and the message itself, its key, headers and value: as JSON, an object a line.` +
+			aboutFilter,
 		Example: "  capture dlq show --filter id=events_dlq/0/17",
 		Flags:   filterFlag(&filters), Values: filterValues,
 		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
@@ -71,7 +76,8 @@ func dlqShowCommand() module.Command {
 			}
 			use.Output = module.JSON
 			list := use.List()
-			return readLetters(use, letterReader{cfg.Spool, settings.Topics.DLQ, topics}, wanted, func(l *letter, m *produce.Message) error {
+			letters := letterReader{cfg.Spool, settings.Topics.DLQ, topics}
+			return letters.each(use, wanted, func(l *letter, m *produce.Message) error {
 				l.open(m)
 				return list.Add(l)
 			})
@@ -95,7 +101,9 @@ is, so that replaying it twice sends it twice: a consumer tells the copies by th
 			flags.BoolVar(&dry, "dry-run", false, "say what would be sent, and do nothing")
 		},
 		Values: filterValues,
-		Run: func(use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader) error {
+		Run: func(
+			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader,
+		) error {
 			wanted, err := parseFilter(filters)
 			if err != nil {
 				return err
@@ -281,8 +289,10 @@ func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter,
 	return context.Cause(ctx)
 }
 
-// readLetters calls each for the letters that are wanted.
-func readLetters(use module.Invocation, letters letterReader, wanted filter, each func(*letter, *produce.Message) error) (err error) {
+// each calls see for the letters that are wanted, those on the disk first.
+func (r letterReader) each(
+	use module.Invocation, wanted filter, see func(*letter, *produce.Message) error,
+) (err error) {
 	found := uint64(0)
 	progress := use.Progress("dead letters found")
 	defer progress.End()
@@ -290,16 +300,17 @@ func readLetters(use module.Invocation, letters letterReader, wanted filter, eac
 		found++
 		progress.Set(found, 0)
 		progress.Clear()
-		return each(l, m)
+		return see(l, m)
 	}
-	opened, err := spool.Inspect(letters.spool.Dir)
+	opened, err := spool.Inspect(r.spool.Dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	err = letters.onDisk(use.Context, opened.Log(deadLetterLog), wanted, func(_ uint64, l *letter, m *produce.Message) error { return count(l, m) })
+	err = r.onDisk(use.Context, opened.Log(deadLetterLog), wanted,
+		func(_ uint64, l *letter, m *produce.Message) error { return count(l, m) })
 	// What is on the disk is told also when Kafka is away.
-	return errors.Join(err, letters.inKafka(use.Context, wanted, count))
+	return errors.Join(err, r.inKafka(use.Context, wanted, count))
 }
 
 // replay sends letters where they were meant to go, those on the disk first.

@@ -18,8 +18,8 @@ func spoolCommand() module.Command {
 	return module.Command{
 		Use:   "spool",
 		Short: "Look at the spool, check it, or empty it",
-		Long: `Works on the spool in delivery.spool.dir, which keeps what Kafka does not take. All commands but status are for when the
-service does not run.`,
+		Long: `Works on the spool in delivery.spool.dir, which keeps what Kafka does not take. All commands but status are for
+when the service does not run.`,
 		Example:  "  capture spool status",
 		Commands: []module.Command{statusCommand(), verifyCommand(), drainCommand(), moveCommand(), dropCommand()},
 	}
@@ -47,8 +47,8 @@ func verifyCommand() module.Command {
 func drainCommand() module.Command {
 	return module.Command{
 		Use: "drain", Short: "Send what waits to Kafka, as fast as that goes",
-		Long: `Sends what waits to Kafka, as fast as that goes, and leaves what an interrupt does not let it send. The service does the
-same by itself when it starts; this is for a spool whose service is not to start again.`,
+		Long: `Sends what waits to Kafka, as fast as that goes, and leaves what an interrupt does not let it send. The service
+does the same by itself when it starts; this is for a spool whose service is not to start again.`,
 		Example: "  capture spool drain --config production.yaml",
 		Run:     drainNow,
 	}
@@ -58,9 +58,9 @@ func moveCommand() module.Command {
 	var m move
 	return module.Command{
 		Use: "move", Short: "Give what waits for one topic to another",
-		Long: `Gives what waits for one topic to another, behind what waits there: for a topic that was renamed. It says how many
-records that are, and asks nothing. A move that was interrupted goes on when it is started again. Then some records may be
-there twice, and none is lost.`,
+		Long: `Gives what waits for one topic to another, behind what waits there: for a topic that was renamed. It says how
+many records that are, and asks nothing. A move that was interrupted goes on when it is started again. Then some records
+may be there twice, and none is lost.`,
 		Example: "  capture spool move --from events --to clickhouse_events --dry-run",
 		Flags: func(flags *module.Flags) {
 			flags.StringVar(&m.from, "from", "", "`TOPIC` whose events are given away")
@@ -79,8 +79,8 @@ func dropCommand() module.Command {
 	var dry bool
 	return module.Command{
 		Use: "drop TOPIC", Short: "Forget what waits for a topic: those events are lost",
-		Long: `Forgets what waits for a topic that is not wanted any more: those events are lost. It says how many records that are, and
-asks nothing.`,
+		Long: `Forgets what waits for a topic that is not wanted any more: those events are lost. It says how many records
+that are, and asks nothing.`,
 		Example: "  capture spool drop events --dry-run",
 		Flags: func(flags *module.Flags) {
 			flags.BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
@@ -125,7 +125,8 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	inUse := opened.InUse()
 	if inUse && all {
-		return errors.New("the service runs and uses the spool: it counts what it cannot read itself, in capture_delivery_corrupt_records_total")
+		return errors.New("the service runs and uses the spool: it counts what it cannot read itself, " +
+			"in capture_delivery_corrupt_records_total")
 	}
 	progress := use.Progress("records read")
 	defer progress.End()
@@ -152,7 +153,8 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 		stats := log.Stats()
 		status.Bytes, status.Unreadable = stats.Bytes, stats.CorruptRecords
 		progress.Clear()
-		if err := list.Add(status, status.Log, status.Records, configs.ByteSize(status.Bytes).Approx(), since, status.Unreadable); err != nil {
+		size := configs.ByteSize(status.Bytes).Approx()
+		if err := list.Add(status, status.Log, status.Records, size, since, status.Unreadable); err != nil {
 			return err
 		}
 		unreadable += status.Unreadable
@@ -168,15 +170,15 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	case unreadable > 0:
 		return fmt.Errorf("%d records cannot be read: the service leaves them out, and counts them", unreadable)
 	case inUse:
-		use.Hint("a service runs and uses the spool: this is how it was a moment ago, and what waits is sent as soon as Kafka takes it")
+		use.Hint("a service runs and uses the spool: it sends what waits as soon as Kafka takes it")
 	case waiting > 0:
-		use.Hint("next: start the service or run capture spool drain to send what waits; capture spool move gives it to another topic")
+		use.Hint("next: start the service or capture spool drain to send it; capture spool move gives it to another topic")
 	}
 	return nil
 }
 
-// look returns the time of the log's first record, and reads the others too if it is to. It says how many records it has
-// read each time that it has read some.
+// look returns the time of the log's first record, and reads the others too if it is to. It says how many records it
+// has read each time that it has read some.
 func look(ctx context.Context, log *spool.Log, all bool, read func(records int)) (first time.Time, err error) {
 	var chunk spool.Chunk
 	var m produce.Message

@@ -24,12 +24,18 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
+// below returns the command of that name below another.
+func below(t *testing.T, command module.Command, name string) module.Command {
+	t.Helper()
+	i := slices.IndexFunc(command.Commands, func(c module.Command) bool { return strings.Fields(c.Use)[0] == name })
+	require.GreaterOrEqual(t, i, 0, "%s has no command %s", command.Use, name)
+	return command.Commands[i]
+}
+
 // run runs a command line, which begins with the name of a command below the given one, and returns what it prints.
 func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, line ...string) (string, error) {
 	t.Helper()
-	i := slices.IndexFunc(command.Commands, func(below module.Command) bool { return strings.Fields(below.Use)[0] == line[0] })
-	require.GreaterOrEqual(t, i, 0, "%s has no command %s", command.Use, line[0])
-	command = command.Commands[i]
+	command = below(t, command, line[0])
 	out := new(bytes.Buffer)
 	use := module.Invocation{Context: t.Context(), Output: command.Output, Out: out, Err: out}
 	flags := pflag.NewFlagSet(line[0], pflag.ContinueOnError)
@@ -112,7 +118,7 @@ func TestSpoolStatusVerifyAndDrain(t *testing.T) {
 	out, err = onSpool(t, c, cfg, "verify")
 	require.NoError(t, err)
 	require.Regexp(t, `main +200 +[\d.]+[KM]iB +\S+ +0\n`, out)
-	require.Contains(t, out, "next: start the service or run capture spool drain to send what waits")
+	require.Contains(t, out, "next: start the service or capture spool drain to send it")
 	require.Equal(t, before, files(t, cfg.Spool.Dir), "nothing is changed by looking")
 
 	mend()
@@ -427,7 +433,8 @@ func (w *watched) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// A drain that takes longer than a second, here since Kafka is away, tells how far it is, and what waits when it is given up.
+// A drain that takes longer than a second, here since Kafka is away, tells how far it is, and what waits when it is
+// given up.
 func TestASlowDrainTellsHowFarItIs(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -447,20 +454,19 @@ func TestASlowDrainTellsHowFarItIs(t *testing.T) {
 		}
 	}}
 	var out bytes.Buffer
-	i := slices.IndexFunc(delivery.SpoolCommand().Commands, func(below module.Command) bool { return below.Use == "drain" })
-	drain := delivery.SpoolCommand().Commands[i].Run.(func(module.Invocation, *delivery.Delivery) error)
-	require.ErrorIs(t, drain(module.Invocation{Context: ctx, Out: &out, Err: progress, Terminal: true}, d), context.Canceled)
+	drain := below(t, delivery.SpoolCommand(), "drain").Run.(func(module.Invocation, *delivery.Delivery) error)
+	use := module.Invocation{Context: ctx, Out: &out, Err: progress, Terminal: true}
+	require.ErrorIs(t, drain(use, d), context.Canceled)
 	require.Equal(t, "0 records are in Kafka, 20 still wait\n", out.String())
 	require.Regexp(t, `^(\r0( of 20)? records sent, \d+s *)+\r *\r$`, progress.text.String())
 }
 
 // complete returns what the shell offers for a value of a command.
-func complete(t *testing.T, command module.Command, below, name string, cfg delivery.Config) []string {
+func complete(t *testing.T, command module.Command, name string, cfg delivery.Config) []string {
 	t.Helper()
-	i := slices.IndexFunc(command.Commands, func(c module.Command) bool { return strings.Fields(c.Use)[0] == below })
 	var offered []string
 	var err error
-	switch values := command.Commands[i].Values[name].(type) {
+	switch values := command.Values[name].(type) {
 	case func(delivery.Config) ([]string, error):
 		offered, err = values(cfg)
 	case func(produce.Settings) ([]string, error):
@@ -476,11 +482,12 @@ func TestTheShellIsOfferedTopicsAndKeys(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	cfg := config(t, "auto")
-	require.Empty(t, complete(t, delivery.SpoolCommand(), "drop", "TOPIC", cfg), "there is no spool")
+	require.Empty(t, complete(t, below(t, delivery.SpoolCommand(), "drop"), "TOPIC", cfg), "there is no spool")
 	spooled(t, c, cfg, batchOf(events.LaneMain, "a"), batchOf(events.LaneExceptions, "b"))
 	appendRecords(t, cfg, "@dead-letters", []byte{99})
-	require.Equal(t, []string{exceptionsTopic, mainTopic}, complete(t, delivery.SpoolCommand(), "drop", "TOPIC", cfg))
-	require.Equal(t, []string{exceptionsTopic, mainTopic}, complete(t, delivery.SpoolCommand(), "move", "from", cfg))
-	require.Equal(t, settings().Topics.Names(), complete(t, delivery.SpoolCommand(), "move", "to", cfg))
-	require.Contains(t, complete(t, delivery.DLQCommand(), "replay", "filter", cfg), "reason=")
+	waiting := []string{exceptionsTopic, mainTopic}
+	require.Equal(t, waiting, complete(t, below(t, delivery.SpoolCommand(), "drop"), "TOPIC", cfg))
+	require.Equal(t, waiting, complete(t, below(t, delivery.SpoolCommand(), "move"), "from", cfg))
+	require.Equal(t, settings().Topics.Names(), complete(t, below(t, delivery.SpoolCommand(), "move"), "to", cfg))
+	require.Contains(t, complete(t, below(t, delivery.DLQCommand(), "replay"), "filter", cfg), "reason=")
 }

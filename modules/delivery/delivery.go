@@ -132,7 +132,8 @@ func (d *Delivery) String() string {
 		return text + ", without a spool"
 	}
 	usage := d.spooling.usage()
-	return fmt.Sprintf("%s, spool in %s (%s of %s)", text, d.cfg.Spool.Dir, configs.ByteSize(usage.Bytes).Approx(), configs.ByteSize(usage.Max).Approx())
+	return fmt.Sprintf("%s, spool in %s (%s of %s)", text, d.cfg.Spool.Dir,
+		configs.ByteSize(usage.Bytes).Approx(), configs.ByteSize(usage.Max).Approx())
 }
 
 // Start opens the spool and begins to drain it.

@@ -23,13 +23,14 @@ func tailCommand() module.Command {
 	return module.Command{
 		Use:   "tail",
 		Short: "Print events as they arrive in Kafka",
-		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what they are about.
-Reads from kafka.brokers or, where that is empty, from the embedded broker of a running "capture serve".`,
+		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what they
+are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running "capture serve".`,
 		Example: `  capture tail --from start --limit 10
   capture tail --topic exceptions --token phc_mine --output table`,
 		Output: module.JSON,
 		Flags: func(flags *module.Flags) {
-			flags.StringArrayVar(&t.Topics, "topic", nil, "topic `NAME` to read; may be repeated (default: every topic of kafka.topics)")
+			flags.StringArrayVar(&t.Topics, "topic", nil,
+				"topic `NAME` to read; may be repeated (default: every topic of kafka.topics)")
 			flags.StringVar(&t.Token, "token", "", "print only events of this project `TOKEN`")
 			flags.StringVar(&from, "from", "now", "`WHERE` to begin: start (the oldest event that is kept) or now")
 			flags.IntVar(&t.Limit, "limit", 0, "stop after this `NUMBER` of events (default: never)")
@@ -162,10 +163,11 @@ func (t Tail) print(use module.Invocation, lines <-chan *sarama.ConsumerMessage)
 	for printed := 0; t.Limit == 0 || printed < t.Limit; {
 		select {
 		case <-use.Context.Done():
-			if cause := context.Cause(use.Context); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-				return cause
+			cause := context.Cause(use.Context)
+			if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+				return nil
 			}
-			return nil
+			return cause
 		case <-silence.C:
 			t.wonder(use)
 		case message := <-lines:
@@ -175,7 +177,8 @@ func (t Tail) print(use module.Invocation, lines <-chan *sarama.ConsumerMessage)
 			}
 			silence.Stop()
 			printed++
-			err := list.Add(line, line.Timestamp.Format(time.RFC3339), line.Topic, fmt.Sprintf("%d/%d", line.Partition, line.Offset),
+			err := list.Add(line, line.Timestamp.Format(time.RFC3339), line.Topic,
+				fmt.Sprintf("%d/%d", line.Partition, line.Offset),
 				line.Headers["token"], line.Headers["distinct_id"], line.Headers["event"])
 			if err := errors.Join(err, list.Flush()); err != nil {
 				if errors.Is(err, syscall.EPIPE) {

@@ -133,17 +133,19 @@ func TestTailSaysWhatIsMissing(t *testing.T) {
 	cfg := config(cluster(t)...)
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
-	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(invocation(t.Context(), &output{}), cfg, bootstrap), "no such topic: nope")
-	require.EqualError(t, kafka.Tail{}.Run(invocation(t.Context(), &output{}), cfg, bootstrap), "none of the topics exists: "+cfg.Topics.Events)
+	use := invocation(t.Context(), &output{})
+	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(use, cfg, bootstrap), "no such topic: nope")
+	require.EqualError(t, kafka.Tail{}.Run(use, cfg, bootstrap), "none of the topics exists: "+cfg.Topics.Events)
 
 	cfg.Brokers = nil
 	address := freeAddress(t)
 	bootstrap, err = kafka.NewBootstrap(cfg, local(address))
 	require.NoError(t, err)
-	require.EqualError(t, kafka.Tail{}.Run(invocation(t.Context(), &output{}), cfg, bootstrap), "no broker answers at "+address+": is `capture serve` running?")
+	require.EqualError(t, kafka.Tail{}.Run(use, cfg, bootstrap),
+		"no broker answers at "+address+": is `capture serve` running?")
 
 	cfg.Brokers = []string{address}
 	bootstrap, err = kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
-	require.ErrorContains(t, kafka.Tail{}.Run(invocation(t.Context(), &output{}), cfg, bootstrap), "no broker answers at "+address)
+	require.ErrorContains(t, kafka.Tail{}.Run(use, cfg, bootstrap), "no broker answers at "+address)
 }

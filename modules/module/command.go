@@ -23,29 +23,30 @@ import (
 //
 // The app makes the rest of it: help, completion, and an answer to what is typed wrongly.
 type Command struct {
-	// Use is the command's name and then its arguments, as the help shows them. The last one may be in brackets, which may be
-	// left out, or end in "...", which may be repeated. The command line checks their number.
+	// Use is the command's name and then its arguments, as the help shows them. The last one may be in brackets, which
+	// may be left out, or end in "...", which may be repeated. The command line checks their number.
 	Use string
 
-	// Short says in one line what the command does, Long all that there is to know. Example is command lines, each indented
-	// by two spaces.
+	// Short says in one line what the command does, Long all that there is to know. Example is command lines, each
+	// indented by two spaces.
 	Short, Long, Example string
 
 	// Flags adds the command's flags, with variables that Run reads. The value of a flag is called what stands between
 	// backquotes in its usage; one that is called FILE is completed with the names of files.
 	Flags func(*Flags)
 
-	// Values says which values a flag has, by the flag's name, or an argument, by its name in Use. A []string holds all of
-	// them: the command line offers these and refuses any other. A function that returns a []string and an error gives those
-	// to offer, and its parameters are filled as those of Run.
+	// Values says which values a flag has, by the flag's name, or an argument, by its name in Use. A []string holds all
+	// of them: the command line offers these and refuses any other. A function that returns a []string and an error
+	// gives those to offer, and its parameters are filled as those of Run.
 	Values map[string]any
 
-	// Output is what a command that lists something prints unless it is told otherwise: Table or JSON. It gives the command
-	// the flag --output; see Invocation.List.
+	// Output is what a command that lists something prints unless it is told otherwise: Table or JSON. It gives the
+	// command the flag --output; see Invocation.List.
 	Output string
 
-	// Run is a function whose parameters are filled from the module graph (which is built but not started) and which returns
-	// an error; it takes an Invocation for what the user typed. A command with Commands may go without: it shows its help.
+	// Run is a function whose parameters are filled from the module graph (which is built but not started) and which
+	// returns an error; it takes an Invocation for what the user typed. A command with Commands may go without: it shows
+	// its help.
 	Run any
 
 	// Commands stand below this one: "capture NAME SUBCOMMAND".
@@ -61,8 +62,8 @@ const (
 	JSON  = "json"
 )
 
-// Invocation is one use of a Command. What a command finds goes to Out. Err is for what only a person wants to know, such as
-// hints and progress.
+// Invocation is one use of a Command. What a command finds goes to Out. Err is for what only a person wants to know,
+// such as hints and progress.
 type Invocation struct {
 	// Context ends when the user interrupts the command.
 	Context context.Context
@@ -80,13 +81,14 @@ func (use Invocation) Hint(format string, args ...any) {
 	_, _ = fmt.Fprintf(use.Err, format+"\n", args...)
 }
 
-// MisuseError says that a command was used wrongly. The app adds where to read how it is used, and ends the process with the
-// exit code 2; after any other error that is 1.
+// MisuseError says that a command was used wrongly. The app adds where to read how it is used, and ends the process
+// with the exit code 2; after any other error that is 1.
 type MisuseError struct{ Text string }
 
 func (e *MisuseError) Error() string { return e.Text }
 
-// Misusef returns a *MisuseError, for a Run that finds what the command line cannot: "--until must be later than --since".
+// Misusef returns a *MisuseError, for a Run that finds what the command line cannot: "--until must be later than
+// --since".
 func Misusef(format string, args ...any) error {
 	return &MisuseError{Text: fmt.Sprintf(format, args...)}
 }

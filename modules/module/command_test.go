@@ -36,7 +36,8 @@ func TestProgressIsToldOfWhatTakesLongerThanASecond(t *testing.T) {
 		"fast, on a terminal": {true, 9, 9, ""},
 		"slow":                {false, 115, 200, "9 of 200 records moved, 1s\n109 of 200 records moved, 11s\n"},
 		"of an unknown total": {false, 15, 0, "9 records moved, 1s\n"},
-		"slow, on a terminal": {true, 25, 30, "\r9 of 30 records moved, 1s\r19 of 30 records moved, 2s\r" + strings.Repeat(" ", 26) + "\r"},
+		"slow, on a terminal": {true, 25, 30, "\r9 of 30 records moved, 1s\r19 of 30 records moved, 2s\r" +
+			strings.Repeat(" ", 26) + "\r"},
 		"unknown, a terminal": {true, 15, 0, "\r9 records moved, 1s\r" + strings.Repeat(" ", 19) + "\r"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,5 +94,6 @@ func (deaf) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
 func TestAListThatCannotBePrintedSaysSo(t *testing.T) {
 	t.Parallel()
 	require.EqualError(t, module.Invocation{Output: module.JSON, Out: deaf{}}.List().Add(1), "print a list: nobody reads")
-	require.EqualError(t, module.Invocation{Output: module.Table, Out: deaf{}}.List("a").Flush(), "print a list: nobody reads")
+	table := module.Invocation{Output: module.Table, Out: deaf{}}.List("a")
+	require.EqualError(t, table.Flush(), "print a list: nobody reads")
 }

@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// List prints rows in the form that --output asks for: as a table for people, or as JSON for programs, one object a line.
+// List prints rows in the form that --output asks for: as a table for people, or as JSON for programs, one object a
+// line.
 type List struct {
 	out    io.Writer
 	json   *json.Encoder // nil: a table
@@ -33,8 +34,8 @@ func (use Invocation) List(columns ...string) *List {
 	return l
 }
 
-// Add adds a row: the cells of the table's columns, and the object that JSON shows. Fields are added to the object as time
-// goes by, but none is taken away or renamed.
+// Add adds a row: the cells of the table's columns, and the object that JSON shows. Fields are added to the object as
+// time goes by, but none is taken away or renamed.
 func (l *List) Add(object any, cells ...any) error {
 	if l.json != nil {
 		return l.printed(l.json.Encode(object))
@@ -78,8 +79,8 @@ func (l *List) printed(err error) error {
 	return nil
 }
 
-// cell is a value as a cell of a table. What somebody has sent to the service may hold anything: nothing of it reaches the
-// terminal that the terminal would obey.
+// cell is a value as a cell of a table. What somebody has sent to the service may hold anything: nothing of it
+// reaches the terminal that the terminal would obey.
 func cell(value any) string {
 	text := fmt.Sprint(value)
 	switch {

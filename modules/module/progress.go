@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Progress tells the user how far a command has come, on Invocation.Err: never within the first second, then on a line that
-// is written anew every second where that is a terminal, and elsewhere on a line every ten seconds.
+// Progress tells the user how far a command has come, on Invocation.Err: never within the first second, then on a
+// line that is written anew every second where that is a terminal, and elsewhere on a line every ten seconds.
 type Progress struct {
 	what     string
 	out      io.Writer
