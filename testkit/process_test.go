@@ -108,7 +108,11 @@ func (p *process) start(t *testing.T) {
 
 // run starts the binary on free ports and returns when it has said where it listens.
 func run(t *testing.T, environ ...string) *process {
-	p := prepare(t, environ...)
+	return prepare(t, environ...).serve(t)
+}
+
+// serve starts the process and returns it when it has said where it listens.
+func (p *process) serve(t *testing.T) *process {
 	stdout, err := p.StdoutPipe()
 	require.NoError(t, err)
 	p.start(t)

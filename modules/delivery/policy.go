@@ -84,7 +84,7 @@ func (r *request) run(ctx context.Context) {
 	for i := range r.uses {
 		u := &r.uses[i]
 		var err error
-		if u.plan, err = r.d.admit(u.topic, u.mode); err != nil {
+		if u.plan, err = r.admit(ctx, u); err != nil {
 			r.failAll(i, err)
 		}
 	}
@@ -111,17 +111,35 @@ func (r *request) run(ctx context.Context) {
 // pass waits where the last records are leaving the spool of a topic: the request need not go there then.
 func (r *request) pass(ctx context.Context) {
 	for i := range r.uses {
-		door := r.uses[i].door.Load()
-		if door == nil {
-			continue
+		r.waitFor(ctx, r.uses[i].door.Load(), r.d.times.doorShut)
+	}
+}
+
+// admit decides what is done with the messages of a use. In mode kafka they wait for what is in the spool of their topic to
+// come to Kafka, as after a change of the mode, for as long as no one would call slow.
+func (r *request) admit(ctx context.Context, u *use) (plan, error) {
+	for {
+		p, err := r.d.admit(u.topic, u.mode)
+		left := r.d.times.slow - time.Since(r.started)
+		if !errors.Is(err, errWaits) || left <= 0 || ctx.Err() != nil || r.d.producer.Ready() != nil {
+			return p, err
 		}
-		r.timer.Reset(r.d.times.doorShut)
-		select {
-		case <-*door:
-		case <-r.timer.C:
-		case <-ctx.Done():
-		}
-		r.timer.Stop()
+		u.eager.Store(true)
+		r.waitFor(ctx, u.rested.Load(), left)
+	}
+}
+
+// waitFor waits until the channel is closed, most or ctx is over; nil is no channel.
+func (r *request) waitFor(ctx context.Context, closed *chan struct{}, most time.Duration) {
+	if closed == nil {
+		return
+	}
+	r.timer.Reset(most)
+	defer r.timer.Stop()
+	select {
+	case <-*closed:
+	case <-r.timer.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -51,6 +51,8 @@ func newSpooler(d *Delivery, t *topic, log *spool.Log) *spooler {
 // enter makes the topic wait. The caller holds mu, or is alone with the spooler.
 func (s *spooler) enter() {
 	if !s.topic.waiting.Load() {
+		rested := make(chan struct{})
+		s.topic.rested.Store(&rested)
 		s.topic.waiting.Store(true)
 		s.since = time.Now()
 	}
@@ -138,6 +140,9 @@ func (s *spooler) rest() {
 func (s *spooler) restLocked() {
 	if s.appending == 0 && s.isEmptyLocked() {
 		s.topic.waiting.Store(false)
+		if rested := s.topic.rested.Swap(nil); rested != nil {
+			close(*rested)
+		}
 		s.since = time.Time{}
 		s.topic.open()
 	}
@@ -234,6 +239,8 @@ type topic struct {
 	breaker breaker
 	// waiting is set while anything waits in the topic's log, or is about to.
 	waiting atomic.Bool
+	// rested is closed when nothing waits any more; nil while nothing does.
+	rested  atomic.Pointer[chan struct{}]
 	spooler atomic.Pointer[spooler] // nil: it has none yet
 
 	// eager is set when a request has gone to the spool that would go to Kafka if nothing waited.

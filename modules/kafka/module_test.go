@@ -14,6 +14,7 @@ import (
 	"go.uber.org/fx/fxtest"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/module"
@@ -38,7 +39,7 @@ func graph(t *testing.T, cfg kafka.Config, more ...fx.Option) (*fxtest.App, *par
 	var p parts
 	app := fxtest.New(t, append(more,
 		fx.NopLogger,
-		fx.Supply(cfg, local, zap.NewNop(), fx.Annotate(tally.NoopScope, fx.As(new(tally.Scope)))),
+		fx.Supply(cfg, configs.Fixed(cfg), local, zap.NewNop(), fx.Annotate(tally.NoopScope, fx.As(new(tally.Scope)))),
 		kafka.Module().Options, embedded.Module().Options,
 		fx.Invoke(func(in parts) { p = in }),
 	)...)

@@ -117,6 +117,9 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 	return p, nil
 }
 
+// SetTopics has the producer look after other topics, and make missing ones in another way, from the next look on.
+func (p *Producer) SetTopics(topics produce.Topics) { p.keeper.next.Store(&topics) }
+
 // String describes for a human where events go.
 func (p *Producer) String() string {
 	if p.bootstrap.local != nil {
