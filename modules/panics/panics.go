@@ -1,6 +1,10 @@
 // Package panics keeps a panic in one part of the service from ending the others. Every goroutine of the service is started
-// by it. A panic is counted, logged once with its stack, and ends what panicked; work that has to go on is started again,
-// with growing pauses.
+// by it; a test in app/standard finds those that are not. A panic is counted, logged once with its stack, and ends what
+// panicked. Work that has to go on is started again, with growing pauses.
+//
+// What a panic leaves undone is for the part itself to set right: to answer whoever waits, to give back what it has taken,
+// and to begin again from a state that can be trusted. A callback that a library calls in a goroutine of its own is such a
+// part as well.
 //
 // The count is of the process: of several services in one process, as tests have them, each shows all panics.
 package panics
@@ -55,25 +59,41 @@ func Catch(f func() error) (err error) {
 	return f()
 }
 
-// Log writes the line about a panic: who panicked, and the stack.
+// Log writes the line about a panic: who panicked, and the stack. It returns even if the logger panics itself.
 func Log(log *zap.Logger, who string, caught *Error, fields ...zap.Field) {
+	defer func() { _ = Caught(recover()) }()
 	log.WithOptions(zap.AddCallerSkip(1)).Error(who+" panicked",
 		append(fields, zap.Any("panic", caught.Value), zap.ByteString("stack", caught.Stack))...)
+}
+
+// Try is Catch and Log: it runs f and returns what it returns, or the *Error of its panic, which it has logged.
+func Try(log *zap.Logger, who string, f func() error) (err error) {
+	defer func() {
+		if caught := Caught(recover()); caught != nil {
+			Log(log, who, caught)
+			err = caught
+		}
+	}()
+	return f()
 }
 
 // Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name says in
 // the log whose goroutine it is.
 func Go(log *zap.Logger, name string, f func()) { go run(log, name, f) }
 
+// AfterFunc is time.AfterFunc with the function that Go would run.
+func AfterFunc(log *zap.Logger, name string, after time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(after, func() { run(log, name, f) })
+}
+
 // run reports whether f returned.
 func run(log *zap.Logger, name string, f func()) (returned bool) {
-	defer func() {
-		if caught := Caught(recover()); caught != nil {
-			Log(log, name, caught)
-		}
-	}()
-	f()
-	return true
+	_ = Try(log, name, func() error {
+		f()
+		returned = true
+		return nil
+	})
+	return returned
 }
 
 // The pauses before work that has panicked is started again: the first, and what they grow to.
@@ -131,3 +151,14 @@ func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) 
 
 // Wait returns when every member has ended.
 func (g *Group) Wait() { g.wg.Wait() }
+
+// Ended returns a channel that is closed when every member has ended, for whoever waits for something else as well. It is
+// called when no further member begins.
+func (g *Group) Ended() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		g.wg.Wait()
+	}()
+	return ended
+}
