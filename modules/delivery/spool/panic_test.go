@@ -25,9 +25,9 @@ func (f *faulty) panicking(op, suffix string) {
 // requirePanic requires that one line, with a stack, tells of a panic, whoever it was.
 func requirePanic(t *testing.T, logs *observer.ObservedLogs, who string) {
 	t.Helper()
-	lines := logs.FilterMessage(who + " panicked").All()
-	require.NotEmpty(t, lines)
-	require.Contains(t, lines[0].ContextMap()["stack"], "panicking")
+	told := func() []observer.LoggedEntry { return logs.FilterMessage(who + " panicked").All() }
+	require.Eventually(t, func() bool { return len(told()) > 0 }, wait, 1)
+	require.Contains(t, told()[0].ContextMap()["stack"], "panicking")
 }
 
 func TestAnAppendWhoseCommitPanicsFailsAndTheLogGoesOn(t *testing.T) {
@@ -125,4 +125,25 @@ func TestAQuestionForFreeSpaceThatPanicsIsOneWithoutAnAnswer(t *testing.T) {
 	requirePanic(t, logs, "the question for free space")
 	disk.set(nil)
 	require.Eventually(t, func() bool { return free.left() > 0 }, wait, 1)
+}
+
+func TestALogWhoseEndPanicsLetsTheOthersEndInOrder(t *testing.T) {
+	cfg, disk := testConfig(t), newFaulty()
+	s, _ := observed(t, cfg, disk)
+	for _, name := range []string{"a", "b", "c"} {
+		appendAll(t, s.Log(name), "1", "2")
+		s.Log(name).Done(1)
+	}
+	disk.set(func(op, path string) error {
+		if op == "sync" && strings.Contains(path, "/b/") {
+			panic("a test says so")
+		}
+		return nil
+	})
+	require.ErrorContains(t, s.Close(), "close log b: panic: a test says so")
+	again := openSpool(t, cfg)
+	for _, name := range []string{"a", "b", "c"} {
+		read := readAll(t, again.Log(name), 1<<20)
+		require.Equal(t, "2", read[len(read)-1].value, name)
+	}
 }

@@ -307,7 +307,7 @@ func (s *Spool) Close() error {
 	s.health.close()
 	var faults []error
 	for _, l := range logs {
-		if err := l.close(); err != nil {
+		if err := panics.Try(l.log, "the end of a log in the spool", l.close); err != nil {
 			faults = append(faults, fmt.Errorf("spool: close log %s: %w", l.name, err))
 		}
 	}
