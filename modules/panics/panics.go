@@ -79,16 +79,16 @@ func Try(log *zap.Logger, who string, f func() error) (err error) {
 
 // Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name says in
 // the log whose goroutine it is.
-func Go(log *zap.Logger, name string, f func()) { go run(log, name, f) }
+func Go(log *zap.Logger, name string, f func()) { go Do(log, name, f) }
 
 // AfterFunc is time.AfterFunc with the function that Go would run.
 func AfterFunc(log *zap.Logger, name string, after time.Duration, f func()) *time.Timer {
-	return time.AfterFunc(after, func() { run(log, name, f) })
+	return time.AfterFunc(after, func() { Do(log, name, f) })
 }
 
-// run reports whether f returned.
-func run(log *zap.Logger, name string, f func()) (returned bool) {
-	_ = Try(log, name, func() error {
+// Do runs f, and reports whether it returned. A panic is counted and logged.
+func Do(log *zap.Logger, who string, f func()) (returned bool) {
+	_ = Try(log, who, func() error {
 		f()
 		returned = true
 		return nil
@@ -118,7 +118,7 @@ func (g *Group) Go(name string, f func()) {
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
-		run(g.log, name, f)
+		Do(g.log, name, f)
 	}()
 }
 
@@ -131,7 +131,7 @@ func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) 
 		pause := firstPause
 		for {
 			began := time.Now()
-			if run(g.log, name, func() { f(ctx) }) {
+			if Do(g.log, name, func() { f(ctx) }) {
 				return
 			}
 			if time.Since(began) > calm {

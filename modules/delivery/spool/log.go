@@ -315,16 +315,8 @@ func (l *Log) run() {
 		case <-l.closing:
 			open = false
 		}
-		l.contain(l.commit)
+		panics.Do(l.log, committer, l.commit)
 	}
-}
-
-// contain runs a step of the committer, and logs its panic.
-func (l *Log) contain(step func()) {
-	_ = panics.Try(l.log, committer, func() error {
-		step()
-		return nil
-	})
 }
 
 // commit writes the pending commit, and wakes the Appends that wait for it. They get an error also if writing panics.
@@ -361,7 +353,7 @@ func (l *Log) store(c *commit) error {
 		return nil
 	})
 	if err != nil {
-		l.contain(l.seal)
+		panics.Do(l.log, committer, l.seal)
 	}
 	return err
 }
@@ -500,7 +492,7 @@ func (l *Log) seal() {
 // fail ends the commit, and the pending one behind it, with an error.
 func (l *Log) fail(c *commit, err error) {
 	defer tick(l.changed)
-	l.contain(func() { l.causes.Log(err) })
+	panics.Do(l.log, committer, func() { l.causes.Log(err) })
 	if l.giveUp(c, err) {
 		l.save(false)
 	}
