@@ -9,14 +9,15 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/spf13/pflag"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 func tailCommand() module.Command {
@@ -118,7 +119,7 @@ func (t Tail) Run(ctx context.Context, cfg Config, bootstrap *Bootstrap, out io.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lines := make(chan *sarama.ConsumerMessage)
-	var readers sync.WaitGroup
+	readers := panics.NewGroup(zap.NewNop()) // a reader's panic is what Run returns
 	defer readers.Wait()
 	defer cancel(nil)
 	for _, topic := range topics {
@@ -139,33 +140,36 @@ func (t Tail) Run(ctx context.Context, cfg Config, bootstrap *Bootstrap, out io.
 			if err != nil {
 				return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 			}
-			readers.Go(func() { read(ctx, cancel, reader, lines) })
+			readers.Go("the reader of a partition", func() {
+				if err := panics.Catch(func() error { return read(ctx, reader, lines) }); err != nil {
+					cancel(err)
+				}
+			})
 		}
 	}
 	return t.print(ctx, lines, out)
 }
 
 // read passes a partition's messages on until ctx is over.
-func read(ctx context.Context, fail context.CancelCauseFunc, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) {
+func read(ctx context.Context, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) error {
 	defer reader.Close() //nolint:errcheck // nothing was written
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case err := <-reader.Errors():
 			// The reader itself tries again, but for a range that is no longer there.
 			if err != nil && errors.Is(err, sarama.ErrOffsetOutOfRange) {
-				fail(fmt.Errorf("the oldest events were removed while they were read: %w", err))
-				return
+				return fmt.Errorf("the oldest events were removed while they were read: %w", err)
 			}
 		case message, open := <-reader.Messages():
 			if !open {
-				return
+				return nil
 			}
 			select {
 			case lines <- message:
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		}
 	}
