@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +25,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -137,9 +137,9 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	s.listener = listener
-	go func() {
+	panics.Go(s.log, "the server", func() {
 		defer close(s.served)
-		err := s.fiber.Listener(listener)
+		err := panics.Try(s.log, "the server", func() error { return s.fiber.Listener(listener) })
 		if s.stopping.Load() {
 			return
 		}
@@ -147,7 +147,7 @@ func (s *Server) Start(ctx context.Context) error {
 			err = errors.New("the listener was closed")
 		}
 		s.fail(fmt.Errorf("serve transport.listen: %w", err))
-	}()
+	})
 	s.health.SetStarted()
 	return nil
 }
@@ -264,9 +264,9 @@ func (s *Server) observe(metrics *routeMetrics, answer handler) fiber.Handler {
 		begin := time.Now()
 		s.inFlight.Add(1)
 		defer func() {
-			if cause := recover(); cause != nil {
-				s.log.Error("request panicked", zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
-					zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
+			if caught := panics.Caught(recover()); caught != nil {
+				panics.Log(s.log, "request", caught,
+					zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())))
 				// How much of the body was read is not known any more.
 				c.Context().SetConnectionClose()
 				writeText(c, http.StatusInternalServerError, "internal server error")
