@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // App is a graph that has been built: it can be started once and stopped once.
@@ -134,7 +135,9 @@ func (a *App) Facts() string {
 	}
 	var out strings.Builder
 	for _, fact := range facts {
-		if text := fact.Text(); text != "" {
+		text := ""
+		panics.Do(a.hooks.log, "the start fact "+fact.Name, func() { text = fact.Text() })
+		if text != "" {
 			fmt.Fprintf(&out, "%-*s  %s\n", width, fact.Name, text)
 		}
 	}

@@ -12,9 +12,11 @@ import (
 
 	"github.com/mattn/go-isatty"
 	"go.uber.org/fx"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and
@@ -97,6 +99,10 @@ func (p *process) run(args []string) int {
 		code = exit.code
 	}
 	if text := err.Error(); text != "" {
+		var panicked *panics.Error
+		if errors.As(err, &panicked) {
+			text += "\n\n" + string(panicked.Stack)
+		}
 		// Where standard error cannot be written to, the exit code is all that is left to say.
 		say(p.err, text+"\n")()
 	}
@@ -107,10 +113,10 @@ func (p *process) run(args []string) int {
 // all is written, for a second at most.
 func say(out io.Writer, text string) (wait func()) {
 	done := make(chan struct{})
-	go func() {
+	panics.Go(zap.NewNop(), "the writer of last words", func() {
 		defer close(done)
 		_, _ = io.WriteString(out, text)
-	}()
+	})
 	return func() {
 		select {
 		case <-done:
@@ -130,10 +136,11 @@ func (p *process) until(step func(context.Context) error) error {
 	return p.watch(cancel, func() error { return step(ctx) })
 }
 
-// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for.
+// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for. A panic of the step
+// is its error.
 func (p *process) watch(cancel func(), step func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- step() }()
+	panics.Go(zap.NewNop(), "a step", func() { done <- panics.Catch(step) })
 	for {
 		select {
 		case err := <-done:

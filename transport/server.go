@@ -144,24 +144,24 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.listener = listener
 	s.engines.start()
-	panics.Go(s.log, "the listener", s.accept)
+	panics.Go(s.log, "the listener", func() {
+		defer close(s.accepted)
+		if err := panics.Try(s.log, "the listener", s.accept); !s.stopping.Load() {
+			s.fail(fmt.Errorf("serve transport.listen: %w", err))
+		}
+	})
 	s.health.SetStarted()
 	return nil
 }
 
-// accept hands every new connection to the engine in force.
-func (s *Server) accept() {
-	defer close(s.accepted)
+// accept hands every new connection to the engine in force, until the listener fails.
+func (s *Server) accept() error {
 	for {
 		conn, err := s.listener.Accept()
-		if err == nil {
-			s.engines.take(conn)
-			continue
+		if err != nil {
+			return err
 		}
-		if !s.stopping.Load() {
-			s.fail(fmt.Errorf("serve transport.listen: %w", err))
-		}
-		return
+		s.engines.take(conn)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Server is the operators' listener. Start and Stop are each called once, Start first; Addr may be called at any time after
@@ -62,13 +62,16 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	s.listener = listener
-	go s.serve()
+	panics.Go(s.log, server, s.serve)
 	return nil
 }
 
+// server is the server in the log lines about its panics.
+const server = "the operators' listener"
+
 func (s *Server) serve() {
 	defer close(s.served)
-	err := s.app.Listener(s.listener)
+	err := panics.Try(s.log, server, func() error { return s.app.Listener(s.listener) })
 	select {
 	case <-s.stopping:
 	default:
@@ -110,9 +113,8 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // recoverPanic answers 500 instead of ending the process, as fasthttp would have it.
 func (s *Server) recoverPanic(c *fiber.Ctx) (err error) {
 	defer func() {
-		if cause := recover(); cause != nil {
-			s.log.Error("a handler panicked",
-				zap.String("path", string(c.Context().Path())), zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
+		if caught := panics.Caught(recover()); caught != nil {
+			panics.Log(s.log, "a handler", caught, zap.String("path", string(c.Context().Path())))
 			err = fiber.ErrInternalServerError
 		}
 	}()

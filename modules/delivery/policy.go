@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -52,12 +53,19 @@ func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms
 		return nil, err
 	}
 	r := d.requests.get(d, terms)
-	r.started = started
+	r.started, r.reserved = started, bound
+	encoded := false
+	defer func() {
+		if !encoded { // it panicked
+			r.leave()
+		}
+	}()
 	r.set = d.encoder.Encode(batch)
 	r.reserved = min(r.set.Bytes(), bound)
 	d.release(bound - r.reserved)
 	d.metrics.heatmapsDropped.Inc(int64(r.set.HeatmapsDropped))
 	r.fill(r.set.Messages)
+	encoded = true
 	return r, nil
 }
 
@@ -66,7 +74,7 @@ func (d *Delivery) reserve(ctx context.Context, bytes int64, timeout time.Durati
 	if d.buffer.TryAcquire(bytes) {
 		return nil
 	}
-	slow := time.AfterFunc(d.times.slow, d.readiness.full)
+	slow := panics.AfterFunc(d.log, "the watch over delivery.buffer", d.times.slow, d.readiness.full)
 	defer slow.Stop()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -194,7 +202,7 @@ func (u *use) isLate(it *item) bool {
 func (r *request) letGo() {
 	for i := range r.items {
 		it := &r.items[i]
-		if u := r.of(it); u.plan == planProduce && u.mode == modeMemory && (r.abandon(it) || it.err == nil) {
+		if u := r.of(it); it.fate == fateOpen && u.plan == planProduce && u.mode == modeMemory && (r.abandon(it) || it.err == nil) {
 			it.fate = fateMemory
 		}
 	}

@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 func tailCommand() module.Command {
@@ -99,7 +100,7 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 	ctx, cancel := context.WithCancelCause(use.Context)
 	defer cancel(nil)
 	lines := make(chan *sarama.ConsumerMessage)
-	var readers sync.WaitGroup
+	readers := panics.NewGroup(zap.NewNop()) // a reader's panic is what Run returns
 	defer readers.Wait()
 	defer cancel(nil)
 	for _, topic := range topics {
@@ -120,7 +121,11 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 			if err != nil {
 				return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 			}
-			readers.Go(func() { read(ctx, cancel, reader, lines) })
+			readers.Go("the reader of a partition", func() {
+				if err := panics.Catch(func() error { return read(ctx, reader, lines) }); err != nil {
+					cancel(err)
+				}
+			})
 		}
 	}
 	use.Context = ctx
@@ -128,26 +133,25 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 }
 
 // read passes a partition's messages on until ctx is over.
-func read(ctx context.Context, fail context.CancelCauseFunc, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) {
+func read(ctx context.Context, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) error {
 	defer reader.Close() //nolint:errcheck // nothing was written
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case err := <-reader.Errors():
 			// The reader itself tries again, but for a range that is no longer there.
 			if err != nil && errors.Is(err, sarama.ErrOffsetOutOfRange) {
-				fail(fmt.Errorf("the oldest events were removed while they were read: %w", err))
-				return
+				return fmt.Errorf("the oldest events were removed while they were read: %w", err)
 			}
 		case message, open := <-reader.Messages():
 			if !open {
-				return
+				return nil
 			}
 			select {
 			case lines <- message:
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		}
 	}

@@ -30,8 +30,8 @@ func Module() module.Module {
 			fx.Provide(
 				newLogger,
 				newScope,
-				fx.Annotate(NewGatherer, fx.ParamTags(``, `group:"collectors"`)),
-				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_overrides"`, `group:"health_checks"`)),
+				fx.Annotate(NewGatherer, fx.ParamTags(``, ``, `group:"collectors"`)),
+				fx.Annotate(newHealth, fx.ParamTags(``, `group:"health_overrides"`, `group:"health_checks"`)),
 			),
 		),
 	}
@@ -58,6 +58,14 @@ func newLogger(live *configs.Live, registry *prometheus.Registry) (*zap.Logger, 
 		return nil, err
 	}
 	return log, registry.Register(newDroppedLines(writer))
+}
+
+func newHealth(log *zap.Logger, overrides []Override, checks ...Check) (*Health, error) {
+	health, err := NewHealth(overrides, checks...)
+	if err == nil {
+		health.LogTo(log)
+	}
+	return health, err
 }
 
 func newScope(registry *prometheus.Registry, log *zap.Logger, lifecycle fx.Lifecycle) tally.Scope {
