@@ -88,7 +88,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 		event.Reject(reason, fault)
 	}
 	h.processor.Process(ctx, &batch)
-	return answer(event, parts).About(&batch)
+	return answer(&batch, parts).About(&batch)
 }
 
 // checkSize compares the parts with what the section allows.
@@ -136,15 +136,13 @@ type acceptedPart struct {
 	ContentEncoding string  `json:"content-encoding,omitempty"`
 }
 
-// answer maps the event's outcome.
-func answer(event *events.Event, parts []part) route.Response {
-	switch outcome := &event.Outcome; {
-	case outcome.State == events.StateRejected && events.CodeOf(outcome.Err) == events.TooLarge:
-		return route.Refusal(events.Errorf(events.TooLarge, "maximum AI event size exceeded: %w", outcome.Err))
-	case outcome.State == events.StateRejected || outcome.State == events.StateFailed && events.CodeOf(outcome.Err) == events.Internal:
-		return route.Refusal(outcome.Err)
-	case outcome.State == events.StateFailed:
-		return route.Refusal(errTransient)
+// answer renders what became of the event, and of what stages have added to it.
+func answer(batch *events.Batch, parts []part) route.Response {
+	switch sum := batch.Summary(); {
+	case sum.Failed > 0:
+		return route.ToFailure(sum.Failure).Refused()
+	case sum.Rejected > 0:
+		return route.ToRejection(sum.Rejection).Refused()
 	}
 	accepted := struct {
 		Parts []acceptedPart `json:"accepted_parts"`
@@ -161,5 +159,3 @@ func answer(event *events.Event, parts []part) route.Response {
 	}
 	return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: string(body)}
 }
-
-var errTransient = events.Errorf(events.Unavailable, "transient error, please retry")

@@ -8,7 +8,7 @@
 // the Authorization header (Bearer), for logs in the query (token) as well. What a request may become in memory is counted before
 // it is decoded, and lists and objects nest a limited number of levels. Answers are OTLP's, in the encoding of the request: empty
 // for success, with partial success where some of the spans or records were too large, a google.rpc.Status for errors. Used up
-// quota is a 400, because OTLP's clients would send again upon a 429; 503 comes with Retry-After.
+// quota is a 400, because OTLP's clients would send again upon a 429; 429, for a rate that is too high, and 503 come with Retry-After.
 //
 // # Spans
 //

@@ -217,7 +217,7 @@ func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 			}
 			if response.ContentType == typeProtobuf {
 				code, message := status(t, response.Body)
-				require.Equal(t, uint64(codeInvalid), code)
+				require.EqualValues(t, 3, code)
 				require.Contains(t, message, "failed to parse request: ")
 				return
 			}
@@ -226,7 +226,7 @@ func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 				Message string
 			}
 			require.NoError(t, json.Unmarshal([]byte(response.Body), &body))
-			require.Equal(t, codeInvalid, body.Code)
+			require.Equal(t, 3, body.Code)
 			require.Contains(t, body.Message, "failed to parse request: ")
 		})
 	}
@@ -280,6 +280,10 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 		{"dropped by a rule", func(_ int, e *events.Event) { e.Drop(events.ReasonRule) }, 200, false, "{}", ""},
 		{"not now", fail(events.Unavailable), 503, true, `{"code":14,"message":"transient error, please retry"}`, "transient error, please retry"},
 		{"a fault of ours", fail(events.Internal), 500, false, `{"code":13,"message":"internal server error"}`, "internal server error"},
+		{"too fast", func(_ int, e *events.Event) {
+			e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
+		}, 429, true, `{"code":8,"message":"rate limited, please retry later"}`, "rate limited, please retry later"},
+		{"known already", func(_ int, e *events.Event) { e.AcceptDuplicate() }, 200, false, "{}", ""},
 		{"some failed", func(i int, e *events.Event) {
 			if i == 1 {
 				fail(events.Unavailable)(i, e)
@@ -317,7 +321,7 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	require.Positive(t, n)
 	rejected, message := status(t, string(partial))
 	require.Equal(t, uint64(1), rejected)
-	require.Equal(t, "the event is larger than 2000 bytes", message)
+	require.Equal(t, "maximum AI event size exceeded: the event is larger than 2000 bytes", message)
 	require.Len(t, s.sink.kept, 1)
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Rejected[events.ReasonTooLarge])
 
@@ -328,7 +332,7 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 		`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+`"}}]}]},`+
 		`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
 	require.Equal(t, 200, response.Status)
-	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"the request becomes too large: send smaller batches"}}`, response.Body)
+	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"maximum event size exceeded: the request becomes too large: send smaller batches"}}`, response.Body)
 	require.Len(t, s.sink.kept, 3)
 }
 

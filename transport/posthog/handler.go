@@ -76,8 +76,8 @@ type session struct {
 }
 
 const (
-	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. That much is not
-	// accounted for.
+	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. That much is
+	// not accounted for.
 	maxPooled = 4096
 	// eventSize and snapshotSize are what an event and a snapshot take beside their text.
 	eventSize    = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(events.Recording{}))
@@ -188,7 +188,7 @@ func (h *Handler) take(
 	case fault != nil:
 		rejectAll(batch, reason, fault)
 	case h.config.BatchPolicy == PolicyAllOrNothing:
-		if first := firstRejected(batch); first != nil {
+		if first := batch.Summary().Rejection; first != nil {
 			rejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
 		}
 	}
@@ -217,8 +217,9 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 	}
 }
 
-// mend has the text scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired. The
-// repaired copy counts against the same budget as what was decoded. The batch is told of it, and of what decoding had to mend.
+// mend has the text scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired.
+// The repaired copy counts against the same budget as what was decoded. The batch is told of it, and of what decoding
+// had to mend.
 func (h *Handler) mend(
 	payload *decode.Payload, scan func([]byte) *syntaxError, scanner *scanner, batch *events.Batch, claim *claim,
 ) (*syntaxError, *events.Error) {
@@ -255,13 +256,4 @@ func dropAll(batch *events.Batch, reason events.Reason) {
 	for i := range batch.Events {
 		batch.Events[i].Drop(reason)
 	}
-}
-
-func firstRejected(batch *events.Batch) *events.Event {
-	for i := range batch.Events {
-		if batch.Events[i].Outcome.State == events.StateRejected {
-			return &batch.Events[i]
-		}
-	}
-	return nil
 }

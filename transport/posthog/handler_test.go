@@ -256,6 +256,16 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 		status int
 		answer string
 	}{
+		{"known already", func(event *events.Event) { event.AcceptDuplicate() }, 200, okBody},
+		{"one is being handled already", func(event *events.Event) {
+			if event.Name == "b" {
+				event.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "reserved by another request"))
+			}
+		}, 503, "another request with the same event is being handled, please retry"},
+		{"too fast", func(event *events.Event) {
+			event.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "bucket of phc_secret is empty"))
+		}, 429, "rate limited, please retry later"},
+		{"dropped for being too fast", func(event *events.Event) { event.Drop(events.ReasonRateLimited) }, 200, okBody},
 		{"one failed: all is sent again", fails("a", events.Unavailable), 503, "transient error, please retry"},
 		{"an internal error tells nothing", fails("b", events.Internal), 500, "internal server error"},
 		{"one too large", func(event *events.Event) {
@@ -278,9 +288,21 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 			response := s.post("/e", two)
 			require.Equal(t, test.status, response.Status)
 			require.Equal(t, test.answer, response.Body)
-			require.Equal(t, test.status == 503, response.Retry)
+			require.Equal(t, test.status == 503 || test.status == 429, response.Retry)
 		})
 	}
+}
+
+func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	s.sink.judge = func(event *events.Event) {
+		event.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "reserved"))
+	}
+	require.Equal(t, time.Second, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).RetryAfter)
+	response := s.v1(v1Batch(v1Event(1, "")))
+	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"retry","details":"in_flight"}}}`, response.Body)
+	require.True(t, response.Retry)
+	require.Equal(t, time.Second, response.RetryAfter)
 }
 
 func TestBlackHoleKeepsNothingAndAlwaysSaysYes(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// The v1 protocol is strict where v0 is lenient: a request says in its headers who sends what and when, every event has a UUID
-// of the client's, and the answer has a result for each. What concerns the whole request refuses it, before anything is kept;
-// everything else is one event's own.
+// The v1 protocol is strict where v0 is lenient: a request says in its headers who sends what and when, every event has
+// a UUID of the client's, and the answer has a result for each. What concerns the whole request refuses it, before
+// anything is kept; everything else is one event's own.
 
 func (h *Handler) v1Routes() []route.Route {
 	serve := func(group route.Group, path string, handle func(context.Context, *route.Request) route.Response) route.Route {
@@ -32,6 +32,8 @@ type v1Session struct {
 	v1Document
 	batch events.Batch
 	ids   []uuid.UUID
+	// places are the events' places in the batch after it was processed, plus one; 0 is none.
+	places []int32
 	// properties holds those of the events that have been given more than the client sent.
 	properties []byte
 	claim      claim
@@ -43,7 +45,7 @@ const (
 	// resultSize is what the answer takes for an event.
 	resultSize = 128
 	// v1EventSize is what an event takes beside its text and its result.
-	v1EventSize = int64(unsafe.Sizeof(v1Object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}))
+	v1EventSize = int64(unsafe.Sizeof(v1Object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(int32(0)))
 )
 
 func newV1Session(limit int, budget *decode.Budget) *v1Session {

@@ -1,17 +1,19 @@
 package posthog
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/route"
 )
 
-// v1Error is what is wrong with a request or an event: an error with the protocol's word for it, and the reason under which
-// events are counted that end so.
+// v1Error is what is wrong with a request or an event: an error with the protocol's word for it, and the reason under
+// which events are counted that end so.
 type v1Error struct {
 	err    *events.Error
 	tag    string
@@ -29,7 +31,8 @@ func (e *v1Error) Unwrap() error { return e.err }
 
 const tagInvalidToken = "invalid_api_token"
 
-// What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs little.
+// What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs
+// little.
 var (
 	errV1NoToken     = v1Errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
 	errV1NotBearer   = v1Errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
@@ -56,73 +59,63 @@ var (
 	errV1NotAI        = v1Errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
 )
 
-const (
-	tagTooLarge   = "event_too_big"
-	tagAITooLarge = "ai_event_too_big"
-)
+const tagAITooLarge = "ai_event_too_big"
 
-// The results of an event.
-const (
-	resultOK    = "ok"
-	resultDrop  = "drop"
-	resultRetry = "retry"
-)
-
-// resultOf maps an event's outcome to the protocol's result and its details, which may be empty.
+// resultOf is the protocol's result of an event and its details, which may be empty. What the protocol itself has found
+// has a word of its own.
 func resultOf(event *events.Event) (result, details string) {
-	outcome := &event.Outcome
-	switch outcome.State {
-	case events.StateAccepted:
-		switch {
-		case event.Routing.SkipPerson:
-			return resultOK, "person_processing_disabled"
-		case event.Notes.Has(events.NoteDistinctIDCut):
-			return resultOK, "distinct_id_truncated"
-		default:
-			return resultOK, ""
-		}
-	case events.StateDropped, events.StateRejected:
+	result, details = route.ToEvent(event)
+	switch outcome := &event.Outcome; {
+	case outcome.Err != nil:
 		var known *v1Error
 		if errors.As(outcome.Err, &known) {
-			return resultDrop, known.tag
+			return result, known.tag
 		}
-		return resultDrop, dropTag(event)
-	default:
-		return resultRetry, "not_persisted"
+	case outcome.State != events.StateAccepted || outcome.Reason != "":
+	case event.Routing.SkipPerson:
+		return result, "person_processing_disabled"
+	case event.Notes.Has(events.NoteDistinctIDCut):
+		return result, "distinct_id_truncated"
+	}
+	return result, details
+}
+
+// find notes for every event of the request where it stands in the batch now: stages may have reordered the events,
+// added some of their own, or made several of one. Of those the first counts, or one that has failed.
+func (s *v1Session) find() {
+	s.places = slices.Grow(s.places[:0], len(s.objects))[:len(s.objects)]
+	clear(s.places)
+	for i := range s.batch.Events {
+		event := &s.batch.Events[i]
+		if event.Ref == 0 || int(event.Ref) > len(s.places) {
+			continue
+		}
+		if place := &s.places[event.Ref-1]; *place == 0 || event.Outcome.State == events.StateFailed {
+			*place = int32(i + 1)
+		}
 	}
 }
 
-// dropTag is the word for an event that the protocol itself had nothing against. A reason that it has no word for is one.
-func dropTag(event *events.Event) string {
-	switch reason := event.Outcome.Reason; reason {
-	case events.ReasonTooLarge:
-		if event.Lane == events.LaneAI {
-			return tagAITooLarge
-		}
-		return tagTooLarge
-	case events.ReasonQuota:
-		return "billing_limit_exceeded"
-	case events.ReasonRule:
-		return "event_restriction_drop"
-	case events.ReasonNotHistorical:
-		return "non_historical_import_drop"
-	case events.ReasonPerformanceEvent:
-		return "dropped_performance_event"
-	default:
-		return string(reason)
-	}
-}
+// lost stands for an event that a stage took out of the batch, which none may do.
+var lost = events.Event{Outcome: events.Outcome{
+	State: events.StateFailed, Reason: events.ReasonUnsettled, Err: events.Errorf(events.Internal, "a stage has lost the event"),
+}}
 
-// answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses, which it
-// does for all that it is asked about, refuses the request.
+// answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses,
+// which it does for all that it is asked about, refuses the request.
 func (s *v1Session) answer(request *route.Request) route.Response {
 	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
+	s.find()
 	body := make([]byte, 0, len(`{"results":{}}`)+len(s.objects)*perEvent)
 	body = append(body, `{"results":{`...)
-	retry, kept := false, false
+	kept := false
 	var refused error
+	var failed *events.Event
 	for i := range s.objects {
-		event := &s.batch.Events[i]
+		event := &lost
+		if place := s.places[i]; place > 0 {
+			event = &s.batch.Events[place-1]
+		}
 		if i > 0 {
 			body = append(body, ',')
 		}
@@ -136,60 +129,46 @@ func (s *v1Session) answer(request *route.Request) route.Response {
 			body = strconv.AppendQuote(body, details)
 		}
 		body = append(body, '}')
-		retry = retry || result == resultRetry
-		kept = kept || result == resultOK
-		if event.Outcome.State == events.StateRejected && events.CodeOf(event.Outcome.Err) == events.Unauthorized {
-			refused = event.Outcome.Err
+		switch outcome := &event.Outcome; outcome.State {
+		case events.StateAccepted:
+			kept = true
+		case events.StateFailed:
+			failed = cmp.Or(failed, event)
+		case events.StateRejected:
+			if events.CodeOf(outcome.Err) == events.Unauthorized {
+				refused = outcome.Err
+			}
 		}
 	}
-	if refused != nil && !retry && !kept {
+	if refused != nil && failed == nil && !kept {
 		return refuseV1(request, refused)
 	}
 	body = append(body, "}}"...)
-	return route.Response{
-		Status: http.StatusOK, ContentType: route.TypeJSON, Body: alias(body), Retry: retry, Header: echoRequestID(nil, request),
+	response := route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: alias(body), Header: echoRequestID(nil, request)}
+	if failed != nil {
+		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter
 	}
+	return response
 }
 
-// refuseV1 answers with an error. Trying again later is right where the service or the network is at fault.
+// refuseV1 answers with an error.
 func refuseV1(request *route.Request, err error) route.Response {
-	code := events.CodeOf(err)
+	answer := route.ToError(err)
+	var known *v1Error
+	if errors.As(err, &known) {
+		answer.Tag = known.tag
+	}
 	body, _ := json.Marshal(struct { // strings always become JSON
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 		URI         string `json:"error_uri"`
-	}{errorTag(err), route.Message(err), "https://posthog.com/docs/api"})
+	}{answer.Tag, answer.Text, "https://posthog.com/docs/api"})
 	return route.Response{
-		Status: route.Status(err), ContentType: route.TypeJSON, Body: string(body),
-		Retry: code == events.SlowClient || code == events.Unavailable || code == events.Internal,
+		Status: answer.Status, ContentType: route.TypeJSON, Body: string(body), Retry: answer.RetryV1, RetryAfter: answer.RetryAfter,
 		Header: echoRequestID([]route.Field{
 			{Name: "Accept", Value: route.TypeJSON},
 			{Name: "Accept-Encoding", Value: "gzip, deflate, br, zstd"},
 		}, request),
-	}
-}
-
-// errorTag is the protocol's word for an error.
-func errorTag(err error) string {
-	var known *v1Error
-	if errors.As(err, &known) {
-		return known.tag
-	}
-	switch events.CodeOf(err) {
-	case events.Invalid:
-		return "request_decoding_error"
-	case events.Unauthorized:
-		return tagInvalidToken
-	case events.TooLarge:
-		return "payload_too_large"
-	case events.Unsupported:
-		return "unsupported_content_type"
-	case events.SlowClient:
-		return "body_read_timeout"
-	case events.Unavailable:
-		return "service_unavailable"
-	default:
-		return "internal_error"
 	}
 }
 

@@ -19,8 +19,8 @@ const (
 	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
 )
 
-// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's own text
-// once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
+// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's
+// own text once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
 func (s *v1Session) maxProperties(header *v1Header) int64 {
 	perEvent := len("{}") + len(header.lib) + len(header.libVersion)
 	for _, key := range spliceKeys {
@@ -29,8 +29,8 @@ func (s *v1Session) maxProperties(header *v1Header) int64 {
 	return int64(len(s.data) + len(s.objects)*perEvent)
 }
 
-// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is bad alone
-// is rejected in the batch.
+// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is
+// bad alone is rejected in the batch.
 func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Error {
 	batch := &s.batch
 	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
@@ -49,7 +49,7 @@ func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Er
 	at := clock{now: batch.Received, sentAt: batch.SentAt}
 	for i := range s.objects {
 		event := &batch.Events[i]
-		event.ClientIP = clientIP
+		event.Ref, event.ClientIP = uint32(i+1), clientIP
 		if string(s.objects[i].name.in(s.data)) == `"`+performanceEvent+`"` {
 			event.Name = performanceEvent
 			event.Drop(events.ReasonPerformanceEvent)
@@ -172,8 +172,8 @@ func (s *v1Session) hydrateEvent(found *v1Object, event *events.Event, at clock,
 	return nil
 }
 
-// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said elsewhere. A
-// property that the event has itself stays as it is.
+// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said
+// elsewhere. A property that the event has itself stays as it is.
 func (s *v1Session) splice(found *v1Object, event *events.Event, header *v1Header) (ignoreSentAt bool, fault *v1Error) {
 	own := found.properties.in(s.data)
 	if own == nil {
@@ -205,8 +205,8 @@ func (s *v1Session) splice(found *v1Object, event *events.Event, header *v1Heade
 	return string(values[spliceIgnoreSentAt]) == jsonTrue, nil
 }
 
-// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok is not
-// set where one of them means nothing.
+// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok
+// is not set where one of them means nothing.
 func (s *v1Session) values(found *v1Object, header *v1Header) (values [splices][]byte, ok bool) {
 	if options := s.present(found.options); options != nil && options[0] != '{' {
 		return values, false
@@ -259,8 +259,8 @@ func isInteger(raw []byte) bool {
 	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && !bytes.ContainsAny(raw, ".eE")
 }
 
-// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not to
-// become one person.
+// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not
+// to become one person.
 func isIllegal(distinctID string) bool {
 	distinctID = strings.TrimSpace(distinctID)
 	var lower [len("00000000-0000-0000-0000-000000000000")]byte

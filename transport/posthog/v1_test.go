@@ -404,6 +404,12 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 		{name: "quota", judge: ends(func(e *events.Event) { e.Drop(events.ReasonQuota) }), status: 200, answer: second(`{"result":"drop","details":"billing_limit_exceeded"}`)},
 		{name: "rule", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRule) }), status: 200, answer: second(`{"result":"drop","details":"event_restriction_drop"}`)},
 		{name: "not a migration", judge: ends(func(e *events.Event) { e.Drop(events.ReasonNotHistorical) }), status: 200, answer: second(`{"result":"drop","details":"non_historical_import_drop"}`)},
+		{name: "known already", judge: ends((*events.Event).AcceptDuplicate), status: 200, answer: second(`{"result":"ok","details":"duplicate"}`)},
+		{
+			name: "too fast", status: 200, answer: second(`{"result":"retry","details":"rate_limited"}`), retry: true,
+			judge: ends(func(e *events.Event) { e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret")) }),
+		},
+		{name: "dropped for being too fast", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRateLimited) }), status: 200, answer: second(`{"result":"drop","details":"rate_limited"}`)},
 		{name: "a plugin's reason", judge: ends(func(e *events.Event) { e.Drop("bot") }), status: 200, answer: second(`{"result":"drop","details":"bot"}`)},
 		{
 			name: "policy turned person processing off", judge: ends(func(e *events.Event) { e.Routing.SkipPerson = true }), status: 200,
@@ -418,6 +424,7 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 		{name: "decoded too large", body: gzipped(strings.Repeat(" ", 2<<20)), status: 413, answer: "payload_too_large"},
 		{name: "body cut short", refuse: events.Errorf(events.Invalid, "the body ended"), status: 400, answer: "request_decoding_error"},
 		{name: "slow client", refuse: events.Errorf(events.SlowClient, "client stopped sending data"), status: 408, answer: "body_read_timeout", retry: true},
+		{name: "the request comes too fast", refuse: events.Errorf(events.RateLimited, "slow down"), status: 429, answer: "rate_limited", retry: true},
 		{name: "budget spent", refuse: decode.ErrSpent, status: 503, answer: "service_unavailable", retry: true},
 		{name: "internal", refuse: errors.New("secret"), status: 500, answer: "internal_error", retry: true},
 	} {
@@ -448,6 +455,68 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 			require.Equal(t, test.status, response.Status)
 			require.Equal(t, test.retry, response.Retry)
 			require.Equal(t, v1RequestID, fieldsOf(response)["PostHog-Request-Id"])
+		})
+	}
+}
+
+// meddler is a stage that does to a batch what its function says.
+type meddler func(*events.Batch)
+
+func (meddler) Phase() events.Phase { return events.PhasePlugins }
+func (meddler) Name() string        { return "meddler" }
+func (m meddler) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
+	m(batch)
+	return nil, nil
+}
+
+// What stages do to a batch is their business: the client sent three events and gets three results, each that of its event.
+func TestV1AnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
+	fails := func(event *events.Event) {
+		event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "gone"))
+	}
+	drops := func(event *events.Event) { event.Drop(events.ReasonRule) }
+	const ok, dropped, retry = `{"result":"ok"}`, `{"result":"drop","details":"event_restriction_drop"}`, `{"result":"retry","details":"not_persisted"}`
+	for _, test := range []struct {
+		name string
+		do   meddler
+		want [3]string
+	}{
+		{"nothing", func(*events.Batch) {}, [3]string{ok, ok, ok}},
+		{"it reorders", func(b *events.Batch) {
+			drops(&b.Events[0])
+			slices.Reverse(b.Events)
+		}, [3]string{dropped, ok, ok}},
+		{"it inserts", func(b *events.Batch) {
+			own := events.Event{Name: "own", DistinctID: "u", UUID: b.Events[0].UUID}
+			fails(&own)
+			drops(&b.Events[2])
+			b.Events = slices.Insert(b.Events, 0, own, own)
+		}, [3]string{ok, ok, dropped}},
+		{"it gives two events one UUID", func(b *events.Batch) {
+			b.Events[1].UUID = b.Events[0].UUID
+			drops(&b.Events[1])
+		}, [3]string{ok, dropped, ok}},
+		{"it makes two events of one, of which one fails", func(b *events.Batch) {
+			part := b.Events[1]
+			fails(&part)
+			b.Events = append(b.Events, part)
+		}, [3]string{ok, retry, ok}},
+		{"it loses one", func(b *events.Batch) { b.Events = slices.Delete(b.Events, 1, 2) }, [3]string{ok, retry, ok}},
+		{"it makes a handle up", func(b *events.Batch) {
+			b.Events = append(b.Events, events.Event{Ref: 9, Outcome: events.Outcome{State: events.StateAccepted}})
+		}, [3]string{ok, ok, ok}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newService(t, DefaultConfig())
+			pipeline, err := events.NewPipeline(zap.NewNop(), s.scope, test.do)
+			require.NoError(t, err)
+			s.processor = events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope)
+			for range 2 {
+				response := s.v1(v1Batch(v1Event(1, ""), v1Event(2, ""), v1Event(3, "")))
+				require.Equal(t, `{"results":{"`+id(1)+`":`+test.want[0]+`,"`+id(2)+`":`+test.want[1]+`,"`+id(3)+`":`+test.want[2]+`}}`, response.Body)
+				require.Equal(t, 200, response.Status)
+				require.Equal(t, slices.Contains(test.want[:], retry), response.Retry)
+			}
 		})
 	}
 }
