@@ -16,6 +16,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -38,7 +39,7 @@ func hotPath(tb testing.TB) *posthog.Handler {
 
 // handlerOf is the protocol in front of a sink.
 func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
-	budget := decode.NewBudget(1 << 30)
+	budget := memory.NewBudget(1 << 30)
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), tally.NoopScope)

@@ -12,14 +12,16 @@ import (
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
+	v1 "github.com/opencapture/capture/transport/posthog/v1"
 	"github.com/opencapture/capture/transport/route"
 	"github.com/opencapture/capture/transport/setup"
 )
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on and
+// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *memory.Budget that it draws on and
 // posthog.Config; start facts.
 // Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
 // of route.Route (see AsRoutes).
@@ -33,7 +35,9 @@ func Module() module.Module {
 			newDecoder,
 			newProtocol,
 			posthog.NewHandler,
+			v1.NewHandler,
 			AsRoutes((*posthog.Handler).Routes),
+			AsRoutes((*v1.Handler).Routes),
 			AsRoutes(newSetup),
 			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
 			func(server *Server) module.Root { return server },
@@ -52,16 +56,16 @@ func AsRoutes(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"routes,flatten"`))
 }
 
-func newBudget(config Config) *decode.Budget { return decode.NewBudget(int64(config.MaxInFlight)) }
+func newBudget(config Config) *memory.Budget { return memory.NewBudget(int64(config.MaxInFlight)) }
 
-func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
+func newDecoder(config Config, budget *memory.Budget) *decode.Decoder {
 	return decode.New(int64(config.MaxDecoded), budget)
 }
 
 func newProtocol(config Config) posthog.Config { return config.PostHog }
 
 // newSetup serves the set-up calls, with the upstream's answers where there is one.
-func newSetup(config Config, budget *decode.Budget, log *zap.Logger, lifecycle fx.Lifecycle) []route.Route {
+func newSetup(config Config, budget *memory.Budget, log *zap.Logger, lifecycle fx.Lifecycle) []route.Route {
 	if config.Upstream == "" {
 		return setup.NewAnswers(config.Setup).Routes()
 	}
@@ -71,7 +75,7 @@ func newSetup(config Config, budget *decode.Budget, log *zap.Logger, lifecycle f
 }
 
 func provideServer(
-	config Config, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
+	config Config, routes []route.Route, budget *memory.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {
 	server, err := NewServer(config, routes, budget, health, log, scope, func(err error) {

@@ -26,7 +26,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -49,7 +49,7 @@ type Server struct {
 // NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget. fail is
 // called, once, when serving ends by an error at run time.
 func NewServer(
-	config Config, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error),
+	config Config, routes []route.Route, budget *memory.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error),
 ) (*Server, error) {
 	trusted, err := parseNetworks(config.TrustedProxies)
 	if err != nil {
@@ -59,7 +59,7 @@ func NewServer(
 		config:  config,
 		log:     log,
 		health:  health,
-		bodies:  &bodies{buffers: decode.NewBuffers(budget)},
+		bodies:  &bodies{buffers: memory.NewBuffers(budget)},
 		trusted: trusted,
 		fail:    fail,
 		served:  make(chan struct{}),

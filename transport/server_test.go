@@ -20,7 +20,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -47,14 +47,14 @@ func (p *processor) Process(_ context.Context, batch *events.Batch) {
 type fixture struct {
 	*Server
 	processor *processor
-	budget    *decode.Budget
+	budget    *memory.Budget
 	health    *observability.Health
 	url       string
 	failed    chan error
 }
 
 // newServer makes a server of the PostHog protocol.
-func newServer(config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
+func newServer(config Config, budget *memory.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
 	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
 	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
 }

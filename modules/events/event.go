@@ -45,13 +45,13 @@ func (l Lane) String() string {
 // Event is one product-analytics event. Its strings and byte slices may alias the request's decoded body: they are
 // valid until Processor.Process returns, and whoever needs them longer copies them.
 type Event struct {
-	// Ref is the protocol's own handle of the event, by which it finds the event again to answer for it: stages may
-	// reorder the events of a batch, and UUIDs need not be unique. 0 is none; a stage that adds an event leaves it so.
-	Ref uint32
-
 	// UUID identifies the event; it is the client's own where ClientUUID is set, else made by the service.
 	UUID       uuid.UUID
 	ClientUUID bool
+
+	// Ref is the protocol's own handle of the event, by which it finds the event again to answer for it: stages may
+	// reorder the events of a batch, and UUIDs need not be unique. 0 is none; a stage that adds an event leaves it so.
+	Ref uint32
 
 	// Name is the event's name, such as "$pageview".
 	Name string

@@ -8,7 +8,9 @@ import (
 	"github.com/uber-go/tally/v4"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -18,14 +20,14 @@ type Handler struct {
 	config    Config
 	protocol  posthog.Config
 	decoder   *decode.Decoder
-	budget    *decode.Budget
+	budget    *memory.Budget
 	processor events.Processor
 	repaired  tally.Counter
 }
 
 // NewHandler makes the handler. What it makes of a request beside what the decoder does counts against the budget.
 func NewHandler(
-	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope,
+	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
 ) *Handler {
 	return &Handler{
 		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total"),
@@ -67,10 +69,11 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	}
 	// What is mended or stripped is a copy of the form, or of a part of it.
 	room := int64(len(form.event)+len(form.properties)) * 7 / 3
-	if !h.budget.Reserve(room) {
-		return route.Refusal(decode.ErrSpent)
+	lease := h.budget.Lease()
+	if !lease.Reserve(room) {
+		return route.Refusal(memory.ErrSpent)
 	}
-	defer h.budget.Release(room)
+	defer lease.Release()
 
 	batch := events.Batch{
 		Token: token, Received: request.Received, ClientIP: request.ClientIP, RequestID: request.RequestID, Events: make([]events.Event, 1),
@@ -110,11 +113,12 @@ func (h *Handler) read(f form, batch *events.Batch) (fields, *events.Error) {
 	if fault == nil {
 		return found, nil
 	}
-	event, mended := posthog.Repair(f.event)
+	event, done := jsonscan.Repair(f.event)
 	f.event = event
+	mended := done.Any()
 	if f.properties != nil {
-		properties, also := posthog.Repair(f.properties)
-		f.properties, mended = properties, mended || also
+		f.properties, done = jsonscan.Repair(f.properties)
+		mended = mended || done.Any()
 	}
 	if !mended {
 		return found, fault

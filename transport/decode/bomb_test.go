@@ -11,6 +11,8 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
@@ -88,12 +90,12 @@ func allocated(f func()) int64 {
 
 func TestABombCostsHardlyAnyMemory(t *testing.T) {
 	const limit = 32 << 20
-	// What grows up to maxPooled, the tables and windows of the decompressors, and what base64 decodes to. All well below the limit.
+	// What grows up to memory.MaxPooled, the tables and windows of the decompressors, and what base64 decodes to. All well below the limit.
 	const constant = 16 << 20
 	for name, bomb := range bombs(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Logf("%d bytes", len(bomb.Body))
-			budget := NewBudget(limit)
+			budget := memory.NewBudget(limit)
 			decoder := New(limit, budget)
 			cost := allocated(func() {
 				_, err := decoder.Decode(bomb)
@@ -117,13 +119,13 @@ func TestALargePayloadCostsItsOwnSizeAndNoMore(t *testing.T) {
 		"zstd that does not say its length": {Body: pack(t, newZstdStream, text)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			budget := NewBudget(size + constant)
+			budget := memory.NewBudget(size + constant)
 			decoder := New(size, budget)
 			cost := allocated(func() {
 				payload, err := decoder.Decode(in)
 				require.NoError(t, err)
 				require.Len(t, payload.Bytes, len(text))
-				require.Less(t, budget.InUse(), int64(size+maxPooled))
+				require.Less(t, budget.InUse(), int64(size+memory.MaxPooled))
 				payload.Release()
 			})
 			require.Less(t, cost, int64(size+constant))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
@@ -125,7 +126,7 @@ func TestWhatARequestMeans(t *testing.T) {
 		{"2.13 only one of two marks", body("\ufeff\ufeff" + event), "plain", "\ufeff" + event},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(1 << 28)
+			budget := memory.NewBudget(1 << 28)
 			decoder := New(1<<20, budget)
 			sent := string(test.in.Body)
 			payload, err := decoder.Decode(test.in)
@@ -195,7 +196,7 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 		{"2.5 base64", Input{Body: []byte(base64.StdEncoding.EncodeToString([]byte(long)))}, events.TooLarge, over + "Uncompressed payload size limit 1000 exceeded: 1008"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(1 << 28)
+			budget := memory.NewBudget(1 << 28)
 			payload, err := New(limit, budget).Decode(test.in)
 			require.Nil(t, payload)
 			require.EqualError(t, err, test.want)
@@ -239,10 +240,10 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 		"zstd":   {Body: packZstd(t, text)},
 		"lz64":   {Body: []byte(lz(text)), QueryHint: "lz64"},
 	} {
-		budget := NewBudget(1 << 20)
+		budget := memory.NewBudget(1 << 20)
 		require.True(t, budget.Reserve(budget.Limit()-10<<10))
 		_, err := New(1<<20, budget).Decode(in)
-		require.Equal(t, ErrSpent, err, name)
+		require.Equal(t, memory.ErrSpent, err, name)
 		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)
 	}
 }
@@ -257,7 +258,7 @@ func TestPlainTextIsNotCopied(t *testing.T) {
 }
 
 func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
-	budget := NewBudget(1 << 30)
+	budget := memory.NewBudget(1 << 30)
 	decoder := New(1<<20, budget)
 	var clients sync.WaitGroup
 	for i := range 8 {
@@ -318,7 +319,7 @@ func TestInflateUndoesCompressionAndNothingElse(t *testing.T) {
 		{"brotli", "br", packOnce(t, newBrotli, binary), binary},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(1 << 24)
+			budget := memory.NewBudget(1 << 24)
 			payload, err := New(1<<20, budget).Inflate(test.body, test.encoding)
 			require.NoError(t, err)
 			require.Equal(t, test.want, string(payload.Bytes))
@@ -344,7 +345,7 @@ func TestInflateKeepsToTheLimitAndTheBudget(t *testing.T) {
 		{"no room", 1 << 20, 1 << 10, make([]byte, 1<<11), events.Unavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(test.budget)
+			budget := memory.NewBudget(test.budget)
 			_, err := New(test.limit, budget).Inflate(test.body, "")
 			require.Error(t, err)
 			require.Equal(t, test.code, events.CodeOf(err))
@@ -370,7 +371,7 @@ func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
 			{Body: []byte(sent)},
 			{Body: []byte("data=" + url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(sent)))), ContentType: formType},
 		} {
-			budget := NewBudget(1 << 20)
+			budget := memory.NewBudget(1 << 20)
 			payload, err := New(1<<20, budget).Decode(in)
 			if want.text == "" {
 				require.Error(t, err, "%q", sent)

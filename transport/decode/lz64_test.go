@@ -10,6 +10,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // lz64Vector is one of testdata/lz64.json, made by the original lz-string: see make_lz64_vectors.mjs.
@@ -96,12 +98,12 @@ func TestATruncatedLZ64TextIsAnError(t *testing.T) {
 
 func TestALargeLZ64DictionaryCountsAgainstTheBudget(t *testing.T) {
 	src := []byte(encodeLZ64(utf16.Encode([]rune(batch(200)))))
-	budget := NewBudget(minEntries * spanSize)
+	budget := memory.NewBudget(minEntries * spanSize)
 	_, _, err := New(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
-	require.Equal(t, ErrSpent, err)
+	require.Equal(t, memory.ErrSpent, err)
 	require.Zero(t, budget.InUse())
 
-	budget = NewBudget(1 << 20)
+	budget = memory.NewBudget(1 << 20)
 	_, _, err = New(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
 	require.NoError(t, err)
 	require.EqualValues(t, 256<<10, budget.InUse(), "the text is left, the dictionary is not")

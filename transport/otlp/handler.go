@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -21,14 +22,14 @@ type Handler struct {
 	config            Config
 	protocol          posthog.Config
 	decoder           *decode.Decoder
-	budget            *decode.Budget
+	budget            *memory.Budget
 	processor         events.Processor
 	ignored, repaired tally.Counter
 }
 
 // NewHandler makes the handler. What it makes of requests beside what the decoder does counts against the budget.
 func NewHandler(
-	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope,
+	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
 ) *Handler {
 	return &Handler{
 		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor,
@@ -82,8 +83,8 @@ func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Resp
 	})
 }
 
-// Logs takes the records of a request and answers when their events are safe, or with what is wrong. The token may stand in the
-// query, as posthog-js has it.
+// Logs takes the records of a request and answers when their events are safe, or with what is wrong. The token may
+// stand in the query, as posthog-js has it.
 func (h *Handler) Logs(ctx context.Context, request *route.Request) route.Response {
 	token, err := logToken(request)
 	if err != nil {
@@ -113,8 +114,8 @@ func (h *Handler) take(
 		return answers.refusal(err)
 	}
 	defer payload.Release()
-	decoded := request{budget: h.budget}
-	defer decoded.release()
+	decoded := request{lease: h.budget.Lease()}
+	defer decoded.lease.Release()
 	if err := decoded.decode(payload.Bytes, r.ContentType, data); err != nil {
 		return answers.refusal(err)
 	}
@@ -124,9 +125,9 @@ func (h *Handler) take(
 	b := batch{
 		Batch:   events.Batch{Token: token, Received: r.Received, ClientIP: r.ClientIP, RequestID: r.RequestID, Repaired: decoded.repaired},
 		request: &decoded,
-		writer:  writer{budget: h.budget, limit: int(h.decoder.Limit()), left: int(h.decoder.Limit())},
+		writer:  writer{lease: h.budget.Lease(), limit: int(h.decoder.Limit()), left: int(h.decoder.Limit())},
 	}
-	defer b.writer.release()
+	defer b.writer.lease.Release()
 	if err := fill(&b); err != nil {
 		return answers.refusal(err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -58,12 +59,12 @@ type service struct {
 	*Handler
 	sink   *sink
 	ledger *events.Ledger
-	budget *decode.Budget
+	budget *memory.Budget
 	scope  tally.TestScope
 }
 
 func newService(tb testing.TB, config Config) *service {
-	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: decode.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: memory.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(tb, err)
 	s.Handler = NewHandler(config, posthog.DefaultConfig(), decode.New(16<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
@@ -375,7 +376,7 @@ func TestOtherSpansAreIgnoredAndCounted(t *testing.T) {
 
 func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	s.Handler.budget = decode.NewBudget(100)
+	s.Handler.budget = memory.NewBudget(100)
 	response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b")))))
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)

@@ -1,4 +1,4 @@
-package posthog
+package v1
 
 import (
 	"cmp"
@@ -9,54 +9,56 @@ import (
 	"strconv"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
-// v1Error is what is wrong with a request or an event: an error with the protocol's word for it, and the reason under
-// which events are counted that end so.
-type v1Error struct {
+// taggedError is what is wrong with a request or an event: an error with the protocol's word for it, and the reason
+// under which events are counted that end so.
+type taggedError struct {
 	err    *events.Error
 	tag    string
 	reason events.Reason
 }
 
-func v1Errorf(code events.Code, tag string, reason events.Reason, format string, args ...any) *v1Error {
-	return &v1Error{err: events.Errorf(code, format, args...), tag: tag, reason: reason}
+func errorf(code events.Code, tag string, reason events.Reason, format string, args ...any) *taggedError {
+	return &taggedError{err: events.Errorf(code, format, args...), tag: tag, reason: reason}
 }
 
-func (e *v1Error) Error() string { return e.err.Error() }
+func (e *taggedError) Error() string { return e.err.Error() }
 
 // Unwrap returns the error with its code.
-func (e *v1Error) Unwrap() error { return e.err }
+func (e *taggedError) Unwrap() error { return e.err }
 
 const tagInvalidToken = "invalid_api_token"
 
 // What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs
 // little.
 var (
-	errV1NoToken     = v1Errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
-	errV1NotBearer   = v1Errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
-	errV1ContentType = v1Errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent, "the Content-Type must be application/json")
-	errV1Encoding    = v1Errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent, "the Content-Encoding must be one of gzip, deflate, br and zstd")
-	errV1NoBody      = v1Errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
-	errV1BatchType   = v1Errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch must be an array of events")
-	errV1NoEvent     = v1Errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
-	errV1CreatedAt   = v1Errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent, "created_at must be a time as of RFC 3339")
-	errV1Historical  = v1Errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "historical_migration must be true or false")
-	errV1NoUUID      = v1Errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID, "the batch holds an event without a uuid")
-	errV1UUID        = v1Errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
+	errNoToken     = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
+	errNotBearer   = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
+	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent, "the Content-Type must be application/json")
+	errEncoding    = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent, "the Content-Encoding must be one of gzip, deflate, br and zstd")
+	errNoBody      = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
+	errBatchType   = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch must be an array of events")
+	errNoEvent     = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
+	errCreatedAt   = errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent, "created_at must be a time as of RFC 3339")
+	errHistorical  = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "historical_migration must be true or false")
+	errNoUUID      = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID, "the batch holds an event without a uuid")
+	errUUID        = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
 )
 
 // What can be wrong with an event.
 var (
-	errV1NoName       = v1Errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
-	errV1LongName     = v1Errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxV1Name)
-	errV1NoDistinctID = v1Errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID, "event submitted without a distinct_id")
-	errV1Timestamp    = v1Errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent, "timestamp must be a time as of RFC 3339")
-	errV1Properties   = v1Errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent, "properties must be an object")
-	errV1Options      = v1Errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent, "event submitted with an option of a wrong type")
-	errV1AITooLarge   = v1Errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge, "the AI event is larger than transport.posthog.max_ai_event")
-	errV1NotAI        = v1Errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
+	errNoName       = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
+	errLongName     = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxName)
+	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID, "event submitted without a distinct_id")
+	errTimestamp    = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent, "timestamp must be a time as of RFC 3339")
+	errProperties   = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent, "properties must be an object")
+	errOptions      = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent, "event submitted with an option of a wrong type")
+	errAITooLarge   = errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge, "the AI event is larger than transport.posthog.max_ai_event")
+	errNotAI        = errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
 )
 
 const tagAITooLarge = "ai_event_too_big"
@@ -67,7 +69,7 @@ func resultOf(event *events.Event) (result, details string) {
 	result, details = route.ToEvent(event)
 	switch outcome := &event.Outcome; {
 	case outcome.Err != nil:
-		var known *v1Error
+		var known *taggedError
 		if errors.As(outcome.Err, &known) {
 			return result, known.tag
 		}
@@ -82,7 +84,7 @@ func resultOf(event *events.Event) (result, details string) {
 
 // find notes for every event of the request where it stands in the batch now: stages may have reordered the events,
 // added some of their own, or made several of one. Of those the first counts, or one that has failed.
-func (s *v1Session) find() {
+func (s *session) find() {
 	s.places = slices.Grow(s.places[:0], len(s.objects))[:len(s.objects)]
 	clear(s.places)
 	for i := range s.batch.Events {
@@ -103,7 +105,7 @@ var lost = events.Event{Outcome: events.Outcome{
 
 // answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses,
 // which it does for all that it is asked about, refuses the request.
-func (s *v1Session) answer(request *route.Request) route.Response {
+func (s *session) answer(request *route.Request) route.Response {
 	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
 	s.find()
 	body := make([]byte, 0, len(`{"results":{}}`)+len(s.objects)*perEvent)
@@ -119,7 +121,7 @@ func (s *v1Session) answer(request *route.Request) route.Response {
 		if i > 0 {
 			body = append(body, ',')
 		}
-		body = append(body, s.objects[i].uuid.in(s.data)...)
+		body = append(body, s.objects[i].uuid.In(s.Data)...)
 		result, details := resultOf(event)
 		body = append(body, `:{"result":"`...)
 		body = append(body, result...)
@@ -141,20 +143,20 @@ func (s *v1Session) answer(request *route.Request) route.Response {
 		}
 	}
 	if refused != nil && failed == nil && !kept {
-		return refuseV1(request, refused)
+		return refuse(request, refused)
 	}
 	body = append(body, "}}"...)
-	response := route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: alias(body), Header: echoRequestID(nil, request)}
+	response := route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body), Header: echoRequestID(nil, request)}
 	if failed != nil {
 		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter
 	}
 	return response
 }
 
-// refuseV1 answers with an error.
-func refuseV1(request *route.Request, err error) route.Response {
+// refuse answers with an error.
+func refuse(request *route.Request, err error) route.Response {
 	answer := route.ToError(err)
-	var known *v1Error
+	var known *taggedError
 	if errors.As(err, &known) {
 		answer.Tag = known.tag
 	}
@@ -175,7 +177,7 @@ func refuseV1(request *route.Request, err error) route.Response {
 // echoRequestID appends the client's id for the request, if it is one.
 func echoRequestID(fields []route.Field, request *route.Request) []route.Field {
 	id := request.Get(headerRequestID)
-	if _, ok := parseUUID(id); !ok {
+	if _, ok := posthog.ParseUUID(id); !ok {
 		return fields
 	}
 	return append(fields, route.Field{Name: headerRequestID, Value: id})
