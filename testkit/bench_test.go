@@ -10,6 +10,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
@@ -43,7 +44,9 @@ func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), tally.NoopScope)
-	return posthog.NewHandler(posthog.DefaultConfig(), decode.New(100<<20, budget), budget, processor, tally.NoopScope)
+	handler, err := posthog.NewHandler(configs.Fixed(posthog.DefaultConfig()), decode.New(route.Fixed(100<<20), budget), budget, processor, tally.NoopScope)
+	require.NoError(tb, err)
+	return handler
 }
 
 // BenchmarkCapture50 is one request with a gzip batch of 50 events: decode, scan, pipeline, and the building of the Kafka

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/module"
@@ -21,8 +22,8 @@ import (
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *memory.Budget that it draws on and
-// posthog.Config; start facts.
+// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder and the *memory.Budget that it draws on;
+// start facts.
 // Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
 // of route.Route (see AsRoutes).
 // Config section: "transport".
@@ -33,7 +34,6 @@ func Module() module.Module {
 		Options: fx.Provide(
 			newBudget,
 			newDecoder,
-			newProtocol,
 			posthog.NewHandler,
 			v1.NewHandler,
 			AsRoutes((*posthog.Handler).Routes),
@@ -58,11 +58,13 @@ func AsRoutes(constructor any) any {
 
 func newBudget(config Config) *memory.Budget { return memory.NewBudget(int64(config.MaxInFlight)) }
 
-func newDecoder(config Config, budget *memory.Budget) *decode.Decoder {
-	return decode.New(int64(config.MaxDecoded), budget)
+func newDecoder(live *configs.Live, budget *memory.Budget) (*decode.Decoder, error) {
+	limit, err := configs.NewValue(live, func(c Config) (int64, error) { return int64(c.MaxDecoded), nil })
+	if err != nil {
+		return nil, err
+	}
+	return decode.New(limit.In, budget), nil
 }
-
-func newProtocol(config Config) posthog.Config { return config.PostHog }
 
 // newSetup serves the set-up calls, with the upstream's answers where there is one.
 func newSetup(config Config, budget *memory.Budget, log *zap.Logger, lifecycle fx.Lifecycle) []route.Route {

@@ -23,6 +23,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
@@ -231,18 +232,19 @@ func (s *Server) get(path string, answer handler) {
 
 // add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which only ask whether it is there.
 func (s *Server) add(r route.Route) {
-	if r.MaxBody == 0 {
-		r.MaxBody = int64(s.config.MaxBody)
+	limit := r.MaxBody
+	if limit == nil {
+		limit = route.Fixed(int64(s.config.MaxBody))
 	}
 	// One that the budget could never hold, with the buffer that it outgrows, is too large and not to be sent again later.
-	r.MaxBody = min(r.MaxBody, int64(s.config.MaxInFlight)/2)
+	r.MaxBody = func(view *configs.View) int64 { return min(limit(view), int64(s.config.MaxInFlight)/2) }
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
 	}
 	metrics := s.metrics.route(r.Path)
 	take := s.observe(metrics, func(c *fiber.Ctx) { s.handle(c, &r) })
 	ask := s.observe(metrics, func(c *fiber.Ctx) {
-		s.bodies.skip(c, c.Request().BodyStream(), r.MaxBody)
+		s.bodies.skip(c, c.Request().BodyStream(), r.MaxBody(nil))
 		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 		c.Status(http.StatusOK)
 		c.Response().SetBodyString(`{"status":"Ok"}`)
@@ -294,7 +296,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route) {
 		ClientIP:        s.clientIP(c),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
 	}
-	read, err := s.bodies.read(c, r.MaxBody)
+	read, err := s.bodies.read(c, r.MaxBody(request.Config))
 	if err != nil {
 		s.write(c, r.Refuse(request, err))
 		return

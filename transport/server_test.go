@@ -18,6 +18,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/memory"
@@ -55,7 +56,15 @@ type fixture struct {
 
 // newServer makes a server of the PostHog protocol.
 func newServer(config Config, budget *memory.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
-	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
+	live := configs.Fixed(config)
+	decoder, err := newDecoder(live, budget)
+	if err != nil {
+		return nil, err
+	}
+	handler, err := posthog.NewHandler(live, decoder, budget, processor, scope)
+	if err != nil {
+		return nil, err
+	}
 	return NewServer(config, handler.Routes(), budget, health, log, scope, fail)
 }
 
@@ -177,7 +186,7 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
-	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
+	server, err := NewServer(config, []route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
 		return route.Response{Status: 200}
 	}}}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)

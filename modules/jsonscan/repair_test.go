@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Section 0 of the protocol (docs/protocol.md): bare NaN and infinities become null, the escape of a lone surrogate U+FFFD; nothing else is mended.
+// Section 0 of the protocol (docs/protocol.md): bare NaN and infinities become null, the escape of a lone surrogate
+// becomes U+FFFD, and nothing else is mended.
 func TestRepairMendsTheTwoThingsThatSDKsGetWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		`[{"a":NaN}]`:                   `[{"a":null}]`,

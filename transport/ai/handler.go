@@ -7,6 +7,7 @@ import (
 
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
@@ -17,32 +18,45 @@ import (
 
 // Handler answers the requests of the path. It is safe for concurrent use.
 type Handler struct {
-	config    Config
-	protocol  posthog.Config
+	config    *configs.Value[Config]
+	protocol  *configs.Value[posthog.Config]
 	decoder   *decode.Decoder
 	budget    *memory.Budget
 	processor events.Processor
 	repaired  tally.Counter
 }
 
-// NewHandler makes the handler. What it makes of a request beside what the decoder does counts against the budget.
+// NewHandler makes the handler, which follows its section and transport.posthog as they change. What it makes of a
+// request beside what the decoder does counts against the budget.
 func NewHandler(
-	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
-) *Handler {
+	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) (*Handler, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
+	}
+	protocol, err := configs.Current[posthog.Config](live)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
 		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total"),
-	}
+	}, nil
 }
 
 // Routes returns the path.
 func (h *Handler) Routes() []route.Route {
 	return []route.Route{{
-		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.config.maxBody(), Handle: h.Capture,
+		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.maxBody, Handle: h.Capture,
 	}}
 }
 
+// maxBody is the largest body on the wire.
+func (h *Handler) maxBody(config *configs.View) int64 { return h.config.In(config).maxBody() }
+
 // Capture takes the event of a request and answers when it is safe, or with what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
+	config, protocol := h.config.In(request.Config), h.protocol.In(request.Config)
 	token, fault := posthog.BearerToken(request)
 	if fault != nil {
 		return route.Refusal(fault)
@@ -51,14 +65,16 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	payload, err := h.decoder.Inflate(request.Body, request.ContentEncoding)
+	payload, err := h.decoder.Inflate(decode.Input{
+		Body: request.Body, ContentEncoding: request.ContentEncoding, Config: request.Config,
+	})
 	if err != nil {
 		return route.Refusal(err)
 	}
 	defer payload.Release()
 	parts, fault := split(payload.Bytes, boundary)
 	if fault == nil {
-		fault = h.checkSize(parts)
+		fault = config.checkSize(parts)
 	}
 	if fault != nil {
 		return route.Refusal(fault)
@@ -75,9 +91,8 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	}
 	defer lease.Release()
 
-	batch := events.Batch{
-		Token: token, Received: request.Received, ClientIP: request.ClientIP, RequestID: request.RequestID, Events: make([]events.Event, 1),
-	}
+	batch := request.Batch(make([]events.Event, 1))
+	batch.Token = token
 	found, fault := h.read(form, &batch)
 	if fault != nil {
 		return route.Refusal(fault)
@@ -85,7 +100,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	event := &batch.Events[0]
 	reason, fault := found.hydrate(event, &batch)
 	if fault == nil {
-		reason, fault = events.ReasonTooLarge, h.protocol.CheckAI(event.Raw.Properties)
+		reason, fault = events.ReasonTooLarge, protocol.CheckAI(event.Raw.Properties)
 	}
 	if fault != nil {
 		event.Reject(reason, fault)
@@ -95,12 +110,12 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 }
 
 // checkSize compares the parts with what the section allows.
-func (h *Handler) checkSize(parts []part) *events.Error {
+func (c Config) checkSize(parts []part) *events.Error {
 	sum := 0
 	for i := range parts {
 		sum += len(parts[i].data)
 	}
-	if limit := int(h.config.MaxSumOfParts); sum > limit {
+	if limit := int(c.MaxSumOfParts); sum > limit {
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
 	}
 	return nil

@@ -63,6 +63,15 @@ type service struct {
 	ledger *events.Ledger
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config, protocol), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(tb testing.TB, config Config) *service {
 	protocol := posthog.DefaultConfig()
 	protocol.MaxAIEvent = 2000
@@ -71,7 +80,7 @@ func newService(tb testing.TB, config Config) *service {
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(tb, err)
 	budget := memory.NewBudget(8 << 20)
-	s.Handler = NewHandler(config, protocol, decode.New(2<<20, budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
+	s.Handler = newHandler(config, protocol, decode.New(route.Fixed(2<<20), budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())

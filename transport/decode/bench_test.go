@@ -13,7 +13,7 @@ import (
 )
 
 func benchmark(b *testing.B, in Input) {
-	decoder := New(100<<20, memory.NewBudget(1<<30))
+	decoder := newDecoder(100<<20, memory.NewBudget(1<<30))
 	size := 0
 	b.ReportAllocs()
 	for b.Loop() {

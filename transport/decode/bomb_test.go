@@ -96,7 +96,7 @@ func TestABombCostsHardlyAnyMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Logf("%d bytes", len(bomb.Body))
 			budget := memory.NewBudget(limit)
-			decoder := New(limit, budget)
+			decoder := newDecoder(limit, budget)
 			cost := allocated(func() {
 				_, err := decoder.Decode(bomb)
 				require.ErrorContains(t, err, "payload would exceed 33554432 bytes")
@@ -120,7 +120,7 @@ func TestALargePayloadCostsItsOwnSizeAndNoMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			budget := memory.NewBudget(size + constant)
-			decoder := New(size, budget)
+			decoder := newDecoder(size, budget)
 			cost := allocated(func() {
 				payload, err := decoder.Decode(in)
 				require.NoError(t, err)
@@ -138,17 +138,17 @@ func TestWhatWasInflatedCountsWhenItIsInflatedAgain(t *testing.T) {
 	const limit = 1 << 20
 	inner := packOnce(t, newGzip, `{"a":"`+strings.Repeat("x", limit-100)+`"}`)
 	inner = append(inner, bytes.Repeat(packOnce(t, newGzip, ""), 5000)...)
-	_, err := New(limit, nil).Decode(Input{Body: inner})
+	_, err := newDecoder(limit, nil).Decode(Input{Body: inner})
 	require.NoError(t, err)
 	outer := packOnce(t, newGzip, base64.StdEncoding.EncodeToString(inner))
-	_, err = New(limit, nil).Decode(Input{Body: outer})
+	_, err = newDecoder(limit, nil).Decode(Input{Body: outer})
 	require.ErrorContains(t, err, "Decompressed payload would exceed 1048576 bytes")
 }
 
 func TestAClaimedLengthIsNotBelievedFar(t *testing.T) {
 	packed := packOnce(t, newGzip, event)
 	copy(packed[len(packed)-4:], "\xff\xff\xff\x03") // 64 MiB
-	decoder := New(100<<20, nil)
+	decoder := newDecoder(100<<20, nil)
 	cost := allocated(func() {
 		_, err := decoder.Decode(Input{Body: packed})
 		require.Equal(t, errGzip, err)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/memory"
 )
@@ -23,22 +24,24 @@ type Input struct {
 	ContentType string
 	// ContentEncoding is the header of that name.
 	ContentEncoding string
+	// Config is the configuration that judges the request; nil is the one in force.
+	Config *configs.View
 }
 
 // Decoder decodes requests. It is safe for concurrent use.
 type Decoder struct {
-	limit   int64
+	limit   func(*configs.View) int64
 	budget  *memory.Budget
 	buffers *memory.Buffers
 
 	gzips, zlibs, flates, brotlis, zstds, lz64s sync.Pool
 }
 
-// New returns a Decoder whose payloads have at most maxDecoded bytes each, and which reserves them, and its other large
-// memory, from the budget; a nil budget is unbounded.
-func New(maxDecoded int64, budget *memory.Budget) *Decoder {
+// New returns a Decoder whose payloads have at most limit bytes each, by the configuration that judges the request. It
+// reserves them, and its other large memory, from the budget; a nil budget is unbounded.
+func New(limit func(*configs.View) int64, budget *memory.Budget) *Decoder {
 	return &Decoder{
-		limit:   maxDecoded,
+		limit:   limit,
 		budget:  budget,
 		buffers: memory.NewBuffers(budget),
 		gzips:   sync.Pool{New: func() any { return new(gzipStream) }},
@@ -51,7 +54,7 @@ func New(maxDecoded int64, budget *memory.Budget) *Decoder {
 }
 
 // Limit is how many bytes a payload has at most.
-func (d *Decoder) Limit() int64 { return d.limit }
+func (d *Decoder) Limit(config *configs.View) int64 { return d.limit(config) }
 
 var (
 	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
@@ -72,7 +75,7 @@ var (
 // Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit,
 // Unavailable if the budget is spent.
 func (d *Decoder) Decode(in Input) (*Payload, error) {
-	p := &Payload{decoder: d}
+	p := &Payload{decoder: d, limit: d.limit(in.Config)}
 	if err := p.decode(&in); err != nil {
 		p.Release()
 		return nil, err
@@ -106,11 +109,11 @@ func (p *Payload) decode(in *Input) error {
 }
 
 // Inflate undoes the compression of a body that is not a text, or not only one, and nothing else: what Content-Encoding
-// names or the bytes tell. The caller releases the result, of which Bytes need not be valid UTF-8. The errors are those
-// of Decode.
-func (d *Decoder) Inflate(body []byte, contentEncoding string) (*Payload, error) {
-	p := &Payload{decoder: d, Bytes: body}
-	if err := p.inflate(contentEncoding); err != nil {
+// names or the bytes tell. Of the input, neither the query nor the content type matters. The caller releases the
+// result, of which Bytes need not be valid UTF-8. The errors are those of Decode.
+func (d *Decoder) Inflate(in Input) (*Payload, error) {
+	p := &Payload{decoder: d, limit: d.limit(in.Config), Bytes: in.Body}
+	if err := p.inflate(in.ContentEncoding); err != nil {
 		p.Release()
 		return nil, err
 	}
@@ -250,7 +253,7 @@ func (p *Payload) undo(step Steps) error {
 	d := p.decoder
 	// What was decompressed before and is read from now counts, too, with all its buffer but what a pooled one may have
 	// over: the request as a whole holds no more than the limit.
-	room := room{limit: d.limit}
+	room := room{limit: p.limit}
 	if p.Steps&stepsInflating != 0 {
 		room.held = int64(max(len(p.Bytes), cap(p.buffer.Bytes)-memory.MaxPooled))
 	}
@@ -327,13 +330,12 @@ func (p *Payload) finish(hints hintSet) error {
 
 // account checks the size of what the request has become, and reserves it where it is a part of the body.
 func (p *Payload) account() error {
-	d := p.decoder
 	size := int64(len(p.Bytes))
-	if size > d.limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", d.limit, size)
+	if size > p.limit {
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", p.limit, size)
 	}
 	if p.buffer == nil {
-		p.aliased = d.budget.Lease()
+		p.aliased = p.decoder.budget.Lease()
 		if !p.aliased.Reserve(size) {
 			return memory.ErrSpent
 		}

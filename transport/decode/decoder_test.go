@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/memory"
 )
@@ -127,7 +128,7 @@ func TestWhatARequestMeans(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			budget := memory.NewBudget(1 << 28)
-			decoder := New(1<<20, budget)
+			decoder := newDecoder(1<<20, budget)
 			sent := string(test.in.Body)
 			payload, err := decoder.Decode(test.in)
 			require.NoError(t, err)
@@ -197,7 +198,7 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			budget := memory.NewBudget(1 << 28)
-			payload, err := New(limit, budget).Decode(test.in)
+			payload, err := newDecoder(limit, budget).Decode(test.in)
 			require.Nil(t, payload)
 			require.EqualError(t, err, test.want)
 			var coded *events.Error
@@ -219,10 +220,10 @@ func TestAPayloadOfJustTheLimitIsDecoded(t *testing.T) {
 		"lz64":    {Body: []byte(lz(text)), QueryHint: "lz64"},
 		"streams": {Body: pack(t, newZstdStream, text)},
 	} {
-		payload, err := New(int64(len(text)), nil).Decode(in)
+		payload, err := newDecoder(int64(len(text)), nil).Decode(in)
 		require.NoError(t, err, name)
 		require.Equal(t, text, string(payload.Bytes), name)
-		_, err = New(int64(len(text))-1, nil).Decode(in)
+		_, err = newDecoder(int64(len(text))-1, nil).Decode(in)
 		require.ErrorContains(t, err, "maximum event size exceeded", name)
 	}
 }
@@ -242,7 +243,7 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 	} {
 		budget := memory.NewBudget(1 << 20)
 		require.True(t, budget.Reserve(budget.Limit()-10<<10))
-		_, err := New(1<<20, budget).Decode(in)
+		_, err := newDecoder(1<<20, budget).Decode(in)
 		require.Equal(t, memory.ErrSpent, err, name)
 		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)
 	}
@@ -251,7 +252,7 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 func TestPlainTextIsNotCopied(t *testing.T) {
 	for _, body := range []string{event, "data=" + `{"a":1}`, "\ufeff" + event} {
 		in := Input{Body: []byte(body)}
-		payload, err := New(1<<20, nil).Decode(in)
+		payload, err := newDecoder(1<<20, nil).Decode(in)
 		require.NoError(t, err)
 		require.Same(t, &in.Body[len(in.Body)-1], &payload.Bytes[len(payload.Bytes)-1])
 	}
@@ -259,7 +260,7 @@ func TestPlainTextIsNotCopied(t *testing.T) {
 
 func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
 	budget := memory.NewBudget(1 << 30)
-	decoder := New(1<<20, budget)
+	decoder := newDecoder(1<<20, budget)
 	var clients sync.WaitGroup
 	for i := range 8 {
 		text := batch(i + 1)
@@ -289,7 +290,7 @@ func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
 }
 
 func TestAReleasedBufferIsNotReleasedTwice(t *testing.T) {
-	decoder := New(1<<20, nil)
+	decoder := newDecoder(1<<20, nil)
 	in := Input{Body: packOnce(t, newGzip, event)}
 	first, err := decoder.Decode(in)
 	require.NoError(t, err)
@@ -320,7 +321,7 @@ func TestInflateUndoesCompressionAndNothingElse(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			budget := memory.NewBudget(1 << 24)
-			payload, err := New(1<<20, budget).Inflate(test.body, test.encoding)
+			payload, err := newDecoder(1<<20, budget).Inflate(Input{Body: test.body, ContentEncoding: test.encoding})
 			require.NoError(t, err)
 			require.Equal(t, test.want, string(payload.Bytes))
 			require.GreaterOrEqual(t, budget.InUse(), int64(len(test.want)), "what is held is accounted for")
@@ -346,7 +347,7 @@ func TestInflateKeepsToTheLimitAndTheBudget(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			budget := memory.NewBudget(test.budget)
-			_, err := New(test.limit, budget).Inflate(test.body, "")
+			_, err := newDecoder(test.limit, budget).Inflate(Input{Body: test.body, ContentEncoding: ""})
 			require.Error(t, err)
 			require.Equal(t, test.code, events.CodeOf(err))
 			require.Zero(t, budget.InUse())
@@ -372,7 +373,7 @@ func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
 			{Body: []byte("data=" + url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(sent)))), ContentType: formType},
 		} {
 			budget := memory.NewBudget(1 << 20)
-			payload, err := New(1<<20, budget).Decode(in)
+			payload, err := newDecoder(1<<20, budget).Decode(in)
 			if want.text == "" {
 				require.Error(t, err, "%q", sent)
 				require.Zero(t, budget.InUse())
@@ -383,6 +384,30 @@ func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
 			require.Equal(t, want.replaced, payload.Replaced)
 			payload.Release()
 			require.Zero(t, budget.InUse())
+		}
+	}
+}
+
+func TestTheLimitIsThatOfTheRequestsConfiguration(t *testing.T) {
+	narrow := &configs.View{}
+	decoder := New(func(config *configs.View) int64 {
+		if config == narrow {
+			return 10
+		}
+		return 1000
+	}, nil)
+	require.EqualValues(t, 10, decoder.Limit(narrow))
+	text := `{"event":"longer than ten bytes"}`
+	for _, body := range [][]byte{[]byte(text), packOnce(t, newGzip, text)} {
+		for range 2 {
+			payload, err := decoder.Decode(Input{Body: body})
+			require.NoError(t, err)
+			require.Equal(t, text, string(payload.Bytes))
+			payload.Release()
+			_, err = decoder.Decode(Input{Body: body, Config: narrow})
+			require.Equal(t, events.TooLarge, events.CodeOf(err))
+			_, err = decoder.Inflate(Input{Body: body, Config: narrow})
+			require.Equal(t, events.TooLarge, events.CodeOf(err))
 		}
 	}
 }

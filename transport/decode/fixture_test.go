@@ -77,7 +77,7 @@ func (r *recordedRequest) input(t testing.TB) Input {
 
 func TestWhatRealSDKsSendIsDecoded(t *testing.T) {
 	budget := memory.NewBudget(1 << 30)
-	decoder := New(100<<20, budget)
+	decoder := newDecoder(100<<20, budget)
 	for _, request := range recordedRequests(t) {
 		payload, err := decoder.Decode(request.input(t))
 		require.NoError(t, err, "%s, request %d", request.SDK, request.Seq)

@@ -32,7 +32,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(nil), std(body), encoding, "", "")
 	}
 	budget := memory.NewBudget(64 << 20)
-	decoder := New(limit, budget)
+	decoder := newDecoder(limit, budget)
 	f.Fuzz(func(t *testing.T, body []byte, data, hint, contentType, contentEncoding string) {
 		sent := string(body)
 		payload, err := decoder.Decode(Input{Body: body, QueryData: data, QueryHint: hint, ContentType: contentType, ContentEncoding: contentEncoding})

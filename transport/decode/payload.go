@@ -19,7 +19,9 @@ type Payload struct {
 	Replaced int
 
 	decoder *Decoder
-	buffer  *memory.Buffer
+	// limit is how many bytes the payload may have.
+	limit  int64
+	buffer *memory.Buffer
 	// aliased is the lease of a text that is a part of the body.
 	aliased memory.Lease
 }

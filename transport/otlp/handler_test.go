@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
@@ -63,11 +64,20 @@ type service struct {
 	scope  tally.TestScope
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config, protocol), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(tb testing.TB, config Config) *service {
 	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: memory.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(tb, err)
-	s.Handler = NewHandler(config, posthog.DefaultConfig(), decode.New(16<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, posthog.DefaultConfig(), decode.New(route.Fixed(16<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -313,7 +323,9 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	large := strings.Repeat("x", 3000)
 
 	s := newService(t, DefaultConfig())
-	s.protocol.MaxAIEvent = 2000
+	protocol := posthog.DefaultConfig()
+	protocol.MaxAIEvent = 2000
+	s.Handler = newHandler(DefaultConfig(), protocol, s.decoder, s.budget, s.processor, s.scope)
 	other := spanOf(str("gen_ai.a", large))
 	other.SpanId = parent
 	response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b")), other)))
@@ -328,7 +340,7 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 
 	// Of log records, which have no such ceiling, a request becomes no more than one may hold.
 	s = newService(t, DefaultConfig())
-	s.decoder = decode.New(10_000, s.budget)
+	s.decoder = decode.New(route.Fixed(10_000), s.budget)
 	response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+
 		`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+`"}}]}]},`+
 		`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
@@ -394,7 +406,7 @@ func TestRoutesRefuseAsOTLPDoes(t *testing.T) {
 		require.Equal(t, "too large", message)
 	}
 	require.Equal(t, route.AI, paths["/i/v0/ai/otel"].Group)
-	require.Equal(t, int64(4<<20), paths["/i/v0/ai/otel/v1/traces"].MaxBody)
+	require.Equal(t, int64(4<<20), paths["/i/v0/ai/otel/v1/traces"].MaxBody(nil))
 	require.Equal(t, route.AI, paths["/i/v0/ai/otel/v1/logs"].Group)
 	require.Equal(t, route.Logs, paths["/i/v1/logs"].Group)
 	require.Len(t, paths, 4)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
@@ -18,22 +19,29 @@ import (
 
 // Handler answers the requests of the protocol v0. It is safe for concurrent use.
 type Handler struct {
-	config    Config
+	config    *configs.Value[Config]
 	decoder   *decode.Decoder
 	processor events.Processor
 	metrics   Metrics
 	sessions  sync.Pool
 }
 
-// NewHandler makes the handler. Decoded bytes are accounted to budget, by the decoder and here.
-func NewHandler(config Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+// NewHandler makes the handler, which follows the section as it changes. Decoded bytes are accounted to budget, by the
+// decoder and here.
+func NewHandler(
+	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) (*Handler, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
 		config:    config,
 		decoder:   decoder,
 		processor: processor,
 		metrics:   NewMetrics(scope),
-		sessions:  sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
-	}
+		sessions:  sync.Pool{New: func() any { return newSession(budget) }},
+	}, nil
 }
 
 // Routes returns the paths of v0.
@@ -46,12 +54,19 @@ func (h *Handler) Routes() []route.Route {
 	return append(routes,
 		route.Route{Group: route.Analytics, Path: "/test/black_hole", Methods: methods, Handle: h.BlackHole},
 		route.Route{Group: route.AI, Path: "/i/v0/ai/batch", Methods: methods, Handle: h.CaptureAI},
-		route.Route{Group: route.Recordings, Path: "/s", Methods: methods, MaxBody: int64(h.config.MaxRecording), Handle: h.Record},
+		route.Route{Group: route.Recordings, Path: "/s", Methods: methods, MaxBody: h.maxRecording, Handle: h.Record},
 	)
+}
+
+// maxRecording is the largest body of a recording.
+func (h *Handler) maxRecording(config *configs.View) int64 {
+	return int64(h.config.In(config).MaxRecording)
 }
 
 // session is the memory that one request needs and the next one uses again.
 type session struct {
+	// config is what judges the request.
+	config   Config
 	document document
 	batch    events.Batch
 	// lease is what the request holds of the budget for all, many the part of that for its events where they are many.
@@ -70,9 +85,9 @@ const (
 	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
-func newSession(limit int, budget *memory.Budget) *session {
+func newSession(budget *memory.Budget) *session {
 	s := &session{lease: budget.Lease(), many: budget.Lease()}
-	s.document.limit, s.document.room, s.document.arena.lease = limit, s.room, &s.lease
+	s.document.room, s.document.arena.lease = s.room, &s.lease
 	return s
 }
 
@@ -106,14 +121,14 @@ func (h *Handler) release(s *session) {
 // Capture takes the events of a request and answers when they are safe, or with what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &h.config, intake{query: query, engage: isEngage(request.Path)})
+		return s.document.hydrate(&s.batch, &s.config, intake{query: query, engage: isEngage(request.Path)})
 	}, resourceEvents)
 }
 
 // CaptureAI is Capture for a route that takes nothing but AI events.
 func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &h.config, intake{query: query, aiOnly: true})
+		return s.document.hydrate(&s.batch, &s.config, intake{query: query, aiOnly: true})
 	}, resourceEvents)
 }
 
@@ -127,7 +142,7 @@ func (h *Handler) Record(ctx context.Context, request *route.Request) route.Resp
 // BlackHole does all that Capture does but keep the events; it answers 200 whatever comes.
 func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.Response {
 	h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		reason, fault := s.document.hydrate(&s.batch, &h.config, intake{query: query})
+		reason, fault := s.document.hydrate(&s.batch, &s.config, intake{query: query})
 		if fault == nil {
 			dropAll(&s.batch, events.ReasonBlackHole)
 		}
@@ -151,6 +166,7 @@ func (h *Handler) take(
 		QueryHint:       query.compression,
 		ContentType:     request.ContentType,
 		ContentEncoding: request.ContentEncoding,
+		Config:          request.Config,
 	})
 	if err != nil {
 		return route.Refusal(err)
@@ -161,12 +177,13 @@ func (h *Handler) take(
 
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
-	s.document.recordings = resource == resourceRecordings
+	s.config = h.config.In(request.Config)
+	s.document.limit, s.document.recordings = s.config.MaxEvents, resource == resourceRecordings
+	batch := &s.batch
+	*batch = request.Batch(batch.Events)
 	if err := h.scan(s, payload); err != nil {
 		return route.Refusal(err)
 	}
-	batch := &s.batch
-	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
 	reason, fault := hydrate(s, query)
 	scanned := time.Now()
 	h.metrics.Scan.Record(scanned.Sub(decoded))
@@ -174,7 +191,7 @@ func (h *Handler) take(
 	switch {
 	case fault != nil:
 		RejectAll(batch, reason, fault)
-	case h.config.BatchPolicy == PolicyAllOrNothing:
+	case s.config.BatchPolicy == PolicyAllOrNothing:
 		if first := batch.Summary().Rejection; first != nil {
 			RejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
 		}
@@ -184,7 +201,7 @@ func (h *Handler) take(
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	return h.answer(batch, query.beacon, resource).About(batch)
+	return answer(batch, s.config.BatchPolicy, query.beacon, resource).About(batch)
 }
 
 // scan finds the request's events.

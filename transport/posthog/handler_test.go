@@ -14,6 +14,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
@@ -75,11 +76,20 @@ type service struct {
 	scope  tally.TestScope
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(t *testing.T, config Config) *service {
 	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
-	s.Handler = NewHandler(config, decode.New(1<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
@@ -214,7 +224,7 @@ func TestHugeValuesAreNotRead(t *testing.T) {
 	require.Equal(t, 401, s.post("/e", `{"event":"a","distinct_id":"u","token":`+huge+`}`).Status)
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k",`+huge+`:1}`).Status)
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":`+strings.Repeat("7", 200_000)+`,"token":"k","timestamp":`+huge+`}`).Status)
-	s.Handler = NewHandler(DefaultConfig(), decode.New(4<<20, nil), nil, s.processor, s.scope)
+	s.Handler = newHandler(DefaultConfig(), decode.New(route.Fixed(4<<20), nil), nil, s.processor, s.scope)
 	require.Equal(t, 413, s.post("/e", `{"event":"`+strings.Repeat("n", 1<<20)+`","distinct_id":"u","token":"k"}`).Status)
 }
 
@@ -328,12 +338,13 @@ func TestCaptureIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 // Three bytes make an event of half a kilobyte: what a request may hold has to be limited by number, too.
 func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	many := func(n int) string { return `{"api_key":"k","batch":[{}` + strings.Repeat(",{}", n-1) + `]}` }
-	s := newService(t, Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial})
+	config := Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial}
+	s := newService(t, config)
 	require.Equal(t, 503, s.post("/batch", many(10_000)).Status, "1 MiB is not enough for so many")
 	require.Zero(t, s.budget.InUse())
 
 	s.budget = memory.NewBudget(100 << 20)
-	s.Handler = NewHandler(s.config, decode.New(1<<20, s.budget), s.budget, s.processor, s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, s.processor, s.scope)
 	response := s.post("/batch", many(10_001))
 	require.Equal(t, 413, response.Status)
 	require.Equal(t, "maximum event size exceeded: request holds more than 10000 events or snapshots", response.Body)

@@ -179,7 +179,7 @@ func TestVeryManySnapshotsAreLimitedInNumberAndMemory(t *testing.T) {
 	require.Equal(t, 503, s.record("/s/", "", many(20_000)).Status, "1 MiB is not enough for so many")
 	require.Zero(t, s.budget.InUse())
 	s.budget = memory.NewBudget(100 << 20)
-	s.Handler = NewHandler(s.config, decode.New(1<<20, s.budget), s.budget, s.processor, s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, s.processor, s.scope)
 	response := s.record("/s/", "", many(20_001))
 	require.Equal(t, 413, response.Status, response.Body)
 	require.Equal(t, 200, s.record("/s/", "", many(20_000)).Status)

@@ -16,6 +16,7 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
@@ -85,9 +86,12 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	sink, budget, scope := &strangers{}, memory.NewBudget(1<<30), tally.NoopScope
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(t, err)
-	decoder, processor := decode.New(64<<20, budget), events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
-	h := posthog.NewHandler(posthog.DefaultConfig(), decoder, budget, processor, scope)
-	second := v1.NewHandler(posthog.DefaultConfig(), decoder, budget, processor, scope)
+	decoder, processor := decode.New(route.Fixed(64<<20), budget), events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
+	live := configs.Fixed(posthog.DefaultConfig())
+	h, err := posthog.NewHandler(live, decoder, budget, processor, scope)
+	require.NoError(t, err)
+	second, err := v1.NewHandler(live, decoder, budget, processor, scope)
+	require.NoError(t, err)
 
 	// Every text holds the mark M. Some are escaped, so that they are not the request's own bytes, and some mended.
 	event := `{"event":"M-1","distinct_id":"\u004d1-M","$set":{"M":"M"},"properties":{"a":"M%s","n":NaN}}`

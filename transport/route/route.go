@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 )
 
@@ -37,9 +38,10 @@ type Route struct {
 	// are not among them. A GET that carries a body is taken for a POST where both are.
 	Methods []string
 
-	// MaxBody is the largest body on the wire, in bytes; 0 is what transport.max_body says. More than half of
-	// transport.max_in_flight it can not be.
-	MaxBody int64
+	// MaxBody is the largest body on the wire, in bytes, by the configuration that judges the request (nil: the one in
+	// force). Without a MaxBody it is what transport.max_body says. More than half of transport.max_in_flight it can
+	// not be.
+	MaxBody func(*configs.View) int64
 
 	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever
 	// waits.
@@ -64,9 +66,23 @@ type Request struct {
 	// ClientIP is the address of the client behind the proxies that are trusted.
 	ClientIP  string
 	RequestID string
+	// TraceParent is the trace that the request belongs to, as in events.Batch.
+	TraceParent string
 	// Received is the service's now for all that the request holds.
 	Received time.Time
+	// Config is the configuration that judges the request, from beginning to end; nil: the one in force.
+	Config *configs.View
 }
+
+// Batch returns a batch of the events with what the request says of them all.
+func (r *Request) Batch(of []events.Event) events.Batch {
+	return events.Batch{
+		Received: r.Received, ClientIP: r.ClientIP, RequestID: r.RequestID, TraceParent: r.TraceParent, Config: r.Config, Events: of,
+	}
+}
+
+// Fixed is a limit that is the same in every configuration.
+func Fixed(limit int64) func(*configs.View) int64 { return func(*configs.View) int64 { return limit } }
 
 // Get returns a header's value, or "". It is valid as long as the request is.
 func (r *Request) Get(name string) string {

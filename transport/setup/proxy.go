@@ -92,7 +92,7 @@ func (p *Proxy) Routes() []route.Route {
 		{"/static/*", get},
 	} {
 		routes = append(routes, route.Route{
-			Group: route.Setup, Path: passed.path, Methods: passed.methods, MaxBody: maxBody, Handle: p.Forward,
+			Group: route.Setup, Path: passed.path, Methods: passed.methods, MaxBody: route.Fixed(maxBody), Handle: p.Forward,
 		})
 	}
 	return routes

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
@@ -20,22 +21,29 @@ import (
 
 // Handler answers the requests of the protocol v1. It is safe for concurrent use.
 type Handler struct {
-	config    posthog.Config
+	config    *configs.Value[posthog.Config]
 	decoder   *decode.Decoder
 	processor events.Processor
 	metrics   posthog.Metrics
 	sessions  sync.Pool
 }
 
-// NewHandler makes the handler. Decoded bytes are accounted to budget, by the decoder and here.
-func NewHandler(config posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+// NewHandler makes the handler, which follows the section as it changes. Decoded bytes are accounted to budget, by the
+// decoder and here.
+func NewHandler(
+	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) (*Handler, error) {
+	config, err := configs.Current[posthog.Config](live)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
 		config:    config,
 		decoder:   decoder,
 		processor: processor,
 		metrics:   posthog.NewMetrics(scope),
-		sessions:  sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
-	}
+		sessions:  sync.Pool{New: func() any { return newSession(budget) }},
+	}, nil
 }
 
 // Routes returns the paths.
@@ -52,8 +60,10 @@ func (h *Handler) Routes() []route.Route {
 // session is the memory that one request needs and the next one uses again.
 type session struct {
 	document
-	batch events.Batch
-	ids   []uuid.UUID
+	// config is what judges the request.
+	config posthog.Config
+	batch  events.Batch
+	ids    []uuid.UUID
 	// places are the events' places in the batch after it was processed, plus one; 0 is none.
 	places []int32
 	// properties holds those of the events that have been given more than the client sent.
@@ -73,9 +83,9 @@ const (
 	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(int32(0)))
 )
 
-func newSession(limit int, budget *memory.Budget) *session {
+func newSession(budget *memory.Budget) *session {
 	s := &session{lease: budget.Lease(), many: budget.Lease()}
-	s.limit, s.room = limit, s.reserveEvents
+	s.room = s.reserveEvents
 	return s
 }
 
@@ -123,7 +133,9 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 		return refuse(request, errNoBody)
 	}
 	begin := time.Now()
-	payload, err := h.decoder.Decode(decode.Input{Body: request.Body, ContentEncoding: request.ContentEncoding})
+	payload, err := h.decoder.Decode(decode.Input{
+		Body: request.Body, ContentEncoding: request.ContentEncoding, Config: request.Config,
+	})
 	if err != nil {
 		return refuse(request, err)
 	}
@@ -133,13 +145,15 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
+	s.config = h.config.In(request.Config)
+	s.limit = s.config.MaxEvents
+	batch := &s.batch
+	*batch = request.Batch(batch.Events)
+	batch.Token, batch.SentAt = header.token, header.sentAt
 	if err := h.scan(s, payload, &header); err != nil {
 		return refuse(request, err)
 	}
-	batch := &s.batch
-	batch.Token, batch.SentAt = header.token, header.sentAt
-	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
-	fault = s.hydrate(&h.config, &header, onlyAI)
+	fault = s.hydrate(&header, onlyAI)
 	if fault != nil {
 		posthog.RejectAll(batch, fault.reason, fault)
 	}

@@ -69,7 +69,7 @@ func batchOf(events ...string) string {
 // grow gives the service a large budget, and a limit for what it decodes.
 func (s *service) grow(maxDecoded int64) {
 	s.budget = memory.NewBudget(1 << 30)
-	s.Handler = NewHandler(s.config, decode.New(maxDecoded, s.budget), s.budget, s.processor, s.scope)
+	s.Handler = newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(maxDecoded), s.budget), s.budget, s.processor, s.scope)
 }
 
 func (s *service) post(body string) route.Response {
@@ -647,7 +647,7 @@ func FuzzCapture(f *testing.F) {
 
 // sentEvents is what encoding/json finds in a body that was accepted.
 func sentEvents(t *testing.T, body []byte, encoding string) []map[string]any {
-	payload, err := decode.New(1<<20, nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
+	payload, err := decode.New(route.Fixed(1<<20), nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
 	require.NoError(t, err)
 	text := payload.Bytes
 	if !json.Valid(text) {
@@ -750,7 +750,7 @@ func (acceptAll) Write(_ context.Context, batch *events.Batch) {
 }
 
 func benchmark(tb testing.TB) (*Handler, *route.Request) {
-	payload, err := decode.New(1<<30, nil).Decode(decode.Input{Body: benchmarkBatch(tb)})
+	payload, err := decode.New(route.Fixed(1<<30), nil).Decode(decode.Input{Body: benchmarkBatch(tb)})
 	require.NoError(tb, err)
 	var v0 struct{ Batch []map[string]any }
 	require.NoError(tb, json.Unmarshal(payload.Bytes, &v0))
@@ -767,7 +767,7 @@ func benchmark(tb testing.TB) (*Handler, *route.Request) {
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, acceptAll{}, events.NewLedger(), zap.NewNop(), tally.NoopScope)
-	return NewHandler(posthog.DefaultConfig(), decode.New(math.MaxInt32, budget), budget, processor, tally.NoopScope), requestOf(batchOf(batch...))
+	return newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(math.MaxInt32), budget), budget, processor, tally.NoopScope), requestOf(batchOf(batch...))
 }
 
 // Section 2.12 of the protocol holds on v1 as well: whoever could not make gateway properties up on v0 cannot here.

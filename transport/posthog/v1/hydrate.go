@@ -35,7 +35,7 @@ func (s *session) maxProperties(header *header) int64 {
 
 // hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is
 // bad alone is rejected in the batch.
-func (s *session) hydrate(config *posthog.Config, header *header, onlyAI bool) *taggedError {
+func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 	batch := &s.batch
 	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
 	clear(batch.Events)
@@ -63,12 +63,12 @@ func (s *session) hydrate(config *posthog.Config, header *header, onlyAI bool) *
 			event.Reject(err.reason, err)
 			continue
 		}
-		event.Lane = config.Lane(event.Name, batch.Historical)
+		event.Lane = s.config.Lane(event.Name, batch.Historical)
 		if s.objects[i].gateway && posthog.IsAI(event.Name) {
 			event.Raw.Properties = posthog.AppendWithoutGateway(event.Raw.Properties[:0], event.Raw.Properties)
 		}
 		switch {
-		case event.Lane == events.LaneAI && config.CheckAI(event.Raw.Properties) != nil:
+		case event.Lane == events.LaneAI && s.config.CheckAI(event.Raw.Properties) != nil:
 			event.Reject(events.ReasonTooLarge, errAITooLarge)
 		case event.Lane != events.LaneAI && onlyAI:
 			event.Reject(events.ReasonNotAI, errNotAI)

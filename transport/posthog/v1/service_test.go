@@ -12,10 +12,12 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
 )
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -60,11 +62,20 @@ type service struct {
 	scope  tally.TestScope
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(t *testing.T, config posthog.Config) *service {
 	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
-	s.Handler = NewHandler(config, decode.New(1<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
