@@ -1,7 +1,10 @@
 package testkit_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/json"
 	"os"
 	"testing"
 	"time"
@@ -58,6 +61,26 @@ func BenchmarkCapture50(b *testing.B) {
 		capture(b, handler, body)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
+}
+
+// BenchmarkCapture1 is one request with a single event that is not compressed.
+func BenchmarkCapture1(b *testing.B) {
+	handler, body := hotPath(b), singleEvent(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		capture(b, handler, body)
+	}
+}
+
+// singleEvent is the first event of the batch in a request of its own.
+func singleEvent(tb testing.TB) []byte {
+	packed, err := gzip.NewReader(bytes.NewReader(benchmarkBatch(tb)))
+	require.NoError(tb, err)
+	var sent struct {
+		Batch []json.RawMessage `json:"batch"`
+	}
+	require.NoError(tb, json.NewDecoder(packed).Decode(&sent))
+	return []byte(`{"api_key":"phc_benchmark","batch":[` + string(sent.Batch[0]) + `]}`)
 }
 
 func capture(tb testing.TB, handler *posthog.Handler, body []byte) {

@@ -84,33 +84,34 @@ func AppendSet(dst, object []byte, name string, value []byte) ([]byte, error) {
 	if scan.End(scan.Value(scan.Space(0), 1)) != nil {
 		return dst, errors.New("the value is not JSON: " + scan.Err.Error())
 	}
-	out := append(dst, '{')
-	start, set := len(out), false
+	before := len(dst)
+	dst = append(dst, '{')
+	start, set := len(dst), false
 	m := MembersOf(object)
 	for m.Next() {
 		found := string(m.Key) == name
 		if found && set {
 			continue
 		}
-		if len(out) > start {
-			out = append(out, ',')
+		if len(dst) > start {
+			dst = append(dst, ',')
 		}
 		if found {
-			out, set = appendMember(out, name, value), true
+			dst, set = appendMember(dst, name, value), true
 		} else {
-			out = append(out, m.whole...)
+			dst = append(dst, m.whole...)
 		}
 	}
 	if err := m.Err(); err != nil {
-		return dst, err
+		return dst[:before], err
 	}
 	if !set {
-		if len(out) > start {
-			out = append(out, ',')
+		if len(dst) > start {
+			dst = append(dst, ',')
 		}
-		out = appendMember(out, name, value)
+		dst = appendMember(dst, name, value)
 	}
-	return append(out, '}'), nil
+	return append(dst, '}'), nil
 }
 
 // AppendDelete appends the object without the property. It is AppendWithout for one name.

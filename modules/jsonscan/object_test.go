@@ -1,6 +1,7 @@
 package jsonscan
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -33,8 +34,11 @@ func TestMembersSaysWhereATextIsNoObject(t *testing.T) {
 		`{} {}`:         "unexpected text after the JSON value at byte 3",
 	} {
 		m := MembersOf([]byte(text))
-		for m.Next() { //nolint:revive // the error is what counts
+		members := 0
+		for m.Next() {
+			members++
 		}
+		require.LessOrEqual(t, members, 1, text)
 		require.EqualError(t, m.Err(), want, text)
 		require.False(t, m.Next(), text)
 	}
@@ -127,15 +131,16 @@ func FuzzProperties(f *testing.F) {
 		sound := Valid(object) && json.Unmarshal(object, &before) == nil && before != nil
 		got, err := AppendSet(nil, object, name, value)
 		if err != nil {
-			require.False(t, sound && json.Valid(value) && !strings.Contains(err.Error(), "nested deeper"), "%v", err)
+			require.False(t, sound && Valid(value) && !strings.Contains(err.Error(), "nested deeper"), "%v", err)
 			return
 		}
-		require.True(t, sound && json.Valid(value))
+		require.True(t, sound && Valid(value))
 		require.Equal(t, string(before[name]), string(Get(object, name)))
 
 		require.NoError(t, json.Unmarshal(got, &after), "%s", got)
-		require.JSONEq(t, string(value), string(after[name]))
-		require.JSONEq(t, string(value), string(Get(got, name)))
+		set := string(bytes.TrimSpace(value))
+		require.Equal(t, set, string(after[name]))
+		require.Equal(t, set, string(Get(got, name)))
 		rest := AppendDelete(nil, got, name)
 		require.Nil(t, Get(rest, name))
 		delete(before, name)

@@ -85,7 +85,7 @@ func FuzzRepair(f *testing.F) {
 		require.True(t, done.Any())
 		require.LessOrEqual(t, len(mended), len(data)*4/3)
 		again := Scanner{Data: mended}
-		again.End(again.Value(again.Space(0), 0))
-		require.False(t, again.Repairable, "%q needs repair a second time", data)
+		fault := again.End(again.Value(again.Space(0), 0))
+		require.False(t, again.Repairable, "%q needs repair a second time: %v", data, fault)
 	})
 }

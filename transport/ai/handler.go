@@ -91,8 +91,8 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	}
 	defer lease.Release()
 
-	batch := request.Batch(make([]events.Event, 1))
-	batch.Token = token
+	batch := events.Batch{Token: token, Events: make([]events.Event, 1)}
+	request.Describe(&batch)
 	found, fault := h.read(form, &batch)
 	if fault != nil {
 		return route.Refusal(fault)

@@ -133,8 +133,12 @@ func (h *Handler) take(
 		h.repaired.Inc(1)
 	}
 	limit := int(h.decoder.Limit(r.Config))
-	b := batch{Batch: r.Batch(nil), request: &decoded, writer: writer{lease: h.budget.Lease(), limit: limit, left: limit}}
-	b.Token, b.Repaired = token, decoded.repaired
+	b := batch{
+		Batch:   events.Batch{Token: token, Repaired: decoded.repaired},
+		request: &decoded,
+		writer:  writer{lease: h.budget.Lease(), limit: limit, left: limit},
+	}
+	r.Describe(&b.Batch)
 	defer b.writer.lease.Release()
 	if err := fill(&b); err != nil {
 		return answers.refusal(err)

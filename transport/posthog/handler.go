@@ -180,7 +180,7 @@ func (h *Handler) take(
 	s.config = h.config.In(request.Config)
 	s.document.limit, s.document.recordings = s.config.MaxEvents, resource == resourceRecordings
 	batch := &s.batch
-	*batch = request.Batch(batch.Events)
+	request.Describe(batch)
 	if err := h.scan(s, payload); err != nil {
 		return route.Refusal(err)
 	}

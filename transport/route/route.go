@@ -74,11 +74,10 @@ type Request struct {
 	Config *configs.View
 }
 
-// Batch returns a batch of the events with what the request says of them all.
-func (r *Request) Batch(of []events.Event) events.Batch {
-	return events.Batch{
-		Received: r.Received, ClientIP: r.ClientIP, RequestID: r.RequestID, TraceParent: r.TraceParent, Config: r.Config, Events: of,
-	}
+// Describe writes into a batch what the request says of all its events, whatever the protocol.
+func (r *Request) Describe(batch *events.Batch) {
+	batch.Received, batch.ClientIP, batch.RequestID = r.Received, r.ClientIP, r.RequestID
+	batch.TraceParent, batch.Config = r.TraceParent, r.Config
 }
 
 // Fixed is a limit that is the same in every configuration.

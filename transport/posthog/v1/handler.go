@@ -148,7 +148,7 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 	s.config = h.config.In(request.Config)
 	s.limit = s.config.MaxEvents
 	batch := &s.batch
-	*batch = request.Batch(batch.Events)
+	request.Describe(batch)
 	batch.Token, batch.SentAt = header.token, header.sentAt
 	if err := h.scan(s, payload, &header); err != nil {
 		return refuse(request, err)
