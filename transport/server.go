@@ -27,7 +27,7 @@ import (
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/panics"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -68,7 +68,7 @@ func newTerms(config Config) (*terms, error) {
 // NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget. fail is
 // called, once, when serving ends by an error at run time.
 func NewServer(
-	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger,
+	live *configs.Live, routes []route.Route, budget *memory.Budget, health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
 ) (*Server, error) {
 	terms, err := configs.NewValue(live, newTerms)
@@ -80,7 +80,7 @@ func NewServer(
 		terms:    terms,
 		log:      log,
 		health:   health,
-		bodies:   &bodies{buffers: decode.NewBuffers(budget)},
+		bodies:   &bodies{buffers: memory.NewBuffers(budget)},
 		fail:     fail,
 		accepted: make(chan struct{}),
 		metrics:  newServerMetrics(scope),
@@ -261,8 +261,12 @@ func (s *Server) add(r route.Route) {
 
 // limit is the largest body that a route takes. One that the budget could never hold, with the buffer that it outgrows, is too
 // large and not to be sent again later.
-func (t *terms) limit(r *route.Route) int64 {
-	return min(cmp.Or(r.MaxBody, int64(t.MaxBody)), int64(t.MaxInFlight)/2)
+func (t *terms) limit(r *route.Route, view *configs.View) int64 {
+	limit := int64(t.MaxBody)
+	if r.MaxBody != nil {
+		limit = r.MaxBody(view)
+	}
+	return min(limit, int64(t.MaxInFlight)/2)
 }
 
 // always is the group of what every installation serves.
@@ -310,7 +314,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
 	}
-	read, err := s.bodies.read(c, terms.limit(r))
+	read, err := s.bodies.read(c, terms.limit(r, view))
 	if err != nil {
 		s.write(c, r.Refuse(request, err), terms)
 		return

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Ledger counts events by how they ended. A batch is entered as a whole under one lock, so that every Snapshot is exact:
-// received equals the sum of the outcomes to the event. It is safe for concurrent use.
+// Ledger counts events by how they ended. A batch is entered as a whole under one lock, so that every Snapshot is
+// exact: received equals the sum of the outcomes to the event. It is safe for concurrent use.
 type Ledger struct {
 	mu    sync.Mutex
 	total Totals
@@ -16,9 +16,11 @@ type Ledger struct {
 type Totals struct {
 	Received uint64
 	Accepted uint64
-	Dropped  map[Reason]uint64
-	Rejected map[Reason]uint64
-	Failed   map[Reason]uint64
+	// Duplicates are those of the accepted events that an earlier request had brought.
+	Duplicates uint64
+	Dropped    map[Reason]uint64
+	Rejected   map[Reason]uint64
+	Failed     map[Reason]uint64
 }
 
 // NewLedger returns an empty ledger.
@@ -39,6 +41,9 @@ func (l *Ledger) Enter(batch *Batch) {
 		switch outcome := &batch.Events[i].Outcome; outcome.State {
 		case StateAccepted:
 			l.total.Accepted++
+			if outcome.Reason == ReasonDuplicate {
+				l.total.Duplicates++
+			}
 		case StateDropped:
 			l.total.Dropped[outcome.Reason]++
 		case StateRejected:

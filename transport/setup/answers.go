@@ -145,7 +145,7 @@ func answer(body string, header ...route.Field) route.Response {
 // Routes returns the paths of the set-up calls.
 func (a *Answers) Routes() []route.Route {
 	serve := func(path string, methods []string, handle func(context.Context, *route.Request) route.Response) route.Route {
-		return route.Route{Group: route.Setup, Path: path, Methods: methods, MaxBody: maxBody, Handle: handle}
+		return route.Route{Group: route.Setup, Path: path, Methods: methods, MaxBody: route.Fixed(maxBody), Handle: handle}
 	}
 	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	return []route.Route{

@@ -1,18 +1,21 @@
-package posthog
+package jsonscan
 
 import "bytes"
 
-// repairs counts what repair has mended, by kind.
-type repairs struct {
-	numbers    int // bare NaN, Infinity, -Infinity
-	surrogates int // escapes of lone surrogates
+// Repairs counts what Repair has mended, by kind.
+type Repairs struct {
+	Numbers    int // bare NaN, Infinity, -Infinity
+	Surrogates int // escapes of lone surrogates
 }
 
-// repair returns a copy of the text in which bare NaN, Infinity and -Infinity are null and escapes of lone surrogates are
-// \ufffd. It does not judge the rest: neither mend can turn other invalid text into JSON, because it moves no quote, and a
-// null that touches another token is as invalid as what it replaces. The copy is at most a third longer.
-func repair(data []byte) ([]byte, repairs) {
-	var done repairs
+// Any reports whether anything was mended.
+func (r Repairs) Any() bool { return r != Repairs{} }
+
+// Repair returns a copy of the text in which bare NaN, Infinity and -Infinity are null and escapes of lone surrogates
+// are \ufffd. It does not judge the rest: neither mend can turn other invalid text into JSON, because it moves no
+// quote, and a null that touches another token is as invalid as what it replaces. The copy is at most a third longer.
+func Repair(data []byte) ([]byte, Repairs) {
+	var done Repairs
 	out := make([]byte, 0, len(data)+len(data)/16+16)
 	inString := false
 	for i := 0; i < len(data); {
@@ -32,7 +35,7 @@ func repair(data []byte) ([]byte, repairs) {
 			}
 			n, lone := escapeLen(data, i)
 			if lone {
-				done.surrogates++
+				done.Surrogates++
 				out = append(out, `\ufffd`...)
 			} else {
 				out = append(out, data[i:i+n]...)
@@ -52,7 +55,7 @@ func repair(data []byte) ([]byte, repairs) {
 			n = prefixLen(data[i:], "-Infinity")
 		}
 		if n > 0 {
-			done.numbers++
+			done.Numbers++
 			out = append(out, "null"...)
 			i += n
 			continue

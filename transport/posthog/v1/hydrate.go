@@ -1,4 +1,4 @@
-package posthog
+package v1
 
 import (
 	"bytes"
@@ -8,30 +8,34 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/posthog"
 )
 
 const (
-	// maxV1Name is the longest event name, in bytes.
-	maxV1Name = 200
+	// maxName is the longest event name, in bytes.
+	maxName = 200
 	// maxSessionID is the longest session_id, as JSON, that is told apart from the properties.
 	maxSessionID = 1 << 10
+	// maxRawTime is the longest time, as JSON: 64 characters, all escaped.
+	maxRawTime = 2 + 6*64
 	// maxRawUUID is the longest UUID, as JSON: a URN with every character escaped.
 	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
 )
 
-// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's own text
-// once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
-func (s *v1Session) maxProperties(header *v1Header) int64 {
+// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's
+// own text once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
+func (s *session) maxProperties(header *header) int64 {
 	perEvent := len("{}") + len(header.lib) + len(header.libVersion)
 	for _, key := range spliceKeys {
 		perEvent += len(",") + len(key)
 	}
-	return int64(len(s.data) + len(s.objects)*perEvent)
+	return int64(len(s.Data) + len(s.objects)*perEvent)
 }
 
-// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is bad alone
-// is rejected in the batch.
-func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Error {
+// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is
+// bad alone is rejected in the batch.
+func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 	batch := &s.batch
 	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
 	clear(batch.Events)
@@ -43,75 +47,75 @@ func (s *v1Session) hydrate(config *Config, header *v1Header, onlyAI bool) *v1Er
 	}
 	s.properties = slices.Grow(s.properties[:0], int(s.maxProperties(header)))
 	clientIP := ""
-	if string(boolean(s.internal.in(s.data))) == jsonTrue {
-		clientIP = internalIP
+	if string(boolean(s.internal.In(s.Data))) == jsonTrue {
+		clientIP = posthog.InternalIP
 	}
-	at := clock{now: batch.Received, sentAt: batch.SentAt}
+	clock := posthog.Clock{Now: batch.Received, SentAt: batch.SentAt}
 	for i := range s.objects {
 		event := &batch.Events[i]
-		event.ClientIP = clientIP
-		if string(s.objects[i].name.in(s.data)) == `"`+performanceEvent+`"` {
-			event.Name = performanceEvent
+		event.Ref, event.ClientIP = uint32(i+1), clientIP
+		if string(s.objects[i].name.In(s.Data)) == `"`+posthog.PerformanceEvent+`"` {
+			event.Name = posthog.PerformanceEvent
 			event.Drop(events.ReasonPerformanceEvent)
 			continue
 		}
-		if err := s.hydrateEvent(&s.objects[i], event, at, header); err != nil {
+		if err := s.hydrateEvent(&s.objects[i], event, clock, header); err != nil {
 			event.Reject(err.reason, err)
 			continue
 		}
-		event.Lane = config.lane(event.Name, batch.Historical)
-		if s.objects[i].gateway && strings.HasPrefix(event.Name, aiPrefix) {
-			event.Raw.Properties = stripGateway(event.Raw.Properties[:0], event.Raw.Properties)
+		event.Lane = s.config.Lane(event.Name, batch.Historical)
+		if s.objects[i].gateway && posthog.IsAI(event.Name) {
+			event.Raw.Properties = posthog.AppendWithoutGateway(event.Raw.Properties[:0], event.Raw.Properties)
 		}
 		switch {
-		case event.Lane == events.LaneAI && config.CheckAI(event.Raw.Properties) != nil:
-			event.Reject(events.ReasonTooLarge, errV1AITooLarge)
+		case event.Lane == events.LaneAI && s.config.CheckAI(event.Raw.Properties) != nil:
+			event.Reject(events.ReasonTooLarge, errAITooLarge)
 		case event.Lane != events.LaneAI && onlyAI:
-			event.Reject(events.ReasonNotAI, errV1NotAI)
+			event.Reject(events.ReasonNotAI, errNotAI)
 		}
 	}
 	return nil
 }
 
 // readEnvelope reads what the request says beside its events.
-func (s *v1Session) readEnvelope() *v1Error {
-	if raw := s.batchAt.in(s.data); raw == nil || raw[0] != '[' {
-		return errV1BatchType
+func (s *session) readEnvelope() *taggedError {
+	if raw := s.batchAt.In(s.Data); raw == nil || raw[0] != '[' {
+		return errBatchType
 	}
 	if len(s.objects) == 0 {
-		return errV1NoEvent
+		return errNoEvent
 	}
-	raw := s.present(s.createdAt)
-	if raw == nil || raw[0] != '"' {
-		return errV1CreatedAt
+	raw := s.Present(s.createdAt)
+	if raw == nil || raw[0] != '"' || len(raw) > maxRawTime {
+		return errCreatedAt
 	}
-	if _, ok := parseStrict(text(head(raw))); !ok {
-		return errV1CreatedAt
+	if _, ok := parseTime(jsonscan.Text(raw)); !ok {
+		return errCreatedAt
 	}
-	switch raw := s.present(s.historical); {
+	switch raw := s.Present(s.historical); {
 	case raw == nil:
 	case raw[0] == 't' || raw[0] == 'f':
 		s.batch.Historical = raw[0] == 't'
 	default:
-		return errV1Historical
+		return errHistorical
 	}
 	return nil
 }
 
 // identify reads the events' UUIDs, which the answer needs: no two may be the same.
-func (s *v1Session) identify() *v1Error {
+func (s *session) identify() *taggedError {
 	s.ids = s.ids[:0]
 	for i := range s.objects {
-		raw := s.present(s.objects[i].uuid)
+		raw := s.Present(s.objects[i].uuid)
 		if raw == nil || string(raw) == `""` {
-			return errV1NoUUID
+			return errNoUUID
 		}
 		if raw[0] != '"' || len(raw) > maxRawUUID {
-			return errV1UUID
+			return errUUID
 		}
-		id, ok := parseUUID(strings.TrimSpace(text(raw)))
+		id, ok := posthog.ParseUUID(strings.TrimSpace(jsonscan.Text(raw)))
 		if !ok {
-			return errV1UUID
+			return errUUID
 		}
 		event := &s.batch.Events[i]
 		event.UUID, event.ClientUUID = id, true
@@ -120,71 +124,68 @@ func (s *v1Session) identify() *v1Error {
 	slices.SortFunc(s.ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	for i := 1; i < len(s.ids); i++ {
 		if s.ids[i] == s.ids[i-1] {
-			return v1Errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID, "the batch holds more than one event with the uuid %s", s.ids[i])
+			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID, "the batch holds more than one event with the uuid %s", s.ids[i])
 		}
 	}
 	return nil
 }
 
 // hydrateEvent fills in an event, or says what is wrong with it.
-func (s *v1Session) hydrateEvent(found *v1Object, event *events.Event, at clock, header *v1Header) *v1Error {
-	raw := s.present(found.name)
+func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog.Clock, header *header) *taggedError {
+	raw := s.Present(found.name)
 	switch {
 	case raw == nil || raw[0] != '"':
-		return errV1NoName
-	case len(raw) > 2+6*maxV1Name:
-		return errV1LongName
+		return errNoName
+	case len(raw) > 2+6*maxName:
+		return errLongName
 	}
-	switch event.Name = text(raw); {
+	switch event.Name = jsonscan.Text(raw); {
 	case event.Name == "":
-		return errV1NoName
-	case len(event.Name) > maxV1Name:
-		return errV1LongName
+		return errNoName
+	case len(event.Name) > maxName:
+		return errLongName
 	}
 
-	if raw = s.present(found.distinctID); raw != nil {
-		identify(event, raw)
-	}
-	if isBlank(event.DistinctID) {
-		return errV1NoDistinctID
+	if raw = s.Present(found.distinctID); raw == nil || !posthog.Identify(event, raw) {
+		return errNoDistinctID
 	}
 	event.Raw.DistinctID = raw
 	event.Routing.SkipPerson = isIllegal(event.DistinctID)
 
-	raw = s.present(found.timestamp)
-	if raw == nil || raw[0] != '"' {
-		return errV1Timestamp
+	raw = s.Present(found.timestamp)
+	if raw == nil || raw[0] != '"' || len(raw) > maxRawTime {
+		return errTimestamp
 	}
-	stamp, ok := parseStrict(text(head(raw)))
+	stamp, ok := parseTime(jsonscan.Text(raw))
 	if !ok {
-		return errV1Timestamp
+		return errTimestamp
 	}
 	event.Raw.Timestamp = raw
 
-	if raw = s.present(found.given[spliceSession]); raw != nil && raw[0] == '"' && len(raw) <= maxSessionID {
-		event.SessionID = text(raw)
+	if raw = s.Present(found.given[spliceSession]); raw != nil && raw[0] == '"' && len(raw) <= maxSessionID {
+		event.SessionID = jsonscan.Text(raw)
 	}
 	ignoreSentAt, err := s.splice(found, event, header)
 	if err != nil {
 		return err
 	}
-	event.Timestamp = at.eventTime(stamp, true, 0, false, ignoreSentAt)
+	event.Timestamp = clock.At(stamp, ignoreSentAt)
 	return nil
 }
 
-// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said elsewhere. A
-// property that the event has itself stays as it is.
-func (s *v1Session) splice(found *v1Object, event *events.Event, header *v1Header) (ignoreSentAt bool, fault *v1Error) {
-	own := found.properties.in(s.data)
+// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said
+// elsewhere. A property that the event has itself stays as it is.
+func (s *session) splice(found *object, event *events.Event, header *header) (ignoreSentAt bool, fault *taggedError) {
+	own := found.properties.In(s.Data)
 	if own == nil {
-		own, found.empty = noProperties, true
+		own, found.empty = []byte("{}"), true
 	}
 	if own[0] != '{' {
-		return false, errV1Properties
+		return false, errProperties
 	}
 	values, ok := s.values(found, header)
 	if !ok {
-		return false, errV1Options
+		return false, errOptions
 	}
 	start := len(s.properties)
 	s.properties = append(s.properties, own[:len(own)-1]...)
@@ -205,14 +206,14 @@ func (s *v1Session) splice(found *v1Object, event *events.Event, header *v1Heade
 	return string(values[spliceIgnoreSentAt]) == jsonTrue, nil
 }
 
-// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok is not
-// set where one of them means nothing.
-func (s *v1Session) values(found *v1Object, header *v1Header) (values [splices][]byte, ok bool) {
-	if options := s.present(found.options); options != nil && options[0] != '{' {
+// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok
+// is not set where one of them means nothing.
+func (s *session) values(found *object, header *header) (values [splices][]byte, ok bool) {
+	if options := s.Present(found.options); options != nil && options[0] != '{' {
 		return values, false
 	}
 	for i, at := range found.given {
-		values[i] = s.present(at)
+		values[i] = s.Present(at)
 	}
 	for _, i := range [...]int{spliceCookieless, spliceIgnoreSentAt, splicePersonProfile} {
 		if values[i] == nil {
@@ -226,13 +227,13 @@ func (s *v1Session) values(found *v1Object, header *v1Header) (values [splices][
 		return values, false
 	}
 	values[spliceLib], values[spliceLibVersion] = header.lib, header.libVersion
-	if own := found.ownCookieless.in(s.data); own != nil {
+	if own := found.ownCookieless.In(s.Data); own != nil {
 		values[spliceCookieless] = own
 		if own[0] != 't' && own[0] != 'f' {
 			return values, false
 		}
 	}
-	if own := found.ownIgnoreSentAt.in(s.data); own != nil {
+	if own := found.ownIgnoreSentAt.In(s.Data); own != nil {
 		values[spliceIgnoreSentAt] = own
 	}
 	return values, true
@@ -259,8 +260,8 @@ func isInteger(raw []byte) bool {
 	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && !bytes.ContainsAny(raw, ".eE")
 }
 
-// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not to
-// become one person.
+// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not
+// to become one person.
 func isIllegal(distinctID string) bool {
 	distinctID = strings.TrimSpace(distinctID)
 	var lower [len("00000000-0000-0000-0000-000000000000")]byte

@@ -1,4 +1,4 @@
-package posthog
+package v1
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -21,24 +22,24 @@ const (
 // maxSDKInfo is the longest PostHog-Sdk-Info that is written into the events' properties, in bytes.
 const maxSDKInfo = 200
 
-// v1Header is what the headers of a request say.
-type v1Header struct {
+// header is what the headers of a request say.
+type header struct {
 	token  string
 	sentAt time.Time
 	// lib and libVersion are the SDK's name and version as JSON; nil where they are not written into the events.
 	lib, libVersion []byte
 }
 
-// readV1Header checks the headers in the order in which the protocol answers them.
-func readV1Header(request *route.Request) (v1Header, *v1Error) {
-	var header v1Header
-	var fault *v1Error
+// readHeader checks the headers in the order in which the protocol answers them.
+func readHeader(request *route.Request) (header, *taggedError) {
+	var header header
+	var fault *taggedError
 	if header.token, fault = bearer(request.Get("Authorization")); fault != nil {
 		return header, fault
 	}
 	mediaType, _, _ := strings.Cut(request.ContentType, ";")
 	if !strings.EqualFold(strings.TrimSpace(mediaType), route.TypeJSON) {
-		return header, errV1ContentType
+		return header, errContentType
 	}
 
 	var bad []string
@@ -52,13 +53,13 @@ func readV1Header(request *route.Request) (v1Header, *v1Error) {
 	check(headerSDKInfo, sound)
 	attempt, err := strconv.ParseUint(request.Get(headerAttempt), 10, 64)
 	check(headerAttempt, err == nil && attempt >= 1)
-	_, sound = parseUUID(request.Get(headerRequestID))
+	_, sound = posthog.ParseUUID(request.Get(headerRequestID))
 	check(headerRequestID, sound)
-	header.sentAt, sound = parseStrict(request.Get(headerTimestamp))
+	header.sentAt, sound = parseTime(request.Get(headerTimestamp))
 	check(headerTimestamp, sound)
 	check("User-Agent", request.Get("User-Agent") != "")
 	if bad != nil {
-		return header, v1Errorf(events.Invalid, "missing_required_headers", events.ReasonInvalidEvent,
+		return header, errorf(events.Invalid, "missing_required_headers", events.ReasonInvalidEvent,
 			"missing or malformed headers: %s", strings.Join(bad, ", "))
 	}
 	if len(info) <= maxSDKInfo {
@@ -67,24 +68,24 @@ func readV1Header(request *route.Request) (v1Header, *v1Error) {
 	}
 
 	if !isKnownEncoding(request.ContentEncoding) && !isObject(request.Body) {
-		return header, errV1Encoding
+		return header, errEncoding
 	}
 	return header, nil
 }
 
 // bearer returns the project token that an Authorization header carries.
-func bearer(authorization string) (string, *v1Error) {
+func bearer(authorization string) (string, *taggedError) {
 	authorization = strings.TrimSpace(authorization)
 	if authorization == "" {
-		return "", errV1NoToken
+		return "", errNoToken
 	}
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return "", errV1NotBearer
+		return "", errNotBearer
 	}
-	token, fault := checkToken(token)
-	if fault != "" {
-		return "", v1Errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "API key is not valid: %s", fault)
+	token, err := posthog.Token(token)
+	if err != nil {
+		return "", &taggedError{err: err, tag: tagInvalidToken, reason: events.ReasonInvalidToken}
 	}
 	return token, nil
 }
@@ -127,10 +128,10 @@ func isObject(body []byte) bool {
 	return len(body) > 0 && body[0] == '{'
 }
 
-// parseStrict reads a time as RFC 3339 has it, with T and Z in either case, a space for the T, and leap seconds.
-func parseStrict(s string) (time.Time, bool) {
-	if t, ok := parseRFC3339(s); ok {
-		return t, true
+// parseTime reads a time as RFC 3339 has it, with T and Z in either case, a space for the T, and leap seconds.
+func parseTime(s string) (time.Time, bool) {
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t.UTC(), true
 	}
 	if len(s) < len("2006-01-02T15:04:05Z") || len(s) > 64 || s[10] != 'T' && s[10] != 't' && s[10] != ' ' {
 		return time.Time{}, false

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
-	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/jsonscan"
 )
 
 // newDocument has room for everything.
@@ -72,7 +73,7 @@ func TestScanSaysWhereTheTextStopsBeingJSON(t *testing.T) {
 		err := d.scan([]byte(text))
 		require.NotNil(t, err, text)
 		require.Equal(t, want, err.Error(), text)
-		require.False(t, d.repairable, text)
+		require.False(t, d.Repairable, text)
 	}
 }
 
@@ -81,13 +82,13 @@ func TestScanStopsAtTheDepthLimit(t *testing.T) {
 		return []byte(strings.Repeat(open, n) + strings.Repeat(closing, n))
 	}
 	d := newDocument()
-	require.Nil(t, d.scan(nest(maxDepth, "[", "]")))
-	require.ErrorContains(t, d.scan(nest(maxDepth+1, "[", "]")), "nested deeper than 128 levels at byte 128")
+	require.Nil(t, d.scan(nest(jsonscan.MaxDepth, "[", "]")))
+	require.ErrorContains(t, d.scan(nest(jsonscan.MaxDepth+1, "[", "]")), "nested deeper than 128 levels at byte 128")
 	properties := func(n int) []byte {
 		return []byte(`[{"properties":` + strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) + "}]")
 	}
-	require.Nil(t, d.scan(properties(maxDepth-2)))
-	require.ErrorContains(t, d.scan(properties(maxDepth-1)), "nested deeper than 128 levels")
+	require.Nil(t, d.scan(properties(jsonscan.MaxDepth-2)))
+	require.ErrorContains(t, d.scan(properties(jsonscan.MaxDepth-1)), "nested deeper than 128 levels")
 	require.ErrorContains(t, d.scan(nest(10_000, `{"a":[`, `]}`)), "nested deeper than 128 levels")
 }
 
@@ -95,65 +96,8 @@ func TestScanReadsKeysAsWhatTheyMean(t *testing.T) {
 	d := newDocument()
 	text := []byte(`{"\u0065vent":"a","properties":{"distinct\u005fid":"u"}}`)
 	require.Nil(t, d.scan(text))
-	require.Equal(t, `"a"`, string(d.objects[0].name.in(text)))
-	require.Equal(t, `"u"`, string(d.objects[0].propDistinctID.in(text)))
-}
-
-// Section 0 of the protocol: bare NaN and infinities become null, the escape of a lone surrogate U+FFFD; nothing else is mended.
-func TestRepairMendsTheTwoThingsThatSDKsGetWrong(t *testing.T) {
-	for text, want := range map[string]string{
-		`[{"a":NaN}]`:                   `[{"a":null}]`,
-		`[{"a":[Infinity,-Infinity]}]`:  `[{"a":[null,null]}]`,
-		`[{"NaN":"-Infinity \"NaN\""}]`: `[{"NaN":"-Infinity \"NaN\""}]`,
-		`["\ud83d"]`:                    `["\ufffd"]`,
-		`["\ude00\ud83d\ude00\ud83d"]`:  `["\ufffd\ud83d\ude00\ufffd"]`,
-		`["\ud83d\ud83d\ude00"]`:        `["\ufffd\ud83d\ude00"]`,
-		`["\\ud83d"]`:                   `["\\ud83d"]`,
-		`["\uD83D\n"]`:                  `["\ufffd\n"]`,
-		`{"\udc00":NaN}`:                `{"\ufffd":null}`,
-	} {
-		mended, _ := repair([]byte(text))
-		require.Equal(t, want, string(mended))
-		require.True(t, json.Valid(mended), text)
-	}
-	_, done := repair([]byte(`[NaN,Infinity,"\ud83d",-Infinity]`))
-	require.Equal(t, repairs{numbers: 3, surrogates: 1}, done)
-	for _, broken := range []string{`[nan]`, `[NaN1]`, `[-NaN]`, `[1NaN]`, `[+Infinity]`, `[NaNNaN]`, `{NaN:1}`, `[Inf]`, `["\ud83"]`, `[NaN`, `["\ud83d`} {
-		mended, _ := repair([]byte(broken))
-		d := newDocument()
-		require.NotNil(t, d.scan(mended), broken)
-	}
-}
-
-var (
-	stringOrNumber = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"?|NaN|-?Infinity`)
-	unicodeEscape  = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.`)
-)
-
-// mendBySearch is repair written the slow way, to hold it against.
-func mendBySearch(data []byte) []byte {
-	return stringOrNumber.ReplaceAllFunc(data, func(token []byte) []byte {
-		if token[0] != '"' {
-			return []byte("null")
-		}
-		escapes := unicodeEscape.FindAllIndex(token, -1)
-		out := bytes.Clone(token)
-		for n := 0; n < len(escapes); n++ {
-			at := escapes[n]
-			kind := strings.ToLower(string(token[at[0]:at[1]]))
-			if len(kind) != 6 || kind < `\ud800` || kind > `\udfff` {
-				continue
-			}
-			if kind < `\udc00` && n+1 < len(escapes) && escapes[n+1][0] == at[1] {
-				if low := strings.ToLower(string(token[at[1]:escapes[n+1][1]])); len(low) == 6 && low >= `\udc00` && low <= `\udfff` {
-					n++
-					continue
-				}
-			}
-			copy(out[at[0]:], `\ufffd`)
-		}
-		return out
-	})
+	require.Equal(t, `"a"`, string(d.objects[0].name.In(text)))
+	require.Equal(t, `"u"`, string(d.objects[0].propDistinctID.In(text)))
 }
 
 // FuzzScan holds the scanner against encoding/json: what passes must be valid there and mean the same, what encoding/json
@@ -174,19 +118,15 @@ func FuzzScan(f *testing.F) {
 		}
 		d := newDocument()
 		err := d.scan(data)
-		if d.repairable {
-			mended, _ := repair(data)
-			if want := mendBySearch(data); !bytes.Equal(want, mended) {
-				t.Fatalf("repair(%q) = %q, want %q", data, mended, want)
-			}
-			data = mended
-			if err = d.scan(data); d.repairable {
+		if d.Repairable {
+			data, _ = jsonscan.Repair(data)
+			if err = d.scan(data); d.Repairable {
 				t.Fatalf("%q needs repair a second time", data)
 			}
 		}
 		valid := json.Valid(data)
 		if err != nil {
-			if valid && !strings.Contains(err.what, "nested deeper") && !strings.Contains(err.what, "expected an event") {
+			if valid && !strings.Contains(err.Error(), "nested deeper") && !strings.Contains(err.Error(), "expected an event") {
 				t.Fatalf("%q is JSON, but: %v", data, err)
 			}
 			return
@@ -209,11 +149,11 @@ func requireSameMeaning(t *testing.T, data []byte, d *document) {
 		if batch := top["batch"]; len(batch) > 0 && batch[0] == '[' {
 			require.True(t, d.enveloped)
 			require.NoError(t, json.Unmarshal(batch, &elements))
-			require.Equal(t, string(top["api_key"]), string(d.envelope.apiKey.in(data)))
-			require.Equal(t, string(top["token"]), string(d.envelope.token.in(data)))
-			require.Equal(t, string(top["sent_at"]), string(d.envelope.sentAt.in(data)))
-			require.Equal(t, string(top["sentAt"]), string(d.envelope.sentAtAlias.in(data)))
-			require.Equal(t, string(top["historical_migration"]), string(d.envelope.historical.in(data)))
+			require.Equal(t, string(top["api_key"]), string(d.envelope.apiKey.In(data)))
+			require.Equal(t, string(top["token"]), string(d.envelope.token.In(data)))
+			require.Equal(t, string(top["sent_at"]), string(d.envelope.sentAt.In(data)))
+			require.Equal(t, string(top["sentAt"]), string(d.envelope.sentAtAlias.In(data)))
+			require.Equal(t, string(top["historical_migration"]), string(d.envelope.historical.In(data)))
 		} else {
 			require.True(t, d.single)
 			elements = []json.RawMessage{data}
@@ -229,27 +169,27 @@ func requireSameMeaning(t *testing.T, data []byte, d *document) {
 		}
 		var fields map[string]json.RawMessage
 		require.NoError(t, json.Unmarshal(element, &fields))
-		for key, at := range map[string]span{
+		for key, at := range map[string]jsonscan.Span{
 			"event": found.name, "uuid": found.uuid, "timestamp": found.timestamp, "offset": found.offset,
 			"token": found.token, "$token": found.dollarToken, "api_key": found.apiKey, "distinct_id": found.distinctID,
 			"$distinct_id": found.dollarDistinctID, "properties": found.properties, "$set": found.set, "$set_once": found.setOnce,
 		} {
-			require.Equal(t, string(fields[key]), string(at.in(data)), key)
+			require.Equal(t, string(fields[key]), string(at.In(data)), key)
 		}
 		var properties map[string]json.RawMessage
 		if raw := fields["properties"]; len(raw) > 0 && raw[0] == '{' {
 			require.NoError(t, json.Unmarshal(raw, &properties))
 		}
-		for key, at := range map[string]span{
+		for key, at := range map[string]jsonscan.Span{
 			"token": found.propToken, "distinct_id": found.propDistinctID, "$cookieless_mode": found.cookieless,
 			"$ignore_sent_at": found.ignoreSentAt, "capture_internal": found.internal,
 		} {
-			require.Equal(t, string(properties[key]), string(at.in(data)), key)
+			require.Equal(t, string(properties[key]), string(at.In(data)), key)
 		}
 		if name := fields["event"]; len(name) > 0 && name[0] == '"' {
 			var want string
 			require.NoError(t, json.Unmarshal(name, &want))
-			require.Equal(t, want, text(found.name.in(data)))
+			require.Equal(t, want, jsonscan.Text(found.name.In(data)))
 		}
 	}
 }

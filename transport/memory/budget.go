@@ -1,9 +1,16 @@
-package decode
+package memory
 
-import "sync/atomic"
+import (
+	"sync/atomic"
 
-// Budget bounds the bytes that all requests of the process hold at once. It never blocks: who does not get what he asks for
-// refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+	"github.com/opencapture/capture/modules/events"
+)
+
+// ErrSpent is the answer when the budget has no room.
+var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
+
+// Budget bounds the bytes that all requests of the process hold at once. It never blocks: who does not get what he asks
+// for refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
 type Budget struct {
 	limit atomic.Int64
 	inUse atomic.Int64

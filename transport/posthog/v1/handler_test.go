@@ -1,4 +1,4 @@
-package posthog
+package v1
 
 import (
 	"bytes"
@@ -20,19 +20,22 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
+	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
-const v1RequestID = "01a20526-db14-71b9-bce0-3d6c94bebba0"
+const givenID = "01a20526-db14-71b9-bce0-3d6c94bebba0"
 
-// v1Request is a sound request but for its body, sent by a client whose clock is a minute slow.
-func v1Request(body string) *route.Request {
+// requestOf is a sound request but for its body, sent by a client whose clock is a minute slow.
+func requestOf(body string) *route.Request {
 	return &route.Request{
 		Method: "POST", Path: "/i/v1/analytics/events", ContentType: "application/json",
 		Header: route.Headers{
 			"Authorization": "Bearer phc_test", "PostHog-Sdk-Info": "posthog-node/5.70.0", "PostHog-Attempt": "1",
-			"PostHog-Request-Id": v1RequestID, "PostHog-Request-Timestamp": received.Add(-time.Minute).Format(time.RFC3339Nano), "User-Agent": "test",
+			"PostHog-Request-Id": givenID, "PostHog-Request-Timestamp": received.Add(-time.Minute).Format(time.RFC3339Nano), "User-Agent": "test",
 		},
 		Body: []byte(body), ClientIP: "192.0.2.1", RequestID: "r", Received: received,
 	}
@@ -40,8 +43,8 @@ func v1Request(body string) *route.Request {
 
 func id(n int) string { return fmt.Sprintf("0198c0de-0000-7000-8000-%012d", n) }
 
-// v1Event is an event with the fields replaced or added that are given.
-func v1Event(n int, fields string) string {
+// eventOf is an event with the fields replaced or added that are given.
+func eventOf(n int, fields string) string {
 	event := map[string]json.RawMessage{
 		"event": []byte(`"a"`), "uuid": []byte(strconv.Quote(id(n))), "distinct_id": []byte(`"u"`),
 		"timestamp": []byte(`"2026-11-24T11:58:00Z"`), "properties": []byte(`{"x":1}`),
@@ -59,18 +62,18 @@ func v1Event(n int, fields string) string {
 	return string(text)
 }
 
-func v1Batch(events ...string) string {
+func batchOf(events ...string) string {
 	return `{"created_at":"2026-11-24T11:59:00Z","batch":[` + strings.Join(events, ",") + `]}`
 }
 
 // grow gives the service a large budget, and a limit for what it decodes.
 func (s *service) grow(maxDecoded int64) {
-	s.budget = decode.NewBudget(1 << 30)
-	s.Handler = NewHandler(s.config, decode.New(maxDecoded, s.budget), s.budget, s.processor, s.scope)
+	s.budget = memory.NewBudget(1 << 30)
+	s.Handler = newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(maxDecoded), s.budget), s.budget, s.processor, s.scope)
 }
 
-func (s *service) v1(body string) route.Response {
-	return s.CaptureV1(context.Background(), v1Request(body))
+func (s *service) post(body string) route.Response {
+	return s.Capture(context.Background(), requestOf(body))
 }
 
 func fieldsOf(response route.Response) map[string]string {
@@ -81,14 +84,14 @@ func fieldsOf(response route.Response) map[string]string {
 	return fields
 }
 
-type v1Failure struct {
+type failed struct {
 	Error       string `json:"error"`
 	Description string `json:"error_description"`
 	URI         string `json:"error_uri"`
 }
 
-func failure(t *testing.T, response route.Response) v1Failure {
-	var body v1Failure
+func failure(t *testing.T, response route.Response) failed {
+	var body failed
 	require.NoError(t, json.Unmarshal([]byte(response.Body), &body), response.Body)
 	require.NotEmpty(t, body.Description)
 	require.Equal(t, "https://posthog.com/docs/api", body.URI)
@@ -108,10 +111,10 @@ func gzipped(text string) string {
 
 // Section 0.1 of the protocol: what is wrong with a request is answered in this order, the first fault alone, and nothing of the
 // request is kept. Each case mends what the one before it stumbled over.
-func TestSection01V1ChecksInOrder(t *testing.T) {
-	s := newService(t, DefaultConfig())
+func TestSection01ChecksInOrder(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
 	tooLarge := events.Errorf(events.TooLarge, "maximum event size exceeded")
-	request := v1Request("\x00\x01")
+	request := requestOf("\x00\x01")
 	request.ContentType, request.ContentEncoding = "text/plain", "compress"
 	request.Header = route.Headers{}
 	set := func(name, value string) func() {
@@ -142,7 +145,7 @@ func TestSection01V1ChecksInOrder(t *testing.T) {
 		{set("PostHog-Attempt", "one"), 400, "missing_required_headers", "PostHog-Attempt"},
 		{set("PostHog-Attempt", "2"), 400, "missing_required_headers", ": PostHog-Request-Id"},
 		{set("PostHog-Request-Id", "7"), 400, "missing_required_headers", ": PostHog-Request-Id"},
-		{set("PostHog-Request-Id", v1RequestID), 400, "missing_required_headers", ": PostHog-Request-Timestamp, User-Agent"},
+		{set("PostHog-Request-Id", givenID), 400, "missing_required_headers", ": PostHog-Request-Timestamp, User-Agent"},
 		{set("PostHog-Request-Timestamp", "1795383045842"), 400, "missing_required_headers", "PostHog-Request-Timestamp"},
 		{set("PostHog-Request-Timestamp", "2026-11-24T12:00:00+00:00"), 400, "missing_required_headers", ": User-Agent"},
 		{set("User-Agent", "test"), 415, "unsupported_encoding", ""},
@@ -150,7 +153,7 @@ func TestSection01V1ChecksInOrder(t *testing.T) {
 	} {
 		test.mend()
 		for _, response := range []route.Response{
-			s.CaptureV1(context.Background(), request), s.CaptureV1AI(context.Background(), request), s.RefuseV1(request, tooLarge),
+			s.Capture(context.Background(), request), s.CaptureAI(context.Background(), request), s.Refuse(request, tooLarge),
 		} {
 			got := failure(t, response)
 			require.Equal(t, test.tag, got.Error)
@@ -160,54 +163,54 @@ func TestSection01V1ChecksInOrder(t *testing.T) {
 		}
 	}
 	request.ContentEncoding = "identity"
-	response := s.RefuseV1(request, tooLarge)
+	response := s.Refuse(request, tooLarge)
 	require.Equal(t, "payload_too_large", failure(t, response).Error, "then what kept the body from being read")
 	require.Equal(t, 413, response.Status)
-	response = s.CaptureV1(context.Background(), request)
+	response = s.Capture(context.Background(), request)
 	require.Equal(t, "request_parsing_error", failure(t, response).Error, "and then what the body is")
-	request.Body, request.ContentEncoding = []byte("\ufeff \n"+v1Batch(v1Event(1, ""))), "compress"
-	require.Equal(t, 200, s.CaptureV1(context.Background(), request).Status, "a body that begins like JSON is read as that")
+	request.Body, request.ContentEncoding = []byte("\ufeff \n"+batchOf(eventOf(1, ""))), "compress"
+	require.Equal(t, 200, s.Capture(context.Background(), request).Status, "a body that begins like JSON is read as that")
 	require.EqualValues(t, 1, s.ledger.Snapshot().Received)
 }
 
 // Section 3.1 of the protocol: what refuses a whole batch. None of its events are kept, and all are counted.
-func TestSection31V1WholeBatchFaults(t *testing.T) {
-	good := v1Event(1, "")
+func TestSection31WholeBatchFaults(t *testing.T) {
+	good := eventOf(1, "")
 	for _, test := range []struct {
 		name, body, tag string
 		counted         int
 	}{
 		{"empty body", "", "empty_body", 0},
 		{"not JSON", `{"created_at":`, "request_parsing_error", 0},
-		{"text behind the JSON", v1Batch(good) + "x", "request_parsing_error", 0},
-		{"nested too deeply", v1Batch(v1Event(1, `"properties":{"x":`+strings.Repeat("[", 130)+strings.Repeat("]", 130)+`}`)), "request_parsing_error", 0},
+		{"text behind the JSON", batchOf(good) + "x", "request_parsing_error", 0},
+		{"nested too deeply", batchOf(eventOf(1, `"properties":{"x":`+strings.Repeat("[", 130)+strings.Repeat("]", 130)+`}`)), "request_parsing_error", 0},
 		{"an array", `[` + good + `]`, "request_parsing_error", 0},
 		{"invalid UTF-8", "{\"a\":\"\xff\"}", "request_decoding_error", 0},
-		{"broken gzip", gzipped(v1Batch(good))[:40], "request_decoding_error", 0},
+		{"broken gzip", gzipped(batchOf(good))[:40], "request_decoding_error", 0},
 		{"no batch", `{"created_at":"2026-11-24T11:59:00Z"}`, "request_parsing_error", 0},
 		{"a batch that is an object", `{"created_at":"2026-11-24T11:59:00Z","batch":{}}`, "request_parsing_error", 0},
-		{"empty batch", v1Batch(), "empty_batch", 0},
+		{"empty batch", batchOf(), "empty_batch", 0},
 		{"no created_at", `{"batch":[` + good + `]}`, "invalid_batch", 1},
 		{"created_at is a number", `{"created_at":1,"batch":[` + good + `]}`, "invalid_batch", 1},
 		{"created_at is no time", `{"created_at":"today","batch":[` + good + `]}`, "invalid_batch", 1},
 		{"historical_migration is a word", `{"created_at":"2026-11-24T11:59:00Z","historical_migration":"yes","batch":[` + good + `]}`, "request_parsing_error", 1},
-		{"an event without uuid", v1Batch(good, v1Event(2, `"uuid":"absent"`)), "missing_event_uuid", 2},
-		{"an empty uuid", v1Batch(good, v1Event(2, `"uuid":""`)), "missing_event_uuid", 2},
-		{"uuid null", v1Batch(v1Event(2, `"uuid":null`)), "missing_event_uuid", 1},
-		{"an event that is no object", v1Batch(good, "7"), "missing_event_uuid", 2},
-		{"an invalid uuid", v1Batch(good, v1Event(2, `"uuid":"1234"`)), "invalid_event_uuid", 2},
-		{"uuid is a number", v1Batch(v1Event(2, `"uuid":7`)), "invalid_event_uuid", 1},
-		{"a huge uuid", v1Batch(v1Event(2, `"uuid":"`+strings.Repeat(`\u0030`, 1000)+`"`)), "invalid_event_uuid", 1},
-		{"the same uuid twice, not side by side", v1Batch(good, v1Event(2, ""), v1Event(1, "")), "duplicate_event_uuid", 3},
-		{"the same uuid in two spellings", v1Batch(v1Event(1, `"uuid":"0198C0DE-0000-7000-8000-00000000000A"`), v1Event(1, `"uuid":"0198c0de00007000800000000000000a"`)), "duplicate_event_uuid", 2},
+		{"an event without uuid", batchOf(good, eventOf(2, `"uuid":"absent"`)), "missing_event_uuid", 2},
+		{"an empty uuid", batchOf(good, eventOf(2, `"uuid":""`)), "missing_event_uuid", 2},
+		{"uuid null", batchOf(eventOf(2, `"uuid":null`)), "missing_event_uuid", 1},
+		{"an event that is no object", batchOf(good, "7"), "missing_event_uuid", 2},
+		{"an invalid uuid", batchOf(good, eventOf(2, `"uuid":"1234"`)), "invalid_event_uuid", 2},
+		{"uuid is a number", batchOf(eventOf(2, `"uuid":7`)), "invalid_event_uuid", 1},
+		{"a huge uuid", batchOf(eventOf(2, `"uuid":"`+strings.Repeat(`\u0030`, 1000)+`"`)), "invalid_event_uuid", 1},
+		{"the same uuid twice, not side by side", batchOf(good, eventOf(2, ""), eventOf(1, "")), "duplicate_event_uuid", 3},
+		{"the same uuid in two spellings", batchOf(eventOf(1, `"uuid":"0198C0DE-0000-7000-8000-00000000000A"`), eventOf(1, `"uuid":"0198c0de00007000800000000000000a"`)), "duplicate_event_uuid", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newService(t, DefaultConfig())
-			response := s.v1(test.body)
+			s := newService(t, posthog.DefaultConfig())
+			response := s.post(test.body)
 			require.Equal(t, test.tag, failure(t, response).Error, response.Body)
 			require.Equal(t, 400, response.Status)
 			require.False(t, response.Retry)
-			require.Equal(t, v1RequestID, fieldsOf(response)["PostHog-Request-Id"])
+			require.Equal(t, givenID, fieldsOf(response)["PostHog-Request-Id"])
 			require.Empty(t, s.sink.events)
 			require.EqualValues(t, test.counted, s.ledger.Snapshot().Received)
 		})
@@ -215,7 +218,7 @@ func TestSection31V1WholeBatchFaults(t *testing.T) {
 }
 
 // Section 3.1 of the protocol: what is one event's own. Its neighbour is kept whatever it is.
-func TestSection31V1EventResults(t *testing.T) {
+func TestSection31EventResults(t *testing.T) {
 	long := strings.Repeat("é", 201)
 	for _, test := range []struct {
 		name, fields, result, details string
@@ -262,13 +265,13 @@ func TestSection31V1EventResults(t *testing.T) {
 		{"other event of that size", `"properties":{"x":"` + strings.Repeat("x", 8<<20) + `"}`, "ok", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newService(t, DefaultConfig())
+			s := newService(t, posthog.DefaultConfig())
 			s.grow(1 << 30)
 			want := `{"result":"` + test.result + `"}`
 			if test.details != "" {
 				want = `{"result":"` + test.result + `","details":"` + test.details + `"}`
 			}
-			response := s.v1(v1Batch(v1Event(1, test.fields), v1Event(2, "")))
+			response := s.post(batchOf(eventOf(1, test.fields), eventOf(2, "")))
 			require.Equal(t, `{"results":{"`+id(1)+`":`+want+`,"`+id(2)+`":{"result":"ok"}}}`, response.Body)
 			require.Equal(t, 200, response.Status)
 			require.False(t, response.Retry)
@@ -277,35 +280,35 @@ func TestSection31V1EventResults(t *testing.T) {
 }
 
 // Section 3.1 of the protocol: the distinct_ids of nobody.
-func TestSection31V1IllegalDistinctIDs(t *testing.T) {
-	s := newService(t, DefaultConfig())
+func TestSection31IllegalDistinctIDs(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
 	for i, distinctID := range []string{
 		"0", "00000000-0000-0000-0000-000000000000", "[object Object]", "anonymous", "Anonymous-User", "backend", "DISTINCT_ID",
 		"distinctId", "email", "FALSE", "guest", "id", "NaN", "None", "not_authenticated", "null", "system", "true", "undefined", " user ",
 	} {
 		raw, _ := json.Marshal(distinctID)
-		response := s.v1(v1Batch(v1Event(i, `"distinct_id":`+string(raw))))
+		response := s.post(batchOf(eventOf(i, `"distinct_id":`+string(raw))))
 		require.Equal(t, `{"results":{"`+id(i)+`":{"result":"ok","details":"person_processing_disabled"}}}`, response.Body, distinctID)
 		require.True(t, s.sink.events[i].Routing.SkipPerson)
 		require.Equal(t, distinctID, s.sink.events[i].DistinctID)
 	}
 	for i, distinctID := range []string{"00", "users", "ids", "anonymous user", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-0000000000000"} {
-		response := s.v1(v1Batch(v1Event(i, `"distinct_id":"`+distinctID+`"`)))
+		response := s.post(batchOf(eventOf(i, `"distinct_id":"`+distinctID+`"`)))
 		require.Equal(t, `{"results":{"`+id(i)+`":{"result":"ok"}}}`, response.Body, distinctID)
 	}
 }
 
-func TestSection31V1ReadsAnEventsFields(t *testing.T) {
-	s := newService(t, DefaultConfig())
-	request := v1Request(`{"historical_migration":true,"capture_internal":true,"batch":[
+func TestSection31ReadsAnEventsFields(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
+	request := requestOf(`{"historical_migration":true,"capture_internal":true,"batch":[
 		{"event":"a","uuid":"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D","distinct_id":"u","timestamp":"2026-11-24T11:58:30+00:00","session_id":"s\u0031","window_id":"w",
 			"options":{"cookieless_mode":1,"disable_skew_correction":"0","process_person_profile":"false","product_tour_id":7},"properties": {"a": [1, 2.50, "\u00fc"] }},
 		{"event":"$exception","uuid":"` + id(2) + `","distinct_id":"` + strings.Repeat("x", 201) + `","timestamp":"2026-11-24T11:58:30Z","options":{"disable_skew_correction":true}},
 		{"event":"b","uuid":"` + id(3) + `","distinct_id":"u","timestamp":"2026-12-24T11:58:30Z","session_id":7,"properties":{}}],"created_at":"2026-11-24T11:59:00.000Z"}`)
-	response := s.CaptureV1(context.Background(), request)
+	response := s.Capture(context.Background(), request)
 	require.Equal(t, 200, response.Status, response.Body)
 	require.Equal(t, `{"results":{"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D":{"result":"ok"},"`+id(2)+`":{"result":"ok","details":"distinct_id_truncated"},"`+id(3)+`":{"result":"ok"}}}`, response.Body)
-	require.Equal(t, []route.Field{{Name: "PostHog-Request-Id", Value: v1RequestID}}, response.Header)
+	require.Equal(t, []route.Field{{Name: "PostHog-Request-Id", Value: givenID}}, response.Header)
 
 	batch := s.sink.batch
 	require.Equal(t, "phc_test", batch.Token)
@@ -338,10 +341,10 @@ func TestSection31V1ReadsAnEventsFields(t *testing.T) {
 }
 
 // Section 0.1 of the protocol: a property that the event itself carries wins, and no key is there twice.
-func TestSection01V1SpliceKeepsTheEventsOwnProperties(t *testing.T) {
-	s := newService(t, DefaultConfig())
+func TestSection01SpliceKeepsTheEventsOwnProperties(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
 	own := `{"$lib":"mine","\u0024lib_version":null,"$session_id":"","$window_id":[],"$cookieless_mode":true,"$ignore_sent_at":true,"$product_tour_id":{},"$process_person_profile":0}`
-	response := s.v1(v1Batch(v1Event(1, `"session_id":"s","window_id":"w","options":{"cookieless_mode":false,"disable_skew_correction":false,"product_tour_id":"t","process_person_profile":true},
+	response := s.post(batchOf(eventOf(1, `"session_id":"s","window_id":"w","options":{"cookieless_mode":false,"disable_skew_correction":false,"product_tour_id":"t","process_person_profile":true},
 		"properties":`+own)))
 	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"ok"}}}`, response.Body)
 	event := s.sink.events[0]
@@ -349,18 +352,18 @@ func TestSection01V1SpliceKeepsTheEventsOwnProperties(t *testing.T) {
 	require.True(t, event.Cookieless, "what is written is what counts")
 	require.Equal(t, received.Add(-2*time.Minute), event.Timestamp)
 
-	request := v1Request(v1Batch(v1Event(2, "")))
+	request := requestOf(batchOf(eventOf(2, "")))
 	request.Header.(route.Headers)["PostHog-Sdk-Info"] = `@scope/"sdk"\/1.0`
-	require.Equal(t, 200, s.CaptureV1(context.Background(), request).Status)
+	require.Equal(t, 200, s.Capture(context.Background(), request).Status)
 	require.Equal(t, `{"x":1,"$lib":"@scope/\"sdk\"\\","$lib_version":"1.0"}`, string(s.sink.events[1].Raw.Properties))
 	request.Header.(route.Headers)["PostHog-Sdk-Info"] = strings.Repeat("s", 197) + "/1.0"
-	require.Equal(t, 200, s.CaptureV1(context.Background(), request).Status)
+	require.Equal(t, 200, s.Capture(context.Background(), request).Status)
 	require.Equal(t, `{"x":1}`, string(s.sink.events[2].Raw.Properties), "a longer name is not written")
 }
 
 // Section 4 of the SDKs' facts: status, tag and Retry-After of every answer. Whoever is told to come again must be told when, and
 // nobody else may be.
-func TestTheDutiesOfV1Answers(t *testing.T) {
+func TestTheDutiesOfAnswers(t *testing.T) {
 	fails := func(event *events.Event) {
 		if event.Name == "b" {
 			event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "broker: %w", errors.New("gone")))
@@ -375,7 +378,7 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 	}
 	tooLarge := events.Errorf(events.TooLarge, "2000000 bytes")
 	unknown := events.Errorf(events.Unauthorized, "API key does not belong to any project")
-	two := v1Batch(v1Event(1, ""), v1Event(2, `"event":"b"`))
+	two := batchOf(eventOf(1, ""), eventOf(2, `"event":"b"`))
 	second := func(result string) string {
 		return `{"results":{"` + id(1) + `":{"result":"ok"},"` + id(2) + `":` + result + `}}`
 	}
@@ -397,13 +400,19 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 		},
 		{name: "too large for Kafka", judge: ends(func(e *events.Event) { e.Reject(events.ReasonTooLarge, tooLarge) }), status: 200, answer: second(`{"result":"drop","details":"event_too_big"}`)},
 		{
-			name: "an AI event too large for Kafka", body: v1Batch(v1Event(1, `"event":"$ai_span"`)), status: 200,
+			name: "an AI event too large for Kafka", body: batchOf(eventOf(1, `"event":"$ai_span"`)), status: 200,
 			judge:  func(e *events.Event) { e.Reject(events.ReasonTooLarge, tooLarge) },
 			answer: `{"results":{"` + id(1) + `":{"result":"drop","details":"ai_event_too_big"}}}`,
 		},
 		{name: "quota", judge: ends(func(e *events.Event) { e.Drop(events.ReasonQuota) }), status: 200, answer: second(`{"result":"drop","details":"billing_limit_exceeded"}`)},
 		{name: "rule", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRule) }), status: 200, answer: second(`{"result":"drop","details":"event_restriction_drop"}`)},
 		{name: "not a migration", judge: ends(func(e *events.Event) { e.Drop(events.ReasonNotHistorical) }), status: 200, answer: second(`{"result":"drop","details":"non_historical_import_drop"}`)},
+		{name: "known already", judge: ends((*events.Event).AcceptDuplicate), status: 200, answer: second(`{"result":"ok","details":"duplicate"}`)},
+		{
+			name: "too fast", status: 200, answer: second(`{"result":"retry","details":"rate_limited"}`), retry: true,
+			judge: ends(func(e *events.Event) { e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret")) }),
+		},
+		{name: "dropped for being too fast", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRateLimited) }), status: 200, answer: second(`{"result":"drop","details":"rate_limited"}`)},
 		{name: "a plugin's reason", judge: ends(func(e *events.Event) { e.Drop("bot") }), status: 200, answer: second(`{"result":"drop","details":"bot"}`)},
 		{
 			name: "policy turned person processing off", judge: ends(func(e *events.Event) { e.Routing.SkipPerson = true }), status: 200,
@@ -418,14 +427,15 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 		{name: "decoded too large", body: gzipped(strings.Repeat(" ", 2<<20)), status: 413, answer: "payload_too_large"},
 		{name: "body cut short", refuse: events.Errorf(events.Invalid, "the body ended"), status: 400, answer: "request_decoding_error"},
 		{name: "slow client", refuse: events.Errorf(events.SlowClient, "client stopped sending data"), status: 408, answer: "body_read_timeout", retry: true},
-		{name: "budget spent", refuse: decode.ErrSpent, status: 503, answer: "service_unavailable", retry: true},
+		{name: "the request comes too fast", refuse: events.Errorf(events.RateLimited, "slow down"), status: 429, answer: "rate_limited", retry: true},
+		{name: "budget spent", refuse: memory.ErrSpent, status: 503, answer: "service_unavailable", retry: true},
 		{name: "internal", refuse: errors.New("secret"), status: 500, answer: "internal_error", retry: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newService(t, DefaultConfig())
+			s := newService(t, posthog.DefaultConfig())
 			s.grow(1 << 20)
 			s.sink.judge = test.judge
-			request := v1Request(two)
+			request := requestOf(two)
 			if test.body != "" {
 				request.Body = []byte(test.body)
 			}
@@ -435,9 +445,9 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 			var response route.Response
 			if test.refuse != nil {
 				request.Body = nil
-				response = s.RefuseV1(request, test.refuse)
+				response = s.Refuse(request, test.refuse)
 			} else {
-				response = s.CaptureV1(context.Background(), request)
+				response = s.Capture(context.Background(), request)
 			}
 			if test.status == 200 {
 				require.Equal(t, test.answer, response.Body)
@@ -447,16 +457,89 @@ func TestTheDutiesOfV1Answers(t *testing.T) {
 			}
 			require.Equal(t, test.status, response.Status)
 			require.Equal(t, test.retry, response.Retry)
-			require.Equal(t, v1RequestID, fieldsOf(response)["PostHog-Request-Id"])
+			require.Equal(t, givenID, fieldsOf(response)["PostHog-Request-Id"])
+		})
+	}
+}
+
+func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
+	s.sink.judge = func(event *events.Event) {
+		event.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "reserved"))
+	}
+	response := s.post(batchOf(eventOf(1, "")))
+	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"retry","details":"in_flight"}}}`, response.Body)
+	require.True(t, response.Retry)
+	require.Equal(t, time.Second, response.RetryAfter)
+}
+
+// meddler is a stage that does to a batch what its function says.
+type meddler func(*events.Batch)
+
+func (meddler) Phase() events.Phase { return events.PhasePlugins }
+func (meddler) Name() string        { return "meddler" }
+func (m meddler) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
+	m(batch)
+	return nil, nil
+}
+
+// What stages do to a batch is their business: the client sent three events and gets three results, each that of its event.
+func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
+	fails := func(event *events.Event) {
+		event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "gone"))
+	}
+	drops := func(event *events.Event) { event.Drop(events.ReasonRule) }
+	const ok, dropped, retry = `{"result":"ok"}`, `{"result":"drop","details":"event_restriction_drop"}`, `{"result":"retry","details":"not_persisted"}`
+	for _, test := range []struct {
+		name string
+		do   meddler
+		want [3]string
+	}{
+		{"nothing", func(*events.Batch) {}, [3]string{ok, ok, ok}},
+		{"it reorders", func(b *events.Batch) {
+			drops(&b.Events[0])
+			slices.Reverse(b.Events)
+		}, [3]string{dropped, ok, ok}},
+		{"it inserts", func(b *events.Batch) {
+			own := events.Event{Name: "own", DistinctID: "u", UUID: b.Events[0].UUID}
+			fails(&own)
+			drops(&b.Events[2])
+			b.Events = slices.Insert(b.Events, 0, own, own)
+		}, [3]string{ok, ok, dropped}},
+		{"it gives two events one UUID", func(b *events.Batch) {
+			b.Events[1].UUID = b.Events[0].UUID
+			drops(&b.Events[1])
+		}, [3]string{ok, dropped, ok}},
+		{"it makes two events of one, of which one fails", func(b *events.Batch) {
+			part := b.Events[1]
+			fails(&part)
+			b.Events = append(b.Events, part)
+		}, [3]string{ok, retry, ok}},
+		{"it loses one", func(b *events.Batch) { b.Events = slices.Delete(b.Events, 1, 2) }, [3]string{ok, retry, ok}},
+		{"it makes a handle up", func(b *events.Batch) {
+			b.Events = append(b.Events, events.Event{Ref: 9, Outcome: events.Outcome{State: events.StateAccepted}})
+		}, [3]string{ok, ok, ok}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newService(t, posthog.DefaultConfig())
+			pipeline, err := events.NewPipeline(zap.NewNop(), s.scope, test.do)
+			require.NoError(t, err)
+			s.processor = events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope)
+			for range 2 {
+				response := s.post(batchOf(eventOf(1, ""), eventOf(2, ""), eventOf(3, "")))
+				require.Equal(t, `{"results":{"`+id(1)+`":`+test.want[0]+`,"`+id(2)+`":`+test.want[1]+`,"`+id(3)+`":`+test.want[2]+`}}`, response.Body)
+				require.Equal(t, 200, response.Status)
+				require.Equal(t, slices.Contains(test.want[:], retry), response.Retry)
+			}
 		})
 	}
 }
 
 // Section 0.1 of the protocol: AI events are welcome on either route, others on theirs alone.
-func TestSection01V1AIRoute(t *testing.T) {
-	s := newService(t, DefaultConfig())
-	batch := v1Batch(v1Event(1, `"event":"$ai_trace"`), v1Event(2, ""), v1Event(3, `"event":""`))
-	response := s.CaptureV1AI(context.Background(), v1Request(batch))
+func TestSection01AIRoute(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
+	batch := batchOf(eventOf(1, `"event":"$ai_trace"`), eventOf(2, ""), eventOf(3, `"event":""`))
+	response := s.CaptureAI(context.Background(), requestOf(batch))
 	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"ok"},"`+id(2)+`":{"result":"drop","details":"misrouted_event"},"`+
 		id(3)+`":{"result":"drop","details":"missing_event_name"}}}`, response.Body)
 	require.Len(t, s.sink.events, 1)
@@ -473,71 +556,71 @@ func TestSection01V1AIRoute(t *testing.T) {
 	require.Equal(t, map[string]route.Group{"/i/v1/analytics/events": route.Analytics, "/i/v1/ai/events": route.AI}, groups)
 }
 
-func TestV1RepairsInTheEventsOwnBytes(t *testing.T) {
-	s := newService(t, DefaultConfig())
-	require.Equal(t, 200, s.v1(strings.Replace(v1Batch(v1Event(1, "")), `{"x":1}`, `{"x":NaN,"y":[-Infinity],"z":"\udc00"}`, 1)).Status)
+func TestRepairsInTheEventsOwnBytes(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
+	require.Equal(t, 200, s.post(strings.Replace(batchOf(eventOf(1, "")), `{"x":1}`, `{"x":NaN,"y":[-Infinity],"z":"\udc00"}`, 1)).Status)
 	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd","$lib":"posthog-node","$lib_version":"5.70.0"}`, string(s.sink.events[0].Raw.Properties))
-	require.True(t, s.sink.repaired)
-	require.Equal(t, 200, s.v1(v1Batch(v1Event(1, ""))).Status)
-	require.False(t, s.sink.repaired, "the next request starts anew")
-	require.Equal(t, 200, s.v1(strings.Replace(v1Batch(v1Event(1, "")), `{"x":1}`, "{\"x\":\"\xed\xa0\x80\"}", 1)).Status)
+	require.True(t, s.sink.batch.Repaired)
+	require.Equal(t, 200, s.post(batchOf(eventOf(1, ""))).Status)
+	require.False(t, s.sink.batch.Repaired, "the next request starts anew")
+	require.Equal(t, 200, s.post(strings.Replace(batchOf(eventOf(1, "")), `{"x":1}`, "{\"x\":\"\xed\xa0\x80\"}", 1)).Status)
 	require.Contains(t, string(s.sink.events[2].Raw.Properties), "{\"x\":\"\ufffd\"")
-	require.True(t, s.sink.repaired, "so does a surrogate that is no escape")
+	require.True(t, s.sink.batch.Repaired, "so does a surrogate that is no escape")
 	require.EqualValues(t, 2, s.scope.Snapshot().Counters()["json_repaired_total+kind=lone_surrogate"].Value())
 }
 
-func TestV1IsBusyWhenTheBudgetIsSpent(t *testing.T) {
-	s := newService(t, DefaultConfig())
-	body := v1Batch(v1Event(1, ""))
+func TestIsBusyWhenTheBudgetIsSpent(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
+	body := batchOf(eventOf(1, ""))
 	for _, left := range []int64{10, int64(len(body)) + 10} {
 		require.True(t, s.budget.Reserve(s.budget.Limit()-left))
-		response := s.v1(body)
+		response := s.post(body)
 		require.Equal(t, "service_unavailable", failure(t, response).Error)
 		require.Equal(t, 503, response.Status)
 		require.True(t, response.Retry)
 		s.budget.Release(s.budget.Limit() - left)
 	}
-	require.Equal(t, 200, s.v1(body).Status)
+	require.Equal(t, 200, s.post(body).Status)
 }
 
-func TestV1TakesVeryLargeBatchesWithinItsLimits(t *testing.T) {
+func TestTakesVeryLargeBatchesWithinItsLimits(t *testing.T) {
 	const many = 100_000
-	s := newService(t, DefaultConfig())
+	s := newService(t, posthog.DefaultConfig())
 	var bare, whole []string
 	for i := range many + 1 {
 		bare = append(bare, "{}")
 		whole = append(whole, `{"event":"a","distinct_id":"u","timestamp":"2026-11-24T11:58:00Z","uuid":"`+id(many-i)+`"}`)
 	}
-	require.Equal(t, 503, s.v1(v1Batch(bare[:many]...)).Status, "1 MiB is not enough for so many")
+	require.Equal(t, 503, s.post(batchOf(bare[:many]...)).Status, "1 MiB is not enough for so many")
 
 	s.grow(1 << 30)
-	require.Equal(t, "payload_too_large", failure(t, s.v1(v1Batch(whole...))).Error)
-	response := s.v1(v1Batch(whole[:many]...))
+	require.Equal(t, "payload_too_large", failure(t, s.post(batchOf(whole...))).Error)
+	response := s.post(batchOf(whole[:many]...))
 	require.Equal(t, 200, response.Status)
 	require.Len(t, s.sink.events, many)
 	require.Equal(t, many, strings.Count(response.Body, `:{"result":"ok"}`))
 	whole[many-1] = whole[0]
-	require.Equal(t, "duplicate_event_uuid", failure(t, s.v1(v1Batch(whole[:many]...))).Error)
-	require.Equal(t, 200, s.v1(v1Batch(v1Event(1, ""))).Status)
+	require.Equal(t, "duplicate_event_uuid", failure(t, s.post(batchOf(whole[:many]...))).Error)
+	require.Equal(t, 200, s.post(batchOf(eventOf(1, ""))).Status)
 }
 
-// FuzzV1 feeds whole requests: nothing may panic, leak the budget or lose count, every uuid has its result in the order of the
+// FuzzCapture feeds whole requests: nothing may panic, leak the budget or lose count, every uuid has its result in the order of the
 // batch, and what is kept has the properties that the rules say, by encoding/json's reckoning.
-func FuzzV1(f *testing.F) {
-	f.Add(false, "Bearer phc_test", "posthog-node/5.70.0", "2026-11-24T11:59:00Z", "application/json", "", []byte(v1Batch(v1Event(1, ""), v1Event(2, `"event":""`))))
-	f.Add(true, "bearer k", `a"/b\`, "2026-11-24T11:59:60+01:00", "application/json; charset=utf-8", "gzip", []byte(gzipped(v1Batch(
-		strings.Replace(v1Event(1, `"event":"$ai_span","session_id":7,"options":{"cookieless_mode":"1","product_tour_id":-7}`), `"x":1`, `"\u0024lib":NaN`, 1)))))
-	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "br", []byte(v1Batch(
-		v1Event(3, `"distinct_id":"NULL","window_id":"w","options":{"disable_skew_correction":1,"process_person_profile":"false"},"properties":{ }`))))
+func FuzzCapture(f *testing.F) {
+	f.Add(false, "Bearer phc_test", "posthog-node/5.70.0", "2026-11-24T11:59:00Z", "application/json", "", []byte(batchOf(eventOf(1, ""), eventOf(2, `"event":""`))))
+	f.Add(true, "bearer k", `a"/b\`, "2026-11-24T11:59:60+01:00", "application/json; charset=utf-8", "gzip", []byte(gzipped(batchOf(
+		strings.Replace(eventOf(1, `"event":"$ai_span","session_id":7,"options":{"cookieless_mode":"1","product_tour_id":-7}`), `"x":1`, `"\u0024lib":NaN`, 1)))))
+	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "br", []byte(batchOf(
+		eventOf(3, `"distinct_id":"NULL","window_id":"w","options":{"disable_skew_correction":1,"process_person_profile":"false"},"properties":{ }`))))
 	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "", []byte(`{"created_at":"2026-11-24T11:59:00Z","capture_internal":1,"batch":[{},{}],"batch":[`+
-		v1Event(4, `"event":"$exception","session_id":"s","properties":{"$session_id":"own","$window_id":1,"$window_id":2,"a":{"$lib":[]}}`)+`,`+
-		v1Event(5, `"properties":{"$cookieless_mode":true,"$lib_version":"\ud83d\ude00"},"options":{"cookieless_mode":0}`)+`],"historical_migration":true}`))
+		eventOf(4, `"event":"$exception","session_id":"s","properties":{"$session_id":"own","$window_id":1,"$window_id":2,"a":{"$lib":[]}}`)+`,`+
+		eventOf(5, `"properties":{"$cookieless_mode":true,"$lib_version":"\ud83d\ude00"},"options":{"cookieless_mode":0}`)+`],"historical_migration":true}`))
 	f.Fuzz(func(t *testing.T, onlyAI bool, authorization, info, stamp, contentType, encoding string, body []byte) {
-		s := newService(t, DefaultConfig())
-		request := v1Request(string(body))
+		s := newService(t, posthog.DefaultConfig())
+		request := requestOf(string(body))
 		request.ContentType, request.ContentEncoding = contentType, encoding
 		maps.Copy(request.Header.(route.Headers), route.Headers{"Authorization": authorization, "PostHog-Sdk-Info": info, "PostHog-Request-Timestamp": stamp})
-		response := s.captureV1(context.Background(), request, onlyAI)
+		response := s.capture(context.Background(), request, onlyAI)
 		if response.Status != 200 {
 			require.Contains(t, []int{400, 401, 413, 415, 503}, response.Status)
 			require.True(t, json.Valid([]byte(response.Body)))
@@ -564,11 +647,11 @@ func FuzzV1(f *testing.F) {
 
 // sentEvents is what encoding/json finds in a body that was accepted.
 func sentEvents(t *testing.T, body []byte, encoding string) []map[string]any {
-	payload, err := decode.New(1<<20, nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
+	payload, err := decode.New(route.Fixed(1<<20), nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
 	require.NoError(t, err)
 	text := payload.Bytes
 	if !json.Valid(text) {
-		text, _ = repair(text)
+		text, _ = jsonscan.Repair(text)
 	}
 	var sent []map[string]any
 	for _, event := range jsonValue(t, text).(map[string]any)["batch"].([]any) {
@@ -638,14 +721,14 @@ func wantProperties(event map[string]any, info string) any {
 	return properties
 }
 
-// BenchmarkV1Batch50 is one request with a batch of 50 events, not compressed, up to a sink that accepts it; ns/event is for
+// BenchmarkBatch50 is one request with a batch of 50 events, not compressed, up to a sink that accepts it; ns/event is for
 // one event.
-func BenchmarkV1Batch50(b *testing.B) {
-	handler, request := v1Benchmark(b)
+func BenchmarkBatch50(b *testing.B) {
+	handler, request := benchmark(b)
 	b.SetBytes(int64(len(request.Body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if response := handler.CaptureV1(context.Background(), request); response.Status != 200 {
+		if response := handler.Capture(context.Background(), request); response.Status != 200 {
 			b.Fatal(response.Body)
 		}
 	}
@@ -653,9 +736,9 @@ func BenchmarkV1Batch50(b *testing.B) {
 }
 
 // What a request costs in allocations does not depend on how many events it has.
-func TestAV1BatchCostsNoAllocationPerEvent(t *testing.T) {
-	handler, request := v1Benchmark(t)
-	require.Less(t, testing.AllocsPerRun(50, func() { handler.CaptureV1(context.Background(), request) }), 40.0)
+func TestABatchCostsNoAllocationPerEvent(t *testing.T) {
+	handler, request := benchmark(t)
+	require.Less(t, testing.AllocsPerRun(50, func() { handler.Capture(context.Background(), request) }), 40.0)
 }
 
 type acceptAll struct{}
@@ -666,8 +749,8 @@ func (acceptAll) Write(_ context.Context, batch *events.Batch) {
 	}
 }
 
-func v1Benchmark(tb testing.TB) (*Handler, *route.Request) {
-	payload, err := decode.New(1<<30, nil).Decode(decode.Input{Body: benchmarkBatch(tb)})
+func benchmark(tb testing.TB) (*Handler, *route.Request) {
+	payload, err := decode.New(route.Fixed(1<<30), nil).Decode(decode.Input{Body: benchmarkBatch(tb)})
 	require.NoError(tb, err)
 	var v0 struct{ Batch []map[string]any }
 	require.NoError(tb, json.Unmarshal(payload.Bytes, &v0))
@@ -680,18 +763,18 @@ func v1Benchmark(tb testing.TB) (*Handler, *route.Request) {
 		batch[i] = string(text)
 	}
 	require.Len(tb, batch, 50)
-	budget := decode.NewBudget(1 << 30)
+	budget := memory.NewBudget(1 << 30)
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, acceptAll{}, events.NewLedger(), zap.NewNop(), tally.NoopScope)
-	return NewHandler(DefaultConfig(), decode.New(math.MaxInt32, budget), budget, processor, tally.NoopScope), v1Request(v1Batch(batch...))
+	return newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(math.MaxInt32), budget), budget, processor, tally.NoopScope), requestOf(batchOf(batch...))
 }
 
 // Section 2.12 of the protocol holds on v1 as well: whoever could not make gateway properties up on v0 cannot here.
-func TestSection212V1StripsGatewayPropertiesOffAIEvents(t *testing.T) {
-	s := newService(t, DefaultConfig())
+func TestSection212StripsGatewayPropertiesOffAIEvents(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
 	const properties = `"properties":{"$ai_gateway_x":1,"a":2,"\u0024ai_gateway":3,"b":{"$ai_gateway":4}}`
-	require.Equal(t, 200, s.v1(v1Batch(v1Event(1, `"event":"$ai_span",`+properties), v1Event(2, properties))).Status)
+	require.Equal(t, 200, s.post(batchOf(eventOf(1, `"event":"$ai_span",`+properties), eventOf(2, properties))).Status)
 	require.JSONEq(t, `{"a":2,"b":{"$ai_gateway":4},"$lib":"posthog-node","$lib_version":"5.70.0"}`, string(s.sink.events[0].Raw.Properties))
 	require.Contains(t, string(s.sink.events[1].Raw.Properties), `"$ai_gateway_x":1`)
 }

@@ -1,9 +1,14 @@
-package posthog
+package v1
 
-import "slices"
+import (
+	"slices"
 
-// The properties that the service writes into an event, in the order in which it does. The client names the first two beside
-// the properties and the next four in the options; the last two are its SDK.
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// The properties that the service writes into an event, in the order in which it does. The client names the first two
+// beside the properties and the next four in the options; the last two are its SDK.
 const (
 	spliceSession = iota
 	spliceWindow
@@ -25,61 +30,57 @@ var spliceKeys = [splices]string{
 	`"$process_person_profile":`, `"$lib":`, `"$lib_version":`,
 }
 
-// v1Object is what one scan has found of an event.
-type v1Object struct {
+// object is what one scan has found of an event.
+type object struct {
 	// isObject is not set for an element that is something else.
 	isObject bool
-	// empty is set where the properties have no members, and owns says which of those above are among them, a bit for each.
+	// empty is set where the properties have no members, and owns says which of those above are among them, a bit for
+	// each.
 	empty bool
 	owns  uint8
 	// gateway is set where some may be such as only PostHog's AI gateway may set.
 	gateway bool
 
-	name, uuid, distinctID, timestamp, properties, options span
+	name, uuid, distinctID, timestamp, properties, options jsonscan.Span
 	// given holds what is to be written into the properties.
-	given [splicesGiven]span
+	given [splicesGiven]jsonscan.Span
 	// ownCookieless and ownIgnoreSentAt are what the properties themselves say.
-	ownCookieless, ownIgnoreSentAt span
+	ownCookieless, ownIgnoreSentAt jsonscan.Span
 }
 
-// v1Document is a request's JSON, found but not yet judged. It is used again for the next request.
-type v1Document struct {
-	scanner
-	objects []v1Object
-	// limit is how many events there may be, and room is asked before there is memory for more of them. full and spent say which
-	// of the two has ended a scan.
+// document is a request's JSON, found but not yet judged. It is used again for the next request.
+type document struct {
+	jsonscan.Scanner
+	objects []object
+	// limit is how many events there may be, and room is asked before there is memory for more of them. full and spent
+	// say which of the two has ended a scan.
 	limit       int
 	room        func(events int) bool
 	full, spent bool
 
-	createdAt, batchAt, historical, internal span
+	createdAt, batchAt, historical, internal jsonscan.Span
 }
 
 // scan finds the events of a request, which must be an object. Of two equal keys the last counts.
-func (d *v1Document) scan(data []byte) *syntaxError {
-	*d = v1Document{scanner: scanner{data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
-	end := d.space(0)
+func (d *document) scan(data []byte) *jsonscan.SyntaxError {
+	*d = document{Scanner: jsonscan.Scanner{Data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
+	end := d.Space(0)
 	if end < len(data) && data[end] == '{' {
 		end = d.envelope(end)
-	} else if end = d.value(end, 0); end >= 0 {
-		d.fail(0, "expected an object")
+	} else if end = d.Value(end, 0); end >= 0 {
+		d.Fail(0, "expected an object")
 	}
-	if end >= 0 {
-		if end = d.space(end); end < len(data) {
-			d.fail(end, "unexpected text after the JSON value")
-		}
-	}
-	return d.err
+	return d.End(end)
 }
 
-func (d *v1Document) envelope(i int) int {
-	i, more := d.open(i, 0)
+func (d *document) envelope(i int) int {
+	i, more := d.Open(i, 0)
 	for more {
-		key, at := d.member(i)
+		key, at := d.Member(i)
 		if at < 0 {
 			return -1
 		}
-		var to *span
+		var to *jsonscan.Span
 		end := 0
 		switch string(key) {
 		case "batch":
@@ -99,54 +100,55 @@ func (d *v1Document) envelope(i int) int {
 	return i
 }
 
-// rest notes where a member's value lies and goes on to the next member. end is 0 for a value that is still to be skipped.
-func (d *v1Document) rest(at, end, depth int, to *span) (next int, more bool) {
+// rest notes where a member's value lies and goes on to the next member. end is 0 for a value that is still to be
+// skipped.
+func (d *document) rest(at, end, depth int, to *jsonscan.Span) (next int, more bool) {
 	if end == 0 {
-		end = d.value(at, depth)
+		end = d.Value(at, depth)
 	}
 	if end < 0 {
 		return -1, false
 	}
 	if to != nil {
-		*to = span{uint32(at), uint32(end)}
+		*to = jsonscan.SpanOf(at, end)
 	}
-	return d.next(end)
+	return d.Next(end)
 }
 
 // events scans the batch at i.
-func (d *v1Document) events(i, depth int) int {
+func (d *document) events(i, depth int) int {
 	d.objects = d.objects[:0]
-	if i >= len(d.data) || d.data[i] != '[' {
-		return d.value(i, depth)
+	if i >= len(d.Data) || d.Data[i] != '[' {
+		return d.Value(i, depth)
 	}
-	i = d.space(i + 1)
-	if i < len(d.data) && d.data[i] == ']' {
+	i = d.Space(i + 1)
+	if i < len(d.Data) && d.Data[i] == ']' {
 		return i + 1
 	}
 	for {
 		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
 			d.full = !d.spent
-			return d.fail(i, "too many events")
+			return d.Fail(i, "too many events")
 		}
-		d.objects = append(d.objects, v1Object{})
-		if i < len(d.data) && d.data[i] == '{' {
+		d.objects = append(d.objects, object{})
+		if i < len(d.Data) && d.Data[i] == '{' {
 			// An event holds no events, so the slice does not move while the pointer is in use.
 			i = d.event(i, depth+1, &d.objects[len(d.objects)-1])
 		} else {
-			i = d.value(i, depth+1)
+			i = d.Value(i, depth+1)
 		}
 		if i < 0 {
 			return -1
 		}
 		var more bool
-		if i, more = d.nextElement(i); !more {
+		if i, more = d.NextElement(i); !more {
 			return i
 		}
 	}
 }
 
 // grow makes room for more events, if there may be more.
-func (d *v1Document) grow() bool {
+func (d *document) grow() bool {
 	room := min(max(64, 2*cap(d.objects)), d.limit)
 	if room <= cap(d.objects) {
 		return false
@@ -158,15 +160,15 @@ func (d *v1Document) grow() bool {
 	return true
 }
 
-func (d *v1Document) event(i, depth int, found *v1Object) int {
+func (d *document) event(i, depth int, found *object) int {
 	found.isObject = true
-	i, more := d.open(i, depth)
+	i, more := d.Open(i, depth)
 	for more {
-		key, at := d.member(i)
+		key, at := d.Member(i)
 		if at < 0 {
 			return -1
 		}
-		var to *span
+		var to *jsonscan.Span
 		end := 0
 		switch string(key) {
 		case "event":
@@ -195,18 +197,18 @@ func (d *v1Document) event(i, depth int, found *v1Object) int {
 	return i
 }
 
-func (d *v1Document) eventOptions(i, depth int, found *v1Object) int {
+func (d *document) eventOptions(i, depth int, found *object) int {
 	clear(found.given[spliceCookieless : splicePersonProfile+1])
-	if i >= len(d.data) || d.data[i] != '{' {
-		return d.value(i, depth)
+	if i >= len(d.Data) || d.Data[i] != '{' {
+		return d.Value(i, depth)
 	}
-	i, more := d.open(i, depth)
+	i, more := d.Open(i, depth)
 	for more {
-		key, at := d.member(i)
+		key, at := d.Member(i)
 		if at < 0 {
 			return -1
 		}
-		var to *span
+		var to *jsonscan.Span
 		switch string(key) {
 		case "cookieless_mode":
 			to = &found.given[spliceCookieless]
@@ -224,24 +226,24 @@ func (d *v1Document) eventOptions(i, depth int, found *v1Object) int {
 	return i
 }
 
-func (d *v1Document) eventProperties(i, depth int, found *v1Object) int {
+func (d *document) eventProperties(i, depth int, found *object) int {
 	found.owns, found.empty, found.gateway = 0, false, false
-	found.ownCookieless, found.ownIgnoreSentAt = span{}, span{}
-	if i >= len(d.data) || d.data[i] != '{' {
-		return d.value(i, depth)
+	found.ownCookieless, found.ownIgnoreSentAt = jsonscan.Span{}, jsonscan.Span{}
+	if i >= len(d.Data) || d.Data[i] != '{' {
+		return d.Value(i, depth)
 	}
-	i, more := d.open(i, depth)
+	i, more := d.Open(i, depth)
 	found.empty = !more
 	for more {
-		key, at := d.member(i)
+		key, at := d.Member(i)
 		if at < 0 {
 			return -1
 		}
-		var to *span
+		var to *jsonscan.Span
 		if len(key) > 0 && key[0] == '$' {
 			to = found.own(key)
 		}
-		found.gateway = found.gateway || maybeGateway(key)
+		found.gateway = found.gateway || posthog.MaybeGateway(key)
 		if i, more = d.rest(at, 0, depth+1, to); i < 0 {
 			return -1
 		}
@@ -250,7 +252,7 @@ func (d *v1Document) eventProperties(i, depth int, found *v1Object) int {
 }
 
 // own notes that the properties have a key themselves, and returns where its value is to be kept.
-func (o *v1Object) own(key []byte) *span {
+func (o *object) own(key []byte) *jsonscan.Span {
 	switch string(key) {
 	case "$session_id":
 		o.owns |= 1 << spliceSession

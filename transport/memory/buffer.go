@@ -1,31 +1,28 @@
-package decode
+package memory
 
 import (
 	"math/bits"
 	"sync"
-
-	"github.com/opencapture/capture/modules/events"
 )
 
 const (
-	// The pooled buffers have capacities of 4 KiB, 8 KiB and so on up to maxPooled. Larger ones are made to measure and left to
-	// the garbage collector, so that no burst of large requests leaves its memory behind.
+	// MaxPooled is the largest buffer that is kept for another request. Pooled buffers have capacities of 4 KiB, 8 KiB and
+	// so on up to it. Larger ones are made to measure and left to the garbage collector, so that no burst of large requests
+	// leaves its memory behind.
+	MaxPooled = 1 << 20
+
 	minPooled = 4 << 10
-	maxPooled = 1 << 20
 
-	classes = 9 // from minPooled to maxPooled in powers of two
+	classes = 9 // from minPooled to MaxPooled in powers of two
 )
-
-// ErrSpent is the answer when the budget has no room. Whoever else takes from the budget gives the same one.
-var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
 
 // Buffer is memory whose capacity is reserved from the budget for as long as it is out of the pool.
 type Buffer struct {
 	Bytes []byte
 }
 
-// Buffers hands out memory under a budget: 4 KiB or at most twice what is asked for, as a small request that holds a large
-// buffer takes it from all others. It is safe for concurrent use.
+// Buffers hands out memory under a budget: 4 KiB or at most twice what is asked for, as a small request that holds a
+// large buffer takes it from all others. It is safe for concurrent use.
 type Buffers struct {
 	budget *Budget
 	pools  [classes]sync.Pool
@@ -40,7 +37,7 @@ func (p *Buffers) Get(size int64) (*Buffer, error) {
 	if !p.budget.Reserve(size) {
 		return nil, ErrSpent
 	}
-	if size <= maxPooled {
+	if size <= MaxPooled {
 		if b, ok := p.pools[class(size)].Get().(*Buffer); ok {
 			return b, nil
 		}
@@ -55,14 +52,14 @@ func (p *Buffers) Put(b *Buffer) {
 	}
 	size := int64(cap(b.Bytes))
 	p.budget.Release(size)
-	if size <= maxPooled {
+	if size <= MaxPooled {
 		b.Bytes = b.Bytes[:0]
 		p.pools[class(size)].Put(b)
 	}
 }
 
-// Grow returns a buffer of the same content with room for at least size bytes and takes the old one back; on an error the old
-// one is kept.
+// Grow returns a buffer of the same content with room for at least size bytes and takes the old one back; on an error
+// the old one is kept.
 func (p *Buffers) Grow(b *Buffer, size int64) (*Buffer, error) {
 	larger, err := p.Get(size)
 	if err != nil {
@@ -78,7 +75,7 @@ func capacity(size int64) int64 {
 	switch {
 	case size <= minPooled:
 		return minPooled
-	case size <= maxPooled:
+	case size <= MaxPooled:
 		return 1 << bits.Len64(uint64(size-1))
 	default:
 		return size
