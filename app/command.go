@@ -1,13 +1,10 @@
 package app
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,10 +13,6 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 )
-
-// version is set by the linker: -ldflags "-X github.com/opencapture/capture/app.version=v1.2.3". Without it, the version
-// that the Go toolchain recorded is shown.
-var version string
 
 // root makes the command line of the build.
 func (p *process) root() *cobra.Command {
@@ -243,44 +236,4 @@ func (p *process) print(text []byte, err error) error {
 	}
 	_, err = p.out.Write(text)
 	return err
-}
-
-// build names a build: its version, and the commit and Go version as far as they are known.
-type build struct {
-	Version  string `json:"version"`
-	Commit   string `json:"commit,omitempty"`
-	Modified bool   `json:"modified,omitempty"`
-	Go       string `json:"go"`
-}
-
-func thisBuild() build {
-	info, _ := debug.ReadBuildInfo()
-	return describe(version, info)
-}
-
-func describe(version string, info *debug.BuildInfo) build {
-	if info == nil {
-		info = &debug.BuildInfo{GoVersion: runtime.Version(), Main: debug.Module{Version: "(unknown)"}}
-	}
-	b := build{Version: cmp.Or(version, info.Main.Version), Go: info.GoVersion}
-	for _, setting := range info.Settings {
-		switch setting.Key {
-		case "vcs.revision":
-			b.Commit = setting.Value
-		case "vcs.modified":
-			b.Modified = setting.Value == "true"
-		}
-	}
-	return b
-}
-
-func (b build) String() string {
-	text := "capture " + b.Version
-	if b.Commit != "" {
-		text += " commit " + b.Commit
-		if b.Modified {
-			text += " (modified)"
-		}
-	}
-	return text + " " + b.Go
 }

@@ -23,16 +23,12 @@ const (
 	reportInterval = time.Second
 )
 
-// NewRegistry returns a registry that has the collectors of the Go runtime and of the process, and the count of its panics.
+// NewRegistry returns a registry that has the collectors of the Go runtime and of the process.
 func NewRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: metricPrefix + "_panics_total",
-			Help: "Panics that were kept from ending the process; the log has the stack of each.",
-		}, func() float64 { return float64(panics.Count()) }),
 	)
 	return registry
 }
