@@ -269,7 +269,8 @@ func (s *Spool) take(size int64) error {
 	for {
 		used := s.used.Load()
 		if used+size > s.maxBytes.Load() {
-			return fmt.Errorf("%w: %d bytes do not fit beside %d of %d", ErrFull, size, used, s.maxBytes.Load())
+			return fmt.Errorf("%w: %s do not fit beside %s of %s",
+				ErrFull, approx(size), approx(used), approx(s.maxBytes.Load()))
 		}
 		if s.used.CompareAndSwap(used, used+size) {
 			break
@@ -277,7 +278,8 @@ func (s *Spool) take(size int64) error {
 	}
 	if left, ok := s.free.take(size, s.keepFree.Load()); !ok {
 		s.used.Add(-size)
-		return fmt.Errorf("%w: the disk has %d bytes left, and %d are to stay free", ErrFull, left, s.keepFree.Load())
+		return fmt.Errorf("%w: the disk has %s left, and %s are to stay free",
+			ErrFull, approx(left), approx(s.keepFree.Load()))
 	}
 	return nil
 }
