@@ -72,13 +72,14 @@ var binary = sync.OnceValues(func() (string, error) {
 // process is the binary, running.
 type process struct {
 	*exec.Cmd
-	url, broker string
-	stderr      *bytes.Buffer
-	exited      chan struct{} // closed when it has ended, with err
-	err         error
+	url, admin, broker string
+	stderr             *bytes.Buffer
+	exited             chan struct{} // closed when it has ended, with err
+	err                error
 }
 
 var (
+	operators = regexp.MustCompile(`metrics\s+(http://\S+)/metrics`)
 	listening = regexp.MustCompile(`listening\s+(http://\S+)`)
 	broker    = regexp.MustCompile(`events to\s+(?:embedded broker|Kafka) at ([^ ,]+)`)
 )
@@ -117,7 +118,7 @@ func (p *process) serve(t *testing.T) *process {
 	require.NoError(t, err)
 	p.start(t)
 	lines := bufio.NewScanner(stdout)
-	for p.url == "" || p.broker == "" {
+	for p.url == "" || p.broker == "" || p.admin == "" {
 		if !lines.Scan() {
 			p.err = p.Wait()
 			close(p.exited)
@@ -125,6 +126,9 @@ func (p *process) serve(t *testing.T) *process {
 		}
 		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
 			p.url = found[1]
+		}
+		if found := operators.FindStringSubmatch(lines.Text()); found != nil {
+			p.admin = found[1]
 		}
 		if found := broker.FindStringSubmatch(lines.Text()); found != nil {
 			p.broker = found[1]

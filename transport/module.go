@@ -25,7 +25,7 @@ import (
 // Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder and the *memory.Budget that it draws on;
 // start facts.
 // Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
-// of route.Route (see AsRoutes).
+// of route.Route (see route.As).
 // Config section: "transport".
 func Module() module.Module {
 	return module.Module{
@@ -36,9 +36,9 @@ func Module() module.Module {
 			newDecoder,
 			posthog.NewHandler,
 			v1.NewHandler,
-			AsRoutes((*posthog.Handler).Routes),
-			AsRoutes((*v1.Handler).Routes),
-			AsRoutes(newSetup),
+			route.As((*posthog.Handler).Routes),
+			route.As((*v1.Handler).Routes),
+			route.As(newSetup),
 			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
 			func(server *Server) module.Root { return server },
 			module.AsStartFact(listening),
@@ -50,11 +50,6 @@ func Module() module.Module {
 			module.Require[*observability.Health]("modules/observability"),
 		},
 	}
-}
-
-// AsRoutes annotates a constructor that returns a []route.Route so that the server serves them.
-func AsRoutes(constructor any) any {
-	return fx.Annotate(constructor, fx.ResultTags(`group:"routes,flatten"`))
 }
 
 // newBudget makes the budget that the section starts with; the server keeps it up to date.

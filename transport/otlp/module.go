@@ -6,8 +6,8 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
-	"github.com/opencapture/capture/transport"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // Module takes OpenTelemetry's traces and logs.
@@ -22,7 +22,7 @@ func Module() module.Module {
 		Config: DefaultConfig(),
 		Options: fx.Provide(
 			NewHandler,
-			transport.AsRoutes((*Handler).Routes),
+			route.As((*Handler).Routes),
 		),
 		Requires: []module.Requirement{
 			module.Require[*decode.Decoder]("transport"),

@@ -1,0 +1,9 @@
+package route
+
+import "go.uber.org/fx"
+
+// As annotates a constructor that returns a []Route so that the server (transport) serves them. It may return an error as
+// well.
+func As(constructor any) any {
+	return fx.Annotate(constructor, fx.ResultTags(`group:"routes,flatten"`))
+}
