@@ -219,7 +219,7 @@ func drainNow(use module.Invocation, d *Delivery) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Stop(context.WithoutCancel(use.Context))) }()
-	for before := d.Waiting(); ; {
+	for before := d.spooling.found; ; {
 		waiting := d.Waiting()
 		progress.Set(before-min(before, waiting), before)
 		if !d.waits() {

@@ -30,6 +30,7 @@ type spooling struct {
 
 	mu      sync.Mutex // guards making spoolers, and that none is made after stopped
 	stopped bool
+	found   uint64 // records that waited when the spool was opened
 }
 
 var errNoSpool = errors.New("the spool is not open")
@@ -96,18 +97,17 @@ func (s *spooling) open() error {
 		return errors.Join(errNoSpool, opened.Close())
 	}
 	limitSpool(opened, s.d.terms.Now())
-	waiting := uint64(0)
 	for _, log := range opened.Logs() {
 		if log.Name() != deadLetterLog {
-			waiting += log.Stats().Records
+			s.found += log.Stats().Records
 			s.add(s.d.topic(log.Name()), log)
 		}
 	}
 	// The topics with records wait by now, so that none is passed between being blocked and being open.
 	s.opened.Store(opened)
 	s.blocked.Store(nil)
-	if waiting > 0 {
-		s.d.log.Info("events of an earlier process wait in the spool", zap.Uint64("records", waiting))
+	if s.found > 0 {
+		s.d.log.Info("events of an earlier process wait in the spool", zap.Uint64("records", s.found))
 	}
 	return nil
 }
