@@ -54,7 +54,7 @@ func bareGoroutines(files *token.FileSet, file *ast.File) []string {
 			}
 		case *ast.SelectorExpr:
 			of := ""
-			if name, is := node.X.(*ast.Ident); is && name.Obj == nil {
+			if name, is := node.X.(*ast.Ident); is {
 				of = imports[name.Name]
 			}
 			switch {
