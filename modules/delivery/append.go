@@ -99,6 +99,7 @@ const appender = "an append to the spool"
 // they are not: their records may be in the log.
 func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
+	panicked := true
 	err := panics.Try(r.d.log, appender, func() error {
 		start := 0
 		for _, end := range g.ends {
@@ -109,14 +110,14 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 		if err == nil {
 			r.spooled(s, first, g.indexes)
 		}
+		panicked = false
 		return err
 	})
 	if err == nil {
 		return
 	}
 	r.d.metrics.refused.Inc(1)
-	var panicked *panics.Error
-	if !errors.As(err, &panicked) && ctx.Err() == nil &&
+	if !panicked && ctx.Err() == nil &&
 		u.plan == planSpool && u.mode != modeMemory && u.isEmpty() && u.breaker.allow(time.Now()) {
 		u.plan = planDirect
 		return
