@@ -210,13 +210,14 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 }
 
 func TestAPanicInAHandlerIsAnsweredAndLogged(t *testing.T) {
-	r := start(t, testConfig(), observability.Check{Name: "broken", Ready: func(context.Context) error { panic("boom") }})
-	require.Equal(t, http.StatusInternalServerError, r.get(t, "/readyz").status)
+	r := start(t, testConfig())
+	r.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "broken"}, func() float64 { panic("boom") }))
+	require.Equal(t, http.StatusInternalServerError, r.get(t, "/metrics").status)
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status)
 	entry := r.logs.FilterMessage("a handler panicked").All()[0]
-	require.Equal(t, "/readyz", entry.ContextMap()["path"])
+	require.Equal(t, "/metrics", entry.ContextMap()["path"])
 	require.Equal(t, "boom", entry.ContextMap()["panic"])
-	require.Contains(t, entry.ContextMap()["stack"].(string), "health.go")
+	require.Contains(t, entry.ContextMap()["stack"].(string), "server_test.go")
 }
 
 func TestAPortInUseFailsTheStartAndNamesTheKey(t *testing.T) {

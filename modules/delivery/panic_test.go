@@ -85,7 +85,7 @@ func requirePanic(t *testing.T, logs *observer.ObservedLogs, who string) {
 	require.Contains(t, told()[0].ContextMap()["stack"], "delivery")
 }
 
-func TestAProducerThatPanicsIsAnOutageOfItsTopic(t *testing.T) {
+func TestAProducerThatPanicsFailsWhatItWasHanded(t *testing.T) {
 	t.Parallel()
 	for _, ack := range []string{"auto", "kafka", "memory"} {
 		t.Run(ack, func(t *testing.T) {

@@ -123,13 +123,15 @@ func TestAnAnswerWhoseHandlingPanicsFailsWhatHasNoReport(t *testing.T) {
 	cfg.Topics.Partitions = 4
 	producer, logs := watched(t, cfg)
 	topic := cfg.Topics.Events
+	gate := watch(broker)
 	release := hold(broker)
 	list := messages(topic, 0, 40)
 	for i := range list {
 		list[i].Key = []byte(strconv.Itoa(i))
 	}
 	sent := send(producer, list)
-	require.Eventually(t, func() bool { return producer.Disown(topic, true) }, patience, time.Millisecond)
+	gate.await(t, topic, 1)
+	require.True(t, producer.Disown(topic, true))
 	release()
 	for i, err := range sent.wait(t) {
 		if err != nil {
