@@ -384,7 +384,9 @@ func TestWaitReportsAShutdownThatCameEarly(t *testing.T) {
 func panicking(t *testing.T, d *diary, hook fx.Hook) (*app.App, *observer.ObservedLogs) {
 	t.Helper()
 	watched, logs := observability(tally.NoopScope, zapcore.ErrorLevel)
-	sound := module.Module{Name: "sound", Options: fx.Invoke(func(lifecycle fx.Lifecycle) { lifecycle.Append(d.hook("sound")) })}
+	sound := module.Module{Name: "sound", Options: fx.Invoke(func(lifecycle fx.Lifecycle) {
+		lifecycle.Append(d.hook("sound"))
+	})}
 	broken := module.Module{Name: "broken", Options: fx.Options(
 		fx.Provide(func() module.Root { return root{} }),
 		fx.Invoke(func(lifecycle fx.Lifecycle) { lifecycle.Append(hook) }),

@@ -164,7 +164,8 @@ func TestAProducerThatPanicsEndsItsRequestAlone(t *testing.T) {
 func TestAProducerThatPanicsWithAMixedBatchLeavesTheServiceAlive(t *testing.T) {
 	t.Parallel()
 	batch := `{"api_key":"phc_test","batch":[{"event":"one","distinct_id":"me"},
-		{"event":"$exception","distinct_id":"me","properties":{"text":"poison"}},{"event":"$exception","distinct_id":"me"}]}`
+		{"event":"$exception","distinct_id":"me","properties":{"text":"poison"}},
+		{"event":"$exception","distinct_id":"me"}]}`
 	service := contained(t, "the producer", func(service *testkit.Service) {
 		require.Equal(t, 503, service.Post("/batch/", batch).Status)
 	}, testkit.Override[produce.Producer](panickyProducer{}), testkit.Set("delivery.lanes.exceptions", "kafka"))
@@ -215,8 +216,7 @@ func TestAHandlerThatPanicsIsA500(t *testing.T) {
 		require.Equal(t, 500, service.Post("/panicky", "{}").Status)
 	}, testkit.Override[events.Sink](testkit.NewSink()),
 		with(fx.Provide(transport.AsRoutes(func() []route.Route {
-			return []route.Route{{Path: "/panicky", Methods: []string{http.MethodPost}, Handle: func(context.Context, *route.Request) route.Response {
-				panic("a test says so")
-			}}}
+			handle := func(context.Context, *route.Request) route.Response { panic("a test says so") }
+			return []route.Route{{Path: "/panicky", Methods: []string{http.MethodPost}, Handle: handle}}
 		}))))
 }

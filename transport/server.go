@@ -266,7 +266,8 @@ func (s *Server) observe(metrics *routeMetrics, answer handler) fiber.Handler {
 		defer func() {
 			if caught := panics.Caught(recover()); caught != nil {
 				panics.Log(s.log, "request", caught,
-					zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())))
+					zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))),
+					zap.String("path", strings.Clone(c.Path())))
 				// How much of the body was read is not known any more.
 				c.Context().SetConnectionClose()
 				writeText(c, http.StatusInternalServerError, "internal server error")

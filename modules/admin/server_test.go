@@ -211,7 +211,8 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 
 func TestAPanicInAHandlerIsAnsweredAndLogged(t *testing.T) {
 	r := start(t, testConfig())
-	r.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "broken"}, func() float64 { panic("boom") }))
+	broken := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "broken"}, func() float64 { panic("boom") })
+	r.registry.MustRegister(broken)
 	require.Equal(t, http.StatusInternalServerError, r.get(t, "/metrics").status)
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status)
 	entry := r.logs.FilterMessage("a handler panicked").All()[0]

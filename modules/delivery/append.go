@@ -95,8 +95,8 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 const appender = "an append to the spool"
 
 // appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may
-// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool. After a panic
-// they are not: their records may be in the log.
+// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool. After a
+// panic they are not: their records may be in the log.
 func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
 	panicked := true

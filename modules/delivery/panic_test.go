@@ -67,7 +67,9 @@ func (p *panicky) has(topic string) []string {
 }
 
 // startWith starts a delivery to a producer, and returns what it logs.
-func startWith(t *testing.T, cfg delivery.Config, producer produce.Producer) (*delivery.Delivery, *observer.ObservedLogs) {
+func startWith(
+	t *testing.T, cfg delivery.Config, producer produce.Producer,
+) (*delivery.Delivery, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	d, err := delivery.NewDelivery(cfg, settings(), producer, zap.New(core), tally.NoopScope)

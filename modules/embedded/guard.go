@@ -248,8 +248,8 @@ func (c *guarded) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before. After a panic
-// the client has no answer, and the connection ends: it sends again what may not be on the disk.
+// Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before.
+// After a panic the client has no answer, and the connection ends: it sends again what may not be on the disk.
 func (c *guarded) Write(answer []byte) (n int, err error) {
 	err = panics.Try(c.guard.log, guarding, func() error {
 		kept, err := c.keep(answer)

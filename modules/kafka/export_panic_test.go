@@ -11,8 +11,8 @@ func (p *Producer) IsSending() bool {
 	return p.core.flying > 0
 }
 
-// Disown makes the code panic that cuts, acknowledges or gives up the next batch of a topic that is not being sent, or with
-// flying set one that waits for its answer. It reports whether there is such a partition.
+// Disown makes the code panic that cuts, acknowledges or gives up the next batch of a topic that is not being sent, or
+// with flying set one that waits for its answer. It reports whether there is such a partition.
 func (p *Producer) Disown(name string, flying bool) (found bool) {
 	p.core.mu.Lock()
 	defer p.core.mu.Unlock()

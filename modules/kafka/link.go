@@ -31,7 +31,8 @@ type link struct {
 	failure  error // why the request in flight has no answer: run closes the connection
 	closed   bool
 
-	// sent are the partitions of the request in flight that have no answer yet. While the request is encoded nobody changes it.
+	// sent are the partitions of the request in flight that have no answer yet. While the request is encoded nobody
+	// changes it.
 	sent []*partition
 
 	// These are run's: the broker that the request went to, and memory for the one that is being encoded.
@@ -254,8 +255,8 @@ func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	l.sent = l.sent[:0]
 }
 
-// unanswered has a batch sent again about which nothing is known. After a panic it is given up: the next attempt may panic, too,
-// and hold up what is sent with it.
+// unanswered has a batch sent again about which nothing is known. After a panic it is given up: the next attempt may
+// panic, too, and hold up what is sent with it.
 func (c *core) unanswered(p *partition, err error, now time.Time) {
 	p.link = nil
 	var panicked *panics.Error

@@ -193,8 +193,8 @@ func TestASupervisionThatPanicsConnectsAnew(t *testing.T) {
 	requireWorks(t, producer, cfg.Topics.Events, 0)
 }
 
-// However often its state is in disorder, the producer makes one report a message, and what it reports as acknowledged is in
-// Kafka.
+// However often its state is in disorder, the producer makes one report a message, and what it reports as acknowledged
+// is in Kafka.
 func TestEveryMessageHasOneReportWhileTheProducerPanics(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -251,7 +251,8 @@ func TestEveryMessageHasOneReportWhileTheProducerPanics(t *testing.T) {
 	require.Positive(t, logs.FilterMessageSnippet("panicked").Len())
 	requireWorks(t, producer, topic, 100_000)
 	require.NoError(t, producer.Flush(t.Context()))
-	t.Logf("%d of %d messages acknowledged, %d panics", len(acked), callers*calls*each, logs.FilterMessageSnippet("panicked").Len())
+	t.Logf("%d of %d messages acknowledged, %d panics",
+		len(acked), callers*calls*each, logs.FilterMessageSnippet("panicked").Len())
 	if len(acked) > 0 {
 		consumeUntil(t, cfg.Brokers, topic, func(_, value string) bool {
 			delete(acked, value)

@@ -100,7 +100,9 @@ func TestACheckThatPanicsHasFailedAndAnOverrideThatPanicsIsNone(t *testing.T) {
 	health.SetStarted()
 	report := health.Report(t.Context())
 	require.False(t, report.Ready)
-	require.Equal(t, []CheckReport{{Name: "panicky", Reason: "panic: no paper"}, {Name: "store", Ready: true}}, report.Checks)
+	require.Equal(t, []CheckReport{
+		{Name: "panicky", Reason: "panic: no paper"}, {Name: "store", Ready: true},
+	}, report.Checks)
 	require.Equal(t, 1, logs.FilterMessage("the health check panicky panicked").Len())
 	require.Equal(t, 1, logs.FilterMessage("the override of the health check panicky panicked").Len())
 }

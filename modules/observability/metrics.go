@@ -23,7 +23,8 @@ const (
 	reportInterval = time.Second
 )
 
-// NewRegistry returns a registry that has the collectors of the Go runtime and of the process, and the count of its panics.
+// NewRegistry returns a registry that has the collectors of the Go runtime and of the process, and the count of its
+// panics.
 func NewRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -88,7 +89,9 @@ func latencyBuckets() tally.DurationBuckets {
 //
 // It is apart from NewRegistry because a collector may belong to a part that counts in a scope, and the scope needs the
 // registry first.
-func NewGatherer(registry *prometheus.Registry, log *zap.Logger, collectors ...prometheus.Collector) (prometheus.Gatherer, error) {
+func NewGatherer(
+	registry *prometheus.Registry, log *zap.Logger, collectors ...prometheus.Collector,
+) (prometheus.Gatherer, error) {
 	var faults []error
 	for _, collector := range collectors {
 		if err := registry.Register(contained{collector, log}); err != nil {
@@ -101,7 +104,8 @@ func NewGatherer(registry *prometheus.Registry, log *zap.Logger, collectors ...p
 	return registry, nil
 }
 
-// contained is a collector whose panics end its own part of a scrape alone. The registry calls it in goroutines of its own.
+// contained is a collector whose panics end its own part of a scrape alone. The registry calls it in goroutines of its
+// own.
 type contained struct {
 	prometheus.Collector
 	log *zap.Logger

@@ -22,7 +22,8 @@ import (
 )
 
 var codecs = []sarama.CompressionCodec{
-	sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4, sarama.CompressionZSTD,
+	sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4,
+	sarama.CompressionZSTD,
 }
 
 // wire is a broker's end of a connection, which shows what sarama sends.
@@ -111,7 +112,8 @@ func requireHolds(t testing.TB, bytes []byte, spec batch.Spec, list []produce.Me
 	latest := int64(math.MinInt64)
 	partition := kmsg.NewFetchResponseTopicPartition()
 	partition.RecordBatches = bytes
-	read, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Topic: "topic"}, &partition, kgo.DefaultDecompressor(), nil)
+	options := kgo.ProcessFetchPartitionOpts{Topic: "topic"}
+	read, _ := kgo.ProcessFetchPartition(options, &partition, kgo.DefaultDecompressor(), nil)
 	require.NoError(t, read.Err)
 	require.Len(t, read.Records, len(list))
 	for i, record := range read.Records {
@@ -140,10 +142,16 @@ var now = time.UnixMilli(1_900_000_000_123).UTC()
 func some() []produce.Message {
 	header := func(key, value string) produce.Header { return produce.Header{Key: []byte(key), Value: []byte(value)} }
 	return []produce.Message{
-		{Key: []byte("user"), Value: []byte(`{"event":"one"}`), Headers: []produce.Header{header("token", "t"), header("", "")}},
+		{
+			Key: []byte("user"), Value: []byte(`{"event":"one"}`),
+			Headers: []produce.Header{header("token", "t"), header("", "")},
+		},
 		{Value: []byte("no key"), Time: now.Add(time.Hour)},
 		{Key: []byte{}, Value: nil, Time: now.Add(-24 * time.Hour)},
-		{Key: []byte("user"), Value: []byte(strings.Repeat("text that repeats ", 1000)), Headers: []produce.Header{header("uuid", "0")}},
+		{
+			Key: []byte("user"), Value: []byte(strings.Repeat("text that repeats ", 1000)),
+			Headers: []produce.Header{header("uuid", "0")},
+		},
 	}
 }
 
@@ -166,7 +174,8 @@ func TestABatchHasTheSameBytesAsEver(t *testing.T) {
 	w := newWire(t)
 	list := some()[:3]
 	want := strings.NewReplacer(" ", "", "\n", "").Replace(`
-0000000000000000 0000006f 00000000 02 09755f81 0000 00000002 000001ba60d3387b 000001ba610a26fb 0000010000000000 0007 7ffffffe 00000003
+0000000000000000 0000006f 00000000 02 09755f81 0000 00000002 000001ba60d3387b 000001ba610a26fb
+0000010000000000 0007 7ffffffe 00000003
 46 00 00 00 08 75736572 1e 7b226576656e74223a226f6e65227d 04 0a 746f6b656e 02 74 00 00
 1e 00 80bab703 02 01 0c 6e6f206b6579 00
 12 00 ffefb252 04 00 01 00`)
