@@ -21,7 +21,7 @@ type link struct {
 	core *core
 	id   int32
 	work *sync.Cond // on core.mu
-	// callback is answered, made a function once.
+	// callback is called, made a function once.
 	callback func(*sarama.ProduceResponse, error)
 
 	// The core's mu guards these.
@@ -45,7 +45,7 @@ func (c *core) link(broker *sarama.Broker) *link {
 	l := c.links[broker.ID()]
 	if l == nil {
 		l = &link{core: c, id: broker.ID(), work: sync.NewCond(&c.mu)}
-		l.callback = l.answered
+		l.callback = l.called
 		c.links[l.id] = l
 		c.work.Keep(c.ctx, connecting, l.run)
 	}
@@ -230,6 +230,16 @@ func (l *link) fill(request *sarama.ProduceRequest) {
 		}
 		request.AddBatch(p.topic.name, p.id, l.records.End())
 	}
+}
+
+// called is answered for sarama, whose goroutine must not see a panic, even one of beginAnew.
+func (l *link) called(response *sarama.ProduceResponse, err error) {
+	defer func() {
+		if caught := panics.Caught(recover()); caught != nil {
+			panics.Log(l.core.log, connecting, caught)
+		}
+	}()
+	l.answered(response, err)
 }
 
 // answered takes the answer to the request in flight, or why there is none.
