@@ -382,3 +382,38 @@ func TestWaitReportsAShutdownThatCameEarly(t *testing.T) {
 	require.Equal(t, 3, (<-a.Wait()).ExitCode)
 	require.NoError(t, a.Stop(t.Context()))
 }
+
+// panicking builds an app of two modules, of which the second one's hooks panic.
+func panicking(t *testing.T, d *diary, hook fx.Hook) (*app.App, *observer.ObservedLogs) {
+	t.Helper()
+	watched, logs := observability(tally.NoopScope, zapcore.ErrorLevel)
+	sound := module.Module{Name: "sound", Options: fx.Invoke(func(lifecycle fx.Lifecycle) {
+		lifecycle.Append(d.hook("sound"))
+	})}
+	broken := module.Module{Name: "broken", Options: fx.Options(
+		fx.Provide(func() module.Root { return root{} }),
+		fx.Invoke(func(lifecycle fx.Lifecycle) { lifecycle.Append(hook) }),
+	)}
+	a, err := app.Build([]module.Module{watched, sound, broken}, configs.Source{})
+	require.NoError(t, err)
+	return a, logs
+}
+
+func TestAStartHookThatPanicsIsAStartThatFails(t *testing.T) {
+	d := &diary{}
+	a, logs := panicking(t, d, fx.StartHook(func() { panic("no key") }))
+	require.ErrorContains(t, a.Start(t.Context()), "broken did not start: panic: no key")
+	require.Equal(t, []string{"start sound", "stop sound"}, d.read())
+	told := logs.FilterMessage("the start of broken panicked").All()
+	require.Len(t, told, 1)
+	require.Contains(t, told[0].ContextMap()["stack"], "TestAStartHookThatPanicsIsAStartThatFails")
+}
+
+func TestAStopHookThatPanicsLetsTheOthersStop(t *testing.T) {
+	d := &diary{}
+	a, logs := panicking(t, d, fx.StopHook(func() { panic("no key") }))
+	require.NoError(t, a.Start(t.Context()))
+	require.ErrorContains(t, a.Stop(t.Context()), "broken did not stop cleanly: panic: no key")
+	require.Equal(t, []string{"start sound", "stop sound"}, d.read())
+	require.Len(t, logs.FilterMessage("the stop of broken panicked").All(), 1)
+}

@@ -136,8 +136,8 @@ func (p *process) until(step func(context.Context) error) error {
 	return p.watch(cancel, func() error { return step(ctx) })
 }
 
-// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for. A panic of the step
-// is its error.
+// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for. A panic of
+// the step is its error.
 func (p *process) watch(cancel func(), step func() error) error {
 	done := make(chan error, 1)
 	panics.Go(zap.NewNop(), "a step", func() { done <- panics.Catch(step) })

@@ -18,15 +18,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// uncontained are the packages that may start goroutines by themselves: the helper, and the tools that put a load on a service
-// and judge it. A panic of such a tool has to end it: what it then does not send or read would look like a loss.
+// uncontained are the packages that may start goroutines by themselves: the helper, and the tools that put a load on a
+// service and judge it. A panic of such a tool has to end it: what it then does not send or read would look like a
+// loss.
 var uncontained = []string{"modules/panics", "testkit/chaos", "testkit/proof", "testkit/cpu"}
 
 // bareGoroutines says where a file starts a goroutine whose panic would end the process.
 func bareGoroutines(files *token.FileSet, file *ast.File) []string {
 	var faults []string
 	fault := func(node ast.Node, format string, args ...any) {
-		faults = append(faults, fmt.Sprintf("line %d: %s", files.Position(node.Pos()).Line, fmt.Sprintf(format, args...)))
+		line := files.Position(node.Pos()).Line
+		faults = append(faults, fmt.Sprintf("line %d: %s", line, fmt.Sprintf(format, args...)))
 	}
 	imports := map[string]string{} // by name
 	for _, spec := range file.Imports {
@@ -54,7 +56,7 @@ func bareGoroutines(files *token.FileSet, file *ast.File) []string {
 			}
 		case *ast.SelectorExpr:
 			of := ""
-			if name, is := node.X.(*ast.Ident); is && name.Obj == nil {
+			if name, is := node.X.(*ast.Ident); is {
 				of = imports[name.Name]
 			}
 			switch {
@@ -70,7 +72,8 @@ func bareGoroutines(files *token.FileSet, file *ast.File) []string {
 }
 
 func TestEveryGoroutineIsContained(t *testing.T) {
-	list := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=Dir,ImportPath,GoFiles,CgoFiles,IgnoredGoFiles", "./...")
+	fields := "-json=Dir,ImportPath,GoFiles,CgoFiles,IgnoredGoFiles"
+	list := exec.CommandContext(t.Context(), "go", "list", "-e", fields, "./...")
 	list.Dir = "../.."
 	out, err := list.Output()
 	require.NoError(t, err)
@@ -126,7 +129,8 @@ func TestABareGoroutineIsFound(t *testing.T) {
 		{`panics.AfterFunc(log, "the alarm", d, f)`, ""},
 		{`f(); defer f(); time.After(d); s.AfterFunc(d, f)`, ""},
 	} {
-		source := "package p; import (\"context\"; clock \"time\"; \"time\"; \"sync\")\nfunc f() {\n" + test.source + "\n}"
+		source := "package p; import (\"context\"; clock \"time\"; \"time\"; \"sync\")\n" +
+			"func f() {\n" + test.source + "\n}"
 		files := token.NewFileSet()
 		file, err := parser.ParseFile(files, "p.go", source, 0)
 		require.NoError(t, err, test.source)

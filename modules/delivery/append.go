@@ -95,10 +95,11 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 const appender = "an append to the spool"
 
 // appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may
-// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool. After a panic
-// they are not: their records may be in the log.
+// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool. After a
+// panic they are not: their records may be in the log.
 func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
+	panicked := true
 	err := panics.Try(r.d.log, appender, func() error {
 		start := 0
 		for _, end := range g.ends {
@@ -109,14 +110,14 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 		if err == nil {
 			r.spooled(s, first, g.indexes)
 		}
+		panicked = false
 		return err
 	})
 	if err == nil {
 		return
 	}
 	r.d.metrics.refused.Inc(1)
-	var panicked *panics.Error
-	if !errors.As(err, &panicked) && ctx.Err() == nil &&
+	if !panicked && ctx.Err() == nil &&
 		u.plan == planSpool && u.mode != modeMemory && u.isEmpty() && u.breaker.allow(time.Now()) {
 		u.plan = planDirect
 		return

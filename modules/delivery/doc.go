@@ -16,6 +16,8 @@
 //     wait, or fail.
 //   - A disk that fails makes the spool unusable and loses nothing that was acknowledged: events go to Kafka directly
 //     as long as nothing of their topic waits, and fail otherwise.
+//   - A panic, of the producer's or of delivery's own, fails messages at most. A drain begins again with the first record
+//     that is not delivered; what a request has taken of the buffer is given back.
 //   - Memory is bounded by the section's buffer. A request for which there is no room waits, and fails after timeout.
 //
 // The parts, each in the file of its name:

@@ -41,6 +41,9 @@ func HasRoom(d *Delivery, bytes int64) bool {
 	return true
 }
 
+// BreakAppends makes each append of a delivery that has not been started panic when its records are in the log.
+func BreakAppends(d *Delivery) { d.rate = nil }
+
 // The commands, as the command line knows them.
 var (
 	SpoolCommand = spoolCommand

@@ -202,7 +202,11 @@ func (u *use) isLate(it *item) bool {
 func (r *request) letGo() {
 	for i := range r.items {
 		it := &r.items[i]
-		if u := r.of(it); it.fate == fateOpen && u.plan == planProduce && u.mode == modeMemory && (r.abandon(it) || it.err == nil) {
+		u := r.of(it)
+		if it.fate != fateOpen || u.plan != planProduce || u.mode != modeMemory {
+			continue
+		}
+		if r.abandon(it) || it.err == nil {
 			it.fate = fateMemory
 		}
 	}

@@ -191,9 +191,10 @@ func (r *request) produce(wanted plan) {
 
 // hand hands the messages from the one index to the other to the producer.
 //
-// If the producer panics, those have failed that have no report. Nobody knows whether the producer has them: as far as their
-// mode allows they go to the spool, or else their client sends them again. The producer may also report on them yet, so that
-// the request's memory is used again only after that. Its room in the buffer is free at once.
+// If the producer panics, those have failed that have no report. Nobody knows whether the producer has them: as far as
+// their mode allows they go to the spool, or else their client sends them again. That says nothing about Kafka. The
+// producer may report on them yet, so that the request's memory is used again only after that. Its room in the buffer
+// is free at once.
 func (r *request) hand(from, to int, report func(int, error)) {
 	defer func() {
 		caught := panics.Caught(recover())
@@ -204,7 +205,6 @@ func (r *request) hand(from, to int, report func(int, error)) {
 		for i := from; i < to; i++ {
 			if it := &r.items[i]; r.abandon(it) {
 				it.fail(produce.Errorf(produce.Unavailable, "hand the message to the producer: %w", caught))
-				r.of(it).failed++
 			}
 		}
 		for of := r; of != nil; of = of.origin {

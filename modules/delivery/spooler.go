@@ -86,8 +86,8 @@ func (s *spooler) report(seq uint64, err error) {
 	s.stir()
 }
 
-// settle takes the records of held messages that were acknowledged out of the log. If that panics, the records stay, and are
-// sent again.
+// settle takes the records of held messages that were acknowledged out of the log. If that panics, the records stay,
+// and are sent again.
 func (s *spooler) settle() {
 	s.mu.Lock()
 	reports := s.reports

@@ -188,8 +188,8 @@ func (b *Broker) load() (err error) {
 	return nil
 }
 
-// trim applies retention until ctx is over. The broker's own ticker is not started for topics that were loaded, nor often
-// enough.
+// trim applies retention until ctx is over. The broker's own ticker is not started for topics that were loaded, nor
+// often enough.
 func (b *Broker) trim(ctx context.Context) {
 	ticker := time.NewTicker(b.retentionInterval)
 	defer ticker.Stop()
@@ -341,8 +341,8 @@ func thinned(core zapcore.Core) zapcore.Core {
 	return zapcore.NewSamplerWithOptions(core, 10*time.Second, 1, 0)
 }
 
-// logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us. The broker
-// logs in goroutines of its own.
+// logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us. The
+// broker logs in goroutines of its own.
 type logger struct{ *zap.SugaredLogger }
 
 func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {

@@ -167,26 +167,35 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		var conn net.Conn
 		err := panics.Try(l.guard.log, guarding, func() (err error) {
-			conn, err = l.Listener.Accept()
+			conn, err = l.admit()
 			return err
 		})
 		switch {
-		case errors.Is(err, net.ErrClosed):
-			return nil, err
+		case conn != nil || errors.Is(err, net.ErrClosed):
+			return conn, err
 		case err != nil:
 			l.guard.report("", fmt.Errorf("accept: %w", err))
 			time.Sleep(100 * time.Millisecond) // too many open files, most likely
-		case l.guard.connections.Add(1) > maxConnections:
-			l.guard.connections.Add(-1)
-			l.guard.report(conn.RemoteAddr().String(), fmt.Errorf("more than %d connections", maxConnections))
-			conn.Close() //nolint:errcheck,gosec // nothing was written
-		default:
-			return &guarded{
-				Conn: conn, guard: l.guard,
-				answered: make(chan struct{}, 1), closed: make(chan struct{}),
-			}, nil
 		}
 	}
+}
+
+// admit accepts a connection. It returns nil when it has refused one.
+func (l *listener) admit() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if l.guard.connections.Add(1) > maxConnections {
+		l.guard.connections.Add(-1)
+		l.guard.report(conn.RemoteAddr().String(), fmt.Errorf("more than %d connections", maxConnections))
+		conn.Close() //nolint:errcheck,gosec // nothing was written
+		return nil, nil
+	}
+	return &guarded{
+		Conn: conn, guard: l.guard,
+		answered: make(chan struct{}, 1), closed: make(chan struct{}),
+	}, nil
 }
 
 // report logs what was refused, and holds its tongue for logEvery after that.
@@ -239,8 +248,8 @@ func (c *guarded) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before. After a panic
-// the client has no answer, and the connection ends: it sends again what may not be on the disk.
+// Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before.
+// After a panic the client has no answer, and the connection ends: it sends again what may not be on the disk.
 func (c *guarded) Write(answer []byte) (n int, err error) {
 	err = panics.Try(c.guard.log, guarding, func() error {
 		kept, err := c.keep(answer)

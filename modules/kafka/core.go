@@ -18,16 +18,17 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// core takes messages, gathers them by partition and sends them as batches, which package batch makes. It uses sarama for
-// connections, metadata and the encoding of requests.
+// core takes messages, gathers them by partition and sends them as batches, which package batch makes. It uses sarama
+// for connections, metadata and the encoding of requests.
 //
 //   - A partition has one batch in flight at most. What comes meanwhile is gathered and becomes the next one.
 //   - A link, which is the connection to one broker, has one request in flight at most. It holds a batch of each of the
 //     broker's partitions that have one. A request goes out at once when none is in flight.
 //   - What becomes of a batch is decided by rules. Its messages have their reports before anything behind them is sent.
 //
-// One mutex guards all of it. No goroutine holds that while it encodes, uses the network or reports. Whoever locks it defers
-// unlock: after a panic of the one who holds it, nothing that it guards can be trusted, and the core begins anew.
+// One mutex guards all of it. No goroutine holds that while it encodes, uses the network or reports. Whoever locks it
+// defers unlock: after a panic of the one who holds it, nothing that it guards can be trusted, and the core begins
+// anew.
 type core struct {
 	cfg     coreConfig
 	log     *zap.Logger
@@ -42,7 +43,8 @@ type core struct {
 	parked map[*partition]struct{}
 	id     batch.Producer
 	flying int // requests in flight
-	// panicked is why the core has begun anew. Until what was in flight then has its reports, Produce fails. Nil: it has not.
+	// panicked is why the core has begun anew. Until what was in flight then has its reports, Produce fails. Nil: it
+	// has not.
 	panicked error
 	// unreported counts the messages that have no report yet.
 	unreported int
@@ -123,9 +125,11 @@ func (c *core) produce(messages []produce.Message, report func(int, error)) {
 	}
 	if err := c.take(messages, report); err != nil {
 		c.metrics.failed[produce.Unavailable].Inc(int64(len(messages)))
-		for i := range messages {
-			c.tell(report, i, err)
+		refused := make([]entry, len(messages))
+		for i := range refused {
+			refused[i] = entry{report: report, index: i}
 		}
+		c.tell(refused, err)
 	}
 }
 
@@ -523,9 +527,9 @@ func anew(caught *panics.Error) error {
 	return produce.Errorf(produce.Unavailable, "the producer begins anew: %w", caught)
 }
 
-// beginAnew gives up what the core knows, after a panic of somebody who held mu. Each message has its report, but for those of
-// requests in flight, which get it from the answer. Topics, partitions and links are made again, and numbered in another
-// epoch. The link is the one whose code has panicked, if it was a link's. The caller holds mu.
+// beginAnew gives up what the core knows, after a panic of somebody who held mu. Each message has its report, but for
+// those of requests in flight, which get it from the answer. Topics, partitions and links are made again, and numbered
+// in another epoch. The link is the one whose code has panicked, if it was a link's. The caller holds mu.
 func (c *core) beginAnew(caught *panics.Error, in *link) {
 	panics.Log(c.log, producing, caught)
 	err := anew(caught)
@@ -592,22 +596,33 @@ func (c *core) resume(e *ending, now time.Time) {
 func (c *core) report(e *ending) (bytes int) {
 	for i := range e.entries {
 		bytes += e.entries[i].size
-		c.tell(e.entries[i].report, e.entries[i].index, e.err)
 	}
+	c.tell(e.entries, e.err)
 	if len(e.entries) > 0 {
 		panics.Do(c.log, producing, func() { c.count(e, bytes) })
 	}
 	return bytes
 }
 
-// tell makes one report. If that panics, the message has had it.
-func (c *core) tell(report func(int, error), i int, err error) {
+// tell makes the reports on messages.
+func (c *core) tell(entries []entry, err error) {
+	for len(entries) > 0 {
+		entries = entries[c.tellSome(entries, err):]
+	}
+}
+
+// tellSome is tell up to the first report that panics, and returns how many it has made. The one that panics is made.
+func (c *core) tellSome(entries []entry, err error) (made int) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
 			panics.Log(c.log, reporting, caught)
 		}
 	}()
-	report(i, err)
+	for made < len(entries) {
+		made++
+		entries[made-1].report(entries[made-1].index, err)
+	}
+	return made
 }
 
 // count counts messages that have their reports, and logs why they have failed.

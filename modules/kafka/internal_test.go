@@ -32,7 +32,8 @@ func unconnected(t *testing.T, client sarama.Client, partitions int) (*core, *to
 	for range produce.Classes() {
 		m.failed = append(m.failed, tally.NoopScope.Counter(""))
 	}
-	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, zap.NewNop(), observability.NewCauses(zap.NewNop(), "", "", time.Minute), m)
+	causes := observability.NewCauses(zap.NewNop(), "", "", time.Minute)
+	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, zap.NewNop(), causes, m)
 	c.client, c.id = client, batch.Producer{ID: 7}
 	topic := c.topic("topic")
 	c.resize(topic, partitions)

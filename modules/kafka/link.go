@@ -21,7 +21,7 @@ type link struct {
 	core *core
 	id   int32
 	work *sync.Cond // on core.mu
-	// callback is answered, made a function once.
+	// callback is called, made a function once.
 	callback func(*sarama.ProduceResponse, error)
 
 	// The core's mu guards these.
@@ -31,7 +31,8 @@ type link struct {
 	failure  error // why the request in flight has no answer: run closes the connection
 	closed   bool
 
-	// sent are the partitions of the request in flight that have no answer yet. While the request is encoded nobody changes it.
+	// sent are the partitions of the request in flight that have no answer yet. While the request is encoded nobody
+	// changes it.
 	sent []*partition
 
 	// These are run's: the broker that the request went to, and memory for the one that is being encoded.
@@ -44,7 +45,7 @@ func (c *core) link(broker *sarama.Broker) *link {
 	l := c.links[broker.ID()]
 	if l == nil {
 		l = &link{core: c, id: broker.ID(), work: sync.NewCond(&c.mu)}
-		l.callback = l.answered
+		l.callback = l.called
 		c.links[l.id] = l
 		c.work.Keep(c.ctx, connecting, l.run)
 	}
@@ -231,6 +232,16 @@ func (l *link) fill(request *sarama.ProduceRequest) {
 	}
 }
 
+// called is answered for sarama, whose goroutine must not see a panic, even one of beginAnew.
+func (l *link) called(response *sarama.ProduceResponse, err error) {
+	defer func() {
+		if caught := panics.Caught(recover()); caught != nil {
+			panics.Log(l.core.log, connecting, caught)
+		}
+	}()
+	l.answered(response, err)
+}
+
 // answered takes the answer to the request in flight, or why there is none.
 func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	c := l.core
@@ -254,8 +265,8 @@ func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	l.sent = l.sent[:0]
 }
 
-// unanswered has a batch sent again about which nothing is known. After a panic it is given up: the next attempt may panic, too,
-// and hold up what is sent with it.
+// unanswered has a batch sent again about which nothing is known. After a panic it is given up: the next attempt may
+// panic, too, and hold up what is sent with it.
 func (c *core) unanswered(p *partition, err error, now time.Time) {
 	p.link = nil
 	var panicked *panics.Error

@@ -97,6 +97,7 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 	for _, class := range produce.Classes() {
 		m.failed = append(m.failed, scope.Tagged(map[string]string{"class": class.String()}).Counter("messages_failed_total"))
 	}
+	causes := observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery)
 	p := &Producer{
 		cfg:       cfg,
 		bootstrap: bootstrap,
@@ -109,7 +110,7 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 			timeout:    config.Producer.Timeout,
 			linger:     cfg.Linger,
 			codec:      config.Producer.Compression,
-		}, log, observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery), m),
+		}, log, causes, m),
 		log:     log,
 		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background", "Kafka can be used again", logEvery),
 		renewed: observability.NewCauses(log, "the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
@@ -152,8 +153,8 @@ func (p *Producer) Start(ctx context.Context) error {
 	return nil
 }
 
-// supervise connects, however long that takes, and then looks after the connection until ctx is over. It calls attempted after
-// the first attempt. After a panic the connection is not used any more: the next call makes another.
+// supervise connects, however long that takes, and then looks after the connection until ctx is over. It calls
+// attempted after the first attempt. After a panic the connection is not used any more: the next call makes another.
 func (p *Producer) supervise(ctx context.Context, addresses []string, attempted func()) {
 	ended := false
 	defer func() {
@@ -243,8 +244,8 @@ func (p *Producer) connect(addresses []string) (sarama.Client, error) {
 	return client, nil
 }
 
-// reconnect connects anew if files of certificates or passwords have changed. What is in flight with the client before is sent
-// again by the new one, and Kafka tells that from a copy.
+// reconnect connects anew if files of certificates or passwords have changed. What is in flight with the client before
+// is sent again by the new one, and Kafka tells that from a copy.
 func (p *Producer) reconnect(addresses []string) {
 	if !p.stale && !p.files.Changed() {
 		return

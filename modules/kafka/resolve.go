@@ -62,8 +62,8 @@ func (c *core) resolveOnce() bool {
 	return resolved
 }
 
-// questions returns what there is to ask the cluster: the client to ask, the topics of which to ask, and whether to ask for a
-// producer id.
+// questions returns what there is to ask the cluster: the client to ask, the topics of which to ask, and whether to ask
+// for a producer id.
 func (c *core) questions() (client sarama.Client, wanted []string, wantsID bool) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -75,8 +75,8 @@ func (c *core) questions() (client sarama.Client, wanted []string, wantsID bool)
 	return c.client, wanted, c.id == batch.NoProducer && (len(wanted) > 0 || len(c.parked) > 0)
 }
 
-// learn takes what a client has found out about a topic, if it is still the core's client and has found that many partitions. It
-// reports false if there is more to find out.
+// learn takes what a client has found out about a topic, if it is still the core's client and has found that many
+// partitions. It reports false if there is more to find out.
 func (c *core) learn(client sarama.Client, name string, f finding, least int) bool {
 	c.mu.Lock()
 	defer c.unlock()

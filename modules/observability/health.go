@@ -102,8 +102,8 @@ func (h *Health) Ready(ctx context.Context) error {
 	return errors.Join(missing...)
 }
 
-// Report asks every check, one after the other, and returns what they said. A check that panics has failed, an override that
-// panics is none. The context of the checks ends after a second.
+// Report asks every check, one after the other, and returns what they said. A check that panics has failed, an override
+// that panics is none. The context of the checks ends after a second.
 func (h *Health) Report(ctx context.Context) Report {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()

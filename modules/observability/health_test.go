@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func check(name string, err error) Check {
@@ -86,4 +88,21 @@ func TestHealthIsSafeForConcurrentUse(t *testing.T) {
 	}
 	all.Wait()
 	require.EqualError(t, health.Ready(t.Context()), "the service is stopping")
+}
+
+func TestACheckThatPanicsHasFailedAndAnOverrideThatPanicsIsNone(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	health, err := NewHealth(
+		[]Override{{Check: "panicky", Why: func(context.Context) string { panic("no ink") }}},
+		Check{Name: "panicky", Ready: func(context.Context) error { panic("no paper") }}, check("store", nil))
+	require.NoError(t, err)
+	health.LogTo(zap.New(core))
+	health.SetStarted()
+	report := health.Report(t.Context())
+	require.False(t, report.Ready)
+	require.Equal(t, []CheckReport{
+		{Name: "panicky", Reason: "panic: no paper"}, {Name: "store", Ready: true},
+	}, report.Checks)
+	require.Equal(t, 1, logs.FilterMessage("the health check panicky panicked").Len())
+	require.Equal(t, 1, logs.FilterMessage("the override of the health check panicky panicked").Len())
 }

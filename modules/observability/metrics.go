@@ -84,7 +84,9 @@ func latencyBuckets() tally.DurationBuckets {
 //
 // It is apart from NewRegistry because a collector may belong to a part that counts in a scope, and the scope needs the
 // registry first.
-func NewGatherer(registry *prometheus.Registry, log *zap.Logger, collectors ...prometheus.Collector) (prometheus.Gatherer, error) {
+func NewGatherer(
+	registry *prometheus.Registry, log *zap.Logger, collectors ...prometheus.Collector,
+) (prometheus.Gatherer, error) {
 	var faults []error
 	for _, collector := range collectors {
 		if err := registry.Register(contained{collector, log}); err != nil {
@@ -97,7 +99,8 @@ func NewGatherer(registry *prometheus.Registry, log *zap.Logger, collectors ...p
 	return registry, nil
 }
 
-// contained is a collector whose panics end its own part of a scrape alone. The registry calls it in goroutines of its own.
+// contained is a collector whose panics end its own part of a scrape alone. The registry calls it in goroutines of its
+// own.
 type contained struct {
 	prometheus.Collector
 	log *zap.Logger

@@ -10,6 +10,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
@@ -110,4 +112,40 @@ func TestCollectorsArePartOfAScrapeAndTwoOfOneNameAreRefused(t *testing.T) {
 
 	_, err = NewGatherer(NewRegistry(), zap.NewNop(), gauge("one"), gauge("one"))
 	require.ErrorContains(t, err, "register a collector of metrics")
+}
+
+// panickyCollector panics when it is asked what it collects, or when it collects.
+type panickyCollector struct {
+	prometheus.Collector
+	describes bool
+}
+
+func (c panickyCollector) Describe(descs chan<- *prometheus.Desc) {
+	c.Collector.Describe(descs)
+	if c.describes {
+		panic("no paper")
+	}
+}
+
+func (c panickyCollector) Collect(metrics chan<- prometheus.Metric) {
+	c.Collector.Collect(metrics)
+	panic("no paper")
+}
+
+func TestACollectorThatPanicsCostsItsOwnMetricsAtMost(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	gauge := func(name string) prometheus.Collector {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: name})
+	}
+	gatherer, err := NewGatherer(NewRegistry(), zap.New(core),
+		panickyCollector{gauge("one"), false}, panickyCollector{gauge("two"), true}, gauge("three"))
+	require.NoError(t, err)
+	before := panics.Count()
+	families := gather(t, gatherer)
+	require.Contains(t, families, "one", "what it had collected by then")
+	require.Contains(t, families, "three")
+	require.GreaterOrEqual(t, panics.Count(), before+2)
+	require.Equal(t, 3, logs.FilterMessage("a collector of metrics panicked").Len())
+	shown := gather(t, gatherer)["capture_panics_total"].GetMetric()[0].GetCounter().GetValue()
+	require.GreaterOrEqual(t, shown, float64(before+2))
 }

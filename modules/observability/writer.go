@@ -33,8 +33,8 @@ var errUnread = errors.New("log lines are still to be written, since nobody read
 // Writer writes log lines without ever making the service wait for whoever reads them. A Write puts its line into a
 // bounded buffer, and a goroutine, which there is only while lines wait, writes what is there. A line that does not
 // fit, because the reader of a pipe has stopped to read, and a line that cannot be written, because the reader is gone
-// or the disk is full, is dropped and counted. The same holds for a line with which the output panics. Once lines can be
-// written again, one more line says how many are missing.
+// or the disk is full, is dropped and counted. The same holds for a line with which the output panics. Once lines can
+// be written again, one more line says how many are missing.
 //
 // Lines that wait are lost when the process ends: whoever ends it calls Sync before. A Writer is safe for concurrent
 // use.

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // reader is what a Writer writes to: it can hold a write up, or refuse it.
@@ -170,4 +171,33 @@ func TestTheLoggerIsSafeForConcurrentUse(t *testing.T) {
 	}
 	all.Wait()
 	require.Equal(t, 800, strings.Count(written(), `"msg":"line"`))
+}
+
+// panicky is an output that panics with the first writes.
+type panicky struct {
+	reader
+	left int
+}
+
+func (p *panicky) Write(lines []byte) (int, error) {
+	if p.left--; p.left >= 0 {
+		panic("no paper")
+	}
+	return p.reader.Write(lines)
+}
+
+func TestAnOutputThatPanicsCostsItsLinesAlone(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	before := panics.Count()
+	out := &panicky{left: 2}
+	w := newWriter(out, missingIs)
+	for range 2 {
+		put(t, w, "lost\n")
+		require.NoError(t, w.Sync())
+	}
+	put(t, w, "kept\n")
+	require.NoError(t, w.Sync())
+	require.Equal(t, "kept\n2 missing\n", out.text())
+	require.EqualValues(t, 2, w.Dropped())
+	require.Equal(t, before+2, panics.Count())
 }

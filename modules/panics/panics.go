@@ -1,10 +1,10 @@
-// Package panics keeps a panic in one part of the service from ending the others. Every goroutine of the service is started
-// by it; a test in app/standard finds those that are not. A panic is counted, logged once with its stack, and ends what
-// panicked. Work that has to go on is started again, with growing pauses.
+// Package panics keeps a panic in one part of the service from ending the others. Every goroutine of the service is
+// started by it; a test in app/standard finds those that are not. A panic is counted, logged once with its stack, and
+// ends what panicked. Work that has to go on is started again, with growing pauses.
 //
-// What a panic leaves undone is for the part itself to set right: to answer whoever waits, to give back what it has taken,
-// and to begin again from a state that can be trusted. A callback that a library calls in a goroutine of its own is such a
-// part as well.
+// What a panic leaves undone is for the part itself to set right: to answer whoever waits, to give back what it has
+// taken, and to begin again from a state that can be trusted. A callback that a library calls in a goroutine of its own
+// is such a part as well.
 //
 // The count is of the process: of several services in one process, as tests have them, each shows all panics.
 package panics
@@ -77,8 +77,8 @@ func Try(log *zap.Logger, who string, f func() error) (err error) {
 	return f()
 }
 
-// Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name says in
-// the log whose goroutine it is.
+// Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name
+// says in the log whose goroutine it is.
 func Go(log *zap.Logger, name string, f func()) { go Do(log, name, f) }
 
 // AfterFunc is time.AfterFunc with the function that Go would run.
@@ -152,8 +152,8 @@ func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) 
 // Wait returns when every member has ended.
 func (g *Group) Wait() { g.wg.Wait() }
 
-// Ended returns a channel that is closed when every member has ended, for whoever waits for something else as well. It is
-// called when no further member begins.
+// Ended returns a channel that is closed when every member has ended, for whoever waits for something else as well. It
+// is called when no further member begins.
 func (g *Group) Ended() <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {

@@ -198,3 +198,38 @@ func BenchmarkAGoodBatch(b *testing.B) {
 		observe(warner, batch)
 	}
 }
+
+// broken is a sink that panics with the first batches.
+type broken struct {
+	events.Sink
+	left int
+}
+
+func (b *broken) Write(ctx context.Context, batch *events.Batch) {
+	if b.left--; b.left >= 0 {
+		panic("no paper")
+	}
+	b.Sink.Write(ctx, batch)
+}
+
+func TestASinkThatPanicsLosesItsWarningAlone(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	sink, scope := testkit.NewSink(), tally.NewTestScope("", nil)
+	w := warnings.NewWarner(testConfig(), &broken{Sink: sink, left: 2}, zap.New(core), scope)
+	require.NoError(t, w.Start(t.Context()))
+	for _, token := range []string{"phc_a", "phc_b", "phc_c"} {
+		observe(w, bad(token, events.ReasonInvalidUUID))
+	}
+	require.NoError(t, w.Stop(t.Context()))
+	require.Len(t, sink.Events(), 1)
+	told := logs.FilterMessage("the writer of warnings panicked").All()
+	require.Len(t, told, 2)
+	require.Contains(t, told[0].ContextMap()["stack"], "warnings_test.(*broken).Write")
+	dropped := int64(0)
+	for _, counter := range scope.Snapshot().Counters() {
+		if counter.Name() == "dropped_total" {
+			dropped += counter.Value()
+		}
+	}
+	require.EqualValues(t, 2, dropped)
+}

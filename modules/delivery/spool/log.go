@@ -340,8 +340,8 @@ func (l *Log) commit() {
 	l.save(false)
 }
 
-// store makes the commit durable and its records visible, or gives up the segment that it was written to. A panic counts as a
-// write that has failed: the log goes on with another segment, behind the last commit that has succeeded.
+// store makes the commit durable and its records visible, or gives up the segment that it was written to. A panic
+// counts as a write that has failed: the log goes on with another segment, behind the last commit that has succeeded.
 func (l *Log) store(c *commit) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -498,8 +498,8 @@ func (l *Log) fail(c *commit, err error) {
 	}
 }
 
-// giveUp tells the Appends of the commit, and of the pending one behind it, that they have failed. It reports whether the
-// cursor has moved.
+// giveUp tells the Appends of the commit, and of the pending one behind it, that they have failed. It reports whether
+// the cursor has moved.
 func (l *Log) giveUp(c *commit, err error) (moved bool) {
 	failed := []*commit{c}
 	defer func() {

@@ -54,8 +54,8 @@ func (l *Log) giveUpMissing() bool {
 	return true
 }
 
-// strike takes segments whose files are gone out of the log, and returns how many records are lost by that. The caller holds
-// writing.
+// strike takes segments whose files are gone out of the log, and returns how many records are lost by that. The caller
+// holds writing.
 func (l *Log) strike(gone []missingSegment) (lost uint64) {
 	freed := int64(0)
 	l.mu.Lock()

@@ -110,7 +110,9 @@ func TestAProbeThatPanicsIsAFailedProbe(t *testing.T) {
 	_, err := l.Append(t.Context(), payloads("lost"))
 	require.Error(t, err)
 	disk.panicking("create", probeName)
-	require.Eventually(t, func() bool { return s.Usable() != nil && logs.FilterMessage(prober+" panicked").Len() > 0 }, wait, 1)
+	require.Eventually(t, func() bool {
+		return s.Usable() != nil && logs.FilterMessage(prober+" panicked").Len() > 0
+	}, wait, 1)
 	disk.set(nil)
 	require.Eventually(t, func() bool { return s.Usable() == nil }, wait, 1)
 	require.NoError(t, s.Close())

@@ -20,8 +20,8 @@ type Spec struct {
 	Restamp bool
 }
 
-// Memory is what the batches of one request are made of. It is used again for the next request: Reserve, then Begin, Add and
-// End for each batch, and Forget once the request is encoded. It is not safe for concurrent use.
+// Memory is what the batches of one request are made of. It is used again for the next request: Reserve, then Begin,
+// Add and End for each batch, and Forget once the request is encoded. It is not safe for concurrent use.
 type Memory struct {
 	batches        []sarama.RecordBatch
 	records        []sarama.Record
@@ -33,8 +33,8 @@ type Memory struct {
 	start int  // its first record
 }
 
-// Reserve makes room for a request of that many batches, with that many records and headers in all. It must be enough: what
-// has been made does not move.
+// Reserve makes room for a request of that many batches, with that many records and headers in all. It must be enough:
+// what has been made does not move.
 func (m *Memory) Reserve(batches, records, headers int) {
 	m.batches = slices.Grow(m.batches[:0], batches)
 	m.records = slices.Grow(m.records[:0], records)
