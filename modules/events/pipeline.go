@@ -76,15 +76,6 @@ func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline
 	return pipeline, nil
 }
 
-// Names lists the stages in their order.
-func (p *Pipeline) Names() []string {
-	names := make([]string, len(p.stages))
-	for i, stage := range p.stages {
-		names[i] = stage.Name()
-	}
-	return names
-}
-
 // Run passes the batch through the stages, and returns the settlements that they ask for, appended to settlements. It ends
 // with the first stage that fails or panics: the events that are pending then have failed.
 func (p *Pipeline) Run(ctx context.Context, batch *Batch, settlements []Settlement) []Settlement {

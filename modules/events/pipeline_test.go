@@ -29,6 +29,15 @@ func (s stage) Process(_ context.Context, batch *Batch) (Settle, error) {
 	return s.settle, s.judge(batch)
 }
 
+// Names lists the stages in their order.
+func (p *Pipeline) Names() []string {
+	names := make([]string, len(p.stages))
+	for i, stage := range p.stages {
+		names[i] = stage.Name()
+	}
+	return names
+}
+
 func TestStagesRunByPhaseThenNameInWhateverOrderTheyCome(t *testing.T) {
 	stages := []Stage{
 		stage{phase: PhaseAuth, name: "auth"},

@@ -2,7 +2,6 @@ package module
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"reflect"
 
@@ -95,5 +94,3 @@ type StartFact struct {
 func AsStartFact(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"start_facts"`))
 }
-
-func (m Module) String() string { return fmt.Sprintf("module %q", m.Name) }
