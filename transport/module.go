@@ -20,10 +20,10 @@ import (
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on and
-// posthog.Config; start facts.
-// Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
-// of route.Route (see AsRoutes).
+// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on
+// and posthog.Config; start facts.
+// Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group
+// "routes" of route.Route (see AsRoutes).
 // Config section: "transport".
 func Module() module.Module {
 	return module.Module{
@@ -79,7 +79,8 @@ func newSetup(
 }
 
 func provideServer(
-	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
+	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health,
+	log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {
 	server, err := NewServer(live, routes, budget, health, log, scope, func(err error) {
@@ -101,6 +102,7 @@ func listening(server *Server) module.StartFact {
 
 func trial(server *Server) module.StartFact {
 	return module.StartFact{Rank: 90, Name: "try", Text: func() string {
-		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, listen.URL(server.Addr()))
+		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`,
+			listen.URL(server.Addr()))
 	}}
 }

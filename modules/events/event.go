@@ -24,7 +24,9 @@ const (
 	laneCount
 )
 
-var laneNames = [laneCount]string{"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai", "recordings", "logs"}
+var laneNames = [laneCount]string{
+	"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai", "recordings", "logs",
+}
 
 // Lanes returns every lane.
 func Lanes() []Lane {
@@ -173,8 +175,8 @@ type Batch struct {
 	// RequestID is the request's id, for logs.
 	RequestID string
 
-	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it in the header traceparent; empty:
-	// none.
+	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it in the header
+	// traceparent; empty: none.
 	TraceParent string
 
 	// Project is who the token belongs to; nil: nobody knows.

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Ledger counts events by how they ended. A batch is entered as a whole under one lock, so that every Snapshot is exact:
-// received equals the sum of the outcomes to the event. It is safe for concurrent use.
+// Ledger counts events by how they ended. A batch is entered as a whole under one lock, so that every Snapshot is
+// exact: received equals the sum of the outcomes to the event. It is safe for concurrent use.
 type Ledger struct {
 	mu    sync.Mutex
 	total Totals

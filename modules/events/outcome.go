@@ -14,7 +14,8 @@ const (
 	StatePending State = iota
 	// StateAccepted means that the event is safe where the sink promised to put it.
 	StateAccepted
-	// StateDropped means that the service decided not to keep a sound event, by its own policy; sending it again is pointless.
+	// StateDropped means that the service decided not to keep a sound event, by its own policy;
+	// sending it again is pointless.
 	StateDropped
 	// StateRejected means that the event itself is at fault; sending it again is pointless.
 	StateRejected
@@ -26,7 +27,8 @@ var stateNames = [...]string{"pending", "accepted", "dropped", "rejected", "fail
 
 func (s State) String() string { return stateNames[s] }
 
-// Reason says why an event was dropped, rejected or failed. It is a metric label: a short fixed word, never made from input.
+// Reason says why an event was dropped, rejected or failed. It is a metric label: a short fixed
+// word, never made from input.
 type Reason string
 
 // The reasons of the stock modules.
@@ -120,7 +122,9 @@ const (
 	Unavailable
 )
 
-var codeNames = [...]string{"internal", "invalid", "unauthorized", "too_large", "unsupported", "slow_client", "unavailable"}
+var codeNames = [...]string{
+	"internal", "invalid", "unauthorized", "too_large", "unsupported", "slow_client", "unavailable",
+}
 
 func (c Code) String() string { return codeNames[c] }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // TCP binds the TCP address that a key configures; an error names the key. When the process has no file descriptor left
-// for another connection, the listener's Accept waits for one instead of failing: that ends with the clients that hold them,
-// and is no reason to end the service.
+// for another connection, the listener's Accept waits for one instead of failing: that ends with the clients that hold
+// them, and is no reason to end the service.
 func TCP(ctx context.Context, key, address string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -35,7 +35,8 @@ func (l patientListener) Accept() (net.Conn, error) {
 
 // isPassing reports whether accepting a connection failed for a reason that goes away by itself.
 func isPassing(err error) bool {
-	for _, passing := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+	for _, passing := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED} {
 		if errors.Is(err, passing) {
 			return true
 		}
