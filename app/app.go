@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // App is a graph that has been built: it can be started once and stopped once.
@@ -134,7 +135,9 @@ func (a *App) Facts() string {
 	}
 	var out strings.Builder
 	for _, fact := range facts {
-		if text := fact.Text(); text != "" {
+		text := ""
+		panics.Do(a.hooks.log, "the start fact "+fact.Name, func() { text = fact.Text() })
+		if text != "" {
 			fmt.Fprintf(&out, "%-*s  %s\n", width, fact.Name, text)
 		}
 	}
@@ -150,7 +153,7 @@ type graph struct {
 }
 
 func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph {
-	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop(), options: []fx.Option{fx.Supply(live)}}
+	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop(), options: []fx.Option{fx.Supply(live, thisBuild())}}
 	set := live.View().Set()
 	for _, m := range modules {
 		g.options = append(g.options, moduleOption(m, set, hooks))
@@ -202,7 +205,7 @@ func (g *graph) build(extra ...fx.Option) (*fx.App, error) {
 	})
 	built := fx.New(options...)
 	if err := built.Err(); err != nil {
-		return nil, explain(err, g.modules, g.events.provided)
+		return nil, explain(err, g.modules, g.events)
 	}
 	return built, nil
 }

@@ -1,11 +1,10 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,77 +14,136 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// version is set by the linker: -ldflags "-X github.com/opencapture/capture/app.version=v1.2.3". Without it, the version
-// that the Go toolchain recorded is shown.
-var version string
-
-// command makes the command line of the build.
-func (p *process) command() *cobra.Command {
-	source := configs.Source{Environ: p.environ}
-	serve := func(*cobra.Command, []string) error { return p.serve(source) }
-
-	root := &cobra.Command{
+// root makes the command line of the build.
+func (p *process) root() *cobra.Command {
+	var source configs.Source
+	serve := func(module.Invocation) error { return p.serve(p.read(source)) }
+	root := p.newCommand(module.Command{
 		Use:   "capture",
 		Short: "Receives product-analytics events over HTTP and writes them to Kafka",
 		Long: `Receives product-analytics events over HTTP, as PostHog SDKs send them, and writes them to Kafka.
 
 Without a subcommand it serves. Configuration comes from the files given with --config, then from environment variables
-named CAPTURE_<SECTION>__<KEY>; "capture config reference" lists every key.`,
-		Args:          cobra.NoArgs,
-		RunE:          serve,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
+named CAPTURE_<SECTION>__<KEY>; "capture config reference" lists every key.
+
+What a command finds goes to standard output. Hints, progress and errors go to standard error. The exit code is 0 for
+success and for a stop by SIGINT or SIGTERM, 1 when something failed, faults of the configuration among it, 2 when the
+command line is wrong, so that nothing was done, and 128 plus the signal's number when a second signal cut a stop
+short.`,
+		Example: `  capture                              # serve, with the broker inside
+  capture --config production.yaml     # serve, with what a file says
+  capture help spool                   # say more about a command`,
+		Run: serve,
+	}, direct)
+	root.SilenceErrors = true
+	root.SilenceUsage = true
+	root.Version = thisBuild().String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.InitDefaultVersionFlag()
+	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)
 	root.SetErr(p.err)
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil, "YAML `FILE` to read; may be repeated, later files win")
+	if err := root.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err) // it is the flag of the line above
+	}
 	root.AddCommand(
-		&cobra.Command{Use: "serve", Short: "Run the service (the default)", Args: cobra.NoArgs, RunE: serve},
-		p.configCommand(&source),
-		p.graphCommand(&source),
-		p.versionCommand(),
+		p.newCommand(module.Command{
+			Use: "serve", Short: "Run the service (the default)",
+			Example: "  capture serve --config configs/dev.yaml",
+			Run:     serve,
+		}, direct),
+		p.newCommand(p.configCommand(&source), direct),
+		p.newCommand(p.graphCommand(&source), direct),
+		p.newCommand(versionCommand(), direct),
+		p.newCompletion(root),
 	)
+	root.CompletionOptions.DisableDefaultCmd = true // by the one of the line above
+	help := p.newHelp(root)
+	root.SetHelpCommand(help)
+	root.AddCommand(help)
 	for i, m := range p.modules {
 		for _, command := range m.Commands {
-			root.AddCommand(p.moduleCommand(i, command, &source))
+			root.AddCommand(p.newCommand(command, func(f any, use module.Invocation) error {
+				return p.invoke(i, p.read(source), f, use)
+			}))
 		}
 	}
 	return root
 }
 
-func (p *process) configCommand(source *configs.Source) *cobra.Command {
-	config := &cobra.Command{Use: "config", Short: "Check and show the configuration", Args: cobra.NoArgs}
-	config.RunE = func(*cobra.Command, []string) error { return config.Help() }
-	config.AddCommand(
-		&cobra.Command{
-			Use: "validate", Short: "Report everything that is wrong, a line each", Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error {
-				if _, err := Load(p.modules, *source); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintln(p.out, "configuration is valid")
+// read is where the configuration comes from, once the flags have been read.
+func (p *process) read(source configs.Source) configs.Source {
+	source.Environ = p.environ
+	return source
+}
+
+func (p *process) configCommand(source *configs.Source) module.Command {
+	return module.Command{
+		Use: "config", Short: "Check and show the configuration",
+		Example: "  capture config validate --config mine.yaml",
+		Commands: []module.Command{
+			{
+				Use: "validate", Short: "Report everything that is wrong, a line each",
+				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The exit code is
+1 if there is anything. With --output json there is an object for each fault: {"key":"...","message":"..."}, and none if all
+is well.`,
+				Example: "  capture config validate --config configs/production.yaml --config mine.yaml",
+				Output:  module.Table,
+				Run:     func(use module.Invocation) error { return p.validate(use, p.read(*source)) },
+			},
+			{
+				Use: "print", Short: "Show every value in effect and where it comes from, secrets masked",
+				Example: "  CAPTURE_DELIVERY__ACK=spool capture config print",
+				Run: func(module.Invocation) error {
+					set, err := Load(p.modules, p.read(*source))
+					if err != nil {
+						return err
+					}
+					text, err := set.YAML()
+					return p.print(append(gracePeriod(set), text...), err)
+				},
+			},
+			{
+				Use: "reference", Short: "Show every key with its default and documentation",
+				Example: "  capture config reference > reference.yaml",
+				Run:     func(module.Invocation) error { return p.print(Reference(p.modules)) },
+			},
+			p.fromPostHogEnvCommand(),
+		},
+	}
+}
+
+func (p *process) validate(use module.Invocation, source configs.Source) error {
+	_, err := Load(p.modules, source)
+	var faults *configs.FaultsError
+	if use.Output == module.JSON {
+		if !errors.As(err, &faults) {
+			return err
+		}
+		list := use.List()
+		for _, fault := range faults.Faults {
+			if err := list.Add(struct {
+				Key     string `json:"key"`
+				Message string `json:"message"`
+			}(fault)); err != nil {
 				return err
-			},
-		},
-		&cobra.Command{
-			Use: "print", Short: "Show every value in effect and where it comes from, secrets masked", Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error {
-				set, err := Load(p.modules, *source)
-				if err != nil {
-					return err
-				}
-				text, err := set.YAML()
-				return p.print(append(gracePeriod(set), text...), err)
-			},
-		},
-		&cobra.Command{
-			Use: "reference", Short: "Show every key with its default and documentation", Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error { return p.print(Reference(p.modules)) },
-		},
-		p.fromPostHogEnvCommand(),
-	)
-	return config
+			}
+		}
+		return &exitError{code: exitFailed}
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.print([]byte("configuration is valid\n"), nil); err != nil {
+		return err
+	}
+	command := "capture"
+	for _, file := range source.Files {
+		command += " --config " + file
+	}
+	use.Hint("next: %s", command)
+	return nil
 }
 
 // spareStop is how long a process may take to end beside what its modules take to stop.
@@ -98,17 +156,21 @@ func gracePeriod(set *configs.Set) []byte {
 		int(math.Ceil((stop + spareStop).Seconds())), stop, spareStop)
 }
 
-func (p *process) fromPostHogEnvCommand() *cobra.Command {
+func (p *process) fromPostHogEnvCommand() module.Command {
 	var file string
-	command := &cobra.Command{
-		Use: "from-posthog-env", Short: "Translate the environment of PostHog's capture service into a configuration file", Args: cobra.NoArgs,
-		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS, into a
-configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a file:
-
-  kubectl exec deploy/capture -- env > posthog.env
+	return module.Command{
+		Use: "from-posthog-env", Short: "Translate the environment of PostHog's capture service into a configuration file",
+		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS,
+into a configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a
+file.`,
+		Example: `  kubectl exec deploy/capture -- env > posthog.env
   capture config from-posthog-env --env-file posthog.env > mine.yaml
   capture config validate --config mine.yaml`,
-		RunE: func(*cobra.Command, []string) error {
+		Flags: func(flags *module.Flags) {
+			flags.StringVar(&file, "env-file", "",
+				"`FILE` to read instead of the environment: an .env file, or what \"env\" prints")
+		},
+		Run: func(use module.Invocation) error {
 			environ := p.environ
 			if file != "" {
 				text, err := os.ReadFile(file)
@@ -119,11 +181,13 @@ configuration file for this one, and says what has no counterpart. It reads the 
 					return fmt.Errorf("%s: %w", file, err)
 				}
 			}
-			return p.print(FromPostHogEnv(p.modules, environ))
+			if err := p.print(FromPostHogEnv(p.modules, environ)); err != nil {
+				return err
+			}
+			use.Hint("next: write this to a file, read its comments, and check it with capture config validate --config FILE")
+			return nil
 		},
 	}
-	command.Flags().StringVar(&file, "env-file", "", "`FILE` to read instead of the environment: an .env file, or what \"env\" prints")
-	return command
 }
 
 // FromPostHogEnv writes the configuration of a build of these modules that an environment of PostHog's capture service, in the
@@ -139,39 +203,31 @@ func FromPostHogEnv(modules []module.Module, environ []string) ([]byte, error) {
 // Reference writes the configuration reference of a build of these modules: theirs and the app's own section.
 func Reference(modules []module.Module) ([]byte, error) { return configs.Reference(sections(modules)) }
 
-func (p *process) graphCommand(source *configs.Source) *cobra.Command {
-	return &cobra.Command{
-		Use: "graph", Short: "Show how the parts of this build depend on each other, for Graphviz (dot)", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			dot, err := p.dot(*source)
+func (p *process) graphCommand(source *configs.Source) module.Command {
+	return module.Command{
+		Use: "graph", Short: "Show how the parts of this build depend on each other, for Graphviz (dot)",
+		Example: "  capture graph | dot -Tsvg > graph.svg",
+		Run: func(module.Invocation) error {
+			dot, err := p.dot(p.read(*source))
 			return p.print([]byte(dot), err)
 		},
 	}
 }
 
-func (p *process) versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Show the version of this build", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			info, _ := debug.ReadBuildInfo()
-			_, err := fmt.Fprintln(p.out, describe(version, info))
+func versionCommand() module.Command {
+	return module.Command{
+		Use: "version", Short: "Show the version of this build",
+		Example: "  capture version --output json",
+		Output:  module.Table,
+		Run: func(use module.Invocation) error {
+			build := thisBuild()
+			if use.Output == module.JSON {
+				return use.List().Add(build)
+			}
+			_, err := fmt.Fprintln(use.Out, build)
 			return err
 		},
 	}
-}
-
-// moduleCommand puts a command of the i-th module on the command line.
-func (p *process) moduleCommand(i int, command module.Command, source *configs.Source) *cobra.Command {
-	c := &cobra.Command{
-		Use: command.Name, Short: command.Short, Long: command.Long,
-		RunE: func(c *cobra.Command, args []string) error {
-			return p.invoke(i, command, *source, args, c.Flags())
-		},
-	}
-	if command.Flags != nil {
-		command.Flags(c.Flags())
-	}
-	return c
 }
 
 func (p *process) print(text []byte, err error) error {
@@ -180,26 +236,4 @@ func (p *process) print(text []byte, err error) error {
 	}
 	_, err = p.out.Write(text)
 	return err
-}
-
-// describe names a build: its version, and the commit and Go version as far as they are known.
-func describe(version string, info *debug.BuildInfo) string {
-	if info == nil {
-		info = &debug.BuildInfo{GoVersion: runtime.Version(), Main: debug.Module{Version: "(unknown)"}}
-	}
-	if version == "" {
-		version = info.Main.Version
-	}
-	text := "capture " + version
-	settings := map[string]string{}
-	for _, setting := range info.Settings {
-		settings[setting.Key] = setting.Value
-	}
-	if commit := settings["vcs.revision"]; commit != "" {
-		text += " commit " + commit
-		if settings["vcs.modified"] == "true" {
-			text += " (modified)"
-		}
-	}
-	return text + " " + info.GoVersion
 }

@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -16,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/fx"
 	"go.uber.org/goleak"
@@ -215,7 +217,7 @@ func TestConfigValidate(t *testing.T) {
 	code, out, err := command(t, stock(d), nil, "config", "validate")
 	require.Zero(t, code)
 	require.Equal(t, "configuration is valid\n", out)
-	require.Empty(t, err)
+	require.Equal(t, "next: capture\n", err)
 
 	file := filepath.Join(t.TempDir(), "a.yaml")
 	require.NoError(t, os.WriteFile(file, []byte("store: {boks: 1}\nfront: {stop: 100s}\n"), 0o600))
@@ -228,6 +230,19 @@ func TestConfigValidate(t *testing.T) {
 		"app.stop_timeout: is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): raise it, or lower theirs",
 		"",
 	}, strings.Split(err, "\n"))
+	code, out, err = command(t, stock(d), nil, "config", "validate", "--config", file, "--output", "json")
+	require.Equal(t, 1, code)
+	require.Equal(t, `{"key":"store.boks","message":"unknown key, did you mean store.books? (`+file+`:1)"}
+{"key":"app.stop_timeout","message":"is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): raise it, or lower theirs"}
+`, out)
+	require.Empty(t, err)
+	require.NoError(t, os.WriteFile(file, []byte("front: {stop: 10s}\n"), 0o600))
+	code, out, err = command(t, stock(d), nil, "config", "validate", "--config", file, "--output", "json")
+	require.Zero(t, code, err)
+	require.Empty(t, out)
+	code, _, err = command(t, stock(d), nil, "config", "validate", "--config", file)
+	require.Zero(t, code)
+	require.Equal(t, "next: capture --config "+file+"\n", err)
 	require.Empty(t, d.read(), "nothing is built")
 }
 
@@ -279,6 +294,8 @@ func TestConfigFromPostHogEnvTranslatesTheEnvironmentOrAFile(t *testing.T) {
 	code, out, err = command(t, build, []string{"ADDRESS=0.0.0.0:3000"}, "config", "from-posthog-env", "--env-file", file)
 	require.Zero(t, code, err)
 	require.Contains(t, out, "  listen: 127.0.0.1:3001 # ADDRESS\n")
+	require.Equal(t, "next: write this to a file, read its comments, and check it with "+
+		"capture config validate --config FILE\n", err)
 	require.Empty(t, d.read(), "nothing is built")
 }
 
@@ -319,6 +336,15 @@ func TestVersionNamesTheBuild(t *testing.T) {
 	code, out, err := command(t, nil, nil, "version")
 	require.Zero(t, code, err)
 	require.True(t, strings.HasPrefix(out, "capture "), out)
+	code, flag, err := command(t, nil, nil, "--version")
+	require.Zero(t, code, err)
+	require.Equal(t, out, flag)
+	code, object, err := command(t, nil, nil, "version", "--output", "json")
+	require.Zero(t, code, err)
+	var build struct{ Version, Go string }
+	require.NoError(t, json.Unmarshal([]byte(object), &build))
+	require.Equal(t, runtime.Version(), build.Go)
+	require.Contains(t, out, build.Version)
 
 	info := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "(devel)"}, Settings: []debug.BuildSetting{
 		{Key: "vcs.revision", Value: "abcdef"}, {Key: "vcs.modified", Value: "true"},
@@ -329,25 +355,25 @@ func TestVersionNamesTheBuild(t *testing.T) {
 }
 
 // lister is a module with a command that takes a flag, arguments and parts of the graph.
-func lister(d *diary, list func(module.Invocation, shelf, *zap.Logger) error) module.Module {
+func lister(d *diary, list func(use module.Invocation, author string, books int, log *zap.Logger) error) module.Module {
+	var author string
 	mod := store(d)
 	mod.Commands = []module.Command{{
-		Name:  "list",
-		Short: "List the books",
-		Flags: func(flags *pflag.FlagSet) { flags.String("author", "", "whose books") },
-		Run:   list,
+		Use:     "list [TITLE...]",
+		Short:   "List the books",
+		Example: "  capture list",
+		Flags:   func(flags *module.Flags) { flags.StringVar(&author, "author", "", "whose books") },
+		Run: func(use module.Invocation, s shelf, log *zap.Logger) error {
+			return list(use, author, s.books(), log)
+		},
 	}}
 	return mod
 }
 
 func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
 	d := &diary{}
-	mod := lister(d, func(use module.Invocation, s shelf, log *zap.Logger) error {
-		author, err := use.Flags.GetString("author")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(use.Out, "%d books by %s: %v, %s", s.books(), author, use.Args, log.Name())
+	mod := lister(d, func(use module.Invocation, author string, books int, log *zap.Logger) error {
+		_, err := fmt.Fprintf(use.Out, "%d books by %s: %v, %s", books, author, use.Args, log.Name())
 		return err
 	})
 	code, out, err := command(t, []module.Module{quiet(), mod, front(d)}, []string{"CAPTURE_STORE__BOOKS=5"},
@@ -359,7 +385,7 @@ func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
 
 func TestAModulesCommandReportsItsErrorAndWhatTheBuildLacks(t *testing.T) {
 	d := &diary{}
-	mod := lister(d, func(module.Invocation, shelf, *zap.Logger) error { return errors.New("the shelf is locked") })
+	mod := lister(d, func(module.Invocation, string, int, *zap.Logger) error { return errors.New("the shelf is locked") })
 	code, _, err := command(t, []module.Module{quiet(), mod}, nil, "list")
 	require.Equal(t, 1, code)
 	require.Equal(t, "the shelf is locked\n", err)
@@ -371,7 +397,7 @@ func TestAModulesCommandReportsItsErrorAndWhatTheBuildLacks(t *testing.T) {
 
 func TestASignalEndsAModulesCommand(t *testing.T) {
 	listing := make(chan struct{})
-	mod := lister(&diary{}, func(use module.Invocation, _ shelf, _ *zap.Logger) error {
+	mod := lister(&diary{}, func(use module.Invocation, _ string, _ int, _ *zap.Logger) error {
 		close(listing)
 		<-use.Context.Done()
 		return fmt.Errorf("list: %w", use.Context.Err())
@@ -383,34 +409,162 @@ func TestASignalEndsAModulesCommand(t *testing.T) {
 	require.Empty(t, r.err.String())
 }
 
-func TestMistakesOnTheCommandLineAreOneLine(t *testing.T) {
-	for _, test := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"sevre"}, `unknown command "sevre" for "capture"`},
-		{[]string{"serve", "now"}, `unknown command "now" for "capture serve"`},
-		{[]string{"config", "valdate"}, `unknown command "valdate" for "capture config"`},
-		{[]string{"--verbose"}, "unknown flag: --verbose"},
-		{[]string{"--config"}, "flag needs an argument: --config"},
+// library is a module with commands below commands.
+func library(d *diary) module.Module {
+	var shelf string
+	var genres []string
+	mod := store(d)
+	mod.Commands = []module.Command{{
+		Use: "books", Short: "Work on the books", Example: "  capture books list",
+		Commands: []module.Command{
+			{
+				Use: "list", Short: "List the books", Example: "  capture books list --output json", Output: module.Table,
+				Flags:  func(flags *module.Flags) { flags.StringVar(&shelf, "shelf", "upper", "which `SHELF` to look at") },
+				Values: map[string]any{"shelf": []string{"upper", "lower"}},
+				Run: func(use module.Invocation, c storeConfig) error {
+					list := use.List("title", "number")
+					for i := range c.Books {
+						title := fmt.Sprintf("Volume %d\x1b[31m of the %s shelf", i, shelf)
+						if err := list.Add(map[string]any{"title": title, "number": i}, title, i); err != nil {
+							return err
+						}
+					}
+					return list.Flush()
+				},
+			},
+			{
+				Use: "lend TITLE TO", Short: "Lend a book", Example: "  capture books lend It Eve",
+				Values: map[string]any{"TITLE": func(c storeConfig) ([]string, error) {
+					return []string{fmt.Sprintf("Volume %d", c.Books), "It"}, nil
+				}},
+				Run: func(use module.Invocation) error {
+					if use.Args[0] == "It" {
+						return module.Misusef("%s is lent to nobody", use.Args[0])
+					}
+					return errors.New("the shelf is locked")
+				},
+			},
+			{
+				Use: "count [SHELF...]", Short: "Count the books", Example: "  capture books count",
+				Flags:  func(flags *module.Flags) { flags.StringArrayVar(&genres, "genre", nil, "count only these") },
+				Values: map[string]any{"genre": []string{"crime", "verse"}},
+				Run: func(use module.Invocation) error {
+					_, err := fmt.Fprint(use.Out, genres, use.Args)
+					return err
+				},
+			},
+		},
+	}}
+	return mod
+}
+
+func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
+	for _, test := range []struct{ line, want string }{
+		{"sevre", `unknown command "sevre" for "capture", did you mean serve?`},
+		{"nothing-like-it", `unknown command "nothing-like-it" for "capture"`},
+		{"serve now", `capture serve takes no arguments, got "now"`},
+		{"config valdate", `unknown command "valdate" for "capture config", did you mean validate?`},
+		{"help books lst", `unknown command "lst" for "capture books", did you mean list?`},
+		{"completion tcsh", `unknown command "tcsh" for "capture completion"`},
+		{"--verbose", "capture: unknown flag: --verbose"},
+		{"books list --shlef lower", "capture books list: unknown flag: --shlef, did you mean --shelf?"},
+		{"--config", "capture: flag needs an argument: --config"},
+		{"books lend It", "capture books lend: TO is missing"},
+		{"books lend It to Eve", `capture books lend: "Eve" is an argument too many`},
+		{"books list --output yaml", `capture books list: --output must be table or json, got "yaml"`},
+		{"books list --shelf middle", `capture books list: --shelf must be upper or lower, got "middle"`},
+		{"books count --genre verse --genre prose", "capture books count: --genre must be crime or verse, got \"prose\""},
+		{"books lend It Eve", "capture books lend: It is lent to nobody"},
 	} {
-		code, out, err := command(t, stock(&diary{}), nil, test.args...)
-		require.Equal(t, 1, code, test.args)
-		require.Empty(t, out, test.args)
-		require.Equal(t, test.want+"\n", err)
+		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, strings.Fields(test.line)...)
+		require.Equal(t, 2, code, test.line)
+		require.Empty(t, out, test.line)
+		require.Regexp(t, "^"+regexp.QuoteMeta(test.want)+` \(see capture[a-z ]* --help\)\n$`, err)
 	}
 }
 
+func TestWhatFailsIsExitCodeOne(t *testing.T) {
+	code, _, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, "books", "lend", "Emma", "Eve")
+	require.Equal(t, 1, code)
+	require.Equal(t, "the shelf is locked\n", err)
+	build := []module.Module{quiet(), library(&diary{})}
+	code, _, err = command(t, build, []string{"CAPTURE_STORE__BOOKS=x"}, "books", "list")
+	require.Equal(t, 1, code, "the configuration has a fault")
+	require.Equal(t, "store.books: \"x\" is not a whole number (CAPTURE_STORE__BOOKS)\n", err)
+}
+
+func TestAListIsATableForPeopleAndJSONForPrograms(t *testing.T) {
+	build, environ := []module.Module{quiet(), library(&diary{})}, []string{"CAPTURE_STORE__BOOKS=2"}
+	code, out, err := command(t, build, environ, "books", "list")
+	require.Zero(t, code, err)
+	require.Equal(t, `title                                  number
+"Volume 0\x1b[31m of the upper shelf"  0
+"Volume 1\x1b[31m of the upper shelf"  1
+`, out)
+	code, out, err = command(t, build, environ, "books", "list", "--output", "json", "--shelf", "lower")
+	require.Zero(t, code, err)
+	require.Equal(t, `{"number":0,"title":"Volume 0\u001b[31m of the lower shelf"}
+{"number":1,"title":"Volume 1\u001b[31m of the lower shelf"}
+`, out)
+}
+
 func TestHelpListsTheCommands(t *testing.T) {
-	mod := lister(&diary{}, nil)
-	code, out, err := command(t, []module.Module{quiet(), mod}, nil, "--help")
-	require.Zero(t, code, err)
-	for _, name := range []string{"serve", "config", "graph", "version", "list"} {
-		require.Contains(t, out, "\n  "+name+" ")
+	build := []module.Module{quiet(), library(&diary{})}
+	for _, line := range []string{"--help", "help"} {
+		code, out, err := command(t, build, nil, line)
+		require.Zero(t, code, err)
+		for _, name := range []string{"serve", "config", "graph", "version", "completion", "help", "books"} {
+			require.Contains(t, out, "\n  "+name+" ")
+		}
 	}
-	code, out, err = command(t, stock(&diary{}), nil, "config")
+	for _, line := range []string{"books", "books --help", "help books"} {
+		code, out, err := command(t, build, nil, strings.Fields(line)...)
+		require.Zero(t, code, err)
+		require.Contains(t, out, "\n  lend ", line)
+	}
+	code, out, err := command(t, build, nil, "help", "books", "lend")
 	require.Zero(t, code, err)
-	require.Contains(t, out, "validate")
+	require.Contains(t, out, "Lend a book.\n\nUsage:\n  capture books lend TITLE TO [flags]\n\n"+
+		"Examples:\n  capture books lend It Eve\n")
+	code, out, err = command(t, build, nil, "books", "count", "--genre", "verse", "--genre", "crime", "upper", "lower")
+	require.Zero(t, code, err)
+	require.Equal(t, "[verse crime] [upper lower]", out)
+}
+
+func TestTheShellCompletesCommandsFlagsAndValues(t *testing.T) {
+	for line, want := range map[string][]string{
+		"boo":                   {"books\tWork on the books"},
+		"books l":               {"list\tList the books", "lend\tLend a book"},
+		"books list --o":        {"--output\tprint a `FORMAT`: table, for people, or json, an object a line"},
+		"books list --output ":  {"table", "json"},
+		"books list --shelf ":   {"upper", "lower"},
+		"books lend ":           {"Volume 7", "It"},
+		"books lend It ":        nil,
+		"books lend It Eve ":    nil,
+		"books count ":          nil,
+		"help books l":          {"list\tList the books", "lend\tLend a book"},
+		"help bokos ":           nil,
+		"completion z":          {"zsh\tWrite the completion script for zsh"},
+		"--config ":             {"yaml", "yml"},
+		"books count --genre c": {"crime"},
+		"config from-posthog-env --env-": {
+			"--env-file\t`FILE` to read instead of the environment: an .env file, or what \"env\" prints",
+		},
+	} {
+		args := append([]string{"__complete"}, strings.Split(line, " ")...)
+		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, []string{"CAPTURE_STORE__BOOKS=7"}, args...)
+		require.Zero(t, code, err)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		require.ElementsMatch(t, want, lines[:len(lines)-1], line)
+	}
+}
+
+func TestCompletionScriptsAreWritten(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		code, out, err := command(t, stock(&diary{}), nil, "completion", shell)
+		require.Zero(t, code, err)
+		require.Contains(t, out, "__complete", shell)
+	}
 }
 
 func TestMainServesUntilTheProcessIsTerminated(t *testing.T) {

@@ -16,6 +16,8 @@ type eventLog struct {
 	next fxevent.Logger
 	// provided holds the names of the types that the graph's constructors provide. It is complete when the graph is built.
 	provided map[string]bool
+	// refused is set when Fx could not take what somebody provides. Then provided is not complete.
+	refused bool
 }
 
 func newEventLog() *eventLog { return &eventLog{provided: map[string]bool{}} }
@@ -31,10 +33,12 @@ func (l *eventLog) LogEvent(event fxevent.Event) {
 	case *fxevent.OnStartExecuting, *fxevent.OnStartExecuted, *fxevent.OnStopExecuting, *fxevent.OnStopExecuted:
 		return
 	case *fxevent.Provided:
+		l.refused = l.refused || event.Err != nil
 		for _, name := range event.OutputTypeNames {
 			l.provided[name] = true
 		}
 	case *fxevent.Supplied:
+		l.refused = l.refused || event.Err != nil
 		l.provided[event.TypeName] = true
 	}
 	if l.next == nil {
@@ -44,10 +48,12 @@ func (l *eventLog) LogEvent(event fxevent.Event) {
 	l.next.LogEvent(event)
 }
 
-// connect sends the kept events and all further ones to the logger, at debug, and errors at error.
+// connect sends the kept events and all further ones to the logger, at debug. That goes for errors as well: whoever
+// built, started or stopped the graph gets each of them, and says it once.
 func (l *eventLog) connect(log *zap.Logger) {
 	next := &fxevent.ZapLogger{Logger: log.Named("fx")}
 	next.UseLogLevel(zapcore.DebugLevel)
+	next.UseErrorLevel(zapcore.DebugLevel)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, event := range l.kept {

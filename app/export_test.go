@@ -14,4 +14,4 @@ func Run(args, environ []string, out, err io.Writer, signals <-chan os.Signal, m
 }
 
 // Describe names a build.
-func Describe(version string, info *debug.BuildInfo) string { return describe(version, info) }
+func Describe(version string, info *debug.BuildInfo) string { return describe(version, info).String() }

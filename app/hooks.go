@@ -10,6 +10,8 @@ import (
 
 	"go.uber.org/fx"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // hooks knows which module every lifecycle hook belongs to and how far it has come, so that a start or stop which fails can
@@ -61,7 +63,7 @@ func (h *hooks) watch(module string, inner fx.Hook) fx.Hook {
 		}
 		if inner.OnStart != nil {
 			began := time.Now()
-			if err := await(h.starting, inner.OnStart); err != nil {
+			if err := h.await(h.starting, "the start of "+module, inner.OnStart); err != nil {
 				return fmt.Errorf("%s did not start: %w", module, err)
 			}
 			h.log.Debug("started", zap.String("module", module), zap.Duration("took", time.Since(began)))
@@ -73,7 +75,7 @@ func (h *hooks) watch(module string, inner fx.Hook) fx.Hook {
 		outer.OnStop = func(ctx context.Context) error {
 			began := time.Now()
 			h.enter(entry, hookStopping)
-			err := inner.OnStop(ctx)
+			err := panics.Try(h.log, "the stop of "+module, func() error { return inner.OnStop(ctx) })
 			h.enter(entry, hookStopped)
 			h.log.Debug("stopped", zap.String("module", module), zap.Duration("took", time.Since(began)))
 			if err != nil {
@@ -136,10 +138,10 @@ func (h *hooks) unfinished() string {
 // the process, before it ends, waits for somebody to read its last words.
 const lastWord = time.Second
 
-// await runs f and returns what it returns, or the context's error if f does not heed its end.
-func await(ctx context.Context, f func(context.Context) error) error {
+// await runs f and returns what it returns, its panic, or the context's error if f does not heed its end.
+func (h *hooks) await(ctx context.Context, who string, f func(context.Context) error) error {
 	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
+	panics.Go(h.log, who, func() { done <- panics.Try(h.log, who, func() error { return f(ctx) }) })
 	select {
 	case err := <-done:
 		return err

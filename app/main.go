@@ -10,16 +10,18 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/mattn/go-isatty"
 	"go.uber.org/fx"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
-// Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and for a
-// stop by SIGINT or SIGTERM, 1 for an error, what a module gave to fx.Shutdowner when that ended the service, and 128 plus
-// the signal's number when a second signal cut a stop short.
+// Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and
+// for a stop by SIGINT or SIGTERM, 1 for an error, 2 for a command line that is wrong, what a module gave to
+// fx.Shutdowner when that ended the service, and 128 plus the signal's number when a second signal cut a stop short.
 //
 // The service does not need anybody to read what it prints. It goes on when standard output or standard error is a pipe
 // whose reader is gone, or one that is full because its reader has stopped to read. A command ends when its reader is
@@ -29,12 +31,13 @@ func Main(modules ...module.Module) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	hangups := make(chan os.Signal, 1)
 	p := &process{
-		modules: modules,
-		environ: os.Environ(),
-		out:     os.Stdout,
-		err:     os.Stderr,
-		signals: signals,
-		hangups: hangups,
+		modules:  modules,
+		environ:  os.Environ(),
+		out:      os.Stdout,
+		err:      os.Stderr,
+		terminal: isatty.IsTerminal(os.Stderr.Fd()),
+		signals:  signals,
+		hangups:  hangups,
 		detach: func() {
 			signal.Ignore(syscall.SIGPIPE)
 			signal.Notify(hangups, syscall.SIGHUP)
@@ -49,7 +52,9 @@ type process struct {
 	environ []string
 	out     io.Writer
 	err     io.Writer
-	signals <-chan os.Signal
+	// terminal says that err is a terminal.
+	terminal bool
+	signals  <-chan os.Signal
 	// hangups ask a service to load its configuration anew.
 	hangups <-chan os.Signal
 	// detach makes the process a service's: a write to standard output or standard error that nobody reads any more does
@@ -58,6 +63,12 @@ type process struct {
 	// stopSignal is the first signal that came; a second one ends the process at once.
 	stopSignal os.Signal
 }
+
+// The exit codes of what goes wrong.
+const (
+	exitFailed  = 1
+	exitMisused = 2
+)
 
 // exitError is an end with an exit code of its own. Its cause, if any, is for the user.
 type exitError struct {
@@ -76,18 +87,22 @@ func (e *exitError) Unwrap() error { return e.cause }
 
 // run executes one command line and returns the exit code.
 func (p *process) run(args []string) int {
-	command := p.command()
+	command := p.root()
 	command.SetArgs(args)
 	err := command.Execute()
 	if err == nil {
 		return 0
 	}
-	code := 1
+	code := exitFailed
 	var exit *exitError
 	if errors.As(err, &exit) {
 		code = exit.code
 	}
 	if text := err.Error(); text != "" {
+		var panicked *panics.Error
+		if errors.As(err, &panicked) {
+			text += "\n\n" + string(panicked.Stack)
+		}
 		// Where standard error cannot be written to, the exit code is all that is left to say.
 		say(p.err, text+"\n")()
 	}
@@ -98,10 +113,10 @@ func (p *process) run(args []string) int {
 // all is written, for a second at most.
 func say(out io.Writer, text string) (wait func()) {
 	done := make(chan struct{})
-	go func() {
+	panics.Go(zap.NewNop(), "the writer of last words", func() {
 		defer close(done)
 		_, _ = io.WriteString(out, text)
-	}()
+	})
 	return func() {
 		select {
 		case <-done:
@@ -121,10 +136,11 @@ func (p *process) until(step func(context.Context) error) error {
 	return p.watch(cancel, func() error { return step(ctx) })
 }
 
-// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for.
+// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for. A panic of the step
+// is its error.
 func (p *process) watch(cancel func(), step func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- step() }()
+	panics.Go(zap.NewNop(), "a step", func() { done <- panics.Catch(step) })
 	for {
 		select {
 		case err := <-done:
@@ -182,17 +198,17 @@ func (p *process) serve(source configs.Source) error {
 	return nil
 }
 
-// invoke runs a command of the i-th module in that module's scope of the graph, which is built without its root and is not
-// started.
-func (p *process) invoke(i int, command module.Command, source configs.Source, args []string, flags *pflag.FlagSet) error {
+// invoke calls a function of a command of the i-th module in that module's scope of the graph, which is built without
+// its root and is not started.
+func (p *process) invoke(i int, source configs.Source, f any, use module.Invocation) error {
 	set, err := Load(p.modules, source)
 	if err != nil {
 		return err
 	}
 	err = p.until(func(ctx context.Context) error {
-		use := module.Invocation{Context: ctx, Args: args, Flags: flags, Out: p.out, Err: p.err}
+		use.Context = ctx
 		modules := slices.Clone(p.modules)
-		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(command.Run))
+		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(f))
 		g := newGraph(modules, unchanging(set), &hooks{})
 		_, err := g.build(g.keepLog(), fx.Supply(use))
 		g.flush()

@@ -19,8 +19,7 @@ const project = "github.com/opencapture/capture/"
 // MissingError says which types no module of a build provides, and which modules would.
 type MissingError struct{ Missing []Missing }
 
-// Missing is a type that a build lacks. Module is the module that provides it, by its import path below the project, or ""
-// if no Requirement of the build names one.
+// Missing is a type that a build lacks. Module is the module that provides it, by its import path below the project.
 type Missing struct {
 	Type   string
 	Module string
@@ -29,11 +28,9 @@ type Missing struct {
 func (e *MissingError) Error() string {
 	lines := make([]string, len(e.Missing))
 	for i, missing := range e.Missing {
-		lines[i] = fmt.Sprintf("nothing in this build provides %s: include a module that does", missing.Type)
-		if missing.Module != "" {
-			lines[i] = fmt.Sprintf("nothing in this build provides %s: include the module %s (%s), or one of yours that provides it",
-				missing.Type, missing.Module, project+missing.Module)
-		}
+		lines[i] = fmt.Sprintf(
+			"nothing in this build provides %s: include the module %s (%s), or one of yours that provides it",
+			missing.Type, missing.Module, project+missing.Module)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -53,53 +50,43 @@ func requirements(modules []module.Module) []module.Requirement {
 
 // explain turns Fx's error about a graph into one for humans. Fx wraps what went wrong in the chain of constructors that led
 // to it; what a constructor returned is self-explanatory without.
-func explain(err error, modules []module.Module, provided map[string]bool) error {
-	var outer, inner dig.Error
-	if !errors.As(err, &outer) {
+//
+// Fx does not say in a form of its own which types are missing. It says which ones are provided, and the modules say
+// which ones they require. A type that is missing without being declared is left to the words of Fx, which name the
+// constructor.
+func explain(err error, modules []module.Module, events *eventLog) error {
+	var fx dig.Error
+	if !errors.As(err, &fx) {
 		return err
 	}
 	root := dig.RootCause(err)
-	if !errors.As(root, &inner) {
+	if !errors.As(root, &fx) {
 		return root
 	}
-	if types := missingTypes(root); len(types) > 0 {
-		return missing(types, modules, provided)
+	if missing := missing(modules, events); missing != nil {
+		return missing
 	}
-	return fmt.Errorf("the modules of this build do not fit together: %w", outer)
+	// The error around the root cause names the constructor, and those around it how Fx has come there.
+	for inner := errors.Unwrap(err); inner != nil && errors.Unwrap(inner) != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return fmt.Errorf("the modules of this build do not fit together: %w", err)
 }
 
-// missingTypes reads the types off dig's error, which has no exported form.
-func missingTypes(root error) []string {
-	_, list, found := strings.Cut(root.Error(), "missing type: ")
-	if !found {
-		if _, list, found = strings.Cut(root.Error(), "missing types: "); !found {
-			return nil
-		}
-	}
-	types := strings.Split(list, "; ")
-	for i := range types {
-		types[i], _, _ = strings.Cut(types[i], " (did you mean")
-	}
-	return types
-}
-
-// missing completes the types that Fx stumbled on by all others that the modules require and nobody provides, so that a build
-// is not repaired one error at a time.
-func missing(types []string, modules []module.Module, provided map[string]bool) *MissingError {
+// missing returns all types that the modules require and nobody provides, so that a build is not repaired one error
+// at a time. When Fx could not take a constructor, it did not look at those behind it, and nobody knows what they
+// provide.
+func missing(modules []module.Module, events *eventLog) *MissingError {
 	e := &MissingError{}
-	add := func(m Missing) {
-		if !slices.ContainsFunc(e.Missing, func(other Missing) bool { return other.Type == m.Type }) {
+	for _, required := range requirements(modules) {
+		m := Missing{Type: required.Type.String(), Module: required.Module}
+		known := slices.ContainsFunc(e.Missing, func(other Missing) bool { return other.Type == m.Type })
+		if !known && !events.provided[m.Type] {
 			e.Missing = append(e.Missing, m)
 		}
 	}
-	for _, required := range requirements(modules) {
-		name := required.Type.String()
-		if slices.Contains(types, name) || !provided[name] {
-			add(Missing{Type: name, Module: required.Module})
-		}
-	}
-	for _, name := range types {
-		add(Missing{Type: name})
+	if events.refused || len(e.Missing) == 0 {
+		return nil
 	}
 	return e
 }

@@ -74,13 +74,19 @@ func (r *reloader) watch(ctx context.Context) {
 		case <-r.hangups:
 			r.reload(configs.FilesDigest(r.files))
 		case <-looks:
-			now := configs.FilesDigest(r.files)
-			if now != r.loaded && now == seen {
+			now, load := r.look(seen)
+			if load {
 				r.reload(now)
 			}
 			seen = now
 		}
 	}
+}
+
+// look returns the digest of the files, and whether they are to be loaded; seen is what the last look has shown.
+func (r *reloader) look(seen [32]byte) (now [32]byte, load bool) {
+	now = configs.FilesDigest(r.files)
+	return now, now != r.loaded && now == seen
 }
 
 // reload exchanges the configuration; digest is that of the files before they are read. Its outcome is reported.

@@ -189,17 +189,12 @@ func splitList(text string) []string {
 func (l *layout) nearest(path string) string {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	flatten := func(path string) string { return strings.ReplaceAll(path, ".", "_") }
-	best, least := "", min(max(1, len(last)/3), 3)+1
-	for _, known := range l.paths {
-		if len(known)-len(path) >= least || len(path)-len(known) >= least {
-			continue
-		}
-		if distance := editDistance(flatten(path), flatten(known)); distance < least {
-			best, least = known, distance
-		}
+	flat := make([]string, len(l.paths))
+	for i, known := range l.paths {
+		flat[i] = flatten(known)
 	}
-	if best != "" {
-		return best
+	if i := closest(flatten(path), flat, len(last)); i >= 0 {
+		return l.paths[i]
 	}
 	section, _, _ := strings.Cut(path, ".")
 	for _, known := range l.paths {
@@ -208,6 +203,29 @@ func (l *layout) nearest(path string) string {
 		}
 	}
 	return ""
+}
+
+// Nearest returns the known word that the given one is probably a misspelling of, or "".
+func Nearest(word string, known []string) string {
+	if i := closest(word, known, len(word)); i >= 0 {
+		return known[i]
+	}
+	return ""
+}
+
+// closest returns the index of the known word that takes the fewest changes to make of the given one, or -1 if all take
+// more than a third of so many letters.
+func closest(word string, known []string, letters int) int {
+	best, least := -1, min(max(1, letters/3), 3)+1
+	for i, candidate := range known {
+		if len(candidate)-len(word) >= least || len(word)-len(candidate) >= least {
+			continue
+		}
+		if distance := editDistance(word, candidate); distance < least {
+			best, least = i, distance
+		}
+	}
+	return best
 }
 
 // editDistance counts the letters to insert, delete, replace or swap with their neighbour to turn a into b.

@@ -67,6 +67,21 @@ func (b ByteSize) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
+// Approx writes the size for people, with one digit behind the point at most: 1.2GiB, 300KiB, 17B. It is the form in
+// which every size is shown that nobody has written down, such as how much of a disk is in use.
+func (b ByteSize) Approx() string {
+	for _, unit := range []struct {
+		suffix string
+		size   ByteSize
+	}{{"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}} {
+		if b >= unit.size {
+			return strings.TrimSuffix(strconv.FormatFloat(float64(b)/float64(unit.size), 'f', 1, 64),
+				".0") + unit.suffix
+		}
+	}
+	return strconv.FormatInt(int64(b), 10) + "B"
+}
+
 // MarshalText writes what UnmarshalText reads.
 func (b ByteSize) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 

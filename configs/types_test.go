@@ -58,3 +58,21 @@ func FuzzByteSizeReadsWhatItWrites(f *testing.F) {
 		require.EqualValues(t, n, got)
 	})
 }
+
+func TestASizeIsShownToPeopleInOneUnit(t *testing.T) {
+	for size, want := range map[configs.ByteSize]string{
+		0: "0B", 1023: "1023B", 1024: "1KiB", 1536: "1.5KiB", configs.MiB - 1: "1024KiB", 20 * configs.MiB: "20MiB",
+		10*configs.GiB + 300*configs.MiB: "10.3GiB", 5000 * configs.GiB: "5000GiB",
+	} {
+		require.Equal(t, want, size.Approx())
+	}
+}
+
+func TestNearestIsAMisspellingAndNoOtherWord(t *testing.T) {
+	known := []string{"status", "verify", "drain", "move", "drop"}
+	for word, want := range map[string]string{
+		"stauts": "status", "drian": "drain", "veryfy": "verify", "mov": "move", "empty": "", "": "",
+	} {
+		require.Equal(t, want, configs.Nearest(word, known), word)
+	}
+}

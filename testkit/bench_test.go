@@ -1,7 +1,10 @@
 package testkit_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/json"
 	"os"
 	"testing"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -41,11 +45,14 @@ func hotPath(tb testing.TB) *posthog.Handler {
 
 // handlerOf is the protocol in front of a sink.
 func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
-	budget := decode.NewBudget(1 << 30)
+	budget := memory.NewBudget(1 << 30)
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), tally.NoopScope)
-	return posthog.NewHandler(posthog.DefaultConfig(), decode.New(100<<20, budget), budget, processor, tally.NoopScope)
+	handler, err := posthog.NewHandler(configs.Fixed(posthog.DefaultConfig()), decode.New(route.Fixed(100<<20), budget),
+		budget, processor, tally.NoopScope)
+	require.NoError(tb, err)
+	return handler
 }
 
 // BenchmarkCapture50 is one request with a gzip batch of 50 events: decode, scan, pipeline, and the building of the
@@ -57,6 +64,26 @@ func BenchmarkCapture50(b *testing.B) {
 		capture(b, handler, body)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
+}
+
+// BenchmarkCapture1 is one request with a single event that is not compressed.
+func BenchmarkCapture1(b *testing.B) {
+	handler, body := hotPath(b), singleEvent(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		capture(b, handler, body)
+	}
+}
+
+// singleEvent is the first event of the batch in a request of its own.
+func singleEvent(tb testing.TB) []byte {
+	packed, err := gzip.NewReader(bytes.NewReader(benchmarkBatch(tb)))
+	require.NoError(tb, err)
+	var sent struct {
+		Batch []json.RawMessage `json:"batch"`
+	}
+	require.NoError(tb, json.NewDecoder(packed).Decode(&sent))
+	return []byte(`{"api_key":"phc_benchmark","batch":[` + string(sent.Batch[0]) + `]}`)
 }
 
 func capture(tb testing.TB, handler *posthog.Handler, body []byte) {

@@ -134,7 +134,7 @@ func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
 		require.NoError(t, command.Run(), out.String())
 		return out.String()
 	}
-	require.Contains(t, capture("dlq", "list"),
+	require.Contains(t, capture("dlq", "list", "--output", "json"),
 		`"reason":"too_large","step":"delivery","topic":"narrow","token":"k","distinct_id":"u","event":"large"`)
 	require.Contains(t, capture("dlq", "replay", "--dry-run"), "letters/0/0 would be sent to narrow")
 

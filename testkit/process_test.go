@@ -109,7 +109,11 @@ func (p *process) start(t *testing.T) {
 
 // run starts the binary on free ports and returns when it has said where it listens.
 func run(t *testing.T, environ ...string) *process {
-	p := prepare(t, environ...)
+	return prepare(t, environ...).serve(t)
+}
+
+// serve starts the process and returns it when it has said where it listens.
+func (p *process) serve(t *testing.T) *process {
 	stdout, err := p.StdoutPipe()
 	require.NoError(t, err)
 	p.start(t)
@@ -269,11 +273,86 @@ func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
 	require.Equal(t, "me", line.Value.Data.DistinctID)
 }
 
-func TestAnAddressInUseEndsTheStartWithAnError(t *testing.T) {
+// A start that fails says so once: the line is not in the log as well, at the level at which the service runs.
+func TestAStartThatFailsSaysSoOnce(t *testing.T) {
+	t.Parallel()
 	first := run(t)
-	second := prepare(t, "CAPTURE_TRANSPORT__LISTEN="+strings.TrimPrefix(first.url, "http://"))
-	var exit *exec.ExitError
-	require.ErrorAs(t, second.Run(), &exit)
-	require.Equal(t, 1, exit.ExitCode())
-	require.Contains(t, second.stderr.String(), "transport.listen: cannot listen on")
+	address := strings.TrimPrefix(first.url, "http://")
+	port := address[strings.LastIndexByte(address, ':')+1:]
+	inUse := address + ": address already in use: see who uses it with .*:" + port + ".*"
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(ca, []byte("no certificate"), 0o600))
+	for name, test := range map[string]struct{ environ, want string }{
+		"the port of SDKs is in use": {
+			"CAPTURE_TRANSPORT__LISTEN=" + address,
+			"transport did not start: transport.listen: cannot listen on " + inUse,
+		},
+		"the port of operators is in use": {
+			"CAPTURE_ADMIN__LISTEN=" + address,
+			"admin did not start: admin.listen: cannot listen on " + inUse,
+		},
+		"the port of the broker is in use": {
+			"CAPTURE_EMBEDDED__KAFKA_LISTEN=" + address,
+			"embedded did not start: embedded.kafka_listen: cannot listen on " + inUse,
+		},
+		"another process has the data": {
+			"CAPTURE_EMBEDDED__DATA_DIR=" + filepath.Join(first.Dir, "data"),
+			"embedded did not start: embedded.data_dir: .*: another process uses this directory",
+		},
+		"a file of TLS is broken": {
+			"CAPTURE_KAFKA__BROKERS=127.0.0.1:1 CAPTURE_KAFKA__TLS__ENABLED=true CAPTURE_KAFKA__TLS__CA_FILE=" + ca,
+			"kafka.tls.ca_file: no certificate in .*",
+		},
+		"the configuration has a fault": {
+			"CAPTURE_DELIVERY__ACK=nowhere",
+			`delivery.ack: must be kafka, spool, auto, memory, got "nowhere" \(CAPTURE_DELIVERY__ACK\)`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := prepare(t, strings.Fields(test.environ)...)
+			var out bytes.Buffer
+			p.Stdout = &out
+			p.start(t)
+			go func() {
+				p.err = p.Wait()
+				close(p.exited)
+			}()
+			var exit *exec.ExitError
+			require.ErrorAs(t, p.wait(t), &exit)
+			require.Equal(t, 1, exit.ExitCode())
+			require.Empty(t, out.String())
+			var said []string
+			for line := range strings.Lines(p.stderr.String()) {
+				if !strings.HasPrefix(line, `{"level":"info"`) { // such as that it has connected to Kafka meanwhile
+					said = append(said, line)
+				}
+			}
+			require.Len(t, said, 1, "%s", p.stderr)
+			require.Regexp(t, "^"+test.want+"\n$", said[0])
+		})
+	}
+}
+
+func TestTheBinaryTellsWrongUseFromFailure(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]int{
+		"version": 0, "--version": 0, "help spool move": 0, "spool": 0, "spool status": 0, "completion bash": 0,
+		"spool drop nothing": 1, "config validate --config no/such/file": 1,
+		"spool stauts": 2, "spool drop": 2, "spool drop a/b": 2, "dlq list --filter colour=red": 2,
+		"tail --from yesterday": 2, "tail --limit x": 2,
+	} {
+		p := prepare(t)
+		p.Args = append(p.Args, strings.Fields(line)...)
+		err := p.Run()
+		if want == 0 {
+			require.NoError(t, err, "%s: %s", line, p.stderr)
+			continue
+		}
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit, line)
+		require.Equal(t, want, exit.ExitCode(), "%s: %s", line, p.stderr)
+		require.Equal(t, 1, strings.Count(p.stderr.String(), "\n"), "%s: %s", line, p.stderr)
+		require.Equal(t, want == 2, strings.HasSuffix(p.stderr.String(), " --help)\n"), "%s: %s", line, p.stderr)
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/testkit"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // recording is one recorded request of a real SDK.
@@ -301,7 +302,7 @@ func wantTime(
 
 // exactText is the request's JSON as it was sent.
 func exactText(t *testing.T, row recording, query url.Values) []byte {
-	payload, err := decode.New(1<<30, nil).Decode(decode.Input{
+	payload, err := decode.New(route.Fixed(1<<30), nil).Decode(decode.Input{
 		Body: row.Body, QueryData: query.Get("data"), QueryHint: query.Get("compression"),
 		ContentType: row.Headers["content-type"], ContentEncoding: row.Headers["content-encoding"],
 	})

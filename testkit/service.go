@@ -246,6 +246,9 @@ func (s *Service) Set(settings ...string) error {
 		s.values = before
 		return errors.Join(err, s.write())
 	}
+	if client, ok := s.app.Config().Section("kafka").(kafka.Config); ok {
+		s.topics = client.Topics.Names()
+	}
 	return nil
 }
 

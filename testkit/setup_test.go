@@ -15,7 +15,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/testkit"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // shop is a page that an SDK runs on.
@@ -289,7 +289,7 @@ func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
 // reads to the end or goes away.
 func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
 	t.Parallel()
-	var budget *decode.Budget
+	var budget *memory.Budget
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&budget),
 		testkit.Set("transport.upstream", postHog(t).URL))
 	free := func() bool { return budget.InUse() == 0 }

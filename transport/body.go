@@ -8,14 +8,14 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // firstBuffer is what a body gets before its bytes have come, whatever length it claims.
 const firstBuffer = 16 << 10
 
 // bodies reads request bodies as they came over the wire. It is safe for concurrent use.
-type bodies struct{ buffers *decode.Buffers }
+type bodies struct{ buffers *memory.Buffers }
 
 var (
 	errStopped  = events.Errorf(events.SlowClient, "client stopped sending data")
@@ -25,7 +25,7 @@ var (
 
 // read reads the whole body, of at most limit bytes; nil is none. Of a body that it refuses it skips the rest. The
 // caller puts the result back.
-func (b *bodies) read(c *fiber.Ctx, limit int64) (*decode.Buffer, error) {
+func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	announced := int64(c.Request().Header.ContentLength())
 	size := int64(firstBuffer)
@@ -51,7 +51,7 @@ func (b *bodies) read(c *fiber.Ctx, limit int64) (*decode.Buffer, error) {
 }
 
 // fill reads the body into the buffer, or a larger one that takes its place.
-func (b *bodies) fill(c *fiber.Ctx, read *decode.Buffer, announced, limit int64) (*decode.Buffer, error) {
+func (b *bodies) fill(c *fiber.Ctx, read *memory.Buffer, announced, limit int64) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	for {
 		if size := int64(len(read.Bytes)); size == int64(cap(read.Bytes)) && size != announced {

@@ -36,7 +36,10 @@ func serveLive(t *testing.T) (f *fixture, set func(text string)) {
 	require.NoError(t, err)
 	config := testConfig()
 	f = &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
-	handler := posthog.NewHandler(config.PostHog, newDecoder(config, f.budget), f.budget, f.processor, tally.NoopScope)
+	decoder, err := newDecoder(live, f.budget)
+	require.NoError(t, err)
+	handler, err := posthog.NewHandler(live, decoder, f.budget, f.processor, tally.NoopScope)
+	require.NoError(t, err)
 	f.Server, err = NewServer(live, handler.Routes(), f.budget, health, zap.NewNop(), tally.NoopScope,
 		func(err error) { f.failed <- err })
 	require.NoError(t, err)

@@ -13,15 +13,17 @@ import (
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
+	v1 "github.com/opencapture/capture/transport/posthog/v1"
 	"github.com/opencapture/capture/transport/route"
 	"github.com/opencapture/capture/transport/setup"
 )
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder, the *decode.Budget that it draws on
-// and posthog.Config; start facts.
+// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder and the *memory.Budget that
+// it draws on; start facts.
 // Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group
 // "routes" of route.Route (see AsRoutes).
 // Config section: "transport".
@@ -32,9 +34,10 @@ func Module() module.Module {
 		Options: fx.Provide(
 			newBudget,
 			newDecoder,
-			newProtocol,
 			posthog.NewHandler,
+			v1.NewHandler,
 			AsRoutes((*posthog.Handler).Routes),
+			AsRoutes((*v1.Handler).Routes),
 			AsRoutes(newSetup),
 			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
 			func(server *Server) module.Root { return server },
@@ -54,17 +57,19 @@ func AsRoutes(constructor any) any {
 }
 
 // newBudget makes the budget that the section starts with; the server keeps it up to date.
-func newBudget(config Config) *decode.Budget { return decode.NewBudget(int64(config.MaxInFlight)) }
+func newBudget(config Config) *memory.Budget { return memory.NewBudget(int64(config.MaxInFlight)) }
 
-func newDecoder(config Config, budget *decode.Budget) *decode.Decoder {
-	return decode.New(int64(config.MaxDecoded), budget)
+func newDecoder(live *configs.Live, budget *memory.Budget) (*decode.Decoder, error) {
+	limit, err := configs.NewValue(live, func(c Config) (int64, error) { return int64(c.MaxDecoded), nil })
+	if err != nil {
+		return nil, err
+	}
+	return decode.New(limit.In, budget), nil
 }
-
-func newProtocol(config Config) posthog.Config { return config.PostHog }
 
 // newSetup serves the set-up calls, with the upstream's answers where there is one.
 func newSetup(
-	config Config, live *configs.Live, budget *decode.Budget, log *zap.Logger, lifecycle fx.Lifecycle,
+	config Config, live *configs.Live, budget *memory.Budget, log *zap.Logger, lifecycle fx.Lifecycle,
 ) ([]route.Route, error) {
 	if config.Upstream == "" {
 		answers, err := setup.NewAnswers(live)
@@ -79,7 +84,7 @@ func newSetup(
 }
 
 func provideServer(
-	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health,
+	live *configs.Live, routes []route.Route, budget *memory.Budget, health *observability.Health,
 	log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {

@@ -27,7 +27,7 @@ import (
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/panics"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -68,7 +68,7 @@ func newTerms(config Config) (*terms, error) {
 // NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget.
 // fail is called, once, when serving ends by an error at run time.
 func NewServer(
-	live *configs.Live, routes []route.Route, budget *decode.Budget, health *observability.Health, log *zap.Logger,
+	live *configs.Live, routes []route.Route, budget *memory.Budget, health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
 ) (*Server, error) {
 	terms, err := configs.NewValue(live, newTerms)
@@ -80,7 +80,7 @@ func NewServer(
 		terms:    terms,
 		log:      log,
 		health:   health,
-		bodies:   &bodies{buffers: decode.NewBuffers(budget)},
+		bodies:   &bodies{buffers: memory.NewBuffers(budget)},
 		fail:     fail,
 		accepted: make(chan struct{}),
 		metrics:  newServerMetrics(scope),
@@ -144,24 +144,24 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.listener = listener
 	s.engines.start()
-	panics.Go(s.log, "the listener", s.accept)
+	panics.Go(s.log, "the listener", func() {
+		defer close(s.accepted)
+		if err := panics.Try(s.log, "the listener", s.accept); !s.stopping.Load() {
+			s.fail(fmt.Errorf("serve transport.listen: %w", err))
+		}
+	})
 	s.health.SetStarted()
 	return nil
 }
 
-// accept hands every new connection to the engine in force.
-func (s *Server) accept() {
-	defer close(s.accepted)
+// accept hands every new connection to the engine in force, until the listener fails.
+func (s *Server) accept() error {
 	for {
 		conn, err := s.listener.Accept()
-		if err == nil {
-			s.engines.take(conn)
-			continue
+		if err != nil {
+			return err
 		}
-		if !s.stopping.Load() {
-			s.fail(fmt.Errorf("serve transport.listen: %w", err))
-		}
-		return
+		s.engines.take(conn)
 	}
 }
 
@@ -265,16 +265,19 @@ func (s *Server) add(r route.Route) {
 
 // limit is the largest body that a route takes. One that the budget could never hold, with the buffer that it outgrows,
 // is too large and not to be sent again later.
-func (t *terms) limit(r *route.Route) int64 {
-	return min(cmp.Or(r.MaxBody, int64(t.MaxBody)), int64(t.MaxInFlight)/2)
+func (t *terms) limit(r *route.Route, view *configs.View) int64 {
+	limit := int64(t.MaxBody)
+	if r.MaxBody != nil {
+		limit = r.MaxBody(view)
+	}
+	return min(limit, int64(t.MaxInFlight)/2)
 }
 
 // always is the group of what every installation serves.
 const always route.Group = ""
 
-// observe takes the configuration that a request is judged by, counts and times a route's
-// requests, and turns a panic into a
-// 500. A request of a group that is not served is one of no route.
+// observe takes the configuration that a request is judged by, counts and times a route's requests, and turns a panic
+// into a 500. A request of a group that is not served is one of no route.
 func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		view := s.live.View()
@@ -315,7 +318,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
 	}
-	read, err := s.bodies.read(c, terms.limit(r))
+	read, err := s.bodies.read(c, terms.limit(r, view))
 	if err != nil {
 		s.write(c, r.Refuse(request, err), terms)
 		return

@@ -21,7 +21,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -48,7 +48,7 @@ func (p *processor) Process(_ context.Context, batch *events.Batch) {
 type fixture struct {
 	*Server
 	processor *processor
-	budget    *decode.Budget
+	budget    *memory.Budget
 	health    *observability.Health
 	url       string
 	failed    chan error
@@ -56,11 +56,19 @@ type fixture struct {
 
 // newServer makes a server of the PostHog protocol.
 func newServer(
-	config Config, budget *decode.Budget, processor events.Processor, health *observability.Health, log *zap.Logger,
+	config Config, budget *memory.Budget, processor events.Processor, health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
 ) (*Server, error) {
-	handler := posthog.NewHandler(config.PostHog, newDecoder(config, budget), budget, processor, scope)
-	return NewServer(configs.Fixed(config), handler.Routes(), budget, health, log, scope, fail)
+	live := configs.Fixed(config)
+	decoder, err := newDecoder(live, budget)
+	if err != nil {
+		return nil, err
+	}
+	handler, err := posthog.NewHandler(live, decoder, budget, processor, scope)
+	if err != nil {
+		return nil, err
+	}
+	return NewServer(live, handler.Routes(), budget, health, log, scope, fail)
 }
 
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
@@ -189,7 +197,7 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	server, err := NewServer(configs.Fixed(config),
-		[]route.Route{{Group: "own", Path: "/large", MaxBody: 1 << 30, Methods: []string{"POST"},
+		[]route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"},
 			Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }}},
 		newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"strings"
 	"time"
 
 	"github.com/opencapture/capture/configs"
@@ -8,11 +9,13 @@ import (
 
 // Config is the section "admin".
 type Config struct {
-	Listen       string        `key:"listen" doc:"Where operators reach metrics, health and profiles, as host:port; port 0 takes a free one. There is no authentication: keep it on loopback or in a network of its own."`
-	ReadTimeout  time.Duration `key:"read_timeout" doc:"The longest that reading a request may take."`
-	WriteTimeout time.Duration `key:"write_timeout" doc:"The longest that writing an answer may take; the time that a profile runs before is not part of it."`
-	IdleTimeout  time.Duration `key:"idle_timeout" doc:"How long a connection may wait for its next request."`
-	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long a stop waits for requests that are still running, such as a profile."`
+	Listen       string         `key:"listen" doc:"Where operators reach metrics, health, profiles and what else the index at / lists, as host:port; port 0 takes a free one. Set admin.token before it leaves loopback."`
+	Token        configs.Secret `key:"token" live:"true" doc:"What everything but health and metrics asks for: as Authorization: Bearer, or as the password of basic authentication, with any user name. Without it, whoever reaches the listener may read, and what changes or costs something works from loopback only."`
+	Hosts        []string       `key:"hosts" live:"true" doc:"Names that the listener is reached by, beside addresses and localhost. A request for another name is refused, so that a web page cannot reach the listener through the browser of an operator. Without ports."`
+	ReadTimeout  time.Duration  `key:"read_timeout" live:"true" doc:"The longest that reading the head of a request may take, and its body. As all timeouts of connections, it holds for new ones."`
+	WriteTimeout time.Duration  `key:"write_timeout" live:"true" doc:"The longest that writing an answer may take; the time that a profile runs before is not part of it."`
+	IdleTimeout  time.Duration  `key:"idle_timeout" live:"true" doc:"How long a connection may wait for its next request."`
+	StopTimeout  time.Duration  `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests that are still running. It ends profiles early."`
 }
 
 // DefaultConfig returns the defaults of the section.
@@ -30,6 +33,11 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.CheckAddress("listen", c.Listen)
+	faults.Check(isVisible(c.Token.Reveal()), "token",
+		"must be visible ASCII without spaces, as a header has to hold it: look for a line break at its end")
+	for _, name := range c.Hosts {
+		faults.Check(isName(name), "hosts", "must be names such as capture.internal, without scheme, port and path, got %q", name)
+	}
 	positive := func(key string, timeout time.Duration) {
 		faults.Check(timeout > 0, key, "must be positive, got %s", timeout)
 	}
@@ -38,6 +46,18 @@ func (c Config) Validate() error {
 	positive("idle_timeout", c.IdleTimeout)
 	positive("stop_timeout", c.StopTimeout)
 	return faults.Err()
+}
+
+// isVisible reports whether the text is visible ASCII.
+func isVisible(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// isName reports whether the text may be the name of a host.
+func isName(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
+	})
 }
 
 // StopBudget is the longest that stopping takes.

@@ -5,7 +5,8 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
-	"github.com/opencapture/capture/modules/listen"
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 )
@@ -13,14 +14,16 @@ import (
 // Module is the operators' listener.
 //
 // Provides *Server, a member of the background parts, and a start fact.
-// Requires prometheus.Gatherer and *observability.Health (modules/observability).
+// Requires prometheus.Gatherer and *observability.Health (modules/observability); takes the value group "endpoints" of
+// endpoint.Endpoint (see endpoint.As), to which it adds its own.
 // Config section: "admin".
 func Module() module.Module {
 	return module.Module{
 		Name:   "admin",
 		Config: DefaultConfig(),
 		Options: fx.Provide(
-			newServer,
+			endpoint.AsEach(Endpoints),
+			fx.Annotate(newServer, fx.ParamTags(``, `group:"endpoints"`)),
 			module.AsBackground(func(s *Server) *Server { return s }),
 			module.AsStartFact(newStartFact),
 		),
@@ -33,19 +36,21 @@ func Module() module.Module {
 }
 
 func newServer(
-	cfg Config, gatherer prometheus.Gatherer, health *observability.Health, log *zap.Logger,
-	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
-) *Server {
-	server := NewServer(cfg, gatherer, health, log, func(err error) {
+	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
+) (*Server, error) {
+	server, err := NewServer(live, endpoints, log, func(err error) {
 		log.Error("the operators' listener failed: the service stops", zap.Error(err))
 		if err := shutdowner.Shutdown(fx.ExitCode(1)); err != nil {
 			log.Error("the service could not be told to stop", zap.Error(err))
 		}
 	})
+	if err != nil {
+		return nil, err
+	}
 	lifecycle.Append(fx.Hook{OnStart: server.Start, OnStop: server.Stop})
-	return server
+	return server, nil
 }
 
 func newStartFact(server *Server) module.StartFact {
-	return module.StartFact{Rank: 50, Name: "metrics", Text: func() string { return listen.URL(server.Addr()) + "/metrics" }}
+	return module.StartFact{Rank: 50, Name: "metrics", Text: server.StartLine}
 }

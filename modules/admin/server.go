@@ -5,51 +5,68 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
+	"net/http"
+	"slices"
+	"sync"
 
-	"github.com/gofiber/fiber/v2"
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/module"
-	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 )
+
+// maxHeaderBytes is the most that the head of a request may hold. A browser sends the cookies of every port of localhost.
+const maxHeaderBytes = 64 << 10
 
 // Server is the operators' listener. Start and Stop are each called once, Start first; Addr may be called at any time after
 // Start has returned.
 type Server struct {
-	cfg       Config
+	config    *configs.Value[Config]
 	log       *zap.Logger
 	onFailure func(error)
-	app       *fiber.App
+	handler   http.Handler
 	listener  net.Listener
-	stopping  chan struct{}
-	served    chan struct{}
+
+	// running is the context of every request; end is called when the server stops.
+	running context.Context
+	end     context.CancelFunc
+	served  chan struct{}
+
+	// servers has a server for each set of timeouts that was in force, the one in force last. It is the serving goroutine's,
+	// and Stop's after that.
+	servers []*http.Server
+
+	mu    sync.Mutex
+	conns map[net.Conn]http.ConnState
 }
 
 var _ module.Background = (*Server)(nil)
 
-// NewServer returns a server that shows what the gatherer and the health say. If serving ends other than by Stop, onFailure
-// is called once with the cause.
-func NewServer(cfg Config, gatherer prometheus.Gatherer, health *observability.Health, log *zap.Logger, onFailure func(error)) *Server {
+// NewServer returns a server of the endpoints and of the index that lists them. It follows the section "admin": a request
+// is judged by the configuration that is in force when the request begins. If serving ends other than by Stop, onFailure is
+// called once with the cause. An endpoint that cannot be served is an error.
+func NewServer(live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error)) (*Server, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
+	}
+	mux, err := newMux(append(slices.Clip(endpoints), newIndex(endpoints)))
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
-		cfg:       cfg,
+		config:    config,
 		log:       log,
 		onFailure: onFailure,
-		app: fiber.New(fiber.Config{
-			DisableStartupMessage: true,
-			StrictRouting:         true,
-			ReadTimeout:           cfg.ReadTimeout,
-			WriteTimeout:          cfg.WriteTimeout,
-			IdleTimeout:           cfg.IdleTimeout,
-		}),
-		stopping: make(chan struct{}),
-		served:   make(chan struct{}),
+		served:    make(chan struct{}),
+		conns:     map[net.Conn]http.ConnState{},
 	}
-	s.app.Use(s.recoverPanic)
-	route(s.app, gatherer, health, log)
-	return s
+	s.running, s.end = context.WithCancel(context.Background())
+	s.handler = &front{now: config.Now, mux: mux, log: log}
+	return s, nil
 }
 
 // Background marks the server as a part that runs beside the root.
@@ -57,64 +74,159 @@ func (s *Server) Background() {}
 
 // Start binds the address, so that a port in use fails the start of the service, and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	listener, err := listen.TCP(ctx, "admin.listen", s.cfg.Listen)
+	listener, err := listen.TCP(ctx, "admin.listen", s.config.Now().Listen)
 	if err != nil {
 		return err
 	}
-	s.listener = listener
-	go s.serve()
+	s.serveOn(listener)
 	return nil
+}
+
+// serveOn begins to serve.
+func (s *Server) serveOn(listener net.Listener) {
+	s.listener = listener
+	if s.exposed() {
+		s.log.Warn("the operators' listener is off loopback without a token: whoever reaches it reads the inside of the service; "+
+			"set admin.token", zap.Stringer("address", s.Addr()))
+	}
+	panics.Go(s.log, "the operators' listener", s.serve)
+}
+
+// exposed reports whether others than this machine may reach the listener, and read without a token.
+func (s *Server) exposed() bool {
+	address, ok := s.Addr().(*net.TCPAddr)
+	return s.config.Now().Token == "" && !(ok && address.IP.IsLoopback())
 }
 
 func (s *Server) serve() {
 	defer close(s.served)
-	err := s.app.Listener(s.listener)
-	select {
-	case <-s.stopping:
-	default:
-		if err == nil {
-			err = errors.New("the listener was closed")
-		}
+	err := panics.Try(s.log, "the operators' listener", s.accept)
+	if s.running.Err() == nil {
 		s.onFailure(fmt.Errorf("serve admin.listen: %w", err))
 	}
 }
 
-// Stop closes the listener and waits for the requests that are running, for as long as the configuration or ctx allow,
-// whichever is shorter. What runs longer is left behind and logged; it is no error, because nothing but an operator's own
-// profile is lost.
+// accept serves each connection with the timeouts that are in force when it comes.
+func (s *Server) accept() error {
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			return err
+		}
+		// Serve returns when the connection has a goroutine of its own.
+		if err := s.serverWith(s.config.Now()).Serve(&oneConn{Listener: s.listener, conn: conn}); !errors.Is(err, errNoMore) {
+			return err
+		}
+	}
+}
+
+// oneConn is a listener with a single connection.
+type oneConn struct {
+	net.Listener
+
+	conn net.Conn
+}
+
+var errNoMore = errors.New("the listener had one connection")
+
+// Accept implements net.Listener.
+func (l *oneConn) Accept() (net.Conn, error) {
+	conn := l.conn
+	if conn == nil {
+		return nil, errNoMore
+	}
+	l.conn = nil
+	return conn, nil
+}
+
+// Close implements net.Listener. The connections to come are others'.
+func (l *oneConn) Close() error { return nil }
+
+// serverWith returns the server with the timeouts of the configuration. Those of an http.Server must not change while it
+// has connections, so that others need another server.
+func (s *Server) serverWith(cfg Config) *http.Server {
+	if n := len(s.servers); n > 0 {
+		last := s.servers[n-1]
+		if last.ReadHeaderTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout && last.IdleTimeout == cfg.IdleTimeout {
+			return last
+		}
+	}
+	server := &http.Server{
+		Handler: s.handler,
+		// A ReadTimeout would end the context of a request whose handler takes longer: limitBody sees to the body instead.
+		ReadHeaderTimeout: cfg.ReadTimeout,
+		WriteTimeout:      cfg.WriteTimeout,
+		IdleTimeout:       cfg.IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return s.running },
+		ConnState:         s.track,
+		ErrorLog:          zap.NewStdLog(s.log),
+	}
+	s.servers = append(s.servers, server)
+	return server
+}
+
+// track notes what the open connections do.
+func (s *Server) track(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateClosed || state == http.StateHijacked {
+		delete(s.conns, conn)
+		return
+	}
+	s.conns[conn] = state
+}
+
+// Stop closes the listener, ends the context of the requests that are running, which ends profiles early, and waits for
+// them, for as long as the configuration or ctx allow, whichever is shorter. What runs longer is left behind and logged; it
+// is no error, because nothing but an operator's own request is lost.
 func (s *Server) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.StopTimeout)
+	timeout := s.config.Now().StopTimeout
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	close(s.stopping)
-	err := s.app.ShutdownWithContext(ctx)
-	// A stop may come before the serving goroutine has handed the listener over; then the shutdown has not closed it.
-	_ = s.listener.Close()
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	s.end()
+	err := s.listener.Close()
+	<-s.served // at once, now that the listener is closed
+	s.closeUnused()
+	late := false
+	for _, server := range s.servers {
+		late = server.Shutdown(ctx) != nil || late
+	}
+	if late {
 		s.log.Warn("requests were still running when the stop timeout was over",
-			zap.Int32("connections", s.app.Server().GetOpenConnectionsCount()), zap.Duration("stop_timeout", s.cfg.StopTimeout))
-		return nil
-	case err != nil && !errors.Is(err, net.ErrClosed):
+			zap.Int("connections", s.open()), zap.Duration("stop_timeout", timeout))
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("stop serving admin.listen: %w", err)
 	}
-	select {
-	case <-s.served:
-	case <-ctx.Done():
-	}
 	return nil
+}
+
+// closeUnused closes the connections that no request has come on: a browser opens such, and a shutdown would wait for them.
+func (s *Server) closeUnused() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn, state := range s.conns {
+		if state == http.StateNew {
+			_ = conn.Close()
+		}
+	}
+}
+
+func (s *Server) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
 }
 
 // Addr returns the address that is bound, which has the port where the configuration says 0.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// recoverPanic answers 500 instead of ending the process, as fasthttp would have it.
-func (s *Server) recoverPanic(c *fiber.Ctx) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			s.log.Error("a handler panicked",
-				zap.String("path", string(c.Context().Path())), zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
-			err = fiber.ErrInternalServerError
-		}
-	}()
-	return c.Next()
+// StartLine says where the metrics are, and what is wrong with that.
+func (s *Server) StartLine() string {
+	line := listen.URL(s.Addr()) + "/metrics"
+	if s.exposed() {
+		line += " (off loopback without admin.token: whoever reaches it reads the inside of the service)"
+	}
+	return line
 }

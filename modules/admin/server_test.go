@@ -1,14 +1,15 @@
 package admin
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,29 +19,39 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// fasthttp's clock for the Date header, one per process, and the sweepers of its worker pools, which end up to 10 s
-		// after their server.
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
-	)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
+// plan is what a server is started with.
+type plan struct {
+	// settings are keys of the section with their values.
+	settings  map[string]string
+	checks    []observability.Check
+	endpoints []endpoint.Endpoint
+	// peer and bound are what the connections say that they come from and are bound to, instead of loopback.
+	peer, bound net.Addr
+}
+
 // running is a started server and what it was made from.
 type running struct {
 	*Server
+	live     *configs.Live
 	registry *prometheus.Registry
 	health   *observability.Health
 	logs     *observer.ObservedLogs
 	failures chan error
+
+	mu       sync.Mutex
+	settings map[string]string
 }
 
 func testConfig() Config {
@@ -50,19 +61,59 @@ func testConfig() Config {
 	return cfg
 }
 
-// start starts a server on a free port and stops it when the test ends.
-func start(t *testing.T, cfg Config, checks ...observability.Check) *running {
+// load loads the section with the settings.
+func (r *running) load() (*configs.Set, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var environ []string
+	for key, value := range r.settings {
+		environ = append(environ, "CAPTURE_ADMIN__"+strings.ToUpper(key)+"="+value)
+	}
+	return configs.Load([]configs.Section{{Name: "admin", Defaults: testConfig()}}, configs.Source{Environ: environ})
+}
+
+// set changes a setting, which holds with the next reload.
+func (r *running) set(key, value string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settings[key] = value
+}
+
+// reload puts the settings in force.
+func (r *running) reload(t *testing.T) {
 	t.Helper()
-	health, err := observability.NewHealth(nil, checks...)
+	_, err := r.live.Reload()
+	require.NoError(t, err)
+}
+
+// start starts a server on a free port and stops it when the test ends.
+func start(t *testing.T, with plan) *running {
+	t.Helper()
+	health, err := observability.NewHealth(nil, with.checks...)
 	require.NoError(t, err)
 	core, logs := observer.New(zap.DebugLevel)
-	r := &running{registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1)}
-	r.Server = NewServer(cfg, r.registry, health, zap.New(core), func(err error) { r.failures <- err })
-	require.NoError(t, r.Start(t.Context()))
+	r := &running{
+		registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1), settings: map[string]string{},
+	}
+	for key, value := range with.settings {
+		r.set(key, value)
+	}
+	set, err := r.load()
+	require.NoError(t, err)
+	r.live = configs.NewLive(set, r.load)
+	log := zap.New(core)
+	endpoints := append(Endpoints(r.registry, health, r.live, log), with.endpoints...)
+	r.Server, err = NewServer(r.live, endpoints, log, func(err error) { r.failures <- err })
+	require.NoError(t, err)
+	if with.peer == nil && with.bound == nil {
+		require.NoError(t, r.Start(t.Context()))
+	} else {
+		listener, err := listen.TCP(t.Context(), "admin.listen", r.config.Now().Listen)
+		require.NoError(t, err)
+		r.serveOn(elsewhere{listener, with.peer, with.bound})
+	}
 	t.Cleanup(func() {
-		select {
-		case <-r.stopping:
-		default:
+		if r.running.Err() == nil {
 			require.NoError(t, r.Stop(context.Background()))
 		}
 		select {
@@ -74,38 +125,121 @@ func start(t *testing.T, cfg Config, checks ...observability.Check) *running {
 	return r
 }
 
-// answer is a response that has been read.
-type answer struct {
+// elsewhere is a listener that says it is bound to another address, and that others connect.
+type elsewhere struct {
+	net.Listener
+
+	peer, bound net.Addr
+}
+
+func (l elsewhere) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil || l.peer == nil {
+		return conn, err
+	}
+	return connFrom{conn, l.peer}, nil
+}
+
+func (l elsewhere) Addr() net.Addr {
+	if l.bound == nil {
+		return l.Listener.Addr()
+	}
+	return l.bound
+}
+
+type connFrom struct {
+	net.Conn
+
+	peer net.Addr
+}
+
+func (c connFrom) RemoteAddr() net.Addr { return c.peer }
+
+// port is where a client reaches the server, wherever it says to be bound.
+func (r *running) port() string {
+	if wrapped, ok := r.listener.(elsewhere); ok {
+		return wrapped.Listener.Addr().String()
+	}
+	return r.Addr().String()
+}
+
+// response is an answer that has been read.
+type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func (r *running) get(t *testing.T, path string) answer {
+// send sends a request; header holds names and values in turn. The Host is one of them.
+func (r *running) send(t *testing.T, method, path string, header ...string) response {
 	t.Helper()
-	got, err := r.fetch(path)
+	got, err := r.try(t.Context(), method, path, nil, header...)
 	require.NoError(t, err)
 	return got
 }
 
-// fetch is get for a goroutine, which must not end the test.
-func (r *running) fetch(path string) (answer, error) {
+func (r *running) get(t *testing.T, path string, header ...string) response {
+	t.Helper()
+	return r.send(t, http.MethodGet, path, header...)
+}
+
+// try is send for a goroutine, which must not end the test, and for a client that leaves.
+func (r *running) try(ctx context.Context, method, path string, body io.Reader, header ...string) (response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+r.port()+path, body)
+	if err != nil {
+		return response{}, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			request.Host = header[i+1]
+			continue
+		}
+		request.Header.Add(header[i], header[i+1])
+	}
 	client := &http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       patience,
 	}
-	response, err := client.Get(listen.URL(r.Addr()) + path)
+	answer, err := client.Do(request)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	return answer{status: response.StatusCode, header: response.Header, body: string(body)}, err
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	return response{status: answer.StatusCode, header: answer.Header, body: string(text)}, err
+}
+
+// dial opens a connection and writes to it.
+func (r *running) dial(t *testing.T, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", r.port())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, text)
+	require.NoError(t, err)
+	return conn
+}
+
+// read reads an answer from a connection.
+func read(t *testing.T, conn net.Conn) response {
+	t.Helper()
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	text, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	return response{status: answer.StatusCode, header: answer.Header, body: string(text)}
+}
+
+// serves is an endpoint of a test.
+func serves(pattern string, handler http.HandlerFunc) endpoint.Endpoint {
+	return endpoint.Endpoint{Pattern: pattern, About: "A test.", Access: endpoint.Reader, Handler: handler}
 }
 
 func TestMetricsShowTheRuntimeTheProcessAndTheService(t *testing.T) {
-	r := start(t, testConfig())
+	r := start(t, plan{})
 	scope, closer := observability.NewScope(r.registry, zap.NewNop())
 	scope.SubScope("kafka").Counter("bytes").Inc(42)
 	require.NoError(t, closer.Close())
@@ -120,7 +254,7 @@ func TestMetricsShowTheRuntimeTheProcessAndTheService(t *testing.T) {
 }
 
 func TestMetricsOfWhatStillWorksAreShownWhenACollectorFails(t *testing.T) {
-	r := start(t, testConfig())
+	r := start(t, plan{})
 	broken := prometheus.NewDesc("broken", "broken", nil, nil)
 	r.registry.MustRegister(collectorFunc(func(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.NewInvalidMetric(broken, errors.New("counter is lost"))
@@ -141,7 +275,7 @@ func (f collectorFunc) Describe(chan<- *prometheus.Desc)         {}
 func (f collectorFunc) Collect(metrics chan<- prometheus.Metric) { f(metrics) }
 
 func TestHealthzAnswersWhateverTheReadiness(t *testing.T) {
-	r := start(t, testConfig(), observability.Check{Name: "kafka", Ready: func(context.Context) error { return errors.New("away") }})
+	r := start(t, plan{checks: []observability.Check{{Name: "kafka", Ready: func(context.Context) error { return errors.New("away") }}}})
 	got := r.get(t, "/healthz")
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, "ok\n", got.body)
@@ -149,9 +283,10 @@ func TestHealthzAnswersWhateverTheReadiness(t *testing.T) {
 
 func TestReadyzFollowsTheServiceAndNamesWhatIsMissing(t *testing.T) {
 	var missing error
-	r := start(t, testConfig(),
-		observability.Check{Name: "store", Ready: func(context.Context) error { return nil }},
-		observability.Check{Name: "kafka", Ready: func(context.Context) error { return missing }})
+	r := start(t, plan{checks: []observability.Check{
+		{Name: "store", Ready: func(context.Context) error { return nil }},
+		{Name: "kafka", Ready: func(context.Context) error { return missing }},
+	}})
 	expect := func(status int, body string) {
 		t.Helper()
 		got := r.get(t, "/readyz")
@@ -171,72 +306,106 @@ func TestReadyzFollowsTheServiceAndNamesWhatIsMissing(t *testing.T) {
 	expect(503, `{"ready":false,"phase":"stopping","checks":`+bothPass+`}`)
 }
 
-func TestProfilesAreServed(t *testing.T) {
-	r := start(t, testConfig())
-	for path, want := range map[string]string{
-		"/debug/pprof/":                     "Types of profiles available",
-		"/debug/pprof/goroutine?debug=1":    "goroutine profile: total",
-		"/debug/pprof/heap?debug=1":         "heap profile:",
-		"/debug/pprof/cmdline":              "admin.test",
-		"/debug/pprof/symbol":               "num_symbols",
-		"/debug/pprof/trace?seconds=0.01":   "go 1.",
-		"/debug/pprof/allocs?debug=1":       "heap profile:",
-		"/debug/pprof/threadcreate?debug=1": "threadcreate profile",
-	} {
-		got := r.get(t, path)
-		require.Equal(t, http.StatusOK, got.status, path)
-		require.Contains(t, got.body, want, path)
-	}
-	cpu := r.get(t, "/debug/pprof/profile?seconds=1")
-	require.Equal(t, http.StatusOK, cpu.status)
-	require.Equal(t, "application/octet-stream", cpu.header.Get("Content-Type"))
-	require.Equal(t, "\x1f\x8b", cpu.body[:2], "a profile is gzipped")
-
-	redirected := r.get(t, "/debug/pprof")
-	require.Equal(t, http.StatusFound, redirected.status)
-	require.Equal(t, "/debug/pprof/", redirected.header.Get("Location"))
-}
-
 func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
-	r := start(t, testConfig())
-	for _, path := range []string{"/", "/metrics/", "/debug", "/debug/pprof/nonsense"} {
+	r := start(t, plan{})
+	for _, path := range []string{"/index.html", "/metrics/", "/debug", "/admin", "/debug/pprof/nonsense"} {
 		require.Equal(t, http.StatusNotFound, r.get(t, path).status, path)
 	}
-	response, err := http.Post(listen.URL(r.Addr())+"/metrics", "text/plain", nil)
-	require.NoError(t, err)
-	require.NoError(t, response.Body.Close())
-	require.Equal(t, http.StatusMethodNotAllowed, response.StatusCode)
-	http.DefaultClient.CloseIdleConnections()
+	got := r.send(t, http.MethodPost, "/metrics")
+	require.Equal(t, http.StatusMethodNotAllowed, got.status)
+	require.Equal(t, "GET, HEAD", got.header.Get("Allow"))
+	require.Equal(t, http.StatusOK, r.send(t, http.MethodHead, "/metrics").status)
 }
 
-func TestAPanicInAHandlerIsAnsweredAndLogged(t *testing.T) {
-	r := start(t, testConfig(), observability.Check{Name: "broken", Ready: func(context.Context) error { panic("boom") }})
-	require.Equal(t, http.StatusInternalServerError, r.get(t, "/readyz").status)
+func TestAPanicInAHandlerIsAnsweredCountedAndLoggedOnce(t *testing.T) {
+	r := start(t, plan{checks: []observability.Check{{Name: "broken", Ready: func(context.Context) error { panic("boom") }}}})
+	before := panics.Count()
+	got := r.get(t, "/readyz")
+	require.Equal(t, http.StatusInternalServerError, got.status)
+	require.NotContains(t, got.body, "boom")
+	require.Equal(t, before+1, panics.Count())
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status)
+	require.Equal(t, 1, r.logs.Len())
 	entry := r.logs.FilterMessage("a handler panicked").All()[0]
 	require.Equal(t, "/readyz", entry.ContextMap()["path"])
 	require.Equal(t, "boom", entry.ContextMap()["panic"])
 	require.Contains(t, entry.ContextMap()["stack"].(string), "health.go")
 }
 
+func TestAPanicAfterTheAnswerHasBegunCutsItOff(t *testing.T) {
+	r := start(t, plan{endpoints: []endpoint.Endpoint{
+		serves("GET /half", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Repeat("x", 1<<20))
+			panic("boom")
+		}),
+		serves("GET /given-up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
+	}})
+	before := panics.Count()
+	_, err := r.try(t.Context(), http.MethodGet, "/half", nil)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Len(t, r.logs.FilterMessage("a handler panicked").All(), 1)
+	_, err = r.try(t.Context(), http.MethodGet, "/given-up", nil)
+	require.ErrorIs(t, err, io.EOF)
+	require.Equal(t, before+1, panics.Count(), "a handler that gives its answer up by net/http's own means is no panic")
+	require.Equal(t, 1, r.logs.Len())
+}
+
 func TestAPortInUseFailsTheStartAndNamesTheKey(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, taken.Close()) }()
-	health, err := observability.NewHealth(nil)
-	require.NoError(t, err)
 	cfg := testConfig()
 	cfg.Listen = taken.Addr().String()
+	server, err := NewServer(configs.Fixed(cfg), nil, zap.NewNop(), func(error) {})
+	require.NoError(t, err)
 
-	err = NewServer(cfg, prometheus.NewRegistry(), health, zap.NewNop(), func(error) {}).Start(t.Context())
+	err = server.Start(t.Context())
 
 	require.ErrorContains(t, err, "admin.listen: ")
 	require.ErrorContains(t, err, cfg.Listen)
 	require.ErrorContains(t, err, "address already in use")
 }
 
+func TestAServerNeedsItsSection(t *testing.T) {
+	_, err := NewServer(configs.Fixed(), nil, zap.NewNop(), func(error) {})
+	require.ErrorContains(t, err, "no section of this build is a admin.Config")
+}
+
+func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
+	handler := http.NotFoundHandler()
+	good := endpoint.Endpoint{Pattern: "GET /keys", About: "Keys.", Handler: handler}
+	pattern := func(pattern string) endpoint.Endpoint {
+		return endpoint.Endpoint{Pattern: pattern, About: "A test.", Handler: handler}
+	}
+	for name, test := range map[string]struct {
+		endpoint endpoint.Endpoint
+		want     string
+	}{
+		"twice":      {pattern("GET /keys"), `the operators' endpoint "GET /keys": two endpoints have this pattern: change one, or leave out a module`},
+		"the index":  {pattern("GET /{$}"), `the operators' endpoint "GET /{$}": two endpoints have this pattern`},
+		"overlap":    {pattern("GET /{any}"), `matches the same requests as GET /{`},
+		"invalid":    {pattern("GET /{"), `the operators' endpoint "GET /{": parsing "GET /{": `},
+		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": the pattern must be a method and a path`},
+		"a host":     {pattern("GET example.com/keys"), `must be a method and a path`},
+		"no pattern": {pattern(""), `the operators' endpoint "": the pattern must be a method and a path`},
+		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": About must say what the endpoint does`},
+		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": the Handler is missing`},
+		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `"GET /b": Access must be `},
+	} {
+		others := []endpoint.Endpoint{good, pattern("GET /keys/{name}/more"), test.endpoint}
+		if name == "overlap" {
+			others = append(others, pattern("GET /{one}"))
+		}
+		_, err := NewServer(configs.Fixed(testConfig()), others, zap.NewNop(), func(error) {})
+		require.ErrorContains(t, err, test.want, name)
+	}
+	_, err := NewServer(configs.Fixed(testConfig()), []endpoint.Endpoint{pattern("a"), pattern("b")}, zap.NewNop(), func(error) {})
+	require.ErrorContains(t, err, `endpoint "a"`)
+	require.ErrorContains(t, err, `endpoint "b"`, "all are named at once")
+}
+
 func TestServingThatEndsByItselfIsAFailure(t *testing.T) {
-	r := start(t, testConfig())
+	r := start(t, plan{})
 	require.NoError(t, r.listener.Close())
 	select {
 	case err := <-r.failures:
@@ -248,7 +417,7 @@ func TestServingThatEndsByItselfIsAFailure(t *testing.T) {
 
 func TestStopRightAfterStartLeavesNothingBehind(t *testing.T) {
 	for range 20 {
-		r := start(t, testConfig())
+		r := start(t, plan{})
 		require.NoError(t, r.Stop(t.Context()))
 		<-r.served
 		_, err := net.Dial("tcp", r.Addr().String())
@@ -256,39 +425,20 @@ func TestStopRightAfterStartLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestStopEndsARunningProfileEarly(t *testing.T) {
-	r := start(t, testConfig())
-	answered := make(chan error, 1)
-	go func() {
-		got, err := r.fetch("/debug/pprof/profile?seconds=300")
-		if err == nil && got.status != http.StatusOK {
-			err = fmt.Errorf("status %d: %s", got.status, got.body)
-		}
-		answered <- err
-	}()
-	stacks := make([]byte, 1<<20)
-	require.Eventually(t, func() bool {
-		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("net/http/pprof.sleep"))
-	}, patience, 5*time.Millisecond)
-
-	require.NoError(t, r.Stop(t.Context()))
-	require.NoError(t, <-answered)
-	require.Zero(t, r.logs.Len())
-}
-
 func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	cfg := testConfig()
-	cfg.StopTimeout = 50 * time.Millisecond
-	r := start(t, cfg, observability.Check{Name: "stuck", Ready: func(context.Context) error {
-		close(entered)
-		<-leave
-		return nil
-	}})
+	r := start(t, plan{
+		settings: map[string]string{"stop_timeout": "50ms"},
+		checks: []observability.Check{{Name: "stuck", Ready: func(context.Context) error {
+			close(entered)
+			<-leave
+			return nil
+		}}},
+	})
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		_, _ = r.fetch("/readyz") // what a request that was left behind is answered is not promised
+		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil) // what a request that was left behind is answered is not promised
 	}()
 	<-entered
 
@@ -297,4 +447,141 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 	require.Len(t, r.logs.FilterMessage("requests were still running when the stop timeout was over").All(), 1)
 	close(leave)
 	<-answered
+}
+
+func TestStopWaitsForARequestAndNotForAConnectionWithout(t *testing.T) {
+	entered, ended := make(chan struct{}), make(chan struct{})
+	r := start(t, plan{
+		// net/http would wait 5 s for a connection on which nothing has come.
+		settings: map[string]string{"stop_timeout": "4s"},
+		endpoints: []endpoint.Endpoint{serves("GET /slow", func(w http.ResponseWriter, r *http.Request) {
+			close(entered)
+			<-r.Context().Done()
+			close(ended)
+			_, _ = io.WriteString(w, "whole")
+		})},
+	})
+	unused := r.dial(t, "")
+	idle := r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	require.Equal(t, http.StatusOK, read(t, idle).status)
+	slow := r.dial(t, "GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	<-entered
+	require.Eventually(t, func() bool { return r.open() == 3 }, patience, time.Millisecond)
+
+	require.NoError(t, r.Stop(t.Context()))
+
+	<-ended
+	require.Equal(t, "whole", read(t, slow).body)
+	require.Zero(t, r.logs.Len())
+	for _, conn := range []net.Conn{unused, idle} {
+		_, err := conn.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+	}
+}
+
+func TestAHeadThatIsTooLargeIsRefused(t *testing.T) {
+	r := start(t, plan{})
+	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: "+strings.Repeat("x", 2*maxHeaderBytes)+"\r\n\r\n"))
+	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.status)
+}
+
+func TestABodyIsLimitedInSizeAndInTime(t *testing.T) {
+	errs := make(chan error, 1)
+	r := start(t, plan{
+		settings: map[string]string{"read_timeout": "500ms"},
+		endpoints: []endpoint.Endpoint{serves("POST /body", func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			errs <- err
+		})},
+	})
+	_, err := r.try(t.Context(), http.MethodPost, "/body", strings.NewReader(strings.Repeat("x", maxBodyBytes)))
+	require.NoError(t, err)
+	require.NoError(t, <-errs)
+
+	_, _ = r.try(t.Context(), http.MethodPost, "/body", strings.NewReader(strings.Repeat("x", maxBodyBytes+1)))
+	var tooLarge *http.MaxBytesError
+	require.ErrorAs(t, <-errs, &tooLarge)
+
+	r.dial(t, "POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+	var late net.Error
+	require.ErrorAs(t, <-errs, &late)
+	require.True(t, late.Timeout())
+}
+
+func TestARequestMayTakeLongerThanItsReading(t *testing.T) {
+	const reading = 500 * time.Millisecond
+	r := start(t, plan{
+		settings: map[string]string{"read_timeout": reading.String()},
+		endpoints: []endpoint.Endpoint{serves("POST /long", func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			select {
+			case <-r.Context().Done():
+				http.Error(w, r.Context().Err().Error(), http.StatusTeapot)
+			case <-time.After(2 * reading):
+			}
+		})},
+	})
+	for _, body := range []string{"", "body"} {
+		got, err := r.try(t.Context(), http.MethodPost, "/long", strings.NewReader(body))
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, got.status, got.body)
+	}
+}
+
+func TestTimeoutsHoldForConnectionsThatComeAfterAReload(t *testing.T) {
+	r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
+	const half = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+	before := r.dial(t, half)
+	idle := r.dial(t, half+"\r\n")
+	require.Equal(t, http.StatusOK, read(t, idle).status)
+	require.Eventually(t, func() bool { return r.open() == 2 }, patience, time.Millisecond)
+
+	r.set("read_timeout", "50ms")
+	r.set("idle_timeout", "50ms")
+	r.reload(t)
+
+	for _, text := range []string{half, half + "\r\n"} {
+		late := r.dial(t, text)
+		_, err := io.Copy(io.Discard, late)
+		require.NoError(t, err, "the server has closed the connection")
+	}
+	for conn, rest := range map[net.Conn]string{before: "\r\n", idle: half + "\r\n"} {
+		_, err := io.WriteString(conn, rest)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, read(t, conn).status)
+	}
+	require.Len(t, r.servers, 2)
+}
+
+func TestTheStartLineAndTheLogWarnOffLoopbackWithoutAToken(t *testing.T) {
+	const warning = "the operators' listener is off loopback without a token"
+	address := func(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 8001} }
+	for _, test := range []struct {
+		bound net.Addr
+		token string
+		line  string
+		warns bool
+	}{
+		{address("127.0.0.1"), "", "http://127.0.0.1:8001/metrics", false},
+		{address("127.8.8.8"), "", "http://127.8.8.8:8001/metrics", false},
+		{address("::1"), "", "http://[::1]:8001/metrics", false},
+		{address("0.0.0.0"), "secret", "http://localhost:8001/metrics", false},
+		{address("0.0.0.0"), "", "http://localhost:8001/metrics", true},
+		{address("::"), "", "http://localhost:8001/metrics", true},
+		{address("10.1.2.3"), "", "http://10.1.2.3:8001/metrics", true},
+	} {
+		r := start(t, plan{bound: test.bound, settings: map[string]string{"token": test.token}})
+		if !test.warns {
+			require.Equal(t, test.line, r.StartLine())
+			require.Zero(t, r.logs.Len(), test.bound)
+			continue
+		}
+		require.Equal(t, test.line+" (off loopback without admin.token: whoever reaches it reads the inside of the service)", r.StartLine())
+		require.Equal(t, 1, r.logs.FilterLevelExact(zap.WarnLevel).Len())
+		require.Contains(t, r.logs.All()[0].Message, warning)
+		require.Contains(t, fmt.Sprint(r.logs.All()[0].ContextMap()), test.bound.String())
+	}
 }

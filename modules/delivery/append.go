@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -82,37 +83,48 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 	case 1:
 		r.appendGroup(ctx, &g.list[0])
 	default:
-		var appends sync.WaitGroup
+		appends := panics.NewGroup(r.d.log)
 		for i := range g.list {
-			appends.Go(func() { r.appendGroup(ctx, &g.list[i]) })
+			appends.Go(appender, func() { r.appendGroup(ctx, &g.list[i]) })
 		}
 		appends.Wait()
 	}
 }
 
+// appender is who appends records, for the log lines about its panics.
+const appender = "an append to the spool"
+
 // appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may
-// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool.
+// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool. After a panic
+// they are not: their records may be in the log.
 func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
-	start := 0
-	for _, end := range g.ends {
-		g.records = append(g.records, g.text[start:end])
-		start = end
-	}
-	s, first, err := r.d.appendTo(ctx, u.topic, g, r.exempt)
+	err := panics.Try(r.d.log, appender, func() error {
+		start := 0
+		for _, end := range g.ends {
+			g.records = append(g.records, g.text[start:end])
+			start = end
+		}
+		s, first, err := r.d.appendTo(ctx, u.topic, g, r.exempt)
+		if err == nil {
+			r.spooled(s, first, g.indexes)
+		}
+		return err
+	})
 	if err == nil {
-		r.spooled(s, first, g.indexes)
 		return
 	}
 	r.d.metrics.refused.Inc(1)
-	if ctx.Err() == nil && u.plan == planSpool && u.mode != modeMemory && u.isEmpty() && u.breaker.allow(time.Now()) {
+	var panicked *panics.Error
+	if !errors.As(err, &panicked) && ctx.Err() == nil &&
+		u.plan == planSpool && u.mode != modeMemory && u.isEmpty() && u.breaker.allow(time.Now()) {
 		u.plan = planDirect
 		return
 	}
 	for _, i := range g.indexes {
 		// A message that the producer holds still has its chance, and so has one whose report has come during the
 		// append.
-		if it := &r.items[i]; !it.isHeld() {
+		if it := &r.items[i]; it.fate != fateSpool && !it.isHeld() {
 			it.fail(errors.Join(it.why, err))
 		}
 	}
@@ -126,21 +138,23 @@ func (it *item) isHeld() bool { return it.fate == fateOpen && it.state.Load() !=
 // appendTo appends a group to the log of its topic. The spooler does not drain the log before it knows of each message
 // that the producer holds as well, whether that was acknowledged.
 func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool) (s *spooler, first uint64, err error) {
-	if s, err = d.spooling.spooler(t); err != nil {
+	to, err := d.spooling.spooler(t)
+	if err != nil {
 		return nil, 0, err
 	}
-	s.begin(g.held)
-	appendRecords := s.log.Append
+	to.begin(g.held)
+	released := g.held
+	defer func() { to.end(released) }()
+	appendRecords := to.log.Append
 	if exempt {
-		appendRecords = s.log.AppendExempt
+		appendRecords = to.log.AppendExempt
 	}
 	if first, err = appendRecords(ctx, g.records); err != nil {
-		s.end(g.held)
 		return nil, 0, err
 	}
-	s.end(0)
 	d.rate.came(len(g.text))
-	return s, first, nil
+	released = 0
+	return to, first, nil
 }
 
 // spooled gives messages whose records are in the log their fates. From now on the reports on those that the producer

@@ -13,8 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/spf13/pflag"
-
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
@@ -22,27 +21,113 @@ import (
 
 func dlqCommand() module.Command {
 	return module.Command{
-		Name:  "dlq",
-		Short: "List dead letters, show them, or send them again: list, show, replay",
+		Use:   "dlq",
+		Short: "List dead letters, show them, or send them again",
 		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside. They lie in the
-topic kafka.topics.dlq, and those that this topic refused as well on the disk, in the spool.
-
-  capture dlq list                 one line of JSON each
-  capture dlq show                 the same with the message itself
-  capture dlq replay [--dry-run]   sends them to the topics that they were meant for
-
---filter selects them by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the message was meant
-to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead letter).
-
-A letter on the disk is removed once it is in its topic; for that the service must not be running. One in Kafka stays where it
-is, so that replaying it twice sends it twice: a consumer tells the copies by their uuid.`,
-		Flags: func(flags *pflag.FlagSet) {
-			flags.StringArray("filter", nil, "`KEY=VALUE` that a dead letter must have; may be repeated")
-			flags.Bool("dry-run", false, "say what replay would do, and do nothing")
-		},
-		Run: runDLQ,
+topic kafka.topics.dlq, and those that this topic refused as well on the disk, in the spool.`,
+		Example:  "  capture dlq list --filter reason=too_large",
+		Commands: []module.Command{dlqListCommand(), dlqShowCommand(), replayCommand()},
 	}
 }
+
+const aboutFilter = `
+
+--filter selects dead letters by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the
+message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead
+letter).`
+
+func dlqListCommand() module.Command {
+	var filters []string
+	return module.Command{
+		Use: "list", Short: "List dead letters",
+		Long: `Lists dead letters, those on the disk first. With --output json each is an object on a line of its own.` +
+			aboutFilter,
+		Example: `  capture dlq list --filter reason=too_large --filter since=2026-11-27T00:00:00Z
+  capture dlq list --output json | jq .topic`,
+		Output: module.Table, Flags: filterFlag(&filters), Values: filterValues,
+		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
+			wanted, err := parseFilter(filters)
+			if err != nil {
+				return err
+			}
+			list := use.List("id", "time", "reason", "topic", "token", "distinct_id", "event", "size")
+			letters := letterReader{cfg.Spool, settings.Topics.DLQ, topics}
+			err = letters.each(use, wanted, func(l *letter, _ *produce.Message) error {
+				return list.Add(l, l.ID, l.Time.Format(time.RFC3339), l.Reason, l.Topic, l.Token, l.DistinctID, l.Event,
+					configs.ByteSize(l.Bytes).Approx())
+			})
+			return errors.Join(list.Flush(), err)
+		},
+	}
+}
+
+func dlqShowCommand() module.Command {
+	var filters []string
+	return module.Command{
+		Use: "show", Short: "Show dead letters with the messages themselves, as JSON",
+		Long: `Shows what list shows and the message itself, its key, headers and value: as JSON, an object a line.` +
+			aboutFilter,
+		Example: "  capture dlq show --filter id=events_dlq/0/17",
+		Flags:   filterFlag(&filters), Values: filterValues,
+		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
+			wanted, err := parseFilter(filters)
+			if err != nil {
+				return err
+			}
+			use.Output = module.JSON
+			list := use.List()
+			letters := letterReader{cfg.Spool, settings.Topics.DLQ, topics}
+			return letters.each(use, wanted, func(l *letter, m *produce.Message) error {
+				l.open(m)
+				return list.Add(l)
+			})
+		},
+	}
+}
+
+func replayCommand() module.Command {
+	var filters []string
+	var dry bool
+	return module.Command{
+		Use: "replay", Short: "Send dead letters to the topics that they were meant for",
+		Long: `Sends dead letters to the topics that they were meant for, those on the disk first.
+
+A letter on the disk is removed once it is in its topic; for that the service must not be running. One in Kafka stays where it
+is, so that replaying it twice sends it twice: a consumer tells the copies by their uuid.` + aboutFilter,
+		Example: `  capture dlq replay --dry-run
+  capture dlq replay --filter topic=exceptions`,
+		Flags: func(flags *module.Flags) {
+			filterFlag(&filters)(flags)
+			flags.BoolVar(&dry, "dry-run", false, "say what would be sent, and do nothing")
+		},
+		Values: filterValues,
+		Run: func(
+			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader,
+		) error {
+			wanted, err := parseFilter(filters)
+			if err != nil {
+				return err
+			}
+			return replay(use, letterReader{cfg.Spool, settings.Topics.DLQ, topics}, wanted, producer, dry)
+		},
+	}
+}
+
+func filterFlag(filters *[]string) func(*module.Flags) {
+	return func(flags *module.Flags) {
+		flags.StringArrayVar(filters, "filter", nil, "`KEY=VALUE` that a dead letter must have; may be repeated")
+	}
+}
+
+// filterKeys are what a letter can be selected by.
+var filterKeys = []string{"id", "reason", "topic", "token", "distinct_id", "event", "since", "until"}
+
+var filterValues = map[string]any{"filter": func() (begun []string, err error) {
+	for _, key := range filterKeys {
+		begun = append(begun, key+"=")
+	}
+	return begun, nil
+}}
 
 // letter is a dead letter as the commands print it.
 type letter struct {
@@ -120,16 +205,13 @@ func parseFilter(texts []string) (filter, error) {
 	for _, text := range texts {
 		key, value, found := strings.Cut(text, "=")
 		if !found {
-			return nil, fmt.Errorf("--filter wants KEY=VALUE, got %q", text)
+			return nil, module.Misusef("--filter wants KEY=VALUE, got %q", text)
 		}
-		switch key {
-		case "id", "reason", "topic", "token", "distinct_id", "event":
-		case "since", "until":
-			if _, err := time.Parse(time.RFC3339, value); err != nil {
-				return nil, fmt.Errorf("--filter %s: %q is not a time such as 2026-11-27T15:04:05Z", key, value)
-			}
-		default:
-			return nil, fmt.Errorf("--filter: %q is not one of id, reason, topic, token, distinct_id, event, since and until", key)
+		if !slices.Contains(filterKeys, key) {
+			return nil, module.Misusef("--filter: %q is not one of %s", key, strings.Join(filterKeys, ", "))
+		}
+		if _, err := time.Parse(time.RFC3339, value); err != nil && (key == "since" || key == "until") {
+			return nil, module.Misusef("--filter %s: %q is not a time such as 2026-11-27T15:04:05Z", key, value)
 		}
 		f[key] = value
 	}
@@ -163,34 +245,6 @@ func (f filter) matches(l *letter) bool {
 		}
 	}
 	return true
-}
-
-func runDLQ(use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader) error {
-	texts, err := use.Flags.GetStringArray("filter")
-	if err != nil {
-		return fmt.Errorf("--filter: %w", err)
-	}
-	dry, err := use.Flags.GetBool("dry-run")
-	if err != nil {
-		return fmt.Errorf("--dry-run: %w", err)
-	}
-	wanted, err := parseFilter(texts)
-	if err != nil {
-		return err
-	}
-	verb := ""
-	if len(use.Args) == 1 {
-		verb = use.Args[0]
-	}
-	letters := letterReader{spool: cfg.Spool, topic: settings.Topics.DLQ, topics: topics}
-	switch verb {
-	case "list", "show":
-		return printLetters(use, letters, wanted, verb == "show")
-	case "replay":
-		return replay(use, letters, wanted, producer, dry)
-	default:
-		return fmt.Errorf("dlq wants list, show or replay, got %q", use.Args)
-	}
 }
 
 // letterReader reads dead letters, wherever they are.
@@ -235,28 +289,34 @@ func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter,
 	return context.Cause(ctx)
 }
 
-func printLetters(use module.Invocation, letters letterReader, wanted filter, whole bool) (err error) {
-	encoder := json.NewEncoder(use.Out)
-	encoder.SetEscapeHTML(false)
-	printOne := func(l *letter, m *produce.Message) error {
-		if whole {
-			l.open(m)
-		}
-		return encoder.Encode(l)
+// each calls see for the letters that are wanted, those on the disk first.
+func (r letterReader) each(
+	use module.Invocation, wanted filter, see func(*letter, *produce.Message) error,
+) (err error) {
+	found := uint64(0)
+	progress := use.Progress("dead letters found")
+	defer progress.End()
+	count := func(l *letter, m *produce.Message) error {
+		found++
+		progress.Set(found, 0)
+		progress.Clear()
+		return see(l, m)
 	}
-	opened, err := spool.Inspect(letters.spool.Dir)
+	opened, err := spool.Inspect(r.spool.Dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	err = letters.onDisk(use.Context, opened.Log(deadLetterLog), wanted, func(_ uint64, l *letter, m *produce.Message) error { return printOne(l, m) })
+	err = r.onDisk(use.Context, opened.Log(deadLetterLog), wanted,
+		func(_ uint64, l *letter, m *produce.Message) error { return count(l, m) })
 	// What is on the disk is told also when Kafka is away.
-	return errors.Join(err, letters.inKafka(use.Context, wanted, printOne))
+	return errors.Join(err, r.inKafka(use.Context, wanted, count))
 }
 
 // replay sends letters where they were meant to go, those on the disk first.
 func replay(use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool) (err error) {
-	r := replayer{out: use.Out, producer: producer, dry: dry}
+	r := replayer{out: use.Out, progress: use.Progress("dead letters sent"), producer: producer, dry: dry}
+	defer r.progress.End()
 	if !dry {
 		end, err := connect(use.Context, producer)
 		if err != nil {
@@ -283,6 +343,7 @@ func replay(use module.Invocation, letters letterReader, wanted filter, producer
 		_, err := r.send(use.Context, l, m)
 		return err
 	})
+	r.progress.End()
 	verb := "sent"
 	if dry {
 		verb = "would be sent"
@@ -296,6 +357,7 @@ func replay(use module.Invocation, letters letterReader, wanted filter, producer
 
 type replayer struct {
 	out                     io.Writer
+	progress                *module.Progress
 	producer                produce.Producer
 	dry                     bool
 	sent, refused, homeless int
@@ -314,6 +376,7 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 		switch refusal := sendAlone(ctx, r.producer, again); {
 		case produce.IsRefusal(refusal):
 			r.refused++
+			r.progress.Clear()
 			_, err := fmt.Fprintf(r.out, "%s to %s: refused again: %v\n", l.ID, l.Topic, refusal)
 			return false, err
 		case refusal != nil:
@@ -322,6 +385,8 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 		verb = "sent"
 	}
 	r.sent++
+	r.progress.Set(uint64(r.sent), 0)
+	r.progress.Clear()
 	_, err = fmt.Fprintf(r.out, "%s %s to %s\n", l.ID, verb, l.Topic)
 	return !r.dry, err
 }

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
-	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
@@ -17,47 +16,104 @@ import (
 
 func spoolCommand() module.Command {
 	return module.Command{
-		Name:  "spool",
-		Short: "Look at the spool, check it, or empty it: status, verify, drain, move, drop",
-		Long: `Works on the spool in delivery.spool.dir.
-
-  capture spool status                     what waits, by topic; also while the service runs
-  capture spool verify                     reads every record; exit code 1 if some cannot be read
-  capture spool drain                      sends what waits to Kafka, as fast as that goes
-  capture spool move --from OLD --to NEW   gives what waits for topic OLD to topic NEW, behind what waits there
-  capture spool drop TOPIC                 forgets what waits for a topic: those events are lost
-
-move is for a topic that was renamed, drop for one that is not wanted any more. Both say how many records that are, and
-ask nothing; with --dry-run they change nothing. A move that was interrupted goes on when it is started again. Then some
-records may be there twice, and none is lost. All but status are for when the service does not run.`,
-		Flags: func(flags *pflag.FlagSet) {
-			flags.String("from", "", "`TOPIC` whose events move gives to another")
-			flags.String("to", "", "`TOPIC` that move gives them to")
-			flags.Bool("dry-run", false, "say what move or drop would do, and do nothing")
-		},
-		Run: runSpool,
+		Use:   "spool",
+		Short: "Look at the spool, check it, or empty it",
+		Long: `Works on the spool in delivery.spool.dir, which keeps what Kafka does not take. All commands but status are for
+when the service does not run.`,
+		Example:  "  capture spool status",
+		Commands: []module.Command{statusCommand(), verifyCommand(), drainCommand(), moveCommand(), dropCommand()},
 	}
 }
 
-func runSpool(use module.Invocation, cfg Config, d *Delivery) error {
-	verb := ""
-	if len(use.Args) > 0 {
-		verb = use.Args[0]
+func statusCommand() module.Command {
+	return module.Command{
+		Use: "status", Short: "Show what waits, by topic, also while the service runs",
+		Example: "  capture spool status --output json",
+		Output:  module.Table,
+		Run:     func(use module.Invocation, cfg Config) error { return lookAt(use, cfg, false) },
 	}
-	switch {
-	case verb == "drop" && len(use.Args) == 2:
-		return drop(use, cfg.Spool, use.Args[1])
-	case len(use.Args) != 1:
-	case verb == "status":
-		return lookAt(use, cfg, false)
-	case verb == "verify":
-		return lookAt(use, cfg, true)
-	case verb == "drain":
-		return drainNow(use, d)
-	case verb == "move":
-		return move(use, cfg.Spool)
+}
+
+func verifyCommand() module.Command {
+	return module.Command{
+		Use: "verify", Short: "Read every record, and say whether all can be read",
+		Long:    "Reads every record, and changes nothing. The exit code is 1 if some cannot be read.",
+		Example: "  capture spool verify --config production.yaml",
+		Output:  module.Table,
+		Run:     func(use module.Invocation, cfg Config) error { return lookAt(use, cfg, true) },
 	}
-	return fmt.Errorf("spool wants status, verify, drain, move or drop TOPIC, got %q", use.Args)
+}
+
+func drainCommand() module.Command {
+	return module.Command{
+		Use: "drain", Short: "Send what waits to Kafka, as fast as that goes",
+		Long: `Sends what waits to Kafka, as fast as that goes, and leaves what an interrupt does not let it send. The service
+does the same by itself when it starts; this is for a spool whose service is not to start again.`,
+		Example: "  capture spool drain --config production.yaml",
+		Run:     drainNow,
+	}
+}
+
+func moveCommand() module.Command {
+	var m move
+	return module.Command{
+		Use: "move", Short: "Give what waits for one topic to another",
+		Long: `Gives what waits for one topic to another, behind what waits there: for a topic that was renamed. It says how
+many records that are, and asks nothing. A move that was interrupted goes on when it is started again. Then some records
+may be there twice, and none is lost.`,
+		Example: "  capture spool move --from events --to clickhouse_events --dry-run",
+		Flags: func(flags *module.Flags) {
+			flags.StringVar(&m.from, "from", "", "`TOPIC` whose events are given away")
+			flags.StringVar(&m.to, "to", "", "`TOPIC` that gets them")
+			flags.BoolVar(&m.dry, "dry-run", false, "say what would be done, and do nothing")
+		},
+		Values: map[string]any{
+			"from": spooledTopics,
+			"to":   func(settings produce.Settings) ([]string, error) { return settings.Topics.Names(), nil },
+		},
+		Run: func(use module.Invocation, cfg Config) error { return m.run(use, cfg.Spool) },
+	}
+}
+
+func dropCommand() module.Command {
+	var dry bool
+	return module.Command{
+		Use: "drop TOPIC", Short: "Forget what waits for a topic: those events are lost",
+		Long: `Forgets what waits for a topic that is not wanted any more: those events are lost. It says how many records
+that are, and asks nothing.`,
+		Example: "  capture spool drop events --dry-run",
+		Flags: func(flags *module.Flags) {
+			flags.BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+		},
+		Values: map[string]any{"TOPIC": spooledTopics},
+		Run:    func(use module.Invocation, cfg Config) error { return drop(use, cfg.Spool, use.Args[0], dry) },
+	}
+}
+
+// spooledTopics are the topics that something waits for.
+func spooledTopics(cfg Config) (topics []string, err error) {
+	opened, err := spool.Inspect(cfg.Spool.Dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, log := range opened.Logs() {
+		if log.Name() != deadLetterLog {
+			topics = append(topics, log.Name())
+		}
+	}
+	return topics, opened.Close()
+}
+
+// logStatus is what status and verify say of a log.
+type logStatus struct {
+	Log     string `json:"log"`
+	Records uint64 `json:"records"`
+	Bytes   int64  `json:"bytes"`
+	// Since is when the oldest record came; nil: there is none.
+	Since      *time.Time `json:"since,omitempty"`
+	Unreadable uint64     `json:"unreadable"`
+	// InUse says that a service runs and uses the spool.
+	InUse bool `json:"in_use"`
 }
 
 // lookAt prints what is in the spool, after a look at the first record of each log or at all of them.
@@ -67,42 +123,63 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	if opened.InUse() {
-		if all {
-			return errors.New("the service runs and uses the spool: it counts what it cannot read itself, in capture_delivery_corrupt_records_total")
-		}
-		if _, err := fmt.Fprintln(use.Out, "in use by a service that runs; what is below is of this moment"); err != nil {
-			return fmt.Errorf("print the spool: %w", err)
-		}
+	inUse := opened.InUse()
+	if inUse && all {
+		return errors.New("the service runs and uses the spool: it counts what it cannot read itself, " +
+			"in capture_delivery_corrupt_records_total")
 	}
-	table := tabwriter.NewWriter(use.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "log\trecords\tbytes\tsince\tunreadable") //nolint:errcheck // Flush returns what went wrong
-	unreadable := uint64(0)
+	progress := use.Progress("records read")
+	defer progress.End()
+	var total, read uint64
 	for _, log := range opened.Logs() {
-		waiting := log.Stats().Records
-		first, err := look(use.Context, log, all)
+		total += log.Stats().Records
+	}
+	list := use.List("log", "records", "size", "since", "unreadable")
+	waiting, unreadable := uint64(0), uint64(0)
+	for _, log := range opened.Logs() {
+		status := logStatus{Log: log.Name(), Records: log.Stats().Records, InUse: inUse}
+		first, err := look(use.Context, log, all, func(records int) {
+			read += uint64(records)
+			progress.Set(read, total)
+		})
 		if err != nil {
 			return err
 		}
-		stats := log.Stats()
-		since := "-"
+		since := ""
 		if !first.IsZero() {
-			since = first.UTC().Format(time.RFC3339)
+			first = first.UTC()
+			status.Since, since = &first, first.Format(time.RFC3339)
 		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%d\n", log.Name(), waiting, stats.Bytes, since, stats.CorruptRecords) //nolint:errcheck // as above
-		unreadable += stats.CorruptRecords
+		stats := log.Stats()
+		status.Bytes, status.Unreadable = stats.Bytes, stats.CorruptRecords
+		progress.Clear()
+		size := configs.ByteSize(status.Bytes).Approx()
+		if err := list.Add(status, status.Log, status.Records, size, since, status.Unreadable); err != nil {
+			return err
+		}
+		unreadable += status.Unreadable
+		if status.Log != deadLetterLog {
+			waiting += status.Records
+		}
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print the spool: %w", err)
+	progress.End()
+	if err := list.Flush(); err != nil {
+		return err
 	}
-	if unreadable > 0 {
+	switch {
+	case unreadable > 0:
 		return fmt.Errorf("%d records cannot be read: the service leaves them out, and counts them", unreadable)
+	case inUse:
+		use.Hint("a service runs and uses the spool: it sends what waits as soon as Kafka takes it")
+	case waiting > 0:
+		use.Hint("next: start the service or capture spool drain to send it; capture spool move gives it to another topic")
 	}
 	return nil
 }
 
-// look returns the time of the log's first record, and reads the others too if it is to.
-func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err error) {
+// look returns the time of the log's first record, and reads the others too if it is to. It says how many records it
+// has read each time that it has read some.
+func look(ctx context.Context, log *spool.Log, all bool, read func(records int)) (first time.Time, err error) {
 	var chunk spool.Chunk
 	var m produce.Message
 	for ctx.Err() == nil {
@@ -120,6 +197,7 @@ func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err e
 				first = m.Time
 			}
 		}
+		read(len(chunk.Records))
 		if !all {
 			return first, nil
 		}
@@ -129,6 +207,8 @@ func look(ctx context.Context, log *spool.Log, all bool) (first time.Time, err e
 
 // drainNow sends what waits to Kafka until there is nothing left or the user interrupts.
 func drainNow(use module.Invocation, d *Delivery) (err error) {
+	progress := use.Progress("records sent")
+	defer progress.End()
 	end, err := connect(use.Context, d.producer)
 	if err != nil {
 		return err
@@ -139,23 +219,22 @@ func drainNow(use module.Invocation, d *Delivery) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Stop(context.WithoutCancel(use.Context))) }()
-	before := d.Waiting()
-	report := time.NewTicker(time.Second)
-	defer report.Stop()
-	for d.waits() {
+	for before := d.Waiting(); ; {
+		waiting := d.Waiting()
+		progress.Set(before-min(before, waiting), before)
+		if !d.waits() {
+			progress.End()
+			_, err = fmt.Fprintf(use.Out, "%d records are in Kafka, none waits\n", before)
+			return err
+		}
 		select {
 		case <-use.Context.Done():
+			progress.End()
 			_, err := fmt.Fprintf(use.Out, "%d records are in Kafka, %d still wait\n", before-d.Waiting(), d.Waiting())
 			return errors.Join(context.Cause(use.Context), err)
-		case <-report.C:
-			if _, err := fmt.Fprintf(use.Err, "%d records wait\n", d.Waiting()); err != nil {
-				return fmt.Errorf("print progress: %w", err)
-			}
 		case <-time.After(drainPoll):
 		}
 	}
-	_, err = fmt.Fprintf(use.Out, "%d records are in Kafka, none waits\n", before)
-	return err
 }
 
 const (
@@ -187,7 +266,7 @@ func connect(ctx context.Context, producer produce.Producer) (end func() error, 
 // openLog opens the spool, or looks at it if nothing is to be changed, and returns it with the log of the topic.
 func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log, error) {
 	if !produce.IsTopicName(topic) {
-		return nil, nil, fmt.Errorf("the name of a topic must be %s, got %q", produce.TopicNameRule, topic)
+		return nil, nil, module.Misusef("the name of a topic must be %s, got %q", produce.TopicNameRule, topic)
 	}
 	opened, err := openSpool(cfg, dry)
 	if err != nil {
@@ -210,11 +289,9 @@ func openSpool(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
 }
 
 // drop removes the log of a topic.
-func drop(use module.Invocation, cfg SpoolConfig, topic string) (err error) {
-	dry, err := use.Flags.GetBool("dry-run")
-	if err != nil {
-		return fmt.Errorf("--dry-run: %w", err)
-	}
+func drop(use module.Invocation, cfg SpoolConfig, topic string, dry bool) (err error) {
+	progress := use.Progress("records dropped")
+	defer progress.End()
 	opened, log, err := openLog(cfg, topic, dry)
 	if err != nil {
 		return err
@@ -222,53 +299,59 @@ func drop(use module.Invocation, cfg SpoolConfig, topic string) (err error) {
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	verb, records := "would be dropped", log.Stats().Records
 	if !dry {
+		progress.Set(0, records)
 		verb = "are dropped"
 		if records, err = opened.Drop(topic); err != nil {
 			return err
 		}
 	}
+	progress.End()
 	_, err = fmt.Fprintf(use.Out, "%d records of topic %s %s\n", records, topic, verb)
 	return err
 }
 
 // move gives the records of one topic to another.
-func move(use module.Invocation, cfg SpoolConfig) (err error) {
-	from, fault := use.Flags.GetString("from")
-	to, fault2 := use.Flags.GetString("to")
-	dry, fault3 := use.Flags.GetBool("dry-run")
+type move struct {
+	from, to string
+	dry      bool
+}
+
+func (m move) run(use module.Invocation, cfg SpoolConfig) (err error) {
 	switch {
-	case errors.Join(fault, fault2, fault3) != nil:
-		return errors.Join(fault, fault2, fault3)
-	case from == "" || to == "" || from == to:
-		return fmt.Errorf("spool move wants --from TOPIC and --to another TOPIC, got %q and %q", from, to)
-	case !produce.IsTopicName(to):
-		return fmt.Errorf("--to: the name of a topic must be %s, got %q", produce.TopicNameRule, to)
+	case m.from == "" || m.to == "" || m.from == m.to:
+		return module.Misusef("it wants --from TOPIC and --to another TOPIC, got %q and %q", m.from, m.to)
+	case !produce.IsTopicName(m.to):
+		return module.Misusef("--to: the name of a topic must be %s, got %q", produce.TopicNameRule, m.to)
 	}
-	opened, log, err := openLog(cfg, from, dry)
+	progress := use.Progress("records moved")
+	defer progress.End()
+	opened, log, err := openLog(cfg, m.from, m.dry)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	verb, records := "would be moved", log.Stats().Records
-	if !dry {
+	if !m.dry {
 		verb = "are moved"
-		records, err = moveAll(use.Context, log, opened.Log(to))
+		records, err = moveAll(use.Context, log, opened.Log(m.to), progress)
 	}
-	_, printed := fmt.Fprintf(use.Out, "%d records of topic %s %s to topic %s\n", records, from, verb, to)
-	if err = errors.Join(err, printed); err != nil || dry {
+	progress.End()
+	_, printed := fmt.Fprintf(use.Out, "%d records of topic %s %s to topic %s\n", records, m.from, verb, m.to)
+	if err = errors.Join(err, printed); err != nil || m.dry {
 		return err
 	}
 	if unreadable := log.Stats().CorruptRecords; unreadable > 0 {
 		err = fmt.Errorf("%d records cannot be read, and are left out", unreadable)
 	}
-	_, dropped := opened.Drop(from) // nothing is in it any more
+	_, dropped := opened.Drop(m.from) // nothing is in it any more
 	return errors.Join(err, dropped)
 }
 
 // moveAll appends the records of one log to another, as messages of the topic of that one, and returns how many those
 // were. A record is marked as done when the other log has it. After a crash in between it is moved again, so that it is
 // there twice.
-func moveAll(ctx context.Context, from, to *spool.Log) (moved uint64, err error) {
+func moveAll(ctx context.Context, from, to *spool.Log, progress *module.Progress) (moved uint64, err error) {
+	total := from.Stats().Records
 	var chunk spool.Chunk
 	var m produce.Message
 	for ctx.Err() == nil {
@@ -292,6 +375,7 @@ func moveAll(ctx context.Context, from, to *spool.Log) (moved uint64, err error)
 		}
 		from.Done(seqs...)
 		moved += uint64(len(seqs))
+		progress.Set(moved, total)
 	}
 	return moved, context.Cause(ctx)
 }

@@ -2,11 +2,14 @@ package delivery_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
@@ -18,29 +21,47 @@ import (
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/produce"
 )
 
-// run runs a command line and returns what it prints.
+// below returns the command of that name below another.
+func below(t *testing.T, command module.Command, name string) module.Command {
+	t.Helper()
+	i := slices.IndexFunc(command.Commands, func(c module.Command) bool { return strings.Fields(c.Use)[0] == name })
+	require.GreaterOrEqual(t, i, 0, "%s has no command %s", command.Use, name)
+	return command.Commands[i]
+}
+
+// run runs a command line, which begins with the name of a command below the given one, and returns what it prints.
 func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, line ...string) (string, error) {
 	t.Helper()
+	command = below(t, command, line[0])
 	out := new(bytes.Buffer)
-	flags := pflag.NewFlagSet(command.Name, pflag.ContinueOnError)
+	use := module.Invocation{Context: t.Context(), Output: command.Output, Out: out, Err: out}
+	flags := pflag.NewFlagSet(line[0], pflag.ContinueOnError)
+	flags.StringVar(&use.Output, "output", command.Output, "")
 	if command.Flags != nil {
 		command.Flags(flags)
 	}
-	require.NoError(t, flags.Parse(line))
-	use := module.Invocation{Context: t.Context(), Args: flags.Args(), Flags: flags, Out: out, Err: out}
+	require.NoError(t, flags.Parse(line[1:]))
+	use.Args = flags.Args()
 	producer, stop := c.newProducer(c.clientConfig())
 	defer stop()
 	var err error
-	switch command.Name {
-	case "spool":
+	switch run := command.Run.(type) {
+	case func(module.Invocation, delivery.Config) error:
+		err = run(use, cfg)
+	case func(module.Invocation, *delivery.Delivery) error:
 		d, fault := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, logger(t), tally.NoopScope)
 		require.NoError(t, fault)
 		delivery.Hurry(d)
-		err = delivery.RunSpool(use, cfg, d)
-	case "dlq":
-		err = delivery.RunDLQ(use, cfg, settings(), producer, c.reader())
+		err = run(use, d)
+	case func(module.Invocation, delivery.Config, produce.Settings, produce.Reader) error:
+		err = run(use, cfg, settings(), c.reader())
+	case func(module.Invocation, delivery.Config, produce.Settings, produce.Producer, produce.Reader) error:
+		err = run(use, cfg, settings(), producer, c.reader())
+	default:
+		require.Fail(t, "the test does not know what the command takes", "%T", run)
 	}
 	return out.String(), err
 }
@@ -61,15 +82,30 @@ func TestSpoolStatusVerifyAndDrain(t *testing.T) {
 	cfg := config(t, "auto")
 	out, err := onSpool(t, c, cfg, "status")
 	require.NoError(t, err)
-	require.Equal(t, "log  records  bytes  since  unreadable\n", out)
+	require.Equal(t, "log  records  size  since  unreadable\n", out)
 
 	mend := c.fail("", away)
 	s := c.start(cfg)
 	requireSafe(t, s.write(numbered(0, 200)...), events.AckSpool)
 	out, err = onSpool(t, c, cfg, "status")
 	require.NoError(t, err)
-	require.Contains(t, out, "in use by a service that runs")
-	require.Regexp(t, `main +200 +\d+ +\d{4}-\d\d-\d\dT\S+Z +0\n`, out)
+	require.Contains(t, out, "a service runs and uses the spool")
+	require.Regexp(t, `main +200 +[\d.]+[KM]iB +\d{4}-\d\d-\d\dT\S+Z +0\n`, out)
+	out, err = onSpool(t, c, cfg, "status", "--output", "json")
+	require.NoError(t, err)
+	var status struct {
+		Log                        string
+		Records, Bytes, Unreadable int
+		Since                      time.Time
+		InUse                      bool `json:"in_use"`
+	}
+	object, _, _ := strings.Cut(out, "\n")
+	require.NoError(t, json.Unmarshal([]byte(object), &status))
+	require.Equal(t, mainTopic, status.Log)
+	require.Equal(t, 200, status.Records)
+	require.Greater(t, status.Bytes, 200)
+	require.WithinDuration(t, time.Now(), status.Since, patience)
+	require.True(t, status.InUse)
 	_, err = onSpool(t, c, cfg, "verify")
 	require.ErrorContains(t, err, "the service runs and uses the spool")
 	for _, line := range [][]string{{"drain"}, {"drop", mainTopic}, {"move", "--from", mainTopic, "--to", "new"}} {
@@ -81,7 +117,8 @@ func TestSpoolStatusVerifyAndDrain(t *testing.T) {
 	before := files(t, cfg.Spool.Dir)
 	out, err = onSpool(t, c, cfg, "verify")
 	require.NoError(t, err)
-	require.Regexp(t, `main +200 +\d+ +\S+ +0\n`, out)
+	require.Regexp(t, `main +200 +[\d.]+[KM]iB +\S+ +0\n`, out)
+	require.Contains(t, out, "next: start the service or capture spool drain to send it")
 	require.Equal(t, before, files(t, cfg.Spool.Dir), "nothing is changed by looking")
 
 	mend()
@@ -89,11 +126,6 @@ func TestSpoolStatusVerifyAndDrain(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out, "200 records are in Kafka, none waits")
 	require.Equal(t, numbered(0, 200), c.names(mainTopic))
-
-	for _, line := range [][]string{{}, {"empty"}, {"status", "main"}, {"drop"}, {"drop", "a", "b"}} {
-		_, err = onSpool(t, c, cfg, line...)
-		require.ErrorContains(t, err, "spool wants status, verify, drain, move or drop TOPIC")
-	}
 }
 
 // files returns the content of all files, by name.
@@ -138,7 +170,7 @@ func TestSpoolVerifyTellsOfRecordsThatCannotBeRead(t *testing.T) {
 
 	out, err := onSpool(t, c, cfg, "verify")
 	require.EqualError(t, err, "1 records cannot be read: the service leaves them out, and counts them")
-	require.Regexp(t, `main +20 +\d+ +\S+ +1\n`, out)
+	require.Regexp(t, `main +20 +[\d.]+KiB +\S+ +1\n`, out)
 
 	_, err = onSpool(t, c, cfg, "drain")
 	require.NoError(t, err)
@@ -256,7 +288,7 @@ func TestWhatIsWrongWithASpoolCommandIsSaid(t *testing.T) {
 	spooled(t, c, cfg, batchOf(events.LaneMain, "a"))
 	appendRecords(t, cfg, "@dead-letters", []byte{99})
 	for message, line := range map[string][]string{
-		"spool move wants --from TOPIC and --to another TOPIC":     {"move", "--from", mainTopic},
+		"it wants --from TOPIC and --to another TOPIC":             {"move", "--from", mainTopic},
 		`got "main" and "main"`:                                    {"move", "--from", mainTopic, "--to", mainTopic},
 		"--to: the name of a topic must be":                        {"move", "--from", mainTopic, "--to", "a/b"},
 		`the name of a topic must be 1 to 249`:                     {"move", "--from", "@dead-letters", "--to", mainTopic},
@@ -302,6 +334,12 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 
 	out, err := onDLQ(t, c, cfg, "list")
 	require.NoError(t, err)
+	require.Regexp(t, `^id +time +reason +topic +token +distinct_id +event +size
+disk/1 +\S+Z  too_large +main +phc_test +user +both +\d+B
+dead/\d/0 +\S+Z  too_large +main +phc_test +user +one +\d+B
+$`, out)
+	out, err = onDLQ(t, c, cfg, "list", "--output", "json")
+	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	require.Len(t, lines, 2)
 	var onDisk, inTopic letter
@@ -339,7 +377,7 @@ func TestDeadLettersAreListedShownAndReplayed(t *testing.T) {
 	for _, header := range c.messages(mainTopic)[1].Headers {
 		require.NotContains(t, string(header.Key), "dlq", "it is as it was before it died")
 	}
-	out, err = onDLQ(t, c, cfg, "list", "--filter", "event=both")
+	out, err = onDLQ(t, c, cfg, "list", "--filter", "event=both", "--output", "json")
 	require.NoError(t, err)
 	require.Empty(t, out, "what was on the disk and is replayed is gone")
 }
@@ -362,13 +400,14 @@ func TestWhatIsWrongWithADLQCommandIsSaid(t *testing.T) {
 	c := newCluster(t)
 	cfg := config(t, "auto")
 	for message, line := range map[string][]string{
-		"dlq wants list, show or replay":                   {"forget"},
 		"--filter wants KEY=VALUE, got \"reason\"":         {"list", "--filter", "reason"},
 		"--filter: \"color\" is not one of id":             {"list", "--filter", "color=red"},
 		"--filter since: \"yesterday\" is not a time such": {"list", "--filter", "since=yesterday"},
 	} {
 		_, err := onDLQ(t, c, cfg, line...)
 		require.ErrorContains(t, err, message)
+		var misuse *module.MisuseError
+		require.ErrorAs(t, err, &misuse)
 	}
 }
 
@@ -380,4 +419,75 @@ func appendRecords(t *testing.T, cfg delivery.Config, log string, records ...[]b
 	_, err = opened.Log(log).Append(t.Context(), records)
 	require.NoError(t, err)
 	require.NoError(t, opened.Close())
+}
+
+// watched is a writer that calls see with everything that was written.
+type watched struct {
+	text bytes.Buffer
+	see  func(text string)
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.text.Write(p)
+	w.see(w.text.String())
+	return n, err
+}
+
+// A drain that takes longer than a second, here since Kafka is away, tells how far it is, and what waits when it is
+// given up.
+func TestASlowDrainTellsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	cfg := config(t, "auto")
+	spooled(t, c, cfg, batchOf(events.LaneMain, numbered(0, 20)...))
+	c.fail("", away)
+	producer, stop := c.newProducer(c.clientConfig())
+	defer stop()
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, logger(t), tally.NoopScope)
+	require.NoError(t, err)
+	delivery.Hurry(d)
+	ctx, interrupt := context.WithTimeout(t.Context(), patience)
+	defer interrupt()
+	progress := &watched{see: func(text string) {
+		if strings.Contains(text, "0 of 20 records sent, ") {
+			interrupt()
+		}
+	}}
+	var out bytes.Buffer
+	drain := below(t, delivery.SpoolCommand(), "drain").Run.(func(module.Invocation, *delivery.Delivery) error)
+	use := module.Invocation{Context: ctx, Out: &out, Err: progress, Terminal: true}
+	require.ErrorIs(t, drain(use, d), context.Canceled)
+	require.Equal(t, "0 records are in Kafka, 20 still wait\n", out.String())
+	require.Regexp(t, `^(\r0( of 20)? records sent, \d+s *)+\r *\r$`, progress.text.String())
+}
+
+// complete returns what the shell offers for a value of a command.
+func complete(t *testing.T, command module.Command, name string, cfg delivery.Config) []string {
+	t.Helper()
+	var offered []string
+	var err error
+	switch values := command.Values[name].(type) {
+	case func(delivery.Config) ([]string, error):
+		offered, err = values(cfg)
+	case func(produce.Settings) ([]string, error):
+		offered, err = values(settings())
+	case func() ([]string, error):
+		offered, err = values()
+	}
+	require.NoError(t, err)
+	return offered
+}
+
+func TestTheShellIsOfferedTopicsAndKeys(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	cfg := config(t, "auto")
+	require.Empty(t, complete(t, below(t, delivery.SpoolCommand(), "drop"), "TOPIC", cfg), "there is no spool")
+	spooled(t, c, cfg, batchOf(events.LaneMain, "a"), batchOf(events.LaneExceptions, "b"))
+	appendRecords(t, cfg, "@dead-letters", []byte{99})
+	waiting := []string{exceptionsTopic, mainTopic}
+	require.Equal(t, waiting, complete(t, below(t, delivery.SpoolCommand(), "drop"), "TOPIC", cfg))
+	require.Equal(t, waiting, complete(t, below(t, delivery.SpoolCommand(), "move"), "from", cfg))
+	require.Equal(t, settings().Topics.Names(), complete(t, below(t, delivery.SpoolCommand(), "move"), "to", cfg))
+	require.Contains(t, complete(t, below(t, delivery.DLQCommand(), "replay"), "filter", cfg), "reason=")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -48,7 +49,7 @@ type Delivery struct {
 
 	ctx    context.Context // over when the drains must end
 	cancel context.CancelFunc
-	work   sync.WaitGroup
+	work   *panics.Group
 }
 
 // times are how long things take that the section does not say. Tests have shorter ones.
@@ -115,6 +116,7 @@ func NewDelivery(live *configs.Live, settings produce.Settings, producer produce
 		buffer:   semaphore.NewWeighted(int64(cfg.Buffer)),
 		rate:     newRateLimiter(func() DrainConfig { return terms.Now().Drain }),
 		topics:   map[string]*topic{},
+		work:     panics.NewGroup(log),
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.spooling = newSpooling(d)
@@ -132,12 +134,13 @@ func (d *Delivery) String() string {
 		return text + ", without a spool"
 	}
 	usage := d.spooling.usage()
-	return fmt.Sprintf("%s, spool in %s (%.1f MB of %.1f GB)", text, d.cfg.Spool.Dir, float64(usage.Bytes)/1e6, float64(usage.Max)/1e9)
+	return fmt.Sprintf("%s, spool in %s (%s of %s)", text, d.cfg.Spool.Dir,
+		configs.ByteSize(usage.Bytes).Approx(), configs.ByteSize(usage.Max).Approx())
 }
 
 // Start opens the spool and begins to drain it.
 func (d *Delivery) Start(context.Context) error {
-	d.work.Go(d.measure)
+	d.work.Keep(d.ctx, "the measurement of the drains", d.measure)
 	d.spooling.start()
 	return nil
 }
@@ -201,22 +204,19 @@ func (d *Delivery) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.StopTimeout, errors.New("delivery.stop_timeout is over"))
 	defer cancel()
 	d.spooling.stop()
-	unsure := d.producer.Ready() // without Kafka there is nothing to wait for
-	if unsure == nil {
-		unsure = d.producer.Flush(ctx)
-	}
-	ended := make(chan struct{})
-	go func() {
-		d.work.Wait()
-		close(ended)
-	}()
+	unsure := panics.Try(d.log, "the producer", func() error {
+		if err := d.producer.Ready(); err != nil {
+			return err // without Kafka there is nothing to wait for
+		}
+		return d.producer.Flush(ctx)
+	})
 	select {
-	case <-ended:
+	case <-d.work.Ended():
 	case <-ctx.Done():
 	}
 	for _, t := range d.all() {
 		if s := t.spooler.Load(); s != nil {
-			s.settle()
+			panics.Do(d.log, s.drain(), s.settle) // what is not settled is sent again by the next process
 		}
 	}
 	if waiting := d.Waiting(); waiting > 0 {

@@ -19,7 +19,8 @@ type chunk struct {
 	// messages are not delivered yet, in their order; seqs are the numbers of their records.
 	messages []produce.Message
 	seqs     []uint64
-	// unread is set when behind the messages there is a record that is to be read again.
+	// unread is set when behind the messages there is a record that is to be read again. A new chunk does not know what the one
+	// before it has read and not delivered.
 	unread bool
 	// doubtful is set when it is not known whether Kafka takes messages for the topic again: then one is sent alone.
 	doubtful bool
@@ -31,7 +32,7 @@ type chunk struct {
 }
 
 func newChunk(s *spooler) *chunk {
-	c := &chunk{s: s, reported: make(chan struct{}, 1), doubtful: true}
+	c := &chunk{s: s, reported: make(chan struct{}, 1), doubtful: true, unread: true}
 	c.report = c.take
 	return c
 }

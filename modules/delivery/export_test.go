@@ -45,8 +45,6 @@ func HasRoom(d *Delivery, bytes int64) bool {
 var (
 	SpoolCommand = spoolCommand
 	DLQCommand   = dlqCommand
-	RunSpool     = runSpool
-	RunDLQ       = runDLQ
 )
 
 // Chunk is how many bytes of a log are sent at a time.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -52,12 +53,19 @@ func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms
 		return nil, err
 	}
 	r := d.requests.get(d, terms)
-	r.started = started
+	r.started, r.reserved = started, bound
+	encoded := false
+	defer func() {
+		if !encoded { // it panicked
+			r.leave()
+		}
+	}()
 	r.set = d.encoder.Encode(batch)
 	r.reserved = min(r.set.Bytes(), bound)
 	d.release(bound - r.reserved)
 	d.metrics.heatmapsDropped.Inc(int64(r.set.HeatmapsDropped))
 	r.fill(r.set.Messages)
+	encoded = true
 	return r, nil
 }
 
@@ -66,7 +74,7 @@ func (d *Delivery) reserve(ctx context.Context, bytes int64, timeout time.Durati
 	if d.buffer.TryAcquire(bytes) {
 		return nil
 	}
-	slow := time.AfterFunc(d.times.slow, d.readiness.full)
+	slow := panics.AfterFunc(d.log, "the watch over delivery.buffer", d.times.slow, d.readiness.full)
 	defer slow.Stop()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -84,7 +92,7 @@ func (r *request) run(ctx context.Context) {
 	for i := range r.uses {
 		u := &r.uses[i]
 		var err error
-		if u.plan, err = r.d.admit(u.topic, u.mode); err != nil {
+		if u.plan, err = r.admit(ctx, u); err != nil {
 			r.failAll(i, err)
 		}
 	}
@@ -111,17 +119,35 @@ func (r *request) run(ctx context.Context) {
 // pass waits where the last records are leaving the spool of a topic: the request need not go there then.
 func (r *request) pass(ctx context.Context) {
 	for i := range r.uses {
-		door := r.uses[i].door.Load()
-		if door == nil {
-			continue
+		r.waitFor(ctx, r.uses[i].door.Load(), r.d.times.doorShut)
+	}
+}
+
+// admit decides what is done with the messages of a use. In mode kafka they wait for what is in the spool of their topic to
+// come to Kafka, as after a change of the mode, for as long as no one would call slow.
+func (r *request) admit(ctx context.Context, u *use) (plan, error) {
+	for {
+		p, err := r.d.admit(u.topic, u.mode)
+		left := r.d.times.slow - time.Since(r.started)
+		if !errors.Is(err, errWaits) || left <= 0 || ctx.Err() != nil || r.d.producer.Ready() != nil {
+			return p, err
 		}
-		r.timer.Reset(r.d.times.doorShut)
-		select {
-		case <-*door:
-		case <-r.timer.C:
-		case <-ctx.Done():
-		}
-		r.timer.Stop()
+		u.eager.Store(true)
+		r.waitFor(ctx, u.rested.Load(), left)
+	}
+}
+
+// waitFor waits until the channel is closed, most or ctx is over; nil is no channel.
+func (r *request) waitFor(ctx context.Context, closed *chan struct{}, most time.Duration) {
+	if closed == nil {
+		return
+	}
+	r.timer.Reset(most)
+	defer r.timer.Stop()
+	select {
+	case <-*closed:
+	case <-r.timer.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -176,7 +202,7 @@ func (u *use) isLate(it *item) bool {
 func (r *request) letGo() {
 	for i := range r.items {
 		it := &r.items[i]
-		if u := r.of(it); u.plan == planProduce && u.mode == modeMemory && (r.abandon(it) || it.err == nil) {
+		if u := r.of(it); it.fate == fateOpen && u.plan == planProduce && u.mode == modeMemory && (r.abandon(it) || it.err == nil) {
 			it.fate = fateMemory
 		}
 	}

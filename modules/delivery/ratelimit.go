@@ -79,7 +79,7 @@ func (l *rateLimiter) coming() float64  { return math.Float64frombits(l.inRate.L
 func (l *rateLimiter) drained() float64 { return math.Float64frombits(l.outRate.Load()) }
 
 // measure keeps the rates up to date.
-func (d *Delivery) measure() {
+func (d *Delivery) measure(context.Context) {
 	for d.pause(measureEvery) {
 		d.rate.measure(time.Now())
 	}

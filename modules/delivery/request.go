@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -172,7 +173,7 @@ func (r *request) produce(wanted plan) {
 	r.users.Add(n)
 	r.awaited.Add(n)
 	if int(n) == len(r.items) {
-		r.d.producer.Produce(r.messages, r.report)
+		r.hand(0, len(r.items), r.report)
 		return
 	}
 	for i := 0; i < len(r.items); {
@@ -181,11 +182,37 @@ func (r *request) produce(wanted plan) {
 			i++
 		}
 		if start < i {
-			r.d.producer.Produce(r.messages[start:i], func(j int, err error) { r.take(start+j, err) })
+			r.hand(start, i, func(j int, err error) { r.take(start+j, err) })
 			continue
 		}
 		i++
 	}
+}
+
+// hand hands the messages from the one index to the other to the producer.
+//
+// If the producer panics, those have failed that have no report. Nobody knows whether the producer has them: as far as their
+// mode allows they go to the spool, or else their client sends them again. The producer may also report on them yet, so that
+// the request's memory is used again only after that. Its room in the buffer is free at once.
+func (r *request) hand(from, to int, report func(int, error)) {
+	defer func() {
+		caught := panics.Caught(recover())
+		if caught == nil {
+			return
+		}
+		panics.Log(r.d.log, "the producer", caught)
+		for i := from; i < to; i++ {
+			if it := &r.items[i]; r.abandon(it) {
+				it.fail(produce.Errorf(produce.Unavailable, "hand the message to the producer: %w", caught))
+				r.of(it).failed++
+			}
+		}
+		for of := r; of != nil; of = of.origin {
+			of.d.release(of.reserved)
+			of.reserved = 0
+		}
+	}()
+	r.d.producer.Produce(r.messages[from:to], report)
 }
 
 // take takes the producer's report on a message.
@@ -248,8 +275,8 @@ func (r *request) leave() {
 	d, origin := r.d, r.origin
 	if r.set != nil {
 		d.encoder.Recycle(r.set)
-		d.release(r.reserved)
 	}
+	d.release(r.reserved)
 	r.terms, r.messages, r.set, r.origin, r.reserved, r.exempt = nil, nil, nil, nil, 0, false
 	for i := range r.items {
 		r.items[i].err, r.items[i].why, r.items[i].spooler = nil, nil, nil

@@ -51,6 +51,8 @@ func newSpooler(d *Delivery, t *topic, log *spool.Log) *spooler {
 // enter makes the topic wait. The caller holds mu, or is alone with the spooler.
 func (s *spooler) enter() {
 	if !s.topic.waiting.Load() {
+		rested := make(chan struct{})
+		s.topic.rested.Store(&rested)
 		s.topic.waiting.Store(true)
 		s.since = time.Now()
 	}
@@ -84,7 +86,8 @@ func (s *spooler) report(seq uint64, err error) {
 	s.stir()
 }
 
-// settle takes the records of held messages that were acknowledged out of the log.
+// settle takes the records of held messages that were acknowledged out of the log. If that panics, the records stay, and are
+// sent again.
 func (s *spooler) settle() {
 	s.mu.Lock()
 	reports := s.reports
@@ -93,6 +96,12 @@ func (s *spooler) settle() {
 	if len(reports) == 0 {
 		return
 	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.held -= len(reports)
+		s.spare = reports[:0]
+	}()
 	acked := make([]uint64, 0, len(reports))
 	for _, r := range reports {
 		if r.err == nil {
@@ -102,10 +111,6 @@ func (s *spooler) settle() {
 	if len(acked) > 0 {
 		s.log.Done(acked...)
 	}
-	s.mu.Lock()
-	s.held -= len(reports)
-	s.spare = reports[:0]
-	s.mu.Unlock()
 }
 
 // stir has run look again.
@@ -138,6 +143,9 @@ func (s *spooler) rest() {
 func (s *spooler) restLocked() {
 	if s.appending == 0 && s.isEmptyLocked() {
 		s.topic.waiting.Store(false)
+		if rested := s.topic.rested.Swap(nil); rested != nil {
+			close(*rested)
+		}
 		s.since = time.Time{}
 		s.topic.open()
 	}
@@ -173,8 +181,12 @@ func (s *spooler) oldest() time.Time {
 	return s.since
 }
 
-// run drains the log until ctx is over.
+// drain names the spooler's goroutine.
+func (s *spooler) drain() string { return "the drain of topic " + s.topic.name }
+
+// run drains the log until ctx is over. After a panic it begins anew with the first record that is not delivered.
 func (s *spooler) run(ctx context.Context) {
+	defer s.topic.open()
 	c := newChunk(s)
 	// After an attempt that has brought nothing to Kafka the next one waits, longer each time.
 	first, last := s.d.times.firstPause, s.d.times.lastPause
@@ -205,7 +217,6 @@ func (s *spooler) run(ctx context.Context) {
 			pause = min(2*pause, last)
 		}
 	}
-	s.topic.open()
 }
 
 // shut closes the topic's door if the log is empty but for what is being appended, so that the topic ceases to wait. Under
@@ -234,6 +245,8 @@ type topic struct {
 	breaker breaker
 	// waiting is set while anything waits in the topic's log, or is about to.
 	waiting atomic.Bool
+	// rested is closed when nothing waits any more; nil while nothing does.
+	rested  atomic.Pointer[chan struct{}]
 	spooler atomic.Pointer[spooler] // nil: it has none yet
 
 	// eager is set when a request has gone to the spool that would go to Kafka if nothing waited.

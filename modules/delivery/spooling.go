@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -71,7 +72,7 @@ func (s *spooling) start() {
 	}
 	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background", zap.Error(err))
 	unseen := s.look(err, nil)
-	s.d.work.Go(func() {
+	s.d.work.Keep(s.d.ctx, "the attempt to open the spool", func(context.Context) {
 		for s.d.pause(s.d.times.reopen) {
 			err := s.open()
 			if err == nil {
@@ -178,7 +179,7 @@ func (s *spooling) spooler(t *topic) (*spooler, error) {
 func (s *spooling) add(t *topic, log *spool.Log) *spooler {
 	made := newSpooler(s.d, t, log)
 	t.spooler.Store(made)
-	s.d.work.Go(func() { made.run(s.d.ctx) })
+	s.d.work.Keep(s.d.ctx, made.drain(), made.run)
 	return made
 }
 

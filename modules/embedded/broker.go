@@ -23,6 +23,8 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/listen"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Broker is the embedded broker. It is started once and then stopped once; Address and String may be called at any
@@ -41,8 +43,9 @@ type Broker struct {
 	inside   net.Conn // leads around the guard, while starting
 	cluster  *kfake.Cluster
 	lock     *flock.Flock
-	stop     chan struct{}
-	trimming sync.WaitGroup
+	ctx      context.Context // over when the broker stops
+	cancel   context.CancelFunc
+	trimming *panics.Group
 }
 
 var _ kafka.LocalBroker = (*Broker)(nil)
@@ -68,8 +71,9 @@ func NewBroker(cfg Config, client kafka.Config, log *zap.Logger) *Broker {
 		cfg: cfg, client: client, log: log,
 		retentionInterval: retentionInterval,
 		address:           cfg.KafkaListen,
-		stop:              make(chan struct{}),
+		trimming:          panics.NewGroup(log),
 	}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.guard = newGuard(log, client.MaxMessageBytes, b.partitions(), b.limits)
 	if cfg.SyncWrites {
 		b.guard.syncer = newSyncer(b.dir(), log)
@@ -102,24 +106,32 @@ func (b *Broker) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.StartTimeout)
 	defer cancel()
 	opened := make(chan error, 1)
-	go func() { opened <- b.open() }()
+	panics.Go(b.log, starting, func() { opened <- panics.Try(b.log, starting, b.open) })
 	select {
 	case err := <-opened:
 		return err
 	case <-ctx.Done():
 		// Nobody stops what did not start, so it ends itself as soon as it can.
-		go func() {
+		panics.Go(b.log, stopping, func() {
 			if <-opened == nil {
 				if err := b.shutdown(); err != nil {
 					b.log.Warn("ending a start that took too long", zap.Error(err))
 				}
 			}
-		}()
+		})
 		return fmt.Errorf("embedded broker: loading its data took longer than embedded.start_timeout (%s) or "+
 			"the start as a whole: %w", b.cfg.StartTimeout, ctx.Err())
 	}
 }
 
+// The broker in the log lines about panics.
+const (
+	starting = "the start of the embedded broker"
+	stopping = "the end of the embedded broker"
+	trimming = "the retention of the embedded broker"
+)
+
+// open locks the data and loads it. What does not start leaves nothing behind, also if it panics.
 func (b *Broker) open() (err error) {
 	if err := os.MkdirAll(b.dir(), 0o750); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
@@ -127,19 +139,23 @@ func (b *Broker) open() (err error) {
 	if b.lock, err = lock(filepath.Join(b.cfg.DataDir, "broker.lock")); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.close())
-		}
-	}()
+	if err := panics.Try(b.log, starting, b.load); err != nil {
+		return errors.Join(err, panics.Try(b.log, stopping, b.close))
+	}
+	b.trimming.Keep(b.ctx, trimming, b.trim)
+	return nil
+}
+
+func (b *Broker) load() (err error) {
+	var bind error // why the broker cannot listen
 	options := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID("capture-embedded"),
 		kfake.DataDir(b.dir()),
-		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
-			var listen net.ListenConfig
-			listener, err := listen.Listen(context.Background(), network, b.cfg.KafkaListen)
+		kfake.ListenFn(func(string, string) (net.Listener, error) {
+			listener, err := listen.TCP(context.Background(), "embedded.kafka_listen", b.cfg.KafkaListen)
 			if err != nil {
+				bind = err
 				return nil, err
 			}
 			listener, b.inside = b.guard.listen(listener)
@@ -149,9 +165,8 @@ func (b *Broker) open() (err error) {
 		kfake.WithLogger(logger{b.log.WithOptions(zap.WrapCore(thinned)).Sugar()}),
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
-		var network *net.OpError
-		if errors.As(err, &network) {
-			return fmt.Errorf("embedded.kafka_listen: %w", err)
+		if bind != nil {
+			return bind
 		}
 		return fmt.Errorf("embedded broker: %w", err)
 	}
@@ -171,18 +186,17 @@ func (b *Broker) open() (err error) {
 	}
 	// A crash brings back what retention had removed within a file; it goes again before anybody reads it.
 	b.cluster.ApplyRetention()
-	b.trimming.Go(b.trim)
 	return nil
 }
 
-// trim applies retention until Stop. The broker's own ticker is not started for topics that were loaded, nor often
-// enough.
-func (b *Broker) trim() {
+// trim applies retention until ctx is over. The broker's own ticker is not started for topics that were
+// loaded, nor often enough.
+func (b *Broker) trim(ctx context.Context) {
 	ticker := time.NewTicker(b.retentionInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-b.stop:
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
 			b.cluster.ApplyRetention()
@@ -195,7 +209,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopBudget)
 	defer cancel()
 	closed := make(chan error, 1)
-	go func() { closed <- b.shutdown() }()
+	panics.Go(b.log, stopping, func() { closed <- panics.Try(b.log, stopping, b.shutdown) })
 	select {
 	case err := <-closed:
 		return err
@@ -206,7 +220,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 
 // shutdown ends the background work and closes.
 func (b *Broker) shutdown() error {
-	close(b.stop)
+	b.cancel()
 	b.trimming.Wait()
 	return b.close()
 }
@@ -330,10 +344,12 @@ func thinned(core zapcore.Core) zapcore.Core {
 	return zapcore.NewSamplerWithOptions(core, 10*time.Second, 1, 0)
 }
 
-// logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us.
+// logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us. The
+// broker logs in goroutines of its own.
 type logger struct{ *zap.SugaredLogger }
 
 func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	defer func() { _ = panics.Caught(recover()) }() // nobody can log about it
 	switch level {
 	case kfake.LogLevelError:
 		l.Errorf(format, args...)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // guard stands between the port and the broker, which was written for tests and trusts its clients. The guard reads
@@ -164,7 +165,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	default:
 	}
 	for {
-		conn, err := l.Listener.Accept()
+		var conn net.Conn
+		err := panics.Try(l.guard.log, guarding, func() (err error) {
+			conn, err = l.Listener.Accept()
+			return err
+		})
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil, err
@@ -213,10 +218,13 @@ type guarded struct {
 	closed  chan struct{}
 }
 
-// Read hands requests on to the broker. Any error has closed the connection.
+// guarding is the guard in the log lines about its panics. The broker calls it in goroutines of its own.
+const guarding = "the guard of the embedded broker"
+
+// Read hands requests on to the broker. Any error has closed the connection, and so has a panic.
 func (c *guarded) Read(p []byte) (int, error) {
 	for len(c.frame) == 0 {
-		if err := c.next(); err != nil {
+		if err := panics.Try(c.guard.log, guarding, c.next); err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				c.guard.report(c.RemoteAddr().String(), err)
 			}
@@ -232,10 +240,18 @@ func (c *guarded) Read(p []byte) (int, error) {
 }
 
 // Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before.
+// After a panic the client has no answer, and the connection ends: it sends again what may not be on the disk.
 func (c *guarded) Write(answer []byte) (n int, err error) {
-	kept, err := c.keep(answer)
-	if err == nil {
-		err = c.write(kept)
+	err = panics.Try(c.guard.log, guarding, func() error {
+		kept, err := c.keep(answer)
+		if err == nil {
+			err = c.write(kept)
+		}
+		return err
+	})
+	var panicked *panics.Error
+	if errors.As(err, &panicked) {
+		_ = c.Close()
 	}
 	if err == nil {
 		n = len(answer)

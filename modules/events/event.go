@@ -51,6 +51,10 @@ type Event struct {
 	UUID       uuid.UUID
 	ClientUUID bool
 
+	// Ref is the protocol's own handle of the event, by which it finds the event again to answer for it: stages may
+	// reorder the events of a batch, and UUIDs need not be unique. 0 is none; a stage that adds an event leaves it so.
+	Ref uint32
+
 	// Name is the event's name, such as "$pageview".
 	Name string
 
@@ -175,8 +179,8 @@ type Batch struct {
 	// RequestID is the request's id, for logs.
 	RequestID string
 
-	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it in the header
-	// traceparent; empty: none.
+	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it in the header traceparent;
+	// empty: none.
 	TraceParent string
 
 	// Project is who the token belongs to; nil: nobody knows.

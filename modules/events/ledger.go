@@ -16,9 +16,11 @@ type Ledger struct {
 type Totals struct {
 	Received uint64
 	Accepted uint64
-	Dropped  map[Reason]uint64
-	Rejected map[Reason]uint64
-	Failed   map[Reason]uint64
+	// Duplicates are those of the accepted events that an earlier request had brought.
+	Duplicates uint64
+	Dropped    map[Reason]uint64
+	Rejected   map[Reason]uint64
+	Failed     map[Reason]uint64
 }
 
 // NewLedger returns an empty ledger.
@@ -39,6 +41,9 @@ func (l *Ledger) Enter(batch *Batch) {
 		switch outcome := &batch.Events[i].Outcome; outcome.State {
 		case StateAccepted:
 			l.total.Accepted++
+			if outcome.Reason == ReasonDuplicate {
+				l.total.Duplicates++
+			}
 		case StateDropped:
 			l.total.Dropped[outcome.Reason]++
 		case StateRejected:

@@ -27,7 +27,7 @@ func scrape(t *testing.T, gatherer prometheus.Gatherer) map[string]float64 {
 }
 
 func mixedBatch() *Batch {
-	batch := &Batch{Events: make([]Event, 7)}
+	batch := &Batch{Events: make([]Event, 8)}
 	batch.Events[0].Accept()
 	batch.Events[1].Accept()
 	batch.Events[2].Drop(ReasonPerformanceEvent)
@@ -35,6 +35,7 @@ func mixedBatch() *Batch {
 	batch.Events[4].Reject(ReasonTooLarge, nil)
 	batch.Events[5].Fail(ReasonTimeout, nil)
 	batch.Events[6].Fail(ReasonTimeout, nil)
+	batch.Events[7].AcceptDuplicate()
 	return batch
 }
 
@@ -43,15 +44,17 @@ func TestTheLedgerIsShownByOutcomeAndReason(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	require.NoError(t, registry.Register(NewCollector(ledger)))
 	require.Equal(t, map[string]float64{
-		"capture_events_received_total": 0,
-		"capture_events_accepted_total": 0,
+		"capture_events_received_total":   0,
+		"capture_events_accepted_total":   0,
+		"capture_events_duplicates_total": 0,
 	}, scrape(t, registry))
 
 	ledger.Enter(mixedBatch())
 
 	require.Equal(t, map[string]float64{
-		"capture_events_received_total":                            7,
-		"capture_events_accepted_total":                            2,
+		"capture_events_received_total":                            8,
+		"capture_events_accepted_total":                            3,
+		"capture_events_duplicates_total":                          1,
 		"capture_events_dropped_total{reason=performance_event}":   1,
 		"capture_events_rejected_total{reason=missing_event_name}": 1,
 		"capture_events_rejected_total{reason=event_too_large}":    1,
@@ -76,7 +79,7 @@ func TestReceivedEqualsTheSumOfTheOutcomesInEveryScrape(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); entering.Wait() }()
 
-	const received = "capture_events_received_total"
+	const received, duplicates = "capture_events_received_total", "capture_events_duplicates_total"
 	for running := true; running; {
 		select {
 		case <-done:
@@ -84,11 +87,12 @@ func TestReceivedEqualsTheSumOfTheOutcomesInEveryScrape(t *testing.T) {
 		default:
 		}
 		samples := scrape(t, registry)
-		sum := -samples[received]
+		sum := -samples[received] - samples[duplicates]
 		for _, n := range samples {
 			sum += n
 		}
 		require.Equal(t, samples[received], sum)
 	}
-	require.EqualValues(t, 7*writers*rounds, scrape(t, registry)[received])
+	require.EqualValues(t, 8*writers*rounds, scrape(t, registry)[received])
+	require.EqualValues(t, writers*rounds, scrape(t, registry)[duplicates])
 }

@@ -58,6 +58,7 @@ func TestTheModuleJoinsStagesSinkAndLedger(t *testing.T) {
 	require.Equal(t, map[string]float64{
 		"capture_events_received_total":                        2,
 		"capture_events_accepted_total":                        1,
+		"capture_events_duplicates_total":                      0,
 		"capture_events_failed_total{reason=sink_unavailable}": 1,
 	}, scrape(t, registry))
 }

@@ -14,8 +14,8 @@ const (
 	StatePending State = iota
 	// StateAccepted means that the event is safe where the sink promised to put it.
 	StateAccepted
-	// StateDropped means that the service decided not to keep a sound event, by its own policy;
-	// sending it again is pointless.
+	// StateDropped means that the service decided not to keep a sound event, by its own policy; sending it again is
+	// pointless.
 	StateDropped
 	// StateRejected means that the event itself is at fault; sending it again is pointless.
 	StateRejected
@@ -27,8 +27,7 @@ var stateNames = [...]string{"pending", "accepted", "dropped", "rejected", "fail
 
 func (s State) String() string { return stateNames[s] }
 
-// Reason says why an event was dropped, rejected or failed. It is a metric label: a short fixed
-// word, never made from input.
+// Reason says why an event ended as it did. It is a metric label: a short fixed word, never made from input.
 type Reason string
 
 // The reasons of the stock modules.
@@ -42,6 +41,12 @@ const (
 	// ReasonQuota: the project has used up what it may send. ReasonRateLimited: it sends too fast.
 	ReasonQuota       Reason = "quota"
 	ReasonRateLimited Reason = "rate_limited"
+
+	// ReasonDuplicate: the event is safe already, because it was sent before (accepted). ReasonInFlight: another
+	// request with the same event is being handled at this moment, and its end is not known yet (failed, with the code
+	// Unavailable).
+	ReasonDuplicate Reason = "duplicate"
+	ReasonInFlight  Reason = "in_flight"
 
 	// ReasonRule: a rule of the operator's says so. ReasonNotHistorical: only migrations of old events are taken.
 	ReasonRule          Reason = "rule"
@@ -68,7 +73,7 @@ const (
 	ReasonUnsettled   Reason = "unsettled"
 )
 
-// Outcome is how an event ended, and why.
+// Outcome is how an event ended, and why. Of the accepted events only a duplicate has a reason.
 type Outcome struct {
 	State  State
 	Reason Reason
@@ -79,8 +84,11 @@ type Outcome struct {
 // Pending reports whether the event has no outcome yet.
 func (e *Event) Pending() bool { return e.Outcome.State == StatePending }
 
-// Accept ends the event as safe. An event that has ended stays as it is; the same holds for Drop, Reject and Fail.
+// Accept ends the event as safe. An event that has ended stays as it is; the same holds for the other endings.
 func (e *Event) Accept() { e.end(Outcome{State: StateAccepted}) }
+
+// AcceptDuplicate ends the event as safe because an earlier request has brought it.
+func (e *Event) AcceptDuplicate() { e.end(Outcome{State: StateAccepted, Reason: ReasonDuplicate}) }
 
 // Drop ends the event as not kept by the service's own policy.
 func (e *Event) Drop(reason Reason) { e.end(Outcome{State: StateDropped, Reason: reason}) }
@@ -101,7 +109,7 @@ func (e *Event) end(outcome Outcome) {
 	}
 }
 
-// Code classifies an error once, where it happens; a protocol maps codes to its own answers in one place.
+// Code classifies an error once, where it happens; what the protocols make of codes is one table (transport/route).
 type Code uint8
 
 // The codes.
@@ -120,10 +128,22 @@ const (
 	SlowClient
 	// Unavailable: it could not be done now; trying again is right.
 	Unavailable
+	// RateLimited: the client sends too fast; trying again more slowly is right.
+	RateLimited
+	codeCount
 )
 
-var codeNames = [...]string{
-	"internal", "invalid", "unauthorized", "too_large", "unsupported", "slow_client", "unavailable",
+var codeNames = [codeCount]string{
+	"internal", "invalid", "unauthorized", "too_large", "unsupported", "slow_client", "unavailable", "rate_limited",
+}
+
+// Codes returns every code.
+func Codes() []Code {
+	codes := make([]Code, codeCount)
+	for i := range codes {
+		codes[i] = Code(i)
+	}
+	return codes
 }
 
 func (c Code) String() string { return codeNames[c] }

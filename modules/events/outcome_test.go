@@ -11,23 +11,23 @@ import (
 
 func TestAnEventKeepsItsFirstOutcome(t *testing.T) {
 	cause := errors.New("cause")
-	endings := map[State]func(*Event){
-		StateAccepted: func(e *Event) { e.Accept() },
-		StateDropped:  func(e *Event) { e.Drop("dropped") },
-		StateRejected: func(e *Event) { e.Reject("rejected", cause) },
-		StateFailed:   func(e *Event) { e.Fail("failed", cause) },
+	endings := map[Outcome]func(*Event){
+		{State: StateAccepted}:                                   func(e *Event) { e.Accept() },
+		{State: StateAccepted, Reason: ReasonDuplicate}:          func(e *Event) { e.AcceptDuplicate() },
+		{State: StateDropped, Reason: "dropped"}:                 func(e *Event) { e.Drop("dropped") },
+		{State: StateRejected, Reason: "rejected", Err: cause}:   func(e *Event) { e.Reject("rejected", cause) },
+		{State: StateFailed, Reason: ReasonInFlight, Err: cause}: func(e *Event) { e.Fail(ReasonInFlight, cause) },
 	}
-	for state, end := range endings {
+	for want, end := range endings {
 		for later, endAgain := range endings {
-			t.Run(state.String()+" then "+later.String(), func(t *testing.T) {
+			t.Run(want.State.String()+" then "+later.State.String(), func(t *testing.T) {
 				var e Event
 				require.True(t, e.Pending())
 				end(&e)
 				require.False(t, e.Pending())
-				require.Equal(t, state, e.Outcome.State)
-				first := e.Outcome
+				require.Equal(t, want, e.Outcome)
 				endAgain(&e)
-				require.Equal(t, first, e.Outcome)
+				require.Equal(t, want, e.Outcome)
 			})
 		}
 	}

@@ -23,6 +23,7 @@ type action int
 const (
 	actNothing action = iota
 	actAccept
+	actDuplicate
 	actDrop
 	actReject
 	actFail
@@ -44,6 +45,8 @@ func (s script) run(ctx context.Context, who string, batch *Batch) error {
 		switch s[(i+int(batch.Received.Unix()))%len(s)] {
 		case actAccept:
 			e.Accept()
+		case actDuplicate:
+			e.AcceptDuplicate()
 		case actDrop:
 			e.Drop(Reason(who + "_dropped"))
 		case actReject:
@@ -176,6 +179,9 @@ func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.
 				switch outcome := batch.Events[i].Outcome; outcome.State {
 				case StateAccepted:
 					want.Accepted++
+					if outcome.Reason == ReasonDuplicate {
+						want.Duplicates++
+					}
 				case StateDropped:
 					want.Dropped[outcome.Reason]++
 				case StateRejected:

@@ -13,6 +13,8 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/xdg-go/scram"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 var codecs = map[string]sarama.CompressionCodec{
@@ -141,7 +143,7 @@ func tlsConfig(cfg TLS) (*tls.Config, error) {
 	return config, nil
 }
 
-// scramClient is one SCRAM login.
+// scramClient is one SCRAM login. sarama runs it in a goroutine of its own: a panic is a login that has failed.
 type scramClient struct {
 	hash         scram.HashGeneratorFcn
 	conversation *scram.ClientConversation
@@ -150,14 +152,22 @@ type scramClient struct {
 var _ sarama.SCRAMClient = (*scramClient)(nil)
 
 func (s *scramClient) Begin(user, password, authzID string) error {
-	client, err := s.hash.NewClient(user, password, authzID)
-	if err != nil {
-		return fmt.Errorf("scram: %w", err)
-	}
-	s.conversation = client.NewConversation()
-	return nil
+	return panics.Catch(func() error {
+		client, err := s.hash.NewClient(user, password, authzID)
+		if err != nil {
+			return fmt.Errorf("scram: %w", err)
+		}
+		s.conversation = client.NewConversation()
+		return nil
+	})
 }
 
-func (s *scramClient) Step(challenge string) (string, error) { return s.conversation.Step(challenge) }
+func (s *scramClient) Step(challenge string) (answer string, err error) {
+	err = panics.Catch(func() error {
+		answer, err = s.conversation.Step(challenge)
+		return err
+	})
+	return answer, err
+}
 
 func (s *scramClient) Done() bool { return s.conversation.Done() }

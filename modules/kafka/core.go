@@ -10,22 +10,27 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/modules/kafka/batch"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// core takes messages, gathers them by partition and sends them as batches. It uses sarama for connections, metadata and the
-// encoding of requests.
+// core takes messages, gathers them by partition and sends them as batches, which package batch makes. It uses sarama for
+// connections, metadata and the encoding of requests.
 //
 //   - A partition has one batch in flight at most. What comes meanwhile is gathered and becomes the next one.
 //   - A link, which is the connection to one broker, has one request in flight at most. It holds a batch of each of the
 //     broker's partitions that have one. A request goes out at once when none is in flight.
 //   - What becomes of a batch is decided by rules. Its messages have their reports before anything behind them is sent.
 //
-// One mutex guards all of it. No goroutine holds that while it encodes, uses the network or reports.
+// One mutex guards all of it. No goroutine holds that while it encodes, uses the network or reports. Whoever locks it defers
+// unlock: after a panic of the one who holds it, nothing that it guards can be trusted, and the core begins anew.
 type core struct {
 	cfg     coreConfig
+	log     *zap.Logger
 	causes  *observability.Causes // why messages fail
 	metrics *metrics
 
@@ -35,7 +40,10 @@ type core struct {
 	topics map[string]*topic
 	links  map[int32]*link
 	parked map[*partition]struct{}
-	id     producerID
+	id     batch.Producer
+	flying int // requests in flight
+	// panicked is why the core has begun anew. Until what was in flight then has its reports, Produce fails. Nil: it has not.
+	panicked error
 	// unreported counts the messages that have no report yet.
 	unreported int
 	buffered   int64         // bytes of these
@@ -51,9 +59,10 @@ type core struct {
 	alarm   *time.Timer // for parked partitions
 	alarmAt time.Time
 
-	resolve chan struct{} // ticked when there is something to ask the cluster
-	done    chan struct{} // closed by close
-	work    sync.WaitGroup
+	resolve chan struct{}   // ticked when there is something to ask the cluster
+	ctx     context.Context // over when close has begun
+	cancel  context.CancelFunc
+	work    *panics.Group
 }
 
 // coreConfig is what the core takes from the section.
@@ -79,56 +88,79 @@ var (
 	errNotConnected = errors.New("not connected yet")
 )
 
-func newCore(cfg coreConfig, causes *observability.Causes, metrics *metrics) *core {
+// Who panics, in the log lines about it.
+const (
+	producing  = "the producer"
+	resolving  = "the producer's questions about topics"
+	connecting = "the producer's connection to a broker"
+	reporting  = "who takes the producer's reports"
+)
+
+func newCore(cfg coreConfig, log *zap.Logger, causes *observability.Causes, metrics *metrics) *core {
 	c := &core{
-		cfg: cfg, causes: causes, metrics: metrics,
+		cfg: cfg, log: log, causes: causes, metrics: metrics,
 		why:     errNotConnected,
 		topics:  map[string]*topic{},
 		links:   map[int32]*link{},
 		parked:  map[*partition]struct{}{},
-		id:      noProducerID,
+		id:      batch.NoProducer,
 		resolve: make(chan struct{}, 1),
-		done:    make(chan struct{}),
+		work:    panics.NewGroup(log),
 	}
-	c.alarm = time.AfterFunc(time.Hour, c.ring)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.alarm = panics.AfterFunc(log, producing, time.Hour, c.ring)
 	c.alarm.Stop()
 	return c
 }
 
 // start begins to ask the cluster what the core has to know.
-func (c *core) start() { c.work.Go(c.resolveAll) }
+func (c *core) start() { c.work.Keep(c.ctx, resolving, c.resolveAll) }
 
 // produce implements produce.Producer.
 func (c *core) produce(messages []produce.Message, report func(int, error)) {
 	if len(messages) == 0 {
 		return
 	}
-	now := time.Now()
-	c.mu.Lock()
-	if c.refusing || c.client == nil {
-		err := error(errClosed)
-		if !c.refusing {
-			err = produce.Errorf(produce.Unavailable, "not connected to Kafka: %w", c.why)
-		}
-		c.mu.Unlock()
+	if err := c.take(messages, report); err != nil {
 		c.metrics.failed[produce.Unavailable].Inc(int64(len(messages)))
 		for i := range messages {
-			report(i, err)
+			c.tell(report, i, err)
 		}
-		return
+	}
+}
+
+// take takes the messages, or returns why it does not.
+func (c *core) take(messages []produce.Message, report func(int, error)) error {
+	now := time.Now()
+	s := spreader{core: c, now: now}
+	c.mu.Lock()
+	defer s.unlock(messages, report)
+	if err := c.refusal(); err != nil {
+		return err
 	}
 	c.unreported += len(messages)
-	bytes := 0
-	spread := spreader{core: c, now: now}
+	s.taken = len(messages)
 	for i := range messages {
 		m := &messages[i]
-		e := entry{message: m, report: report, index: i, size: m.Size(), at: now}
-		bytes += e.size
-		spread.add(c.topic(m.Topic), e)
+		s.add(c.topic(m.Topic), entry{message: m, report: report, index: i, size: m.Size(), at: now})
 	}
-	spread.end()
-	c.buffered += int64(bytes)
-	c.unlock()
+	s.end()
+	return nil
+}
+
+// refusal returns why no messages are taken; nil: they are. The caller holds mu.
+func (c *core) refusal() error {
+	if c.flying == 0 {
+		c.panicked = nil
+	}
+	switch {
+	case c.refusing:
+		return errClosed
+	case c.client == nil:
+		return produce.Errorf(produce.Unavailable, "not connected to Kafka: %w", c.why)
+	default:
+		return c.panicked
+	}
 }
 
 // spreader puts messages into the partitions that they belong to.
@@ -139,6 +171,29 @@ type spreader struct {
 	call    time.Time  // when the last message was produced
 	unkeyed *partition // for the messages without a key of one call and topic
 	last    *partition // has messages, and is not placed yet
+
+	taken, spread int // messages
+	bytes         int // of those that are spread
+}
+
+// unlock is the core's for a spreader of these messages. If it has panicked, those have failed that it has not spread.
+func (s *spreader) unlock(messages []produce.Message, report func(int, error)) {
+	c, caught := s.core, panics.Caught(recover())
+	c.buffered += int64(s.bytes)
+	if s.spread < s.taken {
+		entries := make([]entry, 0, s.taken-s.spread)
+		for i := s.spread; i < s.taken; i++ {
+			entries = append(entries, entry{message: &messages[i], report: report, index: i, at: s.now})
+		}
+		c.end(ending{entries: entries, err: anew(caught)})
+	}
+	c.letGo(caught, nil)
+}
+
+// pushed counts a message that is in a queue.
+func (s *spreader) pushed(e *entry) {
+	s.spread++
+	s.bytes += e.size
 }
 
 // add puts a message into its partition, or into the topic's waiting room while the partitions are not known.
@@ -148,6 +203,7 @@ func (s *spreader) add(t *topic, e entry) {
 	}
 	if len(t.partitions) == 0 || t.held {
 		t.waiting.push(e)
+		s.pushed(&e)
 		s.core.setAlarm(e.at.Add(s.core.cfg.ackTimeout))
 		if t.waiting.len() == 1 {
 			s.core.ask()
@@ -167,6 +223,7 @@ func (s *spreader) add(t *topic, e entry) {
 		s.end()
 	}
 	p.waiting.push(e)
+	s.pushed(&e)
 	s.last = p
 }
 
@@ -226,7 +283,7 @@ func (c *core) place(p *partition, now time.Time) {
 	case c.closed:
 		c.giveUp(p, produce.Unavailable, errClosed)
 		return
-	case p.link == nil || c.id == noProducerID:
+	case p.link == nil || c.id == batch.NoProducer:
 		if p.state != parked {
 			c.ask() // a partition that is parked already has been asked about
 		}
@@ -276,6 +333,7 @@ func (c *core) unpark(p *partition, to state) {
 func (c *core) ring() {
 	now := time.Now()
 	c.mu.Lock()
+	defer c.unlock()
 	c.alarmAt = time.Time{}
 	for p := range c.parked {
 		if c.expired(p.oldest(), now) {
@@ -299,7 +357,6 @@ func (c *core) ring() {
 		}
 		c.setAlarm(oldest.Add(c.cfg.ackTimeout))
 	}
-	c.unlock()
 }
 
 // expired reports whether a message that was produced then has waited for its acknowledgement long enough.
@@ -322,13 +379,14 @@ func (c *core) giveUp(p *partition, class produce.Class, cause error) {
 	if len(batch) == 0 {
 		batch = p.waiting.shift(c.batchMemory(), c.cfg.maxBatch, p.waiting.len())
 	}
-	if p.unsure {
+	unsure := p.unsure
+	p.settled()
+	c.end(ending{entries: batch, err: err})
+	if unsure {
 		c.abandonNumbers(p)
 	}
-	p.settled()
 	p.suspects = 0
 	c.unpark(p, sending) // nothing new is sent before these reports
-	c.end(ending{entries: batch, err: err})
 	c.failBehind(p, produce.Errorf(produce.Behind, "a message in front of this one was not acknowledged: %w", err))
 }
 
@@ -344,24 +402,24 @@ func (c *core) abandonNumbers(p *partition) {
 	if p.numbering == c.id {
 		c.renewEpoch()
 	}
-	p.numbering, p.unsure = noProducerID, false
+	p.numbering, p.unsure = batch.NoProducer, false
 }
 
 // renewEpoch gives the numbers to come another epoch, or, when there is no further one, another producer id.
 func (c *core) renewEpoch() {
-	if c.id == noProducerID {
+	if c.id == batch.NoProducer {
 		return
 	}
-	if c.id.epoch == math.MaxInt16 {
+	if c.id.Epoch == math.MaxInt16 {
 		c.renewID()
 		return
 	}
-	c.id.epoch++
+	c.id.Epoch++
 }
 
 // renewID asks Kafka for another producer id.
 func (c *core) renewID() {
-	c.id = noProducerID
+	c.id = batch.NoProducer
 	c.ask()
 }
 
@@ -406,8 +464,27 @@ func (c *core) batchMemory() []entry {
 	return nil
 }
 
-// unlock lets go of mu when it has reported, without mu, the messages that were ended.
-func (c *core) unlock() {
+// unlock lets go of mu when it has reported, without mu, the messages that were ended. It is deferred.
+func (c *core) unlock() { c.letGo(panics.Caught(recover()), nil) }
+
+// letGo is unlock, after a panic of the caller unless caught is nil. A panic in a link's code gives the link.
+func (c *core) letGo(caught *panics.Error, in *link) {
+	defer c.mu.Unlock()
+	for {
+		if caught != nil {
+			c.beginAnew(caught, in)
+		}
+		if caught = c.reportEnded(); caught == nil {
+			break
+		}
+		in = nil
+	}
+	c.metrics.buffered.Update(float64(c.buffered))
+}
+
+// reportEnded reports the messages that were ended, and those that are ended by that. It lets go of mu meanwhile.
+func (c *core) reportEnded() (caught *panics.Error) {
+	defer func() { caught = panics.Caught(recover()) }()
 	const kept, keptEntries = 64, 4096
 	for c.ended != nil {
 		ended := c.ended
@@ -438,8 +515,63 @@ func (c *core) unlock() {
 			c.freeEndings = append(c.freeEndings, ended[:0])
 		}
 	}
-	c.metrics.buffered.Update(float64(c.buffered))
-	c.mu.Unlock()
+	return nil
+}
+
+// anew is the report on a message that the core gives up to begin anew. Kafka may have it, or may not.
+func anew(caught *panics.Error) error {
+	return produce.Errorf(produce.Unavailable, "the producer begins anew: %w", caught)
+}
+
+// beginAnew gives up what the core knows, after a panic of somebody who held mu. Each message has its report, but for those of
+// requests in flight, which get it from the answer. Topics, partitions and links are made again, and numbered in another
+// epoch. The link is the one whose code has panicked, if it was a link's. The caller holds mu.
+func (c *core) beginAnew(caught *panics.Error, in *link) {
+	panics.Log(c.log, producing, caught)
+	err := anew(caught)
+	if in != nil && !in.inFlight {
+		for _, p := range in.sent {
+			if p.state == sending && len(p.batch) > 0 { // it is in no request, and nobody reports on it
+				p.state = idle
+				c.forsake(p, err)
+			}
+		}
+		in.sent = in.sent[:0]
+	}
+	for _, t := range c.topics {
+		c.end(ending{entries: t.waiting.rest(nil), err: err})
+		for _, p := range t.partitions {
+			c.forsake(p, err)
+		}
+	}
+	c.topics, c.parked = map[string]*topic{}, map[*partition]struct{}{}
+	c.dropLinks()
+	c.renewEpoch()
+	if c.flying > 0 {
+		c.panicked = err
+	}
+}
+
+// forsake gives up what waits in a partition, and the partition. It leaves alone a batch that is in flight.
+func (c *core) forsake(p *partition, err error) {
+	var entries []entry
+	if p.state != sending {
+		entries = append(entries, p.batch...)
+		p.settled()
+		p.state = idle
+	}
+	p.gone = true
+	c.end(ending{entries: p.waiting.rest(entries), err: err})
+}
+
+// dropLinks lets each link end when its request in flight has its answer. The caller holds mu.
+func (c *core) dropLinks() {
+	for _, l := range c.links {
+		l.closed = true
+		l.ready = nil
+		l.work.Signal()
+	}
+	c.links = map[int32]*link{}
 }
 
 // resume goes on with what an ending has held, now that the reports are made. The caller holds mu.
@@ -460,40 +592,61 @@ func (c *core) resume(e *ending, now time.Time) {
 func (c *core) report(e *ending) (bytes int) {
 	for i := range e.entries {
 		bytes += e.entries[i].size
-		e.entries[i].report(e.entries[i].index, e.err)
+		c.tell(e.entries[i].report, e.entries[i].index, e.err)
 	}
-	n := int64(len(e.entries))
-	switch {
-	case n == 0:
-	case e.err == nil:
-		c.metrics.acked.Inc(n)
-		c.metrics.bytes.Inc(int64(bytes))
-		c.metrics.latency.Record(time.Since(e.entries[0].at))
-	default:
-		c.metrics.failed[produce.ClassOf(e.err)].Inc(n)
-	}
-	if n > 0 && !produce.IsRefusal(e.err) && produce.ClassOf(e.err) != produce.Behind {
-		c.causes.Log(e.err)
+	if len(e.entries) > 0 {
+		panics.Do(c.log, producing, func() { c.count(e, bytes) })
 	}
 	return bytes
 }
 
+// tell makes one report. If that panics, the message has had it.
+func (c *core) tell(report func(int, error), i int, err error) {
+	defer func() {
+		if caught := panics.Caught(recover()); caught != nil {
+			panics.Log(c.log, reporting, caught)
+		}
+	}()
+	report(i, err)
+}
+
+// count counts messages that have their reports, and logs why they have failed.
+func (c *core) count(e *ending, bytes int) {
+	n := int64(len(e.entries))
+	if e.err == nil {
+		c.metrics.acked.Inc(n)
+		c.metrics.bytes.Inc(int64(bytes))
+		c.metrics.latency.Record(time.Since(e.entries[0].at))
+		return
+	}
+	c.metrics.failed[produce.ClassOf(e.err)].Inc(n)
+	if !produce.IsRefusal(e.err) && produce.ClassOf(e.err) != produce.Behind {
+		c.causes.Log(e.err)
+	}
+}
+
 // flush implements produce.Producer.
 func (c *core) flush(ctx context.Context) error {
-	c.mu.Lock()
-	if c.unreported == 0 {
-		c.mu.Unlock()
-		return nil
-	}
-	if c.flushed == nil {
-		c.flushed = make(chan struct{})
-	}
-	flushed := c.flushed
-	c.mu.Unlock()
 	select {
-	case <-flushed:
+	case <-c.awaitReports():
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("kafka: messages have no report yet: %w", context.Cause(ctx))
 	}
+}
+
+// awaitReports returns a channel that is closed when every message has its report.
+func (c *core) awaitReports() <-chan struct{} {
+	c.mu.Lock()
+	defer c.unlock()
+	flushed := c.flushed
+	if flushed == nil {
+		flushed = make(chan struct{})
+		if c.unreported == 0 {
+			close(flushed)
+		} else {
+			c.flushed = flushed
+		}
+	}
+	return flushed
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-msk-iam-sasl-signer-go/signer"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // credentialFiles returns the files that clientConfig reads. The token file is not among them, because every login
@@ -147,7 +148,12 @@ func (c *tokenCache) Token() (*sarama.AccessToken, error) {
 func (c *tokenCache) renewToken() {
 	ctx, cancel := context.WithTimeout(context.Background(), c.limit)
 	defer cancel()
-	token, expires, err := c.fetch(ctx)
+	var token string
+	var expires time.Time
+	err := panics.Catch(func() (err error) { // sarama asks in a goroutine of its own
+		token, expires, err = c.fetch(ctx)
+		return err
+	})
 	now := time.Now()
 	if err == nil && !now.Before(expires) {
 		err = fmt.Errorf("kafka.sasl: the new token has expired at %s already", expires.UTC().Format(time.RFC3339))

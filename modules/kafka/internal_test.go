@@ -1,11 +1,14 @@
 package kafka
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -13,6 +16,8 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/modules/kafka/batch"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -27,8 +32,8 @@ func unconnected(t *testing.T, client sarama.Client, partitions int) (*core, *to
 	for range produce.Classes() {
 		m.failed = append(m.failed, tally.NoopScope.Counter(""))
 	}
-	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, observability.NewCauses(zap.NewNop(), "", "", time.Minute), m)
-	c.client, c.id = client, producerID{id: 7}
+	c := newCore(coreConfig{maxBatch: 1 << 20, ackTimeout: time.Minute}, zap.NewNop(), observability.NewCauses(zap.NewNop(), "", "", time.Minute), m)
+	c.client, c.id = client, batch.Producer{ID: 7}
 	topic := c.topic("topic")
 	c.resize(topic, partitions)
 	return c, topic
@@ -123,35 +128,17 @@ func TestTheMemoryOfALargeFailureIsNotKept(t *testing.T) {
 	}
 }
 
-// Java's DefaultRecordBatch.incrementSequence.
-func TestSequenceNumbersWrapAroundAsKafkasOwn(t *testing.T) {
-	t.Parallel()
-	java := func(sequence, increment int32) int32 {
-		if sequence > math.MaxInt32-increment {
-			return increment - (math.MaxInt32 - sequence) - 1
-		}
-		return sequence + increment
-	}
-	for _, from := range []int32{0, 1, math.MaxInt32 - 3, math.MaxInt32 - 1, math.MaxInt32} {
-		for n := range 10 {
-			p := partition{next: from}
-			p.advance(n)
-			require.Equal(t, java(from, int32(n)), p.next, "%d + %d", from, n)
-		}
-	}
-}
-
 func TestAnEpochThatIsTheLastIsFollowedByAnotherID(t *testing.T) {
 	t.Parallel()
 	c, _ := unconnected(t, stub{}, 1)
-	c.id.epoch = math.MaxInt16 - 1
+	c.id.Epoch = math.MaxInt16 - 1
 	c.renewEpoch()
-	require.Equal(t, producerID{id: 7, epoch: math.MaxInt16}, c.id)
+	require.Equal(t, batch.Producer{ID: 7, Epoch: math.MaxInt16}, c.id)
 	c.renewEpoch()
-	require.Equal(t, noProducerID, c.id)
+	require.Equal(t, batch.NoProducer, c.id)
 	require.Len(t, c.resolve, 1, "the cluster is asked")
 	c.renewEpoch()
-	require.Equal(t, noProducerID, c.id)
+	require.Equal(t, batch.NoProducer, c.id)
 }
 
 // A partition that comes back begins at number 0 again. Kafka must not take that for a copy of its first batch.
@@ -229,4 +216,36 @@ func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
 	c.giveUp(p, produce.Timeout, sarama.ErrNotEnoughReplicas)
 	c.unlock()
 	require.NotEqual(t, before, c.id, "what comes next is numbered in another epoch")
+}
+
+// Somebody who waits for events in vain is told once what to look at, and not where the events are.
+func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		tail    Tail
+		arrives bool
+		want    string
+	}{
+		"nothing": {Tail{}, false, "nothing has come for 5s: does the service get events? " +
+			"See capture_events_received_total in its /metrics; --from start shows earlier ones\n"},
+		"a token": {Tail{Token: "phc_mine", FromStart: true}, true, "nothing with the token phc_mine has come for 5s: " +
+			"does the service get events? See capture_events_received_total in its /metrics\n"},
+		"an event": {Tail{}, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, interrupt := context.WithCancel(t.Context())
+				var out, err bytes.Buffer
+				lines := make(chan *sarama.ConsumerMessage, 1)
+				if test.arrives {
+					lines <- &sarama.ConsumerMessage{Topic: "a", Value: []byte("{}")}
+				}
+				time.AfterFunc(time.Hour, interrupt)
+				use := module.Invocation{Context: ctx, Output: module.JSON, Out: &out, Err: &err}
+				require.NoError(t, test.tail.print(use, lines))
+				require.Equal(t, test.want, err.String())
+				require.Equal(t, test.arrives && test.tail.Token == "", out.Len() > 0)
+			})
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/opencapture/capture/modules/kafka/batch"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -28,10 +31,12 @@ type link struct {
 	failure  error // why the request in flight has no answer: run closes the connection
 	closed   bool
 
-	// sent are the partitions of the request in flight. Whoever has set inFlight writes it, and whoever resets inFlight reads it.
+	// sent are the partitions of the request in flight that have no answer yet. While the request is encoded nobody changes it.
 	sent []*partition
-	// records is memory for the request that is being encoded. It is run's.
-	records recordMemory
+
+	// These are run's: the broker that the request went to, and memory for the one that is being encoded.
+	to      *sarama.Broker
+	records batch.Memory
 }
 
 // link returns the link to a broker. The caller holds mu.
@@ -41,64 +46,99 @@ func (c *core) link(broker *sarama.Broker) *link {
 		l = &link{core: c, id: broker.ID(), work: sync.NewCond(&c.mu)}
 		l.callback = l.answered
 		c.links[l.id] = l
-		c.work.Go(l.run)
+		c.work.Keep(c.ctx, connecting, l.run)
 	}
 	l.broker = broker
 	return l
 }
 
-// run sends what is ready, a request at a time, until the link is closed and has nothing left.
-func (l *link) run() {
-	c := l.core
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// step is what run does next.
+type step uint8
+
+const (
+	// stepLook looks again what there is to do.
+	stepLook step = iota
+	stepSend
+	stepDisconnect
+	stepEnd
+)
+
+// run sends what is ready, a request at a time, until the link is closed and has nothing left. No step of it panics.
+func (l *link) run(context.Context) {
 	for {
-		for l.failure == nil && (l.inFlight || len(l.ready) == 0 && !l.closed) {
-			l.work.Wait()
-		}
-		switch {
-		case l.failure != nil:
-			l.disconnect()
-		case len(l.ready) == 0:
-			return
-		default:
+		switch l.next() {
+		case stepSend:
 			l.send()
+		case stepDisconnect:
+			l.disconnect()
+		case stepEnd:
+			return
 		}
 	}
 }
 
-// send sends one request. It is called with mu, and returns with it.
-func (l *link) send() {
-	c, broker := l.core, l.broker
-	l.cut(time.Now())
-	if len(l.sent) > 0 {
-		l.inFlight = true
-		request := l.request()
-		c.unlock()
-		l.fill(request)
-		if err := broker.AsyncProduce(request, l.callback); err != nil {
-			l.answered(nil, err)
-		}
-		l.records.forget()
-	} else {
-		c.unlock()
-	}
+// unlock is the core's for the link's own code.
+func (l *link) unlock() { l.core.letGo(panics.Caught(recover()), l) }
+
+// next waits until there is something to do, and says what. What is to be sent is in l.sent.
+func (l *link) next() step {
+	c := l.core
 	c.mu.Lock()
+	defer l.unlock()
+	for l.failure == nil && (l.inFlight || len(l.ready) == 0 && !l.closed) {
+		l.work.Wait()
+	}
+	switch {
+	case l.failure != nil:
+		return stepDisconnect
+	case len(l.ready) == 0:
+		return stepEnd
+	}
+	l.cut(time.Now())
+	if len(l.sent) == 0 {
+		return stepLook
+	}
+	l.inFlight, l.to = true, l.broker
+	c.flying++
+	return stepSend
+}
+
+// send sends one request. After a panic nobody knows whether it went out.
+func (l *link) send() {
+	defer l.records.Forget()
+	err := panics.Try(l.core.log, connecting, func() error {
+		request := l.request()
+		l.fill(request)
+		return l.to.AsyncProduce(request, l.callback)
+	})
+	if err != nil {
+		l.answered(nil, err)
+	}
+}
+
+// landed says that no request is in flight any more. The caller holds mu.
+func (l *link) landed() {
+	if l.inFlight {
+		l.inFlight = false
+		l.core.flying--
+	}
 }
 
 // disconnect closes the connection on which a request has got no answer, and has everything sent again by whoever leads the
-// partitions then. It is called with mu, and returns with it.
+// partitions then.
 func (l *link) disconnect() {
-	c, broker := l.core, l.broker
-	c.mu.Unlock()
-	_ = broker.Close() // the error that matters is known
+	c := l.core
+	panics.Do(c.log, connecting, func() { _ = l.to.Close() }) // the error that matters is known
 	now := time.Now()
 	c.mu.Lock()
+	defer l.unlock()
 	err := l.failure
-	l.failure, l.inFlight = nil, false
+	l.failure = nil
+	l.landed()
 	for _, p := range l.sent {
 		c.unanswered(p, err, now)
 	}
+	l.sent = l.sent[:0]
 	for _, p := range l.ready {
 		if p.state == ready && p.link == l {
 			p.link, p.state = nil, idle
@@ -107,8 +147,6 @@ func (l *link) disconnect() {
 	}
 	clear(l.ready)
 	l.ready = l.ready[:0]
-	c.unlock()
-	c.mu.Lock()
 }
 
 // cut takes a batch of each ready partition, as long as they have room in one request. Partitions that have waited too long are
@@ -123,7 +161,7 @@ func (l *link) cut(now time.Time) {
 		if p.state != ready {
 			continue // it was given up
 		}
-		if p.link != l || c.id == noProducerID {
+		if p.link != l || c.id == batch.NoProducer {
 			c.unpark(p, idle)
 			c.place(p, now)
 			continue
@@ -135,7 +173,7 @@ func (l *link) cut(now time.Time) {
 		if len(p.batch) == 0 {
 			c.cutBatch(p, now)
 		}
-		if p.numbering == noProducerID {
+		if p.numbering == batch.NoProducer {
 			p.number(c.id)
 		}
 		for i := range p.batch {
@@ -181,82 +219,16 @@ func (l *link) fill(request *sarama.ProduceRequest) {
 			headers += len(p.batch[i].message.Headers)
 		}
 	}
-	l.records.reserve(len(l.sent), count, headers)
+	l.records.Reserve(len(l.sent), count, headers)
 	for _, p := range l.sent {
-		request.AddBatch(p.topic.name, p.id, l.records.batch(p, l.core.cfg.codec))
-	}
-}
-
-// recordMemory is what batches are made of while a request is encoded. It is used again for the next one.
-type recordMemory struct {
-	batches        []sarama.RecordBatch
-	records        []sarama.Record
-	recordPointers []*sarama.Record
-	headers        []sarama.RecordHeader
-	headerPointers []*sarama.RecordHeader
-}
-
-// reserve makes room for a request, so that nothing moves while it is built.
-func (m *recordMemory) reserve(batches, records, headers int) {
-	m.batches = slices.Grow(m.batches[:0], batches)
-	m.records = slices.Grow(m.records[:0], records)
-	m.recordPointers = slices.Grow(m.recordPointers[:0], records)
-	m.headers = slices.Grow(m.headers[:0], headers)
-	m.headerPointers = slices.Grow(m.headerPointers[:0], headers)
-}
-
-// forget drops what the memory refers to, and memory that an unusually large request has needed.
-func (m *recordMemory) forget() {
-	const kept = 1 << 14
-	if cap(m.records) > kept || cap(m.headers) > 16*kept {
-		*m = recordMemory{}
-		return
-	}
-	clear(m.batches)
-	clear(m.records)
-	clear(m.headers)
-}
-
-// batch returns the partition's batch as sarama encodes it.
-func (m *recordMemory) batch(p *partition, codec sarama.CompressionCodec) *sarama.RecordBatch {
-	stamp := func(e *entry) time.Time {
-		if p.restamped || e.message.Time.IsZero() {
-			return p.stamp
-		}
-		return e.message.Time
-	}
-	first := stamp(&p.batch[0])
-	latest := first
-	start := len(m.records)
-	for i := range p.batch {
-		message := p.batch[i].message
-		at := stamp(&p.batch[i])
-		if at.After(latest) {
-			latest = at
-		}
-		from := len(m.headerPointers)
-		for j := range message.Headers {
-			header := &message.Headers[j]
-			m.headers = append(m.headers, sarama.RecordHeader{Key: header.Key, Value: header.Value})
-			m.headerPointers = append(m.headerPointers, &m.headers[len(m.headers)-1])
-		}
-		m.records = append(m.records, sarama.Record{
-			Headers:        m.headerPointers[from:len(m.headerPointers):len(m.headerPointers)],
-			TimestampDelta: time.Duration(at.UnixMilli()-first.UnixMilli()) * time.Millisecond,
-			OffsetDelta:    int64(i),
-			Key:            message.Key,
-			Value:          message.Value,
+		l.records.Begin(batch.Spec{
+			Codec: l.core.cfg.codec, Producer: p.numbering, Sequence: p.next, Time: p.stamp, Restamp: p.restamped,
 		})
-		m.recordPointers = append(m.recordPointers, &m.records[len(m.records)-1])
+		for i := range p.batch {
+			l.records.Add(p.batch[i].message)
+		}
+		request.AddBatch(p.topic.name, p.id, l.records.End())
 	}
-	m.batches = append(m.batches, sarama.RecordBatch{
-		Version: 2, Codec: codec, CompressionLevel: sarama.CompressionLevelDefault,
-		LastOffsetDelta: int32(len(p.batch) - 1),
-		FirstTimestamp:  first, MaxTimestamp: latest,
-		ProducerID: p.numbering.id, ProducerEpoch: p.numbering.epoch, FirstSequence: p.next,
-		Records: m.recordPointers[start:len(m.recordPointers):len(m.recordPointers)],
-	})
-	return &m.batches[len(m.batches)-1]
 }
 
 // answered takes the answer to the request in flight, or why there is none.
@@ -264,14 +236,14 @@ func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	c := l.core
 	now := time.Now()
 	c.mu.Lock()
+	defer l.unlock()
+	defer l.work.Signal()
 	if err != nil {
 		// The connection must be closed before anybody asks for a new one, and not from here, where sarama reads it.
 		l.failure = err
-		l.work.Signal()
-		c.mu.Unlock()
 		return
 	}
-	l.inFlight = false
+	l.landed()
 	for _, p := range l.sent {
 		if block := response.GetBlock(p.topic.name, p.id); block != nil {
 			c.answer(p, block, now)
@@ -279,18 +251,24 @@ func (l *link) answered(response *sarama.ProduceResponse, err error) {
 			c.unanswered(p, errors.New("the answer does not mention the partition"), now)
 		}
 	}
-	l.work.Signal()
-	c.unlock()
+	l.sent = l.sent[:0]
 }
 
-// unanswered has a batch sent again about which nothing is known.
+// unanswered has a batch sent again about which nothing is known. After a panic it is given up: the next attempt may panic, too,
+// and hold up what is sent with it.
 func (c *core) unanswered(p *partition, err error, now time.Time) {
+	p.link = nil
+	var panicked *panics.Error
+	if errors.As(err, &panicked) {
+		p.unsure = true
+		c.giveUp(p, produce.Unavailable, err)
+		return
+	}
 	class := produce.Unavailable
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		class, err = produce.Timeout, fmt.Errorf("no answer from the broker: %w", err)
 	}
-	p.link = nil
 	c.retry(p, rule{class: class, unsure: true}, err, now)
 }
 
@@ -339,12 +317,12 @@ func reasonOf(block *sarama.ProduceResponseBlock) error {
 
 // acknowledge reports the batch, and goes on to what is behind it.
 func (c *core) acknowledge(p *partition, now time.Time) {
-	batch := p.batch
-	p.advance(len(batch))
-	p.suspects = max(0, p.suspects-len(batch))
+	acked := p.batch
+	p.next = batch.Behind(p.next, len(acked))
+	p.suspects = max(0, p.suspects-len(acked))
 	p.settled()
+	c.end(ending{entries: acked})
 	p.topic.missingSince = time.Time{}
-	c.end(ending{entries: batch})
 	p.state = idle
 	c.place(p, now)
 }
@@ -372,7 +350,7 @@ func (c *core) renew(p *partition, r rule, err error, now time.Time) {
 			c.renewEpoch()
 		}
 	}
-	p.numbering = noProducerID // the next attempt takes the producer's
+	p.numbering = batch.NoProducer // the next attempt takes the producer's
 	c.retry(p, rule{}, err, now)
 }
 
@@ -382,17 +360,17 @@ func (c *core) split(p *partition, class produce.Class, err error, now time.Time
 	if p.unsure {
 		c.abandonNumbers(p) // an earlier attempt may have been appended whole
 	}
-	batch := p.batch
-	if len(batch) > 1 {
+	refused := p.batch
+	if len(refused) > 1 {
 		bytes := 0
-		for i := range batch {
-			bytes += batch[i].size
+		for i := range refused {
+			bytes += refused[i].size
 		}
-		half := len(batch) / 2
-		p.suspects = max(p.suspects, len(batch))
-		p.waiting.unshift(batch[half:])
-		clear(batch[half:])
-		p.batch = batch[:half]
+		half := len(refused) / 2
+		p.suspects = max(p.suspects, len(refused))
+		p.waiting.unshift(refused[half:])
+		clear(refused[half:])
+		p.batch = refused[:half]
 		if class == produce.TooLarge {
 			p.topic.limit, p.topic.limitAge = max(min(p.topic.limit, bytes/2), 1), now
 		}
@@ -403,7 +381,7 @@ func (c *core) split(p *partition, class produce.Class, err error, now time.Time
 	p.suspects = max(0, p.suspects-1)
 	p.settled()
 	p.state = sending // until the report is made
-	c.end(ending{entries: batch, err: produce.Errorf(class, "Kafka refused the message: %w", err), partition: p})
+	c.end(ending{entries: refused, err: produce.Errorf(class, "Kafka refused the message: %w", err), partition: p})
 }
 
 // backoff is the pause before an attempt to send a batch again, the first of which is number 1.

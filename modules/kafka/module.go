@@ -44,8 +44,16 @@ func newSettings(cfg Config) produce.Settings {
 	return produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}
 }
 
-func newProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle) (produce.Producer, error) {
+func newProducer(
+	cfg Config, live *configs.Live, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+) (produce.Producer, error) {
 	producer, err := NewProducer(cfg, bootstrap, log, scope)
+	if err != nil {
+		return nil, err
+	}
+	err = configs.Follow(live, func(_, after produce.Topics) (configs.Change, error) {
+		return configs.Change{Commit: func() { producer.SetTopics(after) }}, nil
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/fx/fxtest"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/module"
@@ -38,7 +39,7 @@ func graph(t *testing.T, cfg kafka.Config, more ...fx.Option) (*fxtest.App, *par
 	var p parts
 	app := fxtest.New(t, append(more,
 		fx.NopLogger,
-		fx.Supply(cfg, local, zap.NewNop(), fx.Annotate(tally.NoopScope, fx.As(new(tally.Scope)))),
+		fx.Supply(cfg, configs.Fixed(cfg), local, zap.NewNop(), fx.Annotate(tally.NoopScope, fx.As(new(tally.Scope)))),
 		kafka.Module().Options, embedded.Module().Options,
 		fx.Invoke(func(in parts) { p = in }),
 	)...)
@@ -65,7 +66,7 @@ func TestWithoutBrokersTheModulesServeTheEmbeddedOne(t *testing.T) {
 	require.NoError(t, flags.Parse([]string{"--from", "start", "--limit", "5", "--topic", cfg.Topics.Events}))
 	run := command.Run.(func(module.Invocation, kafka.Config, *kafka.Bootstrap) error)
 	var out bytes.Buffer
-	require.NoError(t, run(module.Invocation{Context: t.Context(), Flags: flags, Out: &out}, cfg, p.Bootstrap))
+	require.NoError(t, run(invocation(t.Context(), &out), cfg, p.Bootstrap))
 	require.Equal(t, 5, bytes.Count(out.Bytes(), []byte("\n")))
 	app.RequireStop()
 }

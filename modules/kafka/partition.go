@@ -3,6 +3,7 @@ package kafka
 import (
 	"time"
 
+	"github.com/opencapture/capture/modules/kafka/batch"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -78,18 +79,9 @@ type partition struct {
 	class    produce.Class
 	notUntil time.Time // when the next attempt may be made
 
-	numbering producerID // what next is a number of
-	next      int32      // the sequence number of batch's first message
+	numbering batch.Producer // what next is a number of
+	next      int32          // the sequence number of batch's first message
 }
-
-// producerID says to Kafka which numbers belong together.
-type producerID struct {
-	id    int64
-	epoch int16
-}
-
-// noProducerID is what there is before Kafka has given one.
-var noProducerID = producerID{id: -1}
 
 // queue is entries in their order.
 type queue struct {
@@ -129,6 +121,16 @@ func (q *queue) shift(dst []entry, bytes, most int) []entry {
 	return dst
 }
 
+// pop removes the first entry and returns it.
+func (q *queue) pop() entry {
+	e := q.entries[q.head]
+	q.entries[q.head] = entry{}
+	q.head++
+	q.bytes -= e.size
+	q.reuse()
+	return e
+}
+
 // reuse begins again at the front of the memory when nothing is left, and gives up memory that an unusual rush has needed.
 func (q *queue) reuse() {
 	const kept = 4096
@@ -139,6 +141,17 @@ func (q *queue) reuse() {
 	if cap(q.entries) > kept {
 		q.entries = nil
 	}
+}
+
+// rest appends the entries of a queue that a panic may have left in disorder to dst, and gives them up.
+func (q *queue) rest(dst []entry) []entry {
+	for i := range q.entries {
+		if q.entries[i].report != nil {
+			dst = append(dst, q.entries[i])
+		}
+	}
+	*q = queue{}
+	return dst
 }
 
 // unshift puts entries in front of the others.
@@ -167,15 +180,10 @@ func (p *partition) isEmpty() bool { return len(p.batch) == 0 && p.waiting.len()
 
 // number gives the batch its sequence number under the producer's present id. It is called before the batch's first attempt,
 // and again when Kafka knows the partition's numbering no more.
-func (p *partition) number(id producerID) {
+func (p *partition) number(id batch.Producer) {
 	if p.numbering != id {
 		p.numbering, p.next = id, 0
 	}
-}
-
-// advance goes on to the number behind n messages.
-func (p *partition) advance(n int) {
-	p.next = int32((int64(p.next) + int64(n)) & 0x7fffffff)
 }
 
 // settled forgets what was about the attempts of a batch that has ended.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -35,15 +37,17 @@ type Producer struct {
 	health    atomic.Pointer[health]
 
 	// The supervisor's:
+	client sarama.Client // nil: not connected
 	config *sarama.Config
 	keeper *topicKeeper
 	files  *fileWatch // of certificates and passwords
 	stale  bool       // the files have changed since config was made
 
-	started    atomic.Bool
-	stopping   atomic.Bool
-	stop       chan struct{} // closed when Stop begins
-	supervised chan struct{} // closed when the background work has ended
+	started  atomic.Bool
+	stopping atomic.Bool
+	ctx      context.Context // over when Stop begins
+	cancel   context.CancelFunc
+	work     *panics.Group
 }
 
 var _ produce.Producer = (*Producer)(nil)
@@ -105,17 +109,20 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 			timeout:    config.Producer.Timeout,
 			linger:     cfg.Linger,
 			codec:      config.Producer.Compression,
-		}, observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery), m),
+		}, log, observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery), m),
 		log:     log,
 		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background", "Kafka can be used again", logEvery),
 		renewed: observability.NewCauses(log, "the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
 			"the connection with the old ones is kept", "Kafka is reached with the changed files", logEvery),
-		stop:       make(chan struct{}),
-		supervised: make(chan struct{}),
+		work: panics.NewGroup(log),
 	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.health.Store(&health{err: errNotConnected})
 	return p, nil
 }
+
+// SetTopics has the producer look after other topics, and make missing ones in another way, from the next look on.
+func (p *Producer) SetTopics(topics produce.Topics) { p.keeper.next.Store(&topics) }
 
 // String describes for a human where events go.
 func (p *Producer) String() string {
@@ -131,7 +138,10 @@ func (p *Producer) Start(ctx context.Context) error {
 	p.started.Store(true)
 	p.core.start()
 	first := make(chan struct{})
-	go p.supervise(p.bootstrap.Addresses(), first)
+	attempted := sync.OnceFunc(func() { close(first) })
+	p.work.Keep(p.ctx, "the supervision of the connection to Kafka", func(ctx context.Context) {
+		p.supervise(ctx, p.bootstrap.Addresses(), attempted)
+	})
 	patience := time.NewTimer(p.cfg.StartBudget())
 	defer patience.Stop()
 	select {
@@ -142,52 +152,64 @@ func (p *Producer) Start(ctx context.Context) error {
 	return nil
 }
 
-// supervise connects, however long that takes, and then looks after the connection until Stop.
-func (p *Producer) supervise(addresses []string, first chan struct{}) {
-	defer close(p.supervised)
-	client := p.keepConnecting(addresses, first)
-	if client == nil {
+// supervise connects, however long that takes, and then looks after the connection until ctx is over. It calls attempted after
+// the first attempt. After a panic the connection is not used any more: the next call makes another.
+func (p *Producer) supervise(ctx context.Context, addresses []string, attempted func()) {
+	ended := false
+	defer func() {
+		client := p.client
+		p.client = nil
+		if !ended {
+			p.core.setClient(nil, errUnsupervised)
+			p.health.Store(&health{err: errUnsupervised, at: time.Now()})
+		}
+		if client != nil {
+			p.close(client)
+		}
+	}()
+	if !p.keepConnecting(ctx, addresses, attempted) {
+		ended = true
 		return
 	}
-	defer func() { p.close(client) }()
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
 		select {
-		case <-p.stop:
+		case <-ctx.Done():
+			ended = true
 			return
 		case <-probe.C:
-			client = p.reconnect(addresses, client)
-			p.report(p.keeper.look(client))
-			p.core.recount(client)
+			p.reconnect(addresses)
+			p.report(p.keeper.look(p.client))
+			p.core.recount(p.client)
 		}
 	}
 }
 
-// keepConnecting returns nil if Stop came first. It closes first after the first attempt.
-func (p *Producer) keepConnecting(addresses []string, first chan struct{}) sarama.Client {
+var errUnsupervised = errors.New("the supervision of the connection panicked and begins anew: see the log")
+
+// keepConnecting returns false if ctx was over first.
+func (p *Producer) keepConnecting(ctx context.Context, addresses []string, attempted func()) bool {
 	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
 		client, err := p.connect(addresses)
 		if err != nil {
 			p.core.setClient(nil, err)
 		} else {
+			p.client = client
 			p.core.setClient(client, nil)
 			err = p.keeper.look(client)
 		}
 		p.report(err)
-		if first != nil {
-			close(first)
-			first = nil
-		}
+		attempted()
 		if client != nil {
-			return client
+			return true
 		}
 		// Jitter keeps a fleet of services from asking a cluster that comes back all at once.
 		retry := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
-		case <-p.stop:
+		case <-ctx.Done():
 			retry.Stop()
-			return nil
+			return false
 		case <-retry.C:
 		}
 	}
@@ -207,30 +229,38 @@ func (p *Producer) connect(addresses []string) (sarama.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	useful := false
+	defer func() {
+		if !useful {
+			p.close(client)
+		}
+	}()
 	if err := p.keeper.look(client); err != nil && !errors.Is(err, errNoTopic) {
-		return nil, errors.Join(err, client.Close())
+		return nil, err
 	}
 	p.keeper.awaitLeaders(client)
+	useful = true
 	return client, nil
 }
 
-// reconnect returns a new client if files of certificates or passwords have changed, or else the one there is. What is in flight
-// with that one is sent again by the new one, and Kafka tells that from a copy.
-func (p *Producer) reconnect(addresses []string, client sarama.Client) sarama.Client {
+// reconnect connects anew if files of certificates or passwords have changed. What is in flight with the client before is sent
+// again by the new one, and Kafka tells that from a copy.
+func (p *Producer) reconnect(addresses []string) {
 	if !p.stale && !p.files.Changed() {
-		return client
+		return
 	}
 	p.stale = true // connect reads the files
 	renewed, err := p.connect(addresses)
 	p.renewed.Log(err)
 	if err != nil {
 		p.stale = true
-		return client
+		return
 	}
 	p.log.Info("connected to Kafka anew, with the changed files of certificates and passwords")
+	before := p.client
+	p.client = renewed
 	p.core.setClient(renewed, nil)
-	p.close(client)
-	return renewed
+	p.close(before)
 }
 
 func (p *Producer) close(client sarama.Client) {
@@ -241,6 +271,10 @@ func (p *Producer) close(client sarama.Client) {
 
 // report stores what a look at the cluster has shown.
 func (p *Producer) report(err error) {
+	var caught *panics.Error
+	if errors.As(err, &caught) { // in a callback of sarama's, such as that of a login
+		panics.Log(p.log, "the connection to Kafka", caught)
+	}
 	before := p.health.Swap(&health{err: err, at: time.Now()})
 	if err == nil && errors.Is(before.err, errNotConnected) {
 		p.log.Info("connected to Kafka", zap.Stringer("brokers", p.bootstrap))
@@ -288,22 +322,12 @@ func (p *Producer) Stop(ctx context.Context) error {
 		p.log.Warn("messages were not acknowledged before the end: what is not in the spool is lost, or is sent again by its client",
 			zap.Int("messages", unflushed))
 	}
-	close(p.stop)
+	p.cancel()
 	if p.started.Load() {
-		wait(ctx, p.supervised)
+		wait(ctx, p.work.Ended())
 	}
-	wait(ctx, done(p.core.work.Wait))
+	wait(ctx, p.core.work.Ended())
 	return nil
-}
-
-// done runs f in a goroutine and returns a channel that is closed when f has returned.
-func done(f func()) <-chan struct{} {
-	returned := make(chan struct{})
-	go func() {
-		defer close(returned)
-		f()
-	}()
-	return returned
 }
 
 // wait returns when the channel is closed or ctx is over.

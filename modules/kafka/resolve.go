@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,17 +9,19 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/opencapture/capture/modules/kafka/batch"
 	"github.com/opencapture/capture/modules/produce"
 )
 
 // resolveAll asks the cluster what the core has to know: the partitions of topics, their leaders, and a producer id. It tries
 // again, with growing pauses, until there is nothing left to ask.
-func (c *core) resolveAll() {
+func (c *core) resolveAll(ctx context.Context) {
 	const first, last = 20 * time.Millisecond, time.Second
+	c.ask() // for what was asked before a panic
 	for {
 		select {
 		case <-c.resolve:
-		case <-c.done:
+		case <-ctx.Done():
 			return
 		}
 		for pause := first; !c.resolveOnce(); pause = min(2*pause, last) {
@@ -27,7 +30,7 @@ func (c *core) resolveAll() {
 			case <-timer.C:
 			case <-c.resolve: // something that was not asked before
 				pause = first
-			case <-c.done:
+			case <-ctx.Done():
 				timer.Stop()
 				return
 			}
@@ -38,16 +41,7 @@ func (c *core) resolveAll() {
 
 // resolveOnce asks once, and reports whether nothing is left to ask.
 func (c *core) resolveOnce() bool {
-	c.mu.Lock()
-	client := c.client
-	var wanted []string
-	for _, t := range c.topics {
-		if t.isUnresolved() {
-			wanted = append(wanted, t.name)
-		}
-	}
-	wantsID := c.id == noProducerID && (len(wanted) > 0 || len(c.parked) > 0)
-	c.mu.Unlock()
+	client, wanted, wantsID := c.questions()
 	if client == nil {
 		return true // setClient asks again
 	}
@@ -61,14 +55,32 @@ func (c *core) resolveOnce() bool {
 	slices.Sort(wanted)
 	err := client.RefreshMetadata(wanted...)
 	for _, name := range wanted {
-		found := look(client, name, err)
-		c.mu.Lock()
-		if c.client == client {
-			resolved = c.found(name, found) && resolved
+		if !c.learn(client, name, look(client, name, err), 0) {
+			resolved = false
 		}
-		c.unlock()
 	}
 	return resolved
+}
+
+// questions returns what there is to ask the cluster: the client to ask, the topics of which to ask, and whether to ask for a
+// producer id.
+func (c *core) questions() (client sarama.Client, wanted []string, wantsID bool) {
+	c.mu.Lock()
+	defer c.unlock()
+	for _, t := range c.topics {
+		if t.isUnresolved() {
+			wanted = append(wanted, t.name)
+		}
+	}
+	return c.client, wanted, c.id == batch.NoProducer && (len(wanted) > 0 || len(c.parked) > 0)
+}
+
+// learn takes what a client has found out about a topic, if it is still the core's client and has found that many partitions. It
+// reports false if there is more to find out.
+func (c *core) learn(client sarama.Client, name string, f finding, least int) bool {
+	c.mu.Lock()
+	defer c.unlock()
+	return c.client != client || len(f.leaders) < least || c.found(name, f)
 }
 
 // isUnresolved reports whether messages wait for something about the topic that only the cluster knows.
@@ -94,8 +106,8 @@ func (c *core) resolveID(client sarama.Client) bool {
 		}
 		return false
 	}
-	if c.id == noProducerID {
-		c.id = producerID{id: answer.ProducerID, epoch: answer.ProducerEpoch}
+	if c.id == batch.NoProducer {
+		c.id = batch.Producer{ID: answer.ProducerID, Epoch: answer.ProducerEpoch}
 	}
 	for p := range c.parked {
 		c.place(p, now)
@@ -110,7 +122,7 @@ func requestID(client sarama.Client) (*sarama.InitProducerIDResponse, error) {
 		return nil, sarama.ErrOutOfBrokers
 	}
 	answer, err := broker.InitProducerID(&sarama.InitProducerIDRequest{
-		Version: 4, TransactionTimeout: time.Minute, ProducerID: noProducerID.id, ProducerEpoch: -1,
+		Version: 4, TransactionTimeout: time.Minute, ProducerID: batch.NoProducer.ID, ProducerEpoch: -1,
 	})
 	if err == nil && answer.Err != sarama.ErrNoError {
 		err = answer.Err
@@ -195,8 +207,8 @@ func (c *core) found(name string, f finding) bool {
 	}
 	if t.waiting.len() > 0 && !t.held {
 		spread := spreader{core: c, now: now}
-		for _, e := range t.waiting.shift(c.batchMemory(), t.waiting.bytes, t.waiting.len()) {
-			spread.add(t, e)
+		for t.waiting.len() > 0 {
+			spread.add(t, t.waiting.pop())
 		}
 		spread.end()
 	}
@@ -210,7 +222,7 @@ func (c *core) resize(t *topic, count int) {
 		c.renewEpoch()
 	}
 	for len(t.partitions) < count {
-		t.partitions = append(t.partitions, &partition{topic: t, id: int32(len(t.partitions)), numbering: noProducerID})
+		t.partitions = append(t.partitions, &partition{topic: t, id: int32(len(t.partitions)), numbering: batch.NoProducer})
 	}
 	for _, p := range t.partitions[count:] {
 		p.gone = true
@@ -260,13 +272,9 @@ func (c *core) notFound(t *topic, f finding, now time.Time) bool {
 // when the caller closes that one. A nil client means that there is none, because of why.
 func (c *core) setClient(client sarama.Client, why error) {
 	c.mu.Lock()
+	defer c.unlock()
 	c.client, c.why = client, why
-	for _, l := range c.links {
-		l.closed = true
-		l.ready = nil
-		l.work.Signal()
-	}
-	c.links = map[int32]*link{}
+	c.dropLinks()
 	now := time.Now()
 	for _, t := range c.topics {
 		for _, p := range t.partitions {
@@ -278,44 +286,44 @@ func (c *core) setClient(client sarama.Client, why error) {
 		}
 	}
 	c.ask()
-	c.unlock()
 }
 
 // recount looks whether topics have more partitions than before, or leaders again. The client's metadata have been refreshed.
 func (c *core) recount(client sarama.Client) {
-	counts := map[string]int{}
+	for name, count := range c.counts() {
+		c.learn(client, name, look(client, name, nil), count)
+	}
+}
+
+// counts returns how many partitions the topics have, as far as that is known.
+func (c *core) counts() map[string]int {
 	c.mu.Lock()
+	defer c.unlock()
+	counts := map[string]int{}
 	for _, t := range c.topics {
 		if len(t.partitions) > 0 {
 			counts[t.name] = len(t.partitions)
 		}
 	}
-	c.mu.Unlock()
-	for name, count := range counts {
-		found := look(client, name, nil)
-		c.mu.Lock()
-		if c.client == client && len(found.leaders) >= count {
-			c.found(name, found)
-		}
-		c.unlock()
-	}
+	return counts
 }
 
 // refuse makes Produce fail from now on.
 func (c *core) refuse() {
 	c.mu.Lock()
+	defer c.unlock()
 	c.refusing = true
-	c.mu.Unlock()
 }
 
 // close fails what has no report yet, and has the goroutines end. It returns how many messages had no report. Those that are in
 // flight get theirs when their answer comes, or when the connection is closed.
 func (c *core) close() (unreported int) {
 	c.mu.Lock()
+	defer c.unlock()
 	c.refusing, c.closed = true, true
 	unreported = c.unreported
 	c.alarm.Stop()
-	close(c.done)
+	c.cancel()
 	for _, l := range c.links {
 		l.closed = true
 		l.work.Signal()
@@ -328,6 +336,5 @@ func (c *core) close() (unreported int) {
 			}
 		}
 	}
-	c.unlock()
 	return unreported
 }

@@ -6,69 +6,51 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/spf13/pflag"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 func tailCommand() module.Command {
-	return module.Command{
-		Name:  "tail",
-		Short: "Print events as they arrive in Kafka, one JSON line each",
-		Long: `Prints events as they arrive in Kafka, one JSON line each, until interrupted. Reads from kafka.brokers or,
-where that is empty, from the embedded broker of a running "capture serve".`,
-		Flags: func(flags *pflag.FlagSet) {
-			flags.StringArray("topic", nil, "topic `NAME` to read; may be repeated (default: every topic of kafka.topics)")
-			flags.String("token", "", "print only events of this project `TOKEN`")
-			flags.String("from", "now", "where to begin: start (the oldest event that is kept) or now")
-			flags.Int("limit", 0, "stop after this many events (default: never)")
-		},
-		Run: runTail,
-	}
-}
-
-func runTail(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
-	if len(use.Args) > 0 {
-		return fmt.Errorf("tail takes no arguments, got %q: name topics with --topic", use.Args)
-	}
 	var t Tail
 	var from string
-	var err error
-	for _, flag := range []struct {
-		name string
-		get  func() error
-	}{
-		{"topic", func() error { t.Topics, err = use.Flags.GetStringArray("topic"); return err }},
-		{"token", func() error { t.Token, err = use.Flags.GetString("token"); return err }},
-		{"from", func() error { from, err = use.Flags.GetString("from"); return err }},
-		{"limit", func() error { t.Limit, err = use.Flags.GetInt("limit"); return err }},
-	} {
-		if err := flag.get(); err != nil {
-			return fmt.Errorf("--%s: %w", flag.name, err)
-		}
+	return module.Command{
+		Use:   "tail",
+		Short: "Print events as they arrive in Kafka",
+		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what they
+are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running "capture serve".`,
+		Example: `  capture tail --from start --limit 10
+  capture tail --topic exceptions --token phc_mine --output table`,
+		Output: module.JSON,
+		Flags: func(flags *module.Flags) {
+			flags.StringArrayVar(&t.Topics, "topic", nil,
+				"topic `NAME` to read; may be repeated (default: every topic of kafka.topics)")
+			flags.StringVar(&t.Token, "token", "", "print only events of this project `TOKEN`")
+			flags.StringVar(&from, "from", "now", "`WHERE` to begin: start (the oldest event that is kept) or now")
+			flags.IntVar(&t.Limit, "limit", 0, "stop after this `NUMBER` of events (default: never)")
+		},
+		Values: map[string]any{
+			"topic": func(cfg Config) ([]string, error) { return cfg.Topics.Names(), nil },
+			"from":  []string{"start", "now"},
+		},
+		Run: func(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
+			if t.Limit < 0 {
+				return module.Misusef("--limit must not be negative, got %d", t.Limit)
+			}
+			t.FromStart = from == "start"
+			return t.Run(use, cfg, bootstrap)
+		},
 	}
-	switch from {
-	case "start":
-		t.FromStart = true
-	case "now":
-	default:
-		return fmt.Errorf("--from must be start or now, got %q", from)
-	}
-	if t.Limit < 0 {
-		return fmt.Errorf("--limit must not be negative, got %d", t.Limit)
-	}
-	return t.Run(use.Context, cfg, bootstrap, use.Out)
 }
 
-// Tail prints events from Kafka, one JSON line each.
+// Tail prints events from Kafka.
 type Tail struct {
 	// Topics are the topics to read; empty means those of the section that exist.
 	Topics []string
@@ -80,7 +62,7 @@ type Tail struct {
 	Limit int
 }
 
-// Line is one printed event.
+// Line is one event as JSON shows it.
 type Line struct {
 	Topic     string            `json:"topic"`
 	Partition int32             `json:"partition"`
@@ -92,8 +74,8 @@ type Line struct {
 	Value json.RawMessage `json:"value"`
 }
 
-// Run prints until ctx or the limit is over, both of which are no error.
-func (t Tail) Run(ctx context.Context, cfg Config, bootstrap *Bootstrap, out io.Writer) error {
+// Run prints until the user interrupts it or the limit is reached, both of which are no error.
+func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
 	config, err := clientConfig(cfg)
 	if err != nil {
 		return err
@@ -115,10 +97,10 @@ func (t Tail) Run(ctx context.Context, cfg Config, bootstrap *Bootstrap, out io.
 	}
 	defer consumer.Close() //nolint:errcheck // the readers are closed below
 
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(use.Context)
 	defer cancel(nil)
 	lines := make(chan *sarama.ConsumerMessage)
-	var readers sync.WaitGroup
+	readers := panics.NewGroup(zap.NewNop()) // a reader's panic is what Run returns
 	defer readers.Wait()
 	defer cancel(nil)
 	for _, topic := range topics {
@@ -139,63 +121,90 @@ func (t Tail) Run(ctx context.Context, cfg Config, bootstrap *Bootstrap, out io.
 			if err != nil {
 				return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 			}
-			readers.Go(func() { read(ctx, cancel, reader, lines) })
+			readers.Go("the reader of a partition", func() {
+				if err := panics.Catch(func() error { return read(ctx, reader, lines) }); err != nil {
+					cancel(err)
+				}
+			})
 		}
 	}
-	return t.print(ctx, lines, out)
+	use.Context = ctx
+	return t.print(use, lines)
 }
 
 // read passes a partition's messages on until ctx is over.
-func read(ctx context.Context, fail context.CancelCauseFunc, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) {
+func read(ctx context.Context, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) error {
 	defer reader.Close() //nolint:errcheck // nothing was written
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case err := <-reader.Errors():
 			// The reader itself tries again, but for a range that is no longer there.
 			if err != nil && errors.Is(err, sarama.ErrOffsetOutOfRange) {
-				fail(fmt.Errorf("the oldest events were removed while they were read: %w", err))
-				return
+				return fmt.Errorf("the oldest events were removed while they were read: %w", err)
 			}
 		case message, open := <-reader.Messages():
 			if !open {
-				return
+				return nil
 			}
 			select {
 			case lines <- message:
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		}
 	}
 }
 
-func (t Tail) print(ctx context.Context, lines <-chan *sarama.ConsumerMessage, out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
+// quiet is after how long without an event somebody who waits for one wonders why.
+const quiet = 5 * time.Second
+
+func (t Tail) print(use module.Invocation, lines <-chan *sarama.ConsumerMessage) error {
+	list := use.List("time", "topic", "partition/offset", "token", "distinct_id", "event")
+	silence := time.NewTimer(quiet)
+	defer silence.Stop()
 	for printed := 0; t.Limit == 0 || printed < t.Limit; {
 		select {
-		case <-ctx.Done():
-			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-				return cause
+		case <-use.Context.Done():
+			cause := context.Cause(use.Context)
+			if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+				return nil
 			}
-			return nil
+			return cause
+		case <-silence.C:
+			t.wonder(use)
 		case message := <-lines:
 			line := newLine(message)
 			if t.Token != "" && line.Headers["token"] != t.Token {
 				continue
 			}
+			silence.Stop()
 			printed++
-			if err := encoder.Encode(line); err != nil {
+			err := list.Add(line, line.Timestamp.Format(time.RFC3339), line.Topic,
+				fmt.Sprintf("%d/%d", line.Partition, line.Offset),
+				line.Headers["token"], line.Headers["distinct_id"], line.Headers["event"])
+			if err := errors.Join(err, list.Flush()); err != nil {
 				if errors.Is(err, syscall.EPIPE) {
 					return nil // the reader of our output has seen enough
 				}
-				return fmt.Errorf("print an event: %w", err)
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// wonder says what to look at when nothing is printed.
+func (t Tail) wonder(use module.Invocation) {
+	what, advice := "nothing", "does the service get events? See capture_events_received_total in its /metrics"
+	if t.Token != "" {
+		what = "nothing with the token " + t.Token
+	}
+	if !t.FromStart {
+		advice += "; --from start shows earlier ones"
+	}
+	use.Hint("%s has come for %s: %s", what, quiet, advice)
 }
 
 // topics returns the topics to read, which exist.

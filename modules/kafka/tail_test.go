@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -25,6 +27,17 @@ func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// invocation is a use of tail that prints JSON.
+func invocation(ctx context.Context, out io.Writer) module.Invocation {
+	return module.Invocation{Context: ctx, Output: module.JSON, Out: out, Err: io.Discard}
 }
 
 func (o *output) lines(t *testing.T) []kafka.Line {
@@ -65,7 +78,8 @@ func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
 	var out output
-	require.NoError(t, kafka.Tail{Token: "phc_test", FromStart: true, Limit: 3}.Run(t.Context(), cfg, bootstrap, &out))
+	tail := kafka.Tail{Token: "phc_test", FromStart: true, Limit: 3}
+	require.NoError(t, tail.Run(invocation(t.Context(), &out), cfg, bootstrap))
 	lines := out.lines(t)
 	require.Len(t, lines, 3)
 	line := lines[1]
@@ -75,6 +89,15 @@ func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
 	require.WithinDuration(t, time.Now(), line.Timestamp, time.Minute)
 	require.Equal(t, map[string]string{"token": "phc_test"}, line.Headers)
 	require.Equal(t, `{"uuid":"u","data":{"n":1,"html":"<b>\"&\"</b>"},"now":"n"}`, string(line.Value))
+
+	var table output
+	use := invocation(t.Context(), &table)
+	use.Output = module.Table
+	require.NoError(t, tail.Run(use, cfg, bootstrap))
+	rows := strings.Split(table.String(), "\n")
+	require.Len(t, rows, 5)
+	require.Regexp(t, `^time +topic +partition/offset +token +distinct_id +event$`, rows[0])
+	require.Regexp(t, `^\S+Z  `+topic+`  0/1 +phc_test +- +-$`, rows[2])
 }
 
 func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
@@ -88,7 +111,9 @@ func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
 	defer interrupt()
 	var out output
 	ended := make(chan error, 1)
-	go func() { ended <- kafka.Tail{Topics: []string{cfg.Topics.Events}}.Run(ctx, cfg, bootstrap, &out) }()
+	go func() {
+		ended <- kafka.Tail{Topics: []string{cfg.Topics.Events}}.Run(invocation(ctx, &out), cfg, bootstrap)
+	}()
 	for deadline := time.Now().Add(patience); len(out.lines(t)) == 0; {
 		send(producer, messages(cfg.Topics.Events, 1, 1)).requireAcknowledged(t)
 		select {
@@ -108,17 +133,19 @@ func TestTailSaysWhatIsMissing(t *testing.T) {
 	cfg := config(cluster(t)...)
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
-	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(t.Context(), cfg, bootstrap, &output{}), "no such topic: nope")
-	require.EqualError(t, kafka.Tail{}.Run(t.Context(), cfg, bootstrap, &output{}), "none of the topics exists: "+cfg.Topics.Events)
+	use := invocation(t.Context(), &output{})
+	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(use, cfg, bootstrap), "no such topic: nope")
+	require.EqualError(t, kafka.Tail{}.Run(use, cfg, bootstrap), "none of the topics exists: "+cfg.Topics.Events)
 
 	cfg.Brokers = nil
 	address := freeAddress(t)
 	bootstrap, err = kafka.NewBootstrap(cfg, local(address))
 	require.NoError(t, err)
-	require.EqualError(t, kafka.Tail{}.Run(t.Context(), cfg, bootstrap, &output{}), "no broker answers at "+address+": is `capture serve` running?")
+	require.EqualError(t, kafka.Tail{}.Run(use, cfg, bootstrap),
+		"no broker answers at "+address+": is `capture serve` running?")
 
 	cfg.Brokers = []string{address}
 	bootstrap, err = kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
-	require.ErrorContains(t, kafka.Tail{}.Run(t.Context(), cfg, bootstrap, &output{}), "no broker answers at "+address)
+	require.ErrorContains(t, kafka.Tail{}.Run(use, cfg, bootstrap), "no broker answers at "+address)
 }

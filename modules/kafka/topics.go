@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -25,6 +26,7 @@ import (
 //
 // It logs what has changed since the look before, and nothing else.
 type topicKeeper struct {
+	next       atomic.Pointer[produce.Topics] // that the next look takes; nil: those of the last one
 	topics     produce.Topics
 	maxMessage int
 	log        *zap.Logger
@@ -71,6 +73,9 @@ func newTopicKeeper(topics produce.Topics, maxMessage int, log *zap.Logger) *top
 // cluster says. Each request that it sends is given up after the client's dial timeout. It is not safe for concurrent
 // use; the client may be another one each time.
 func (k *topicKeeper) look(client sarama.Client) error {
+	if next := k.next.Swap(nil); next != nil {
+		k.topics = *next
+	}
 	k.fresh = nil
 	if err := refresh(client, k.topics.Names()); err != nil {
 		return err

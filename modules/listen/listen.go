@@ -5,19 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"syscall"
 	"time"
 )
 
-// TCP binds the TCP address that a key configures; an error names the key. When the process has no file descriptor left
-// for another connection, the listener's Accept waits for one instead of failing: that ends with the clients that hold
-// them, and is no reason to end the service.
+// TCP binds the TCP address that a key configures. An error names the key and, of an address in use, how to find who
+// uses it. When the process has no file descriptor left for another connection, the listener's Accept waits for one
+// instead of failing: that ends with the clients that hold them, and is no reason to end the service.
 func TCP(ctx context.Context, key, address string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		_, port, _ := net.SplitHostPort(address)
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w: see who uses it with %s",
+			key, address, syscall.EADDRINUSE, whoListens(port))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot listen on %s: %w", key, address, err)
 	}
 	return patientListener{listener}, nil
+}
+
+// whoListens is the command that shows which process listens on a TCP port.
+func whoListens(port string) string {
+	if runtime.GOOS == "linux" {
+		return fmt.Sprintf("ss -ltnp 'sport = :%s'", port)
+	}
+	return fmt.Sprintf("lsof -nP -iTCP:%s -sTCP:LISTEN", port)
 }
 
 type patientListener struct{ net.Listener }

@@ -37,6 +37,9 @@ func TestListenNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	listener, err := TCP(context.Background(), "transport.listen", "127.0.0.1:0")
 	require.NoError(t, err)
 	_, err = TCP(context.Background(), "transport.listen", listener.Addr().String())
-	require.ErrorContains(t, err, "transport.listen: cannot listen on "+listener.Addr().String())
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	require.ErrorContains(t, err, "transport.listen: cannot listen on "+listener.Addr().String()+
+		": address already in use: see who uses it with ")
+	require.Contains(t, err.Error(), ":"+port, "the command names the port")
 	require.NoError(t, listener.Close())
 }

@@ -1,11 +1,8 @@
 package module
 
 import (
-	"context"
-	"io"
 	"reflect"
 
-	"github.com/spf13/pflag"
 	"go.uber.org/fx"
 
 	"github.com/opencapture/capture/configs"
@@ -47,26 +44,6 @@ type Requirement struct {
 // Require says that T comes from the named module, given by its import path below the project, such as "modules/kafka".
 func Require[T any](module string) Requirement {
 	return Requirement{Type: reflect.TypeFor[T](), Module: module}
-}
-
-// Command is a subcommand that a module contributes. Run is a function whose parameters are filled from the module
-// graph (which is built but not started) and which returns an error; it takes an Invocation for what the user typed.
-type Command struct {
-	Name  string
-	Short string
-	Long  string
-	Flags func(*pflag.FlagSet)
-	Run   any
-}
-
-// Invocation is one use of a Command.
-type Invocation struct {
-	// Context ends when the user interrupts the command.
-	Context context.Context
-	Args    []string
-	Flags   *pflag.FlagSet
-	Out     io.Writer
-	Err     io.Writer
 }
 
 // Root is what a graph exists for. Exactly one module provides it (transport, in the stock build); the app asks for it,

@@ -8,6 +8,10 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // reportTimeout is what all checks together get. A probe that hangs says less than one that fails.
@@ -16,6 +20,7 @@ const reportTimeout = time.Second
 // Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes or is overridden. It
 // is safe for concurrent use.
 type Health struct {
+	log       *zap.Logger
 	checks    []Check
 	overrides []Override
 	phase     atomic.Int32
@@ -66,8 +71,11 @@ func NewHealth(overrides []Override, checks ...Check) (*Health, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	return &Health{checks: ordered, overrides: overrides}, nil
+	return &Health{log: zap.NewNop(), checks: ordered, overrides: overrides}, nil
 }
+
+// LogTo has the panics of checks and overrides logged. It is called before the health is used.
+func (h *Health) LogTo(log *zap.Logger) { h.log = log }
 
 // SetStarted says that the service takes traffic. It is called once, when the last part has started; after SetStopping it
 // does nothing.
@@ -94,7 +102,8 @@ func (h *Health) Ready(ctx context.Context) error {
 	return errors.Join(missing...)
 }
 
-// Report asks every check, one after the other, and returns what they said. The context of the checks ends after a second.
+// Report asks every check, one after the other, and returns what they said. A check that panics has failed, an override that
+// panics is none. The context of the checks ends after a second.
 func (h *Health) Report(ctx context.Context) Report {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -106,7 +115,8 @@ func (h *Health) Report(ctx context.Context) Report {
 	}
 	for i, check := range h.checks {
 		result := CheckReport{Name: check.Name, Ready: true}
-		if err := check.Ready(ctx); err != nil {
+		err := panics.Try(h.log, "the health check "+check.Name, func() error { return check.Ready(ctx) })
+		if err != nil {
 			result.Ready, result.Reason = false, err.Error()
 			result.Overridden = h.overridden(ctx, check.Name)
 			report.Ready = report.Ready && !result.Missing()
@@ -120,7 +130,9 @@ func (h *Health) Report(ctx context.Context) Report {
 func (h *Health) overridden(ctx context.Context, name string) string {
 	for _, override := range h.overrides {
 		if override.Check == name {
-			if why := override.Why(ctx); why != "" {
+			why := ""
+			panics.Do(h.log, "the override of the health check "+name, func() { why = override.Why(ctx) })
+			if why != "" {
 				return why
 			}
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/uber-go/tally/v4"
 	tallyprom "github.com/uber-go/tally/v4/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 const (
@@ -49,7 +51,9 @@ func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.
 		DefaultTimerType:        tallyprom.HistogramTimerType,
 		DefaultHistogramBuckets: seconds,
 		OnRegisterError: func(err error) {
-			log.Error("a metric could not be registered and will be missing", zap.Error(err))
+			panics.Do(log, "the log of a metric's fault", func() {
+				log.Error("a metric could not be registered and will be missing", zap.Error(err))
+			})
 		},
 	})
 	sanitize := tallyprom.DefaultSanitizerOpts
@@ -76,14 +80,14 @@ func latencyBuckets() tally.DurationBuckets {
 }
 
 // NewGatherer adds collectors to the registry and returns what a scrape reads. A collector that the registry refuses is an
-// error.
+// error. What a collector panics with is logged; a scrape has what it had collected by then, and all of the others.
 //
 // It is apart from NewRegistry because a collector may belong to a part that counts in a scope, and the scope needs the
 // registry first.
-func NewGatherer(registry *prometheus.Registry, collectors ...prometheus.Collector) (prometheus.Gatherer, error) {
+func NewGatherer(registry *prometheus.Registry, log *zap.Logger, collectors ...prometheus.Collector) (prometheus.Gatherer, error) {
 	var faults []error
 	for _, collector := range collectors {
-		if err := registry.Register(collector); err != nil {
+		if err := registry.Register(contained{collector, log}); err != nil {
 			faults = append(faults, fmt.Errorf("register a collector of metrics: %w", err))
 		}
 	}
@@ -91,4 +95,20 @@ func NewGatherer(registry *prometheus.Registry, collectors ...prometheus.Collect
 		return nil, err
 	}
 	return registry, nil
+}
+
+// contained is a collector whose panics end its own part of a scrape alone. The registry calls it in goroutines of its own.
+type contained struct {
+	prometheus.Collector
+	log *zap.Logger
+}
+
+// Describe implements prometheus.Collector.
+func (c contained) Describe(descs chan<- *prometheus.Desc) {
+	panics.Do(c.log, "a collector of metrics", func() { c.Collector.Describe(descs) })
+}
+
+// Collect implements prometheus.Collector.
+func (c contained) Collect(metrics chan<- prometheus.Metric) {
+	panics.Do(c.log, "a collector of metrics", func() { c.Collector.Collect(metrics) })
 }

@@ -101,13 +101,13 @@ func TestCollectorsArePartOfAScrapeAndTwoOfOneNameAreRefused(t *testing.T) {
 	gauge := func(name string) prometheus.Collector {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: name})
 	}
-	gatherer, err := NewGatherer(NewRegistry(), gauge("one"), gauge("two"))
+	gatherer, err := NewGatherer(NewRegistry(), zap.NewNop(), gauge("one"), gauge("two"))
 	require.NoError(t, err)
 	families := gather(t, gatherer)
 	require.Contains(t, families, "one")
 	require.Contains(t, families, "two")
 	require.Contains(t, families, "go_goroutines")
 
-	_, err = NewGatherer(NewRegistry(), gauge("one"), gauge("one"))
+	_, err = NewGatherer(NewRegistry(), zap.NewNop(), gauge("one"), gauge("one"))
 	require.ErrorContains(t, err, "register a collector of metrics")
 }

@@ -18,7 +18,7 @@ import (
 // Provides *zap.Logger (on standard error; whoever ends the process calls its Sync last), tally.Scope (the root scope,
 // prefix "capture"), prometheus.Gatherer (what a scrape reads) and *Health. Whoever takes the traffic calls Health's
 // SetStarted and SetStopping.
-// Requires nothing; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of
+// Requires nothing but *configs.Live and module.Build, which the app supplies; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of
 // Check (see AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty.
 // Config section: "observability".
 func Module() module.Module {
@@ -30,8 +30,9 @@ func Module() module.Module {
 			fx.Provide(
 				newLogger,
 				newScope,
-				fx.Annotate(NewGatherer, fx.ParamTags(``, `group:"collectors"`)),
-				fx.Annotate(NewHealth, fx.ParamTags(`group:"health_overrides"`, `group:"health_checks"`)),
+				fx.Annotate(NewServiceCollectors, fx.ResultTags(`group:"collectors,flatten"`)),
+				fx.Annotate(NewGatherer, fx.ParamTags(``, ``, `group:"collectors"`)),
+				fx.Annotate(newHealth, fx.ParamTags(``, `group:"health_overrides"`, `group:"health_checks"`)),
 			),
 		),
 	}
@@ -58,6 +59,14 @@ func newLogger(live *configs.Live, registry *prometheus.Registry) (*zap.Logger, 
 		return nil, err
 	}
 	return log, registry.Register(newDroppedLines(writer))
+}
+
+func newHealth(log *zap.Logger, overrides []Override, checks ...Check) (*Health, error) {
+	health, err := NewHealth(overrides, checks...)
+	if err == nil {
+		health.LogTo(log)
+	}
+	return health, err
 }
 
 func newScope(registry *prometheus.Registry, log *zap.Logger, lifecycle fx.Lifecycle) tally.Scope {

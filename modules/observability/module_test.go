@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
@@ -23,7 +24,7 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 	)
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(configs.Fixed(Module().Config)),
+		fx.Supply(configs.Fixed(Module().Config), module.Build{Version: "v1"}),
 		fx.Module("observability", Module().Options),
 		fx.Provide(
 			// Both depend on what the module provides: a collector and a check belong to parts that log and count.
@@ -43,5 +44,6 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 
 	families := gather(t, gatherer)
 	require.Contains(t, families, "own")
+	require.Contains(t, families, "capture_build_info")
 	require.InDelta(t, 1, families["capture_n"].GetMetric()[0].GetCounter().GetValue(), 0)
 }

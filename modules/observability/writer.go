@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 const (
@@ -30,8 +33,8 @@ var errUnread = errors.New("log lines are still to be written, since nobody read
 // Writer writes log lines without ever making the service wait for whoever reads them. A Write puts its line into a
 // bounded buffer, and a goroutine, which there is only while lines wait, writes what is there. A line that does not
 // fit, because the reader of a pipe has stopped to read, and a line that cannot be written, because the reader is gone
-// or the disk is full, is dropped and counted. Once lines can be written again, one more line says how many are
-// missing.
+// or the disk is full, is dropped and counted. The same holds for a line with which the output panics. Once lines can be
+// written again, one more line says how many are missing.
 //
 // Lines that wait are lost when the process ends: whoever ends it calls Sync before. A Writer is safe for concurrent
 // use.
@@ -66,7 +69,7 @@ func (w *Writer) Write(line []byte) (int, error) {
 	w.waiting = append(w.waiting, line...)
 	if w.done == nil {
 		w.done = make(chan struct{})
-		go w.run()
+		panics.Go(zap.NewNop(), "the writer of the log", w.run) // it cannot log about itself
 	}
 	return len(line), nil
 }
@@ -116,7 +119,7 @@ func (w *Writer) run() {
 
 		works := w.write(lines)
 		if missing > 0 && works {
-			_, err := w.out.Write(w.notice(missing))
+			_, err := w.put(func() []byte { return w.notice(missing) })
 			works = err == nil
 		}
 		if !works {
@@ -132,7 +135,7 @@ func (w *Writer) run() {
 func (w *Writer) write(lines []byte) (works bool) {
 	for len(lines) > 0 {
 		n := together(lines)
-		m, err := w.out.Write(lines[:n])
+		m, err := w.put(func() []byte { return lines[:n] })
 		if works = err == nil; !works {
 			w.mu.Lock()
 			w.drop(lines[m:n])
@@ -141,6 +144,15 @@ func (w *Writer) write(lines []byte) (works bool) {
 		lines = lines[n:]
 	}
 	return works
+}
+
+// put writes some lines, in one call of the output. A panic is an error, about which nobody can write a line.
+func (w *Writer) put(lines func() []byte) (n int, err error) {
+	err = panics.Catch(func() error {
+		n, err = w.out.Write(lines())
+		return err
+	})
+	return n, err
 }
 
 // together returns how many bytes to write at once: whole lines of up to maxWrite bytes, or one longer line.

@@ -1,6 +1,10 @@
 // Package panics keeps a panic in one part of the service from ending the others. Every goroutine of the service is started
-// by it. A panic is counted, logged once with its stack, and ends what panicked; work that has to go on is started again,
-// with growing pauses.
+// by it; a test in app/standard finds those that are not. A panic is counted, logged once with its stack, and ends what
+// panicked. Work that has to go on is started again, with growing pauses.
+//
+// What a panic leaves undone is for the part itself to set right: to answer whoever waits, to give back what it has taken,
+// and to begin again from a state that can be trusted. A callback that a library calls in a goroutine of its own is such a
+// part as well.
 //
 // The count is of the process: of several services in one process, as tests have them, each shows all panics.
 package panics
@@ -55,25 +59,41 @@ func Catch(f func() error) (err error) {
 	return f()
 }
 
-// Log writes the line about a panic: who panicked, and the stack.
+// Log writes the line about a panic: who panicked, and the stack. It returns even if the logger panics itself.
 func Log(log *zap.Logger, who string, caught *Error, fields ...zap.Field) {
+	defer func() { _ = Caught(recover()) }()
 	log.WithOptions(zap.AddCallerSkip(1)).Error(who+" panicked",
 		append(fields, zap.Any("panic", caught.Value), zap.ByteString("stack", caught.Stack))...)
 }
 
-// Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name says in
-// the log whose goroutine it is.
-func Go(log *zap.Logger, name string, f func()) { go run(log, name, f) }
-
-// run reports whether f returned.
-func run(log *zap.Logger, name string, f func()) (returned bool) {
+// Try is Catch and Log: it runs f and returns what it returns, or the *Error of its panic, which it has logged.
+func Try(log *zap.Logger, who string, f func() error) (err error) {
 	defer func() {
 		if caught := Caught(recover()); caught != nil {
-			Log(log, name, caught)
+			Log(log, who, caught)
+			err = caught
 		}
 	}()
-	f()
-	return true
+	return f()
+}
+
+// Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name says in
+// the log whose goroutine it is.
+func Go(log *zap.Logger, name string, f func()) { go Do(log, name, f) }
+
+// AfterFunc is time.AfterFunc with the function that Go would run.
+func AfterFunc(log *zap.Logger, name string, after time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(after, func() { Do(log, name, f) })
+}
+
+// Do runs f, and reports whether it returned. A panic is counted and logged.
+func Do(log *zap.Logger, who string, f func()) (returned bool) {
+	_ = Try(log, who, func() error {
+		f()
+		returned = true
+		return nil
+	})
+	return returned
 }
 
 // The pauses before work that has panicked is started again: the first, and what they grow to.
@@ -98,7 +118,7 @@ func (g *Group) Go(name string, f func()) {
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
-		run(g.log, name, f)
+		Do(g.log, name, f)
 	}()
 }
 
@@ -111,7 +131,7 @@ func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) 
 		pause := firstPause
 		for {
 			began := time.Now()
-			if run(g.log, name, func() { f(ctx) }) {
+			if Do(g.log, name, func() { f(ctx) }) {
 				return
 			}
 			if time.Since(began) > calm {
@@ -131,3 +151,14 @@ func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) 
 
 // Wait returns when every member has ended.
 func (g *Group) Wait() { g.wg.Wait() }
+
+// Ended returns a channel that is closed when every member has ended, for whoever waits for something else as well. It is
+// called when no further member begins.
+func (g *Group) Ended() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		g.wg.Wait()
+	}()
+	return ended
+}

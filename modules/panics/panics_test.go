@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 )
 
@@ -105,4 +106,64 @@ func TestWorkThatIsKeptEndsWithItsContext(t *testing.T) {
 		group.Wait()
 		require.Equal(t, 4, logs.Len(), "at 0, 0.1, 0.3 and 0.7 s")
 	})
+}
+
+func TestTryReturnsAPanicAsAnErrorAndLogsIt(t *testing.T) {
+	log, logs := watched()
+	broken := errors.New("broken")
+	require.Equal(t, broken, Try(log, "the reader", func() error { return broken }))
+	require.Zero(t, logs.Len(), "an error is the caller's to log")
+	before := Count()
+	require.EqualError(t, Try(log, "the reader", func() error { panic("no paper") }), "panic: no paper")
+	require.Equal(t, before+1, Count())
+	require.Equal(t, "the reader panicked", logs.All()[0].Message)
+	require.Contains(t, logs.All()[0].ContextMap()["stack"], "TestTryReturnsAPanicAsAnErrorAndLogsIt")
+}
+
+func TestATimersFunctionThatPanicsIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, logs := watched()
+		AfterFunc(log, "the alarm", time.Second, func() { panic("asleep") })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, 1, logs.Len())
+		require.Equal(t, "the alarm panicked", logs.All()[0].Message)
+	})
+}
+
+func TestAGroupTellsWhenItsMembersHaveEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, _ := watched()
+		group := NewGroup(log)
+		leave := make(chan struct{})
+		group.Go("the reader", func() { <-leave })
+		group.Go("the writer", func() { panic("no ink") })
+		ended := group.Ended()
+		synctest.Wait()
+		select {
+		case <-ended:
+			require.Fail(t, "a member still runs")
+		default:
+		}
+		close(leave)
+		<-ended
+	})
+}
+
+// brokenCore is a logger's core that panics.
+type brokenCore struct{ zapcore.Core }
+
+func (brokenCore) Enabled(zapcore.Level) bool { return true }
+
+func (c brokenCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return checked.AddCore(entry, c)
+}
+
+func (brokenCore) Write(zapcore.Entry, []zapcore.Field) error { panic("no disk") }
+
+func TestALoggerThatPanicsEndsNothing(t *testing.T) {
+	log := zap.New(brokenCore{zapcore.NewNopCore()})
+	before := Count()
+	require.EqualError(t, Try(log, "the reader", func() error { panic("no paper") }), "panic: no paper")
+	require.Equal(t, before+2, Count(), "its own panic is counted as well")
 }

@@ -28,11 +28,11 @@ type Topics struct {
 	AIOverflow         string   `key:"ai_overflow" doc:"Topic of AI events that are kept out of the way of others. Empty: they stay in the topic of AI events."`
 	Logs               string   `key:"logs" doc:"Topic of log records."`
 	DLQ                string   `key:"dlq" doc:"Topic of events of any kind that a rule sets aside; the header dlq_reason says why."`
-	Custom             []string `key:"custom" doc:"Further topics that rules send events to; they are created and looked after like the others."`
+	Custom             []string `key:"custom" live:"true" doc:"Further topics that rules send events to; they are created and looked after like the others."`
 
-	Create            bool `key:"create" doc:"Create the topics that are missing, when connecting and whenever one goes missing later."`
-	Partitions        int  `key:"partitions" doc:"Partitions of a topic that is created. 0: the broker's default."`
-	ReplicationFactor int  `key:"replication_factor" doc:"Replicas of a topic that is created. 0: the broker's default."`
+	Create            bool `key:"create" live:"true" doc:"Create the topics that are missing, when connecting and whenever one goes missing later."`
+	Partitions        int  `key:"partitions" live:"true" doc:"Partitions of a topic that is created. 0: the broker's default."`
+	ReplicationFactor int  `key:"replication_factor" live:"true" doc:"Replicas of a topic that is created. 0: the broker's default."`
 }
 
 // DefaultTopics returns the defaults.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 const (
@@ -34,7 +35,7 @@ type Warner struct {
 
 	queue  chan message // closed when stopped
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the queue has been worked off
+	work   *panics.Group
 }
 
 var _ events.Stage = (*Warner)(nil)
@@ -51,7 +52,7 @@ func NewWarner(live *configs.Live, sink events.Sink, log *zap.Logger, scope tall
 	}
 	w := &Warner{
 		config: config, sink: sink, log: log, throttle: newThrottle(),
-		queue: make(chan message, maxQueued), done: make(chan struct{}),
+		queue: make(chan message, maxQueued), work: panics.NewGroup(log),
 	}
 	w.settle = w.observe
 	for kind := range w.metrics {
@@ -113,12 +114,14 @@ func (w *Warner) tell(batch *events.Batch, kind kind, found finding, interval ti
 func (w *Warner) Start(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
-	go w.run(ctx)
+	w.work.Keep(ctx, writer, w.run)
 	return nil
 }
 
+// writer is who writes warnings, in the log lines about its panics.
+const writer = "the writer of warnings"
+
 func (w *Warner) run(ctx context.Context) {
-	defer close(w.done)
 	lost := 0
 	for message := range w.queue {
 		if !w.write(ctx, message) && ctx.Err() != nil {
@@ -137,7 +140,7 @@ func (w *Warner) write(ctx context.Context, m message) bool {
 	batch := &events.Batch{
 		Token: m.token, Received: m.event.Timestamp, RequestID: m.requestID, Events: []events.Event{m.event},
 	}
-	w.sink.Write(ctx, batch)
+	panics.Do(w.log, writer, func() { w.sink.Write(ctx, batch) }) // what it leaves undecided when it panics is lost
 	outcome := batch.Events[0].Outcome
 	if outcome.State != events.StateAccepted {
 		w.metrics[m.kind].dropped.Inc(1)
@@ -159,12 +162,13 @@ func (w *Warner) Stop(ctx context.Context) error {
 	w.stopped = true
 	close(w.queue)
 	w.mu.Unlock()
+	written := w.work.Ended()
 	select {
-	case <-w.done:
+	case <-written:
 	case <-ctx.Done():
 		// A sink returns when its context is over, so that this takes no time.
 		w.cancel()
-		<-w.done
+		<-written
 	}
 	return nil
 }

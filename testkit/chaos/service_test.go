@@ -232,7 +232,7 @@ func (s *service) letters(see func(id, reason string)) error {
 	if err != nil {
 		return err
 	}
-	command := exec.Command(path, "dlq", "list")
+	command := exec.Command(path, "dlq", "list", "--output", "json")
 	command.Dir, command.Env = s.dir, s.environ
 	output, err := command.Output()
 	if err != nil {

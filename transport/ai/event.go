@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
@@ -81,12 +82,13 @@ type fields struct {
 
 // read finds the fields.
 func (f *fields) read(form form) *events.Error {
-	err := posthog.Members(form.event, func(key string, value []byte) {
-		if to := f.field(key); to != nil {
-			*to = present(value)
+	event := jsonscan.MembersOf(form.event)
+	for event.Next() {
+		if to := f.field(string(event.Key)); to != nil {
+			*to = present(event.Value)
 		}
-	})
-	if err != nil {
+	}
+	if err := event.Err(); err != nil {
 		return invalid("the part event: %w", err)
 	}
 	where := "properties"
@@ -99,17 +101,18 @@ func (f *fields) read(form form) *events.Error {
 	if f.properties == nil {
 		return nil
 	}
-	err = posthog.Members(f.properties, func(key string, value []byte) {
-		switch key {
+	properties := jsonscan.MembersOf(f.properties)
+	for properties.Next() {
+		switch string(properties.Key) {
 		case "$ai_model":
-			f.model = value
+			f.model = properties.Value
 		case "$ignore_sent_at":
-			f.ignoreSentAt = value
+			f.ignoreSentAt = properties.Value
 		case "capture_internal":
-			f.internal = value
+			f.internal = properties.Value
 		}
-	})
-	if err != nil {
+	}
+	if err := properties.Err(); err != nil {
 		return invalid("%s: %w", where, err)
 	}
 	return nil
@@ -150,7 +153,7 @@ func stringOf(value []byte) string {
 	if len(value) == 0 || value[0] != '"' {
 		return ""
 	}
-	return posthog.Text(value)
+	return jsonscan.Text(value)
 }
 
 // isObject holds for an absent value, too.
@@ -186,7 +189,7 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 		DistinctID: f.distinctID, Timestamp: f.timestamp, Properties: posthog.StripGateway(f.properties), Set: f.set, SetOnce: f.setOnce,
 	}
 	if f.internal != nil {
-		event.ClientIP = internalIP
+		event.ClientIP = posthog.InternalIP
 	}
 	stamp, _ := posthog.ParseTime(stringOf(f.timestamp))
 	sentAt, _ := posthog.ParseTime(stringOf(f.sentAt))
@@ -197,9 +200,6 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 	event.Timestamp = posthog.EventTime(batch.Received, sentAt, stamp)
 	return "", nil
 }
-
-// internalIP stands for the client of events that the service's own operators send.
-const internalIP = "127.0.0.1"
 
 // maxShown is how much of a name that is refused is shown.
 const maxShown = 100

@@ -7,40 +7,56 @@ import (
 
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
 // Handler answers the requests of the path. It is safe for concurrent use.
 type Handler struct {
-	config    Config
-	protocol  posthog.Config
+	config    *configs.Value[Config]
+	protocol  *configs.Value[posthog.Config]
 	decoder   *decode.Decoder
-	budget    *decode.Budget
+	budget    *memory.Budget
 	processor events.Processor
 	repaired  tally.Counter
 }
 
-// NewHandler makes the handler. What it makes of a request beside what the decoder does counts against the budget.
+// NewHandler makes the handler, which follows its section and transport.posthog as they change. What it makes of a
+// request beside what the decoder does counts against the budget.
 func NewHandler(
-	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope,
-) *Handler {
+	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) (*Handler, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
+	}
+	protocol, err := configs.Current[posthog.Config](live)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
 		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total"),
-	}
+	}, nil
 }
 
 // Routes returns the path.
 func (h *Handler) Routes() []route.Route {
 	return []route.Route{{
-		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.config.maxBody(), Handle: h.Capture,
+		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.maxBody, Handle: h.Capture,
 	}}
 }
 
+// maxBody is the largest body on the wire.
+func (h *Handler) maxBody(config *configs.View) int64 { return h.config.In(config).maxBody() }
+
 // Capture takes the event of a request and answers when it is safe, or with what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
+	config, protocol := h.config.In(request.Config), h.protocol.In(request.Config)
 	token, fault := posthog.BearerToken(request)
 	if fault != nil {
 		return route.Refusal(fault)
@@ -49,14 +65,16 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	payload, err := h.decoder.Inflate(request.Body, request.ContentEncoding)
+	payload, err := h.decoder.Inflate(decode.Input{
+		Body: request.Body, ContentEncoding: request.ContentEncoding, Config: request.Config,
+	})
 	if err != nil {
 		return route.Refusal(err)
 	}
 	defer payload.Release()
 	parts, fault := split(payload.Bytes, boundary)
 	if fault == nil {
-		fault = h.checkSize(parts)
+		fault = config.checkSize(parts)
 	}
 	if fault != nil {
 		return route.Refusal(fault)
@@ -67,14 +85,14 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	}
 	// What is mended or stripped is a copy of the form, or of a part of it.
 	room := int64(len(form.event)+len(form.properties)) * 7 / 3
-	if !h.budget.Reserve(room) {
-		return route.Refusal(decode.ErrSpent)
+	lease := h.budget.Lease()
+	if !lease.Reserve(room) {
+		return route.Refusal(memory.ErrSpent)
 	}
-	defer h.budget.Release(room)
+	defer lease.Release()
 
-	batch := events.Batch{
-		Token: token, Received: request.Received, ClientIP: request.ClientIP, RequestID: request.RequestID, Events: make([]events.Event, 1),
-	}
+	batch := events.Batch{Token: token, Events: make([]events.Event, 1)}
+	request.Describe(&batch)
 	found, fault := h.read(form, &batch)
 	if fault != nil {
 		return route.Refusal(fault)
@@ -82,22 +100,22 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	event := &batch.Events[0]
 	reason, fault := found.hydrate(event, &batch)
 	if fault == nil {
-		reason, fault = events.ReasonTooLarge, h.protocol.CheckAI(event.Raw.Properties)
+		reason, fault = events.ReasonTooLarge, protocol.CheckAI(event.Raw.Properties)
 	}
 	if fault != nil {
 		event.Reject(reason, fault)
 	}
 	h.processor.Process(ctx, &batch)
-	return answer(event, parts).About(&batch)
+	return answer(&batch, parts).About(&batch)
 }
 
 // checkSize compares the parts with what the section allows.
-func (h *Handler) checkSize(parts []part) *events.Error {
+func (c Config) checkSize(parts []part) *events.Error {
 	sum := 0
 	for i := range parts {
 		sum += len(parts[i].data)
 	}
-	if limit := int(h.config.MaxSumOfParts); sum > limit {
+	if limit := int(c.MaxSumOfParts); sum > limit {
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
 	}
 	return nil
@@ -110,11 +128,12 @@ func (h *Handler) read(f form, batch *events.Batch) (fields, *events.Error) {
 	if fault == nil {
 		return found, nil
 	}
-	event, mended := posthog.Repair(f.event)
+	event, done := jsonscan.Repair(f.event)
 	f.event = event
+	mended := done.Any()
 	if f.properties != nil {
-		properties, also := posthog.Repair(f.properties)
-		f.properties, mended = properties, mended || also
+		f.properties, done = jsonscan.Repair(f.properties)
+		mended = mended || done.Any()
 	}
 	if !mended {
 		return found, fault
@@ -136,15 +155,13 @@ type acceptedPart struct {
 	ContentEncoding string  `json:"content-encoding,omitempty"`
 }
 
-// answer maps the event's outcome.
-func answer(event *events.Event, parts []part) route.Response {
-	switch outcome := &event.Outcome; {
-	case outcome.State == events.StateRejected && events.CodeOf(outcome.Err) == events.TooLarge:
-		return route.Refusal(events.Errorf(events.TooLarge, "maximum AI event size exceeded: %w", outcome.Err))
-	case outcome.State == events.StateRejected || outcome.State == events.StateFailed && events.CodeOf(outcome.Err) == events.Internal:
-		return route.Refusal(outcome.Err)
-	case outcome.State == events.StateFailed:
-		return route.Refusal(errTransient)
+// answer renders what became of the event, and of what stages have added to it.
+func answer(batch *events.Batch, parts []part) route.Response {
+	switch sum := batch.Summary(); {
+	case sum.Failed > 0:
+		return route.ToFailure(sum.Failure).Refused()
+	case sum.Rejected > 0:
+		return route.ToRejection(sum.Rejection).Refused()
 	}
 	accepted := struct {
 		Parts []acceptedPart `json:"accepted_parts"`
@@ -161,5 +178,3 @@ func answer(event *events.Event, parts []part) route.Response {
 	}
 	return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: string(body)}
 }
-
-var errTransient = events.Errorf(events.Unavailable, "transient error, please retry")

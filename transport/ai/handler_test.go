@@ -20,6 +20,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -62,6 +63,15 @@ type service struct {
 	ledger *events.Ledger
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config, protocol), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(tb testing.TB, config Config) *service {
 	protocol := posthog.DefaultConfig()
 	protocol.MaxAIEvent = 2000
@@ -69,8 +79,8 @@ func newService(tb testing.TB, config Config) *service {
 	s := &service{sink: &sink{}, ledger: events.NewLedger()}
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(tb, err)
-	budget := decode.NewBudget(8 << 20)
-	s.Handler = NewHandler(config, protocol, decode.New(2<<20, budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
+	budget := memory.NewBudget(8 << 20)
+	s.Handler = newHandler(config, protocol, decode.New(route.Fixed(2<<20), budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -298,7 +308,7 @@ func TestAnEventThatIsAtFaultIsCounted(t *testing.T) {
 
 func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	s.budget = decode.NewBudget(100)
+	s.budget = memory.NewBudget(100)
 	contentType, body := encode(t, "event", goodPart, "event.properties", goodProp)
 	response := s.post(contentType, body, "")
 	require.Equal(t, 503, response.Status)

@@ -13,8 +13,8 @@ import (
 // Module takes AI events as multipart/form-data.
 //
 // Provides a route in the value group "routes".
-// Requires *decode.Decoder, *decode.Budget and posthog.Config (transport), events.Processor (modules/events) and tally.Scope
-// (modules/observability).
+// Requires *decode.Decoder, *memory.Budget and the section transport.posthog (transport), *configs.Live (app),
+// events.Processor (modules/events) and tally.Scope (modules/observability).
 // Config section: "ai".
 func Module() module.Module {
 	return module.Module{

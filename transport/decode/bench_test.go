@@ -8,10 +8,12 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
 func benchmark(b *testing.B, in Input) {
-	decoder := New(100<<20, NewBudget(1<<30))
+	decoder := newDecoder(100<<20, memory.NewBudget(1<<30))
 	size := 0
 	b.ReportAllocs()
 	for b.Loop() {

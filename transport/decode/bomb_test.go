@@ -11,6 +11,8 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
@@ -88,13 +90,13 @@ func allocated(f func()) int64 {
 
 func TestABombCostsHardlyAnyMemory(t *testing.T) {
 	const limit = 32 << 20
-	// What grows up to maxPooled, the tables and windows of the decompressors, and what base64 decodes to. All well below the limit.
+	// What grows up to memory.MaxPooled, the tables and windows of the decompressors, and what base64 decodes to. All well below the limit.
 	const constant = 16 << 20
 	for name, bomb := range bombs(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Logf("%d bytes", len(bomb.Body))
-			budget := NewBudget(limit)
-			decoder := New(limit, budget)
+			budget := memory.NewBudget(limit)
+			decoder := newDecoder(limit, budget)
 			cost := allocated(func() {
 				_, err := decoder.Decode(bomb)
 				require.ErrorContains(t, err, "payload would exceed 33554432 bytes")
@@ -117,13 +119,13 @@ func TestALargePayloadCostsItsOwnSizeAndNoMore(t *testing.T) {
 		"zstd that does not say its length": {Body: pack(t, newZstdStream, text)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			budget := NewBudget(size + constant)
-			decoder := New(size, budget)
+			budget := memory.NewBudget(size + constant)
+			decoder := newDecoder(size, budget)
 			cost := allocated(func() {
 				payload, err := decoder.Decode(in)
 				require.NoError(t, err)
 				require.Len(t, payload.Bytes, len(text))
-				require.Less(t, budget.InUse(), int64(size+maxPooled))
+				require.Less(t, budget.InUse(), int64(size+memory.MaxPooled))
 				payload.Release()
 			})
 			require.Less(t, cost, int64(size+constant))
@@ -136,17 +138,17 @@ func TestWhatWasInflatedCountsWhenItIsInflatedAgain(t *testing.T) {
 	const limit = 1 << 20
 	inner := packOnce(t, newGzip, `{"a":"`+strings.Repeat("x", limit-100)+`"}`)
 	inner = append(inner, bytes.Repeat(packOnce(t, newGzip, ""), 5000)...)
-	_, err := New(limit, nil).Decode(Input{Body: inner})
+	_, err := newDecoder(limit, nil).Decode(Input{Body: inner})
 	require.NoError(t, err)
 	outer := packOnce(t, newGzip, base64.StdEncoding.EncodeToString(inner))
-	_, err = New(limit, nil).Decode(Input{Body: outer})
+	_, err = newDecoder(limit, nil).Decode(Input{Body: outer})
 	require.ErrorContains(t, err, "Decompressed payload would exceed 1048576 bytes")
 }
 
 func TestAClaimedLengthIsNotBelievedFar(t *testing.T) {
 	packed := packOnce(t, newGzip, event)
 	copy(packed[len(packed)-4:], "\xff\xff\xff\x03") // 64 MiB
-	decoder := New(100<<20, nil)
+	decoder := newDecoder(100<<20, nil)
 	cost := allocated(func() {
 		_, err := decoder.Decode(Input{Body: packed})
 		require.Equal(t, errGzip, err)

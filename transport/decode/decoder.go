@@ -5,7 +5,9 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // Input is what one request carries that matters for decoding. Nothing of it is kept after Decode returns, except that
@@ -13,7 +15,8 @@ import (
 type Input struct {
 	// Body is the body as read from the wire.
 	Body []byte
-	// QueryData is the query's data parameter, percent-decoded by the rules of net/url ('+' has become a space); empty if absent.
+	// QueryData is the query's data parameter, percent-decoded by the rules of net/url ('+' has become a space); empty
+	// if absent.
 	QueryData string
 	// QueryHint is the query's compression parameter; empty if absent.
 	QueryHint string
@@ -21,22 +24,26 @@ type Input struct {
 	ContentType string
 	// ContentEncoding is the header of that name.
 	ContentEncoding string
+	// Config is the configuration that judges the request; nil is the one in force.
+	Config *configs.View
 }
 
 // Decoder decodes requests. It is safe for concurrent use.
 type Decoder struct {
-	limit   int64
-	buffers Buffers
+	limit   func(*configs.View) int64
+	budget  *memory.Budget
+	buffers *memory.Buffers
 
 	gzips, zlibs, flates, brotlis, zstds, lz64s sync.Pool
 }
 
-// New returns a Decoder whose payloads have at most maxDecoded bytes each, and which reserves them, and its other large memory,
-// from the budget; a nil budget is unbounded.
-func New(maxDecoded int64, budget *Budget) *Decoder {
+// New returns a Decoder whose payloads have at most limit bytes each, by the configuration that judges the request. It
+// reserves them, and its other large memory, from the budget; a nil budget is unbounded.
+func New(limit func(*configs.View) int64, budget *memory.Budget) *Decoder {
 	return &Decoder{
-		limit:   maxDecoded,
-		buffers: Buffers{budget: budget},
+		limit:   limit,
+		budget:  budget,
+		buffers: memory.NewBuffers(budget),
 		gzips:   sync.Pool{New: func() any { return new(gzipStream) }},
 		zlibs:   sync.Pool{New: func() any { return new(zlibStream) }},
 		flates:  sync.Pool{New: func() any { return new(flateStream) }},
@@ -47,7 +54,7 @@ func New(maxDecoded int64, budget *Budget) *Decoder {
 }
 
 // Limit is how many bytes a payload has at most.
-func (d *Decoder) Limit() int64 { return d.limit }
+func (d *Decoder) Limit(config *configs.View) int64 { return d.limit(config) }
 
 var (
 	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
@@ -62,12 +69,13 @@ var (
 	errText          = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
 )
 
-// Decode returns the text that a request means; the caller releases it. The data parameter of the query goes before the body.
+// Decode returns the text that a request means; the caller releases it. The data parameter of the query goes before the
+// body.
 //
-// Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit, Unavailable if
-// the budget is spent.
+// Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit,
+// Unavailable if the budget is spent.
 func (d *Decoder) Decode(in Input) (*Payload, error) {
-	p := &Payload{decoder: d}
+	p := &Payload{decoder: d, limit: d.limit(in.Config)}
 	if err := p.decode(&in); err != nil {
 		p.Release()
 		return nil, err
@@ -100,11 +108,12 @@ func (p *Payload) decode(in *Input) error {
 	return p.finish(hints)
 }
 
-// Inflate undoes the compression of a body that is not a text, or not only one, and nothing else: what Content-Encoding names
-// or the bytes tell. The caller releases the result, of which Bytes need not be valid UTF-8. The errors are those of Decode.
-func (d *Decoder) Inflate(body []byte, contentEncoding string) (*Payload, error) {
-	p := &Payload{decoder: d, Bytes: body}
-	if err := p.inflate(contentEncoding); err != nil {
+// Inflate undoes the compression of a body that is not a text, or not only one, and nothing else: what Content-Encoding
+// names or the bytes tell. Of the input, neither the query nor the content type matters. The caller releases the
+// result, of which Bytes need not be valid UTF-8. The errors are those of Decode.
+func (d *Decoder) Inflate(in Input) (*Payload, error) {
+	p := &Payload{decoder: d, limit: d.limit(in.Config), Bytes: in.Body}
+	if err := p.inflate(in.ContentEncoding); err != nil {
 		p.Release()
 		return nil, err
 	}
@@ -126,8 +135,8 @@ func (p *Payload) inflate(contentEncoding string) error {
 	return p.account()
 }
 
-// undoContentEncoding undoes the encodings of a body that section 0 of the spec adds to the protocol's own; those are left to
-// unwrap.
+// undoContentEncoding undoes the encodings of a body that section 0 of the spec adds to the protocol's own; those are
+// left to unwrap.
 func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
 	switch {
 	case isText(p.Bytes):
@@ -147,13 +156,13 @@ func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
 	}
 }
 
-// maxBase64 is how often base64 is undone: once as the form of the request (spec 2.3, step 2) and once as the form of the text
-// (spec 2.4).
+// maxBase64 is how often base64 is undone: once as the form of the request (spec 2.3, step 2) and once as the form of
+// the text (spec 2.4).
 const maxBase64 = 2
 
-// unwrap looks at the bytes, undoes what they are, and looks again, until they are JSON or nothing that can be undone. So the
-// order of the hints (spec 2.3, step 4) does not matter: lz-string is the only one that the bytes don't tell, and it is tried
-// where nothing else fits.
+// unwrap looks at the bytes, undoes what they are, and looks again, until they are JSON or nothing that can be undone.
+// So the order of the hints (spec 2.3, step 4) does not matter: lz-string is the only one that the bytes don't tell,
+// and it is tried where nothing else fits.
 func (p *Payload) unwrap(hints *hintSet, form bool) error {
 	base64s, gzipped := 0, false
 	for {
@@ -182,8 +191,8 @@ func (p *Payload) unwrap(hints *hintSet, form bool) error {
 	}
 }
 
-// undoForm goes on with the form's data and returns the compression that the form names. A form without data stays as it is,
-// but is not looked at again.
+// undoForm goes on with the form's data and returns the compression that the form names. A form without data stays as
+// it is, but is not looked at again.
 func (p *Payload) undoForm() (hint, error) {
 	data, compression, err := scanForm(p.Bytes)
 	if err != nil {
@@ -242,13 +251,13 @@ func (p *Payload) undoBase64() error {
 // undo decompresses.
 func (p *Payload) undo(step Steps) error {
 	d := p.decoder
-	// What was decompressed before and is read from now counts, too, with all its buffer but what a pooled one may have over: the
-	// request as a whole holds no more than the limit.
-	room := room{limit: d.limit}
+	// What was decompressed before and is read from now counts, too, with all its buffer but what a pooled one may have
+	// over: the request as a whole holds no more than the limit.
+	room := room{limit: p.limit}
 	if p.Steps&stepsInflating != 0 {
-		room.held = int64(max(len(p.Bytes), cap(p.buffer.Bytes)-maxPooled))
+		room.held = int64(max(len(p.Bytes), cap(p.buffer.Bytes)-memory.MaxPooled))
 	}
-	var out *Buffer
+	var out *memory.Buffer
 	var err error
 	switch step {
 	case StepGzip:
@@ -270,14 +279,14 @@ func (p *Payload) undo(step Steps) error {
 }
 
 // become takes over what a step has made.
-func (p *Payload) become(out *Buffer, step Steps) {
+func (p *Payload) become(out *memory.Buffer, step Steps) {
 	p.decoder.buffers.Put(p.buffer)
 	p.buffer, p.Bytes = out, out.Bytes
 	p.Steps |= step
 }
 
-// join makes characters of surrogates that were written in three bytes each, as posthog-js 1.0 writes whatever is beyond the
-// Basic Multilingual Plane, and replaces lone ones. The rest stays as it is.
+// join makes characters of surrogates that were written in three bytes each, as posthog-js 1.0 writes whatever is
+// beyond the Basic Multilingual Plane, and replaces lone ones. The rest stays as it is.
 func (p *Payload) join() error {
 	if !hasSurrogate(p.Bytes) {
 		return nil
@@ -321,16 +330,15 @@ func (p *Payload) finish(hints hintSet) error {
 
 // account checks the size of what the request has become, and reserves it where it is a part of the body.
 func (p *Payload) account() error {
-	d := p.decoder
 	size := int64(len(p.Bytes))
-	if size > d.limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", d.limit, size)
+	if size > p.limit {
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", p.limit, size)
 	}
 	if p.buffer == nil {
-		if !d.buffers.budget.Reserve(size) {
-			return ErrSpent
+		p.aliased = p.decoder.budget.Lease()
+		if !p.aliased.Reserve(size) {
+			return memory.ErrSpent
 		}
-		p.aliased = size
 	}
 	return nil
 }

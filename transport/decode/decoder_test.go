@@ -10,7 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
@@ -125,8 +127,8 @@ func TestWhatARequestMeans(t *testing.T) {
 		{"2.13 only one of two marks", body("\ufeff\ufeff" + event), "plain", "\ufeff" + event},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(1 << 28)
-			decoder := New(1<<20, budget)
+			budget := memory.NewBudget(1 << 28)
+			decoder := newDecoder(1<<20, budget)
 			sent := string(test.in.Body)
 			payload, err := decoder.Decode(test.in)
 			require.NoError(t, err)
@@ -195,8 +197,8 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 		{"2.5 base64", Input{Body: []byte(base64.StdEncoding.EncodeToString([]byte(long)))}, events.TooLarge, over + "Uncompressed payload size limit 1000 exceeded: 1008"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(1 << 28)
-			payload, err := New(limit, budget).Decode(test.in)
+			budget := memory.NewBudget(1 << 28)
+			payload, err := newDecoder(limit, budget).Decode(test.in)
 			require.Nil(t, payload)
 			require.EqualError(t, err, test.want)
 			var coded *events.Error
@@ -218,10 +220,10 @@ func TestAPayloadOfJustTheLimitIsDecoded(t *testing.T) {
 		"lz64":    {Body: []byte(lz(text)), QueryHint: "lz64"},
 		"streams": {Body: pack(t, newZstdStream, text)},
 	} {
-		payload, err := New(int64(len(text)), nil).Decode(in)
+		payload, err := newDecoder(int64(len(text)), nil).Decode(in)
 		require.NoError(t, err, name)
 		require.Equal(t, text, string(payload.Bytes), name)
-		_, err = New(int64(len(text))-1, nil).Decode(in)
+		_, err = newDecoder(int64(len(text))-1, nil).Decode(in)
 		require.ErrorContains(t, err, "maximum event size exceeded", name)
 	}
 }
@@ -239,10 +241,10 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 		"zstd":   {Body: packZstd(t, text)},
 		"lz64":   {Body: []byte(lz(text)), QueryHint: "lz64"},
 	} {
-		budget := NewBudget(1 << 20)
+		budget := memory.NewBudget(1 << 20)
 		require.True(t, budget.Reserve(budget.Limit()-10<<10))
-		_, err := New(1<<20, budget).Decode(in)
-		require.Equal(t, ErrSpent, err, name)
+		_, err := newDecoder(1<<20, budget).Decode(in)
+		require.Equal(t, memory.ErrSpent, err, name)
 		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)
 	}
 }
@@ -250,15 +252,15 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 func TestPlainTextIsNotCopied(t *testing.T) {
 	for _, body := range []string{event, "data=" + `{"a":1}`, "\ufeff" + event} {
 		in := Input{Body: []byte(body)}
-		payload, err := New(1<<20, nil).Decode(in)
+		payload, err := newDecoder(1<<20, nil).Decode(in)
 		require.NoError(t, err)
 		require.Same(t, &in.Body[len(in.Body)-1], &payload.Bytes[len(payload.Bytes)-1])
 	}
 }
 
 func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
-	budget := NewBudget(1 << 30)
-	decoder := New(1<<20, budget)
+	budget := memory.NewBudget(1 << 30)
+	decoder := newDecoder(1<<20, budget)
 	var clients sync.WaitGroup
 	for i := range 8 {
 		text := batch(i + 1)
@@ -288,7 +290,7 @@ func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
 }
 
 func TestAReleasedBufferIsNotReleasedTwice(t *testing.T) {
-	decoder := New(1<<20, nil)
+	decoder := newDecoder(1<<20, nil)
 	in := Input{Body: packOnce(t, newGzip, event)}
 	first, err := decoder.Decode(in)
 	require.NoError(t, err)
@@ -318,8 +320,8 @@ func TestInflateUndoesCompressionAndNothingElse(t *testing.T) {
 		{"brotli", "br", packOnce(t, newBrotli, binary), binary},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(1 << 24)
-			payload, err := New(1<<20, budget).Inflate(test.body, test.encoding)
+			budget := memory.NewBudget(1 << 24)
+			payload, err := newDecoder(1<<20, budget).Inflate(Input{Body: test.body, ContentEncoding: test.encoding})
 			require.NoError(t, err)
 			require.Equal(t, test.want, string(payload.Bytes))
 			require.GreaterOrEqual(t, budget.InUse(), int64(len(test.want)), "what is held is accounted for")
@@ -344,8 +346,8 @@ func TestInflateKeepsToTheLimitAndTheBudget(t *testing.T) {
 		{"no room", 1 << 20, 1 << 10, make([]byte, 1<<11), events.Unavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			budget := NewBudget(test.budget)
-			_, err := New(test.limit, budget).Inflate(test.body, "")
+			budget := memory.NewBudget(test.budget)
+			_, err := newDecoder(test.limit, budget).Inflate(Input{Body: test.body, ContentEncoding: ""})
 			require.Error(t, err)
 			require.Equal(t, test.code, events.CodeOf(err))
 			require.Zero(t, budget.InUse())
@@ -370,8 +372,8 @@ func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
 			{Body: []byte(sent)},
 			{Body: []byte("data=" + url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(sent)))), ContentType: formType},
 		} {
-			budget := NewBudget(1 << 20)
-			payload, err := New(1<<20, budget).Decode(in)
+			budget := memory.NewBudget(1 << 20)
+			payload, err := newDecoder(1<<20, budget).Decode(in)
 			if want.text == "" {
 				require.Error(t, err, "%q", sent)
 				require.Zero(t, budget.InUse())
@@ -382,6 +384,30 @@ func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
 			require.Equal(t, want.replaced, payload.Replaced)
 			payload.Release()
 			require.Zero(t, budget.InUse())
+		}
+	}
+}
+
+func TestTheLimitIsThatOfTheRequestsConfiguration(t *testing.T) {
+	narrow := &configs.View{}
+	decoder := New(func(config *configs.View) int64 {
+		if config == narrow {
+			return 10
+		}
+		return 1000
+	}, nil)
+	require.EqualValues(t, 10, decoder.Limit(narrow))
+	text := `{"event":"longer than ten bytes"}`
+	for _, body := range [][]byte{[]byte(text), packOnce(t, newGzip, text)} {
+		for range 2 {
+			payload, err := decoder.Decode(Input{Body: body})
+			require.NoError(t, err)
+			require.Equal(t, text, string(payload.Bytes))
+			payload.Release()
+			_, err = decoder.Decode(Input{Body: body, Config: narrow})
+			require.Equal(t, events.TooLarge, events.CodeOf(err))
+			_, err = decoder.Inflate(Input{Body: body, Config: narrow})
+			require.Equal(t, events.TooLarge, events.CodeOf(err))
 		}
 	}
 }

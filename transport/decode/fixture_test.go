@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // recordedRequest is a row of testdata/requests.jsonl: what a real SDK sent, and what it means.
@@ -74,8 +76,8 @@ func (r *recordedRequest) input(t testing.TB) Input {
 }
 
 func TestWhatRealSDKsSendIsDecoded(t *testing.T) {
-	budget := NewBudget(1 << 30)
-	decoder := New(100<<20, budget)
+	budget := memory.NewBudget(1 << 30)
+	decoder := newDecoder(100<<20, budget)
 	for _, request := range recordedRequests(t) {
 		payload, err := decoder.Decode(request.input(t))
 		require.NoError(t, err, "%s, request %d", request.SDK, request.Seq)

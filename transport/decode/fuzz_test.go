@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 func FuzzDecode(f *testing.F) {
@@ -30,8 +31,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte("data="+std(body)), "", encoding, formType, "")
 		f.Add([]byte(nil), std(body), encoding, "", "")
 	}
-	budget := NewBudget(64 << 20)
-	decoder := New(limit, budget)
+	budget := memory.NewBudget(64 << 20)
+	decoder := newDecoder(limit, budget)
 	f.Fuzz(func(t *testing.T, body []byte, data, hint, contentType, contentEncoding string) {
 		sent := string(body)
 		payload, err := decoder.Decode(Input{Body: body, QueryData: data, QueryHint: hint, ContentType: contentType, ContentEncoding: contentEncoding})

@@ -13,7 +13,12 @@ import (
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
+	"github.com/opencapture/capture/transport/route"
 )
+
+func newDecoder(limit int64, budget *memory.Budget) *Decoder { return New(route.Fixed(limit), budget) }
 
 type flusher interface {
 	io.WriteCloser

@@ -12,13 +12,15 @@ import (
 	"github.com/klauspost/compress/zlib"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
-	// gzipMember is the size of the smallest gzip member; its last four bytes are the length of what it holds, modulo 2^32.
+	// gzipMember is the size of the smallest gzip member; its last four bytes are the length of what it holds, modulo
+	// 2^32.
 	gzipMember = 18
-	// plausibleRatio bounds how far a length is believed that a large payload claims for itself. One that claims more is measured.
-	// Batches of events compress 5 to 15 times, repetitive ones 100 times and more.
+	// plausibleRatio bounds how far a length is believed that a large payload claims for itself. One that claims more
+	// is measured. Batches of events compress 5 to 15 times, repetitive ones 100 times and more.
 	plausibleRatio = 64
 	// firstRatio makes the first buffer where no length is claimed.
 	firstRatio = 4
@@ -40,10 +42,10 @@ func (r room) tooLarge(size int64) error {
 
 // firstSize is the size of the first buffer for what src inflates to, of which it claims the length unless that is 0.
 func (r room) firstSize(src []byte, claim int64) int64 {
-	if claim > 0 && claim <= r.left() && (claim < maxPooled || claim <= plausibleRatio*int64(len(src))) {
+	if claim > 0 && claim <= r.left() && (claim < memory.MaxPooled || claim <= plausibleRatio*int64(len(src))) {
 		return claim
 	}
-	return min(firstRatio*int64(len(src)), maxPooled-1)
+	return min(firstRatio*int64(len(src)), memory.MaxPooled-1)
 }
 
 // stream is a decompressor that can be used again.
@@ -107,7 +109,7 @@ func (s *brotliStream) open(src []byte) error {
 }
 
 // inflateGzip undoes gzip. The last member's length is the claim; where there are several members it is too small.
-func (d *Decoder) inflateGzip(src []byte, room room) (*Buffer, error) {
+func (d *Decoder) inflateGzip(src []byte, room room) (*memory.Buffer, error) {
 	s := d.gzips.Get().(*gzipStream)
 	defer d.gzips.Put(s)
 	defer s.close()
@@ -119,7 +121,7 @@ func (d *Decoder) inflateGzip(src []byte, room room) (*Buffer, error) {
 }
 
 // inflateDeflate undoes what HTTP calls deflate: zlib, or, as some clients understand it, the bare stream.
-func (d *Decoder) inflateDeflate(src []byte, room room) (*Buffer, error) {
+func (d *Decoder) inflateDeflate(src []byte, room room) (*memory.Buffer, error) {
 	if isZlib(src) {
 		s := d.zlibs.Get().(*zlibStream)
 		defer d.zlibs.Put(s)
@@ -132,17 +134,18 @@ func (d *Decoder) inflateDeflate(src []byte, room room) (*Buffer, error) {
 	return d.inflate(s, src, room, 0, errDeflate)
 }
 
-// inflateBrotli undoes brotli. Its reader has a window of up to 16 MiB, which counts while it is at work; one that may have
-// become large is not kept.
-func (d *Decoder) inflateBrotli(src []byte, room room) (*Buffer, error) {
+// inflateBrotli undoes brotli. Its reader has a window of up to 16 MiB, which counts while it is at work; one that may
+// have become large is not kept.
+func (d *Decoder) inflateBrotli(src []byte, room room) (*memory.Buffer, error) {
 	window := brotliWindow(src)
-	if !d.buffers.budget.Reserve(window) {
-		return nil, ErrSpent
+	lease := d.budget.Lease()
+	if !lease.Reserve(window) {
+		return nil, memory.ErrSpent
 	}
-	defer d.buffers.budget.Release(window)
+	defer lease.Release()
 	s := d.brotlis.Get().(*brotliStream)
 	out, err := d.inflate(s, src, room, 0, errBrotli)
-	if err == nil && cap(out.Bytes) <= maxPooled {
+	if err == nil && cap(out.Bytes) <= memory.MaxPooled {
 		s.close()
 		d.brotlis.Put(s)
 	}
@@ -164,10 +167,10 @@ func brotliWindow(src []byte) int64 {
 }
 
 // inflateLZ64 undoes lz-string. It also returns how many lone surrogates it has replaced.
-func (d *Decoder) inflateLZ64(src []byte, room room) (out *Buffer, replaced int, err error) {
+func (d *Decoder) inflateLZ64(src []byte, room room) (out *memory.Buffer, replaced int, err error) {
 	z := d.lz64s.Get().(*lz64)
 	defer d.lz64s.Put(z)
-	if err := z.open(d.buffers.budget); err != nil {
+	if err := z.open(d.budget); err != nil {
 		return nil, 0, err
 	}
 	defer z.close()
@@ -189,13 +192,13 @@ func (d *Decoder) inflateLZ64(src []byte, room room) (out *Buffer, replaced int,
 	return out, replaced, nil
 }
 
-// inflate returns what the stream makes of src. claim is the length that src claims for its output, 0 if it does not. invalid is
-// the error for a broken input.
+// inflate returns what the stream makes of src. claim is the length that src claims for its output, 0 if it does not.
+// invalid is the error for a broken input.
 //
-// A buffer that is too small grows while it is of a size that is pooled. Beyond that the rest of the output is only measured, and
-// the work is done again into a buffer of that size: a copy to a larger one would need both at once, and a bomb would have had all
-// the memory before it is known for one.
-func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid error) (*Buffer, error) {
+// A buffer that is too small grows while it is of a size that is pooled. Beyond that the rest of the output is only
+// measured, and the work is done again into a buffer of that size: a copy to a larger one would need both at once, and
+// a bomb would have had all the memory before it is known for one.
+func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid error) (*memory.Buffer, error) {
 	if s.open(src) != nil {
 		return nil, invalid
 	}
@@ -205,7 +208,7 @@ func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid 
 		return nil, err
 	}
 	for {
-		end, err := out.fill(s)
+		end, err := fill(out, s)
 		size := int64(len(out.Bytes))
 		switch {
 		case size > room.left():
@@ -214,7 +217,7 @@ func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid 
 			err = invalid
 		case end:
 			return out, nil
-		case size < maxPooled:
+		case size < memory.MaxPooled:
 			out, err = d.buffers.Grow(out, 2*int64(cap(out.Bytes)))
 		default:
 			size, err = room.measure(s, size, invalid)
@@ -235,7 +238,7 @@ func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid 
 }
 
 // fill reads until the buffer is full or r at its end, which it reports.
-func (b *Buffer) fill(r io.Reader) (end bool, err error) {
+func fill(b *memory.Buffer, r io.Reader) (end bool, err error) {
 	for len(b.Bytes) < cap(b.Bytes) {
 		n, err := r.Read(b.Bytes[len(b.Bytes):cap(b.Bytes)])
 		b.Bytes = b.Bytes[:len(b.Bytes)+n]
@@ -249,7 +252,8 @@ func (b *Buffer) fill(r io.Reader) (end bool, err error) {
 	return false, nil
 }
 
-// measure reads r to its end, or out of room, and returns the size of all its output, of which there were size bytes before.
+// measure reads r to its end, or out of room, and returns the size of all its output, of which there were size bytes
+// before.
 func (r room) measure(s io.Reader, size int64, invalid error) (int64, error) {
 	rest, err := io.Copy(io.Discard, io.LimitReader(s, r.left()-size+1))
 	if size += rest; size > r.left() {

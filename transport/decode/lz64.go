@@ -7,21 +7,24 @@ import (
 	"unicode/utf8"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 var errLZ64 = events.Errorf(events.Invalid, "failed to decode request: decompress_lz64: failed decompress to UTF16")
 
-// lz64 undoes compressToBase64 of the JavaScript library lz-string: LZ78 over UTF-16 units, in a stream of codes that grow with the
-// dictionary, as base64.
+// lz64 undoes compressToBase64 of the JavaScript library lz-string: LZ78 over UTF-16 units, in a stream of codes that
+// grow with the dictionary, as base64.
 //
-// Every entry of the dictionary is a string that the output already holds: an entry is made of the string that was put out last
-// and the first unit of the next one, which follows it. So an entry is a span of the output, and its length can be known before
-// there is any output: run measures without one, and fills one that is just large enough.
+// Every entry of the dictionary is a string that the output already holds: an entry is made of the string that was put
+// out last and the first unit of the next one, which follows it. So an entry is a span of the output, and its length
+// can be known before there is any output: run measures without one, and fills one that is just large enough.
 //
-// The output is UTF-8 but for surrogates, which are put out one by one, in three bytes each: whether two of them are a pair shows
-// only when both are there. See joinSurrogates.
+// The output is UTF-8 but for surrogates, which are put out one by one, in three bytes each: whether two of them are a
+// pair shows only when both are there. See joinSurrogates.
 type lz64 struct {
-	budget  *Budget
+	budget *memory.Budget
+	// lease is of the entries.
+	lease   memory.Lease
 	entries []span
 	// width is that of the next code in bits, left how many entries may be added until it grows.
 	width uint
@@ -30,8 +33,8 @@ type lz64 struct {
 	surrogates bool
 }
 
-// span is a string of the output, by byte offsets. head has the number of bytes of its first unit in its last two bits, and
-// that of the string above them.
+// span is a string of the output, by byte offsets. head has the number of bytes of its first unit in its last two bits,
+// and that of the string above them.
 type span struct{ start, head uint32 }
 
 func newSpan(start int64, size, first uint32) span {
@@ -54,8 +57,8 @@ const (
 	reserved                    = 3
 )
 
-// lzBits reads codes. The first bit of a code is its lowest, but the first bit of a base64 character its highest: so each
-// character's bits are reversed.
+// lzBits reads codes. The first bit of a code is its lowest, but the first bit of a base64 character its highest: so
+// each character's bits are reversed.
 type lzBits struct {
 	src   []byte
 	bits  uint64
@@ -86,20 +89,20 @@ func (r *lzBits) next(width uint) (uint32, bool) {
 }
 
 // open takes what the dictionary has from the budget.
-func (z *lz64) open(budget *Budget) error {
-	z.budget, z.surrogates = budget, false
+func (z *lz64) open(budget *memory.Budget) error {
+	z.budget, z.lease, z.surrogates = budget, budget.Lease(), false
 	if z.entries == nil {
 		return z.enlarge(minEntries)
 	}
-	if !budget.Reserve(int64(cap(z.entries)) * spanSize) {
-		return ErrSpent
+	if !z.lease.Reserve(int64(cap(z.entries)) * spanSize) {
+		return memory.ErrSpent
 	}
 	return nil
 }
 
 // close gives it back.
 func (z *lz64) close() {
-	z.budget.Release(int64(cap(z.entries)) * spanSize)
+	z.lease.Release()
 	if cap(z.entries) > maxEntries {
 		z.entries = nil
 	}
@@ -179,13 +182,14 @@ func (z *lz64) add(entry span) error {
 
 // enlarge makes the dictionary one with room for n entries, which the budget has to have.
 func (z *lz64) enlarge(n int) error {
-	if !z.budget.Reserve(int64(n) * spanSize) {
-		return ErrSpent
+	lease := z.budget.Lease()
+	if !lease.Reserve(int64(n) * spanSize) {
+		return memory.ErrSpent
 	}
 	larger := make([]span, len(z.entries), n)
 	copy(larger, z.entries)
-	z.budget.Release(int64(cap(z.entries)) * spanSize)
-	z.entries = larger
+	z.lease.Release()
+	z.entries, z.lease = larger, lease
 	return nil
 }
 
@@ -214,9 +218,9 @@ func putUnit(dst []byte, unit uint32) {
 	}
 }
 
-// joinSurrogates makes UTF-8 of a text in which surrogates stand for themselves, in three bytes each, in place: pairs become
-// characters, lone ones U+FFFD, as browsers write them when they encode text themselves. It returns the text and how many were
-// alone.
+// joinSurrogates makes UTF-8 of a text in which surrogates stand for themselves, in three bytes each, in place: pairs
+// become characters, lone ones U+FFFD, as browsers write them when they encode text themselves. It returns the text and
+// how many were alone.
 func joinSurrogates(b []byte) (text []byte, replaced int) {
 	text = b[:0]
 	for {

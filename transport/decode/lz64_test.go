@@ -10,6 +10,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // lz64Vector is one of testdata/lz64.json, made by the original lz-string: see make_lz64_vectors.mjs.
@@ -31,7 +33,7 @@ func lz64Vectors(t testing.TB) []lz64Vector {
 }
 
 func undoLZ64(src string, limit int64) (text string, replaced int, err error) {
-	d := New(limit, nil)
+	d := newDecoder(limit, nil)
 	out, replaced, err := d.inflateLZ64([]byte(src), room{limit: limit})
 	if err != nil {
 		return "", 0, err
@@ -96,13 +98,13 @@ func TestATruncatedLZ64TextIsAnError(t *testing.T) {
 
 func TestALargeLZ64DictionaryCountsAgainstTheBudget(t *testing.T) {
 	src := []byte(encodeLZ64(utf16.Encode([]rune(batch(200)))))
-	budget := NewBudget(minEntries * spanSize)
-	_, _, err := New(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
-	require.Equal(t, ErrSpent, err)
+	budget := memory.NewBudget(minEntries * spanSize)
+	_, _, err := newDecoder(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
+	require.Equal(t, memory.ErrSpent, err)
 	require.Zero(t, budget.InUse())
 
-	budget = NewBudget(1 << 20)
-	_, _, err = New(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
+	budget = memory.NewBudget(1 << 20)
+	_, _, err = newDecoder(1<<20, budget).inflateLZ64(src, room{limit: 1 << 20})
 	require.NoError(t, err)
 	require.EqualValues(t, 256<<10, budget.InUse(), "the text is left, the dictionary is not")
 }

@@ -1,11 +1,15 @@
 package decode
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/opencapture/capture/transport/memory"
+)
 
 // Payload is a decoded request. It belongs to one goroutine at a time.
 type Payload struct {
-	// Bytes is the text: valid UTF-8 without a byte order mark, not yet known to be JSON. It may alias Input.Body and must not
-	// be written to.
+	// Bytes is the text: valid UTF-8 without a byte order mark, not yet known to be JSON. It may alias Input.Body and
+	// must not be written to.
 	Bytes []byte
 
 	// Steps says which encodings were undone.
@@ -15,18 +19,21 @@ type Payload struct {
 	Replaced int
 
 	decoder *Decoder
-	buffer  *Buffer
-	aliased int64
+	// limit is how many bytes the payload may have.
+	limit  int64
+	buffer *memory.Buffer
+	// aliased is the lease of a text that is a part of the body.
+	aliased memory.Lease
 }
 
-// Release gives the memory back to the pool and the bytes back to the budget. Bytes is invalid afterwards. Releasing again
-// does nothing.
+// Release gives the memory back to the pool and the bytes back to the budget. Bytes is invalid afterwards. Releasing
+// again does nothing.
 func (p *Payload) Release() {
 	if p.decoder == nil {
 		return
 	}
 	p.decoder.buffers.Put(p.buffer)
-	p.decoder.buffers.budget.Release(p.aliased)
+	p.aliased.Release()
 	*p = Payload{}
 }
 

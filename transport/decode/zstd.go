@@ -5,14 +5,16 @@ import (
 	"math"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/opencapture/capture/transport/memory"
 )
 
-// zstdWindow is the largest window that is kept while an output of unknown length is measured. RFC 8878 wants decoders to take
-// 8 MiB, and encoders use more only if told to.
+// zstdWindow is the largest window that is kept while an output of unknown length is measured. RFC 8878 wants decoders
+// to take 8 MiB, and encoders use more only if told to.
 const zstdWindow = 8 << 20
 
-// newZstd returns a decoder that decodes into what it is given and nowhere else: its output is its window, so that it needs no
-// memory of its own beyond some tables, whatever a frame claims.
+// newZstd returns a decoder that decodes into what it is given and nowhere else: its output is its window, so that it
+// needs no memory of its own beyond some tables, whatever a frame claims.
 func newZstd() any {
 	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
@@ -22,7 +24,7 @@ func newZstd() any {
 }
 
 // inflateZstd returns what zstd frames hold.
-func (d *Decoder) inflateZstd(src []byte, room room) (*Buffer, error) {
+func (d *Decoder) inflateZstd(src []byte, room room) (*memory.Buffer, error) {
 	decoder := d.zstds.Get().(*zstd.Decoder)
 	defer d.zstds.Put(decoder)
 	var header zstd.Header
@@ -63,10 +65,11 @@ func (d *Decoder) inflateZstd(src []byte, room room) (*Buffer, error) {
 
 // measureZstd returns how long the output is. That takes a decoder with a window.
 func (d *Decoder) measureZstd(src []byte, room room) (int64, error) {
-	if !d.buffers.budget.Reserve(zstdWindow) {
-		return 0, ErrSpent
+	lease := d.budget.Lease()
+	if !lease.Reserve(zstdWindow) {
+		return 0, memory.ErrSpent
 	}
-	defer d.buffers.budget.Release(zstdWindow)
+	defer lease.Release()
 	decoder, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxWindow(zstdWindow))
 	if err != nil {

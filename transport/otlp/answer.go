@@ -41,90 +41,43 @@ func (a answers) success(rejected int, message string) route.Response {
 		protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), partial))
 }
 
-// refusal answers with an error as OTLP has it, a google.rpc.Status.
-func (a answers) refusal(err error) route.Response {
-	return a.status(route.Status(err), codeOf(err), route.Message(err))
-}
+// refusal answers with an error.
+func (a answers) refusal(err error) route.Response { return a.refused(route.ToError(err)) }
 
-func (a answers) status(status, code int, message string) route.Response {
+// refused renders an answer as OTLP has it, a google.rpc.Status.
+func (a answers) refused(answer route.Answer) route.Response {
 	body := protowire.AppendTag(nil, 1, protowire.VarintType)
-	body = protowire.AppendVarint(body, uint64(code))
+	body = protowire.AppendVarint(body, uint64(answer.RPC))
 	body = protowire.AppendTag(body, 2, protowire.BytesType)
-	body = protowire.AppendString(body, message)
-	response := a.response(status, `{"code":`+strconv.Itoa(code)+`,"message":`+quoted(message)+`}`, body)
-	response.Retry = status == http.StatusServiceUnavailable
+	body = protowire.AppendString(body, answer.Text)
+	response := a.response(answer.Status, `{"code":`+strconv.Itoa(answer.RPC)+`,"message":`+quoted(answer.Text)+`}`, body)
+	response.Retry, response.RetryAfter = answer.Retry, answer.RetryAfter
 	return response
 }
 
-// quota answers that the project has used up what it may send. It is a 400, as OTLP's clients send again upon a 429.
-func (a answers) quota() route.Response {
-	const message = "quota exceeded"
-	response := a.status(http.StatusBadRequest, codeInvalid, message)
+// overQuota answers that the project has used up what it may send, in JSON as upstream words it.
+func (a answers) overQuota() route.Response {
+	response := a.refused(route.OverQuota)
 	if !a.protobuf {
-		response.Body = `{"error":"` + message + `"}`
+		response.Body = `{"error":` + quoted(route.OverQuota.Text) + `}`
 	}
 	return response
 }
 
-// The codes of google.rpc.
-const (
-	codeInvalid         = 3
-	codeDeadline        = 4
-	codeInternal        = 13
-	codeUnavailable     = 14
-	codeUnauthenticated = 16
-)
-
-func codeOf(err error) int {
-	switch events.CodeOf(err) {
-	case events.Invalid, events.TooLarge, events.Unsupported:
-		return codeInvalid
-	case events.Unauthorized:
-		return codeUnauthenticated
-	case events.SlowClient:
-		return codeDeadline
-	case events.Unavailable:
-		return codeUnavailable
-	default:
-		return codeInternal
-	}
-}
-
-// batch maps the outcomes of a batch.
+// batch renders what became of a batch.
 func (a answers) batch(batch *events.Batch) route.Response {
-	quota, rejected := 0, 0
-	message := ""
-	var failed error
-	for i := range batch.Events {
-		switch outcome := &batch.Events[i].Outcome; outcome.State {
-		case events.StateDropped:
-			if outcome.Reason == events.ReasonQuota {
-				quota++
-			}
-		case events.StateRejected:
-			if rejected++; message == "" {
-				message = outcome.Err.Error()
-			}
-		case events.StateAccepted:
-		default:
-			if failed == nil || events.CodeOf(outcome.Err) == events.Internal {
-				failed = outcome.Err
-			}
-		}
-	}
+	sum := batch.Summary()
 	switch {
-	case failed != nil && events.CodeOf(failed) == events.Internal:
-		return a.refusal(failed)
-	case failed != nil:
-		return a.refusal(errTransient)
-	case quota > 0 && quota == len(batch.Events):
-		return a.quota()
+	case sum.Failed > 0:
+		return a.refused(route.ToFailure(sum.Failure))
+	case sum.Limited > 0 && sum.Limited == len(batch.Events):
+		return a.overQuota()
+	case sum.Rejected > 0:
+		return a.success(sum.Rejected, route.ToRejection(sum.Rejection).Text)
 	default:
-		return a.success(rejected, message)
+		return a.success(0, "")
 	}
 }
-
-var errTransient = events.Errorf(events.Unavailable, "transient error, please retry")
 
 // quoted is a text as JSON.
 func quoted(text string) string {

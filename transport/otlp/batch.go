@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
@@ -27,8 +27,8 @@ const eventSize = int64(unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{
 
 // grow makes room for so many events.
 func (b *batch) grow(n int) *events.Error {
-	if !b.reserve(int64(n) * eventSize) {
-		return decode.ErrSpent
+	if !b.lease.Reserve(int64(n) * eventSize) {
+		return memory.ErrSpent
 	}
 	b.Events = make([]events.Event, 0, n)
 	b.made = make(map[uuid.UUID]int, n)
@@ -51,8 +51,8 @@ type source struct {
 	identity string
 }
 
-// add makes an event of its source and of the properties, which write writes. What is wrong with one event ends it alone; an
-// error concerns the request.
+// add makes an event of its source and of the properties, which write writes. What is wrong with one event ends it
+// alone; an error concerns the request.
 func (b *batch) add(from source, write func(*writer)) *events.Error {
 	b.Events = append(b.Events, events.Event{Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true})
 	event := &b.Events[len(b.Events)-1]

@@ -4,11 +4,12 @@
 //	POST /i/v0/ai/otel, /i/v0/ai/otel/v1/traces   traces; the second is what exporters make of the first as their endpoint
 //	POST /i/v1/logs, /i/v0/ai/otel/v1/logs        logs
 //
-// Bodies are protobuf or JSON, compressed or not; as everywhere, bytes decide where a header contradicts them. The token comes in
-// the Authorization header (Bearer), for logs in the query (token) as well. What a request may become in memory is counted before
-// it is decoded, and lists and objects nest a limited number of levels. Answers are OTLP's, in the encoding of the request: empty
-// for success, with partial success where some of the spans or records were too large, a google.rpc.Status for errors. Used up
-// quota is a 400, because OTLP's clients would send again upon a 429; 503 comes with Retry-After.
+// Bodies are protobuf or JSON, compressed or not; as everywhere, bytes decide where a header contradicts them. The token
+// comes in the Authorization header (Bearer), for logs in the query (token) as well. What a request may become in memory is
+// counted before it is decoded, and lists and objects nest a limited number of levels. Answers are OTLP's, in the encoding
+// of the request: empty for success, with partial success where some of the spans or records were too large, a
+// google.rpc.Status for errors. Used up quota is a 400, because OTLP's clients would send again upon a 429. A 429, for a
+// rate that is too high, and a 503 come with Retry-After.
 //
 // # Spans
 //

@@ -10,47 +10,58 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
 
 // Handler answers the requests of the paths. It is safe for concurrent use.
 type Handler struct {
-	config            Config
-	protocol          posthog.Config
+	config            *configs.Value[Config]
+	protocol          *configs.Value[posthog.Config]
 	decoder           *decode.Decoder
-	budget            *decode.Budget
+	budget            *memory.Budget
 	processor         events.Processor
 	ignored, repaired tally.Counter
 }
 
-// NewHandler makes the handler. What it makes of requests beside what the decoder does counts against the budget.
+// NewHandler makes the handler, which follows its section and transport.posthog as they change. What it makes of
+// requests beside what the decoder does counts against the budget.
 func NewHandler(
-	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope,
-) *Handler {
+	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) (*Handler, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
+	}
+	protocol, err := configs.Current[posthog.Config](live)
+	if err != nil {
+		return nil, err
+	}
 	return &Handler{
 		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor,
 		ignored: scope.Counter("spans_ignored_total"), repaired: scope.Counter("json_repaired_total"),
-	}
+	}, nil
 }
 
 // Routes returns the paths.
 func (h *Handler) Routes() []route.Route {
 	type handle = func(context.Context, *route.Request) route.Response
-	post := func(group route.Group, path string, maxBody int64, kind answers, handle handle) route.Route {
+	post := func(group route.Group, path string, maxBody func(*configs.View) int64, kind answers, handle handle) route.Route {
 		return route.Route{
 			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Handle: handle,
 			Refuse: func(request *route.Request, err error) route.Response { return kind.to(request).refusal(err) },
 		}
 	}
-	limit := int64(h.config.MaxBody)
+	limit := func(config *configs.View) int64 { return int64(h.config.In(config).MaxBody) }
 	return []route.Route{
 		post(route.AI, "/i/v0/ai/otel", limit, spanAnswers, h.Traces),
 		post(route.AI, "/i/v0/ai/otel/v1/traces", limit, spanAnswers, h.Traces),
 		post(route.AI, "/i/v0/ai/otel/v1/logs", limit, logAnswers, h.Logs),
-		post(route.Logs, "/i/v1/logs", 0, logAnswers, h.Logs),
+		post(route.Logs, "/i/v1/logs", nil, logAnswers, h.Logs),
 	}
 }
 
@@ -73,17 +84,17 @@ func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Resp
 	}
 	var data tracepb.TracesData
 	return h.take(ctx, request, spanAnswers.to(request), token, &data, func(b *batch) *events.Error {
-		if ceiling := int(h.protocol.MaxAIEvent); ceiling > 0 {
+		if ceiling := int(h.protocol.In(request.Config).MaxAIEvent); ceiling > 0 {
 			b.writer.limit = ceiling
 		}
-		ignored, err := b.traces(&data, h.config)
+		ignored, err := b.traces(&data, h.config.In(request.Config))
 		h.ignored.Inc(int64(ignored))
 		return err
 	})
 }
 
-// Logs takes the records of a request and answers when their events are safe, or with what is wrong. The token may stand in the
-// query, as posthog-js has it.
+// Logs takes the records of a request and answers when their events are safe, or with what is wrong. The token may
+// stand in the query, as posthog-js has it.
 func (h *Handler) Logs(ctx context.Context, request *route.Request) route.Response {
 	token, err := logToken(request)
 	if err != nil {
@@ -91,7 +102,7 @@ func (h *Handler) Logs(ctx context.Context, request *route.Request) route.Respon
 	}
 	var data logspb.LogsData
 	return h.take(ctx, request, logAnswers.to(request), token, &data, func(b *batch) *events.Error {
-		return b.logs(&data, h.config)
+		return b.logs(&data, h.config.In(request.Config))
 	})
 }
 
@@ -108,25 +119,27 @@ func logToken(request *route.Request) (string, *events.Error) {
 func (h *Handler) take(
 	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message, fill func(*batch) *events.Error,
 ) route.Response {
-	payload, err := h.decoder.Inflate(r.Body, r.ContentEncoding)
+	payload, err := h.decoder.Inflate(decode.Input{Body: r.Body, ContentEncoding: r.ContentEncoding, Config: r.Config})
 	if err != nil {
 		return answers.refusal(err)
 	}
 	defer payload.Release()
-	decoded := request{budget: h.budget}
-	defer decoded.release()
+	decoded := request{lease: h.budget.Lease()}
+	defer decoded.lease.Release()
 	if err := decoded.decode(payload.Bytes, r.ContentType, data); err != nil {
 		return answers.refusal(err)
 	}
 	if decoded.repaired {
 		h.repaired.Inc(1)
 	}
+	limit := int(h.decoder.Limit(r.Config))
 	b := batch{
-		Batch:   events.Batch{Token: token, Received: r.Received, ClientIP: r.ClientIP, RequestID: r.RequestID, Repaired: decoded.repaired},
+		Batch:   events.Batch{Token: token, Repaired: decoded.repaired},
 		request: &decoded,
-		writer:  writer{budget: h.budget, limit: int(h.decoder.Limit()), left: int(h.decoder.Limit())},
+		writer:  writer{lease: h.budget.Lease(), limit: limit, left: limit},
 	}
-	defer b.writer.release()
+	r.Describe(&b.Batch)
+	defer b.writer.lease.Release()
 	if err := fill(&b); err != nil {
 		return answers.refusal(err)
 	}

@@ -19,8 +19,10 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -58,15 +60,24 @@ type service struct {
 	*Handler
 	sink   *sink
 	ledger *events.Ledger
-	budget *decode.Budget
+	budget *memory.Budget
 	scope  tally.TestScope
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config, protocol), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(tb testing.TB, config Config) *service {
-	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: decode.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: memory.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(tb, err)
-	s.Handler = NewHandler(config, posthog.DefaultConfig(), decode.New(16<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, posthog.DefaultConfig(), decode.New(route.Fixed(16<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -217,7 +228,7 @@ func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 			}
 			if response.ContentType == typeProtobuf {
 				code, message := status(t, response.Body)
-				require.Equal(t, uint64(codeInvalid), code)
+				require.EqualValues(t, 3, code)
 				require.Contains(t, message, "failed to parse request: ")
 				return
 			}
@@ -226,7 +237,7 @@ func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 				Message string
 			}
 			require.NoError(t, json.Unmarshal([]byte(response.Body), &body))
-			require.Equal(t, codeInvalid, body.Code)
+			require.Equal(t, 3, body.Code)
 			require.Contains(t, body.Message, "failed to parse request: ")
 		})
 	}
@@ -280,6 +291,10 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 		{"dropped by a rule", func(_ int, e *events.Event) { e.Drop(events.ReasonRule) }, 200, false, "{}", ""},
 		{"not now", fail(events.Unavailable), 503, true, `{"code":14,"message":"transient error, please retry"}`, "transient error, please retry"},
 		{"a fault of ours", fail(events.Internal), 500, false, `{"code":13,"message":"internal server error"}`, "internal server error"},
+		{"too fast", func(_ int, e *events.Event) {
+			e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
+		}, 429, true, `{"code":8,"message":"rate limited, please retry later"}`, "rate limited, please retry later"},
+		{"known already", func(_ int, e *events.Event) { e.AcceptDuplicate() }, 200, false, "{}", ""},
 		{"some failed", func(i int, e *events.Event) {
 			if i == 1 {
 				fail(events.Unavailable)(i, e)
@@ -308,7 +323,9 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	large := strings.Repeat("x", 3000)
 
 	s := newService(t, DefaultConfig())
-	s.protocol.MaxAIEvent = 2000
+	protocol := posthog.DefaultConfig()
+	protocol.MaxAIEvent = 2000
+	s.Handler = newHandler(DefaultConfig(), protocol, s.decoder, s.budget, s.processor, s.scope)
 	other := spanOf(str("gen_ai.a", large))
 	other.SpanId = parent
 	response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b")), other)))
@@ -317,18 +334,18 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	require.Positive(t, n)
 	rejected, message := status(t, string(partial))
 	require.Equal(t, uint64(1), rejected)
-	require.Equal(t, "the event is larger than 2000 bytes", message)
+	require.Equal(t, "maximum AI event size exceeded: the event is larger than 2000 bytes", message)
 	require.Len(t, s.sink.kept, 1)
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Rejected[events.ReasonTooLarge])
 
 	// Of log records, which have no such ceiling, a request becomes no more than one may hold.
 	s = newService(t, DefaultConfig())
-	s.decoder = decode.New(10_000, s.budget)
+	s.decoder = decode.New(route.Fixed(10_000), s.budget)
 	response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+
 		`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+`"}}]}]},`+
 		`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
 	require.Equal(t, 200, response.Status)
-	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"the request becomes too large: send smaller batches"}}`, response.Body)
+	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"maximum event size exceeded: the request becomes too large: send smaller batches"}}`, response.Body)
 	require.Len(t, s.sink.kept, 3)
 }
 
@@ -371,7 +388,7 @@ func TestOtherSpansAreIgnoredAndCounted(t *testing.T) {
 
 func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	s.Handler.budget = decode.NewBudget(100)
+	s.Handler.budget = memory.NewBudget(100)
 	response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b")))))
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)
@@ -389,7 +406,7 @@ func TestRoutesRefuseAsOTLPDoes(t *testing.T) {
 		require.Equal(t, "too large", message)
 	}
 	require.Equal(t, route.AI, paths["/i/v0/ai/otel"].Group)
-	require.Equal(t, int64(4<<20), paths["/i/v0/ai/otel/v1/traces"].MaxBody)
+	require.Equal(t, int64(4<<20), paths["/i/v0/ai/otel/v1/traces"].MaxBody(nil))
 	require.Equal(t, route.AI, paths["/i/v0/ai/otel/v1/logs"].Group)
 	require.Equal(t, route.Logs, paths["/i/v1/logs"].Group)
 	require.Len(t, paths, 4)

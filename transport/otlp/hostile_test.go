@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // nested is a value within so many lists.
@@ -131,7 +131,7 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
-			s.Handler.budget = decode.NewBudget(32 << 20)
+			s.Handler.budget = memory.NewBudget(32 << 20)
 			require.Equal(t, test.status, test.send(s))
 			require.Zero(t, s.Handler.budget.InUse())
 		})
@@ -164,16 +164,16 @@ func TestDecodedMessagesAreAccountedFor(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		r := request{budget: s.budget}
+		r := request{lease: s.budget.Lease()}
 		var data tracepb.TracesData
 		require.Nil(t, r.decode(body, typeProtobuf, &data))
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		taken := int64(after.HeapAlloc) - int64(before.HeapAlloc)
-		require.LessOrEqual(t, taken, r.reserved*5/4, name)
-		require.Greater(t, taken, r.reserved/8, name)
+		require.LessOrEqual(t, taken, r.lease.Held()*5/4, name)
+		require.Greater(t, taken, r.lease.Held()/8, name)
 		runtime.KeepAlive(&data)
-		r.release()
+		r.lease.Release()
 	}
 }
 

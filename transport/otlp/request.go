@@ -14,14 +14,16 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/decode"
-	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
-	// maxDepth is how many messages may be nested. A list within a list takes two levels, an object within an object three.
+	// maxDepth is how many messages may be nested. A list within a list takes two levels, an object within an object
+	// three.
 	maxDepth = 100
-	// maxValues is how many messages, and texts in lists, a request may consist of: every attribute is one, and its value another.
+	// maxValues is how many messages, and texts in lists, a request may consist of: every attribute is one, and its
+	// value another.
 	maxValues = 500_000
 	// valueSize is about what one takes beside its text, once it is decoded and while its attributes are looked up.
 	valueSize = 224
@@ -38,8 +40,8 @@ func isProtobuf(contentType string) bool {
 	return strings.Contains(strings.ToLower(contentType), "protobuf")
 }
 
-// isJSON tells the encoding of a body. A message in protobuf never begins with a brace; in any other case the content type
-// decides, if it names one of the two.
+// isJSON tells the encoding of a body. A message in protobuf never begins with a brace; in any other case the content
+// type decides, if it names one of the two.
 func isJSON(body []byte, contentType string) bool {
 	switch {
 	case len(body) > 0 && body[0] == '{':
@@ -53,20 +55,9 @@ func isJSON(body []byte, contentType string) bool {
 
 // request is a decoded request and the memory that is reserved for it.
 type request struct {
-	budget   *decode.Budget
-	reserved int64
+	lease memory.Lease
 	// repaired is set where the JSON had to be mended.
 	repaired bool
-}
-
-func (r *request) release() { r.budget.Release(r.reserved) }
-
-func (r *request) reserve(n int64) bool {
-	if !r.budget.Reserve(n) {
-		return false
-	}
-	r.reserved += n
-	return true
 }
 
 // decode reads a body into the message. Before anything is made of it, it is known how much that will be.
@@ -81,8 +72,8 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	switch {
 	case count.left < 0:
 		return errManyValues
-	case !r.reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
-		return decode.ErrSpent
+	case !r.lease.Reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
+		return memory.ErrSpent
 	}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(body, into); err != nil {
 		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
@@ -98,20 +89,20 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 		return errManyValues
 	case !utf8.Valid(body):
 		return errText
-	case !r.reserve(int64(len(body)) + int64(values)*valueSize):
-		return decode.ErrSpent
+	case !r.lease.Reserve(int64(len(body)) + int64(values)*valueSize):
+		return memory.ErrSpent
 	}
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
 	fault := options.Unmarshal(body, into)
 	if fault == nil {
 		return nil
 	}
-	if !posthog.IsJSON(body) {
-		if !r.reserve(int64(len(body)) * 4 / 3) {
-			return decode.ErrSpent
+	if !jsonscan.Valid(body) {
+		if !r.lease.Reserve(int64(len(body)) * 4 / 3) {
+			return memory.ErrSpent
 		}
-		mended, done := posthog.Repair(body)
-		if done && options.Unmarshal(mended, into) == nil {
+		mended, done := jsonscan.Repair(body)
+		if done.Any() && options.Unmarshal(mended, into) == nil {
 			r.repaired = true
 			return nil
 		}
@@ -119,8 +110,8 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	return events.Errorf(events.Invalid, "failed to parse request: invalid OTLP/JSON: %w", fault)
 }
 
-// valuesOf counts what JSON would become without making it: an object is a message, and a string that is neither a key nor a
-// member's value a text in a list.
+// valuesOf counts what JSON would become without making it: an object is a message, and a string that is neither a key
+// nor a member's value a text in a list.
 func valuesOf(text []byte) (n int) {
 	before := byte(0)
 	for i := 0; i < len(text); i++ {
@@ -196,8 +187,9 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 	return nil
 }
 
-// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none or only zeros. OTLP/JSON writes ids so, and
-// not in base64 like all other bytes: decoded as base64 they are of another size, and encoding them again gives the digits back.
+// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none or only zeros. OTLP/JSON writes
+// ids so, and not in base64 like all other bytes: decoded as base64 they are of another size, and encoding them again
+// gives the digits back.
 func idOf(id []byte, size int) string {
 	text := hex.EncodeToString(id)
 	if len(id) != size {

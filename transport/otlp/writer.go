@@ -11,22 +11,22 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/decode"
-	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/memory"
 )
 
-// writer writes JSON values, one after the other, into memory that it reserves from a budget before it takes it. A value that
-// would be too large, or has no room, is given up: what is written to it after that is ignored, and end says why.
+// writer writes JSON values, one after the other, into memory that it reserves by its lease before it takes it. A value
+// that would be too large, or has no room, is given up: what is written to it after that is ignored, and end says why.
 type writer struct {
-	budget *decode.Budget
+	lease memory.Lease
 	// limit is the size of the largest value, left what all that are still to come may have together.
 	limit, left int
 
-	// text is the memory at hand; the value that is being written begins at start. Values that are done stay where they are.
-	text     []byte
-	start    int
-	reserved int64
-	err      *events.Error
+	// text is the memory at hand; the value that is being written begins at start. Values that are done stay where they
+	// are.
+	text  []byte
+	start int
+	err   *events.Error
 }
 
 var errManyBytes = events.Errorf(events.TooLarge, "the request becomes too large: send smaller batches")
@@ -47,8 +47,6 @@ func (w *writer) end() ([]byte, *events.Error) {
 	return w.text[w.start:len(w.text):len(w.text)], nil
 }
 
-func (w *writer) release() { w.budget.Release(w.reserved) }
-
 // room makes room for n bytes more, unless the value is given up.
 func (w *writer) room(n int) bool {
 	size := len(w.text) - w.start + n
@@ -65,11 +63,10 @@ func (w *writer) room(n int) bool {
 		return true
 	}
 	larger := max(chunk, 2*size)
-	if !w.budget.Reserve(int64(larger)) {
-		w.err = decode.ErrSpent
+	if !w.lease.Reserve(int64(larger)) {
+		w.err = memory.ErrSpent
 		return false
 	}
-	w.reserved += int64(larger)
 	w.text, w.start = append(make([]byte, 0, larger), w.text[w.start:]...), 0
 	return true
 }
@@ -154,8 +151,8 @@ func (w *writer) time(t time.Time) {
 	}
 }
 
-// value writes an attribute's value: bytes as hexadecimal digits, as upstream does, and one that is not set as null. How deep
-// values nest was limited when they were decoded.
+// value writes an attribute's value: bytes as hexadecimal digits, as upstream does, and one that is not set as null.
+// How deep values nest was limited when they were decoded.
 func (w *writer) value(value *commonpb.AnyValue) {
 	switch v := value.GetValue().(type) {
 	case *commonpb.AnyValue_StringValue:
@@ -202,7 +199,7 @@ func (w *writer) object(list []*commonpb.KeyValue) {
 func (w *writer) structured(value *commonpb.AnyValue) {
 	text := strings.TrimSpace(value.GetStringValue())
 	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
-		if posthog.IsJSON([]byte(text)) {
+		if jsonscan.Valid([]byte(text)) {
 			w.raw(text)
 			return
 		}

@@ -8,11 +8,13 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // BenchmarkScan50 is one scan and the building of the events of a batch of 50; the figures are for one event.
 func BenchmarkScan50(b *testing.B) {
-	decoder := decode.New(1<<30, decode.NewBudget(1<<30))
+	decoder := decode.New(route.Fixed(1<<30), memory.NewBudget(1<<30))
 	payload, err := decoder.Decode(decode.Input{Body: benchmarkBatch(b)})
 	require.NoError(b, err)
 	d, config := newDocument(), DefaultConfig()
@@ -21,7 +23,7 @@ func BenchmarkScan50(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if d.scan(payload.Bytes) != nil {
-			b.Fatal(d.err)
+			b.Fatal(d.Err)
 		}
 		if _, err := d.hydrate(&batch, &config, intake{}); err != nil {
 			b.Fatal(err)

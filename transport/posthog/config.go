@@ -22,11 +22,11 @@ const (
 
 // Config is the configuration section transport.posthog.
 type Config struct {
-	MaxEvents    int              `key:"max_events" doc:"Most events in one request, and most snapshots of a recording; then 413, upon which SDKs send smaller batches. An event takes about half a kilobyte beside its text, which counts against transport.max_in_flight."`
-	MaxRecording configs.ByteSize `key:"max_recording" doc:"Largest body on the wire of a session recording, still compressed; then 413."`
-	MaxAIEvent   configs.ByteSize `key:"max_ai_event" doc:"Largest AI event, by its properties, on whichever path; a larger one is rejected alone. 0: no limit but kafka.max_message_bytes, which applies all the same."`
-	AILane       string           `key:"ai_lane" doc:"Which events go to the topic of AI events: allowlist ($ai_generation, $ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback) or prefix (every $ai_ event)."`
-	BatchPolicy  string           `key:"batch_policy" doc:"What one bad event does to its batch: partial (it is rejected alone) or all_or_nothing (the whole batch is, as upstream)."`
+	MaxEvents    int              `key:"max_events" live:"true" doc:"Most events in one request, and most snapshots of a recording; then 413, upon which SDKs send smaller batches. An event takes about half a kilobyte beside its text, which counts against transport.max_in_flight."`
+	MaxRecording configs.ByteSize `key:"max_recording" live:"true" doc:"Largest body on the wire of a session recording, still compressed; then 413."`
+	MaxAIEvent   configs.ByteSize `key:"max_ai_event" live:"true" doc:"Largest AI event, by its properties, on whichever path; a larger one is rejected alone. 0: no limit but kafka.max_message_bytes, which applies all the same."`
+	AILane       string           `key:"ai_lane" live:"true" doc:"Which events go to the topic of AI events: allowlist ($ai_generation, $ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback) or prefix (every $ai_ event)."`
+	BatchPolicy  string           `key:"batch_policy" live:"true" doc:"What one bad event does to its batch: partial (it is rejected alone) or all_or_nothing (the whole batch is, as upstream)."`
 }
 
 // DefaultConfig returns the defaults.

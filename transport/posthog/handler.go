@@ -9,84 +9,85 @@ import (
 
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
-// Handler answers the requests of both generations of the protocol, v0 and v1. It is safe for concurrent use.
+// Handler answers the requests of the protocol v0. It is safe for concurrent use.
 type Handler struct {
-	config    Config
+	config    *configs.Value[Config]
 	decoder   *decode.Decoder
 	processor events.Processor
-	metrics   metrics
+	metrics   Metrics
 	sessions  sync.Pool
-	v1        sync.Pool // of *v1Session
 }
 
-type metrics struct {
-	decode, scan, process tally.Timer
-	numbers, surrogates   tally.Counter
-}
-
-// NewHandler makes the handler. Decoded bytes are accounted to budget, by the decoder and here.
-func NewHandler(config Config, decoder *decode.Decoder, budget *decode.Budget, processor events.Processor, scope tally.Scope) *Handler {
-	stage := func(name string) tally.Timer {
-		return scope.Tagged(map[string]string{"stage": name}).Timer("stage_seconds")
-	}
-	repaired := func(kind string) tally.Counter {
-		return scope.Tagged(map[string]string{"kind": kind}).Counter("json_repaired_total")
+// NewHandler makes the handler, which follows the section as it changes. Decoded bytes are accounted to budget, by the
+// decoder and here.
+func NewHandler(
+	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) (*Handler, error) {
+	config, err := configs.Current[Config](live)
+	if err != nil {
+		return nil, err
 	}
 	return &Handler{
 		config:    config,
 		decoder:   decoder,
 		processor: processor,
-		metrics: metrics{
-			decode: stage("decode"), scan: stage("scan"), process: stage("process"),
-			numbers: repaired("nan"), surrogates: repaired("lone_surrogate"),
-		},
-		sessions: sync.Pool{New: func() any { return newSession(config.MaxEvents, budget) }},
-		v1:       sync.Pool{New: func() any { return newV1Session(config.MaxEvents, budget) }},
-	}
+		metrics:   NewMetrics(scope),
+		sessions:  sync.Pool{New: func() any { return newSession(budget) }},
+	}, nil
 }
 
-// Routes returns the paths of both.
+// Routes returns the paths of v0.
 func (h *Handler) Routes() []route.Route {
 	var routes []route.Route
 	methods := []string{http.MethodGet, http.MethodPost}
 	for _, path := range []string{"/e", "/i/v0/e", "/batch", "/capture", "/track", "/engage"} {
 		routes = append(routes, route.Route{Group: route.Analytics, Path: path, Methods: methods, Handle: h.Capture})
 	}
-	routes = append(routes,
+	return append(routes,
 		route.Route{Group: route.Analytics, Path: "/test/black_hole", Methods: methods, Handle: h.BlackHole},
 		route.Route{Group: route.AI, Path: "/i/v0/ai/batch", Methods: methods, Handle: h.CaptureAI},
-		route.Route{Group: route.Recordings, Path: "/s", Methods: methods, MaxBody: int64(h.config.MaxRecording), Handle: h.Record},
+		route.Route{Group: route.Recordings, Path: "/s", Methods: methods, MaxBody: h.maxRecording, Handle: h.Record},
 	)
-	return append(routes, h.v1Routes()...)
+}
+
+// maxRecording is the largest body of a recording.
+func (h *Handler) maxRecording(config *configs.View) int64 {
+	return int64(h.config.In(config).MaxRecording)
 }
 
 // session is the memory that one request needs and the next one uses again.
 type session struct {
+	// config is what judges the request.
+	config   Config
 	document document
 	batch    events.Batch
-	claim    claim
+	// lease is what the request holds of the budget for all, many the part of that for its events where they are many.
+	lease, many memory.Lease
 	// recordings and snapshots are what the events of recordings refer to.
 	recordings []events.Recording
 	snapshots  []events.Snapshot
 }
 
 const (
-	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. That much is not
-	// accounted for.
+	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. That much is
+	// not accounted for.
 	maxPooled = 4096
 	// eventSize and snapshotSize are what an event and a snapshot take beside their text.
 	eventSize    = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(events.Recording{}))
 	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
-func newSession(limit int, budget *decode.Budget) *session {
-	s := &session{claim: claim{budget: budget}}
-	s.document.limit, s.document.room, s.document.arena.reserve = limit, s.room, s.claim.reserve
+func newSession(budget *memory.Budget) *session {
+	s := &session{lease: budget.Lease(), many: budget.Lease()}
+	s.document.room, s.document.arena.lease = s.room, &s.lease
 	return s
 }
 
@@ -99,11 +100,12 @@ func (s *session) room(events, snapshots int) bool {
 	if snapshots > maxPooled {
 		many += int64(snapshots) * snapshotSize
 	}
-	return s.claim.reserveMany(many)
+	return s.many.Raise(many)
 }
 
 func (h *Handler) release(s *session) {
-	s.claim.release()
+	s.lease.Release()
+	s.many.Release()
 	if max(cap(s.batch.Events), cap(s.document.objects), cap(s.document.snapshots), cap(s.snapshots)) > maxPooled {
 		return
 	}
@@ -112,21 +114,21 @@ func (h *Handler) release(s *session) {
 	clear(s.snapshots)
 	s.batch = events.Batch{Events: s.batch.Events[:0]}
 	s.document.arena.reset()
-	s.document.scanner = scanner{}
+	s.document.Scanner = jsonscan.Scanner{}
 	h.sessions.Put(s)
 }
 
 // Capture takes the events of a request and answers when they are safe, or with what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &h.config, intake{query: query, engage: isEngage(request.Path)})
+		return s.document.hydrate(&s.batch, &s.config, intake{query: query, engage: isEngage(request.Path)})
 	}, resourceEvents)
 }
 
 // CaptureAI is Capture for a route that takes nothing but AI events.
 func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &h.config, intake{query: query, aiOnly: true})
+		return s.document.hydrate(&s.batch, &s.config, intake{query: query, aiOnly: true})
 	}, resourceEvents)
 }
 
@@ -140,7 +142,7 @@ func (h *Handler) Record(ctx context.Context, request *route.Request) route.Resp
 // BlackHole does all that Capture does but keep the events; it answers 200 whatever comes.
 func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.Response {
 	h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		reason, fault := s.document.hydrate(&s.batch, &h.config, intake{query: query})
+		reason, fault := s.document.hydrate(&s.batch, &s.config, intake{query: query})
 		if fault == nil {
 			dropAll(&s.batch, events.ReasonBlackHole)
 		}
@@ -164,52 +166,54 @@ func (h *Handler) take(
 		QueryHint:       query.compression,
 		ContentType:     request.ContentType,
 		ContentEncoding: request.ContentEncoding,
+		Config:          request.Config,
 	})
 	if err != nil {
 		return route.Refusal(err)
 	}
 	defer payload.Release()
 	decoded := time.Now()
-	h.metrics.decode.Record(decoded.Sub(begin))
+	h.metrics.Decode.Record(decoded.Sub(begin))
 
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
-	s.document.recordings = resource == resourceRecordings
+	s.config = h.config.In(request.Config)
+	s.document.limit, s.document.recordings = s.config.MaxEvents, resource == resourceRecordings
+	batch := &s.batch
+	request.Describe(batch)
 	if err := h.scan(s, payload); err != nil {
 		return route.Refusal(err)
 	}
-	batch := &s.batch
-	batch.Received, batch.ClientIP, batch.RequestID = request.Received, request.ClientIP, request.RequestID
 	reason, fault := hydrate(s, query)
 	scanned := time.Now()
-	h.metrics.scan.Record(scanned.Sub(decoded))
+	h.metrics.Scan.Record(scanned.Sub(decoded))
 
 	switch {
 	case fault != nil:
-		rejectAll(batch, reason, fault)
-	case h.config.BatchPolicy == PolicyAllOrNothing:
-		if first := firstRejected(batch); first != nil {
-			rejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
+		RejectAll(batch, reason, fault)
+	case s.config.BatchPolicy == PolicyAllOrNothing:
+		if first := batch.Summary().Rejection; first != nil {
+			RejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
 		}
 	}
 	h.processor.Process(ctx, batch)
-	h.metrics.process.Record(time.Since(scanned))
+	h.metrics.Process.Record(time.Since(scanned))
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	return h.answer(batch, query.beacon, resource).About(batch)
+	return answer(batch, s.config.BatchPolicy, query.beacon, resource).About(batch)
 }
 
 // scan finds the request's events.
 func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
-	fault, err := h.mend(payload, s.document.scan, &s.document.scanner, &s.batch, &s.claim)
+	fault, err := h.metrics.Mend(payload, s.document.scan, &s.document.Scanner, &s.batch, &s.lease)
 	switch {
 	case err != nil:
 		return err
 	case fault == nil:
 		return nil
 	case s.document.spent:
-		return decode.ErrSpent
+		return memory.ErrSpent
 	case s.document.full:
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
 	default:
@@ -217,35 +221,11 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 	}
 }
 
-// mend has the text scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired. The
-// repaired copy counts against the same budget as what was decoded. The batch is told of it, and of what decoding had to mend.
-func (h *Handler) mend(
-	payload *decode.Payload, scan func([]byte) *syntaxError, scanner *scanner, batch *events.Batch, claim *claim,
-) (*syntaxError, *events.Error) {
-	h.metrics.surrogates.Inc(int64(payload.Replaced))
-	batch.Repaired = payload.Replaced > 0
-	data := payload.Bytes
-	fault := scan(data)
-	if fault == nil || !scanner.repairable {
-		return fault, nil
-	}
-	// A mend adds a third at most: NaN becomes null.
-	if !claim.reserve(int64(len(data)) * 4 / 3) {
-		return nil, decode.ErrSpent
-	}
-	mended, done := repair(data)
-	if fault = scan(mended); fault == nil {
-		h.metrics.numbers.Inc(int64(done.numbers))
-		h.metrics.surrogates.Inc(int64(done.surrogates))
-		batch.Repaired = true
-	}
-	return fault, nil
-}
-
 // isEngage reports whether an event may come without a name.
 func isEngage(path string) bool { return len(path) >= 7 && path[:7] == "/engage" }
 
-func rejectAll(batch *events.Batch, reason events.Reason, err error) {
+// RejectAll rejects all events of a batch that have not ended yet.
+func RejectAll(batch *events.Batch, reason events.Reason, err error) {
 	for i := range batch.Events {
 		batch.Events[i].Reject(reason, err)
 	}
@@ -255,13 +235,4 @@ func dropAll(batch *events.Batch, reason events.Reason) {
 	for i := range batch.Events {
 		batch.Events[i].Drop(reason)
 	}
-}
-
-func firstRejected(batch *events.Batch) *events.Event {
-	for i := range batch.Events {
-		if batch.Events[i].Outcome.State == events.StateRejected {
-			return &batch.Events[i]
-		}
-	}
-	return nil
 }

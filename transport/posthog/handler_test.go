@@ -14,8 +14,10 @@ import (
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -70,15 +72,24 @@ type service struct {
 	*Handler
 	sink   *recorder
 	ledger *events.Ledger
-	budget *decode.Budget
+	budget *memory.Budget
 	scope  tally.TestScope
 }
 
+// newHandler is NewHandler with a configuration that does not change.
+func newHandler(config Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+	handler, err := NewHandler(configs.Fixed(config), decoder, budget, processor, scope)
+	if err != nil {
+		panic(err)
+	}
+	return handler
+}
+
 func newService(t *testing.T, config Config) *service {
-	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: decode.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
-	s.Handler = NewHandler(config, decode.New(1<<20, s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
@@ -213,7 +224,7 @@ func TestHugeValuesAreNotRead(t *testing.T) {
 	require.Equal(t, 401, s.post("/e", `{"event":"a","distinct_id":"u","token":`+huge+`}`).Status)
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k",`+huge+`:1}`).Status)
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":`+strings.Repeat("7", 200_000)+`,"token":"k","timestamp":`+huge+`}`).Status)
-	s.Handler = NewHandler(DefaultConfig(), decode.New(4<<20, nil), nil, s.processor, s.scope)
+	s.Handler = newHandler(DefaultConfig(), decode.New(route.Fixed(4<<20), nil), nil, s.processor, s.scope)
 	require.Equal(t, 413, s.post("/e", `{"event":"`+strings.Repeat("n", 1<<20)+`","distinct_id":"u","token":"k"}`).Status)
 }
 
@@ -256,6 +267,16 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 		status int
 		answer string
 	}{
+		{"known already", func(event *events.Event) { event.AcceptDuplicate() }, 200, okBody},
+		{"one is being handled already", func(event *events.Event) {
+			if event.Name == "b" {
+				event.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "reserved by another request"))
+			}
+		}, 503, "another request with the same event is being handled, please retry"},
+		{"too fast", func(event *events.Event) {
+			event.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "bucket of phc_secret is empty"))
+		}, 429, "rate limited, please retry later"},
+		{"dropped for being too fast", func(event *events.Event) { event.Drop(events.ReasonRateLimited) }, 200, okBody},
 		{"one failed: all is sent again", fails("a", events.Unavailable), 503, "transient error, please retry"},
 		{"an internal error tells nothing", fails("b", events.Internal), 500, "internal server error"},
 		{"one too large", func(event *events.Event) {
@@ -278,9 +299,19 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 			response := s.post("/e", two)
 			require.Equal(t, test.status, response.Status)
 			require.Equal(t, test.answer, response.Body)
-			require.Equal(t, test.status == 503, response.Retry)
+			require.Equal(t, test.status == 503 || test.status == 429, response.Retry)
 		})
 	}
+}
+
+func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	s.sink.judge = func(event *events.Event) {
+		event.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "reserved"))
+	}
+	response := s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`)
+	require.True(t, response.Retry)
+	require.Equal(t, time.Second, response.RetryAfter)
 }
 
 func TestBlackHoleKeepsNothingAndAlwaysSaysYes(t *testing.T) {
@@ -307,12 +338,13 @@ func TestCaptureIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 // Three bytes make an event of half a kilobyte: what a request may hold has to be limited by number, too.
 func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	many := func(n int) string { return `{"api_key":"k","batch":[{}` + strings.Repeat(",{}", n-1) + `]}` }
-	s := newService(t, Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial})
+	config := Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial}
+	s := newService(t, config)
 	require.Equal(t, 503, s.post("/batch", many(10_000)).Status, "1 MiB is not enough for so many")
 	require.Zero(t, s.budget.InUse())
 
-	s.budget = decode.NewBudget(100 << 20)
-	s.Handler = NewHandler(s.config, decode.New(1<<20, s.budget), s.budget, s.processor, s.scope)
+	s.budget = memory.NewBudget(100 << 20)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, s.processor, s.scope)
 	response := s.post("/batch", many(10_001))
 	require.Equal(t, 413, response.Status)
 	require.Equal(t, "maximum event size exceeded: request holds more than 10000 events or snapshots", response.Body)

@@ -1,6 +1,9 @@
 package posthog
 
-import "github.com/opencapture/capture/modules/events"
+import (
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
+)
 
 // heatmapData is what a heatmap is drawn from, and the only property of an event that goes to its heatmap event alone.
 const heatmapData = "$heatmap_data"
@@ -14,8 +17,8 @@ var heatmapProperties = [...]string{
 	"$current_url", "$raw_user_agent", "$ip", "$host", "$timezone", "$cookieless_extra", "$cookieless_mode",
 }
 
-// hasHeatmap reports whether an event of another name says something for heatmaps: clicks and moves, or how far the page
-// before was scrolled.
+// hasHeatmap reports whether an event of another name says something for heatmaps: clicks and moves, or how far the
+// page before was scrolled.
 func hasHeatmap(name string, found marks) bool {
 	const scrolled = markPreviousPath | markCurrentURL
 	return name != heatmapName && (found&markHeatmapData != 0 || found&scrolled == scrolled)
@@ -25,10 +28,10 @@ func hasHeatmap(name string, found marks) bool {
 func (d *document) splitHeatmap(found *object, event *events.Event) *events.Error {
 	var values [len(heatmapProperties)][]byte
 	size := 2
-	for m := membersOf(event.Raw.Properties); m.next(); {
+	for m := jsonscan.MembersOf(event.Raw.Properties); m.Next(); {
 		for i, name := range heatmapProperties {
-			if string(m.key) == name {
-				values[i] = m.value
+			if string(m.Key) == name {
+				values[i] = m.Value
 				break
 			}
 		}
@@ -64,6 +67,6 @@ func (d *document) splitHeatmap(found *object, event *events.Event) *events.Erro
 	if err != nil {
 		return err
 	}
-	event.Raw.Properties = without(rest, event.Raw.Properties, func(key []byte) bool { return string(key) == heatmapData })
+	event.Raw.Properties = jsonscan.AppendWithout(rest, event.Raw.Properties, func(key []byte) bool { return string(key) == heatmapData })
 	return nil
 }

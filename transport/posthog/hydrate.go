@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// What can be wrong with an event or its request, in the protocol's words. They are made once: a hostile batch of a million
-// bad events costs no allocation each.
+// What can be wrong with an event or its request, in the protocol's words. They are made once: a hostile batch of a
+// million bad events costs no allocation each.
 var (
 	errNoEvent        = events.Errorf(events.Invalid, "request holds no event")
 	errNotObject      = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
@@ -42,14 +43,16 @@ func wrongType(key, want string) *events.Error {
 }
 
 const (
-	// maxName is the longest event name, as JSON. The protocol has no limit, but no Kafka message would hold a longer one.
+	// maxName is the longest event name, as JSON. The protocol has no limit, but no Kafka message would hold a longer
+	// one.
 	maxName = 1 << 20
-	// maxRawToken is the longest token that is looked at, as JSON: the longest allowed, escaped, with room for white space.
+	// maxRawToken is the longest token that is looked at, as JSON: the longest allowed, escaped, with room for white
+	// space.
 	maxRawToken = 1 << 10
 )
 
-// internalIP stands for the client of events that the service's own operators send.
-const internalIP = "127.0.0.1"
+// InternalIP stands for the client of events that the service's own operators send.
+const InternalIP = "127.0.0.1"
 
 var noProperties = []byte("{}")
 
@@ -60,8 +63,8 @@ type intake struct {
 	engage, aiOnly bool
 }
 
-// hydrate makes the batch's events of the objects found. What concerns the whole request is returned as an error with its
-// reason; an event that is bad alone is rejected in the batch.
+// hydrate makes the batch's events of the objects found. What concerns the whole request is returned as an error with
+// its reason; an event that is bad alone is rejected in the batch.
 func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (events.Reason, *events.Error) {
 	batch.Events = slices.Grow(batch.Events[:0], len(d.objects))[:len(d.objects)]
 	clear(batch.Events)
@@ -81,14 +84,14 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 	batch.SentAt, batch.Historical = sentAt, historical
 	token, reason, err := d.token()
 	if err != nil {
-		if d.single && !from.engage && d.present(d.objects[0].name) == nil {
+		if d.single && !from.engage && d.Present(d.objects[0].name) == nil {
 			// An object of no shape is told so before it is asked for a token.
 			return events.ReasonMissingName, errNoName
 		}
 		return reason, err
 	}
 	batch.Token = token
-	at := clock{now: batch.Received, sentAt: sentAt, retried: from.query.retryCount > 0}
+	at := Clock{Now: batch.Received, SentAt: sentAt, Retried: from.query.retryCount > 0}
 	for i := range d.objects {
 		event := &batch.Events[i]
 		if !event.Pending() {
@@ -96,7 +99,7 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 		}
 		end(event)(d.hydrateEvent(&d.objects[i], event, at, from.engage))
 		if event.Pending() {
-			event.Lane = config.lane(event.Name, historical)
+			event.Lane = config.Lane(event.Name, historical)
 			end(event)(d.suit(&d.objects[i], event, config, from.aiOnly))
 		}
 	}
@@ -126,12 +129,12 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 			return events.ReasonTooLarge, err
 		}
 	}
-	if found.marks&markGateway != 0 && strings.HasPrefix(event.Name, aiPrefix) {
+	if found.marks&markGateway != 0 && IsAI(event.Name) {
 		stripped, err := d.arena.take(len(event.Raw.Properties))
 		if err != nil {
 			return events.ReasonUnavailable, err
 		}
-		event.Raw.Properties = stripGateway(stripped, event.Raw.Properties)
+		event.Raw.Properties = AppendWithoutGateway(stripped, event.Raw.Properties)
 	}
 	if hasHeatmap(event.Name, found.marks) {
 		if err := d.splitHeatmap(found, event); err != nil {
@@ -145,8 +148,8 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 func (d *document) dropUnwanted(batch *events.Batch) int {
 	left := len(d.objects)
 	for i := range d.objects {
-		if string(d.objects[i].name.in(d.data)) == `"`+performanceEvent+`"` {
-			batch.Events[i].Name = performanceEvent
+		if string(d.objects[i].name.In(d.Data)) == `"`+PerformanceEvent+`"` {
+			batch.Events[i].Name = PerformanceEvent
 			batch.Events[i].Drop(events.ReasonPerformanceEvent)
 			d.objects[i] = object{}
 			left--
@@ -155,25 +158,25 @@ func (d *document) dropUnwanted(batch *events.Batch) int {
 	return left
 }
 
-// performanceEvent is a name that old SDKs send and nothing uses.
-const performanceEvent = "$performance_event"
+// PerformanceEvent is a name that old SDKs send and nothing uses.
+const PerformanceEvent = "$performance_event"
 
 // readEnvelope reads what an envelope says beside its token and its events.
 func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *events.Error) {
 	if !d.enveloped {
 		return time.Time{}, false, nil
 	}
-	for _, at := range [...]span{d.envelope.sentAt, d.envelope.sentAtAlias} {
-		raw := d.present(at)
+	for _, at := range [...]jsonscan.Span{d.envelope.sentAt, d.envelope.sentAtAlias} {
+		raw := d.Present(at)
 		if raw != nil && raw[0] != '"' {
 			return time.Time{}, false, errTypeSentAt
 		}
 		// A bare number, as the query has it, is no time here: in seconds it would be taken for one long ago.
 		if raw != nil && sentAt.IsZero() {
-			sentAt, _ = parseDate(text(head(raw)))
+			sentAt, _ = parseDate(jsonscan.Text(head(raw)))
 		}
 	}
-	switch raw := d.present(d.envelope.historical); {
+	switch raw := d.Present(d.envelope.historical); {
 	case raw == nil:
 	case raw[0] == 't' || raw[0] == 'f':
 		historical = raw[0] == 't'
@@ -188,9 +191,9 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 	var token string
 	found := false
 	if d.enveloped {
-		raw := d.present(d.envelope.apiKey)
+		raw := d.Present(d.envelope.apiKey)
 		if raw == nil {
-			raw = d.present(d.envelope.token)
+			raw = d.Present(d.envelope.token)
 		}
 		if raw != nil {
 			if raw[0] != '"' {
@@ -203,7 +206,7 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 		for i := range d.objects {
 			raw := d.ownToken(&d.objects[i])
 			if raw == nil {
-				raw = d.present(d.objects[i].propToken)
+				raw = d.Present(d.objects[i].propToken)
 			}
 			if raw == nil || raw[0] != '"' {
 				continue
@@ -228,15 +231,15 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 // tokenText returns what a token says, trimmed; of one that is far too long it is enough to know that.
 func tokenText(raw []byte) string {
 	if len(raw) > maxRawToken {
-		return alias(raw)
+		return jsonscan.Alias(raw)
 	}
-	return strings.TrimSpace(text(raw))
+	return strings.TrimSpace(jsonscan.Text(raw))
 }
 
 // ownToken returns the token that an event carries itself, beside its properties.
 func (d *document) ownToken(found *object) []byte {
-	for _, at := range [...]span{found.token, found.dollarToken, found.apiKey} {
-		if raw := d.present(at); raw != nil {
+	for _, at := range [...]jsonscan.Span{found.token, found.dollarToken, found.apiKey} {
+		if raw := d.Present(at); raw != nil {
 			return raw
 		}
 	}
@@ -244,7 +247,7 @@ func (d *document) ownToken(found *object) []byte {
 }
 
 // hydrateEvent fills in an event, or says what is wrong with it.
-func (d *document) hydrateEvent(found *object, event *events.Event, at clock, engage bool) (events.Reason, *events.Error) {
+func (d *document) hydrateEvent(found *object, event *events.Event, at Clock, engage bool) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
@@ -256,7 +259,7 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 		return events.ReasonInvalidEvent, err
 	}
 
-	switch raw := d.present(found.name); {
+	switch raw := d.Present(found.name); {
 	case raw == nil && engage:
 		event.Name = "$identify"
 	case raw == nil:
@@ -266,14 +269,14 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 	case len(raw) > maxName:
 		return events.ReasonTooLarge, errLongName
 	default:
-		if event.Name = text(raw); event.Name == "" {
+		if event.Name = jsonscan.Text(raw); event.Name == "" {
 			return events.ReasonMissingName, errEmptyName
 		}
 	}
 
 	raw := event.Raw.DistinctID
 	if raw == nil {
-		raw = d.present(found.propDistinctID)
+		raw = d.Present(found.propDistinctID)
 	}
 	if raw != nil {
 		identify(event, raw)
@@ -284,8 +287,8 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 	if err := d.cookieless(found, event); err != nil {
 		return events.ReasonInvalidCookieless, err
 	}
-	if found.internal.in(d.data) != nil {
-		event.ClientIP = internalIP
+	if found.internal.In(d.Data) != nil {
+		event.ClientIP = InternalIP
 	}
 
 	d.date(found, event, at)
@@ -294,12 +297,12 @@ func (d *document) hydrateEvent(found *object, event *events.Event, at clock, en
 
 // clientUUID reads the event's uuid if the client sent one.
 func (d *document) clientUUID(found *object, event *events.Event) (events.Reason, *events.Error) {
-	switch raw := d.present(found.uuid); {
+	switch raw := d.Present(found.uuid); {
 	case raw == nil || string(raw) == `""`:
 	case raw[0] != '"':
 		return events.ReasonInvalidUUID, errTypeUUID
 	default:
-		if event.UUID, event.ClientUUID = parseUUID(text(raw)); !event.ClientUUID {
+		if event.UUID, event.ClientUUID = parseUUID(jsonscan.Text(raw)); !event.ClientUUID {
 			return events.ReasonInvalidUUID, errUUID
 		}
 	}
@@ -307,7 +310,7 @@ func (d *document) clientUUID(found *object, event *events.Event) (events.Reason
 }
 
 func (d *document) cookieless(found *object, event *events.Event) *events.Error {
-	if raw := found.cookieless.in(d.data); raw != nil {
+	if raw := found.cookieless.In(d.Data); raw != nil {
 		if raw[0] != 't' && raw[0] != 'f' {
 			return errCookieless
 		}
@@ -317,17 +320,17 @@ func (d *document) cookieless(found *object, event *events.Event) *events.Error 
 }
 
 // date computes when the event happened, and makes its uuid if it has none.
-func (d *document) date(found *object, event *events.Event, at clock) {
+func (d *document) date(found *object, event *events.Event, at Clock) {
 	var stamp time.Time
 	var offset int64
 	hasStamp, hasOffset := false, event.Raw.Offset != nil
 	if event.Raw.Timestamp != nil {
-		stamp, hasStamp = parseTime(text(head(event.Raw.Timestamp)))
+		stamp, hasStamp = parseTime(jsonscan.Text(head(event.Raw.Timestamp)))
 	}
 	if hasOffset {
 		offset = milliseconds(event.Raw.Offset)
 	}
-	ignoreSentAt := string(found.ignoreSentAt.in(d.data)) == "true"
+	ignoreSentAt := string(found.ignoreSentAt.In(d.Data)) == "true"
 	event.Timestamp = at.eventTime(stamp, hasStamp, offset, hasOffset, ignoreSentAt)
 	if !event.ClientUUID {
 		event.UUID = newUUID(event.Timestamp)
@@ -337,15 +340,15 @@ func (d *document) date(found *object, event *events.Event, at clock) {
 // raw takes over an event's own JSON and checks the types of what is not read any further.
 func (d *document) raw(found *object, raw *events.Raw) *events.Error {
 	raw.Token = d.ownToken(found)
-	raw.DistinctID = d.present(found.distinctID)
+	raw.DistinctID = d.Present(found.distinctID)
 	if raw.DistinctID == nil {
-		raw.DistinctID = d.present(found.dollarDistinctID)
+		raw.DistinctID = d.Present(found.dollarDistinctID)
 	}
-	raw.Timestamp = d.present(found.timestamp)
-	raw.Offset = d.present(found.offset)
-	raw.Set = d.present(found.set)
-	raw.SetOnce = d.present(found.setOnce)
-	raw.Properties = found.properties.in(d.data)
+	raw.Timestamp = d.Present(found.timestamp)
+	raw.Offset = d.Present(found.offset)
+	raw.Set = d.Present(found.set)
+	raw.SetOnce = d.Present(found.setOnce)
+	raw.Properties = found.properties.In(d.Data)
 	if raw.Properties == nil {
 		raw.Properties = noProperties
 	}
@@ -371,13 +374,13 @@ const maxMilliseconds = 1e15
 
 // milliseconds reads a JSON number of milliseconds; one that is out of all bounds is cut.
 func milliseconds(raw []byte) int64 {
-	if ms, err := strconv.ParseInt(alias(raw), 10, 32); err == nil {
+	if ms, err := strconv.ParseInt(jsonscan.Alias(raw), 10, 32); err == nil {
 		return ms
 	}
 	if len(raw) > maxRead {
 		return 0
 	}
-	ms, err := strconv.ParseFloat(alias(raw), 64)
+	ms, err := strconv.ParseFloat(jsonscan.Alias(raw), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0
 	}
@@ -392,11 +395,11 @@ func (c *Config) CheckAI(properties []byte) *events.Error {
 	return nil
 }
 
-// aiPrefix begins the names of all AI events, those that the allowlist does not know included.
-const aiPrefix = "$ai_"
+// IsAI reports whether a name is that of an AI event, be it one that the allowlist does not know.
+func IsAI(name string) bool { return strings.HasPrefix(name, "$ai_") }
 
-// lane says where an event belongs by its name; the special names win over a historical migration.
-func (c *Config) lane(name string, historical bool) events.Lane {
+// Lane says where an event belongs by its name; the special names win over a historical migration.
+func (c *Config) Lane(name string, historical bool) events.Lane {
 	if strings.HasPrefix(name, "$") {
 		switch name {
 		case "$exception":
@@ -408,7 +411,7 @@ func (c *Config) lane(name string, historical bool) events.Lane {
 		case "$ai_generation", "$ai_trace", "$ai_span", "$ai_embedding", "$ai_metric", "$ai_feedback":
 			return events.LaneAI
 		}
-		if c.AILane == AIPrefix && strings.HasPrefix(name, aiPrefix) {
+		if c.AILane == AIPrefix && IsAI(name) {
 			return events.LaneAI
 		}
 	}

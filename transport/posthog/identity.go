@@ -13,13 +13,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 )
 
 const (
 	// maxDistinctID is the longest distinct_id, in characters; a longer one is cut.
 	maxDistinctID = 200
-	// maxCanonical is the longest array or object that is put in order before it is cut. A user of the name of a larger one
-	// does not exist, but somebody could send it to make the service work.
+	// maxCanonical is the longest array or object that is put in order before it is cut. A user of the name of a larger
+	// one does not exist, but somebody could send it to make the service work.
 	maxCanonical = 4 << 10
 	// maxRead is how much of a longer value is read: more than its first 200 characters can take, all escaped.
 	maxRead = 4 << 10
@@ -37,20 +38,20 @@ func identify(event *events.Event, raw []byte) {
 // isBlank reports whether a distinct_id names nobody.
 func isBlank(id string) bool { return strings.TrimSpace(id) == "" }
 
-// distinctID turns the JSON value of a distinct_id into the text that names the user, and reports whether it was cut. Anything
-// but a string is written as JSON.
+// distinctID turns the JSON value of a distinct_id into the text that names the user, and reports whether it was cut.
+// Anything but a string is written as JSON.
 func distinctID(raw []byte) (id string, cut bool) {
 	switch raw[0] {
 	case '"':
-		id = text(head(raw))
+		id = jsonscan.Text(head(raw))
 	case '{', '[':
-		if id = alias(raw); len(raw) <= maxCanonical {
+		if id = jsonscan.Alias(raw); len(raw) <= maxCanonical {
 			id = canonical(raw)
 		}
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		id = numberText(raw)
 	default: // true, false; null is taken as absent before
-		id = alias(raw)
+		id = jsonscan.Alias(raw)
 	}
 	if strings.IndexByte(id, 0) >= 0 {
 		id = strings.ReplaceAll(id, "\x00", "\ufffd")
@@ -97,18 +98,18 @@ func canonical(raw []byte) string {
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
 	if err := decoder.Decode(&value); err != nil {
-		return alias(raw)
+		return jsonscan.Alias(raw)
 	}
 	if err := encoder.Encode(value); err != nil {
-		return alias(raw)
+		return jsonscan.Alias(raw)
 	}
 	return strings.TrimSuffix(out.String(), "\n")
 }
 
-// numberText writes a number as upstream does: a 64-bit integer as it stands, any other as the shortest text of the nearest
-// float64, with ".0" where it is whole and an exponent from 1e16 on and below 1e-5.
+// numberText writes a number as upstream does: a 64-bit integer as it stands, any other as the shortest text of the
+// nearest float64, with ".0" where it is whole and an exponent from 1e16 on and below 1e-5.
 func numberText(raw []byte) string {
-	s := alias(raw)
+	s := jsonscan.Alias(raw)
 	if len(s) > maxRead {
 		return s
 	}

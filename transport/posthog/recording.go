@@ -7,18 +7,19 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
 )
 
 // replay is what one scan has found of a recorded event, beside what every event has.
 type replay struct {
-	session, window, source, lib, host, sentAt span
+	session, window, source, lib, host, sentAt jsonscan.Span
 	// hasSnapshots is set when there is usable snapshot data: snapshots[from:to] of the document.
 	hasSnapshots bool
 	from, to     int
 }
 
 // snapshot is one step of a recording and its own time.
-type snapshot struct{ json, timestamp span }
+type snapshot struct{ json, timestamp jsonscan.Span }
 
 // snapshotsName is the name of the event that a recording is written as.
 const snapshotsName = "$snapshot_items"
@@ -32,7 +33,7 @@ var (
 // replayProperty scans the value at i if its key is one of those that only recordings have.
 func (d *document) replayProperty(key []byte, i, depth int, found *object) (end int, known bool) {
 	r := &d.replays[found.replay-1]
-	var to *span
+	var to *jsonscan.Span
 	switch string(key) {
 	case "$snapshot_data":
 		return d.snapshotData(r, i, depth), true
@@ -49,8 +50,8 @@ func (d *document) replayProperty(key []byte, i, depth int, found *object) (end 
 	default:
 		return 0, false
 	}
-	if end = d.value(i, depth); end >= 0 {
-		*to = span{uint32(i), uint32(end)}
+	if end = d.Value(i, depth); end >= 0 {
+		*to = jsonscan.SpanOf(i, end)
 	}
 	return end, true
 }
@@ -64,18 +65,18 @@ func (d *document) snapshotData(r *replay, i, depth int) int {
 }
 
 func (d *document) snapshotValues(i, depth int, usable *bool) int {
-	*usable = i < len(d.data) && (d.data[i] == '[' || d.data[i] == '{')
+	*usable = i < len(d.Data) && (d.Data[i] == '[' || d.Data[i] == '{')
 	if !*usable {
-		return d.value(i, depth)
+		return d.Value(i, depth)
 	}
-	if d.data[i] == '{' {
+	if d.Data[i] == '{' {
 		return d.snapshot(i, depth)
 	}
-	if depth >= maxDepth {
-		return d.value(i, depth)
+	if depth >= jsonscan.MaxDepth {
+		return d.Value(i, depth)
 	}
-	i = d.space(i + 1)
-	if i < len(d.data) && d.data[i] == ']' {
+	i = d.Space(i + 1)
+	if i < len(d.Data) && d.Data[i] == ']' {
 		return i + 1
 	}
 	for {
@@ -83,7 +84,7 @@ func (d *document) snapshotValues(i, depth int, usable *bool) int {
 			return -1
 		}
 		var more bool
-		if i, more = d.nextElement(i); !more {
+		if i, more = d.NextElement(i); !more {
 			return i
 		}
 	}
@@ -93,31 +94,31 @@ func (d *document) snapshotValues(i, depth int, usable *bool) int {
 func (d *document) snapshot(i, depth int) int {
 	if len(d.snapshots) == cap(d.snapshots) && !d.growSnapshots() || len(d.snapshots) == d.limit {
 		d.full = !d.spent
-		return d.fail(i, "too many snapshots")
+		return d.Fail(i, "too many snapshots")
 	}
 	start := i
-	var stamp span
-	if i >= len(d.data) || d.data[i] != '{' {
-		i = d.value(i, depth)
+	var stamp jsonscan.Span
+	if i >= len(d.Data) || d.Data[i] != '{' {
+		i = d.Value(i, depth)
 	} else {
 		var more bool
-		for i, more = d.open(i, depth); more; {
-			key, at := d.member(i)
+		for i, more = d.Open(i, depth); more; {
+			key, at := d.Member(i)
 			if at < 0 {
 				return -1
 			}
-			end := d.value(at, depth+1)
+			end := d.Value(at, depth+1)
 			if end < 0 {
 				return -1
 			}
 			if string(key) == "timestamp" {
-				stamp = span{uint32(at), uint32(end)}
+				stamp = jsonscan.SpanOf(at, end)
 			}
-			i, more = d.next(end)
+			i, more = d.Next(end)
 		}
 	}
 	if i >= 0 {
-		d.snapshots = append(d.snapshots, snapshot{json: span{uint32(start), uint32(i)}, timestamp: stamp})
+		d.snapshots = append(d.snapshots, snapshot{json: jsonscan.SpanOf(start, i), timestamp: stamp})
 	}
 	return i
 }
@@ -135,8 +136,9 @@ func (d *document) growSnapshots() bool {
 	return true
 }
 
-// hydrateRecordings makes a batch of the recorded events: one event for all that belong to one window of one session, which
-// is all of them but where a session ended within the request. What is bad alone is an event of its own, rejected.
+// hydrateRecordings makes a batch of the recorded events: one event for all that belong to one window of one session,
+// which is all of them but where a session ended within the request. What is bad alone is an event of its own,
+// rejected.
 func (d *document) hydrateRecordings(s *session, query query, userAgent string) (events.Reason, *events.Error) {
 	batch := &s.batch
 	batch.Events = batch.Events[:0]
@@ -152,7 +154,7 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 	}
 	batch.Token = token
 	batch.SentAt = d.recordingSentAt(query)
-	at := clock{now: batch.Received, sentAt: batch.SentAt, retried: query.retryCount > 0}
+	at := Clock{Now: batch.Received, SentAt: batch.SentAt, Retried: query.retryCount > 0}
 
 	s.recordings = slices.Grow(s.recordings[:0], len(d.objects))
 	s.snapshots = slices.Grow(s.snapshots[:0], len(d.snapshots))
@@ -188,13 +190,13 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 
 // recordingSentAt is when the client says that it sent the recording: in the first event, the envelope or the query.
 func (d *document) recordingSentAt(query query) time.Time {
-	first := span{}
+	first := jsonscan.Span{}
 	if d.objects[0].replay > 0 {
 		first = d.replays[d.objects[0].replay-1].sentAt
 	}
-	for _, at := range [...]span{first, d.envelope.sentAt, d.envelope.sentAtAlias} {
-		if raw := d.present(at); raw != nil && raw[0] == '"' {
-			if sentAt, ok := parseDate(text(head(raw))); ok {
+	for _, at := range [...]jsonscan.Span{first, d.envelope.sentAt, d.envelope.sentAtAlias} {
+		if raw := d.Present(at); raw != nil && raw[0] == '"' {
+			if sentAt, ok := parseDate(jsonscan.Text(head(raw))); ok {
 				return sentAt
 			}
 		}
@@ -205,29 +207,30 @@ func (d *document) recordingSentAt(query query) time.Time {
 // maxSession is the longest session id, in bytes.
 const maxSession = 70
 
-// checkRecording finds which session and window an event belongs to. One that does not say belongs where the one before does.
+// checkRecording finds which session and window an event belongs to. One that does not say belongs where the one before
+// does.
 func (d *document) checkRecording(found *object, before *events.Event, session *string, window *[]byte) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
 	r := &d.replays[found.replay-1]
-	switch raw := d.present(r.session); {
+	switch raw := d.Present(r.session); {
 	case raw == nil && before == nil:
 		return events.ReasonNoSession, errNoSession
 	case raw == nil:
 		*session = before.SessionID
-	case raw[0] != '"' || len(raw) > 6*maxSession+2 || !isSession(text(raw)):
+	case raw[0] != '"' || len(raw) > 6*maxSession+2 || !isSession(jsonscan.Text(raw)):
 		return events.ReasonInvalidSession, errInvalidSession
 	default:
-		*session = text(raw)
+		*session = jsonscan.Text(raw)
 	}
-	switch raw := d.present(r.window); {
+	switch raw := d.Present(r.window); {
 	case raw != nil:
 		*window = raw
 	case before != nil && before.SessionID == *session:
 		*window = before.Recording.WindowID
-	case d.present(r.session) != nil:
-		*window = r.session.in(d.data)
+	case d.Present(r.session) != nil:
+		*window = r.session.In(d.Data)
 	default:
 		*window = []byte(`"` + *session + `"`)
 	}
@@ -249,7 +252,7 @@ func isSession(id string) bool {
 }
 
 // hydrateRecording fills in the event that a recording begins with.
-func (d *document) hydrateRecording(found *object, event *events.Event, at clock) (events.Reason, *events.Error) {
+func (d *document) hydrateRecording(found *object, event *events.Event, at Clock) (events.Reason, *events.Error) {
 	var raw events.Raw
 	if err := d.raw(found, &raw); err != nil {
 		return events.ReasonInvalidEvent, err
@@ -259,7 +262,7 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at clock
 	}
 	id := raw.DistinctID
 	if id == nil {
-		id = d.present(found.propDistinctID)
+		id = d.Present(found.propDistinctID)
 	}
 	if id != nil {
 		identify(event, id)
@@ -271,8 +274,8 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at clock
 	if err := d.cookieless(found, event); err != nil {
 		return events.ReasonInvalidCookieless, err
 	}
-	if found.internal.in(d.data) != nil {
-		event.ClientIP = internalIP
+	if found.internal.In(d.Data) != nil {
+		event.ClientIP = InternalIP
 	}
 	event.Raw = events.Raw{Timestamp: raw.Timestamp, Offset: raw.Offset}
 	d.date(found, event, at)
@@ -284,13 +287,13 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at clock
 func (d *document) describeRecording(found *object, window []byte, userAgent string) events.Recording {
 	r := &d.replays[found.replay-1]
 	recording := events.Recording{WindowID: window, Source: "web", Lib: libraryOf(userAgent)}
-	if string(d.present(r.source)) == `"mobile"` {
+	if string(d.Present(r.source)) == `"mobile"` {
 		recording.Source = "mobile"
 	}
-	if raw := d.present(r.lib); raw != nil && raw[0] == '"' {
-		recording.Lib = text(raw)
+	if raw := d.Present(r.lib); raw != nil && raw[0] == '"' {
+		recording.Lib = jsonscan.Text(raw)
 	}
-	if raw := d.present(r.host); raw != nil && raw[0] == '"' {
+	if raw := d.Present(r.host); raw != nil && raw[0] == '"' {
 		recording.Host = raw
 	}
 	return recording
@@ -313,7 +316,7 @@ func (s *session) addSnapshots(found *object, recording *events.Recording) {
 	r := &d.replays[found.replay-1]
 	start := len(s.snapshots) - len(recording.Items)
 	for _, item := range d.snapshots[r.from:r.to] {
-		s.snapshots = append(s.snapshots, events.Snapshot{JSON: item.json.in(d.data), Timestamp: d.present(item.timestamp)})
+		s.snapshots = append(s.snapshots, events.Snapshot{JSON: item.json.In(d.Data), Timestamp: d.Present(item.timestamp)})
 	}
 	recording.Items = s.snapshots[start:len(s.snapshots):len(s.snapshots)]
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -177,8 +178,8 @@ func TestVeryManySnapshotsAreLimitedInNumberAndMemory(t *testing.T) {
 	s := newService(t, config)
 	require.Equal(t, 503, s.record("/s/", "", many(20_000)).Status, "1 MiB is not enough for so many")
 	require.Zero(t, s.budget.InUse())
-	s.budget = decode.NewBudget(100 << 20)
-	s.Handler = NewHandler(s.config, decode.New(1<<20, s.budget), s.budget, s.processor, s.scope)
+	s.budget = memory.NewBudget(100 << 20)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, s.processor, s.scope)
 	response := s.record("/s/", "", many(20_001))
 	require.Equal(t, 413, response.Status, response.Body)
 	require.Equal(t, 200, s.record("/s/", "", many(20_000)).Status)
@@ -275,7 +276,7 @@ func BenchmarkRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if d.scan(body) != nil || len(d.snapshots) != 200 {
-			b.Fatal(d.err)
+			b.Fatal(d.Err)
 		}
 	}
 }

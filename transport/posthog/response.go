@@ -21,61 +21,20 @@ const (
 	resourceRecordings = "recordings"
 )
 
-// answer maps a batch's outcomes. Anything that failed makes the client send all of it again; otherwise one good event makes
-// the answer a success, since the bad ones would be as bad the next time. Where the quota has taken all that was good, the
-// answer says so: current SDKs then pause.
-func (h *Handler) answer(batch *events.Batch, beacon bool, resource string) route.Response {
-	good, overQuota := false, false
-	var rejected *events.Event
-	var failed error
-	for i := range batch.Events {
-		event := &batch.Events[i]
-		switch outcome := &event.Outcome; outcome.State {
-		case events.StateAccepted:
-			good = true
-		case events.StateDropped:
-			switch outcome.Reason {
-			case events.ReasonPerformanceEvent:
-				// The protocol takes this one out before it looks at the rest.
-			case events.ReasonQuota:
-				overQuota = true
-			default:
-				good = true
-			}
-		case events.StateRejected:
-			if rejected == nil {
-				rejected = event
-			}
-		default:
-			if failed == nil {
-				failed = outcome.Err
-			}
-		}
-	}
+// answer renders what became of a batch. Anything that failed makes the client send all of it again; otherwise one good
+// event makes the answer a success, since the bad ones would be as bad the next time. Where the quota has taken all
+// that was good, the answer says so: current SDKs then pause.
+func answer(batch *events.Batch, policy string, beacon bool, resource string) route.Response {
+	sum := batch.Summary()
+	good := sum.Accepted + sum.Dropped
 	switch {
-	case failed != nil && events.CodeOf(failed) == events.Internal:
-		return route.Refusal(failed)
-	case failed != nil:
-		return route.Refusal(errTransient)
-	case rejected != nil && (!good && !overQuota || h.config.BatchPolicy == PolicyAllOrNothing):
-		return route.Refusal(rejection(rejected))
-	case overQuota && !good:
+	case sum.Failed > 0:
+		return route.ToFailure(sum.Failure).Refused()
+	case sum.Rejected > 0 && (good+sum.Limited == 0 || policy == PolicyAllOrNothing):
+		return route.ToRejection(sum.Rejection).Refused()
+	case sum.Limited > 0 && good == 0:
 		return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`}
 	default:
 		return success(beacon)
 	}
 }
-
-// rejection is what a client is told of a rejected event.
-func rejection(event *events.Event) error {
-	switch err := event.Outcome.Err; {
-	case events.CodeOf(err) != events.TooLarge:
-		return err
-	case event.Lane == events.LaneAI:
-		return events.Errorf(events.TooLarge, "maximum AI event size exceeded: %w", err)
-	default:
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: %w", err)
-	}
-}
-
-var errTransient = events.Errorf(events.Unavailable, "transient error, please retry")

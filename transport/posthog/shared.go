@@ -30,8 +30,8 @@ func Token(text string) (string, *events.Error) {
 	return token, nil
 }
 
-// Identify gives the event the text that a distinct_id's JSON value says, cut to 200 characters, which it notes, and reports
-// whether that names anybody.
+// Identify gives the event the text that a distinct_id's JSON value says, cut to 200 characters, which it notes, and
+// reports whether that names anybody.
 func Identify(event *events.Event, value []byte) bool {
 	identify(event, value)
 	return !isBlank(event.DistinctID)
@@ -43,25 +43,8 @@ func ParseUUID(text string) (uuid.UUID, bool) { return parseUUID(text) }
 // ParseTime reads a time in any of the forms that the protocol allows.
 func ParseTime(text string) (time.Time, bool) { return parseTime(text) }
 
-// EventTime computes when an event happened: stamp by the client's clock, sentAt what that clock said when it sent the event,
-// and now what the service's says. A zero stamp or sentAt is one that is not known.
+// EventTime computes when an event happened: stamp by the client's clock, sentAt what that clock said when it sent the
+// event, and now what the service's says. A zero stamp or sentAt is one that is not known.
 func EventTime(now, sentAt, stamp time.Time) time.Time {
-	return clock{now: now, sentAt: sentAt}.eventTime(stamp, !stamp.IsZero(), 0, false, false)
-}
-
-// Text returns what a valid JSON string says. It may alias the value.
-func Text(value []byte) string { return text(value) }
-
-// Repair mends what real SDKs write in the place of JSON: it returns a copy, at most a third longer, in which bare NaN, Infinity
-// and -Infinity are null and escapes of lone surrogates are \ufffd. It reports whether there were any.
-func Repair(data []byte) (mended []byte, done bool) {
-	mended, repairs := repair(data)
-	return mended, repairs.numbers+repairs.surrogates > 0
-}
-
-// IsJSON reports whether a text is one JSON value, nested as deeply as the protocol allows at most. It must be valid UTF-8.
-func IsJSON(data []byte) bool {
-	s := scanner{data: data}
-	end := s.value(s.space(0), 0)
-	return end >= 0 && s.space(end) == len(data)
+	return Clock{Now: now, SentAt: sentAt}.eventTime(stamp, !stamp.IsZero(), 0, false, false)
 }

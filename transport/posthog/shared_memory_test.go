@@ -1,19 +1,27 @@
-package posthog
+package posthog_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
+	"github.com/opencapture/capture/transport/posthog"
+	v1 "github.com/opencapture/capture/transport/posthog/v1"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -74,10 +82,16 @@ func textsOf(batch *events.Batch, event *events.Event) []string {
 // Sessions, their arenas and the buffers of the decoder are used again and again: what one request holds must not be another's.
 func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	const workers, requests = 8, 40
-	sink, budget, scope := &strangers{}, decode.NewBudget(1<<30), tally.NoopScope
+	received := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	sink, budget, scope := &strangers{}, memory.NewBudget(1<<30), tally.NoopScope
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(t, err)
-	h := NewHandler(DefaultConfig(), decode.New(64<<20, budget), budget, events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope), scope)
+	decoder, processor := decode.New(route.Fixed(64<<20), budget), events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
+	live := configs.Fixed(posthog.DefaultConfig())
+	h, err := posthog.NewHandler(live, decoder, budget, processor, scope)
+	require.NoError(t, err)
+	second, err := v1.NewHandler(live, decoder, budget, processor, scope)
+	require.NoError(t, err)
 
 	// Every text holds the mark M. Some are escaped, so that they are not the request's own bytes, and some mended.
 	event := `{"event":"M-1","distinct_id":"\u004d1-M","$set":{"M":"M"},"properties":{"a":"M%s","n":NaN}}`
@@ -85,7 +99,7 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	gateway := `{"event":"$ai_M","distinct_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
 	replay := `{"properties":{"distinct_id":"M","$session_id":"M-%d","$window_id":"w\u004d-M","$lib":"M","$snapshot_host":"M","$snapshot_data":[{"timestamp":"M","a":"M%s"},["timestamp M"],"M"]}}`
 	snapshots := strings.NewReplacer(`["timestamp M"],"M"`, `{"timestamp":"M"}`)
-	strict := `{"event":"M","uuid":"` + id(0)[:24] + `%012d","distinct_id":"M","timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
+	strict := `{"event":"M","uuid":"0198c0de-0000-7000-8000-%012d","distinct_id":"M","timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
 	var working sync.WaitGroup
 	for worker := range workers {
 		working.Go(func() {
@@ -110,15 +124,19 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 				case 2:
 					handle = h.Record
 				case 3:
-					handle, head = h.CaptureV1, `{"created_at":"2026-11-24T11:58:00Z","batch":[`
+					handle, head = second.Capture, `{"created_at":"2026-11-24T11:58:00Z","batch":[`
 				}
 				body := strings.ReplaceAll(head+strings.Join(sent, ",")+"]}", "M", mark)
 				if n%3 == 0 {
 					body = gzipped(body)
 				}
-				request := v1Request(body)
-				request.Header.(route.Headers)["Authorization"] = "Bearer " + mark
-				request.Path, request.RequestID = "/e/", mark
+				request := &route.Request{
+					Path: "/e/", ContentType: "application/json", Body: []byte(body), ClientIP: "192.0.2.1", RequestID: mark, Received: received,
+					Header: route.Headers{
+						"Authorization": "Bearer " + mark, "PostHog-Sdk-Info": "test/1", "PostHog-Attempt": "1", "User-Agent": "test",
+						"PostHog-Request-Id": "01a20526-db14-71b9-bce0-3d6c94bebba0", "PostHog-Request-Timestamp": received.Format(time.RFC3339),
+					},
+				}
 				if response := handle(context.Background(), request); response.Status != 200 {
 					sink.mu.Lock()
 					sink.found = append(sink.found, response.Body)
@@ -133,4 +151,12 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	require.Empty(t, sink.found)
 	require.Greater(t, sink.kept, workers*requests)
 	require.Zero(t, budget.InUse())
+}
+
+func gzipped(text string) string {
+	var out bytes.Buffer
+	writer := gzip.NewWriter(&out)
+	_, _ = writer.Write([]byte(text))
+	_ = writer.Close()
+	return out.String()
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -29,27 +30,29 @@ type Route struct {
 	// Group decides whether an installation serves the route. A group that is not one of Groups is always served.
 	Group Group
 
-	// Path is the path without a trailing slash; it is served with one, too. A segment that begins with a colon stands for any
-	// one segment, and a last segment * for any rest.
+	// Path is the path without a trailing slash; it is served with one, too. A segment that begins with a colon stands
+	// for any one segment, and a last segment * for any rest.
 	Path string
 
-	// Methods are those that reach Handle. OPTIONS, and HEAD where there is GET, are answered by the server where they are not
-	// among them. A GET that carries a body is taken for a POST where both are.
+	// Methods are those that reach Handle. OPTIONS, and HEAD where there is GET, are answered by the server where they
+	// are not among them. A GET that carries a body is taken for a POST where both are.
 	Methods []string
 
-	// MaxBody is the largest body on the wire, in bytes; 0 is what transport.max_body says. More than half of transport.max_in_flight
-	// it can not be.
-	MaxBody int64
+	// MaxBody is the largest body on the wire, in bytes, by the configuration that judges the request (nil: the one in
+	// force). Without a MaxBody it is what transport.max_body says. More than half of transport.max_in_flight it can
+	// not be.
+	MaxBody func(*configs.View) int64
 
-	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever waits.
+	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever
+	// waits.
 	Handle func(ctx context.Context, request *Request) Response
 
 	// Refuse answers a request whose body could not be read; nil is Refusal.
 	Refuse func(request *Request, err error) Response
 }
 
-// Request is what a protocol needs of an HTTP request. All of it is valid until the handler has returned; whoever needs it
-// longer copies it.
+// Request is what a protocol needs of an HTTP request. All of it is valid until the handler has returned; whoever needs
+// it longer copies it.
 type Request struct {
 	Method          string
 	Path            string
@@ -63,13 +66,22 @@ type Request struct {
 	// ClientIP is the address of the client behind the proxies that are trusted.
 	ClientIP  string
 	RequestID string
+	// TraceParent is the trace that the request belongs to, as in events.Batch.
+	TraceParent string
 	// Received is the service's now for all that the request holds.
 	Received time.Time
-	// Config is the configuration that the request is judged by, from beginning to end; nil: the one in force.
+	// Config is the configuration that judges the request, from beginning to end; nil: the one in force.
 	Config *configs.View
-	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it; empty: none.
-	TraceParent string
 }
+
+// Describe writes into a batch what the request says of all its events, whatever the protocol.
+func (r *Request) Describe(batch *events.Batch) {
+	batch.Received, batch.ClientIP, batch.RequestID = r.Received, r.ClientIP, r.RequestID
+	batch.TraceParent, batch.Config = r.TraceParent, r.Config
+}
+
+// Fixed is a limit that is the same in every configuration.
+func Fixed(limit int64) func(*configs.View) int64 { return func(*configs.View) int64 { return limit } }
 
 // Get returns a header's value, or "". It is valid as long as the request is.
 func (r *Request) Get(name string) string {
@@ -86,7 +98,8 @@ type Header interface {
 	VisitAll(visit func(name, value []byte))
 }
 
-// Headers is a Header made by hand, for callers without a server, such as tests. Its names are looked up as they are written.
+// Headers is a Header made by hand, for callers without a server, such as tests. Its names are looked up as they are
+// written.
 type Headers map[string]string
 
 var _ Header = Headers(nil)
@@ -107,11 +120,12 @@ type Response struct {
 	// ContentType is empty where there is no body.
 	ContentType string
 	Body        string
-	// Bytes is the body in the place of Body where it is large: it is not copied. Done, if there is one, is then called once, when
-	// the answer has been written or given up.
+	// Bytes is the body in the place of Body where it is large: it is not copied. Done, if there is one, is then called
+	// once, when the answer has been written or given up.
 	Bytes []byte
 	Done  func()
-	// Retry is set when trying again later is right: the answer then says when, RetryAfter from now or else as configured.
+	// Retry is set when trying again later is right: the answer then says when, RetryAfter from now or else as
+	// configured.
 	Retry      bool
 	RetryAfter time.Duration
 	// Ack is what made the request's events safe; the answer names it.
@@ -129,45 +143,12 @@ const (
 	TypeText = "text/plain; charset=utf-8"
 )
 
-// About adds to the answer to a batch what is the same in every protocol: what made its events safe, and how long the sink asks
-// to wait. It is called when the batch has been processed.
+// About adds to the answer to a batch what is the same in every protocol: what made its events safe, and how long the
+// sink asks to wait. It is called when the batch has been processed.
 func (r Response) About(batch *events.Batch) Response {
-	r.RetryAfter = batch.RetryAfter
+	r.RetryAfter = cmp.Or(batch.RetryAfter, r.RetryAfter)
 	if r.Status < http.StatusBadRequest {
 		r.Ack = batch.Ack
 	}
 	return r
-}
-
-// Status maps an error's code to an HTTP status.
-func Status(err error) int {
-	switch events.CodeOf(err) {
-	case events.Invalid:
-		return http.StatusBadRequest
-	case events.Unauthorized:
-		return http.StatusUnauthorized
-	case events.SlowClient:
-		return http.StatusRequestTimeout
-	case events.TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case events.Unsupported:
-		return http.StatusUnsupportedMediaType
-	case events.Unavailable:
-		return http.StatusServiceUnavailable
-	default:
-		return http.StatusInternalServerError
-	}
-}
-
-// Message is what an error tells the client. What an internal one says stays inside.
-func Message(err error) string {
-	if events.CodeOf(err) == events.Internal {
-		return "internal server error"
-	}
-	return err.Error()
-}
-
-// Refusal answers with an error as plain text.
-func Refusal(err error) Response {
-	return Response{Status: Status(err), ContentType: TypeText, Body: Message(err), Retry: events.CodeOf(err) == events.Unavailable}
 }

@@ -147,7 +147,9 @@ func answer(body string, header ...route.Field) route.Response {
 func (a *Answers) Routes() []route.Route {
 	type answer = func(context.Context, *route.Request) route.Response
 	serve := func(path string, methods []string, handle answer) route.Route {
-		return route.Route{Group: route.Setup, Path: path, Methods: methods, MaxBody: maxBody, Handle: handle}
+		return route.Route{
+			Group: route.Setup, Path: path, Methods: methods, MaxBody: route.Fixed(maxBody), Handle: handle,
+		}
 	}
 	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	return []route.Route{

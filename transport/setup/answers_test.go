@@ -237,7 +237,7 @@ func TestThereAreNoSurveys(t *testing.T) {
 func TestNoBodyIsRead(t *testing.T) {
 	for _, served := range answersOf(DefaultConfig()).Routes() {
 		require.Equal(t, route.Setup, served.Group)
-		require.EqualValues(t, 1<<20, served.MaxBody)
+		require.EqualValues(t, 1<<20, served.MaxBody(nil))
 		path := strings.ReplaceAll(served.Path, ":token", "phc_test")
 		want := served.Handle(ctx, &route.Request{Path: path})
 		for _, body := range []string{"\x1f\x8b\x08garbage",

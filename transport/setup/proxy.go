@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -49,13 +49,13 @@ type Proxy struct {
 	upstream  string
 	timeout   time.Duration
 	transport *http.Transport
-	budget    *decode.Budget
+	budget    *memory.Budget
 	log       *zap.Logger
 }
 
 // NewProxy makes a proxy to the upstream, a URL of scheme, host and perhaps a path, which has the timeout to give its
 // whole answer. The answers count against the budget until they are written.
-func NewProxy(upstream string, timeout time.Duration, budget *decode.Budget, log *zap.Logger) *Proxy {
+func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log *zap.Logger) *Proxy {
 	return &Proxy{
 		upstream: strings.TrimSuffix(upstream, "/"),
 		timeout:  timeout,
@@ -93,7 +93,8 @@ func (p *Proxy) Routes() []route.Route {
 		{"/static/*", get},
 	} {
 		routes = append(routes, route.Route{
-			Group: route.Setup, Path: passed.path, Methods: passed.methods, MaxBody: maxBody, Handle: p.Forward,
+			Group: route.Setup, Path: passed.path, Methods: passed.methods,
+			MaxBody: route.Fixed(maxBody), Handle: p.Forward,
 		})
 	}
 	return routes
@@ -112,7 +113,7 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	// The body is copied: it may go on being sent when the answer is there already.
 	size := int64(len(request.Body))
 	if !p.budget.Reserve(size) {
-		return route.Refusal(decode.ErrSpent)
+		return route.Refusal(memory.ErrSpent)
 	}
 	defer p.budget.Release(size)
 	outgoing, err := p.outgoing(ctx, request)
@@ -130,8 +131,8 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	}
 	body, err := p.read(answer)
 	switch {
-	case errors.Is(err, decode.ErrSpent):
-		return route.Refusal(decode.ErrSpent)
+	case errors.Is(err, memory.ErrSpent):
+		return route.Refusal(memory.ErrSpent)
 	case errors.Is(err, errHuge):
 		return p.fail(errHuge, err)
 	case err != nil:
@@ -217,7 +218,7 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 	for {
 		if len(body) == cap(body) {
 			if !p.budget.Reserve(size - int64(cap(body))) {
-				return body, decode.ErrSpent
+				return body, memory.ErrSpent
 			}
 			larger := make([]byte, len(body), size)
 			copy(larger, body)

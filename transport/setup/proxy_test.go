@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/opencapture/capture/transport/decode"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -27,7 +27,7 @@ const patience = 2 * time.Minute
 // upstream is a PostHog host that keeps what it was asked.
 type upstream struct {
 	*Proxy
-	budget *decode.Budget
+	budget *memory.Budget
 	logs   *observer.ObservedLogs
 	asked  chan asked
 }
@@ -38,7 +38,7 @@ type asked struct {
 }
 
 func startUpstream(t *testing.T, path string, answer http.HandlerFunc) *upstream {
-	u := &upstream{budget: decode.NewBudget(64 << 20), asked: make(chan asked, 100)}
+	u := &upstream{budget: memory.NewBudget(64 << 20), asked: make(chan asked, 100)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err == nil {

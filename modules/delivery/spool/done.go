@@ -15,8 +15,15 @@ import (
 // cursor, so that it survives the end of the process, and removes the segments before it. If the disk does not take
 // the cursor, or does not remove a segment, the spool logs that once and tries again with a later Done.
 func (l *Log) Done(seqs ...uint64) {
+	if l.mark(seqs) {
+		l.advance()
+	}
+}
+
+// mark marks committed records as done, and reports whether the cursor has moved.
+func (l *Log) mark(seqs []uint64) (moved bool) {
 	l.mu.Lock()
-	moved := false
+	defer l.mu.Unlock()
 	for i := 0; i < len(seqs); {
 		run := span{seqs[i], seqs[i] + 1}
 		for i++; i < len(seqs) && seqs[i] == run.to; i++ {
@@ -25,10 +32,7 @@ func (l *Log) Done(seqs ...uint64) {
 		_, m := l.markCommitted(run)
 		moved = moved || m
 	}
-	l.mu.Unlock()
-	if moved {
-		l.advance()
-	}
+	return moved
 }
 
 // DoneRange is Done for the numbers from "from" up to, but not including, "to".

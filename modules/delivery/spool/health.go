@@ -5,6 +5,12 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // ErrNoAnswer means that a small write to the disk has been under way for so long that it may never end.
@@ -19,9 +25,14 @@ const (
 	smallRecord = 1 << 10
 )
 
+// prober is who tries the disk, for the log lines about its panics.
+const prober = "the probe of the spool's disk"
+
 // health is how the last commit or probe went. Its methods are safe for concurrent use and never wait for the disk,
 // but for close.
 type health struct {
+	log *zap.Logger
+
 	mu      sync.Mutex
 	closed  bool
 	good    time.Time     // when a commit or a probe has last succeeded
@@ -46,13 +57,14 @@ func (h *health) begin(urgent bool, pause time.Duration, probe func() error) (pr
 	due := urgent || h.failure != nil || time.Since(h.good) >= probeAfter
 	if h.probing == nil && !h.closed && due && time.Since(h.tried) >= pause {
 		h.probing, h.tried = make(chan struct{}), time.Now()
-		go h.run(probe, h.probing)
+		ended := h.probing
+		panics.Go(h.log, prober, func() { h.run(probe, ended) })
 	}
 	return h.probing, h.tried
 }
 
 func (h *health) run(probe func() error, ended chan struct{}) {
-	err := probe()
+	err := panics.Try(h.log, prober, probe) // whoever waits for the probe learns of its panic
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.probing, h.failure = nil, err; err == nil {
@@ -95,19 +107,22 @@ func (s *Spool) Usable() error {
 		select {
 		case <-probing:
 		case <-timer.C:
-			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %d bytes has been under way for %v",
-				ErrNoAnswer, probeSize, time.Since(began).Round(time.Millisecond)), s.failure()))
+			return s.unusable(errors.Join(fmt.Errorf("%w: a write of %s has been under way for %v",
+				ErrNoAnswer, approx(probeSize), time.Since(began).Round(time.Millisecond)), s.failure()))
 		}
 	}
 	if err := s.failure(); err != nil {
 		return s.unusable(err)
 	}
 	if !s.hasRoom() {
-		return s.unusable(fmt.Errorf("%w: it takes %d bytes of %d, and %d of the disk are to stay free",
-			ErrFull, s.used.Load(), s.maxBytes.Load(), s.keepFree.Load()))
+		return s.unusable(fmt.Errorf("%w: it takes %s of %s, and %s of the disk are to stay free", ErrFull,
+			approx(s.used.Load()), approx(s.maxBytes.Load()), approx(s.keepFree.Load())))
 	}
 	return nil
 }
+
+// approx is a number of bytes, for people.
+func approx(bytes int64) string { return configs.ByteSize(bytes).Approx() }
 
 func (s *Spool) unusable(err error) error {
 	return fmt.Errorf("spool: the directory %s cannot be written to: %w", s.cfg.Dir, err)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // LogStats is the state of a log.
@@ -294,29 +295,31 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 	l.uncommitted += uint64(len(payloads))
 	if !l.running {
 		l.running = true
-		go l.run()
+		panics.Go(l.log, committer, l.run)
 	}
 	tick(l.work)
 	return c, first, true, nil
 }
 
-// run is the committer: it writes what is pending until the log is closed.
+// committer is who writes the commits of a log, for the log lines about its panics.
+const committer = "the committer of a log in the spool"
+
+// run is the committer: it writes what is pending until the log is closed. A panic ends a commit, never the committer.
 func (l *Log) run() {
 	defer close(l.ended)
-	for {
+	for open := true; open; {
 		select {
 		case <-l.work:
 			// The callers that the last commit has woken are about to append again: one sync may serve all of them.
 			runtime.Gosched()
-			l.commit()
 		case <-l.closing:
-			l.commit()
-			return
+			open = false
 		}
+		panics.Do(l.log, committer, l.commit)
 	}
 }
 
-// commit writes the pending commit, and wakes the Appends that wait for it.
+// commit writes the pending commit, and wakes the Appends that wait for it. They get an error also if writing panics.
 func (l *Log) commit() {
 	l.mu.Lock()
 	c := l.pending
@@ -325,24 +328,34 @@ func (l *Log) commit() {
 	if c == nil {
 		return
 	}
-	l.writing.Lock()
-	err := l.write(c)
-	if err == nil {
-		l.publish(c)
-	} else {
-		l.seal()
-	}
-	l.writing.Unlock()
-	if err != nil {
+	if err := l.store(c); err != nil {
 		l.fail(c, err)
 		return
 	}
+	defer tick(l.changed)
+	defer close(c.done) // the records are on the disk, whatever becomes of the checkpoint
 	l.spool.health.succeeded()
 	// The checkpoint says that these records were committed. It is written before they are acknowledged: should the
 	// process be killed and the records be damaged, then the next Open knows that they are lost.
 	l.save(false)
-	close(c.done)
-	tick(l.changed)
+}
+
+// store makes the commit durable and its records visible, or gives up the segment that it was written to. A panic counts as a
+// write that has failed: the log goes on with another segment, behind the last commit that has succeeded.
+func (l *Log) store(c *commit) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	err := panics.Try(l.log, committer, func() error {
+		if err := l.write(c); err != nil {
+			return err
+		}
+		l.publish(c)
+		return nil
+	})
+	if err != nil {
+		panics.Do(l.log, committer, l.seal)
+	}
+	return err
 }
 
 // write makes the commit durable, in a file that is still where Open would look for it. If somebody removes files
@@ -466,21 +479,37 @@ func (l *Log) seal() {
 	if l.active == nil {
 		return
 	}
+	given := l.active
+	l.active = nil // nobody writes to it again, even if the following panics
 	// The failed commit may have left something there. Read does not look at it, but a later Open would.
-	_ = l.active.file.Truncate(l.active.size)
-	_ = l.active.file.Close()
-	if l.active.size == headerSize {
-		_ = l.spool.fs.remove(l.path(l.active.segment))
+	_ = given.file.Truncate(given.size)
+	_ = given.file.Close()
+	if given.size == headerSize {
+		_ = l.spool.fs.remove(l.path(given.segment))
 	}
-	l.active = nil
 }
 
 // fail ends the commit, and the pending one behind it, with an error.
 func (l *Log) fail(c *commit, err error) {
-	l.causes.Log(err)
-	l.mu.Lock()
-	l.failure, l.failedUntil = err, time.Now().Add(l.spool.failFast)
+	defer tick(l.changed)
+	panics.Do(l.log, committer, func() { l.causes.Log(err) })
+	if l.giveUp(c, err) {
+		l.save(false)
+	}
+}
+
+// giveUp tells the Appends of the commit, and of the pending one behind it, that they have failed. It reports whether the
+// cursor has moved.
+func (l *Log) giveUp(c *commit, err error) (moved bool) {
 	failed := []*commit{c}
+	defer func() {
+		for _, c := range failed {
+			close(c.done)
+		}
+	}()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure, l.failedUntil = err, time.Now().Add(l.spool.failFast)
 	if l.pending != nil {
 		failed = append(failed, l.pending)
 		l.pending = nil
@@ -490,15 +519,7 @@ func (l *Log) fail(c *commit, err error) {
 		l.spool.release(int64(len(c.data)))
 		l.finish(c)
 	}
-	moved := l.markFailed(span{c.first, l.next})
-	l.mu.Unlock()
-	for _, c := range failed {
-		close(c.done)
-	}
-	if moved {
-		l.save(false)
-	}
-	tick(l.changed)
+	return l.markFailed(span{c.first, l.next})
 }
 
 // refuse makes the log refuse all further Appends. The committer writes what is pending, and ends.

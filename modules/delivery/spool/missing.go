@@ -47,8 +47,19 @@ func (l *Log) giveUpMissing() bool {
 	if len(gone) == 0 {
 		return false
 	}
-	lost, freed := uint64(0), int64(0)
+	lost := l.strike(gone)
+	l.log.Error("files of a log in the spool were removed while it was in use: see what removes files there. "+
+		"The records that they held and that were not delivered are lost",
+		zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
+	return true
+}
+
+// strike takes segments whose files are gone out of the log, and returns how many records are lost by that. The caller holds
+// writing.
+func (l *Log) strike(gone []missingSegment) (lost uint64) {
+	freed := int64(0)
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, m := range gone {
 		i := slices.IndexFunc(l.segments, func(s segment) bool { return s.first == m.first })
 		if i < 0 {
@@ -69,12 +80,8 @@ func (l *Log) giveUpMissing() bool {
 	if lost > 0 {
 		l.damage.CorruptRegions++
 	}
-	l.mu.Unlock()
 	l.spool.release(freed)
-	l.log.Error("files of a log in the spool were removed while it was in use: see what removes files there. "+
-		"The records that they held and that were not delivered are lost",
-		zap.Uint64("records", lost), zap.Int("files", len(gone)), zap.String("directory", l.dir))
-	return true
+	return lost
 }
 
 // missingSegment is a segment whose file is gone.
@@ -115,11 +122,7 @@ func (l *Log) missing() []missingSegment {
 func (l *Log) examine() {
 	if l.exists.Load() {
 		if len(l.missing()) > 0 {
-			l.writing.Lock()
-			if l.giveUpMissing() {
-				l.save(false)
-			}
-			l.writing.Unlock()
+			l.renounce()
 		}
 		l.restoreCursor()
 	}
@@ -130,6 +133,15 @@ func (l *Log) examine() {
 		l.mu.Lock()
 		l.failure = nil
 		l.mu.Unlock()
+	}
+}
+
+// renounce gives up what is missing, and says so in the cursor.
+func (l *Log) renounce() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.giveUpMissing() {
+		l.save(false)
 	}
 }
 

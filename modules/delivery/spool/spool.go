@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 var (
@@ -124,6 +126,7 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 		directory: directory{fs: fs, path: cfg.Dir, log: log},
 		failFast:  defaultFailFast,
 		free:      freeSpace{fs: fs, dir: cfg.Dir, log: log, bytes: -1},
+		health:    health{log: log},
 		logs:      map[string]*Log{},
 	}
 	s.Limit(cfg.MaxBytes, cfg.Reserve)
@@ -316,7 +319,7 @@ func (s *Spool) Close() error {
 	s.health.close()
 	var faults []error
 	for _, l := range logs {
-		if err := l.close(); err != nil {
+		if err := panics.Try(l.log, "the end of a log in the spool", l.close); err != nil {
 			faults = append(faults, fmt.Errorf("spool: close log %s: %w", l.name, err))
 		}
 	}
@@ -354,7 +357,8 @@ func (f *freeSpace) refresh() {
 			return
 		}
 		f.asking, f.at = make(chan struct{}), time.Now()
-		go f.ask(f.asking)
+		answered := f.asking
+		panics.Go(f.log, "the question for free space", func() { f.ask(answered) })
 	}
 	asking, patience := f.asking, freeFor-time.Since(f.at)
 	f.mu.Unlock()
@@ -371,7 +375,11 @@ func (f *freeSpace) refresh() {
 
 // ask asks the disk.
 func (f *freeSpace) ask(answered chan struct{}) {
-	bytes, err := f.fs.free(f.dir)
+	bytes := int64(-1)
+	err := panics.Try(f.log, "the question for free space", func() (err error) {
+		bytes, err = f.fs.free(f.dir)
+		return err
+	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil {

@@ -1,0 +1,318 @@
+package app
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
+)
+
+// caller calls a function of a command, which is its Run or one of its Values.
+type caller func(f any, use module.Invocation) error
+
+// direct calls a function that takes an Invocation and nothing of a graph, as the app's own commands have them.
+func direct(f any, use module.Invocation) error { return f.(func(module.Invocation) error)(use) }
+
+// newCommand makes the command line of a command and of those below it.
+func (p *process) newCommand(command module.Command, call caller) *cobra.Command {
+	b := &branch{process: p, command: command, call: call, arguments: arguments(command.Use)}
+	c := &cobra.Command{
+		Use: command.Use, Short: command.Short, Long: cmp.Or(command.Long, command.Short+"."), Example: command.Example,
+		Args: b.check, RunE: b.run, ValidArgsFunction: b.completeArgument,
+	}
+	if command.Flags != nil {
+		command.Flags(c.Flags())
+	}
+	if command.Output != "" {
+		c.Flags().StringVar(&b.output, "output", command.Output,
+			"print a `FORMAT`: table, for people, or json, an object a line")
+		b.command.Values = map[string]any{"output": []string{module.Table, module.JSON}}
+		for name, values := range command.Values {
+			b.command.Values[name] = values
+		}
+	}
+	for name := range command.Values {
+		isArgument := slices.ContainsFunc(b.arguments, func(a argument) bool { return a.name == name })
+		if !isArgument && c.Flags().Lookup(name) == nil {
+			panic(fmt.Sprintf("command %q: Values has %q, which is no flag and no argument of it", command.Use, name))
+		}
+	}
+	c.Flags().VisitAll(func(flag *pflag.Flag) { b.completeFlag(c, flag) })
+	for _, below := range command.Commands {
+		c.AddCommand(p.newCommand(below, call))
+	}
+	return c
+}
+
+// branch is a command on the command line.
+type branch struct {
+	process   *process
+	command   module.Command
+	call      caller
+	arguments []argument
+	output    string
+}
+
+// argument is one of the arguments that a command's Use names.
+type argument struct {
+	name               string
+	optional, repeated bool
+}
+
+func arguments(use string) []argument {
+	var list []argument
+	for _, word := range strings.Fields(use)[1:] {
+		name, repeated := strings.CutSuffix(strings.Trim(word, "[]"), "...")
+		list = append(list, argument{name: name, optional: strings.HasPrefix(word, "["), repeated: repeated})
+	}
+	return list
+}
+
+// at returns the argument that stands at a position, if one may.
+func (b *branch) at(position int) (argument, bool) {
+	last := len(b.arguments) - 1
+	if last >= 0 && (position <= last || b.arguments[last].repeated) {
+		return b.arguments[min(position, last)], true
+	}
+	return argument{}, false
+}
+
+// check finds what is wrong with the arguments, and with the flags that have a list of values.
+func (b *branch) check(c *cobra.Command, args []string) error {
+	for i, arg := range args {
+		argument, expected := b.at(i)
+		switch {
+		case expected:
+			if err := b.checkValue(c, argument.name, argument.name, arg); err != nil {
+				return err
+			}
+		case c.HasSubCommands():
+			return unknownCommand(c, arg)
+		case len(b.arguments) == 0:
+			return misused(c, fmt.Sprintf("%s takes no arguments, got %q", c.CommandPath(), arg))
+		default:
+			return misused(c, fmt.Sprintf("%s: %q is an argument too many", c.CommandPath(), arg))
+		}
+	}
+	for _, argument := range b.arguments[min(len(args), len(b.arguments)):] {
+		if !argument.optional {
+			return misused(c, fmt.Sprintf("%s: %s is missing", c.CommandPath(), argument.name))
+		}
+	}
+	var first error
+	c.Flags().Visit(func(flag *pflag.Flag) {
+		values := []string{flag.Value.String()}
+		if several, ok := flag.Value.(pflag.SliceValue); ok {
+			values = several.GetSlice()
+		}
+		for _, value := range values {
+			if err := b.checkValue(c, flag.Name, "--"+flag.Name, value); first == nil {
+				first = err
+			}
+		}
+	})
+	return first
+}
+
+// checkValue reports a value that is not one of those that there are.
+func (b *branch) checkValue(c *cobra.Command, name, shown, value string) error {
+	all, listed := b.command.Values[name].([]string)
+	if !listed || slices.Contains(all, value) {
+		return nil
+	}
+	return misused(c, fmt.Sprintf("%s: %s must be %s, got %q", c.CommandPath(), shown, strings.Join(all, " or "), value))
+}
+
+func (b *branch) run(c *cobra.Command, args []string) error {
+	if b.command.Run == nil {
+		return c.Help()
+	}
+	err := b.call(b.command.Run, b.use(args))
+	var misuse *module.MisuseError
+	if errors.As(err, &misuse) {
+		return misused(c, c.CommandPath()+": "+err.Error())
+	}
+	return err
+}
+
+func (b *branch) use(args []string) module.Invocation {
+	p := b.process
+	return module.Invocation{Args: args, Output: b.output, Out: p.out, Err: p.err, Terminal: p.terminal}
+}
+
+func (b *branch) completeArgument(
+	_ *cobra.Command, args []string, begun string,
+) ([]cobra.Completion, cobra.ShellCompDirective) {
+	argument, expected := b.at(len(args))
+	if !expected {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return b.values(argument.name, args, begun), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeFlag has the shell complete the values of a flag: with those that there are, with files, or with nothing.
+func (b *branch) completeFlag(c *cobra.Command, flag *pflag.Flag) {
+	if name, _ := pflag.UnquoteUsage(flag); name == "FILE" {
+		return // as shells do by themselves
+	}
+	err := c.RegisterFlagCompletionFunc(flag.Name,
+		func(_ *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return b.values(flag.Name, args, begun), cobra.ShellCompDirectiveNoFileComp
+		})
+	if err != nil {
+		panic(err) // a flag of the command that was not there a moment ago
+	}
+}
+
+// values returns the values of a flag or an argument that go on as the user has begun. Whoever presses a key to
+// complete a word is told nothing of what went wrong.
+func (b *branch) values(name string, args []string, begun string) []string {
+	var all []string
+	switch values := b.command.Values[name].(type) {
+	case nil:
+	case []string:
+		all = slices.Clone(values)
+	default:
+		_ = b.call(catching(values, &all), b.use(args))
+	}
+	return slices.DeleteFunc(all, func(value string) bool { return !strings.HasPrefix(value, begun) })
+}
+
+// catching returns a function that takes what f takes, puts the first of f's results into found, and returns the
+// second, which is an error.
+func catching(f any, found *[]string) any {
+	inner := reflect.ValueOf(f)
+	var in []reflect.Type
+	for i := range inner.Type().NumIn() {
+		in = append(in, inner.Type().In(i))
+	}
+	outer := reflect.FuncOf(in, []reflect.Type{reflect.TypeFor[error]()}, false)
+	return reflect.MakeFunc(outer, func(args []reflect.Value) []reflect.Value {
+		results := inner.Call(args)
+		*found, _ = results[0].Interface().([]string)
+		return results[1:]
+	}).Interface()
+}
+
+// misused is the end of a command line that was typed wrongly.
+func misused(c *cobra.Command, text string) error {
+	return &exitError{code: exitMisused, cause: fmt.Errorf("%s (see %s --help)", text, c.CommandPath())}
+}
+
+// unknownCommand names the command below c that was probably meant.
+func unknownCommand(c *cobra.Command, name string) error {
+	text := fmt.Sprintf("unknown command %q for %q", name, c.CommandPath())
+	var known []string
+	for _, below := range c.Commands() {
+		known = append(known, below.Name())
+	}
+	return misused(c, text+didYouMean("", name, known))
+}
+
+// wrongFlag is what pflag has found, with the flag that was probably meant.
+func wrongFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return misused(c, fmt.Sprintf("%s: %s", c.CommandPath(), err))
+	}
+	var known []string
+	c.Flags().VisitAll(func(flag *pflag.Flag) { known = append(known, flag.Name) })
+	return misused(c, fmt.Sprintf("%s: %s%s", c.CommandPath(), err, didYouMean("--", unknown.GetSpecifiedName(), known)))
+}
+
+func didYouMean(prefix, word string, known []string) string {
+	if nearest := configs.Nearest(word, known); nearest != "" {
+		return ", did you mean " + prefix + nearest + "?"
+	}
+	return ""
+}
+
+// newHelp makes the command that shows the help of the others.
+func (p *process) newHelp(root *cobra.Command) *cobra.Command {
+	find := func(args []string) (*cobra.Command, error) {
+		found, rest, err := root.Find(args)
+		if err == nil && len(rest) > 0 {
+			err = unknownCommand(found, rest[0])
+		}
+		return found, err
+	}
+	return p.newCommand(module.Command{
+		Use: "help [COMMAND...]", Short: "Show what a command does and how it is used",
+		Example: "  capture help spool move",
+		Values: map[string]any{"COMMAND": func(use module.Invocation) (names []string, err error) {
+			found, err := find(use.Args)
+			if err != nil {
+				return nil, err
+			}
+			for _, below := range found.Commands() {
+				names = append(names, cobra.CompletionWithDesc(below.Name(), below.Short))
+			}
+			return names, nil
+		}},
+		Run: func(use module.Invocation) error {
+			found, err := find(use.Args)
+			if err != nil {
+				return err
+			}
+			found.InitDefaultHelpFlag()
+			found.InitDefaultVersionFlag()
+			return found.Help()
+		},
+	}, direct)
+}
+
+// newCompletion makes the commands that write what teaches a shell to complete command lines.
+func (p *process) newCompletion(root *cobra.Command) *cobra.Command {
+	completion := module.Command{
+		Use: "completion", Short: "Write what teaches a shell to complete command lines",
+		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they are
+known: topics, formats, files.`,
+		Example: `  source <(capture completion bash)
+  capture completion zsh > "${fpath[1]}/_capture"
+  capture completion fish > ~/.config/fish/completions/capture.fish`,
+	}
+	for _, shell := range []struct {
+		name, example string
+		write         func() error
+	}{
+		{
+			"bash", "  source <(capture completion bash)                                   # this shell; see bash-completion\n" +
+				"  capture completion bash > /etc/bash_completion.d/capture            # all shells from now on",
+			func() error { return root.GenBashCompletionV2(p.out, true) },
+		},
+		{
+			"zsh", "  source <(capture completion zsh)                                    # this shell\n" +
+				"  capture completion zsh > \"${fpath[1]}/_capture\"                     # all shells from now on",
+			func() error { return root.GenZshCompletion(p.out) },
+		},
+		{
+			"fish", "  capture completion fish | source                                    # this shell\n" +
+				"  capture completion fish > ~/.config/fish/completions/capture.fish   # all shells from now on",
+			func() error { return root.GenFishCompletion(p.out, true) },
+		},
+		{
+			"powershell", "  capture completion powershell | Out-String | Invoke-Expression",
+			func() error { return root.GenPowerShellCompletionWithDesc(p.out) },
+		},
+	} {
+		completion.Commands = append(completion.Commands, module.Command{
+			Use: shell.name, Short: "Write the completion script for " + shell.name, Example: shell.example,
+			Run: func(module.Invocation) error { return shell.write() },
+		})
+	}
+	return p.newCommand(completion, direct)
+}
+
+// CommandLine returns the commands of a build of these modules, for whoever documents or checks them. Main runs them.
+func CommandLine(modules []module.Module) *cobra.Command {
+	return (&process{modules: modules, out: os.Stdout, err: os.Stderr}).root()
+}

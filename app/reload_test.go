@@ -1,0 +1,143 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/opencapture/capture/configs"
+)
+
+type sign struct {
+	Text   string `key:"text" live:"true" doc:"What the sign says."`
+	Street string `key:"street" doc:"Where the sign is."`
+}
+
+// watched is a reloader that watches one file.
+type watched struct {
+	*reloader
+	live *configs.Live
+	text *configs.Value[sign]
+	logs *observer.ObservedLogs
+}
+
+func watch(t *testing.T, path string, hangups <-chan os.Signal, every time.Duration) *watched {
+	t.Helper()
+	r := newReloader([]string{path})
+	r.every, r.hangups = every, hangups
+	load := func() (*configs.Set, error) {
+		return configs.Load([]configs.Section{{Name: "sign", Defaults: sign{}}}, configs.Source{Files: []string{path}})
+	}
+	set, err := load()
+	require.NoError(t, err)
+	live := configs.NewLive(set, load)
+	text, err := configs.Current[sign](live)
+	require.NoError(t, err)
+	core, logs := observer.New(zap.DebugLevel)
+	r.start(live, zap.New(core))
+	t.Cleanup(func() {
+		r.stop()
+		goleak.VerifyNone(t)
+	})
+	return &watched{reloader: r, live: live, text: text, logs: logs}
+}
+
+func (w *watched) says(text string) func() bool {
+	return func() bool { return w.text.Now().Text == text }
+}
+
+// write puts the text into the file in one step: a look sees all of it or nothing.
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
+	require.NoError(t, os.Rename(path+".new", path))
+}
+
+const (
+	patience = 2 * time.Minute
+	poll     = time.Millisecond
+)
+
+func TestAFileThatChangesIsLoaded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	w := watch(t, path, nil, poll)
+	require.Equal(t, "open", w.text.Now().Text)
+	write(t, path, "sign: {text: closed}\n")
+	require.Eventually(t, w.says("closed"), patience, poll)
+
+	// What is wrong is said, once, and the configuration stays.
+	write(t, path, "sign: {text: moved, street: Side}\n")
+	require.Eventually(t, func() bool { return w.live.Status().Error != "" }, patience, poll)
+	require.NoError(t, os.Remove(path))
+	require.Eventually(t, func() bool { return w.logs.FilterLevelExact(zap.ErrorLevel).Len() == 2 }, patience, poll)
+	write(t, path, "sign: {text: back}\n")
+	require.Eventually(t, w.says("back"), patience, poll)
+	var lines []string
+	for _, line := range w.logs.All() {
+		lines = append(lines, line.Message)
+	}
+	require.Equal(t, []string{
+		"the configuration was exchanged",
+		"the configuration was not exchanged, the one in force stays: sign.street: needs a restart",
+		"the configuration was not exchanged, the one in force stays: " + path + ": cannot be read: no such file or directory",
+		"the configuration was exchanged",
+	}, lines)
+	require.Equal(t, []any{"sign.text"}, w.logs.All()[0].ContextMap()["changed"])
+}
+
+// Kubernetes puts a ConfigMap's files below a symbolic link to a directory, and exchanges the link.
+func TestADirectoryBehindALinkThatIsExchangedIsLoaded(t *testing.T) {
+	dir := t.TempDir()
+	for _, version := range []string{"one", "two"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, version), 0o700))
+		write(t, filepath.Join(dir, version, "sign.yaml"), "sign: {text: "+version+"}\n")
+	}
+	link := func(version string) {
+		require.NoError(t, os.Symlink(version, filepath.Join(dir, "..new")))
+		require.NoError(t, os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")))
+	}
+	link("one")
+	require.NoError(t, os.Symlink(filepath.Join("..data", "sign.yaml"), filepath.Join(dir, "sign.yaml")))
+	w := watch(t, filepath.Join(dir, "sign.yaml"), nil, poll)
+	require.Equal(t, "one", w.text.Now().Text)
+	link("two")
+	require.Eventually(t, w.says("two"), patience, poll)
+}
+
+// A hangup is answered at once, and does not wait for the next look at the files.
+func TestAHangupLoadsTheConfiguration(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	hangups := make(chan os.Signal)
+	w := watch(t, path, hangups, time.Hour)
+	write(t, path, "sign: {text: closed}\n")
+	hangups <- syscall.SIGHUP
+	require.Eventually(t, w.says("closed"), patience, poll)
+	hangups <- syscall.SIGHUP
+	require.Eventually(t, func() bool { return w.logs.Len() == 2 }, patience, poll)
+	require.Equal(t, "the configuration was loaded, and nothing in it has changed", w.logs.All()[1].Message)
+}
+
+// A file that is written bit by bit is loaded when it has stopped to change: what is there in between would be sound.
+func TestAFileThatIsStillBeingWrittenIsNotLoaded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	r := newReloader([]string{path})
+	seen := r.loaded
+	write(t, path, "sign:\n")
+	now, load := r.look(seen)
+	require.False(t, load)
+	write(t, path, "sign: {text: closed}\n")
+	now, load = r.look(now)
+	require.False(t, load)
+	_, load = r.look(now)
+	require.True(t, load)
+}

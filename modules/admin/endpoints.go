@@ -1,0 +1,158 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/endpoint"
+	"github.com/opencapture/capture/modules/observability"
+)
+
+// Endpoints are those of the listener itself, but for the index.
+func Endpoints(
+	gatherer prometheus.Gatherer, health *observability.Health, live *configs.Live, log *zap.Logger,
+) []endpoint.Endpoint {
+	return slices.Concat(
+		[]endpoint.Endpoint{newMetrics(gatherer, log), newHealthz(), newReadyz(health)},
+		newReload(live),
+		newProfiles(),
+	)
+}
+
+// newMux returns a handler that asks the guarded endpoints. Its error names every endpoint that cannot be served.
+func newMux(endpoints []endpoint.Endpoint) (*http.ServeMux, error) {
+	mux := http.NewServeMux()
+	seen := map[string]bool{}
+	var faults []error
+	for _, e := range endpoints {
+		err := check(e)
+		switch {
+		case err != nil:
+		case seen[e.Pattern]:
+			err = errors.New("two endpoints have this pattern: change one, or leave out a module")
+		default:
+			seen[e.Pattern] = true
+			err = handle(mux, e)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("the operators' endpoint %q: %w", e.Pattern, err))
+		}
+	}
+	return mux, errors.Join(faults...)
+}
+
+// check returns what the endpoint lacks.
+func check(e endpoint.Endpoint) error {
+	method, path, _ := strings.Cut(e.Pattern, " ")
+	switch {
+	case method == "" || !strings.HasPrefix(path, "/"):
+		return errors.New("the pattern must be a method and a path, such as \"GET /admin/keys\"")
+	case e.About == "":
+		return errors.New("About must say what the endpoint does")
+	case !e.Access.Valid():
+		return errors.New("Access must be Operator, Reader or Anyone")
+	case e.Handler == nil:
+		return errors.New("the Handler is missing")
+	}
+	return nil
+}
+
+// handle returns as an error what the ServeMux panics with: a pattern that is invalid, or overlaps with another.
+func handle(mux *http.ServeMux, e endpoint.Endpoint) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("%v", cause)
+		}
+	}()
+	mux.Handle(e.Pattern, guardAccess(e))
+	return nil
+}
+
+// newMetrics shows what could be gathered when a part could not: an operator needs the rest most when something is broken.
+func newMetrics(gatherer prometheus.Gatherer, log *zap.Logger) endpoint.Endpoint {
+	return endpoint.Endpoint{
+		Pattern: "GET /metrics",
+		About:   "What Prometheus scrapes.",
+		Access:  endpoint.Anyone,
+		Handler: promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
+			ErrorLog:      scrapeLog{log},
+			ErrorHandling: promhttp.ContinueOnError,
+		}),
+	}
+}
+
+// scrapeLog is promhttp's logger.
+type scrapeLog struct{ log *zap.Logger }
+
+func (l scrapeLog) Println(args ...any) {
+	l.log.Sugar().Errorln(args...)
+}
+
+func newHealthz() endpoint.Endpoint {
+	return endpoint.Endpoint{
+		Pattern: "GET /healthz",
+		About:   "200 as long as the process serves.",
+		Access:  endpoint.Anyone,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }),
+	}
+}
+
+func newReadyz(health *observability.Health) endpoint.Endpoint {
+	return endpoint.Endpoint{
+		Pattern: "GET /readyz",
+		About:   "200 if the service is ready for traffic, else 503 with what is missing.",
+		Access:  endpoint.Anyone,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			report := health.Report(r.Context())
+			status := http.StatusOK
+			if !report.Ready {
+				status = http.StatusServiceUnavailable
+			}
+			writeJSON(w, status, report)
+		}),
+	}
+}
+
+// newReload returns the endpoints that exchange the configuration and show how that ended.
+func newReload(live *configs.Live) []endpoint.Endpoint {
+	return []endpoint.Endpoint{{
+		Pattern: "GET /admin/reload",
+		About:   "How the last exchange of the configuration ended.",
+		Access:  endpoint.Reader,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, live.Status()) }),
+	}, {
+		Pattern: "POST /admin/reload",
+		About:   "Loads the configuration and puts it in force: 200, or 409 with the reason why the old one stays.",
+		Access:  endpoint.Operator,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			status, err := live.Reload()
+			if err != nil {
+				writeJSON(w, http.StatusConflict, status)
+				return
+			}
+			writeJSON(w, http.StatusOK, status)
+		}),
+	}}
+}
+
+// writeJSON answers with the value, which is one that JSON has a form for.
+func writeJSON(w http.ResponseWriter, status int, value any) {
+	body, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has left is told nothing
+}

@@ -1,0 +1,114 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/opencapture/capture/modules/admin/endpoint"
+)
+
+// refusal is why a request is not answered as it wishes.
+type refusal struct {
+	status int
+	reason string
+}
+
+func (r *refusal) write(w http.ResponseWriter) {
+	if r.status == http.StatusUnauthorized {
+		w.Header().Add("WWW-Authenticate", `Bearer realm="capture"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="capture"`)
+	}
+	http.Error(w, r.reason, r.status)
+}
+
+// guardAccess has the endpoint's handler asked for requests of those who may use the endpoint.
+func guardAccess(e endpoint.Endpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cfg := r.Context().Value(judgedBy{}).(Config) //nolint:errcheck // what front put there
+		if refused := cfg.refuse(e.Access, r); refused != nil {
+			refused.write(w)
+			return
+		}
+		e.Handler.ServeHTTP(w, r)
+	})
+}
+
+// answersTo reports whether a request with this Host is for the listener. An address or localhost cannot be a name that
+// somebody else has pointed at the listener (DNS rebinding).
+func (c Config) answersTo(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
+	}
+	name = canonical(name)
+	for _, own := range c.Hosts {
+		if name == canonical(own) {
+			return true
+		}
+	}
+	return name == "localhost"
+}
+
+// canonical is the name without what makes no difference: its case, and the dot that ends a full name.
+func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// crossOrigin knows the requests that another site has a browser send.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// refuse returns why the request may not use an endpoint with this access, or nil.
+func (c Config) refuse(access endpoint.Access, r *http.Request) *refusal {
+	if err := checkOrigin(access, r); err != nil {
+		return &refusal{http.StatusForbidden, fmt.Sprintf("another site must not have a browser do this: %s", err)}
+	}
+	switch {
+	case access == endpoint.Anyone:
+		return nil
+	case c.Token != "" && !sameSecret(shownToken(r), c.Token.Reveal()):
+		return &refusal{http.StatusUnauthorized,
+			"show admin.token: as \"Authorization: Bearer TOKEN\", or as the password of basic authentication"}
+	case c.Token == "" && access == endpoint.Operator && !fromLoopback(r):
+		return &refusal{http.StatusForbidden, "without admin.token this works from loopback only: ask from this machine, or set a token"}
+	}
+	return nil
+}
+
+// checkOrigin returns an error for a request that another site has a browser send, if the request may change or cost
+// something: by its method, or whatever the method if the endpoint is for operators.
+func checkOrigin(access endpoint.Access, r *http.Request) error {
+	if access == endpoint.Operator {
+		judged := *r
+		judged.Method = http.MethodPost
+		r = &judged
+	}
+	return crossOrigin.Check(r)
+}
+
+// shownToken returns the token that the request shows, or "".
+func shownToken(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	_, password, _ := r.BasicAuth()
+	return password
+}
+
+// sameSecret compares in a time that tells neither where the texts differ nor how long they are.
+func sameSecret(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// fromLoopback reports whether the connection is from this machine. No header has a say in it.
+func fromLoopback(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && peer.Addr().Unmap().IsLoopback()
+}

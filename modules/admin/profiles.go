@@ -1,0 +1,65 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+
+	"github.com/opencapture/capture/modules/admin/endpoint"
+)
+
+// maxProfileSeconds is the longest that a profile may run.
+const maxProfileSeconds = 60
+
+// newProfiles returns the endpoints of net/http/pprof. What takes a profile is for operators, since it costs: a CPU profile
+// and a trace slow the service down, a profile of the heap may collect garbage, one of the goroutines stops them all.
+func newProfiles() []endpoint.Endpoint {
+	running := make(chan struct{}, 1)
+	reader := func(pattern, about string, handler http.HandlerFunc) endpoint.Endpoint {
+		return endpoint.Endpoint{Pattern: pattern, About: about, Access: endpoint.Reader, Handler: handler}
+	}
+	operator := func(pattern, about string, handler http.Handler) endpoint.Endpoint {
+		return endpoint.Endpoint{Pattern: pattern, About: about, Access: endpoint.Operator, Handler: handler}
+	}
+	named := http.HandlerFunc(pprof.Index)
+	timed := oneAtATime(running, named)
+	return []endpoint.Endpoint{
+		reader("GET /debug/pprof/{$}", "The profiles of net/http/pprof.", pprof.Index),
+		reader("GET /debug/pprof/cmdline", "The command line of the process.", pprof.Cmdline),
+		reader("GET /debug/pprof/symbol", "The functions at the given program counters.", pprof.Symbol),
+		reader("POST /debug/pprof/symbol", "The same for the program counters in the body.", pprof.Symbol),
+		operator("GET /debug/pprof/profile", "A CPU profile of ?seconds=30, for go tool pprof.", oneAtATime(running, http.HandlerFunc(pprof.Profile))),
+		operator("GET /debug/pprof/trace", "An execution trace of ?seconds=1, for go tool trace.", oneAtATime(running, http.HandlerFunc(pprof.Trace))),
+		operator("GET /debug/pprof/{profile...}", "A profile by its name, such as heap or goroutine; of a time with ?seconds.",
+			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.FormValue("seconds") != "" {
+					timed.ServeHTTP(w, r)
+					return
+				}
+				named.ServeHTTP(w, r)
+			})),
+	}
+}
+
+// oneAtATime has a profile taken that runs for a while: for maxProfileSeconds at most, and while no other one runs. The
+// profile ends with its client.
+func oneAtATime(running chan struct{}, profile http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if text := r.FormValue("seconds"); text != "" {
+			seconds, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(seconds > 0 && seconds <= maxProfileSeconds) {
+				http.Error(w, fmt.Sprintf("seconds must be more than 0 and at most %d, got %q", maxProfileSeconds, text), http.StatusBadRequest)
+				return
+			}
+		}
+		select {
+		case running <- struct{}{}:
+		default:
+			http.Error(w, "another profile is running: ask again when it has ended", http.StatusConflict)
+			return
+		}
+		defer func() { <-running }()
+		profile.ServeHTTP(w, r)
+	})
+}

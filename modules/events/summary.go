@@ -1,0 +1,56 @@
+package events
+
+// Summary is how the events of a batch have ended, as far as an answer to the whole of it needs to know. The counts but
+// Duplicates add up to the number of events.
+type Summary struct {
+	// Accepted events are safe. Duplicates of them were safe before.
+	Accepted, Duplicates int
+	// Dropped events were not kept by policy, for other reasons than the next two.
+	Dropped int
+	// Limited events were dropped because the project has used up its quota.
+	Limited int
+	// Ignored events were dropped by the protocol itself, which takes them out before it looks at the others.
+	Ignored int
+	// Rejected events are at fault themselves, Rejection is the first of them.
+	Rejected  int
+	Rejection *Event
+	// Failed events are to be sent again, Failure is the first of them.
+	Failed  int
+	Failure *Event
+}
+
+// Summary sums up a batch whose events have ended. An event without an outcome counts as failed, as it does in the
+// ledger.
+func (b *Batch) Summary() Summary {
+	var sum Summary
+	for i := range b.Events {
+		event := &b.Events[i]
+		switch outcome := &event.Outcome; outcome.State {
+		case StateAccepted:
+			sum.Accepted++
+			if outcome.Reason == ReasonDuplicate {
+				sum.Duplicates++
+			}
+		case StateDropped:
+			switch outcome.Reason {
+			case ReasonQuota:
+				sum.Limited++
+			case ReasonPerformanceEvent:
+				sum.Ignored++
+			default:
+				sum.Dropped++
+			}
+		case StateRejected:
+			sum.Rejected++
+			if sum.Rejection == nil {
+				sum.Rejection = event
+			}
+		default:
+			sum.Failed++
+			if sum.Failure == nil {
+				sum.Failure = event
+			}
+		}
+	}
+	return sum
+}

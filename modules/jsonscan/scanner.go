@@ -1,0 +1,481 @@
+package jsonscan
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/bits"
+	"unsafe"
+)
+
+// MaxDepth is how many arrays and objects may be open at once, the outermost included.
+const MaxDepth = 128
+
+// SyntaxError says where the text stops being JSON.
+type SyntaxError struct {
+	offset int
+	what   string
+}
+
+// Error says what is wrong, and at which byte.
+func (e *SyntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.what, e.offset) }
+
+// Span is a value's place in the text; the zero Span is an absent value, as no value ends at 0.
+type Span struct{ From, To uint32 }
+
+// SpanOf is the place from one position to another.
+func SpanOf(from, to int) Span { return Span{From: uint32(from), To: uint32(to)} }
+
+// In returns the value, or nil where it is absent. Appending to it does not write into the text.
+func (p Span) In(data []byte) []byte {
+	if p.To == 0 {
+		return nil
+	}
+	return data[p.From:p.To:p.To]
+}
+
+// Scanner checks JSON and finds where values end. Its methods take the position of a value's first byte and return the
+// one after its last, or -1 after setting Err. A depth is how many arrays and objects are open around a value. The zero
+// value with its Data set is ready.
+type Scanner struct {
+	Data []byte
+	Err  *SyntaxError
+	// escapes counts the escape sequences met, so that a string without any can be told.
+	escapes int
+	// Repairable is set when the fault is one of the two that Repair mends.
+	Repairable bool
+}
+
+// Fail notes that the text stops being what it should be at the offset, unless it did so before, and returns -1.
+func (s *Scanner) Fail(offset int, what string) int {
+	if s.Err == nil {
+		if offset >= len(s.Data) {
+			what = "unexpected end of JSON"
+		}
+		s.Err = &SyntaxError{offset: offset, what: what}
+	}
+	return -1
+}
+
+func (s *Scanner) needsRepair(offset int, what string) int {
+	if s.Err == nil {
+		s.Repairable = true
+	}
+	return s.Fail(offset, what)
+}
+
+// Space skips white space.
+func (s *Scanner) Space(i int) int {
+	for i < len(s.Data) {
+		switch s.Data[i] {
+		case ' ', '\n', '\r', '\t':
+			i++
+		default:
+			return i
+		}
+	}
+	return i
+}
+
+const (
+	ones   = 0x0101010101010101
+	highs  = 0x8080808080808080
+	quotes = '"' * ones
+	slashs = '\\' * ones
+	spaces = ' ' * ones
+)
+
+// str skips the string whose opening quote is at i. The lowest bit that the masks set is always right (a borrow only
+// runs upwards), and only the lowest is used.
+func (s *Scanner) str(i int) int {
+	data := s.Data
+	i++
+	for {
+		if i+8 <= len(data) {
+			word := binary.LittleEndian.Uint64(data[i:])
+			quote, slash := word^quotes, word^slashs
+			stop := ((quote - ones) &^ quote) | ((slash - ones) &^ slash) | ((word - spaces) &^ word)
+			if stop &= highs; stop == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(stop) >> 3
+		} else {
+			for i < len(data) && data[i] >= ' ' && data[i] != '"' && data[i] != '\\' {
+				i++
+			}
+			if i >= len(data) {
+				return s.Fail(i, "unterminated string")
+			}
+		}
+		switch data[i] {
+		case '"':
+			return i + 1
+		case '\\':
+			if i = s.escape(i); i < 0 {
+				return -1
+			}
+		default:
+			return s.Fail(i, "control character in string")
+		}
+	}
+}
+
+// escape skips the escape sequence at i, both halves of a surrogate pair at once.
+func (s *Scanner) escape(i int) int {
+	s.escapes++
+	if i+1 >= len(s.Data) {
+		return s.Fail(len(s.Data), "unterminated string")
+	}
+	switch s.Data[i+1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return i + 2
+	case 'u':
+		unit, ok := hex4(s.Data, i+2)
+		if !ok {
+			return s.Fail(min(i+2, len(s.Data)-1), "invalid \\u escape")
+		}
+		if unit < 0xd800 || unit > 0xdfff {
+			return i + 6
+		}
+		if low, ok := lowSurrogate(s.Data, i+6); ok && unit < 0xdc00 && low {
+			return i + 12
+		}
+		return s.needsRepair(i, "lone surrogate escape")
+	default:
+		return s.Fail(i+1, "invalid escape in string")
+	}
+}
+
+// hex4 reads the four hexadecimal digits at i.
+func hex4(data []byte, i int) (unit uint16, ok bool) {
+	if i+4 > len(data) {
+		return 0, false
+	}
+	for _, c := range data[i : i+4] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		unit = unit<<4 | uint16(c)
+	}
+	return unit, true
+}
+
+// lowSurrogate reports whether an escape of a low surrogate stands at i; ok is false where no \u escape does.
+func lowSurrogate(data []byte, i int) (low, ok bool) {
+	if i+6 > len(data) || data[i] != '\\' || data[i+1] != 'u' {
+		return false, false
+	}
+	unit, ok := hex4(data, i+2)
+	return unit >= 0xdc00 && unit <= 0xdfff, ok
+}
+
+// Value skips the value at i.
+func (s *Scanner) Value(i, depth int) int {
+	if i >= len(s.Data) {
+		return s.Fail(i, "expected a value")
+	}
+	switch s.Data[i] {
+	case '"':
+		return s.str(i)
+	case '{', '[':
+		return s.container(i, depth)
+	default:
+		return s.scalar(i)
+	}
+}
+
+// container skips the array or object at i without recursion: which of the open ones are objects is kept in a bit a
+// level.
+func (s *Scanner) container(i, depth int) int {
+	data := s.Data
+	var objects [MaxDepth/64 + 1]uint64
+	outer := depth
+	for {
+		// data[i] opens an array or object.
+		object := data[i] == '{'
+		depth++
+		if depth > MaxDepth {
+			return s.Fail(i, fmt.Sprintf("nested deeper than %d levels", MaxDepth))
+		}
+		if object {
+			objects[depth>>6] |= 1 << (depth & 63)
+		} else {
+			objects[depth>>6] &^= 1 << (depth & 63)
+		}
+		i = s.Space(i + 1)
+		if i < len(data) && data[i] == closing(object) {
+			i++
+			depth--
+		} else {
+			if object {
+				if i = s.key(i); i < 0 {
+					return -1
+				}
+			}
+			if i < len(data) && (data[i] == '{' || data[i] == '[') {
+				continue
+			}
+			if i = s.simple(i); i < 0 {
+				return -1
+			}
+		}
+		// A value has ended at i: go on with its surroundings until the next one opens something.
+		opened := false
+		for depth > outer && !opened {
+			object = objects[depth>>6]&(1<<(depth&63)) != 0
+			if i < len(data) && data[i] != ',' {
+				i = s.Space(i)
+			}
+			switch {
+			case i < len(data) && data[i] == ',':
+				i = s.Space(i + 1)
+				if object {
+					if i = s.key(i); i < 0 {
+						return -1
+					}
+				}
+				if i < len(data) && (data[i] == '{' || data[i] == '[') {
+					opened = true
+				} else if i = s.simple(i); i < 0 {
+					return -1
+				}
+			case i < len(data) && data[i] == closing(object):
+				i++
+				depth--
+			case object:
+				return s.Fail(i, "expected , or } in object")
+			default:
+				return s.Fail(i, "expected , or ] in array")
+			}
+		}
+		if !opened {
+			return i
+		}
+	}
+}
+
+func closing(object bool) byte {
+	if object {
+		return '}'
+	}
+	return ']'
+}
+
+// key skips an object's key, its colon and the white space around it.
+func (s *Scanner) key(i int) int {
+	if i >= len(s.Data) || s.Data[i] != '"' {
+		return s.Fail(i, "expected a string as key")
+	}
+	if i = s.str(i); i < 0 {
+		return -1
+	}
+	return s.colon(i)
+}
+
+// colon skips a colon and the white space around it.
+func (s *Scanner) colon(i int) int {
+	if i < len(s.Data) && s.Data[i] != ':' {
+		i = s.Space(i)
+	}
+	if i >= len(s.Data) || s.Data[i] != ':' {
+		return s.Fail(i, "expected : after key")
+	}
+	return s.Space(i + 1)
+}
+
+// simple skips a value that is neither an array nor an object.
+func (s *Scanner) simple(i int) int {
+	if i < len(s.Data) && s.Data[i] == '"' {
+		return s.str(i)
+	}
+	return s.scalar(i)
+}
+
+// scalar skips a number, true, false or null.
+func (s *Scanner) scalar(i int) int {
+	if i >= len(s.Data) {
+		return s.Fail(i, "expected a value")
+	}
+	switch c := s.Data[i]; {
+	case c == 't':
+		return s.literal(i, "true")
+	case c == 'f':
+		return s.literal(i, "false")
+	case c == 'n':
+		return s.literal(i, "null")
+	case c == '-' || c >= '0' && c <= '9':
+		return s.number(i)
+	case c == 'N' && hasPrefixAt(s.Data, i, "NaN"), c == 'I' && hasPrefixAt(s.Data, i, "Infinity"):
+		return s.needsRepair(i, "NaN or Infinity")
+	default:
+		return s.Fail(i, "expected a value")
+	}
+}
+
+func hasPrefixAt(data []byte, i int, text string) bool {
+	return len(data)-i >= len(text) && string(data[i:i+len(text)]) == text
+}
+
+func (s *Scanner) literal(i int, text string) int {
+	if !hasPrefixAt(s.Data, i, text) {
+		return s.Fail(i, "expected a value")
+	}
+	return i + len(text)
+}
+
+func (s *Scanner) number(i int) int {
+	data := s.Data
+	if data[i] == '-' {
+		i++
+		if hasPrefixAt(data, i, "Infinity") {
+			return s.needsRepair(i-1, "NaN or Infinity")
+		}
+	}
+	switch {
+	case i < len(data) && data[i] == '0':
+		i++
+	case i < len(data) && data[i] >= '1' && data[i] <= '9':
+		i = digits(data, i)
+	default:
+		return s.Fail(i, "invalid number")
+	}
+	if i < len(data) && data[i] == '.' {
+		end := digits(data, i+1)
+		if end == i+1 {
+			return s.Fail(end, "invalid number")
+		}
+		i = end
+	}
+	if i < len(data) && (data[i] == 'e' || data[i] == 'E') {
+		i++
+		if i < len(data) && (data[i] == '+' || data[i] == '-') {
+			i++
+		}
+		end := digits(data, i)
+		if end == i {
+			return s.Fail(end, "invalid number")
+		}
+		i = end
+	}
+	return i
+}
+
+func digits(data []byte, i int) int {
+	for i < len(data) && data[i] >= '0' && data[i] <= '9' {
+		i++
+	}
+	return i
+}
+
+// Open enters the object at i: it returns the place of the first key, or with more false the place after an empty
+// object.
+func (s *Scanner) Open(i, depth int) (at int, more bool) {
+	if depth >= MaxDepth {
+		return s.Fail(i, fmt.Sprintf("nested deeper than %d levels", MaxDepth)), false
+	}
+	i = s.Space(i + 1)
+	if i < len(s.Data) && s.Data[i] == '}' {
+		return i + 1, false
+	}
+	return i, true
+}
+
+// MaxEscapedKey is the longest key with escapes that Member reads: no caller looks for one that is longer.
+const MaxEscapedKey = 6 * 23
+
+// Member reads the key at i and returns it with the place of its value. The key is without quotes, and without escapes
+// up to MaxEscapedKey.
+func (s *Scanner) Member(i int) (key []byte, at int) {
+	if i >= len(s.Data) || s.Data[i] != '"' {
+		return nil, s.Fail(i, "expected a string as key")
+	}
+	before := s.escapes
+	end := s.str(i)
+	if end < 0 {
+		return nil, -1
+	}
+	key = s.Data[i+1 : end-1]
+	if s.escapes != before && len(key) <= MaxEscapedKey {
+		key = []byte(Text(s.Data[i:end]))
+	}
+	return key, s.colon(end)
+}
+
+// Next goes on after a member's value: to the next key, or with more false to the place after the object.
+func (s *Scanner) Next(i int) (at int, more bool) {
+	i = s.Space(i)
+	if i < len(s.Data) {
+		switch s.Data[i] {
+		case ',':
+			return s.Space(i + 1), true
+		case '}':
+			return i + 1, false
+		}
+	}
+	return s.Fail(i, "expected , or } in object"), false
+}
+
+// NextElement goes on after an array's element: to the next one, or with more false to the place after the array.
+func (s *Scanner) NextElement(i int) (at int, more bool) {
+	i = s.Space(i)
+	if i < len(s.Data) {
+		switch s.Data[i] {
+		case ',':
+			return s.Space(i + 1), true
+		case ']':
+			return i + 1, false
+		}
+	}
+	return s.Fail(i, "expected , or ] in array"), false
+}
+
+// Present returns a value's text, or nil where it is absent or null.
+func (s *Scanner) Present(at Span) []byte {
+	raw := at.In(s.Data)
+	if len(raw) == 4 && raw[0] == 'n' {
+		return nil
+	}
+	return raw
+}
+
+// Text returns what a JSON string that has been scanned says. Without escapes it aliases raw.
+func Text(raw []byte) string {
+	inner := raw[1 : len(raw)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return Alias(inner)
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		panic("jsonscan: a scanned string is not JSON: " + err.Error())
+	}
+	return s
+}
+
+// Alias returns the bytes as a string without a copy. The string is valid as long as the bytes are and do not change.
+func Alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// End checks that nothing but white space follows a value that ends at i, and returns what is wrong with the text; nil
+// is nothing.
+func (s *Scanner) End(i int) *SyntaxError {
+	if i >= 0 {
+		if i = s.Space(i); i < len(s.Data) {
+			s.Fail(i, "unexpected text after the JSON value")
+		}
+	}
+	return s.Err
+}
+
+// Valid reports whether a text is one JSON value.
+func Valid(data []byte) bool {
+	s := Scanner{Data: data}
+	return s.End(s.Value(s.Space(0), 0)) == nil
+}

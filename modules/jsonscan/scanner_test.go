@@ -1,0 +1,53 @@
+package jsonscan
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTheScannerStopsAtTheDepthLimit(t *testing.T) {
+	nest := func(n int, open, closing string) []byte {
+		return []byte(strings.Repeat(open, n) + strings.Repeat(closing, n))
+	}
+	require.True(t, Valid(nest(MaxDepth, "[", "]")))
+	require.False(t, Valid(nest(MaxDepth+1, "[", "]")))
+	require.True(t, Valid([]byte(strings.Repeat(`{"a":`, MaxDepth)+"1"+strings.Repeat("}", MaxDepth))))
+	require.False(t, Valid(nest(1_000_000, `{"a":[`, `]}`)))
+}
+
+func TestTextIsWhatAStringSays(t *testing.T) {
+	for raw, want := range map[string]string{
+		`""`: "", `"a"`: "a", `"\u00fc\n\"\\"`: "\u00fc\n\"\\", `"\ud83d\ude00"`: "\U0001f600", "\"\u00fc\"": "\u00fc",
+	} {
+		require.Equal(t, want, Text([]byte(raw)))
+	}
+}
+
+// FuzzScanner holds the scanner against encoding/json: both accept the same, but for the depth.
+func FuzzScanner(f *testing.F) {
+	for _, seed := range []string{
+		`{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`, `{"`, `[1,]`, `nul`, `-`, `01`,
+		`"\ud83d"`, ` 1 `, `1 2`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if !utf8.Valid(data) {
+			return
+		}
+		s := Scanner{Data: data}
+		fault := s.End(s.Value(s.Space(0), 0))
+		switch {
+		case fault == nil:
+			require.True(t, json.Valid(data), "%q passed", data)
+		case s.Repairable || strings.Contains(fault.Error(), "nested deeper"):
+		default:
+			require.False(t, json.Valid(data), "%q: %v", data, fault)
+		}
+		require.Equal(t, fault == nil, Valid(data))
+	})
+}

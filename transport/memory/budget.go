@@ -1,0 +1,66 @@
+package memory
+
+import (
+	"sync/atomic"
+
+	"github.com/opencapture/capture/modules/events"
+)
+
+// ErrSpent is the answer when the budget has no room.
+var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
+
+// Budget bounds the bytes that all requests of the process hold at once. It never blocks: who does not get what he asks
+// for refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+type Budget struct {
+	limit atomic.Int64
+	inUse atomic.Int64
+}
+
+// NewBudget returns a budget of limit bytes.
+func NewBudget(limit int64) *Budget {
+	b := &Budget{}
+	b.Resize(limit)
+	return b
+}
+
+// Resize makes the budget one of limit bytes. Of what is reserved beyond that nothing is taken back.
+func (b *Budget) Resize(limit int64) { b.limit.Store(limit) }
+
+// Reserve takes n bytes and reports whether they were there; if not, it takes nothing.
+func (b *Budget) Reserve(n int64) bool {
+	if b == nil {
+		return true
+	}
+	for {
+		inUse := b.inUse.Load()
+		if n > b.limit.Load()-inUse {
+			return false
+		}
+		if b.inUse.CompareAndSwap(inUse, inUse+n) {
+			return true
+		}
+	}
+}
+
+// Release gives n reserved bytes back.
+func (b *Budget) Release(n int64) {
+	if b != nil {
+		b.inUse.Add(-n)
+	}
+}
+
+// InUse returns how many bytes are reserved; always 0 for a nil Budget.
+func (b *Budget) InUse() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.inUse.Load()
+}
+
+// Limit returns how many bytes there are in all; 0 for a nil Budget, which has no limit.
+func (b *Budget) Limit() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.limit.Load()
+}

@@ -1,0 +1,85 @@
+package memory
+
+import (
+	"math/bits"
+	"sync"
+)
+
+const (
+	// MaxPooled is the largest buffer that is kept for another request. Pooled buffers have capacities of 4 KiB, 8 KiB
+	// and so on up to it. Larger ones are made to measure and left to the garbage collector, so that no burst of large
+	// requests leaves its memory behind.
+	MaxPooled = 1 << 20
+
+	minPooled = 4 << 10
+
+	classes = 9 // from minPooled to MaxPooled in powers of two
+)
+
+// Buffer is memory whose capacity is reserved from the budget for as long as it is out of the pool.
+type Buffer struct {
+	Bytes []byte
+}
+
+// Buffers hands out memory under a budget: 4 KiB or at most twice what is asked for, as a small request that holds a
+// large buffer takes it from all others. It is safe for concurrent use.
+type Buffers struct {
+	budget *Budget
+	pools  [classes]sync.Pool
+}
+
+// NewBuffers returns Buffers that reserve from the budget; a nil budget is unbounded.
+func NewBuffers(budget *Budget) *Buffers { return &Buffers{budget: budget} }
+
+// Get returns an empty buffer with room for at least size bytes. It fails, with ErrSpent, only if the budget is spent.
+func (p *Buffers) Get(size int64) (*Buffer, error) {
+	size = capacity(size)
+	if !p.budget.Reserve(size) {
+		return nil, ErrSpent
+	}
+	if size <= MaxPooled {
+		if b, ok := p.pools[class(size)].Get().(*Buffer); ok {
+			return b, nil
+		}
+	}
+	return &Buffer{Bytes: make([]byte, 0, size)}, nil
+}
+
+// Put takes a buffer back; nil is none.
+func (p *Buffers) Put(b *Buffer) {
+	if b == nil {
+		return
+	}
+	size := int64(cap(b.Bytes))
+	p.budget.Release(size)
+	if size <= MaxPooled {
+		b.Bytes = b.Bytes[:0]
+		p.pools[class(size)].Put(b)
+	}
+}
+
+// Grow returns a buffer of the same content with room for at least size bytes and takes the old one back; on an error
+// the old one is kept.
+func (p *Buffers) Grow(b *Buffer, size int64) (*Buffer, error) {
+	larger, err := p.Get(size)
+	if err != nil {
+		return b, err
+	}
+	larger.Bytes = append(larger.Bytes, b.Bytes...)
+	p.Put(b)
+	return larger, nil
+}
+
+// capacity rounds a size up to that of a pooled buffer, if there are such.
+func capacity(size int64) int64 {
+	switch {
+	case size <= minPooled:
+		return minPooled
+	case size <= MaxPooled:
+		return 1 << bits.Len64(uint64(size-1))
+	default:
+		return size
+	}
+}
+
+func class(capacity int64) int { return bits.Len64(uint64(capacity)) - bits.Len64(minPooled) }

@@ -1,0 +1,184 @@
+package v1
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// taggedError is what is wrong with a request or an event: an error with the protocol's word for it, and the reason
+// under which events are counted that end so.
+type taggedError struct {
+	err    *events.Error
+	tag    string
+	reason events.Reason
+}
+
+func errorf(code events.Code, tag string, reason events.Reason, format string, args ...any) *taggedError {
+	return &taggedError{err: events.Errorf(code, format, args...), tag: tag, reason: reason}
+}
+
+func (e *taggedError) Error() string { return e.err.Error() }
+
+// Unwrap returns the error with its code.
+func (e *taggedError) Unwrap() error { return e.err }
+
+const tagInvalidToken = "invalid_api_token"
+
+// What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs
+// little.
+var (
+	errNoToken     = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
+	errNotBearer   = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
+	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent, "the Content-Type must be application/json")
+	errEncoding    = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent, "the Content-Encoding must be one of gzip, deflate, br and zstd")
+	errNoBody      = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
+	errBatchType   = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch must be an array of events")
+	errNoEvent     = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
+	errCreatedAt   = errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent, "created_at must be a time as of RFC 3339")
+	errHistorical  = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "historical_migration must be true or false")
+	errNoUUID      = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID, "the batch holds an event without a uuid")
+	errUUID        = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
+)
+
+// What can be wrong with an event.
+var (
+	errNoName       = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
+	errLongName     = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxName)
+	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID, "event submitted without a distinct_id")
+	errTimestamp    = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent, "timestamp must be a time as of RFC 3339")
+	errProperties   = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent, "properties must be an object")
+	errOptions      = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent, "event submitted with an option of a wrong type")
+	errAITooLarge   = errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge, "the AI event is larger than transport.posthog.max_ai_event")
+	errNotAI        = errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
+)
+
+const tagAITooLarge = "ai_event_too_big"
+
+// resultOf is the protocol's result of an event and its details, which may be empty. What the protocol itself has found
+// has a word of its own.
+func resultOf(event *events.Event) (result, details string) {
+	result, details = route.ToEvent(event)
+	switch outcome := &event.Outcome; {
+	case outcome.Err != nil:
+		var known *taggedError
+		if errors.As(outcome.Err, &known) {
+			return result, known.tag
+		}
+	case outcome.State != events.StateAccepted || outcome.Reason != "":
+	case event.Routing.SkipPerson:
+		return result, "person_processing_disabled"
+	case event.Notes.Has(events.NoteDistinctIDCut):
+		return result, "distinct_id_truncated"
+	}
+	return result, details
+}
+
+// find notes for every event of the request where it stands in the batch now: stages may have reordered the events,
+// added some of their own, or made several of one. Of those the first counts, or one that has failed.
+func (s *session) find() {
+	s.places = slices.Grow(s.places[:0], len(s.objects))[:len(s.objects)]
+	clear(s.places)
+	for i := range s.batch.Events {
+		event := &s.batch.Events[i]
+		if event.Ref == 0 || int(event.Ref) > len(s.places) {
+			continue
+		}
+		if place := &s.places[event.Ref-1]; *place == 0 || event.Outcome.State == events.StateFailed {
+			*place = int32(i + 1)
+		}
+	}
+}
+
+// lost stands for an event that a stage took out of the batch, which none may do.
+var lost = events.Event{Outcome: events.Outcome{
+	State: events.StateFailed, Reason: events.ReasonUnsettled, Err: events.Errorf(events.Internal, "a stage has lost the event"),
+}}
+
+// answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses,
+// which it does for all that it is asked about, refuses the request.
+func (s *session) answer(request *route.Request) route.Response {
+	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
+	s.find()
+	body := make([]byte, 0, len(`{"results":{}}`)+len(s.objects)*perEvent)
+	body = append(body, `{"results":{`...)
+	kept := false
+	var refused error
+	var failed *events.Event
+	for i := range s.objects {
+		event := &lost
+		if place := s.places[i]; place > 0 {
+			event = &s.batch.Events[place-1]
+		}
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, s.objects[i].uuid.In(s.Data)...)
+		result, details := resultOf(event)
+		body = append(body, `:{"result":"`...)
+		body = append(body, result...)
+		body = append(body, '"')
+		if details != "" {
+			body = append(body, `,"details":`...)
+			body = strconv.AppendQuote(body, details)
+		}
+		body = append(body, '}')
+		switch outcome := &event.Outcome; outcome.State {
+		case events.StateAccepted:
+			kept = true
+		case events.StateFailed:
+			failed = cmp.Or(failed, event)
+		case events.StateRejected:
+			if events.CodeOf(outcome.Err) == events.Unauthorized {
+				refused = outcome.Err
+			}
+		}
+	}
+	if refused != nil && failed == nil && !kept {
+		return refuse(request, refused)
+	}
+	body = append(body, "}}"...)
+	response := route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body), Header: echoRequestID(nil, request)}
+	if failed != nil {
+		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter
+	}
+	return response
+}
+
+// refuse answers with an error.
+func refuse(request *route.Request, err error) route.Response {
+	answer := route.ToError(err)
+	var known *taggedError
+	if errors.As(err, &known) {
+		answer.Tag = known.tag
+	}
+	body, _ := json.Marshal(struct { // strings always become JSON
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		URI         string `json:"error_uri"`
+	}{answer.Tag, answer.Text, "https://posthog.com/docs/api"})
+	return route.Response{
+		Status: answer.Status, ContentType: route.TypeJSON, Body: string(body), Retry: answer.RetryV1, RetryAfter: answer.RetryAfter,
+		Header: echoRequestID([]route.Field{
+			{Name: "Accept", Value: route.TypeJSON},
+			{Name: "Accept-Encoding", Value: "gzip, deflate, br, zstd"},
+		}, request),
+	}
+}
+
+// echoRequestID appends the client's id for the request, if it is one.
+func echoRequestID(fields []route.Field, request *route.Request) []route.Field {
+	id := request.Get(headerRequestID)
+	if _, ok := posthog.ParseUUID(id); !ok {
+		return fields
+	}
+	return append(fields, route.Field{Name: headerRequestID, Value: id})
+}

@@ -1,0 +1,277 @@
+package v1
+
+import (
+	"slices"
+
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+// The properties that the service writes into an event, in the order in which it does. The client names the first two
+// beside the properties and the next four in the options; the last two are its SDK.
+const (
+	spliceSession = iota
+	spliceWindow
+	spliceCookieless
+	spliceIgnoreSentAt
+	spliceProductTour
+	splicePersonProfile
+	spliceLib
+	spliceLibVersion
+	splices
+
+	// splicesGiven is how many of them the event itself can give.
+	splicesGiven = spliceLib
+)
+
+// spliceKeys are the properties' keys as they are written.
+var spliceKeys = [splices]string{
+	`"$session_id":`, `"$window_id":`, `"$cookieless_mode":`, `"$ignore_sent_at":`, `"$product_tour_id":`,
+	`"$process_person_profile":`, `"$lib":`, `"$lib_version":`,
+}
+
+// object is what one scan has found of an event.
+type object struct {
+	// isObject is not set for an element that is something else.
+	isObject bool
+	// empty is set where the properties have no members, and owns says which of those above are among them, a bit for
+	// each.
+	empty bool
+	owns  uint8
+	// gateway is set where some may be such as only PostHog's AI gateway may set.
+	gateway bool
+
+	name, uuid, distinctID, timestamp, properties, options jsonscan.Span
+	// given holds what is to be written into the properties.
+	given [splicesGiven]jsonscan.Span
+	// ownCookieless and ownIgnoreSentAt are what the properties themselves say.
+	ownCookieless, ownIgnoreSentAt jsonscan.Span
+}
+
+// document is a request's JSON, found but not yet judged. It is used again for the next request.
+type document struct {
+	jsonscan.Scanner
+	objects []object
+	// limit is how many events there may be, and room is asked before there is memory for more of them. full and spent
+	// say which of the two has ended a scan.
+	limit       int
+	room        func(events int) bool
+	full, spent bool
+
+	createdAt, batchAt, historical, internal jsonscan.Span
+}
+
+// scan finds the events of a request, which must be an object. Of two equal keys the last counts.
+func (d *document) scan(data []byte) *jsonscan.SyntaxError {
+	*d = document{Scanner: jsonscan.Scanner{Data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
+	end := d.Space(0)
+	if end < len(data) && data[end] == '{' {
+		end = d.envelope(end)
+	} else if end = d.Value(end, 0); end >= 0 {
+		d.Fail(0, "expected an object")
+	}
+	return d.End(end)
+}
+
+func (d *document) envelope(i int) int {
+	i, more := d.Open(i, 0)
+	for more {
+		key, at := d.Member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *jsonscan.Span
+		end := 0
+		switch string(key) {
+		case "batch":
+			to = &d.batchAt
+			end = d.events(at, 1)
+		case "created_at":
+			to = &d.createdAt
+		case "historical_migration":
+			to = &d.historical
+		case "capture_internal":
+			to = &d.internal
+		}
+		if i, more = d.rest(at, end, 1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+// rest notes where a member's value lies and goes on to the next member. end is 0 for a value that is still to be
+// skipped.
+func (d *document) rest(at, end, depth int, to *jsonscan.Span) (next int, more bool) {
+	if end == 0 {
+		end = d.Value(at, depth)
+	}
+	if end < 0 {
+		return -1, false
+	}
+	if to != nil {
+		*to = jsonscan.SpanOf(at, end)
+	}
+	return d.Next(end)
+}
+
+// events scans the batch at i.
+func (d *document) events(i, depth int) int {
+	d.objects = d.objects[:0]
+	if i >= len(d.Data) || d.Data[i] != '[' {
+		return d.Value(i, depth)
+	}
+	i = d.Space(i + 1)
+	if i < len(d.Data) && d.Data[i] == ']' {
+		return i + 1
+	}
+	for {
+		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
+			d.full = !d.spent
+			return d.Fail(i, "too many events")
+		}
+		d.objects = append(d.objects, object{})
+		if i < len(d.Data) && d.Data[i] == '{' {
+			// An event holds no events, so the slice does not move while the pointer is in use.
+			i = d.event(i, depth+1, &d.objects[len(d.objects)-1])
+		} else {
+			i = d.Value(i, depth+1)
+		}
+		if i < 0 {
+			return -1
+		}
+		var more bool
+		if i, more = d.NextElement(i); !more {
+			return i
+		}
+	}
+}
+
+// grow makes room for more events, if there may be more.
+func (d *document) grow() bool {
+	room := min(max(64, 2*cap(d.objects)), d.limit)
+	if room <= cap(d.objects) {
+		return false
+	}
+	if d.spent = !d.room(room); d.spent {
+		return false
+	}
+	d.objects = slices.Grow(d.objects, room-len(d.objects))
+	return true
+}
+
+func (d *document) event(i, depth int, found *object) int {
+	found.isObject = true
+	i, more := d.Open(i, depth)
+	for more {
+		key, at := d.Member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *jsonscan.Span
+		end := 0
+		switch string(key) {
+		case "event":
+			to = &found.name
+		case "uuid":
+			to = &found.uuid
+		case "distinct_id":
+			to = &found.distinctID
+		case "timestamp":
+			to = &found.timestamp
+		case "session_id":
+			to = &found.given[spliceSession]
+		case "window_id":
+			to = &found.given[spliceWindow]
+		case "options":
+			to = &found.options
+			end = d.eventOptions(at, depth+1, found)
+		case "properties":
+			to = &found.properties
+			end = d.eventProperties(at, depth+1, found)
+		}
+		if i, more = d.rest(at, end, depth+1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+func (d *document) eventOptions(i, depth int, found *object) int {
+	clear(found.given[spliceCookieless : splicePersonProfile+1])
+	if i >= len(d.Data) || d.Data[i] != '{' {
+		return d.Value(i, depth)
+	}
+	i, more := d.Open(i, depth)
+	for more {
+		key, at := d.Member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *jsonscan.Span
+		switch string(key) {
+		case "cookieless_mode":
+			to = &found.given[spliceCookieless]
+		case "disable_skew_correction":
+			to = &found.given[spliceIgnoreSentAt]
+		case "product_tour_id":
+			to = &found.given[spliceProductTour]
+		case "process_person_profile":
+			to = &found.given[splicePersonProfile]
+		}
+		if i, more = d.rest(at, 0, depth+1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+func (d *document) eventProperties(i, depth int, found *object) int {
+	found.owns, found.empty, found.gateway = 0, false, false
+	found.ownCookieless, found.ownIgnoreSentAt = jsonscan.Span{}, jsonscan.Span{}
+	if i >= len(d.Data) || d.Data[i] != '{' {
+		return d.Value(i, depth)
+	}
+	i, more := d.Open(i, depth)
+	found.empty = !more
+	for more {
+		key, at := d.Member(i)
+		if at < 0 {
+			return -1
+		}
+		var to *jsonscan.Span
+		if len(key) > 0 && key[0] == '$' {
+			to = found.own(key)
+		}
+		found.gateway = found.gateway || posthog.MaybeGateway(key)
+		if i, more = d.rest(at, 0, depth+1, to); i < 0 {
+			return -1
+		}
+	}
+	return i
+}
+
+// own notes that the properties have a key themselves, and returns where its value is to be kept.
+func (o *object) own(key []byte) *jsonscan.Span {
+	switch string(key) {
+	case "$session_id":
+		o.owns |= 1 << spliceSession
+	case "$window_id":
+		o.owns |= 1 << spliceWindow
+	case "$cookieless_mode":
+		o.owns |= 1 << spliceCookieless
+		return &o.ownCookieless
+	case "$ignore_sent_at":
+		o.owns |= 1 << spliceIgnoreSentAt
+		return &o.ownIgnoreSentAt
+	case "$product_tour_id":
+		o.owns |= 1 << spliceProductTour
+	case "$process_person_profile":
+		o.owns |= 1 << splicePersonProfile
+	case "$lib":
+		o.owns |= 1 << spliceLib
+	case "$lib_version":
+		o.owns |= 1 << spliceLibVersion
+	}
+	return nil
+}

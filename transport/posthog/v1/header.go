@@ -1,0 +1,149 @@
+package v1
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
+)
+
+// The headers of the protocol.
+const (
+	headerSDKInfo   = "PostHog-Sdk-Info"
+	headerAttempt   = "PostHog-Attempt"
+	headerRequestID = "PostHog-Request-Id"
+	headerTimestamp = "PostHog-Request-Timestamp"
+)
+
+// maxSDKInfo is the longest PostHog-Sdk-Info that is written into the events' properties, in bytes.
+const maxSDKInfo = 200
+
+// header is what the headers of a request say.
+type header struct {
+	token  string
+	sentAt time.Time
+	// lib and libVersion are the SDK's name and version as JSON; nil where they are not written into the events.
+	lib, libVersion []byte
+}
+
+// readHeader checks the headers in the order in which the protocol answers them.
+func readHeader(request *route.Request) (header, *taggedError) {
+	var header header
+	var fault *taggedError
+	if header.token, fault = bearer(request.Get("Authorization")); fault != nil {
+		return header, fault
+	}
+	mediaType, _, _ := strings.Cut(request.ContentType, ";")
+	if !strings.EqualFold(strings.TrimSpace(mediaType), route.TypeJSON) {
+		return header, errContentType
+	}
+
+	var bad []string
+	check := func(name string, sound bool) {
+		if !sound {
+			bad = append(bad, name)
+		}
+	}
+	info := request.Get(headerSDKInfo)
+	name, version, sound := cutSDKInfo(info)
+	check(headerSDKInfo, sound)
+	attempt, err := strconv.ParseUint(request.Get(headerAttempt), 10, 64)
+	check(headerAttempt, err == nil && attempt >= 1)
+	_, sound = posthog.ParseUUID(request.Get(headerRequestID))
+	check(headerRequestID, sound)
+	header.sentAt, sound = parseTime(request.Get(headerTimestamp))
+	check(headerTimestamp, sound)
+	check("User-Agent", request.Get("User-Agent") != "")
+	if bad != nil {
+		return header, errorf(events.Invalid, "missing_required_headers", events.ReasonInvalidEvent,
+			"missing or malformed headers: %s", strings.Join(bad, ", "))
+	}
+	if len(info) <= maxSDKInfo {
+		// Of printable ASCII, what Go quotes is JSON.
+		header.lib, header.libVersion = strconv.AppendQuote(nil, name), strconv.AppendQuote(nil, version)
+	}
+
+	if !isKnownEncoding(request.ContentEncoding) && !isObject(request.Body) {
+		return header, errEncoding
+	}
+	return header, nil
+}
+
+// bearer returns the project token that an Authorization header carries.
+func bearer(authorization string) (string, *taggedError) {
+	authorization = strings.TrimSpace(authorization)
+	if authorization == "" {
+		return "", errNoToken
+	}
+	scheme, token, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", errNotBearer
+	}
+	token, err := posthog.Token(token)
+	if err != nil {
+		return "", &taggedError{err: err, tag: tagInvalidToken, reason: events.ReasonInvalidToken}
+	}
+	return token, nil
+}
+
+// cutSDKInfo splits name/version. The name may contain slashes, as those of scoped npm packages do.
+func cutSDKInfo(info string) (name, version string, ok bool) {
+	for i := range len(info) {
+		if info[i] < ' ' || info[i] > '~' {
+			return "", "", false
+		}
+	}
+	slash := strings.LastIndexByte(info, '/')
+	if slash < 0 {
+		return "", "", false
+	}
+	name, version = strings.TrimSpace(info[:slash]), strings.TrimSpace(info[slash+1:])
+	return name, version, name != "" && version != ""
+}
+
+// isKnownEncoding reports whether a Content-Encoding names nothing, or one of the encodings that the protocol allows.
+func isKnownEncoding(header string) bool {
+	known := 0
+	for header != "" {
+		var name string
+		name, header, _ = strings.Cut(header, ",")
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "", "identity", "none":
+		case "gzip", "x-gzip", "deflate", "br", "zstd":
+			known++
+		default:
+			return false
+		}
+	}
+	return known <= 1
+}
+
+// isObject reports whether a body is plain JSON, whatever its Content-Encoding says.
+func isObject(body []byte) bool {
+	body = bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
+	return len(body) > 0 && body[0] == '{'
+}
+
+// parseTime reads a time as RFC 3339 has it, with T and Z in either case, a space for the T, and leap seconds.
+func parseTime(s string) (time.Time, bool) {
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t.UTC(), true
+	}
+	if len(s) < len("2006-01-02T15:04:05Z") || len(s) > 64 || s[10] != 'T' && s[10] != 't' && s[10] != ' ' {
+		return time.Time{}, false
+	}
+	s = s[:10] + "T" + strings.ToUpper(s[11:])
+	leap := s[16:19] == ":60"
+	if leap {
+		s = s[:17] + "59" + s[19:]
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if leap {
+		t = t.Add(time.Second)
+	}
+	return t.UTC(), err == nil
+}

@@ -1,0 +1,283 @@
+package v1
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/posthog"
+)
+
+const (
+	// maxName is the longest event name, in bytes.
+	maxName = 200
+	// maxSessionID is the longest session_id, as JSON, that is told apart from the properties.
+	maxSessionID = 1 << 10
+	// maxRawTime is the longest time, as JSON: 64 characters, all escaped.
+	maxRawTime = 2 + 6*64
+	// maxRawUUID is the longest UUID, as JSON: a URN with every character escaped.
+	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
+)
+
+// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's
+// own text once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
+func (s *session) maxProperties(header *header) int64 {
+	perEvent := len("{}") + len(header.lib) + len(header.libVersion)
+	for _, key := range spliceKeys {
+		perEvent += len(",") + len(key)
+	}
+	return int64(len(s.Data) + len(s.objects)*perEvent)
+}
+
+// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is
+// bad alone is rejected in the batch.
+func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
+	batch := &s.batch
+	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
+	clear(batch.Events)
+	if err := s.readEnvelope(); err != nil {
+		return err
+	}
+	if err := s.identify(); err != nil {
+		return err
+	}
+	s.properties = slices.Grow(s.properties[:0], int(s.maxProperties(header)))
+	clientIP := ""
+	if string(boolean(s.internal.In(s.Data))) == jsonTrue {
+		clientIP = posthog.InternalIP
+	}
+	clock := posthog.Clock{Now: batch.Received, SentAt: batch.SentAt}
+	for i := range s.objects {
+		event := &batch.Events[i]
+		event.Ref, event.ClientIP = uint32(i+1), clientIP
+		if string(s.objects[i].name.In(s.Data)) == `"`+posthog.PerformanceEvent+`"` {
+			event.Name = posthog.PerformanceEvent
+			event.Drop(events.ReasonPerformanceEvent)
+			continue
+		}
+		if err := s.hydrateEvent(&s.objects[i], event, clock, header); err != nil {
+			event.Reject(err.reason, err)
+			continue
+		}
+		event.Lane = s.config.Lane(event.Name, batch.Historical)
+		if s.objects[i].gateway && posthog.IsAI(event.Name) {
+			event.Raw.Properties = posthog.AppendWithoutGateway(event.Raw.Properties[:0], event.Raw.Properties)
+		}
+		switch {
+		case event.Lane == events.LaneAI && s.config.CheckAI(event.Raw.Properties) != nil:
+			event.Reject(events.ReasonTooLarge, errAITooLarge)
+		case event.Lane != events.LaneAI && onlyAI:
+			event.Reject(events.ReasonNotAI, errNotAI)
+		}
+	}
+	return nil
+}
+
+// readEnvelope reads what the request says beside its events.
+func (s *session) readEnvelope() *taggedError {
+	if raw := s.batchAt.In(s.Data); raw == nil || raw[0] != '[' {
+		return errBatchType
+	}
+	if len(s.objects) == 0 {
+		return errNoEvent
+	}
+	raw := s.Present(s.createdAt)
+	if raw == nil || raw[0] != '"' || len(raw) > maxRawTime {
+		return errCreatedAt
+	}
+	if _, ok := parseTime(jsonscan.Text(raw)); !ok {
+		return errCreatedAt
+	}
+	switch raw := s.Present(s.historical); {
+	case raw == nil:
+	case raw[0] == 't' || raw[0] == 'f':
+		s.batch.Historical = raw[0] == 't'
+	default:
+		return errHistorical
+	}
+	return nil
+}
+
+// identify reads the events' UUIDs, which the answer needs: no two may be the same.
+func (s *session) identify() *taggedError {
+	s.ids = s.ids[:0]
+	for i := range s.objects {
+		raw := s.Present(s.objects[i].uuid)
+		if raw == nil || string(raw) == `""` {
+			return errNoUUID
+		}
+		if raw[0] != '"' || len(raw) > maxRawUUID {
+			return errUUID
+		}
+		id, ok := posthog.ParseUUID(strings.TrimSpace(jsonscan.Text(raw)))
+		if !ok {
+			return errUUID
+		}
+		event := &s.batch.Events[i]
+		event.UUID, event.ClientUUID = id, true
+		s.ids = append(s.ids, id)
+	}
+	slices.SortFunc(s.ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	for i := 1; i < len(s.ids); i++ {
+		if s.ids[i] == s.ids[i-1] {
+			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID, "the batch holds more than one event with the uuid %s", s.ids[i])
+		}
+	}
+	return nil
+}
+
+// hydrateEvent fills in an event, or says what is wrong with it.
+func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog.Clock, header *header) *taggedError {
+	raw := s.Present(found.name)
+	switch {
+	case raw == nil || raw[0] != '"':
+		return errNoName
+	case len(raw) > 2+6*maxName:
+		return errLongName
+	}
+	switch event.Name = jsonscan.Text(raw); {
+	case event.Name == "":
+		return errNoName
+	case len(event.Name) > maxName:
+		return errLongName
+	}
+
+	if raw = s.Present(found.distinctID); raw == nil || !posthog.Identify(event, raw) {
+		return errNoDistinctID
+	}
+	event.Raw.DistinctID = raw
+	event.Routing.SkipPerson = isIllegal(event.DistinctID)
+
+	raw = s.Present(found.timestamp)
+	if raw == nil || raw[0] != '"' || len(raw) > maxRawTime {
+		return errTimestamp
+	}
+	stamp, ok := parseTime(jsonscan.Text(raw))
+	if !ok {
+		return errTimestamp
+	}
+	event.Raw.Timestamp = raw
+
+	if raw = s.Present(found.given[spliceSession]); raw != nil && raw[0] == '"' && len(raw) <= maxSessionID {
+		event.SessionID = jsonscan.Text(raw)
+	}
+	ignoreSentAt, err := s.splice(found, event, header)
+	if err != nil {
+		return err
+	}
+	event.Timestamp = clock.At(stamp, ignoreSentAt)
+	return nil
+}
+
+// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said
+// elsewhere. A property that the event has itself stays as it is.
+func (s *session) splice(found *object, event *events.Event, header *header) (ignoreSentAt bool, fault *taggedError) {
+	own := found.properties.In(s.Data)
+	if own == nil {
+		own, found.empty = []byte("{}"), true
+	}
+	if own[0] != '{' {
+		return false, errProperties
+	}
+	values, ok := s.values(found, header)
+	if !ok {
+		return false, errOptions
+	}
+	start := len(s.properties)
+	s.properties = append(s.properties, own[:len(own)-1]...)
+	for i, value := range values {
+		if value == nil || found.owns&(1<<i) != 0 {
+			continue
+		}
+		if !found.empty {
+			s.properties = append(s.properties, ',')
+		}
+		found.empty = false
+		s.properties = append(s.properties, spliceKeys[i]...)
+		s.properties = append(s.properties, value...)
+	}
+	s.properties = append(s.properties, '}')
+	event.Raw.Properties = s.properties[start:len(s.properties):len(s.properties)]
+	event.Cookieless = string(values[spliceCookieless]) == jsonTrue
+	return string(values[spliceIgnoreSentAt]) == jsonTrue, nil
+}
+
+// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok
+// is not set where one of them means nothing.
+func (s *session) values(found *object, header *header) (values [splices][]byte, ok bool) {
+	if options := s.Present(found.options); options != nil && options[0] != '{' {
+		return values, false
+	}
+	for i, at := range found.given {
+		values[i] = s.Present(at)
+	}
+	for _, i := range [...]int{spliceCookieless, spliceIgnoreSentAt, splicePersonProfile} {
+		if values[i] == nil {
+			continue
+		}
+		if values[i] = boolean(values[i]); values[i] == nil {
+			return values, false
+		}
+	}
+	if tour := values[spliceProductTour]; tour != nil && tour[0] != '"' && !isInteger(tour) {
+		return values, false
+	}
+	values[spliceLib], values[spliceLibVersion] = header.lib, header.libVersion
+	if own := found.ownCookieless.In(s.Data); own != nil {
+		values[spliceCookieless] = own
+		if own[0] != 't' && own[0] != 'f' {
+			return values, false
+		}
+	}
+	if own := found.ownIgnoreSentAt.In(s.Data); own != nil {
+		values[spliceIgnoreSentAt] = own
+	}
+	return values, true
+}
+
+const jsonTrue = "true"
+
+var textTrue, textFalse = []byte(jsonTrue), []byte("false")
+
+// boolean reads true or false in the ways in which SDKs write it, and returns how JSON does; nil is neither.
+func boolean(raw []byte) []byte {
+	switch string(raw) {
+	case "true", `"true"`, "1", `"1"`:
+		return textTrue
+	case "false", `"false"`, "0", `"0"`:
+		return textFalse
+	default:
+		return nil
+	}
+}
+
+// isInteger reports whether a JSON value is a number without a fraction and an exponent.
+func isInteger(raw []byte) bool {
+	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && !bytes.ContainsAny(raw, ".eE")
+}
+
+// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not
+// to become one person.
+func isIllegal(distinctID string) bool {
+	distinctID = strings.TrimSpace(distinctID)
+	var lower [len("00000000-0000-0000-0000-000000000000")]byte
+	if len(distinctID) > len(lower) {
+		return false
+	}
+	for i := range len(distinctID) {
+		lower[i] = distinctID[i]
+		if c := distinctID[i]; c >= 'A' && c <= 'Z' {
+			lower[i] = c + 'a' - 'A'
+		}
+	}
+	switch string(lower[:len(distinctID)]) {
+	case "0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend", "distinct_id",
+		"distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null", "system", "true", "undefined", "user":
+		return true
+	}
+	return false
+}
