@@ -23,7 +23,7 @@ func describe(version string, info *debug.BuildInfo) module.Build {
 	if info == nil {
 		info = &debug.BuildInfo{GoVersion: runtime.Version(), Main: debug.Module{Version: "(unknown)"}}
 	}
-	build := module.Build{Version: cmp.Or(version, info.Main.Version), Go: info.GoVersion}
+	build := module.Build{Version: cmp.Or(version, info.Main.Version), GoVersion: info.GoVersion}
 	for _, setting := range info.Settings {
 		switch setting.Key {
 		case "vcs.revision":

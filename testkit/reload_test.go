@@ -124,6 +124,15 @@ func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 		t.Cleanup(stop)
 		return stop
 	}
+	bad := []struct{ setting, why string }{
+		{"marker.last=other", "marker.last: must be the same as first"},
+		{"marker.fixed=other", "marker.fixed: needs a restart"},
+		{"transport.listen=:1", "transport.listen: needs a restart"},
+		{"routing.topics=phc_a=vip", "kafka.topics.custom"},
+		{"transport.max_header=1", "transport.max_header: must be from 4KiB"},
+		{"delivery.ack=never", "delivery.ack: must be kafka"},
+		{"transport.trusted_proxies=x", "transport.trusted_proxies"},
+	}
 	reload := func(i int) {
 		n := strconv.Itoa(i)
 		require.NoError(t, service.Set(
@@ -135,17 +144,8 @@ func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 			fmt.Sprintf("delivery.spool.max_bytes=%dMiB", 100+i),
 			fmt.Sprintf("delivery.drain.speed=%d", 2+i%5), "observability.log.level="+[]string{"error", "warn"}[i%2],
 		))
-		for setting, why := range map[string]string{
-			"marker.last=other":           "marker.last: must be the same as first",
-			"marker.fixed=other":          "marker.fixed: needs a restart",
-			"transport.listen=:1":         "transport.listen: needs a restart",
-			"routing.topics=phc_a=vip":    "kafka.topics.custom",
-			"transport.max_header=1":      "transport.max_header: must be from 4KiB",
-			"delivery.ack=never":          "delivery.ack: must be kafka",
-			"transport.trusted_proxies=x": "transport.trusted_proxies",
-		} {
-			require.ErrorContains(t, service.Set(setting, "warnings.interval=1h"), why)
-		}
+		refused := bad[i%len(bad)]
+		require.ErrorContains(t, service.Set(refused.setting, "warnings.interval=1h"), refused.why)
 	}
 
 	stop := load()
@@ -170,7 +170,7 @@ func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 	})
 	_, now := usage()
 	require.Less(t, now, heap+heap/4+(8<<20), "bytes of memory, after %d", heap)
-	require.Contains(t, service.Admin("/metrics").Body, "\ncapture_events_failed_total")
+	require.NotContains(t, service.Admin("/metrics").Body, "\ncapture_events_failed_total{")
 }
 
 func TestARuleForANewTopicComesIntoForceTogetherWithTheTopic(t *testing.T) {

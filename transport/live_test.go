@@ -40,7 +40,7 @@ func serveLive(t *testing.T) (f *fixture, set func(text string)) {
 	require.NoError(t, err)
 	handler, err := posthog.NewHandler(live, decoder, f.budget, f.processor, tally.NoopScope)
 	require.NoError(t, err)
-	f.Server, err = NewServer(live, handler.Routes(), f.budget, health, zap.NewNop(), tally.NoopScope,
+	f.Server, err = NewServer(live, handler.Routes(), nil, f.budget, health, zap.NewNop(), tally.NoopScope,
 		func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))

@@ -46,6 +46,7 @@ func Module() module.Module {
 		),
 		Requires: []module.Requirement{
 			module.Require[events.Processor]("modules/events"),
+			module.Require[events.Gates]("modules/events"),
 			module.Require[*observability.Health]("modules/observability"),
 		},
 	}
@@ -84,11 +85,11 @@ func newSetup(
 }
 
 func provideServer(
-	live *configs.Live, routes []route.Route, budget *memory.Budget, health *observability.Health,
+	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget, health *observability.Health,
 	log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {
-	server, err := NewServer(live, routes, budget, health, log, scope, func(err error) {
+	server, err := NewServer(live, routes, gates, budget, health, log, scope, func(err error) {
 		log.Error("serving failed, stopping", zap.Error(err))
 		if err := shutdowner.Shutdown(fx.ExitCode(1)); err != nil {
 			log.Error("stopping after a failure", zap.Error(err))

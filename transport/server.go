@@ -43,6 +43,7 @@ type Server struct {
 	paths    []route.Route
 	engines  engines
 	bodies   *bodies
+	gates    events.Gates
 	fail     func(error)
 	inFlight atomic.Int64
 	stopping atomic.Bool
@@ -68,7 +69,8 @@ func newTerms(config Config) (*terms, error) {
 // NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget.
 // fail is called, once, when serving ends by an error at run time.
 func NewServer(
-	live *configs.Live, routes []route.Route, budget *memory.Budget, health *observability.Health, log *zap.Logger,
+	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget,
+	health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
 ) (*Server, error) {
 	terms, err := configs.NewValue(live, newTerms)
@@ -80,6 +82,7 @@ func NewServer(
 		terms:    terms,
 		log:      log,
 		health:   health,
+		gates:    gates,
 		bodies:   &bodies{buffers: memory.NewBuffers(budget)},
 		fail:     fail,
 		accepted: make(chan struct{}),
@@ -318,6 +321,10 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
 	}
+	if err := s.admit(c, r, request); err != nil {
+		s.write(c, r.Refuse(request, err), terms)
+		return
+	}
 	read, err := s.bodies.read(c, terms.limit(r, view))
 	if err != nil {
 		s.write(c, r.Refuse(request, err), terms)
@@ -333,6 +340,28 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		request.Method = http.MethodPost
 	}
 	s.write(c, r.Handle(context.Background(), request), terms)
+}
+
+// admit asks the gates before the body is read. Of a request that they refuse nothing more is read: the
+// connection ends with the answer.
+func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) error {
+	if len(s.gates) == 0 {
+		return nil
+	}
+	request.Gates = s.gates
+	request.Caller = events.Caller{
+		ClientIP: request.ClientIP, Method: request.Method, Path: request.Path, Header: request.Get,
+		Config: request.Config,
+	}
+	if r.Token != nil {
+		// What is wrong with the token is the protocol's to say.
+		request.Caller.Token, _ = r.Token(request)
+	}
+	err := s.gates.Admit(context.Background(), &request.Caller)
+	if err != nil {
+		c.Context().SetConnectionClose()
+	}
+	return err
 }
 
 func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {

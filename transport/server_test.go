@@ -68,7 +68,7 @@ func newServer(
 	if err != nil {
 		return nil, err
 	}
-	return NewServer(live, handler.Routes(), budget, health, log, scope, fail)
+	return NewServer(live, handler.Routes(), nil, budget, health, log, scope, fail)
 }
 
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
@@ -198,7 +198,7 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	require.NoError(t, err)
 	server, err := NewServer(configs.Fixed(config),
 		[]route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"},
-			Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }}},
+			Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }}}, nil,
 		newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
@@ -219,7 +219,7 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 		for _, path := range paths {
 			routes = append(routes, route.Route{Group: "own", Path: path, Methods: []string{"GET"}, Handle: answer})
 		}
-		_, err := NewServer(configs.Fixed(config), routes, nil, nil, zap.NewNop(), tally.NoopScope, nil)
+		_, err := NewServer(configs.Fixed(config), routes, nil, nil, nil, zap.NewNop(), tally.NoopScope, nil)
 		return err
 	}
 	require.NoError(t, serve("/a", "/b"))
@@ -296,7 +296,7 @@ func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
 	server, err := NewServer(configs.Fixed(config), []route.Route{
 		{Group: "own", Path: "/both/:name", Methods: []string{"GET", "POST"}, Handle: echo},
 		{Group: "own", Path: "/get/:name", Methods: []string{"GET"}, Handle: echo},
-	}, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	}, nil, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	defer func() { require.NoError(t, server.Stop(context.Background())) }()

@@ -24,7 +24,7 @@ const project = "github.com/opencapture/capture"
 // shared are the parts that every module and transport may import. They import configs and, of each other, what stands before
 // them. A part with a subdirectory here is a port: what one module gives to another through it, neither imports the other for.
 var shared = []string{
-	"configs", "modules/module", "modules/panics", "modules/listen", "modules/events", "modules/produce", "modules/store",
+	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce", "modules/store",
 	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
 }
 

@@ -20,7 +20,7 @@ import (
 
 // uncontained are the packages that may start goroutines by themselves: the helper, and the tools that put a load on a service
 // and judge it. A panic of such a tool has to end it: what it then does not send or read would look like a loss.
-var uncontained = []string{"modules/panics", "testkit/chaos", "testkit/cpu"}
+var uncontained = []string{"modules/panics", "testkit/chaos", "testkit/proof", "testkit/cpu"}
 
 // bareGoroutines says where a file starts a goroutine whose panic would end the process.
 func bareGoroutines(files *token.FileSet, file *ast.File) []string {

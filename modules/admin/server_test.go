@@ -318,18 +318,20 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 }
 
 func TestAPanicInAHandlerIsAnsweredCountedAndLoggedOnce(t *testing.T) {
-	r := start(t, plan{checks: []observability.Check{{Name: "broken", Ready: func(context.Context) error { panic("boom") }}}})
+	r := start(t, plan{endpoints: []endpoint.Endpoint{{
+		Pattern: "GET /broken", About: "It panics.", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }),
+	}}})
 	before := panics.Count()
-	got := r.get(t, "/readyz")
+	got := r.get(t, "/broken")
 	require.Equal(t, http.StatusInternalServerError, got.status)
 	require.NotContains(t, got.body, "boom")
 	require.Equal(t, before+1, panics.Count())
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status)
 	require.Equal(t, 1, r.logs.Len())
 	entry := r.logs.FilterMessage("a handler panicked").All()[0]
-	require.Equal(t, "/readyz", entry.ContextMap()["path"])
+	require.Equal(t, "/broken", entry.ContextMap()["path"])
 	require.Equal(t, "boom", entry.ContextMap()["panic"])
-	require.Contains(t, entry.ContextMap()["stack"].(string), "health.go")
+	require.Contains(t, entry.ContextMap()["stack"].(string), "server_test.go")
 }
 
 func TestAPanicAfterTheAnswerHasBegunCutsItOff(t *testing.T) {

@@ -1,5 +1,6 @@
-// Package events is the domain: an Event, the Batch that it came in, the Outcome that it ends with, and the two ports
-// that the rest of the service implements: Stage (judges events, and learns how they ended) and Sink (makes them safe).
+// Package events is the domain: an Event, the Batch that it came in, the Outcome that it ends with, and the three
+// ports that the rest of the service implements: Gate (decides who may send), Stage (judges events, and learns how they
+// ended) and Sink (makes them safe).
 //
 // The contract: every event of a batch that Processor.Process was given ends in exactly one outcome, and at any moment
 // received == accepted + dropped + rejected + failed, to the event, in the Ledger. An event is never removed from its

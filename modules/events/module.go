@@ -10,15 +10,16 @@ import (
 
 // Module is the domain: it joins the stages and the sink of a build into a Processor.
 //
-// Provides Processor, *Pipeline, *Ledger, and the ledger's metrics in the value group "collectors".
-// Requires Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability); takes the value group
-// "stages" of Stage (see AsStage), which may be empty.
+// Provides Processor, *Pipeline, Gates, *Ledger, and the ledger's metrics in the value group "collectors".
+// Requires Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability); takes the value groups
+// "stages" of Stage (see AsStage) and "gates" of Gate (see AsGate), which may be empty.
 // Config section: none.
 func Module() module.Module {
 	return module.Module{
 		Name: "events",
 		Options: fx.Provide(
 			NewLedger,
+			fx.Annotate(NewGates, fx.ParamTags(`group:"gates"`)),
 			fx.Annotate(NewPipeline, fx.ParamTags(``, ``, `group:"stages"`)),
 			NewProcessor,
 			fx.Annotate(NewCollector, fx.ResultTags(`group:"collectors"`)),
@@ -29,6 +30,12 @@ func Module() module.Module {
 			module.Require[tally.Scope]("modules/observability"),
 		},
 	}
+}
+
+// AsGate annotates a constructor so that its result decides who may send. The constructor returns a Gate, or a type
+// that implements it, and may return an error as well.
+func AsGate(constructor any) any {
+	return fx.Annotate(constructor, fx.As(new(Gate)), fx.ResultTags(`group:"gates"`))
 }
 
 // AsStage annotates a constructor so that its result joins the pipeline. The constructor returns a Stage, or a type

@@ -67,6 +67,9 @@ const (
 	ReasonNoSession         Reason = "missing_session_id"
 	ReasonInvalidSession    Reason = "invalid_session_id"
 
+	// ReasonNotAdmitted: a gate refuses whoever sends.
+	ReasonNotAdmitted Reason = "not_admitted"
+
 	ReasonStage       Reason = "stage_failed"
 	ReasonUnavailable Reason = "sink_unavailable"
 	ReasonTimeout     Reason = "sink_timeout"

@@ -8,8 +8,8 @@ type Build struct {
 	// had more than the commit.
 	Commit   string `json:"commit,omitempty"`
 	Modified bool   `json:"modified,omitempty"`
-	// Go is the version of Go, such as go1.26.0.
-	Go string `json:"go"`
+	// GoVersion is the version of Go, such as go1.26.0.
+	GoVersion string `json:"go"`
 }
 
 // Revision is the commit, with "-modified" behind it if the build had more; "" if it is not known.
@@ -29,5 +29,5 @@ func (b Build) String() string {
 			text += " (modified)"
 		}
 	}
-	return text + " " + b.Go
+	return text + " " + b.GoVersion
 }

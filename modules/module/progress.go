@@ -6,6 +6,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Progress tells the user how far a command has come, on Invocation.Err: never within the first second, then on a
@@ -36,7 +40,7 @@ func (use Invocation) Progress(what string) *Progress {
 	p := &Progress{what: what, out: use.Err, terminal: use.Terminal, began: time.Now()}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.timer = time.AfterFunc(firstReport, p.report)
+	p.timer = panics.AfterFunc(zap.NewNop(), "progress", firstReport, p.report)
 	return p
 }
 

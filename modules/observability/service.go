@@ -29,7 +29,7 @@ func NewServiceCollectors(build module.Build, live *configs.Live) []prometheus.C
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        metricPrefix + "_build_info",
 			Help:        "Which build this is, by its labels; always 1.",
-			ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision(), "goversion": build.Go},
+			ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision(), "goversion": build.GoVersion},
 		}, func() float64 { return 1 }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: metricPrefix + "_panics_total",

@@ -31,7 +31,7 @@ func TestTheServiceSaysWhichBuildItIsWhatItCaughtAndWhatIsInForce(t *testing.T) 
 	require.NoError(t, err)
 	live := configs.NewLive(set, load)
 	began := live.Status().Since
-	build := module.Build{Version: "v1.2.3", Commit: "abc", Go: "go1.26.0"}
+	build := module.Build{Version: "v1.2.3", Commit: "abc", GoVersion: "go1.26.0"}
 	gatherer, err := NewGatherer(NewRegistry(), zap.NewNop(), NewServiceCollectors(build, live)...)
 	require.NoError(t, err)
 	metric := func(name string) *dto.Metric { return gather(t, gatherer)["capture_"+name].GetMetric()[0] }

@@ -47,7 +47,8 @@ func NewHandler(
 // Routes returns the path.
 func (h *Handler) Routes() []route.Route {
 	return []route.Route{{
-		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.maxBody, Handle: h.Capture,
+		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.maxBody,
+		Token: posthog.BearerToken, Handle: h.Capture,
 	}}
 }
 
@@ -104,6 +105,10 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	}
 	if fault != nil {
 		event.Reject(reason, fault)
+	}
+	if err := request.Admit(ctx, &batch); err != nil {
+		h.processor.Process(ctx, &batch)
+		return route.Refusal(err)
 	}
 	h.processor.Process(ctx, &batch)
 	return answer(&batch, parts).About(&batch)

@@ -51,8 +51,12 @@ func NewHandler(
 func (h *Handler) Routes() []route.Route {
 	type handle = func(context.Context, *route.Request) route.Response
 	post := func(group route.Group, path string, maxBody func(*configs.View) int64, kind answers, handle handle) route.Route {
+		token := posthog.BearerToken
+		if kind == logAnswers {
+			token = logToken
+		}
 		return route.Route{
-			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Handle: handle,
+			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Token: token, Handle: handle,
 			Refuse: func(request *route.Request, err error) route.Response { return kind.to(request).refusal(err) },
 		}
 	}
@@ -145,6 +149,10 @@ func (h *Handler) take(
 	}
 	if len(b.Events) == 0 {
 		return answers.success(0, "")
+	}
+	if err := r.Admit(ctx, &b.Batch); err != nil {
+		h.processor.Process(ctx, &b.Batch)
+		return answers.refusal(err)
 	}
 	h.processor.Process(ctx, &b.Batch)
 	return answers.batch(&b.Batch).About(&b.Batch)

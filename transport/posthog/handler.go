@@ -196,10 +196,17 @@ func (h *Handler) take(
 			RejectAll(batch, events.ReasonBatchRefused, first.Outcome.Err)
 		}
 	}
+	var refused error
+	if fault == nil {
+		refused = request.Admit(ctx, batch)
+	}
 	h.processor.Process(ctx, batch)
 	h.metrics.Process.Record(time.Since(scanned))
-	if fault != nil {
+	switch {
+	case fault != nil:
 		return route.Refusal(fault)
+	case refused != nil:
+		return route.Refusal(refused)
 	}
 	return answer(batch, s.config.BatchPolicy, query.beacon, resource).About(batch)
 }

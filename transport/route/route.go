@@ -43,6 +43,10 @@ type Route struct {
 	// not be.
 	MaxBody func(*configs.View) int64
 
+	// Token returns the project's token of a request whose head says it, without a look at the body. With it the gates can
+	// refuse a request before its body is read. Nil: the body has the token.
+	Token func(request *Request) (string, *events.Error)
+
 	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever
 	// waits.
 	Handle func(ctx context.Context, request *Request) Response
@@ -70,6 +74,9 @@ type Request struct {
 	TraceParent string
 	// Received is the service's now for all that the request holds.
 	Received time.Time
+	// Gates decide whether the caller may send, Caller is what they were told before the body was read.
+	Gates  events.Gates
+	Caller events.Caller
 	// Config is the configuration that judges the request, from beginning to end; nil: the one in force.
 	Config *configs.View
 }
@@ -78,6 +85,31 @@ type Request struct {
 func (r *Request) Describe(batch *events.Batch) {
 	batch.Received, batch.ClientIP, batch.RequestID = r.Received, r.ClientIP, r.RequestID
 	batch.TraceParent, batch.Config = r.TraceParent, r.Config
+}
+
+// Admit asks the gates about the batch's token, unless they know it already, and says in the batch whom the token belongs
+// to. An error refuses the request; the events that were pending have ended by it. The protocol calls Admit when the batch
+// has its token and before it is processed.
+func (r *Request) Admit(ctx context.Context, batch *events.Batch) error {
+	if len(r.Gates) == 0 {
+		return nil
+	}
+	if r.Caller.Token != batch.Token {
+		r.Caller.Token = batch.Token
+		if err := r.Gates.Admit(ctx, &r.Caller); err != nil {
+			code := events.CodeOf(err)
+			for i := range batch.Events {
+				if code == events.Unavailable || code == events.Internal {
+					batch.Events[i].Fail(events.ReasonNotAdmitted, err)
+				} else {
+					batch.Events[i].Reject(events.ReasonNotAdmitted, err)
+				}
+			}
+			return err
+		}
+	}
+	batch.Project = r.Caller.Project
+	return nil
 }
 
 // Fixed is a limit that is the same in every configuration.

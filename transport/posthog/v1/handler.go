@@ -49,7 +49,9 @@ func NewHandler(
 // Routes returns the paths.
 func (h *Handler) Routes() []route.Route {
 	serve := func(group route.Group, path string, handle func(context.Context, *route.Request) route.Response) route.Route {
-		return route.Route{Group: group, Path: path, Methods: []string{http.MethodPost}, Handle: handle, Refuse: h.Refuse}
+		return route.Route{
+			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: posthog.BearerToken, Handle: handle, Refuse: h.Refuse,
+		}
 	}
 	return []route.Route{
 		serve(route.Analytics, "/i/v1/analytics/events", h.Capture),
@@ -159,10 +161,17 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 	}
 	scanned := time.Now()
 	h.metrics.Scan.Record(scanned.Sub(decoded))
+	var refused error
+	if fault == nil {
+		refused = request.Admit(ctx, batch)
+	}
 	h.processor.Process(ctx, batch)
 	h.metrics.Process.Record(time.Since(scanned))
-	if fault != nil {
+	switch {
+	case fault != nil:
 		return refuse(request, fault)
+	case refused != nil:
+		return refuse(request, refused)
 	}
 	return s.answer(request).About(batch)
 }
