@@ -1,5 +1,5 @@
-# A static binary and nothing else: no shell, no package manager, no root. Liveness and readiness are the orchestrator's to
-# ask for, at /_liveness and /_readiness.
+# A static binary and nothing else: no shell, no package manager, no root. Liveness and readiness are the orchestrator's
+# to ask for, at /_liveness and /_readiness.
 FROM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./

@@ -14,8 +14,8 @@ RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT = $(CACHE)/golangci-lint/$(GOLANGCI_LINT_VERSION)-$(shell $(GO) env GOVERSION)/golangci-lint
 
-# The service is one module. The suites have modules of their own, which keep what only they need out of its go.mod. There is no
-# go.work: it would build the service with the versions that the suites ask for.
+# The service is one module. The suites have modules of their own, which keep what only they need out of its go.mod.
+# There is no go.work: it would build the service with the versions that the suites ask for.
 MODULES := . testkit/chaos testkit/sdk
 define each
 $(foreach module,$(MODULES),cd $(module) && $(1)
@@ -24,7 +24,8 @@ endef
 
 # How long the tests of one package may run: a guard against hanging, and no measure of speed.
 TEST_TIMEOUT := 20m
-# The binary that the tests start as a process. It is built before a clock runs, and the build shares its cache with make run.
+# The binary that the tests start as a process. It is built before a clock runs, and the build
+# shares its cache with make run.
 TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
 
 # The build tags of the suites.
@@ -32,14 +33,15 @@ TAGS := -tags sdk,chaos,powercut
 
 # For one benchmark: time or, as 100x, iterations.
 BENCHTIME ?= 1s
-# For one fuzz target: time or, as 20000x, inputs; and which targets, as a regular expression for their names. Up to Go 1.26 a target that is
-# ended by time fails now and then with "context deadline exceeded" though nothing was found (go.dev/issue/75804): such an end is
-# told from a finding, which always writes its input.
+# For one fuzz target: time or, as 20000x, inputs; and which targets, as a regular expression for their names. Up to Go
+# 1.26 a target that is ended by time fails now and then with "context deadline exceeded" though nothing was found
+# (go.dev/issue/75804): such an end is told from a finding, which always writes its input.
 FUZZTIME ?= 200000x
 FUZZ ?= .*
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long powercut powercut-long services-up services-down
+.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long powercut powercut-long \
+	services-up services-down
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,8 +52,8 @@ run: build ## Build and serve, with nothing else needed; ARGS="--config configs/
 build: ## Build bin/capture
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/capture .
 
-# All packages and their tests are compiled first, as only list does without linking or running anything: a compiler takes the
-# whole machine, and with it the time of the tests beside it.
+# All packages and their tests are compiled first, as only list does without linking or running anything: a compiler
+# takes the whole machine, and with it the time of the tests beside it.
 test: build ## Run the unit tests, which need no service, with the race detector where there is a C compiler
 	$(call each,$(GO) list $(RACE) -test -export ./... >/dev/null)
 	$(call each,$(TEST_BINARY) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...)
@@ -69,11 +71,13 @@ bench: ## Run the benchmarks, each for BENCHTIME (1s)
 
 fuzz: ## Run the fuzz targets that match FUZZ (all), one after the other, each for FUZZTIME (200000x: so many inputs)
 	@list=$$($(GO) test -list '^Fuzz' ./...) || { printf '%s\n' "$$list"; exit 1; }; \
-	targets=$$(printf '%s\n' "$$list" | awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
+	targets=$$(printf '%s\n' "$$list" | \
+		awk '/^Fuzz/ { target[n++] = $$1 } $$1 == "ok" { while (n) print $$2, target[--n] }' | \
 		grep -E ' ($(FUZZ))$$') || { echo "no fuzz target matches $(FUZZ)"; exit 1; }; \
 	printf '%s\n' "$$targets" | while read -r package target; do \
 		echo "$$package $$target"; \
-		log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x "$$package" 2>&1 </dev/null) && \
+		log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x \
+			"$$package" 2>&1 </dev/null) && \
 			{ printf '%s\n' "$$log" | tail -n 3; continue; }; \
 		printf '%s\n' "$$log"; \
 		case "$$log" in *"Failing input written"*) exit 1;; *"context deadline exceeded"*) ;; *) exit 1;; esac; \
@@ -83,7 +87,8 @@ fuzz: ## Run the fuzz targets that match FUZZ (all), one after the other, each f
 INTEGRATION := ./modules/kafka/... ./testkit/...
 
 integration: build ## Run the tests against a real Kafka and Redis, started for them unless services-up has
-	testkit/services/services.sh run env $(TEST_BINARY) $(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(INTEGRATION)
+	testkit/services/services.sh run env $(TEST_BINARY) \
+		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(INTEGRATION)
 
 # Without the name of a package, go test passes on what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka
@@ -92,13 +97,13 @@ sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and
 # The same holds for what these print: a line for each scenario. RUN=NoAcknowledged/kill-9 plays one alone.
 RUN ?= .
 
-chaos: ## Break Kafka, the disk and the service under load, and hold what was acknowledged against what is in Kafka; RUN=REGEXP
+chaos: ## Break Kafka, the disk and the service under load, and hold what was acknowledged against Kafka; RUN=REGEXP
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 20m
 
-chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool and 10 minutes without Kafka: about an hour and a half
+chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
 
-powercut: ## Cut the power while the service works, and start it on what the disk may then hold: 30 cuts a scenario; RUN=REGEXP
+powercut: ## Cut the power while the service works, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m
 
 powercut-long: ## The same with 300 cuts a scenario: about ten minutes

@@ -108,12 +108,14 @@ func TestARefusedReloadChangesNothingAndSaysWhy(t *testing.T) {
 		return configs.Change{}, nil
 	}))
 	for text, why := range map[string]string{
-		"kiosk: {color: blue, street: Side}\nbank: {rate: 2}\n": "kiosk.street: needs a restart\nbank.rate: needs a restart",
-		"kiosk: {color: pink, prices: {candy: 11}}\n":           "kiosk.color: there is no pink paint\nkiosk.prices.candy: nobody pays that",
-		"kiosk: {color: black}\n":                               "preparing it panicked: no light",
-		"kiosk: {prices: {paper: 0}}\n":                         "kiosk.prices.paper: must be positive, got 0",
-		"kiosk: {colour: blue}\n":                               "kiosk.colour: unknown key, did you mean kiosk.color?",
-		"kiosk: [\n":                                            "line 1: did not find expected node content",
+		"kiosk: {color: blue, street: Side}\nbank: {rate: 2}\n": "kiosk.street: needs a restart\n" +
+			"bank.rate: needs a restart",
+		"kiosk: {color: pink, prices: {candy: 11}}\n": "kiosk.color: there is no pink paint\n" +
+			"kiosk.prices.candy: nobody pays that",
+		"kiosk: {color: black}\n":       "preparing it panicked: no light",
+		"kiosk: {prices: {paper: 0}}\n": "kiosk.prices.paper: must be positive, got 0",
+		"kiosk: {colour: blue}\n":       "kiosk.colour: unknown key, did you mean kiosk.color?",
+		"kiosk: [\n":                    "line 1: did not find expected node content",
 	} {
 		write(text)
 		status, err := live.Reload()
@@ -248,7 +250,8 @@ func TestTheReferenceMarksLiveKeys(t *testing.T) {
 	text, err := configs.Reference([]configs.Section{{Name: "kiosk", Defaults: kiosk{}}})
 	require.NoError(t, err)
 	for _, want := range []string{
-		"# The color of the door. Live.\n", "# What candy costs. Live.\n", "# Where it stands.\n", "# The code of the door. Secret. Live.\n",
+		"# The color of the door. Live.\n", "# What candy costs. Live.\n", "# Where it stands.\n",
+		"# The code of the door. Secret. Live.\n",
 		`What is marked "Live" changes without a restart`,
 	} {
 		require.Contains(t, string(text), want)

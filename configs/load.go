@@ -1,7 +1,7 @@
 package configs
 
-// Rule checks what no section can check alone, such as a sum over all of them. It reports its faults as a Validator does,
-// with full paths.
+// Rule checks what no section can check alone, such as a sum over all of them. It reports its faults as a
+// Validator does, with full paths.
 type Rule func(*Set) error
 
 // Load fills the sections of the modules from their defaults and the source. It returns every fault at once, as a
@@ -38,7 +38,8 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	return set, nil
 }
 
-// check adds what the sections and the rules find, except about keys that have a fault already: those hold their defaults.
+// check adds what the sections and the rules find, except about keys that have a fault already:
+// those hold their defaults.
 func (s *Set) check(faults *Faults, rules []Rule) {
 	var found Faults
 	for _, section := range s.layout.sections {

@@ -49,8 +49,9 @@ type bank struct {
 func sections() []configs.Section {
 	return []configs.Section{
 		{Name: "shop", Defaults: shop{
-			Name: "corner", Open: true, Doors: 2, Visits: 7, Ratio: 0.25, Timeout: time.Hour, Clerks: []string{"ann", "bob"},
-			Shelf: 20 * configs.MiB, Stock: stock{Apples: "golden: delicious", Limits: limits{Weight: 1000}},
+			Name: "corner", Open: true, Doors: 2, Visits: 7, Ratio: 0.25, Timeout: time.Hour,
+			Clerks: []string{"ann", "bob"},
+			Shelf:  20 * configs.MiB, Stock: stock{Apples: "golden: delicious", Limits: limits{Weight: 1000}},
 		}},
 		{Name: "street"},
 		{Name: "bank", Defaults: bank{Rate: 1}},
@@ -99,7 +100,8 @@ func TestAModuleWithoutConfigHasNoSection(t *testing.T) {
 func TestLaterFilesWinAndTheEnvironmentWinsOverFiles(t *testing.T) {
 	got := load(t, configs.Source{
 		Files: []string{
-			write(t, "a.yaml", "shop:\n  name: first\n  doors: 3\n  clerks: [x, y, z]\n  stock: {limits: {weight: 2KiB}}\n"),
+			write(t, "a.yaml", "shop:\n  name: first\n  doors: 3\n  clerks: [x, y, z]\n"+
+				"  stock: {limits: {weight: 2KiB}}\n"),
 			write(t, "b.yaml", "shop:\n  name: second\n  visits: 9\n  clerks: [w]\n"),
 		},
 		Environ: []string{"PATH=/bin", "CAPTURE_SHOP__VISITS=10", "CAPTURE_SHOP__STOCK__APPLES=gala"},
@@ -135,7 +137,8 @@ shop:
 `)
 	require.Equal(t, want, load(t, configs.Source{Files: []string{file}}))
 	require.Equal(t, want, load(t, configs.Source{Environ: []string{
-		"CAPTURE_SHOP__NAME=0123", "CAPTURE_SHOP__OPEN=false", "CAPTURE_SHOP__DOORS=4", "CAPTURE_SHOP__VISITS=1099511627776",
+		"CAPTURE_SHOP__NAME=0123", "CAPTURE_SHOP__OPEN=false", "CAPTURE_SHOP__DOORS=4",
+		"CAPTURE_SHOP__VISITS=1099511627776",
 		"CAPTURE_SHOP__RATIO=1e-3", "CAPTURE_SHOP__READ_TIMEOUT=1m30s", "CAPTURE_SHOP__CLERKS=a:1, b:2,",
 		"CAPTURE_SHOP__SHELF=3GiB", "CAPTURE_SHOP__SAFE=12:34", "CAPTURE_SHOP__STOCK__APPLES=no",
 		"CAPTURE_shop__stock__Limits__WEIGHT=5",
@@ -144,7 +147,8 @@ shop:
 
 func TestEmptyFilesAndSectionsChangeNothing(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n", "shop:\n", "shop:\n  stock:\n    # apples: gala\n"} {
-		require.Equal(t, sections()[0].Defaults, load(t, configs.Source{Files: []string{write(t, "empty.yaml", text)}}), text)
+		require.Equal(t, sections()[0].Defaults,
+			load(t, configs.Source{Files: []string{write(t, "empty.yaml", text)}}), text)
 	}
 }
 
@@ -160,30 +164,49 @@ func TestFaultsInFiles(t *testing.T) {
 		text string
 		want []string
 	}{
-		"syntax":             {"shop:\n  name: a: b\n", []string{"f.yaml: line 2: mapping values are not allowed in this context"}},
-		"not a mapping":      {"- shop\n", []string{"f.yaml: line 1: a configuration is a mapping of sections"}},
-		"two documents":      {"bank: {rate: 2}\n---\nbank: {rate: 3}\n", []string{"f.yaml: line 2: a second document begins here, and only one can be read: use a file for each"}},
-		"misspelt section":   {"shpo: {doors: 1}\n", []string{"shpo: unknown section, did you mean shop? (f.yaml:1)"}},
-		"unknown section":    {"kitchen: {doors: 1}\n", []string{"kitchen: unknown section: the modules of this build have shop, bank (f.yaml:1)"}},
-		"misspelt key":       {"shop:\n  dors: 1\n", []string{"shop.dors: unknown key, did you mean shop.doors? (f.yaml:2)"}},
-		"swapped letters":    {"shop: {doros: x}\n", []string{"shop.doros: unknown key, did you mean shop.doors? (f.yaml:1)"}},
-		"misspelt deep key":  {"shop: {stock: {limits: {wieght: 1}}}\n", []string{"shop.stock.limits.wieght: unknown key, did you mean shop.stock.limits.weight? (f.yaml:1)"}},
-		"misplaced key":      {"shop: {weight: 1}\n", []string{"shop.weight: unknown key, did you mean shop.stock.limits.weight? (f.yaml:1)"}},
-		"far from any":       {"shop: {telephone: 1}\n", []string{"shop.telephone: unknown key (f.yaml:1)"}},
-		"dotted":             {"shop.doors: 1\n", []string{"shop.doors: is written with a dot: put each part on a line of its own, indented below the other (f.yaml:1)"}},
-		"twice":              {"shop:\n  doors: 1\n  doors: 2\n", []string{"shop.doors: is given twice (f.yaml:3)"}},
-		"no value":           {"shop:\n  clerks:\n", []string{"shop.clerks: has no value: give it one, or leave the key out (f.yaml:2)"}},
-		"value for a group":  {"shop: {stock: 1}\n", []string{"shop.stock: is a group of keys, not a value (f.yaml:1)"}},
-		"value for section":  {"shop: 1\n", []string{"shop: is a group of keys, not a value (f.yaml:1)"}},
-		"group for a value":  {"shop: {name: {a: b}}\n", []string{"shop.name: is a value, not a group of keys (f.yaml:1)"}},
-		"list for a value":   {"shop: {name: [a]}\n", []string{"shop.name: is one value, not a list (f.yaml:1)"}},
-		"list of lists":      {"shop: {clerks: [a, [b]]}\n", []string{"shop.clerks: item 2 of the list is not a plain value (f.yaml:1)"}},
-		"duration":           {"shop: {read_timeout: abc}\n", []string{`shop.read_timeout: "abc" is not a duration: write a number with a unit, such as 500ms, 10s or 2m (f.yaml:1)`}},
-		"duration, no unit":  {"shop: {read_timeout: 30}\n", []string{`shop.read_timeout: "30" is not a duration: write a number with a unit, such as 500ms, 10s or 2m (f.yaml:1)`}},
-		"bool":               {"shop: {open: yes}\n", []string{`shop.open: "yes" is not true or false (f.yaml:1)`}},
-		"int":                {"shop: {doors: 1.5}\n", []string{`shop.doors: "1.5" is not a whole number (f.yaml:1)`}},
-		"float":              {"shop: {ratio: half}\n", []string{`shop.ratio: "half" is not a number (f.yaml:1)`}},
-		"size":               {"shop: {shelf: big}\n", []string{`shop.shelf: "big" is not a size: write a number of bytes or a unit, such as 512KiB or 20MiB (f.yaml:1)`}},
+		"syntax": {"shop:\n  name: a: b\n",
+			[]string{"f.yaml: line 2: mapping values are not allowed in this context"}},
+		"not a mapping": {"- shop\n", []string{"f.yaml: line 1: a configuration is a mapping of sections"}},
+		"two documents": {"bank: {rate: 2}\n---\nbank: {rate: 3}\n",
+			[]string{"f.yaml: line 2: a second document begins here, and only one can be read: use a file for each"}},
+		"misspelt section": {"shpo: {doors: 1}\n", []string{"shpo: unknown section, did you mean shop? (f.yaml:1)"}},
+		"unknown section": {"kitchen: {doors: 1}\n",
+			[]string{"kitchen: unknown section: the modules of this build have shop, bank (f.yaml:1)"}},
+		"misspelt key": {"shop:\n  dors: 1\n",
+			[]string{"shop.dors: unknown key, did you mean shop.doors? (f.yaml:2)"}},
+		"swapped letters": {"shop: {doros: x}\n",
+			[]string{"shop.doros: unknown key, did you mean shop.doors? (f.yaml:1)"}},
+		"misspelt deep key": {"shop: {stock: {limits: {wieght: 1}}}\n",
+			[]string{"shop.stock.limits.wieght: unknown key, did you mean shop.stock.limits.weight? (f.yaml:1)"}},
+		"misplaced key": {"shop: {weight: 1}\n",
+			[]string{"shop.weight: unknown key, did you mean shop.stock.limits.weight? (f.yaml:1)"}},
+		"far from any": {"shop: {telephone: 1}\n", []string{"shop.telephone: unknown key (f.yaml:1)"}},
+		"dotted": {"shop.doors: 1\n",
+			[]string{"shop.doors: is written with a dot: put each part on a line of its own, indented " +
+				"below the other (f.yaml:1)"}},
+		"twice": {"shop:\n  doors: 1\n  doors: 2\n", []string{"shop.doors: is given twice (f.yaml:3)"}},
+		"no value": {"shop:\n  clerks:\n",
+			[]string{"shop.clerks: has no value: give it one, or leave the key out (f.yaml:2)"}},
+		"value for a group": {"shop: {stock: 1}\n",
+			[]string{"shop.stock: is a group of keys, not a value (f.yaml:1)"}},
+		"value for section": {"shop: 1\n", []string{"shop: is a group of keys, not a value (f.yaml:1)"}},
+		"group for a value": {"shop: {name: {a: b}}\n",
+			[]string{"shop.name: is a value, not a group of keys (f.yaml:1)"}},
+		"list for a value": {"shop: {name: [a]}\n", []string{"shop.name: is one value, not a list (f.yaml:1)"}},
+		"list of lists": {"shop: {clerks: [a, [b]]}\n",
+			[]string{"shop.clerks: item 2 of the list is not a plain value (f.yaml:1)"}},
+		"duration": {"shop: {read_timeout: abc}\n",
+			[]string{`shop.read_timeout: "abc" is not a duration: write a number with a unit, such as ` +
+				`500ms, 10s or 2m (f.yaml:1)`}},
+		"duration, no unit": {"shop: {read_timeout: 30}\n",
+			[]string{`shop.read_timeout: "30" is not a duration: write a number with a unit, such as ` +
+				`500ms, 10s or 2m (f.yaml:1)`}},
+		"bool":  {"shop: {open: yes}\n", []string{`shop.open: "yes" is not true or false (f.yaml:1)`}},
+		"int":   {"shop: {doors: 1.5}\n", []string{`shop.doors: "1.5" is not a whole number (f.yaml:1)`}},
+		"float": {"shop: {ratio: half}\n", []string{`shop.ratio: "half" is not a number (f.yaml:1)`}},
+		"size": {"shop: {shelf: big}\n",
+			[]string{`shop.shelf: "big" is not a size: write a number of bytes or a unit, such as ` +
+				`512KiB or 20MiB (f.yaml:1)`}},
 		"what Validate says": {"shop: {doors: -1}\n", []string{"shop.doors: must be positive, got -1 (f.yaml:1)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,13 +217,16 @@ func TestFaultsInFiles(t *testing.T) {
 
 func TestFaultsInTheEnvironmentNameTheVariable(t *testing.T) {
 	for name, test := range map[string]struct{ entry, want string }{
-		"misspelt":      {"CAPTURE_SHOP__DORS=1", "shop.dors: unknown environment variable CAPTURE_SHOP__DORS, did you mean CAPTURE_SHOP__DOORS?"},
-		"one line":      {"CAPTURE_SHOP_DOORS=1", "shop_doors: unknown environment variable CAPTURE_SHOP_DOORS, did you mean CAPTURE_SHOP__DOORS?"},
-		"section only":  {"CAPTURE_SHOP=1", "shop: is a group of keys, not a value (CAPTURE_SHOP)"},
-		"far from any":  {"CAPTURE_TELEPHONE=1", "telephone: unknown environment variable CAPTURE_TELEPHONE"},
-		"wrong type":    {"CAPTURE_SHOP__DOORS=many", `shop.doors: "many" is not a whole number (CAPTURE_SHOP__DOORS)`},
-		"empty number":  {"CAPTURE_SHOP__DOORS=", `shop.doors: "" is not a whole number (CAPTURE_SHOP__DOORS)`},
-		"against rules": {"CAPTURE_SHOP__STOCK__APPLES=", "shop.stock.apples: must not be empty (CAPTURE_SHOP__STOCK__APPLES)"},
+		"misspelt": {"CAPTURE_SHOP__DORS=1",
+			"shop.dors: unknown environment variable CAPTURE_SHOP__DORS, did you mean CAPTURE_SHOP__DOORS?"},
+		"one line": {"CAPTURE_SHOP_DOORS=1",
+			"shop_doors: unknown environment variable CAPTURE_SHOP_DOORS, did you mean CAPTURE_SHOP__DOORS?"},
+		"section only": {"CAPTURE_SHOP=1", "shop: is a group of keys, not a value (CAPTURE_SHOP)"},
+		"far from any": {"CAPTURE_TELEPHONE=1", "telephone: unknown environment variable CAPTURE_TELEPHONE"},
+		"wrong type":   {"CAPTURE_SHOP__DOORS=many", `shop.doors: "many" is not a whole number (CAPTURE_SHOP__DOORS)`},
+		"empty number": {"CAPTURE_SHOP__DOORS=", `shop.doors: "" is not a whole number (CAPTURE_SHOP__DOORS)`},
+		"against rules": {"CAPTURE_SHOP__STOCK__APPLES=",
+			"shop.stock.apples: must not be empty (CAPTURE_SHOP__STOCK__APPLES)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, []string{test.want}, faults(t, configs.Source{Environ: []string{test.entry}}))
@@ -212,7 +238,8 @@ func TestVariablesOfTestsAndOfKubernetesAreNotSettings(t *testing.T) {
 	require.Equal(t, sections()[0].Defaults, load(t, configs.Source{Environ: []string{
 		"CAPTURE_TEST_KAFKA_BROKERS=localhost:9092",
 		"CAPTURE_SERVICE_HOST=10.0.0.1", "CAPTURE_SERVICE_PORT=8000", "CAPTURE_SERVICE_PORT_HTTP=8000",
-		"CAPTURE_PORT=tcp://10.0.0.1:8000", "CAPTURE_PORT_8000_TCP=tcp://10.0.0.1:8000", "CAPTURE_PORT_8000_TCP_PROTO=tcp",
+		"CAPTURE_PORT=tcp://10.0.0.1:8000", "CAPTURE_PORT_8000_TCP=tcp://10.0.0.1:8000",
+		"CAPTURE_PORT_8000_TCP_PROTO=tcp",
 		"CAPTURE_PORT_8000_TCP_PORT=8000", "CAPTURE_PORT_8000_TCP_ADDR=10.0.0.1", "CAPTURE_ADMIN_SERVICE_HOST=10.0.0.2",
 	}}))
 }
@@ -222,7 +249,8 @@ func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 		Files: []string{
 			filepath.Join(t.TempDir(), "absent.yaml"),
 			write(t, "broken.yaml", "shop: ["),
-			write(t, "f.yaml", "shop:\n  doors: -1\n  read_timeout: soon\n  colour: red\nbank:\n  rate: low\ngarden: {}\n"),
+			write(t, "f.yaml", "shop:\n  doors: -1\n  read_timeout: soon\n  colour: red\nbank:\n  rate: low\n"+
+				"garden: {}\n"),
 		},
 		Environ: []string{"CAPTURE_BANK__RAET=1"},
 	})
@@ -241,10 +269,12 @@ func TestAllFaultsAreReportedAtOnce(t *testing.T) {
 func TestRulesSeeTheWholeSetAndReportWithTheRest(t *testing.T) {
 	rule := func(set *configs.Set) error {
 		var faults configs.Faults
-		faults.Check(set.Section("bank").(bank).Rate < float64(set.Section("shop").(shop).Doors), "bank.rate", "is more than there are doors")
+		faults.Check(set.Section("bank").(bank).Rate < float64(set.Section("shop").(shop).Doors), "bank.rate",
+			"is more than there are doors")
 		return faults.Err()
 	}
-	_, err := configs.Load(sections(), configs.Source{Environ: []string{"CAPTURE_BANK__RATE=5", "CAPTURE_SHOP__READ_TIMEOUT=-1s"}}, rule)
+	_, err := configs.Load(sections(),
+		configs.Source{Environ: []string{"CAPTURE_BANK__RATE=5", "CAPTURE_SHOP__READ_TIMEOUT=-1s"}}, rule)
 	require.EqualError(t, err, "shop.read_timeout: must be positive, got -1s (CAPTURE_SHOP__READ_TIMEOUT)\n"+
 		"bank.rate: is more than there are doors (CAPTURE_BANK__RATE)")
 }
@@ -275,7 +305,8 @@ func TestModulesMustFitTogether(t *testing.T) {
 
 func TestPrintedConfigurationMasksSecretsAndSaysWhereValuesComeFrom(t *testing.T) {
 	file := write(t, "print.yaml", "shop:\n  doors: 9\n  safe: left-right-left\n")
-	set, err := configs.Load(sections(), configs.Source{Files: []string{file}, Environ: []string{"CAPTURE_SHOP__CLERKS=eve"}})
+	set, err := configs.Load(sections(),
+		configs.Source{Files: []string{file}, Environ: []string{"CAPTURE_SHOP__CLERKS=eve"}})
 	require.NoError(t, err)
 	text, err := set.YAML()
 	require.NoError(t, err)
@@ -316,7 +347,8 @@ func TestKeysAreThoseOfTheReferenceInItsOrder(t *testing.T) {
 	keys, err := configs.Keys(sections())
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		"shop.name", "shop.open", "shop.doors", "shop.visits", "shop.ratio", "shop.read_timeout", "shop.clerks", "shop.shelf", "shop.safe",
+		"shop.name", "shop.open", "shop.doors", "shop.visits", "shop.ratio", "shop.read_timeout", "shop.clerks",
+		"shop.shelf", "shop.safe",
 		"shop.stock.apples", "shop.stock.limits.weight", "bank.rate",
 	}, keys)
 
@@ -348,8 +380,10 @@ func TestReferenceKeepsAwkwardDefaults(t *testing.T) {
 
 func FuzzAnyFileLoadsOrIsFaulty(f *testing.F) {
 	for _, text := range []string{
-		"", "---", "...", "# only a comment", "shop:\n  name: x\n", "shop: {stock: {limits: {weight: 1}}}", "a: &a [*a]", "<<: {shop: 1}",
-		"? [a]\n: b\n", "shop: !!binary aGk=\n", "!!null x: y", "\xff", "shop:\n\tname: x", "shop: *nowhere", "%YAML 9\n---\na", "--- >\n x",
+		"", "---", "...", "# only a comment", "shop:\n  name: x\n", "shop: {stock: {limits: {weight: 1}}}",
+		"a: &a [*a]", "<<: {shop: 1}",
+		"? [a]\n: b\n", "shop: !!binary aGk=\n", "!!null x: y", "\xff", "shop:\n\tname: x", "shop: *nowhere",
+		"%YAML 9\n---\na", "--- >\n x",
 	} {
 		f.Add([]byte(text))
 	}

@@ -16,21 +16,21 @@ type Listener interface {
 
 // Section is a module's part of the configuration: the name of its section, and a struct value that holds the defaults.
 //
-// A field of the struct is a setting, or a struct with further ones. Its tag "key" is the setting's name, "doc" what the
-// reference says about it. With live:"true" the setting, or each below it, changes without a restart: the module follows
-// it by NewValue or Follow.
+// A field of the struct is a setting, or a struct with further ones. Its tag "key" is the setting's name, "doc" what
+// the reference says about it. With live:"true" the setting, or each below it, changes without a restart: the module
+// follows it by NewValue or Follow.
 type Section struct {
 	Name     string
 	Defaults any
 }
 
-// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults); keys
-// in its faults are relative to the section.
+// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults);
+// keys in its faults are relative to the section.
 type Validator interface{ Validate() error }
 
 // StopBudgeter is implemented by a section whose module does work while stopping. StopBudget is the longest that the
-// module's OnStop hooks may take; the sum over all modules must fit app.stop_timeout, because Fx stops everything under one
-// deadline and a hook that eats it all keeps later hooks from running.
+// module's OnStop hooks may take; the sum over all modules must fit app.stop_timeout, because Fx stops everything under
+// one deadline and a hook that eats it all keeps later hooks from running.
 type StopBudgeter interface{ StopBudget() time.Duration }
 
 // StartBudgeter is StopBudgeter's counterpart for OnStart hooks and app.start_timeout.
@@ -152,11 +152,13 @@ func (k *key) set(from any) error {
 	case *int:
 		return assign(into, text, "a whole number", strconv.Atoi)
 	case *int64:
-		return assign(into, text, "a whole number", func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) })
+		return assign(into, text, "a whole number",
+			func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) })
 	case *float64:
 		return assign(into, text, "a number", func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
 	case *time.Duration:
-		return assign(into, text, "a duration: write a number with a unit, such as 500ms, 10s or 2m", time.ParseDuration)
+		return assign(into, text, "a duration: write a number with a unit, such as 500ms, 10s or 2m",
+			time.ParseDuration)
 	case *ByteSize:
 		return into.UnmarshalText([]byte(text))
 	}
@@ -182,8 +184,8 @@ func splitList(text string) []string {
 	return items
 }
 
-// nearest returns the known path that the given one is probably meant to be, or "". Dots count as underscores, so that the
-// variable CAPTURE_KAFKA_BROKERS finds kafka.brokers.
+// nearest returns the known path that the given one is probably meant to be, or "". Dots count as underscores, so that
+// the variable CAPTURE_KAFKA_BROKERS finds kafka.brokers.
 func (l *layout) nearest(path string) string {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	flatten := func(path string) string { return strings.ReplaceAll(path, ".", "_") }

@@ -19,8 +19,8 @@ type Set struct {
 	origins map[string]string
 }
 
-// Section returns the section of the named module, as a value of the same type as its defaults, or nil if the build has no
-// such section.
+// Section returns the section of the named module, as a value of the same type as its defaults, or nil if the
+// build has no such section.
 func (s *Set) Section(name string) any {
 	for _, section := range s.layout.sections {
 		if section.name == name {
@@ -36,12 +36,13 @@ func SectionOf[C any](set *Set) (section C, err error) {
 	for _, path := range set.layout.paths {
 		k := set.layout.byPath[path]
 		if k.group && k.value.Type() == reflect.TypeFor[C]() {
-			section, found = k.value.Interface().(C), found+1 //nolint:errcheck // the type was just compared
+			section, found = k.value.Interface().(C), found+1
 		}
 	}
 	switch found {
 	case 0:
-		return section, fmt.Errorf("no section of this build is a %s: include the module that has it", reflect.TypeFor[C]())
+		return section, fmt.Errorf("no section of this build is a %s: include the module that has it",
+			reflect.TypeFor[C]())
 	case 1:
 		return section, nil
 	default:
@@ -125,7 +126,8 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// kind is the note on a key's notation in the reference, whose head explains it; what the default shows by itself needs none.
+// kind is the note on a key's notation in the reference, whose head explains it; what the default
+// shows by itself needs none.
 func (k *key) kind() string {
 	kind := ""
 	switch k.value.Type() {

@@ -17,8 +17,9 @@ import (
 type Source struct {
 	// Files are the paths of YAML files.
 	Files []string
-	// Environ is an environment in the form of os.Environ. Only variables that begin with CAPTURE_ are looked at, and of
-	// these CAPTURE_TEST_ is left to tests and the variables that Kubernetes sets for a service called "capture" to it.
+	// Environ is an environment in the form of os.Environ. Only variables that begin with CAPTURE_ are
+	// looked at, and of these CAPTURE_TEST_ is left to tests and the variables that Kubernetes sets for a
+	// service called "capture" to it.
 	Environ []string
 }
 
@@ -26,16 +27,17 @@ const envPrefix = "CAPTURE_"
 
 // serviceLink matches what Kubernetes puts into the environment of every pod beside a service whose name begins with
 // "capture", such as CAPTURE_PORT_8000_TCP_ADDR. No setting looks like this: settings have a double underscore.
-var serviceLink = regexp.MustCompile(`^CAPTURE_([A-Z0-9]+_)*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+var serviceLink = regexp.MustCompile(`^CAPTURE_([A-Z0-9]+_)*` +
+	`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // envName is the variable that sets the key at path.
 func envName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "__"))
 }
 
-// reader collects what the sources say about the keys of a layout, the later in the place of the earlier: a string, or a
-// []string for a list. Values stay text, as typed, until the type of their key is known: so a file and the environment mean the same by the same letters, and
-// YAML's guesses (0123 is 83, 1e3 is a float) change nothing.
+// reader collects what the sources say about the keys of a layout, the later in the place of the earlier: a string, or
+// a []string for a list. Values stay text, as typed, until the type of their key is known: so a file and the
+// environment mean the same by the same letters, and YAML's guesses (0123 is 83, 1e3 is a float) change nothing.
 type reader struct {
 	layout  *layout
 	faults  *Faults
@@ -71,7 +73,8 @@ func (r *reader) file(name string) {
 	}
 	if err == nil {
 		if err = decoder.Decode(&second); err == nil {
-			r.faults.Addf(name, "line %d: a second document begins here, and only one can be read: use a file for each", second.Line)
+			r.faults.Addf(name, "line %d: a second document begins here, and only one can be read: use a file for each",
+				second.Line)
 			return
 		}
 	}

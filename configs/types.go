@@ -28,8 +28,8 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 // MarshalText keeps every encoder from showing the value.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// ByteSize is a number of bytes, written as a plain number or with a unit: B, KB, MB, GB (powers of 1000) or KiB, MiB, GiB
-// (powers of 1024), as in "20MiB". Units are not case-sensitive.
+// ByteSize is a number of bytes, written as a plain number or with a unit: B, KB, MB, GB (powers of 1000) or KiB, MiB,
+// GiB (powers of 1024), as in "20MiB". Units are not case-sensitive.
 type ByteSize int64
 
 // Powers of 1024.
@@ -75,7 +75,8 @@ func (b ByteSize) Approx() string {
 		size   ByteSize
 	}{{"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}} {
 		if b >= unit.size {
-			return strings.TrimSuffix(strconv.FormatFloat(float64(b)/float64(unit.size), 'f', 1, 64), ".0") + unit.suffix
+			return strings.TrimSuffix(strconv.FormatFloat(float64(b)/float64(unit.size), 'f', 1, 64),
+				".0") + unit.suffix
 		}
 	}
 	return strconv.FormatInt(int64(b), 10) + "B"

@@ -14,7 +14,8 @@ func TestSecretNeverShowsItself(t *testing.T) {
 	secret := configs.Secret("left-right-left")
 	encoded, err := json.Marshal(map[string]any{"safe": secret})
 	require.NoError(t, err)
-	shown := fmt.Sprintf("%s %v %+v %#v %q %x", secret, secret, struct{ S configs.Secret }{secret}, secret, secret, secret) + string(encoded)
+	shown := fmt.Sprintf("%s %v %+v %#v %q %x", secret, secret, struct{ S configs.Secret }{secret}, secret, secret,
+		secret) + string(encoded)
 	require.NotContains(t, shown, "left")
 	require.NotContains(t, shown, fmt.Sprintf("%x", "left"))
 	require.Contains(t, shown, "******")
@@ -24,8 +25,10 @@ func TestSecretNeverShowsItself(t *testing.T) {
 
 func TestByteSizeReadsNumbersAndUnits(t *testing.T) {
 	for text, want := range map[string]configs.ByteSize{
-		"0": 0, "512": 512, "512b": 512, "1kb": 1000, "1KiB": 1024, "20 MiB": 20 * configs.MiB, "1.5GiB": 1536 * configs.MiB,
-		"2GB": 2e9, "1TiB": 1024 * configs.GiB, "-1": -1, "9223372036854775807": 1<<63 - 1, "4.1kb": 4100, "1.005KB": 1005,
+		"0": 0, "512": 512, "512b": 512, "1kb": 1000, "1KiB": 1024, "20 MiB": 20 * configs.MiB,
+		"1.5GiB": 1536 * configs.MiB,
+		"2GB":    2e9, "1TiB": 1024 * configs.GiB, "-1": -1, "9223372036854775807": 1<<63 - 1,
+		"4.1kb": 4100, "1.005KB": 1005,
 		"\t7\n": 7,
 	} {
 		var got configs.ByteSize
@@ -35,7 +38,8 @@ func TestByteSizeReadsNumbersAndUnits(t *testing.T) {
 }
 
 func TestByteSizeRefusesWhatIsNoSize(t *testing.T) {
-	for _, text := range []string{"", "MiB", "x", "1.5", "0.3b", "1 KiB KiB", "9223372036854775808", "9007199254740992KiB", "NaN", "Inf", "1e400", "1/2KiB", "0x10"} {
+	for _, text := range []string{"", "MiB", "x", "1.5", "0.3b", "1 KiB KiB", "9223372036854775808",
+		"9007199254740992KiB", "NaN", "Inf", "1e400", "1/2KiB", "0x10"} {
 		var got configs.ByteSize = 7
 		require.Error(t, got.UnmarshalText([]byte(text)), text)
 		require.EqualValues(t, 7, got, "a refused text changes nothing: %q", text)

@@ -25,8 +25,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// encoding is a sink that builds the Kafka messages and accepts the events: all of the service's own work, without that of the
-// Kafka client.
+// encoding is a sink that builds the Kafka messages and accepts the events: all of the service's own work, without
+// that of the Kafka client.
 type encoding struct{ *encode.Encoder }
 
 func (e encoding) Write(_ context.Context, batch *events.Batch) {
@@ -38,7 +38,9 @@ func (e encoding) Write(_ context.Context, batch *events.Batch) {
 
 // hotPath is the protocol and all behind it but the Kafka client.
 func hotPath(tb testing.TB) *posthog.Handler {
-	return handlerOf(tb, encoding{encode.NewEncoder(produce.Settings{Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000})})
+	return handlerOf(tb, encoding{encode.NewEncoder(produce.Settings{
+		Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000,
+	})})
 }
 
 // handlerOf is the protocol in front of a sink.
@@ -47,13 +49,14 @@ func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), tally.NoopScope)
-	handler, err := posthog.NewHandler(configs.Fixed(posthog.DefaultConfig()), decode.New(route.Fixed(100<<20), budget), budget, processor, tally.NoopScope)
+	handler, err := posthog.NewHandler(configs.Fixed(posthog.DefaultConfig()), decode.New(route.Fixed(100<<20), budget),
+		budget, processor, tally.NoopScope)
 	require.NoError(tb, err)
 	return handler
 }
 
-// BenchmarkCapture50 is one request with a gzip batch of 50 events: decode, scan, pipeline, and the building of the Kafka
-// messages. ns/event is for one event.
+// BenchmarkCapture50 is one request with a gzip batch of 50 events: decode, scan, pipeline, and the building of the
+// Kafka messages. ns/event is for one event.
 func BenchmarkCapture50(b *testing.B) {
 	handler, body := hotPath(b), benchmarkBatch(b)
 	b.ReportAllocs()
@@ -93,8 +96,8 @@ func capture(tb testing.TB, handler *posthog.Handler, body []byte) {
 	}
 }
 
-// An event costs at most two allocations on its way from the wire to the message, and a batch of fifty far fewer: the one
-// figure of the hot path that does not depend on the machine.
+// An event costs at most two allocations on its way from the wire to the message, and a batch of fifty far fewer: the
+// one figure of the hot path that does not depend on the machine.
 func TestABatchOfFiftyCostsFewAllocations(t *testing.T) {
 	handler, body := hotPath(t), benchmarkBatch(t)
 	allocations := testing.AllocsPerRun(50, func() { capture(t, handler, body) })
@@ -108,8 +111,9 @@ func benchmarkBatch(tb testing.TB) []byte {
 	return batch
 }
 
-// BenchmarkSpool50 is the same request in ack mode spool without Kafka: the messages are on the disk, synced, when it is
-// answered. 16 requests at a time share the syncs. spool_bytes/event is what an event takes there; it was 1,040 bytes of JSON.
+// BenchmarkSpool50 is the same request in ack mode spool without Kafka: the messages are on the disk, synced,
+// when it is answered. 16 requests at a time share the syncs. spool_bytes/event is what an event takes there;
+// it was 1,040 bytes of JSON.
 func BenchmarkSpool50(b *testing.B) {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = []string{"127.0.0.1:1"}
@@ -119,7 +123,9 @@ func BenchmarkSpool50(b *testing.B) {
 	require.NoError(b, err)
 	section := delivery.DefaultConfig()
 	section.Ack, section.Spool.Dir, section.Spool.MaxBytes = "spool", b.TempDir(), 1<<40
-	spooled, err := delivery.NewDelivery(configs.Fixed(section), produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, producer, zap.NewNop(), tally.NoopScope)
+	spooled, err := delivery.NewDelivery(configs.Fixed(section),
+		produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, producer,
+		zap.NewNop(), tally.NoopScope)
 	require.NoError(b, err)
 	require.NoError(b, spooled.Start(b.Context()))
 	defer func() { require.NoError(b, spooled.Stop(context.Background())) }()

@@ -20,7 +20,7 @@ func blocklist() module.Module {
 	return module.Module{
 		Name:    "blocklist",
 		Config:  blocklistConfig{},
-		Options: fx.Provide(events.AsStage(func(config blocklistConfig) blocklistStage { return blocklistStage{config} })),
+		Options: fx.Provide(events.AsStage(newBlocklistStage)),
 	}
 }
 
@@ -29,6 +29,8 @@ type blocklistConfig struct {
 }
 
 type blocklistStage struct{ config blocklistConfig }
+
+func newBlocklistStage(config blocklistConfig) blocklistStage { return blocklistStage{config} }
 
 func (blocklistStage) Phase() events.Phase { return events.PhasePlugins }
 func (blocklistStage) Name() string        { return "blocklist" }
@@ -44,7 +46,8 @@ func (s blocklistStage) Process(_ context.Context, batch *events.Batch) (events.
 
 func TestABuildTakesAModuleOfItsOwn(t *testing.T) {
 	service := testkit.Start(t, testkit.With(blocklist()), testkit.Set("blocklist.name", "secret"))
-	response := service.Post("/batch/", `{"api_key":"k","batch":[{"event":"secret","distinct_id":"u"},{"event":"open","distinct_id":"u"}]}`)
+	response := service.Post("/batch/",
+		`{"api_key":"k","batch":[{"event":"secret","distinct_id":"u"},{"event":"open","distinct_id":"u"}]}`)
 	require.Equal(t, 200, response.Status)
 	messages := service.Messages()
 	require.Len(t, messages, 1)

@@ -14,8 +14,8 @@ type Response struct {
 	Body   string
 }
 
-// Request sends a request to a path (with query) of the service and returns the answer; header holds names and values in
-// turn. A request that gets no answer fails the test.
+// Request sends a request to a path (with query) of the service and returns the answer; header holds names and values
+// in turn. A request that gets no answer fails the test.
 func (s *Service) Request(method, path, body string, header ...string) Response {
 	s.tb.Helper()
 	response, err := s.TryRequest(method, path, body, header...)

@@ -20,7 +20,8 @@ import (
 // withoutKafka starts a service whose brokers are not there: nothing listens on port 1 of the loopback.
 func withoutKafka(t *testing.T, ack string, options ...testkit.Option) *testkit.Service {
 	return testkit.Start(t, append(options,
-		testkit.Set("kafka.brokers", "127.0.0.1:1"), testkit.Set("kafka.connect_timeout", "100ms"), testkit.Set("delivery.ack", ack))...)
+		testkit.Set("kafka.brokers", "127.0.0.1:1"), testkit.Set("kafka.connect_timeout", "100ms"),
+		testkit.Set("delivery.ack", ack))...)
 }
 
 func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
@@ -32,14 +33,19 @@ func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
 		{"/e/", hello, nil},
 		{
 			"/i/v1/analytics/events",
-			`{"created_at":"2026-11-27T10:00:00Z","batch":[{"uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c01","event":"a","distinct_id":"u","timestamp":"2026-11-27T10:00:00Z"}]}`,
+			`{"created_at":"2026-11-27T10:00:00Z","batch":[{"uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c01",` +
+				`"event":"a","distinct_id":"u","timestamp":"2026-11-27T10:00:00Z"}]}`,
 			[]string{
-				"Authorization", "Bearer phc_test", "Content-Type", "application/json", "PostHog-Sdk-Info", "test/1", "PostHog-Attempt", "1",
-				"PostHog-Request-Id", "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c09", "PostHog-Request-Timestamp", "2026-11-27T10:00:00Z",
+				"Authorization", "Bearer phc_test", "Content-Type", "application/json", "PostHog-Sdk-Info", "test/1",
+				"PostHog-Attempt", "1",
+				"PostHog-Request-Id", "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c09", "PostHog-Request-Timestamp",
+				"2026-11-27T10:00:00Z",
 			},
 		},
 	} {
-		for ack, want := range map[string]string{"auto": "kafka", "kafka": "kafka", "spool": "spool", "memory": "memory"} {
+		for ack, want := range map[string]string{
+			"auto": "kafka", "kafka": "kafka", "spool": "spool", "memory": "memory",
+		} {
 			service := testkit.Start(t, testkit.Set("delivery.ack", ack))
 			// The first events of a topic that was just made may come before its leaders.
 			service.Eventually(want+" for "+ack+" at "+protocol.path, func() bool {
@@ -59,9 +65,11 @@ func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
 }
 
 func TestEventsInTheSpoolAreInKafkaAfterARestart(t *testing.T) {
-	dir, topic := testkit.Set("delivery.spool.dir", t.TempDir()), testkit.Set("kafka.topics.events", "t"+uuid.NewString())
+	dir, topic := testkit.Set("delivery.spool.dir", t.TempDir()),
+		testkit.Set("kafka.topics.events", "t"+uuid.NewString())
 	first := withoutKafka(t, "auto", dir, topic)
-	require.Equal(t, 200, first.Post("/batch/", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u"},{"event":"b","distinct_id":"u"}]}`).Status)
+	require.Equal(t, 200, first.Post("/batch/",
+		`{"api_key":"k","batch":[{"event":"a","distinct_id":"u"},{"event":"b","distinct_id":"u"}]}`).Status)
 	require.NoError(t, first.Stop())
 	second := testkit.Start(t, dir, topic)
 	var names []string
@@ -72,8 +80,10 @@ func TestEventsInTheSpoolAreInKafkaAfterARestart(t *testing.T) {
 }
 
 func TestAFullSpoolIsAnswered503WithWhenToComeAgain(t *testing.T) {
-	service := withoutKafka(t, "auto", testkit.Set("delivery.spool.segment_bytes", "1MiB"), testkit.Set("delivery.spool.max_bytes", "2MiB"))
-	body := fmt.Sprintf(`{"api_key":"k","event":"a","distinct_id":"u","properties":{"x":%q}}`, strings.Repeat("x", 100_000))
+	service := withoutKafka(t, "auto", testkit.Set("delivery.spool.segment_bytes", "1MiB"),
+		testkit.Set("delivery.spool.max_bytes", "2MiB"))
+	body := fmt.Sprintf(`{"api_key":"k","event":"a","distinct_id":"u","properties":{"x":%q}}`,
+		strings.Repeat("x", 100_000))
 	var response testkit.Response
 	for taken := 0; ; taken++ {
 		require.Less(t, taken, 30, "2 MiB take no more")
@@ -96,11 +106,14 @@ func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
 	require.NoError(t, broker.CreateTopic("narrow", 1, map[string]string{"max.message.bytes": "3000"}))
 	require.NoError(t, broker.CreateTopic("letters", 1, nil))
 	dir := t.TempDir()
-	service := testkit.Start(t, testkit.Set("kafka.brokers", strings.Join(broker.ListenAddrs(), ",")), testkit.Set("kafka.compression", "none"),
-		testkit.Set("kafka.topics.events", "narrow"), testkit.Set("kafka.topics.dlq", "letters"), testkit.Set("delivery.spool.dir", dir))
+	service := testkit.Start(t, testkit.Set("kafka.brokers", strings.Join(broker.ListenAddrs(), ",")),
+		testkit.Set("kafka.compression", "none"),
+		testkit.Set("kafka.topics.events", "narrow"), testkit.Set("kafka.topics.dlq", "letters"),
+		testkit.Set("delivery.spool.dir", dir))
 	service.Eventually("Kafka", func() bool { return service.Admin("/readyz").Status == 200 })
 	response := service.Post("/batch/", fmt.Sprintf(`{"api_key":"k","batch":[
-		{"event":"small","distinct_id":"u"},{"event":"large","distinct_id":"u","properties":{"x":%q}},{"event":"last","distinct_id":"u"}]}`, strings.Repeat("x", 4000)))
+		{"event":"small","distinct_id":"u"},{"event":"large","distinct_id":"u","properties":{"x":%q}},
+		{"event":"last","distinct_id":"u"}]}`, strings.Repeat("x", 4000)))
 	require.Equal(t, 200, response.Status, response.Body)
 	require.Equal(t, "kafka", response.Header.Get("X-Capture-Ack"))
 	require.Equal(t, []string{"narrow/small", "narrow/last", "letters/large"}, arrived(service))
@@ -112,7 +125,8 @@ func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
 		command := exec.Command(path, args...)
 		command.Dir = dir
 		command.Env = []string{
-			"PATH=" + os.Getenv("PATH"), "CAPTURE_KAFKA__BROKERS=" + strings.Join(broker.ListenAddrs(), ","), "CAPTURE_KAFKA__TOPICS__EVENTS=narrow",
+			"PATH=" + os.Getenv("PATH"), "CAPTURE_KAFKA__BROKERS=" + strings.Join(broker.ListenAddrs(), ","),
+			"CAPTURE_KAFKA__TOPICS__EVENTS=narrow",
 			"CAPTURE_KAFKA__TOPICS__DLQ=letters", "CAPTURE_DELIVERY__SPOOL__DIR=" + dir,
 		}
 		var out bytes.Buffer
@@ -129,7 +143,8 @@ func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
 	admin, err := sarama.NewClusterAdmin(broker.ListenAddrs(), config)
 	require.NoError(t, err)
 	limit := "1000000"
-	require.NoError(t, admin.AlterConfig(sarama.TopicResource, "narrow", map[string]*string{"max.message.bytes": &limit}, false))
+	require.NoError(t, admin.AlterConfig(sarama.TopicResource, "narrow",
+		map[string]*string{"max.message.bytes": &limit}, false))
 	require.NoError(t, admin.Close())
 	require.Contains(t, capture("dlq", "replay", "--filter", "reason=too_large"), "1 dead letters sent")
 	messages, err := testkit.ReadTopics(broker.ListenAddrs(), "narrow")

@@ -1,5 +1,5 @@
-// Package testkit starts the real service inside a test: the stock graph, on free ports, with a temporary data directory and
-// the embedded broker, and with those parts replaced that the test is about.
+// Package testkit starts the real service inside a test: the stock graph, on free ports, with a temporary data
+// directory and the embedded broker, and with those parts replaced that the test is about.
 //
 //	service := testkit.Start(t)
 //	service.Post("/batch/", `{"api_key":"phc_test","batch":[...]}`)
@@ -10,6 +10,6 @@
 //	sink := testkit.NewSink()
 //	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("transport.retry_after", "7s"))
 //
-// Where the environment variable CAPTURE_TEST_KAFKA_BROKERS names a cluster, the service writes to that cluster instead of
-// the embedded broker, to topics of its own: the same tests then prove the same against a real Kafka.
+// Where the environment variable CAPTURE_TEST_KAFKA_BROKERS names a cluster, the service writes to that cluster instead
+// of the embedded broker, to topics of its own: the same tests then prove the same against a real Kafka.
 package testkit

@@ -84,7 +84,8 @@ func gated(t *testing.T) (*testkit.Service, *porter, *projectOf, *testkit.Sink) 
 	return service, gate, projects, sink
 }
 
-const v1Event = `{"created_at":"2026-11-24T11:59:00Z","batch":[{"event":"a","uuid":"0198c0de-0000-7000-8000-000000000001",` +
+const v1Event = `{"created_at":"2026-11-24T11:59:00Z","batch":[{"event":"a",` +
+	`"uuid":"0198c0de-0000-7000-8000-000000000001",` +
 	`"distinct_id":"u","timestamp":"2026-11-24T11:58:00Z"}]}`
 
 // v1Headers are those of a request of v1, with this token.
@@ -140,8 +141,8 @@ func TestWhomAGateRefusesIsToldInTheWordsOfTheProtocol(t *testing.T) {
 	require.Contains(t, metrics, "capture_events_received_total 2\n")
 }
 
-// A request that the gate refuses by its head is answered although most of its body never comes. (The server below reads
-// up to 8 KiB of a body along with the head.)
+// A request that the gate refuses by its head is answered although most of its body never comes. (The server below
+// reads up to 8 KiB of a body along with the head.)
 func TestAGateRefusesWithoutReadingTheBody(t *testing.T) {
 	t.Parallel()
 	service, _, _, _ := gated(t)
@@ -149,7 +150,8 @@ func TestAGateRefusesWithoutReadingTheBody(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
-	_, err = io.WriteString(conn, "POST /e/ HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 9.9.9.9\r\nContent-Length: 1000000\r\n\r\n"+
+	_, err = io.WriteString(conn, "POST /e/ HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 9.9.9.9\r\n"+
+		"Content-Length: 1000000\r\n\r\n"+
 		strings.Repeat("x", 9<<10))
 	require.NoError(t, err)
 	begin := time.Now()

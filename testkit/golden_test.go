@@ -64,12 +64,13 @@ type goldenAnswer struct {
 // goldenHeaders are those of an answer that the protocol says something about.
 var goldenHeaders = []string{
 	"Content-Type", "Retry-After", "PostHog-Request-Id", "Accept", "Accept-Encoding", "ETag", "Cache-Control", "Vary",
-	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers",
+	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods",
+	"Access-Control-Allow-Headers",
 	"Access-Control-Expose-Headers",
 }
 
-// Every file below testdata/golden is a case: what is sent, how it is answered, and what then lies in Kafka, all of it. A folder
-// is a section of the protocol's specification.
+// Every file below testdata/golden is a case: what is sent, how it is answered, and what then lies in Kafka, all of it.
+// A folder is a section of the protocol's specification.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/*/*.yaml")
 	require.NoError(t, err)
@@ -226,7 +227,8 @@ func place(message testkit.Message) string {
 	return fmt.Sprint(message.Topic, "/", message.Partition, "/", message.Offset)
 }
 
-// goldenMessages writes each message as one line of JSON in which what differs from run to run is replaced by what it is.
+// goldenMessages writes each message as one line of JSON in which what differs from run to run
+// is replaced by what it is.
 func goldenMessages(t *testing.T, messages []testkit.Message, topics produce.Topics, sent string) []string {
 	lines := []string{}
 	for _, message := range messages {
@@ -279,8 +281,9 @@ var (
 	anyMilli = regexp.MustCompile(`"timestamp":"(\d{13})"`)
 )
 
-// stable replaces what the service made up: uuids by their version, times by their distance to the service's now, unless they
-// were sent; a distance of up to a moment is none. A uuid made of another one is the same in every run, and stays, where that one was sent.
+// stable replaces what the service made up: uuids by their version, times by their distance to the service's now,
+// unless they were sent; a distance of up to a moment is none. A uuid made of another one is the same in every run, and
+// stays, where that one was sent.
 func stable(line string, now time.Time, moment time.Duration, sent string) string {
 	line = anyUUID.ReplaceAllStringFunc(line, func(id string) string {
 		parsed := uuid.MustParse(id)

@@ -37,9 +37,9 @@ type Envelope struct {
 	HistoricalMigration bool            `json:"historical_migration"`
 }
 
-// Messages returns all that lies in the service's topics, by topic and partition, each in order. What was acknowledged before
-// the call is in it: it waits until nothing is left in the spool, and reads every partition up to its end. It works as long as
-// the broker runs, so with the embedded one until the service is stopped.
+// Messages returns all that lies in the service's topics, by topic and partition, each in order. What was acknowledged
+// before the call is in it: it waits until nothing is left in the spool, and reads every partition up to its end. It
+// works as long as the broker runs, so with the embedded one until the service is stopped.
 func (s *Service) Messages() []Message {
 	s.tb.Helper()
 	if s.spooled != nil {

@@ -58,11 +58,14 @@ func freeAddress(t *testing.T) string {
 }
 
 func TestTheServiceNeedsNobodyToReadWhatItPrints(t *testing.T) {
-	for name, pipe := range map[string]func(*testing.T) *os.File{"readers that are gone": gone, "readers that have stopped to read": full} {
+	for name, pipe := range map[string]func(*testing.T) *os.File{
+		"readers that are gone": gone, "readers that have stopped to read": full,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			listen, admin := freeAddress(t), freeAddress(t)
-			p := prepare(t, "CAPTURE_TRANSPORT__LISTEN="+listen, "CAPTURE_ADMIN__LISTEN="+admin, "CAPTURE_OBSERVABILITY__LOG__LEVEL=debug")
+			p := prepare(t, "CAPTURE_TRANSPORT__LISTEN="+listen, "CAPTURE_ADMIN__LISTEN="+admin,
+				"CAPTURE_OBSERVABILITY__LOG__LEVEL=debug")
 			p.Stdout, p.Stderr = pipe(t), pipe(t)
 			p.start(t)
 			go func() {
@@ -114,7 +117,9 @@ func TestTheServiceNeedsNobodyToReadWhatItPrints(t *testing.T) {
 
 // An error that nobody reads is still an exit code.
 func TestAStartThatFailsEndsAlthoughNobodyReadsWhy(t *testing.T) {
-	for name, pipe := range map[string]func(*testing.T) *os.File{"a reader that is gone": gone, "a reader that has stopped to read": full} {
+	for name, pipe := range map[string]func(*testing.T) *os.File{
+		"a reader that is gone": gone, "a reader that has stopped to read": full,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := prepare(t, "CAPTURE_OBSERVABILITY__LOG__LEVEL=debug", "CAPTURE_ADMIN__LISTEN=203.0.113.1:1")
@@ -138,7 +143,8 @@ func TestACommandEndsQuietlyWhenItsReaderIsGone(t *testing.T) {
 	response, err := http.Post(service.url+"/e/", "application/json", strings.NewReader(hello))
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
-	for _, command := range []string{"config print", "config reference", "graph", "version", "tail --from start", "spool status", "dlq list"} {
+	for _, command := range []string{"config print", "config reference", "graph", "version", "tail --from start",
+		"spool status", "dlq list"} {
 		p := prepare(t, "CAPTURE_KAFKA__BROKERS="+service.broker)
 		p.Args = append(p.Args, strings.Fields(command)...)
 		p.Stdout = gone(t)

@@ -18,7 +18,6 @@ import (
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/testkit"
-	"github.com/opencapture/capture/transport"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -215,7 +214,7 @@ func TestAHandlerThatPanicsIsA500(t *testing.T) {
 	contained(t, "request", func(service *testkit.Service) {
 		require.Equal(t, 500, service.Post("/panicky", "{}").Status)
 	}, testkit.Override[events.Sink](testkit.NewSink()),
-		with(fx.Provide(transport.AsRoutes(func() []route.Route {
+		with(fx.Provide(route.As(func() []route.Route {
 			handle := func(context.Context, *route.Request) route.Response { panic("a test says so") }
 			return []route.Route{{Path: "/panicky", Methods: []string{http.MethodPost}, Handle: handle}}
 		}))))

@@ -54,8 +54,8 @@ func runsTests() bool {
 // binaryEnv names the environment variable that holds the path of the stock binary, which make has built.
 const binaryEnv = "CAPTURE_TEST_BINARY"
 
-// binary is the path of the stock binary. Where make has not built it, it is built once for all tests that need it, with
-// the flags of make build, so that both compile into one cache.
+// binary is the path of the stock binary. Where make has not built it, it is built once for all tests that need it,
+// with the flags of make build, so that both compile into one cache.
 var binary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(binaryEnv); path != "" {
 		return path, nil
@@ -91,7 +91,8 @@ func prepare(t *testing.T, environ ...string) *process {
 	p := &process{Cmd: exec.Command(path), stderr: new(bytes.Buffer), exited: make(chan struct{})}
 	p.Dir = t.TempDir()
 	p.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
+		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0",
+		"CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
 		"CAPTURE_APP__START_TIMEOUT=2m", "CAPTURE_EMBEDDED__START_TIMEOUT=1m", // a busy machine is no fault
 	}, environ...)
 	p.Stderr = p.stderr
@@ -153,14 +154,16 @@ func (p *process) wait(t *testing.T) error {
 	}
 }
 
-// An acknowledged event is in Kafka, whatever ends the process in the middle of its work. What is in the spool is chaos' business.
+// An acknowledged event is in Kafka, whatever ends the process in the middle of its work. What is in the
+// spool is chaos' business.
 func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			brokers, prefix := os.Getenv(testkit.BrokersEnv), "t"+strings.ReplaceAll(uuid.NewString(), "-", "")
 			data := filepath.Join(t.TempDir(), "data")
-			p := run(t, "CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_KAFKA__BROKERS="+brokers, "CAPTURE_KAFKA__TOPICS__EVENTS="+prefix, "CAPTURE_EMBEDDED__DATA_DIR="+data)
+			p := run(t, "CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_KAFKA__BROKERS="+brokers,
+				"CAPTURE_KAFKA__TOPICS__EVENTS="+prefix, "CAPTURE_EMBEDDED__DATA_DIR="+data)
 
 			var acknowledged sync.Map
 			var count atomic.Int64
@@ -184,7 +187,8 @@ func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 			// Where the broker was inside the process, another process reads what it left.
 			addresses := strings.Split(brokers, ",")
 			if brokers == "" {
-				addresses = []string{run(t, "CAPTURE_KAFKA__TOPICS__EVENTS="+prefix, "CAPTURE_EMBEDDED__DATA_DIR="+data).broker}
+				addresses = []string{run(t, "CAPTURE_KAFKA__TOPICS__EVENTS="+prefix,
+					"CAPTURE_EMBEDDED__DATA_DIR="+data).broker}
 			}
 			messages, err := testkit.ReadTopics(addresses, prefix)
 			require.NoError(t, err)

@@ -52,8 +52,8 @@ type snapshotItems struct {
 	} `json:"properties"`
 }
 
-// Section 6 of the protocol: every recorded request with a session's recording becomes one message, with each snapshot byte for
-// byte as the browser sent it.
+// Section 6 of the protocol: every recorded request with a session's recording becomes one message, with each snapshot
+// byte for byte as the browser sent it.
 func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/sdk/posthog-js-*.jsonl")
@@ -88,8 +88,9 @@ func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
 				require.Equal(t, config.Topics.Recordings, message.Topic)
 				require.Equal(t, first.Session, string(message.Key))
 				require.Equal(t, map[string]string{
-					"token": "phc_test", "distinct_id": first.DistinctID, "session_id": first.Session, "event": "$snapshot_items",
-					"uuid": message.Envelope.UUID, "now": message.Headers["now"],
+					"token": "phc_test", "distinct_id": first.DistinctID, "session_id": first.Session,
+					"event": "$snapshot_items",
+					"uuid":  message.Envelope.UUID, "now": message.Headers["now"],
 					"timestamp": strconv.FormatInt(message.Envelope.Timestamp.UnixMilli(), 10),
 				}, message.Headers)
 				if sent[0].UUID != "" {
@@ -118,16 +119,19 @@ func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
 	require.Equal(t, 5, found)
 }
 
-// Section 0.1 of the protocol: a recording that is too large for a message becomes several, in order, and a snapshot that is too
-// large on its own a mark, of which the project is told.
+// Section 0.1 of the protocol: a recording that is too large for a message becomes several, in order, and a snapshot
+// that is too large on its own a mark, of which the project is told.
 func TestSection01ALargeRecordingIsSplit(t *testing.T) {
-	service := testkit.Start(t, testkit.Set("kafka.max_message_bytes", "20000"), testkit.Set("warnings.enabled", "true"))
+	service := testkit.Start(t, testkit.Set("kafka.max_message_bytes", "20000"),
+		testkit.Set("warnings.enabled", "true"))
 	var items []string
 	for i := range 60 {
-		items = append(items, fmt.Sprintf(`{"type":3,"timestamp":%d,"data":%q}`, 1700000000000+i, strings.Repeat("x", 900)))
+		items = append(items, fmt.Sprintf(`{"type":3,"timestamp":%d,"data":%q}`, 1700000000000+i,
+			strings.Repeat("x", 900)))
 	}
 	items[30] = fmt.Sprintf(`{"type":2,"timestamp":1700000000030,"data":%q}`, strings.Repeat("y", 30_000))
-	body := fmt.Sprintf(`[{"event":"$snapshot","uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d","properties":{"token":"phc_test","distinct_id":"u",`+
+	body := fmt.Sprintf(`[{"event":"$snapshot","uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d",`+
+		`"properties":{"token":"phc_test","distinct_id":"u",`+
 		`"$session_id":"s-1","$snapshot_data":[%s]}}]`, strings.Join(items, ","))
 	require.Equal(t, 200, service.Post("/s/", body).Status)
 
@@ -144,7 +148,8 @@ func TestSection01ALargeRecordingIsSplit(t *testing.T) {
 		return len(warning) > 0
 	})
 	require.Len(t, warning, 1)
-	require.Contains(t, string(warning[0].Envelope.Data), `"$$client_ingestion_warning_type":"replay_message_too_large"`)
+	require.Contains(t, string(warning[0].Envelope.Data),
+		`"$$client_ingestion_warning_type":"replay_message_too_large"`)
 	require.GreaterOrEqual(t, len(recorded), 3)
 	require.Equal(t, "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d", recorded[0].Envelope.UUID)
 	var got []string
@@ -160,7 +165,8 @@ func TestSection01ALargeRecordingIsSplit(t *testing.T) {
 		}
 	}
 	require.Len(t, uuids, len(recorded))
-	items[30] = fmt.Sprintf(`{"type":5,"timestamp":1700000000030,"data":{"tag":"snapshot_too_large","payload":{"bytes":%d}}}`, len(items[30]))
+	items[30] = fmt.Sprintf(`{"type":5,"timestamp":1700000000030,"data":{"tag":"snapshot_too_large",`+
+		`"payload":{"bytes":%d}}}`, len(items[30]))
 	require.True(t, slices.Equal(items, got), "every snapshot once, in order")
 
 	require.Equal(t, 200, service.Post("/s/", body).Status)

@@ -85,7 +85,8 @@ func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 	}
 	service := testkit.Start(t,
 		testkit.With(module.Module{
-			Name: "marker", Config: markerConfig{}, Options: fx.Provide(stage(events.PhaseAuth), stage(events.PhaseRoute+1)),
+			Name: "marker", Config: markerConfig{},
+			Options: fx.Provide(stage(events.PhaseAuth), stage(events.PhaseRoute+1)),
 		}))
 	body := `{"api_key":"phc_test","batch":[{"event":"a","distinct_id":"u"},{"event":"b","distinct_id":"u"}]}`
 	require.Equal(t, 200, service.Post("/batch/", body).Status)
@@ -136,9 +137,11 @@ func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 		n := strconv.Itoa(i)
 		require.NoError(t, service.Set(
 			"marker.first="+n, "marker.last="+n,
-			"routing.drop=phc_"+n, "warnings.interval="+n+"m", "transport.setup.exceptions="+strconv.FormatBool(i%2 == 0),
+			"routing.drop=phc_"+n, "warnings.interval="+n+"m",
+			"transport.setup.exceptions="+strconv.FormatBool(i%2 == 0),
 			fmt.Sprintf("transport.max_body=%dMiB", 10+i%8), fmt.Sprintf("transport.idle_timeout=%ds", 60+i%2),
-			"delivery.ack="+[]string{"auto", "spool", "kafka", "auto"}[i%4], fmt.Sprintf("delivery.spool.max_bytes=%dMiB", 100+i),
+			"delivery.ack="+[]string{"auto", "spool", "kafka", "auto"}[i%4],
+			fmt.Sprintf("delivery.spool.max_bytes=%dMiB", 100+i),
 			fmt.Sprintf("delivery.drain.speed=%d", 2+i%5), "observability.log.level="+[]string{"error", "warn"}[i%2],
 		))
 		refused := bad[i%len(bad)]

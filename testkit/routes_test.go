@@ -87,11 +87,13 @@ func TestEveryRouteHasItsGroup(t *testing.T) {
 	testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph))
 	require.Equal(t, strings.TrimSpace(alone), strings.Join(graph.lines(""), "\n"))
 
-	testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph), testkit.Set("transport.upstream", "http://127.0.0.1:1"))
+	testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph),
+		testkit.Set("transport.upstream", "http://127.0.0.1:1"))
 	require.Equal(t, strings.TrimSpace(passing), strings.Join(graph.lines(route.Setup), "\n"))
 }
 
-// The overlays of the modes, and the installation without one, answer the paths of their groups. All others are not found.
+// The overlays of the modes, and the installation without one, answer the paths of their groups.
+// All others are not found.
 func TestAnOverlayServesJustItsPaths(t *testing.T) {
 	for overlay, groups := range map[string][]route.Group{
 		"":           {route.Analytics, route.Recordings, route.AI, route.Logs, route.Setup},
@@ -110,7 +112,8 @@ func TestAnOverlayServesJustItsPaths(t *testing.T) {
 			serve := strings.Join(set.Section("transport").(transport.Config).Serve, ",")
 
 			var graph served
-			service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph), testkit.Set("transport.serve", serve))
+			service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph),
+				testkit.Set("transport.serve", serve))
 			for _, r := range graph.Routes {
 				status := 404
 				if slices.Contains(groups, r.Group) {
@@ -127,7 +130,8 @@ func TestAnOverlayServesJustItsPaths(t *testing.T) {
 			for _, path := range []string{"/", "/_liveness", "/_readiness"} {
 				require.Equal(t, 200, service.Request("GET", path, "").Status, path)
 			}
-			for _, path := range []string{"/static/array.js", "/metrics", "/i/v1/metrics", "/i/v0/ai/otel/v1/metrics", "/api/users"} {
+			for _, path := range []string{"/static/array.js", "/metrics", "/i/v1/metrics",
+				"/i/v0/ai/otel/v1/metrics", "/api/users"} {
 				require.Equal(t, 404, service.Request("GET", path, "").Status, path)
 			}
 		})

@@ -78,10 +78,12 @@ func TestEveryTopicIsReadOnceAlsoOnesThatRulesChoose(t *testing.T) {
 func TestInImportModeOnlyMigrationsAreTaken(t *testing.T) {
 	service := testkit.Start(t, testkit.Set("routing.historical_only", "true"))
 	require.Equal(t, 200, service.Post("/batch/", `{"api_key":"k","batch":[{"event":"new","distinct_id":"u"}]}`).Status)
-	require.Equal(t, 200, service.Post("/batch/", `{"api_key":"k","historical_migration":true,"batch":[{"event":"old","distinct_id":"u"}]}`).Status)
+	require.Equal(t, 200, service.Post("/batch/",
+		`{"api_key":"k","historical_migration":true,"batch":[{"event":"old","distinct_id":"u"}]}`).Status)
 	messages := service.Messages()
 	require.Len(t, messages, 1)
 	require.Equal(t, "old", messages[0].Envelope.Event)
 	require.True(t, strings.HasSuffix(messages[0].Topic, "historical_events"), messages[0].Topic)
-	require.Equal(t, 1, metric(t, service.Admin("/metrics").Body, `capture_events_dropped_total\{reason="not_historical"\}`))
+	require.Equal(t, 1, metric(t, service.Admin("/metrics").Body,
+		`capture_events_dropped_total\{reason="not_historical"\}`))
 }

@@ -80,14 +80,14 @@ type expectation struct {
 	historical bool
 	cookieless bool
 	timestamp  func(now time.Time) time.Time
-	// split: heatmap data was split off the event. companion: the event is what was split off one with this uuid, which is
-	// empty if the service made it.
+	// split: heatmap data was split off the event. companion: the event is what was split off one with this uuid, which
+	// is empty if the service made it.
 	split     bool
 	companion *string
 }
 
-// expect derives from the recorder's own decoding what must lie in Kafka, and how the request must be answered. It shares no
-// code with the service, but for the one that gets the exact bytes of the properties.
+// expect derives from the recorder's own decoding what must lie in Kafka, and how the request must be answered. It
+// shares no code with the service, but for the one that gets the exact bytes of the properties.
 func expect(t *testing.T, row recording, topics produce.Topics) (status int, wanted map[string]expectation) {
 	query, err := url.ParseQuery(row.RawQuery)
 	require.NoError(t, err)
@@ -147,7 +147,10 @@ func expect(t *testing.T, row recording, topics produce.Topics) (status int, wan
 		if exact[i] != nil {
 			require.NoError(t, json.Unmarshal(exact[i], &exactFields))
 		}
-		e := expectation{note: row.Note, event: asText(fields["event"]), topic: topics.Events, sentAt: sentAt, properties: string(exactFields["properties"])}
+		e := expectation{
+			note: row.Note, event: asText(fields["event"]), topic: topics.Events, sentAt: sentAt,
+			properties: string(exactFields["properties"]),
+		}
 		if fields["event"] == nil {
 			e.event = "$identify"
 		}
@@ -183,7 +186,9 @@ func expect(t *testing.T, row recording, topics produce.Topics) (status int, wan
 		e.timestamp = wantTime(t, fields, sentAt, retried)
 		good++
 
-		data := map[string]json.RawMessage{"event": quoted(e.event), "properties": fields["properties"], "uuid": quoted(e.uuid)}
+		data := map[string]json.RawMessage{
+			"event": quoted(e.event), "properties": fields["properties"], "uuid": quoted(e.uuid),
+		}
 		if fields["properties"] == nil {
 			data["properties"] = json.RawMessage(`{}`)
 			e.properties = `{}`
@@ -213,7 +218,8 @@ func expect(t *testing.T, row recording, topics produce.Topics) (status int, wan
 		}
 		if heatmap := heatmapOf(t, e.event, properties); heatmap != nil {
 			companion := e
-			companion.event, companion.topic, companion.uuid, companion.properties, companion.companion = "$$heatmap", topics.Heatmaps, "", "", &e.uuid
+			companion.event, companion.topic, companion.companion = "$$heatmap", topics.Heatmaps, &e.uuid
+			companion.uuid, companion.properties = "", ""
 			split := maps.Clone(data)
 			split["event"], split["uuid"], split["properties"] = quoted("$$heatmap"), json.RawMessage("null"), heatmap
 			delete(split, "$set")
@@ -248,7 +254,8 @@ func heatmapOf(t *testing.T, name string, properties map[string]json.RawMessage)
 	}
 	heatmap := map[string]json.RawMessage{}
 	for _, name := range []string{
-		"$heatmap_data", "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname", "$prev_pageview_max_scroll",
+		"$heatmap_data", "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname",
+		"$prev_pageview_max_scroll",
 		"$current_url", "$raw_user_agent", "$ip", "$host", "$timezone", "$cookieless_extra", "$cookieless_mode",
 	} {
 		if value, there := properties[name]; there {
@@ -261,7 +268,9 @@ func heatmapOf(t *testing.T, name string, properties map[string]json.RawMessage)
 }
 
 // wantTime is section 2.11 of the protocol for what SDKs send.
-func wantTime(t *testing.T, fields map[string]json.RawMessage, sentAt *time.Time, retried bool) func(time.Time) time.Time {
+func wantTime(
+	t *testing.T, fields map[string]json.RawMessage, sentAt *time.Time, retried bool,
+) func(time.Time) time.Time {
 	var stamp *time.Time
 	if raw := first(fields["timestamp"]); raw != nil {
 		at, err := time.Parse(time.RFC3339Nano, asText(raw))
@@ -354,8 +363,8 @@ func canonical(t *testing.T, raw []byte) string {
 	return string(text)
 }
 
-// Every recorded v0 request of every SDK is answered as its body deserves, and each of its events lies in Kafka exactly once,
-// as what it was.
+// Every recorded v0 request of every SDK is answered as its body deserves, and each of its events lies in Kafka
+// exactly once, as what it was.
 func TestEveryRecordedSDKRequestArrivesExactlyOnce(t *testing.T) {
 	began := time.Now().UTC()
 	files, err := filepath.Glob("testdata/sdk/*.jsonl")
@@ -428,7 +437,8 @@ func check(t *testing.T, want expectation, message testkit.Message) {
 	case want.uuid != "":
 		require.Equal(t, want.uuid, got.UUID, want.note)
 	case want.companion != nil && *want.companion != "":
-		require.Equal(t, uuid.NewSHA1(uuid.MustParse(*want.companion), []byte("$$heatmap")).String(), got.UUID, want.note)
+		require.Equal(t, uuid.NewSHA1(uuid.MustParse(*want.companion), []byte("$$heatmap")).String(), got.UUID,
+			want.note)
 	case want.companion != nil:
 		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-5`, got.UUID)
 	default:
@@ -439,7 +449,8 @@ func check(t *testing.T, want expectation, message testkit.Message) {
 			Properties json.RawMessage `json:"properties"`
 		}
 		require.NoError(t, json.Unmarshal(got.Data, &data))
-		require.Equal(t, withoutRepairs(want.properties), string(data.Properties), "properties keep their bytes: %s", want.note)
+		require.Equal(t, withoutRepairs(want.properties), string(data.Properties),
+			"properties keep their bytes: %s", want.note)
 	}
 	headers := map[string]string{
 		"token": want.token, "distinct_id": want.distinctID, "event": want.event, "uuid": got.UUID,
@@ -458,12 +469,13 @@ func check(t *testing.T, want expectation, message testkit.Message) {
 	require.Equal(t, got.Now, now)
 	var fields map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(message.Value, &fields))
-	require.Subset(t, []string{"uuid", "distinct_id", "ip", "data", "now", "sent_at", "token", "event", "timestamp", "historical_migration", "is_cookieless_mode"},
+	require.Subset(t, []string{"uuid", "distinct_id", "ip", "data", "now", "sent_at", "token", "event", "timestamp",
+		"historical_migration", "is_cookieless_mode"},
 		slices.Collect(maps.Keys(fields)), "nothing stands in the value that the protocol does not name")
 }
 
-// withoutRepairs applies to the recorded bytes the one mend that valid JSON may need, in the few rows that have it: browsers
-// send lone surrogates as lower-case escapes.
+// withoutRepairs applies to the recorded bytes the one mend that valid JSON may need, in the few rows that have it:
+// browsers send lone surrogates as lower-case escapes.
 func withoutRepairs(properties string) string {
 	var out strings.Builder
 	for i := 0; i < len(properties); {
@@ -473,7 +485,8 @@ func withoutRepairs(properties string) string {
 			continue
 		}
 		if strings.HasPrefix(properties[i:], `\ud`) && i+6 <= len(properties) && properties[i+3] >= '8' {
-			pair := properties[i+3] < 'c' && i+12 <= len(properties) && strings.HasPrefix(properties[i+6:], `\ud`) && properties[i+9] >= 'c'
+			pair := properties[i+3] < 'c' && i+12 <= len(properties) && strings.HasPrefix(properties[i+6:], `\ud`) &&
+				properties[i+9] >= 'c'
 			if pair {
 				out.WriteString(properties[i : i+12])
 				i += 12

@@ -48,14 +48,14 @@ type plan struct {
 	noKafka bool
 }
 
-// Set gives a configuration key a value, as text: Set("kafka.max_message_bytes", "2000"). A key that does not exist fails
-// the test.
+// Set gives a configuration key a value, as text: Set("kafka.max_message_bytes", "2000"). A key that does
+// not exist fails the test.
 func Set(key, value string) Option {
 	return func(p *plan) { p.values[key] = value }
 }
 
-// Override replaces the part of the graph that is provided as T, such as events.Sink, by value. The constructor of the real
-// part does not run, unless something else needs it. A T that no module provides fails the test.
+// Override replaces the part of the graph that is provided as T, such as events.Sink, by value. The constructor of the
+// real part does not run, unless something else needs it. A T that no module provides fails the test.
 func Override[T any](value T) Option {
 	return func(p *plan) {
 		p.options = append(p.options, fx.Decorate(func() T { return value }), fx.Invoke(func(T) {}))
@@ -88,8 +88,8 @@ func Populate[T any](target *T) Option {
 
 // Service is a running service.
 type Service struct {
-	// URL is where the SDKs send to and AdminURL the operators' listener, without a trailing slash; AdminURL is empty in a
-	// build without the module admin.
+	// URL is where the SDKs send to and AdminURL the operators' listener, without a trailing slash; AdminURL is empty
+	// in a build without the module admin.
 	URL, AdminURL string
 
 	tb      testing.TB
@@ -106,8 +106,8 @@ type Service struct {
 
 // Start builds and starts the service and stops it when the test ends. What goes wrong fails the test.
 //
-// Warnings to projects come at a time of their own, and would be counted with what a test has sent. So they are off, with the
-// real sink as with another, unless the test sets warnings.enabled.
+// Warnings to projects come at a time of their own, and would be counted with what a test has sent. So they are off,
+// with the real sink as with another, unless the test sets warnings.enabled.
 func Start(tb testing.TB, options ...Option) *Service {
 	tb.Helper()
 	service, err := start(tb, options)
@@ -217,7 +217,8 @@ type localBrokers struct {
 	Brokers []kafka.LocalBroker `group:"kafka_brokers"`
 }
 
-// eachTopic calls visit for every topic of a configuration that has a key of its own and is set, with its key and its name.
+// eachTopic calls visit for every topic of a configuration that has a key of its own and is set,
+// with its key and its name.
 func eachTopic(topics produce.Topics, visit func(key, name string)) {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
@@ -277,8 +278,8 @@ func (s *Service) write() error {
 	return os.Rename(s.file+".new", s.file)
 }
 
-// Stop stops the service as SIGTERM does, and returns what it could not end in order. Calling it again, or the end of the
-// test, does nothing more.
+// Stop stops the service as SIGTERM does, and returns what it could not end in order. Calling it again, or the end of
+// the test, does nothing more.
 func (s *Service) Stop() error {
 	s.stop.Do(func() {
 		s.client.CloseIdleConnections()

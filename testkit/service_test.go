@@ -35,7 +35,8 @@ func TestAnEventGoesFromHTTPIntoKafka(t *testing.T) {
 	require.Equal(t, "first", messages[0].Envelope.Event)
 	require.Equal(t, "second", messages[1].Envelope.Event, "one user's events keep their order")
 	require.Equal(t, messages[0].Partition, messages[1].Partition)
-	require.JSONEq(t, `{"uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d","event":"first","distinct_id":"me","properties":{"price":1.50}}`, string(messages[0].Envelope.Data))
+	require.JSONEq(t, `{"uuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d","event":"first","distinct_id":"me",`+
+		`"properties":{"price":1.50}}`, string(messages[0].Envelope.Data))
 }
 
 // The promise of the design: received == accepted + dropped + rejected + failed, to the event, in the metrics.
@@ -82,7 +83,8 @@ func TestA503SaysWhenToComeBack(t *testing.T) {
 func TestAnEventThatKafkaCannotTakeIsRejectedAlone(t *testing.T) {
 	service := testkit.Start(t, testkit.Set("kafka.max_message_bytes", "3000"))
 	large := fmt.Sprintf(`{"event":"large","distinct_id":"me","properties":{"x":%q}}`, strings.Repeat("x", 4000))
-	response := service.Post("/batch/", `{"api_key":"k","batch":[{"event":"a","distinct_id":"me"},`+large+`,{"event":"b","distinct_id":"me"}]}`)
+	response := service.Post("/batch/",
+		`{"api_key":"k","batch":[{"event":"a","distinct_id":"me"},`+large+`,{"event":"b","distinct_id":"me"}]}`)
 	require.Equal(t, 200, response.Status)
 	require.Len(t, service.Messages(), 2)
 	response = service.Post("/batch/", `{"api_key":"k","batch":[`+large+`]}`)
@@ -113,12 +115,15 @@ func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 		{"truncated", `{"event":"a"`, 400, "failed to parse request: unexpected end of JSON at byte 12"},
 		{"not JSON", `<html>`, 400, "failed to parse request: expected a value at byte 0"},
 		{"not UTF-8", "{\"event\":\"\xff\"}", 400, "failed to decode request: invalid UTF8 in request payload"},
-		{"wrong types", `{"api_key":"k","batch":[{"event":["a"],"distinct_id":"u"}]}`, 400, "failed to parse request: event must be a string"},
+		{"wrong types", `{"api_key":"k","batch":[{"event":["a"],"distinct_id":"u"}]}`, 400,
+			"failed to parse request: event must be a string"},
 		{"broken gzip", "\x1f\x8b\x08broken", 400, "failed to decode request: invalid GZIP data"},
 		{"a zstd bomb", zstdBomb, 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
 		{"a bomb", bomb.String(), 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
-		{"deep", strings.Repeat(`[`, 10_000) + strings.Repeat(`]`, 10_000), 400, "failed to parse request: nested deeper than 128 levels"},
-		{"large", strings.Repeat("x", 1<<20+1), 413, "maximum event size exceeded: Request body exceeds limit of 1048576 bytes"},
+		{"deep", strings.Repeat(`[`, 10_000) + strings.Repeat(`]`, 10_000), 400,
+			"failed to parse request: nested deeper than 128 levels"},
+		{"large", strings.Repeat("x", 1<<20+1), 413,
+			"maximum event size exceeded: Request body exceeds limit of 1048576 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			conn, err := net.Dial("tcp", strings.TrimPrefix(service.URL, "http://"))
@@ -126,7 +131,8 @@ func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 			defer func() { require.NoError(t, conn.Close()) }()
 			answers := bufio.NewReader(conn)
 			send := func(body string) (status int, answer string) {
-				_, err := fmt.Fprintf(conn, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				_, err := fmt.Fprintf(conn,
+					"POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 				require.NoError(t, err)
 				response, err := http.ReadResponse(answers, nil)
 				require.NoError(t, err)

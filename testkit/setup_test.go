@@ -25,14 +25,19 @@ const shop = "http://shop.example"
 // name and the path (sdks.md, 2 and 4).
 var want = []struct{ sdk, path, fields string }{
 	{"posthog-js-1.0.6", "/decide/", `{"config":{"enable_collect_everything":true}}`},
-	{"posthog-js-1.57.4", "/decide/", `{"config":{"enable_collect_everything":true},"autocapture_opt_out":false,"supportedCompression":["gzip","gzip-js"],
-		"sessionRecording":{"endpoint":"/s/"},"featureFlags":{},"featureFlagPayloads":{},"errorsWhileComputingFlags":false,
+	{"posthog-js-1.57.4", "/decide/",
+		`{"config":{"enable_collect_everything":true},"autocapture_opt_out":false,
+		"supportedCompression":["gzip","gzip-js"],"sessionRecording":{"endpoint":"/s/"},
+		"featureFlags":{},"featureFlagPayloads":{},"errorsWhileComputingFlags":false,
 		"siteApps":[],"isAuthenticated":false,"toolbarParams":{},"capturePerformance":false}`},
-	{"posthog-js-1.200.2", "/decide/", `{"supportedCompression":["gzip","gzip-js"],"analytics":{"endpoint":"/i/v0/e/"},"autocapture_opt_out":false,
+	{"posthog-js-1.200.2", "/decide/",
+		`{"supportedCompression":["gzip","gzip-js"],"analytics":{"endpoint":"/i/v0/e/"},"autocapture_opt_out":false,
 		"sessionRecording":{"endpoint":"/s/"},"heatmaps":true,"elementsChainAsString":true,"defaultIdentifiedOnly":true,
 		"featureFlags":{},"featureFlagPayloads":{},"errorsWhileComputingFlags":false,"surveys":false,"siteApps":[]}`},
-	{"posthog-js-1.449.2", "/array/", `{"supportedCompression":["gzip","gzip-js"],"analytics":{"endpoint":"/i/v0/e/"},"autocapture_opt_out":false,
-		"sessionRecording":{"endpoint":"/s/"},"heatmaps":true,"elementsChainAsString":true,"hasFeatureFlags":true,"surveys":false}`},
+	{"posthog-js-1.449.2", "/array/",
+		`{"supportedCompression":["gzip","gzip-js"],"analytics":{"endpoint":"/i/v0/e/"},"autocapture_opt_out":false,
+		"sessionRecording":{"endpoint":"/s/"},"heatmaps":true,"elementsChainAsString":true,
+		"hasFeatureFlags":true,"surveys":false}`},
 	{"posthog-js", "/api/surveys/", `{"surveys":[]}`},
 	{"", "/flags/definitions", `{"flags":[],"group_type_mapping":{},"cohorts":{}}`},
 	{"", "/api/feature_flag/local_evaluation", `{"flags":[],"group_type_mapping":{},"cohorts":{}}`},
@@ -43,7 +48,8 @@ var want = []struct{ sdk, path, fields string }{
 func TestEveryRecordedSetUpCallIsAnsweredWithWhatItsSDKReads(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Override[events.Sink](sink),
-		testkit.Set("transport.setup.recording_endpoint", "/s/"), testkit.Set("transport.setup.recorder_bundled", "true"))
+		testkit.Set("transport.setup.recording_endpoint", "/s/"),
+		testkit.Set("transport.setup.recorder_bundled", "true"))
 	rows := recordings(t, "testdata/setup.jsonl")
 	require.Len(t, rows, 26)
 	for _, row := range rows {
@@ -62,8 +68,9 @@ func TestEveryRecordedSetUpCallIsAnsweredWithWhatItsSDKReads(t *testing.T) {
 			require.Equal(t, "content-type", response.Header.Get("Access-Control-Allow-Headers"))
 			continue
 		}
-		body, isScript := strings.CutPrefix(response.Body, `(function(){window._POSTHOG_REMOTE_CONFIG=window._POSTHOG_REMOTE_CONFIG||{};`+
-			`window._POSTHOG_REMOTE_CONFIG["phc_test"]={config:`)
+		body, isScript := strings.CutPrefix(response.Body,
+			`(function(){window._POSTHOG_REMOTE_CONFIG=window._POSTHOG_REMOTE_CONFIG||{};`+
+				`window._POSTHOG_REMOTE_CONFIG["phc_test"]={config:`)
 		if isScript {
 			require.Equal(t, "application/javascript", response.Header.Get("Content-Type"))
 			body = strings.TrimSuffix(body, `,siteApps:[]}})();`)
@@ -98,10 +105,13 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 		testkit.Set("transport.setup.exceptions", "true"))
 	for path, status := range map[string]int{
 		"/flags": 200, "/flags/": 200, "/decide": 200, "/flags/definitions/": 200, "/api/surveys": 200,
-		"/array/phc_test/config": 200, "/array/phc_test/config/": 200, "/array/phc_test/config.js": 200, "/array/phc_test/config.js/": 200,
-		"/array/a%22b/config.js": 404, "/array/a.b/config.js": 404, "/array/a.b/config": 200, "/array//config.js": 404,
-		"/array/phc_test/array.js": 404, "/array/a/b/config.js": 404, "/static/array.js": 404, "/static/1.449.2/surveys.js": 404,
-		"/api/users": 404, "/flags/other": 404,
+		"/array/phc_test/config": 200, "/array/phc_test/config/": 200, "/array/phc_test/config.js": 200,
+		"/array/phc_test/config.js/": 200,
+		"/array/a%22b/config.js":     404, "/array/a.b/config.js": 404, "/array/a.b/config": 200,
+		"/array//config.js":        404,
+		"/array/phc_test/array.js": 404, "/array/a/b/config.js": 404, "/static/array.js": 404,
+		"/static/1.449.2/surveys.js": 404,
+		"/api/users":                 404, "/flags/other": 404,
 	} {
 		require.Equal(t, status, service.Request("GET", path, "").Status, path)
 	}
@@ -112,7 +122,8 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 	// Events that come here by mistake, and what nobody can read, are answered all the same.
 	for _, body := range []string{hello, "\x1f\x8b\x08garbage", "data=%%%", "{"} {
 		require.Equal(t, 200, service.Post("/flags/?v=2", body, "Content-Encoding", "gzip").Status)
-		require.Equal(t, 200, service.Post("/decide/?v=3", body, "Content-Type", "application/x-www-form-urlencoded").Status)
+		require.Equal(t, 200, service.Post("/decide/?v=3", body, "Content-Type",
+			"application/x-www-form-urlencoded").Status)
 	}
 	require.Equal(t, 413, service.Post("/flags/?v=2", strings.Repeat("x", 1<<20+1)).Status)
 	require.Contains(t, service.Request("POST", "/flags/?v=2", "{}", "X-Request-Id", `a"b`).Body, `"requestId":"a\"b"`)
@@ -125,13 +136,16 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 	requireMetric(t, service, `transport_requests_total{route="/api/feature_flag/local_evaluation",status="304"} 1`)
 }
 
-// HEAD is answered as GET would be, without the body: whoever asks whether a script is there must not be told of one that is not.
+// HEAD is answered as GET would be, without the body: whoever asks whether a script is there must not
+// be told of one that is not.
 func TestHEADOfASetUpCallIsItsGETWithoutTheBody(t *testing.T) {
 	alone := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()))
-	passing := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.upstream", postHog(t).URL))
+	passing := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.upstream", postHog(t).URL))
 	for _, service := range []*testkit.Service{alone, passing} {
 		for _, path := range []string{
-			"/decide", "/array/phc_test/config.js", "/array/a.b/config.js", "/array/phc_test/array.js", "/flags/definitions", "/api/surveys/",
+			"/decide", "/array/phc_test/config.js", "/array/a.b/config.js", "/array/phc_test/array.js",
+			"/flags/definitions", "/api/surveys/",
 			"/static/array.js", "/static/missing", "/static/empty",
 		} {
 			get, head := service.Request("GET", path, ""), service.Request("HEAD", path, "")
@@ -149,7 +163,8 @@ func TestHEADOfASetUpCallIsItsGETWithoutTheBody(t *testing.T) {
 }
 
 func TestSetUpCanBeLeftToOthers(t *testing.T) {
-	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.serve", "analytics"))
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.serve", "analytics"))
 	require.Equal(t, 404, service.Post("/flags/?v=2", "{}").Status)
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 }
@@ -184,7 +199,9 @@ func postHog(t *testing.T) *httptest.Server {
 			_, _ = w.Write(bytes.Repeat([]byte("x"), large))
 		default:
 			header.Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(map[string]any{"method": r.Method, "uri": r.RequestURI, "header": r.Header, "body": string(body)})
+			_ = json.NewEncoder(w).Encode(map[string]any{
+				"method": r.Method, "uri": r.RequestURI, "header": r.Header, "body": string(body),
+			})
 		}
 	}))
 	t.Cleanup(server.Close)
@@ -197,15 +214,19 @@ func TestWithAnUpstreamSetUpIsItsBusiness(t *testing.T) {
 	for _, call := range []struct{ method, path string }{
 		{"POST", "/flags/?v=2&compression=base64"}, {"GET", "/decide/?ip=1&_=1795383015452"}, {"POST", "/decide/?v=3"},
 		{"GET", "/array/phc_test/config.js"}, {"GET", "/array/phc_test/config"}, {"GET", "/array/phc_test/array.js"},
-		{"GET", "/flags/definitions?token=phc_test&send_cohorts"}, {"GET", "/api/feature_flag/local_evaluation/?token=phc_test"},
-		{"GET", "/api/surveys/?token=phc_test"}, {"GET", "/static/1.449.2/lazy-recorder.js"}, {"GET", "/static/recorder.js?v=1.200.2"},
+		{"GET", "/flags/definitions?token=phc_test&send_cohorts"},
+		{"GET", "/api/feature_flag/local_evaluation/?token=phc_test"},
+		{"GET", "/api/surveys/?token=phc_test"}, {"GET", "/static/1.449.2/lazy-recorder.js"},
+		{"GET", "/static/recorder.js?v=1.200.2"},
 	} {
 		body := ""
 		if call.method == "POST" {
 			body = "a body"
 		}
-		response := service.Request(call.method, call.path, body, "Origin", shop, "Cookie", "session=secret", "Authorization", "Bearer phx_test",
-			"Connection", "X-One", "Connection", "X-Two", "X-One", "1", "X-Two", "2", "X-Forwarded-For", "203.0.113.7, 10.0.0.1", "X-Forwarded-Proto", "https")
+		response := service.Request(call.method, call.path, body, "Origin", shop, "Cookie", "session=secret",
+			"Authorization", "Bearer phx_test",
+			"Connection", "X-One", "Connection", "X-Two", "X-One", "1", "X-Two", "2", "X-Forwarded-For",
+			"203.0.113.7, 10.0.0.1", "X-Forwarded-Proto", "https")
 		require.Equal(t, 200, response.Status, call.path)
 		var seen struct {
 			Method, URI, Body string
@@ -252,7 +273,8 @@ func TestWithAnUpstreamSetUpIsItsBusiness(t *testing.T) {
 func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
 	t.Parallel()
 	upstream := postHog(t)
-	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("transport.upstream", upstream.URL))
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.upstream", upstream.URL))
 	upstream.Close()
 	response := service.Post("/flags/?v=2", "{}", "Origin", shop)
 	require.Equal(t, 502, response.Status)
@@ -263,7 +285,8 @@ func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 }
 
-// What an answer holds of the budget is held while the client reads, and no longer, whether it reads to the end or goes away.
+// What an answer holds of the budget is held while the client reads, and no longer, whether it
+// reads to the end or goes away.
 func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
 	t.Parallel()
 	var budget *memory.Budget

@@ -86,7 +86,8 @@ func (s *Sink) Write(ctx context.Context, batch *events.Batch) {
 		select {
 		case <-hold:
 		case <-ctx.Done():
-			batch.FailPending(events.ReasonTimeout, events.Errorf(events.Unavailable, "the sink is held: %w", context.Cause(ctx)))
+			batch.FailPending(events.ReasonTimeout,
+				events.Errorf(events.Unavailable, "the sink is held: %w", context.Cause(ctx)))
 			return
 		}
 	}
@@ -120,7 +121,8 @@ func copyOf(event *events.Event) events.Event {
 	raw, routing := &kept.Raw, &kept.Routing
 	texts := []*string{&kept.Name, &kept.DistinctID, &kept.ClientIP, &kept.SessionID, &routing.DLQ, &routing.Topic}
 	values := []*[]byte{
-		&kept.Heatmap, &raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Offset, &raw.Properties, &raw.Set, &raw.SetOnce,
+		&kept.Heatmap, &raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Offset, &raw.Properties,
+		&raw.Set, &raw.SetOnce,
 	}
 	if event.Recording != nil {
 		recording := *event.Recording

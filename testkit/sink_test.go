@@ -15,7 +15,10 @@ func TestWhatTheSinkKeepsSharesNothingWithTheRequest(t *testing.T) {
 	text := func() string { return unsafe.String(&request[0], len(request)) }
 	event := events.Event{
 		Name: text(), DistinctID: text(), ClientIP: text(), SessionID: text(), Heatmap: request,
-		Raw: events.Raw{Token: request, DistinctID: request, Timestamp: request, Offset: request, Properties: request, Set: request, SetOnce: request},
+		Raw: events.Raw{
+			Token: request, DistinctID: request, Timestamp: request, Offset: request, Properties: request,
+			Set: request, SetOnce: request,
+		},
 		Recording: &events.Recording{
 			WindowID: request, Host: request, Source: text(), Lib: text(),
 			Items: []events.Snapshot{{JSON: request, Timestamp: request}},
@@ -31,9 +34,13 @@ func TestWhatTheSinkKeepsSharesNothingWithTheRequest(t *testing.T) {
 	abc := []byte("abc")
 	require.Equal(t, []events.Event{{
 		Name: "abc", DistinctID: "abc", ClientIP: "abc", SessionID: "abc", Heatmap: abc,
-		Raw:       events.Raw{Token: abc, DistinctID: abc, Timestamp: abc, Offset: abc, Properties: abc, Set: abc, SetOnce: abc},
-		Recording: &events.Recording{WindowID: abc, Host: abc, Source: "abc", Lib: "abc", Items: []events.Snapshot{{JSON: abc, Timestamp: abc}}},
-		Routing:   events.Routing{DLQ: "abc", Topic: "abc"},
-		Outcome:   events.Outcome{State: events.StateAccepted},
+		Raw: events.Raw{
+			Token: abc, DistinctID: abc, Timestamp: abc, Offset: abc, Properties: abc, Set: abc, SetOnce: abc,
+		},
+		Recording: &events.Recording{
+			WindowID: abc, Host: abc, Source: "abc", Lib: "abc", Items: []events.Snapshot{{JSON: abc, Timestamp: abc}},
+		},
+		Routing: events.Routing{DLQ: "abc", Topic: "abc"},
+		Outcome: events.Outcome{State: events.StateAccepted},
 	}}, sink.Events())
 }

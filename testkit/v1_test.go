@@ -34,8 +34,8 @@ type v1Sent struct {
 	historical bool
 }
 
-// v1Events are the events of a recorded request, by the recorder's own decoding where it is there, with the properties byte for
-// byte.
+// v1Events are the events of a recorded request, by the recorder's own decoding where it is there, with the
+// properties byte for byte.
 func v1Events(t *testing.T, row recording) []v1Sent {
 	text := exactText(t, row, url.Values{})
 	var sent, exact struct {
@@ -56,8 +56,8 @@ func v1Events(t *testing.T, row recording) []v1Sent {
 	return sent.Batch
 }
 
-// Every recorded v1 request of every SDK is told that each of its events is safe, and each lies in Kafka exactly once, with what
-// the SDK said beside the properties written back into them.
+// Every recorded v1 request of every SDK is told that each of its events is safe, and each lies in Kafka exactly once,
+// with what the SDK said beside the properties written back into them.
 func TestEveryRecordedV1RequestArrivesExactlyOnce(t *testing.T) {
 	t.Parallel()
 	for file, least := range map[string]int{"posthog-node-5.70.0-capture-v1": 17, "posthog-go-1.23.1": 12} {
@@ -147,7 +147,8 @@ func (e v1Sent) check(t *testing.T, message testkit.Message, topics produce.Topi
 	require.Equal(t, e.Timestamp.UTC(), at.UTC())
 	require.Len(t, data, 5, "event, uuid, distinct_id, timestamp and properties")
 
-	require.True(t, strings.HasPrefix(string(data["properties"]), strings.TrimSuffix(string(e.Properties), "}")), "properties keep their bytes: %s", note)
+	require.True(t, strings.HasPrefix(string(data["properties"]), strings.TrimSuffix(string(e.Properties), "}")),
+		"properties keep their bytes: %s", note)
 	var properties, want map[string]any
 	require.NoError(t, json.Unmarshal(data["properties"], &properties))
 	require.NoError(t, json.Unmarshal(e.Properties, &want))
@@ -174,10 +175,13 @@ func (e v1Sent) check(t *testing.T, message testkit.Message, topics produce.Topi
 
 // The routes of v1 answer in their own form also where the server itself refuses a request.
 func TestV1RefusesInItsOwnForm(t *testing.T) {
-	service := testkit.Start(t, testkit.Set("transport.max_body", "1000"), testkit.Override[events.Sink](testkit.NewSink()))
+	service := testkit.Start(t, testkit.Set("transport.max_body", "1000"),
+		testkit.Override[events.Sink](testkit.NewSink()))
 	header := []string{
-		"Authorization", "Bearer phc_test", "Content-Type", "application/json", "PostHog-Sdk-Info", "test/1", "PostHog-Attempt", "1",
-		"PostHog-Request-Id", "0198c0de-0000-7000-8000-000000000001", "PostHog-Request-Timestamp", "2026-11-24T12:00:00Z",
+		"Authorization", "Bearer phc_test", "Content-Type", "application/json", "PostHog-Sdk-Info", "test/1",
+		"PostHog-Attempt", "1",
+		"PostHog-Request-Id", "0198c0de-0000-7000-8000-000000000001", "PostHog-Request-Timestamp",
+		"2026-11-24T12:00:00Z",
 	}
 	for _, path := range []string{"/i/v1/analytics/events", "/i/v1/analytics/events/", "/i/v1/ai/events"} {
 		for _, test := range []struct {
@@ -188,7 +192,8 @@ func TestV1RefusesInItsOwnForm(t *testing.T) {
 		}{
 			{2000, header, http.StatusRequestEntityTooLarge, "payload_too_large"},
 			{2000, header[2:], http.StatusUnauthorized, "missing_authorization"},
-			{2000, append([]string{"Content-Encoding", "compress"}, header...), http.StatusUnsupportedMediaType, "unsupported_encoding"},
+			{2000, append([]string{"Content-Encoding", "compress"}, header...), http.StatusUnsupportedMediaType,
+				"unsupported_encoding"},
 			{0, header, http.StatusBadRequest, "empty_body"},
 			{900, header, http.StatusBadRequest, "request_parsing_error"},
 		} {

@@ -54,8 +54,10 @@ func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
 	id, err := uuid.Parse(warning.Envelope.UUID)
 	require.NoError(t, err)
 	require.EqualValues(t, 7, id.Version())
-	require.JSONEq(t, `{"token":"phc_test","distinct_id":"unknown","uuid":null,"event":"$$client_ingestion_warning","properties":{
-		"$$client_ingestion_warning_message":"An event was rejected because it has no distinct_id: event submitted without a distinct_id",
+	require.JSONEq(t, `{"token":"phc_test","distinct_id":"unknown","uuid":null,"event":"$$client_ingestion_warning",
+		"properties":{
+		"$$client_ingestion_warning_message":"An event was rejected because it has no distinct_id: `+
+		`event submitted without a distinct_id",
 		"$$client_ingestion_warning_type":"missing_distinct_id",
 		"$$client_ingestion_warning_source":"capture",
 		"$$client_ingestion_warning_details":{
@@ -77,7 +79,8 @@ func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
 		require.NoError(t, json.Unmarshal(warning.Envelope.Data, &data))
 		told = append(told, fmt.Sprint(warning.Envelope.Token, " ", data.Properties["$$client_ingestion_warning_type"]))
 	}
-	require.ElementsMatch(t, []string{"phc_test missing_distinct_id", "phc_test missing_event_name", "phc_other missing_distinct_id"}, told)
+	require.ElementsMatch(t, []string{"phc_test missing_distinct_id", "phc_test missing_event_name",
+		"phc_other missing_distinct_id"}, told)
 	service.Eventually("the metrics to say so", func() bool {
 		text := service.Admin("/metrics").Body
 		return metric(t, text, `capture_warnings_throttled_total\{type="missing_distinct_id"\}`) == 1 &&
@@ -93,9 +96,11 @@ func TestAProjectIsToldOfWhatWasRepairedCutAndRefused(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("warnings.enabled", "true"))
 	long := strings.Repeat("é", 201)
-	require.Equal(t, 200, service.Post("/e/", `{"api_key":"k","event":"a","distinct_id":"me","properties":{"x":NaN}}`).Status)
+	require.Equal(t, 200, service.Post("/e/",
+		`{"api_key":"k","event":"a","distinct_id":"me","properties":{"x":NaN}}`).Status)
 	require.Equal(t, 200, service.Post("/e/", `{"api_key":"k","event":"a","distinct_id":"`+long+`"}`).Status)
-	require.Equal(t, 400, service.Post("/s/", `{"api_key":"k","event":"$snapshot","distinct_id":"me","properties":{"$session_id":"s-1"}}`).Status)
+	require.Equal(t, 400, service.Post("/s/",
+		`{"api_key":"k","event":"$snapshot","distinct_id":"me","properties":{"$session_id":"s-1"}}`).Status)
 	require.NoError(t, service.Stop())
 
 	type properties struct {

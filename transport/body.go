@@ -23,8 +23,8 @@ var (
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
-// read reads the whole body, of at most limit bytes; nil is none. Of a body that it refuses it skips the rest. The caller puts
-// the result back.
+// read reads the whole body, of at most limit bytes; nil is none. Of a body that it refuses it skips the rest. The
+// caller puts the result back.
 func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	announced := int64(c.Request().Header.ContentLength())
@@ -103,8 +103,8 @@ func brokenBody(err error) *events.Error {
 	}
 }
 
-// skip reads past what is left of a body, up to as much again as the limit, so that a client that sends all before it reads gets
-// the answer. Of a larger body it reads nothing more and ends the connection after the answer.
+// skip reads past what is left of a body, up to as much again as the limit, so that a client that sends all before it
+// reads gets the answer. Of a larger body it reads nothing more and ends the connection after the answer.
 func skip(c *fiber.Ctx, limit int64) {
 	stream, announced := c.Request().BodyStream(), int64(c.Request().Header.ContentLength())
 	switch {

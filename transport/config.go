@@ -71,7 +71,8 @@ func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.CheckAddress("listen", c.Listen)
 	for _, group := range c.Serve {
-		faults.Check(slices.Contains(route.Groups(), route.Group(group)), "serve", "must be of %s, got %q", strings.Join(serveAll(), ", "), group)
+		faults.Check(slices.Contains(route.Groups(), route.Group(group)), "serve", "must be of %s, got %q",
+			strings.Join(serveAll(), ", "), group)
 	}
 	faults.Check(len(c.Serve) > 0, "serve", "must name at least one of %s", strings.Join(serveAll(), ", "))
 	for _, positive := range []struct {
@@ -85,16 +86,20 @@ func (c Config) Validate() error {
 	}
 	faults.Check(c.DrainDelay >= 0, "drain_delay", "must not be negative, got %s", c.DrainDelay)
 	faults.Check(c.RetryAfter >= time.Second, "retry_after", "must be at least 1s, got %s", c.RetryAfter)
-	faults.Check(c.MaxHeader >= 4*configs.KiB && c.MaxHeader <= configs.MiB, "max_header", "must be from 4KiB to 1MiB, got %s", c.MaxHeader)
+	faults.Check(c.MaxHeader >= 4*configs.KiB && c.MaxHeader <= configs.MiB, "max_header",
+		"must be from 4KiB to 1MiB, got %s", c.MaxHeader)
 	faults.Check(c.MaxBody > 0 && c.MaxBody <= configs.GiB, "max_body", "must be from 1 to 1GiB, got %s", c.MaxBody)
-	faults.Check(c.MaxDecoded > 0 && c.MaxDecoded <= configs.GiB, "max_decoded", "must be from 1 to 1GiB, got %s", c.MaxDecoded)
+	faults.Check(c.MaxDecoded > 0 && c.MaxDecoded <= configs.GiB, "max_decoded",
+		"must be from 1 to 1GiB, got %s", c.MaxDecoded)
 	largest := max(c.MaxBody, c.PostHog.MaxRecording) + c.MaxDecoded
 	faults.Check(c.MaxInFlight >= largest, "max_in_flight",
-		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), got %s", largest, c.MaxInFlight)
+		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), got %s",
+		largest, c.MaxInFlight)
 	if _, err := parseNetworks(c.TrustedProxies); err != nil {
 		faults.Addf("trusted_proxies", "%s", err)
 	}
-	faults.Check(c.Upstream == "" || isHost(c.Upstream), "upstream", "must be a URL such as https://us.i.posthog.com, got %q", c.Upstream)
+	faults.Check(c.Upstream == "" || isHost(c.Upstream), "upstream",
+		"must be a URL such as https://us.i.posthog.com, got %q", c.Upstream)
 	faults.Nest("posthog", c.PostHog.Validate())
 	faults.Nest("setup", c.Setup.Validate())
 	return faults.Err()
@@ -114,16 +119,18 @@ func serveAll() []string {
 	return names
 }
 
-// serves reports whether the installation serves a group. What is not of the stock modules is there because somebody put it
-// into the build.
+// serves reports whether the installation serves a group. What is not of the stock modules is there because
+// somebody put it into the build.
 func (c Config) serves(group route.Group) bool {
 	return !slices.Contains(route.Groups(), group) || slices.Contains(c.Serve, string(group))
 }
 
-// isHost reports whether the text is the URL of a host, and perhaps of a path on it, to which further paths can be added.
+// isHost reports whether the text is the URL of a host, and perhaps of a path on it, to which
+// further paths can be added.
 func isHost(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil && !strings.ContainsAny(text, "?#")
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil &&
+		!strings.ContainsAny(text, "?#")
 }
 
 // parseNetworks reads CIDRs and single addresses.

@@ -2,8 +2,8 @@ package transport
 
 import "github.com/gofiber/fiber/v2"
 
-// allowOrigin writes the CORS headers of an answer to a browser: whoever asks is allowed, with credentials (sendBeacon always
-// has them, and then "*" is refused), on every status, so that a page can read an error and its Retry-After.
+// allowOrigin writes the CORS headers of an answer to a browser: whoever asks is allowed, with credentials (sendBeacon
+// always has them, and then "*" is refused), on every status, so that a page can read an error and its Retry-After.
 func allowOrigin(c *fiber.Ctx) {
 	header := &c.Response().Header
 	origin := c.Request().Header.Peek(fiber.HeaderOrigin)

@@ -22,7 +22,10 @@ type connections struct {
 }
 
 func (c Config) connections() connections {
-	return connections{header: c.HeaderTimeout, body: c.BodyTimeout, write: c.WriteTimeout, idle: c.IdleTimeout, maxHeader: c.MaxHeader}
+	return connections{
+		header: c.HeaderTimeout, body: c.BodyTimeout, write: c.WriteTimeout, idle: c.IdleTimeout,
+		maxHeader: c.MaxHeader,
+	}
 }
 
 // engine serves the connections that were accepted while one configuration was in force. Its settings cannot change
@@ -110,7 +113,8 @@ func (e *engines) change(next *engine) {
 			kept = append(kept, old)
 		}
 	}
-	e.all = append(kept, next)
+	kept = append(kept, next)
+	e.all = kept
 	e.run(next)
 }
 
@@ -135,7 +139,8 @@ func (e *engines) take(conn net.Conn) {
 	}
 }
 
-// stop waits until every connection has answered what it was asked, or ctx is over, and returns how many are still open.
+// stop waits until every connection has answered what it was asked, or ctx is over, and
+// returns how many are still open.
 func (e *engines) stop(ctx context.Context) (open int32, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -26,7 +26,8 @@ func serveLive(t *testing.T) (f *fixture, set func(text string)) {
 	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
 	write("")
 	load := func() (*configs.Set, error) {
-		return configs.Load([]configs.Section{{Name: "transport", Defaults: testConfig()}}, configs.Source{Files: []string{path}})
+		return configs.Load([]configs.Section{{Name: "transport", Defaults: testConfig()}},
+			configs.Source{Files: []string{path}})
 	}
 	first, err := load()
 	require.NoError(t, err)

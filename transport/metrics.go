@@ -62,5 +62,7 @@ type routeMetrics struct {
 }
 
 func (m serverMetrics) route(path string) *routeMetrics {
-	return &routeMetrics{counters: m.counters(path), latency: m.scope.Tagged(map[string]string{"route": path}).Timer("request_seconds")}
+	return &routeMetrics{
+		counters: m.counters(path), latency: m.scope.Tagged(map[string]string{"route": path}).Timer("request_seconds"),
+	}
 }

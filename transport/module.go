@@ -80,7 +80,8 @@ func newSetup(
 }
 
 func provideServer(
-	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget, health *observability.Health, log *zap.Logger, scope tally.Scope,
+	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget, health *observability.Health,
+	log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {
 	server, err := NewServer(live, routes, gates, budget, health, log, scope, func(err error) {
@@ -102,6 +103,7 @@ func listening(server *Server) module.StartFact {
 
 func trial(server *Server) module.StartFact {
 	return module.StartFact{Rank: 90, Name: "try", Text: func() string {
-		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`, listen.URL(server.Addr()))
+		return fmt.Sprintf(`curl %s/capture/ -d '{"api_key":"phc_test","event":"hello","distinct_id":"me"}'`,
+			listen.URL(server.Addr()))
 	}}
 }

@@ -43,7 +43,8 @@ func liveConfig(t *testing.T) (live *configs.Live, exchange func(text string)) {
 	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
 	load := func() (*configs.Set, error) {
 		return configs.Load([]configs.Section{
-			{Name: "transport", Defaults: transport.DefaultConfig()}, {Name: "ai", Defaults: ai.DefaultConfig()}, {Name: "otlp", Defaults: otlp.DefaultConfig()},
+			{Name: "transport", Defaults: transport.DefaultConfig()}, {Name: "ai", Defaults: ai.DefaultConfig()},
+			{Name: "otlp", Defaults: otlp.DefaultConfig()},
 		}, configs.Source{Files: []string{path}})
 	}
 	write("")
@@ -57,8 +58,8 @@ func liveConfig(t *testing.T) (live *configs.Live, exchange func(text string)) {
 	}
 }
 
-// Every key of the protocols is live: a request is judged by the configuration that it came under, and the next one by the new
-// one, also where it uses the memory of the one before.
+// Every key of the protocols is live: a request is judged by the configuration that it came under, and the next one by
+// the new one, also where it uses the memory of the one before.
 func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 	live, exchange := liveConfig(t)
 	sink, budget := &witness{}, memory.NewBudget(1<<30)
@@ -79,7 +80,8 @@ func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	header := route.Headers{
 		"Authorization": "Bearer phc_test", "PostHog-Sdk-Info": "test/1", "PostHog-Attempt": "1", "User-Agent": "test",
-		"PostHog-Request-Id": "01a20526-db14-71b9-bce0-3d6c94bebba0", "PostHog-Request-Timestamp": now.Format(time.RFC3339),
+		"PostHog-Request-Id":        "01a20526-db14-71b9-bce0-3d6c94bebba0",
+		"PostHog-Request-Timestamp": now.Format(time.RFC3339),
 	}
 	const uuid = "0198c0de-0000-7000-8000-00000000000"
 	event := func(n string) string {
@@ -88,7 +90,9 @@ func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 	span := `{"attributes":[{"key":"gen_ai.a","value":{"intValue":"1"}}]}`
 	var form bytes.Buffer
 	writer := multipart.NewWriter(&form)
-	for name, text := range map[string]string{"event": `{"event":"$ai_span","uuid":"` + uuid + `1","distinct_id":"u","properties":{"$ai_model":"m"}}`} {
+	for name, text := range map[string]string{
+		"event": `{"event":"$ai_span","uuid":"` + uuid + `1","distinct_id":"u","properties":{"$ai_model":"m"}}`,
+	} {
 		part, err := writer.CreateFormField(name)
 		require.NoError(t, err)
 		_, err = part.Write([]byte(text))
@@ -101,18 +105,24 @@ func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 		contentType, body string
 		refused           int
 	}{
-		"v0":             {first.Capture, "application/json", `{"api_key":"k","batch":[` + event("1") + `,` + event("2") + `]}`, 413},
-		"v1":             {second.Capture, "application/json", `{"created_at":"2026-11-24T11:59:00Z","batch":[` + event("1") + `,` + event("2") + `]}`, 413},
-		"AI in parts":    {parts.Capture, writer.FormDataContentType(), form.String(), 413},
-		"OTLP":           {traces.Traces, "application/json", `{"resourceSpans":[{"scopeSpans":[{"spans":[` + span + `,` + span + `]}]}]}`, 400},
-		"an AI batch":    {first.CaptureAI, "application/json", `[{"api_key":"k","event":"$ai_x","distinct_id":"u"}]`, 400},
-		"one bad of two": {first.Capture, "application/json", `[{"api_key":"k","event":"a","distinct_id":"u"},{"api_key":"k"}]`, 400},
+		"v0": {first.Capture, "application/json",
+			`{"api_key":"k","batch":[` + event("1") + `,` + event("2") + `]}`, 413},
+		"v1": {second.Capture, "application/json",
+			`{"created_at":"2026-11-24T11:59:00Z","batch":[` + event("1") + `,` + event("2") + `]}`, 413},
+		"AI in parts": {parts.Capture, writer.FormDataContentType(), form.String(), 413},
+		"OTLP": {traces.Traces, "application/json",
+			`{"resourceSpans":[{"scopeSpans":[{"spans":[` + span + `,` + span + `]}]}]}`, 400},
+		"an AI batch": {first.CaptureAI, "application/json",
+			`[{"api_key":"k","event":"$ai_x","distinct_id":"u"}]`, 400},
+		"one bad of two": {first.Capture, "application/json",
+			`[{"api_key":"k","event":"a","distinct_id":"u"},{"api_key":"k"}]`, 400},
 	}
 	status := func(name string, under *configs.View) int {
 		of := requests[name]
 		sink.batch = events.Batch{}
 		response := of.handle(context.Background(), &route.Request{
-			Path: "/e/", ContentType: of.contentType, Header: header, Body: []byte(of.body), ClientIP: "192.0.2.1", RequestID: "r",
+			Path: "/e/", ContentType: of.contentType, Header: header, Body: []byte(of.body),
+			ClientIP: "192.0.2.1", RequestID: "r",
 			TraceParent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Received: now, Config: under,
 		})
 		if response.Status == 200 {
@@ -136,7 +146,8 @@ func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 
 	exchange("transport: {posthog: {ai_lane: prefix}}")
 	generous := live.View()
-	exchange("transport: {posthog: {max_events: 1, max_recording: 1MiB, batch_policy: all_or_nothing}}\nai: {max_sum_of_parts: 10}\notlp: {max_ai_spans: 1, max_body: 1KiB}")
+	exchange("transport: {posthog: {max_events: 1, max_recording: 1MiB, batch_policy: all_or_nothing}}\n" +
+		"ai: {max_sum_of_parts: 10}\notlp: {max_ai_spans: 1, max_body: 1KiB}")
 	strict := live.View()
 	require.NotSame(t, generous, strict)
 	for range 2 {
@@ -149,7 +160,9 @@ func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 			require.Equal(t, of.refused, status(name, nil), "nil is the one in force: "+name)
 		}
 	}
-	for path, want := range map[string][2]int64{"/s": {25 << 20, 1 << 20}, "/i/v0/ai": {25<<20 + 25<<20/10, 11}, "/i/v0/ai/otel": {4 << 20, 1 << 10}} {
+	for path, want := range map[string][2]int64{
+		"/s": {25 << 20, 1 << 20}, "/i/v0/ai": {25<<20 + 25<<20/10, 11}, "/i/v0/ai/otel": {4 << 20, 1 << 10},
+	} {
 		require.Equal(t, want, [2]int64{maxBody(path, generous), maxBody(path, nil)}, path)
 	}
 

@@ -32,8 +32,8 @@ import (
 )
 
 // Server is the HTTP server that the SDKs talk to. It is started once and then stopped once. It follows its section: a
-// request is judged by the limits, networks and groups that were in force when its head had been read, a connection by the
-// time-outs that were in force when it was accepted.
+// request is judged by the limits, networks and groups that were in force when its head had been read, a connection by
+// the time-outs that were in force when it was accepted.
 type Server struct {
 	live     *configs.Live
 	terms    *configs.Value[*terms]
@@ -66,10 +66,11 @@ func newTerms(config Config) (*terms, error) {
 	return &terms{Config: config, trusted: trusted}, nil
 }
 
-// NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget. fail is
-// called, once, when serving ends by an error at run time.
+// NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget.
+// fail is called, once, when serving ends by an error at run time.
 func NewServer(
-	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget, health *observability.Health, log *zap.Logger,
+	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget,
+	health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
 ) (*Server, error) {
 	terms, err := configs.NewValue(live, newTerms)
@@ -111,9 +112,9 @@ func NewServer(
 	})
 }
 
-// frame ends a connection after the answer to a request that a proxy in front may take for a longer or a shorter one than
-// fasthttp does. fasthttp joins folded header lines, and takes a Transfer-Encoding of identity for no body. After every other
-// request whose length is in doubt, fasthttp itself ends the connection.
+// frame ends a connection after the answer to a request that a proxy in front may take for a longer or a shorter one
+// than fasthttp does. fasthttp joins folded header lines, and takes a Transfer-Encoding of identity for no body. After
+// every other request whose length is in doubt, fasthttp itself ends the connection.
 func frame(header *fasthttp.RequestHeader) {
 	hasLength := header.ContentLength() >= -1
 	for line := range bytes.Lines(header.RawHeaders()) {
@@ -167,8 +168,8 @@ func (s *Server) accept() error {
 	}
 }
 
-// Stop turns readiness false, goes on serving for the drain delay, then takes no new connections and waits for the requests
-// in flight. It returns an error that says how many had not ended when their time, or ctx, was over.
+// Stop turns readiness false, goes on serving for the drain delay, then takes no new connections and waits for the
+// requests in flight. It returns an error that says how many had not ended when their time, or ctx, was over.
 func (s *Server) Stop(ctx context.Context) error {
 	s.health.SetStopping()
 	config := s.terms.Now().Config
@@ -190,7 +191,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	if n := s.inFlight.Load(); n > 0 {
 		return fmt.Errorf("transport: %d requests unfinished: %w", n, err)
 	}
-	// Connections on which nobody asks anything, or not yet all, may outlive the deadline: nothing was promised on them.
+	// Connections on which nobody asks anything, or not yet all, may outlive the deadline:
+	// nothing was promised on them.
 	s.log.Warn("connections were cut off", zap.Int32("connections", open))
 	return nil
 }
@@ -198,11 +200,12 @@ func (s *Server) Stop(ctx context.Context) error {
 // handler answers one request by the configuration of the view; status and body are written to c.
 type handler func(c *fiber.Ctx, view *configs.View, terms *terms)
 
-// routes registers every path; which of them are served is the section's to say. Fiber takes each with and without a trailing slash. Two routes of
-// one method and path are an error, as which of them answers would be chance.
+// routes registers every path; which of them are served is the section's to say. Fiber takes each with and without a
+// trailing slash. Two routes of one method and path are an error, as which of them answers would be chance.
 func (s *Server) routes(routes []route.Route) error {
 	s.fiber.Use(s.enter)
-	s.paths = append(slices.Clip(routes), route.Route{Path: "/"}, route.Route{Path: "/_liveness"}, route.Route{Path: "/_readiness"})
+	s.paths = append(slices.Clip(routes), route.Route{Path: "/"}, route.Route{Path: "/_liveness"},
+		route.Route{Path: "/_readiness"})
 	s.get("/", func(c *fiber.Ctx, _ *configs.View, _ *terms) { writeText(c, http.StatusOK, "capture") })
 	s.get("/_liveness", func(c *fiber.Ctx, _ *configs.View, _ *terms) { writeText(c, http.StatusOK, "ok") })
 	s.get("/_readiness", s.readiness)
@@ -221,8 +224,8 @@ func (s *Server) routes(routes []route.Route) error {
 	return errors.Join(faults...)
 }
 
-// enter gives every request its id and its CORS headers, and answers what a browser asks before it sends the request itself,
-// whatever the path.
+// enter gives every request its id and its CORS headers, and answers what a browser asks before it sends the request
+// itself, whatever the path.
 func (s *Server) enter(c *fiber.Ctx) error {
 	c.Response().Header.Set(fiber.HeaderXRequestID, requestID(c))
 	allowOrigin(c)
@@ -238,13 +241,15 @@ func (s *Server) get(path string, answer handler) {
 	s.fiber.Get(path, s.observe(s.metrics.route(path), always, answer))
 }
 
-// add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which only ask whether it is there.
+// add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which
+// only ask whether it is there.
 func (s *Server) add(r route.Route) {
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
 	}
 	metrics := s.metrics.route(r.Path)
-	take := s.observe(metrics, r.Group, func(c *fiber.Ctx, view *configs.View, terms *terms) { s.handle(c, &r, view, terms) })
+	take := s.observe(metrics, r.Group,
+		func(c *fiber.Ctx, view *configs.View, terms *terms) { s.handle(c, &r, view, terms) })
 	ask := s.observe(metrics, r.Group, func(c *fiber.Ctx, _ *configs.View, _ *terms) {
 		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 		c.Status(http.StatusOK)
@@ -261,8 +266,8 @@ func (s *Server) add(r route.Route) {
 	}
 }
 
-// limit is the largest body that a route takes. One that the budget could never hold, with the buffer that it outgrows, is too
-// large and not to be sent again later.
+// limit is the largest body that a route takes. One that the budget could never hold, with the buffer that it outgrows,
+// is too large and not to be sent again later.
 func (t *terms) limit(r *route.Route, view *configs.View) int64 {
 	limit := int64(t.MaxBody)
 	if r.MaxBody != nil {
@@ -274,8 +279,8 @@ func (t *terms) limit(r *route.Route, view *configs.View) int64 {
 // always is the group of what every installation serves.
 const always route.Group = ""
 
-// observe takes the configuration that a request is judged by, counts and times a route's requests, and turns a panic into a
-// 500. A request of a group that is not served is one of no route.
+// observe takes the configuration that a request is judged by, counts and times a route's requests, and turns a panic
+// into a 500. A request of a group that is not served is one of no route.
 func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		view := s.live.View()
@@ -337,15 +342,16 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 	s.write(c, r.Handle(context.Background(), request), terms)
 }
 
-// admit asks the gates before the body is read. Of a request that they refuse nothing more is read: the connection ends with
-// the answer.
+// admit asks the gates before the body is read. Of a request that they refuse nothing more is read: the
+// connection ends with the answer.
 func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) error {
 	if len(s.gates) == 0 {
 		return nil
 	}
 	request.Gates = s.gates
 	request.Caller = events.Caller{
-		ClientIP: request.ClientIP, Method: request.Method, Path: request.Path, Header: request.Get, Config: request.Config,
+		ClientIP: request.ClientIP, Method: request.Method, Path: request.Path, Header: request.Get,
+		Config: request.Config,
 	}
 	if r.Token != nil {
 		// What is wrong with the token is the protocol's to say.
@@ -361,7 +367,8 @@ func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) err
 func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
 	if response.Status >= http.StatusBadRequest {
 		if entry := s.log.Check(zap.DebugLevel, "request refused"); entry != nil {
-			entry.Write(zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))), zap.String("path", strings.Clone(c.Path())),
+			entry.Write(zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))),
+				zap.String("path", strings.Clone(c.Path())),
 				zap.Int("status", response.Status), zap.String("answer", response.Body))
 		}
 	}
@@ -414,8 +421,8 @@ func writeText(c *fiber.Ctx, status int, text string) {
 	c.Response().SetBodyString(text)
 }
 
-// readiness answers whether traffic should come here, and if not, for lack of what. The reasons, which name addresses, are
-// for the operators' listener.
+// readiness answers whether traffic should come here, and if not, for lack of what. The reasons, which name addresses,
+// are for the operators' listener.
 func (s *Server) readiness(c *fiber.Ctx, _ *configs.View, _ *terms) {
 	report := s.health.Report(context.Background())
 	if report.Ready {
@@ -452,7 +459,8 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	case http.StatusRequestTimeout:
 		text = errStopped.Error()
 	case http.StatusRequestHeaderFieldsTooLarge:
-		text = fmt.Sprintf("request line and headers exceed %d bytes: send the events in the body", s.terms.Now().MaxHeader)
+		text = fmt.Sprintf("request line and headers exceed %d bytes: send the events in the body",
+			s.terms.Now().MaxHeader)
 	}
 	s.metrics.unrouted.count(status)
 	writeText(c, status, text)

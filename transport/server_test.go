@@ -55,7 +55,10 @@ type fixture struct {
 }
 
 // newServer makes a server of the PostHog protocol.
-func newServer(config Config, budget *memory.Budget, processor events.Processor, health *observability.Health, log *zap.Logger, scope tally.Scope, fail func(error)) (*Server, error) {
+func newServer(
+	config Config, budget *memory.Budget, processor events.Processor, health *observability.Health, log *zap.Logger,
+	scope tally.Scope, fail func(error),
+) (*Server, error) {
 	live := configs.Fixed(config)
 	decoder, err := newDecoder(live, budget)
 	if err != nil {
@@ -75,7 +78,8 @@ const patience = 2 * time.Minute
 func testConfig() Config {
 	config := DefaultConfig()
 	config.Listen = "127.0.0.1:0"
-	config.HeaderTimeout, config.BodyTimeout, config.WriteTimeout, config.StopTimeout = patience, patience, patience, patience
+	config.HeaderTimeout, config.BodyTimeout = patience, patience
+	config.WriteTimeout, config.StopTimeout = patience, patience
 	return config
 }
 
@@ -88,7 +92,8 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	f := &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
-	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope, func(err error) { f.failed <- err })
+	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope,
+		func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))
 	f.url = "http://" + f.Addr().String()
@@ -129,7 +134,8 @@ func (c *connection) answer(method string) (*http.Response, string) {
 }
 
 func request(method, path, headers, body string) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", method, path, headers, len(body), body)
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", method, path,
+		headers, len(body), body)
 }
 
 // requireUsable sends a sound request on the connection, which must still work.
@@ -161,7 +167,9 @@ func TestEveryRouteTakesEveryMethodOfTheProtocol(t *testing.T) {
 			require.Equal(t, `{"status":"Ok"}`, body)
 			response, _ = c.send("HEAD", "HEAD "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
 			require.Equal(t, 200, response.StatusCode, path)
-			response, body = c.send("GET", "GET "+path+"?data=%7B%22event%22%3A%22a%22%2C%22distinct_id%22%3A%22u%22%2C%22token%22%3A%22k%22%7D HTTP/1.1\r\nHost: x\r\n\r\n")
+			response, body = c.send("GET",
+				"GET "+path+"?data=%7B%22event%22%3A%22a%22%2C%22distinct_id%22%3A%22u%22%2C%22token%22%3A%22k%22%7D "+
+					"HTTP/1.1\r\nHost: x\r\n\r\n")
 			require.Equal(t, 200, response.StatusCode, body)
 		}
 	}
@@ -172,7 +180,8 @@ func TestEveryRouteTakesEveryMethodOfTheProtocol(t *testing.T) {
 
 func TestHeadKeepsNothing(t *testing.T) {
 	f := serve(t, nil)
-	response, err := http.Head(f.url + "/e/?data=" + "%7B%22event%22%3A%22a%22%2C%22distinct_id%22%3A%22u%22%2C%22token%22%3A%22k%22%7D")
+	response, err := http.Head(f.url + "/e/?data=" +
+		"%7B%22event%22%3A%22a%22%2C%22distinct_id%22%3A%22u%22%2C%22token%22%3A%22k%22%7D")
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, 200, response.StatusCode)
@@ -182,13 +191,15 @@ func TestHeadKeepsNothing(t *testing.T) {
 // A 503 would have the client send it again and again.
 func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	config := DefaultConfig()
-	config.Listen, config.MaxBody, config.MaxDecoded, config.PostHog.MaxRecording, config.MaxInFlight = "127.0.0.1:0", 1<<20, 1<<20, 1<<20, 4<<20
+	config.Listen, config.MaxBody, config.MaxDecoded = "127.0.0.1:0", 1<<20, 1<<20
+	config.PostHog.MaxRecording, config.MaxInFlight = 1<<20, 4<<20
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
-	server, err := NewServer(configs.Fixed(config), []route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"}, Handle: func(context.Context, *route.Request) route.Response {
-		return route.Response{Status: 200}
-	}}}, nil, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := NewServer(configs.Fixed(config),
+		[]route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"},
+			Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }}}, nil,
+		newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	defer func() { require.NoError(t, server.Stop(context.Background())) }()
@@ -213,7 +224,8 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 	}
 	require.NoError(t, serve("/a", "/b"))
 	require.EqualError(t, serve("/a", "/b", "/a"), "two modules serve GET /a: leave one out")
-	require.EqualError(t, serve("/_liveness"), "two modules serve GET /_liveness: leave one out", "the server itself is one")
+	require.EqualError(t, serve("/_liveness"), "two modules serve GET /_liveness: leave one out",
+		"the server itself is one")
 }
 
 // Section 1.2 of the protocol: 404 and 405.
@@ -222,8 +234,10 @@ func TestUnknownPathsAndMethodsAreToldApartAndReadableInABrowser(t *testing.T) {
 	for _, test := range []struct {
 		method, path string
 		status       int
-	}{{"POST", "/nowhere", 404}, {"POST", "/E", 404}, {"PUT", "/e/", 405}, {"DELETE", "/batch", 405}, {"POST", "/_liveness", 405}} {
-		response, body := c.send(test.method, request(test.method, test.path, "Origin: https://shop.example\r\n", event))
+	}{{"POST", "/nowhere", 404}, {"POST", "/E", 404}, {"PUT", "/e/", 405}, {"DELETE", "/batch", 405},
+		{"POST", "/_liveness", 405}} {
+		response, body := c.send(test.method,
+			request(test.method, test.path, "Origin: https://shop.example\r\n", event))
 		require.Equal(t, test.status, response.StatusCode, test.path)
 		require.Equal(t, strings.ToLower(http.StatusText(test.status)), body)
 		require.Equal(t, "text/plain; charset=utf-8", response.Header.Get("Content-Type"))
@@ -245,7 +259,8 @@ func TestCORSIsOnEveryAnswer(t *testing.T) {
 	}
 	for _, path := range []string{"/e/", "/nowhere"} {
 		response, body := c.send("OPTIONS", request("OPTIONS", path,
-			origin+"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type,baggage\r\n", ""))
+			origin+"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type,baggage\r\n",
+			""))
 		require.Equal(t, 200, response.StatusCode)
 		require.Empty(t, body)
 		require.Equal(t, "content-type,baggage", response.Header.Get("Access-Control-Allow-Headers"))
@@ -288,7 +303,8 @@ func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
 	f := &fixture{Server: server}
 	c := f.dial(t)
 	for _, test := range []struct{ path, body, want string }{
-		{"/both/a", "", "GET "}, {"/both/a", "text", "POST text"}, {"/both/a/", "text", "POST text"}, {"/get/a", "text", "GET text"},
+		{"/both/a", "", "GET "}, {"/both/a", "text", "POST text"}, {"/both/a/", "text", "POST text"},
+		{"/get/a", "text", "GET text"},
 	} {
 		_, body := c.send("GET", request("GET", test.path, "", test.body))
 		require.Equal(t, test.want, body, test.path)
@@ -303,35 +319,46 @@ func TestABodyWhereNoneBelongsDoesNotBecomeTheNextRequest(t *testing.T) {
 		method, path string
 		status       int
 	}{
-		{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200}, {"OPTIONS", "/e/", 200},
+		{"GET", "/_liveness", 200}, {"GET", "/", 200}, {"HEAD", "/e/", 200}, {"HEAD", "/_liveness", 200},
+		{"OPTIONS", "/e/", 200},
 		{"GET", "/nowhere", 404}, {"PUT", "/e/", 405}, {"BREW", "/e/", 400}, {"BREW", "/nowhere", 400},
 	} {
 		f.processor.ips = nil
 		c := f.dial(t)
 		response, _ := c.send(test.method, request(test.method, test.path, "", large))
 		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
-		response, _ = c.send(test.method, test.method+" "+test.path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
+		response, _ = c.send(test.method,
+			test.method+" "+test.path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
 		require.Equal(t, test.status, response.StatusCode, test.method+test.path)
 		c.requireUsable()
 		require.Len(t, f.processor.ips, 1, test.method+test.path)
 	}
 }
 
-// Where the server below could be of another opinion than a proxy before it about where a request ends, nothing may follow it.
+// Where the server below could be of another opinion than a proxy before it about where a request
+// ends, nothing may follow it.
 func TestARequestOfDoubtfulLengthIsTheLastOnItsConnection(t *testing.T) {
 	f := serve(t, nil)
 	hidden := request("POST", "/e/", "", event)
 	length := fmt.Sprintf("Content-Length: %d\r\n", len(hidden))
 	for name, sent := range map[string]string{
-		"a length and another":             "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n" + length + "\r\n" + hidden,
-		"a length and none":                "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length + "Content-Length: 0\r\n\r\n" + hidden,
-		"a length and none for a GET":      "GET / HTTP/1.1\r\nHost: x\r\n" + length + "Content-Length: 0\r\n\r\n" + hidden,
-		"chunks and a length":              "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"an encoding that is none":         "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n" + hidden,
-		"an encoding that nobody knows":    "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + hidden,
-		"an encoding on a line of its own": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"an encoding in the old version":   "POST /e/ HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"a length on a line of its own":    "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 0\r\n\r\n" + hidden,
+		"a length and another": "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n" +
+			length + "\r\n" + hidden,
+		"a length and none": "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length +
+			"Content-Length: 0\r\n\r\n" + hidden,
+		"a length and none for a GET": "GET / HTTP/1.1\r\nHost: x\r\n" + length +
+			"Content-Length: 0\r\n\r\n" + hidden,
+		"chunks and a length": "POST /e/ HTTP/1.1\r\nHost: x\r\n" + length +
+			"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding that is none": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n" +
+			hidden,
+		"an encoding that nobody knows": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " +
+			"xchunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding on a line of its own": "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n " +
+			"chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"an encoding in the old version": "POST /e/ HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n" +
+			"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"a length on a line of its own": "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 0\r\n\r\n" + hidden,
 	} {
 		c := f.dial(t)
 		response, _ := c.send("POST", sent)
@@ -348,17 +375,22 @@ func TestARequestThatBreaksTheProtocolIsRefusedAndIsTheLastOnItsConnection(t *te
 	chunks := post + "Transfer-Encoding: chunked\r\n\r\n"
 	size := fmt.Sprintf("%x", len(event))
 	for name, sent := range map[string]string{
-		"equal lengths":                  post + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d\r\n\r\n", len(event), len(event)) + event,
-		"a list of lengths":              post + fmt.Sprintf("Content-Length: %d, %d\r\n\r\n", len(event), len(event)) + event,
-		"a length with a sign":           post + fmt.Sprintf("Content-Length: +%d\r\n\r\n", len(event)) + event,
-		"a length below zero":            post + "Content-Length: -1\r\n\r\n",
-		"a length that overflows":        post + "Content-Length: 18446744073709551659\r\n\r\n" + event,
-		"a space before the colon":       post + "Transfer-Encoding : chunked\r\n\r\n" + chunked(event),
-		"two encodings":                  post + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked(event),
-		"two lines of encoding":          post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(event),
-		"a control character":            post + "Transfer-Encoding: \vchunked\r\n\r\n" + chunked(event),
-		"a bare carriage return":         post + "X: a\rTransfer-Encoding: chunked\r\n" + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)) + event,
-		"a bare line feed":               post + "X: a\nContent-Length: 0\r\n" + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)) + event,
+		"equal lengths": post + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %d\r\n\r\n",
+			len(event), len(event)) + event,
+		"a list of lengths": post + fmt.Sprintf("Content-Length: %d, %d\r\n\r\n",
+			len(event), len(event)) + event,
+		"a length with a sign":     post + fmt.Sprintf("Content-Length: +%d\r\n\r\n", len(event)) + event,
+		"a length below zero":      post + "Content-Length: -1\r\n\r\n",
+		"a length that overflows":  post + "Content-Length: 18446744073709551659\r\n\r\n" + event,
+		"a space before the colon": post + "Transfer-Encoding : chunked\r\n\r\n" + chunked(event),
+		"two encodings":            post + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked(event),
+		"two lines of encoding": post +
+			"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(event),
+		"a control character": post + "Transfer-Encoding: \vchunked\r\n\r\n" + chunked(event),
+		"a bare carriage return": post + "X: a\rTransfer-Encoding: chunked\r\n" +
+			fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)) + event,
+		"a bare line feed": post + "X: a\nContent-Length: 0\r\n" +
+			fmt.Sprintf("Content-Length: %d\r\n\r\n", len(event)) + event,
 		"a header that begins folded":    "POST /e/ HTTP/1.1\r\n Content-Length: 0\r\nHost: x\r\n\r\n",
 		"two hosts":                      "POST /e/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
 		"a method of strange characters": "P@ST /e/ HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -426,7 +458,8 @@ func TestALargeBodyWhereNoneBelongsEndsTheConnection(t *testing.T) {
 	large := strings.Repeat(request("POST", "/e/", "", event), 5000)
 	for _, head := range []string{"GET /_liveness", "OPTIONS /e/", "BREW /e/"} {
 		for _, body := range []string{
-			fmt.Sprintf("Content-Length: %d\r\n\r\n", len(large)) + large, "Transfer-Encoding: chunked\r\n\r\n" + chunked(large),
+			fmt.Sprintf("Content-Length: %d\r\n\r\n", len(large)) + large,
+			"Transfer-Encoding: chunked\r\n\r\n" + chunked(large),
 		} {
 			c := f.dial(t)
 			// The server ends the connection while the rest is still under way.
@@ -458,7 +491,8 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 		require.Equal(t, 413, response.StatusCode)
 		require.Equal(t, want, body)
 		c.requireUsable()
-		response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
+		response, body = c.send("POST",
+			"POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(large))
 		require.Equal(t, 413, response.StatusCode)
 		require.Equal(t, want, body)
 		c.requireUsable()
@@ -469,7 +503,8 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(exact))
 	require.Equal(t, 200, response.StatusCode, body)
 	// Far over the limit: the answer comes before the body does, and the connection ends.
-	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"+strings.Repeat("x", 10_000))
+	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"+
+		strings.Repeat("x", 10_000))
 	require.Equal(t, 413, response.StatusCode)
 	require.Equal(t, want, body)
 	c.requireClosed()
@@ -493,7 +528,8 @@ func TestAClientThatStopsSendingIsTold(t *testing.T) {
 func TestAByteAtATimeIsCutOffByTheBodyTimeout(t *testing.T) {
 	f := serve(t, func(c *Config) { c.BodyTimeout = 200 * time.Millisecond })
 	c := f.dial(t)
-	_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"+strings.Repeat(" ", 9000))
+	_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"+
+		strings.Repeat(" ", 9000))
 	require.NoError(t, err)
 	stop := make(chan struct{})
 	var dripping sync.WaitGroup
@@ -521,7 +557,8 @@ func TestAByteAtATimeIsCutOffByTheBodyTimeout(t *testing.T) {
 func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
 	f := serve(t, nil)
 	c := f.dial(t)
-	_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"+event+strings.Repeat(" ", 10_000))
+	_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"+
+		event+strings.Repeat(" ", 10_000))
 	require.NoError(t, err)
 	require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
 	response, body := c.answer("POST")
@@ -594,7 +631,9 @@ func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 // Section 2.2 of the protocol.
 func TestRequestIDIsTheClientsIfItIsSane(t *testing.T) {
 	c := serve(t, nil).dial(t)
-	for given, kept := range map[string]bool{"abc-123": true, "with space": false, strings.Repeat("x", 129): false, "": false} {
+	for given, kept := range map[string]bool{
+		"abc-123": true, "with space": false, strings.Repeat("x", 129): false, "": false,
+	} {
 		response, _ := c.send("POST", request("POST", "/e/", "X-Request-Id: "+given+"\r\n", event))
 		if id := response.Header.Get("X-Request-Id"); kept {
 			require.Equal(t, given, id)
@@ -646,7 +685,8 @@ func TestStopLetsRequestsInFlightEnd(t *testing.T) {
 	<-entered
 	stopped := make(chan error, 1)
 	go func() { stopped <- f.Stop(context.Background()) }()
-	require.Eventually(t, func() bool { return f.health.Ready(context.Background()) != nil }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return f.health.Ready(context.Background()) != nil },
+		patience, time.Millisecond)
 	require.Eventually(t, func() bool {
 		conn, err := net.Dial("tcp", f.Addr().String())
 		if err == nil {
@@ -685,7 +725,8 @@ func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	f := serve(t, nil)
 	config := DefaultConfig()
 	config.Listen = f.Addr().String()
-	server, err := newServer(config, newBudget(config), f.processor, f.health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), f.processor, f.health, zap.NewNop(),
+		tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
 }
@@ -702,7 +743,8 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	server, err := newServer(config, newBudget(config), &processor{}, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config), &processor{}, health, zap.NewNop(),
+		tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	f := &fixture{Server: server}
@@ -720,7 +762,8 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Stop(ctx) }()
-	require.Eventually(t, func() bool { status, _ = get("/_readiness"); return status == 503 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { status, _ = get("/_readiness"); return status == 503 },
+		patience, time.Millisecond)
 	status, _ = get("/_liveness")
 	require.Equal(t, 200, status, "during the drain delay the service goes on serving")
 	cancel()
@@ -751,7 +794,8 @@ func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
 	}
 	end("")
 	// On a busy machine the time may be over before the server has read the half that is there. Then it says nothing.
-	require.Eventually(t, func() bool { return strings.Contains(end("POST /e/ HTTP/1.1\r\nHost"), "408") }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(end("POST /e/ HTTP/1.1\r\nHost"), "408") },
+		patience, time.Millisecond)
 	idle := serve(t, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }).dial(t)
 	idle.requireUsable()
 	idle.requireClosed()
@@ -772,11 +816,14 @@ func TestAnAnswerThatNobodyReadsDoesNotHoldTheConnection(t *testing.T) {
 
 func TestConfigReportsEveryFault(t *testing.T) {
 	config := DefaultConfig()
-	config.Listen, config.BodyTimeout, config.MaxInFlight, config.TrustedProxies, config.PostHog.BatchPolicy = "", -time.Second, 1, []string{"10.0.0.0/33"}, "none"
+	config.Listen, config.BodyTimeout, config.MaxInFlight = "", -time.Second, 1
+	config.TrustedProxies, config.PostHog.BatchPolicy = []string{"10.0.0.0/33"}, "none"
 	err := config.Validate()
 	for _, want := range []string{
-		"listen: must be host:port", "body_timeout: must be positive, got -1s", "max_in_flight: must hold at least one request",
-		"trusted_proxies: 10.0.0.0/33: is neither", `posthog.batch_policy: must be partial or all_or_nothing, got "none"`,
+		"listen: must be host:port", "body_timeout: must be positive, got -1s",
+		"max_in_flight: must hold at least one request",
+		"trusted_proxies: 10.0.0.0/33: is neither",
+		`posthog.batch_policy: must be partial or all_or_nothing, got "none"`,
 	} {
 		require.ErrorContains(t, err, want)
 	}
@@ -786,8 +833,9 @@ func TestConfigReportsEveryFault(t *testing.T) {
 func TestAnUpstreamIsTheURLOfAHost(t *testing.T) {
 	for upstream, sound := range map[string]bool{
 		"": true, "https://us.i.posthog.com": true, "http://127.0.0.1:8000/": true, "http://[::1]:8000/behind": true,
-		"us.i.posthog.com": false, "ftp://host": false, "https://": false, "https://:80": false, "/path": false, "https://user:secret@host": false,
-		"https://host/?a=1": false, "https://host?": false, "https://host/#a": false,
+		"us.i.posthog.com": false, "ftp://host": false, "https://": false, "https://:80": false, "/path": false,
+		"https://user:secret@host": false,
+		"https://host/?a=1":        false, "https://host?": false, "https://host/#a": false,
 	} {
 		config := DefaultConfig()
 		config.Upstream = upstream

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/panics"
@@ -72,7 +73,7 @@ func startWith(
 ) (*delivery.Delivery, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
-	d, err := delivery.NewDelivery(cfg, settings(), producer, zap.New(core), tally.NoopScope)
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core), tally.NoopScope)
 	require.NoError(t, err)
 	delivery.Hurry(d)
 	require.NoError(t, d.Start(t.Context()))
@@ -173,7 +174,7 @@ func TestASpoolWhoseCommitsPanicIsASpoolThatDoesNotTakeEvents(t *testing.T) {
 	t.Parallel()
 	cfg, producer := config(t, "spool"), newPanicky()
 	core, logs := observer.New(zap.InfoLevel)
-	d, err := delivery.NewDelivery(cfg, settings(), producer, zap.New(core), panickyTimers{tally.NoopScope})
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core), panickyTimers{tally.NoopScope})
 	require.NoError(t, err)
 	delivery.Hurry(d)
 	require.NoError(t, d.Start(t.Context()))
@@ -201,7 +202,7 @@ func TestAppendsThatPanicFailTheirEventsAndNoOthers(t *testing.T) {
 	cfg.Lanes.Exceptions = "kafka"
 	producer := newPanicky()
 	core, logs := observer.New(zap.InfoLevel)
-	d, err := delivery.NewDelivery(cfg, settings(), producer, zap.New(core), tally.NoopScope)
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core), tally.NoopScope)
 	require.NoError(t, err)
 	delivery.BreakAppends(d)
 	require.NoError(t, d.Start(t.Context()))

@@ -119,7 +119,8 @@ func (b *Broker) Start(ctx context.Context) error {
 				}
 			}
 		})
-		return fmt.Errorf("embedded broker: loading its data took longer than embedded.start_timeout (%s) or the start as a whole: %w", b.cfg.StartTimeout, ctx.Err())
+		return fmt.Errorf("embedded broker: loading its data took longer than embedded.start_timeout (%s) or "+
+			"the start as a whole: %w", b.cfg.StartTimeout, ctx.Err())
 	}
 }
 
@@ -267,7 +268,9 @@ func (b *Broker) createTopics() error {
 func (b *Broker) alterTopics(limits map[string]map[string]string) error {
 	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	for topic, values := range limits {
-		resource := kmsg.IncrementalAlterConfigsRequestResource{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: topic}
+		resource := kmsg.IncrementalAlterConfigsRequestResource{
+			ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: topic,
+		}
 		for key, value := range values {
 			resource.Configs = append(resource.Configs, kmsg.IncrementalAlterConfigsRequestResourceConfig{
 				Name: key, Op: kmsg.IncrementalAlterConfigOpSet, Value: &value,

@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 		child(dir)
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick")) // sarama's, one a process
+	// sarama's, one a process
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
 }
 
 func testConfig(t testing.TB) Config {
@@ -190,7 +191,9 @@ func TestLimitsThatWereChangedHoldForExistingTopics(t *testing.T) {
 	client.Topics.AI = "new_topic"
 	broker := start(t, cfg, client)
 	defer stop(t, broker)
-	for topic, bytes := range map[string]string{client.Topics.Events: "31457280", client.Topics.Heatmaps: "31457280", "new_topic": "10485760"} {
+	for topic, bytes := range map[string]string{
+		client.Topics.Events: "31457280", client.Topics.Heatmaps: "31457280", "new_topic": "10485760",
+	} {
 		settings := broker.cluster.TopicInfo(topic).Configs
 		require.Equal(t, bytes, *settings["retention.bytes"], topic)
 		require.Equal(t, "3600000", *settings["retention.ms"])
@@ -243,7 +246,9 @@ func child(dir string) {
 	}
 	for n := 0; ; n++ {
 		value := fmt.Sprint(n)
-		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: client.Topics.Events, Value: sarama.StringEncoder(value)}); err != nil {
+		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{
+			Topic: client.Topics.Events, Value: sarama.StringEncoder(value),
+		}); err != nil {
 			exit(err)
 		}
 		fmt.Println(value)
@@ -339,7 +344,9 @@ func BenchmarkAcknowledge(b *testing.B) {
 			defer producer.Close() //nolint:errcheck // every message was acknowledged
 			value := sarama.StringEncoder(strings.Repeat("x", 1500))
 			for b.Loop() {
-				_, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: kafka.DefaultConfig().Topics.Events, Value: value})
+				_, _, err := producer.SendMessage(&sarama.ProducerMessage{
+					Topic: kafka.DefaultConfig().Topics.Events, Value: value,
+				})
 				require.NoError(b, err)
 			}
 		})

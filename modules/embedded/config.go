@@ -39,7 +39,8 @@ func (c Config) Validate() error {
 	host := faults.CheckAddress("kafka_listen", c.KafkaListen)
 	faults.Check(host != "" && !net.ParseIP(host).IsUnspecified(), "kafka_listen",
 		"must name the address that clients are to connect to, got %q", c.KafkaListen)
-	faults.Check(c.RetentionBytes >= configs.MiB, "retention_bytes", "must be at least %s, got %s", configs.MiB, c.RetentionBytes)
+	faults.Check(c.RetentionBytes >= configs.MiB, "retention_bytes", "must be at least %s, got %s",
+		configs.MiB, c.RetentionBytes)
 	faults.Check(c.Retention >= time.Minute, "retention", "must be at least 1m, got %s", c.Retention)
 	faults.Check(c.StartTimeout > 0, "start_timeout", "must be positive, got %s", c.StartTimeout)
 	return faults.Err()

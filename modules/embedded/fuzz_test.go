@@ -26,12 +26,15 @@ func ordinary() [][]kmsg.Request {
 	}))
 	fetch := kmsg.NewPtrFetchRequest()
 	fetch.MaxBytes, fetch.MaxWaitMillis, fetch.MinBytes = math.MaxInt32, 1, 1
-	fetch.Topics = []kmsg.FetchRequestTopic{{Topic: topic, Partitions: []kmsg.FetchRequestTopicPartition{{CurrentLeaderEpoch: -1, PartitionMaxBytes: 1 << 20}}}}
+	fetch.Topics = []kmsg.FetchRequestTopic{{Topic: topic,
+		Partitions: []kmsg.FetchRequestTopicPartition{{CurrentLeaderEpoch: -1, PartitionMaxBytes: 1 << 20}}}}
 	list := kmsg.NewPtrListOffsetsRequest()
-	list.Topics = []kmsg.ListOffsetsRequestTopic{{Topic: topic, Partitions: []kmsg.ListOffsetsRequestTopicPartition{{CurrentLeaderEpoch: -1, Timestamp: -1}}}}
+	list.Topics = []kmsg.ListOffsetsRequestTopic{{Topic: topic,
+		Partitions: []kmsg.ListOffsetsRequestTopicPartition{{CurrentLeaderEpoch: -1, Timestamp: -1}}}}
 	commit := kmsg.NewPtrOffsetCommitRequest()
 	commit.Group, commit.Generation = group, -1
-	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 1, Metadata: kmsg.StringPtr("m")}}}}
+	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: topic,
+		Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 1, Metadata: kmsg.StringPtr("m")}}}}
 	committed := kmsg.NewPtrOffsetFetchRequest()
 	committed.Group = group
 	committed.Topics = []kmsg.OffsetFetchRequestTopic{{Topic: topic, Partitions: []int32{0}}}
@@ -39,7 +42,8 @@ func ordinary() [][]kmsg.Request {
 	coordinator.CoordinatorKey = group
 	join := kmsg.NewPtrJoinGroupRequest()
 	join.Group, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis, join.ProtocolType = group, 6000, 10, "consumer"
-	join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: []byte{0, 0, 0, 0, 0, 1, 0, 1, 't', 0, 0, 0, 0}}}
+	join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range",
+		Metadata: []byte{0, 0, 0, 0, 0, 1, 0, 1, 't', 0, 0, 0, 0}}}
 	static := *join
 	static.InstanceID = kmsg.StringPtr("i")
 	sync := kmsg.NewPtrSyncGroupRequest()
@@ -57,9 +61,11 @@ func ordinary() [][]kmsg.Request {
 	remove := kmsg.NewPtrDeleteTopicsRequest()
 	remove.TopicNames = []string{"t"}
 	truncate := kmsg.NewPtrDeleteRecordsRequest()
-	truncate.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: topic, Partitions: []kmsg.DeleteRecordsRequestTopicPartition{{Offset: -1}}}}
+	truncate.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: topic,
+		Partitions: []kmsg.DeleteRecordsRequestTopicPartition{{Offset: -1}}}}
 	epoch := kmsg.NewPtrOffsetForLeaderEpochRequest()
-	epoch.Topics = []kmsg.OffsetForLeaderEpochRequestTopic{{Topic: topic, Partitions: []kmsg.OffsetForLeaderEpochRequestTopicPartition{{CurrentLeaderEpoch: -1}}}}
+	epoch.Topics = []kmsg.OffsetForLeaderEpochRequestTopic{{Topic: topic,
+		Partitions: []kmsg.OffsetForLeaderEpochRequestTopicPartition{{CurrentLeaderEpoch: -1}}}}
 	configs := kmsg.NewPtrDescribeConfigsRequest()
 	configs.Resources = []kmsg.DescribeConfigsRequestResource{
 		{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: topic, ConfigNames: []string{"retention.ms"}},
@@ -69,7 +75,8 @@ func ordinary() [][]kmsg.Request {
 	assigned.Topics[0].ReplicationFactor = -1
 	assigned.Topics[0].ReplicaAssignment = []kmsg.CreateTopicsRequestTopicReplicaAssignment{{Replicas: []int32{0}}}
 	return [][]kmsg.Request{
-		{produce, fetch, list, truncate, fetch}, {coordinator, commit, committed, describe}, {join, sync, heartbeat, leave},
+		{produce, fetch, list, truncate, fetch}, {coordinator, commit, committed, describe},
+		{join, sync, heartbeat, leave},
 		{&static, describe, sync, leave}, {createRequest(2, "t"), metadata, remove}, {assigned, epoch, configs},
 		{kmsg.NewPtrApiVersionsRequest(), kmsg.NewPtrInitProducerIDRequest(), kmsg.NewPtrListGroupsRequest()},
 	}
@@ -155,7 +162,8 @@ func requireAlive(t *testing.T, broker *Broker) {
 		require.NoError(t, err)
 		require.Zero(t, produced.Topics[0].Partitions[0].ErrorCode)
 		partition.FetchOffset = produced.Topics[0].Partitions[0].BaseOffset
-		fetch.Topics = []kmsg.FetchRequestTopic{{Topic: topic, Partitions: []kmsg.FetchRequestTopicPartition{partition}}}
+		fetch.Topics = []kmsg.FetchRequestTopic{{Topic: topic,
+			Partitions: []kmsg.FetchRequestTopicPartition{partition}}}
 		fetched, err := exchange[*kmsg.FetchResponse](conn, fetch, 11)
 		require.NoError(t, err)
 		require.Zero(t, fetched.Topics[0].Partitions[0].ErrorCode)

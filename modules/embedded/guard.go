@@ -91,8 +91,8 @@ const (
 	// clientPartitions is how many partitions clients may create. Each takes memory, and a synced file at every stop.
 	clientPartitions = 200
 
-	// The broker never forgets a producer or group. So many new ones, members included, may come at once, and then one a
-	// second.
+	// The broker never forgets a producer or group. So many new ones, members included, may come at
+	// once, and then one a second.
 	newcomersAtOnce = 1000
 
 	logEvery = 10 * time.Second
@@ -272,8 +272,8 @@ func (c *guarded) Write(answer []byte) (n int, err error) {
 	return n, err
 }
 
-// keep returns the answer to be sent in the place of one, if that is about batches: what it acknowledges is on the disk by
-// then, and what was not written is not taken for a copy later.
+// keep returns the answer to be sent in the place of one, if that is about batches: what it acknowledges is on the disk
+// by then, and what was not written is not taken for a copy later.
 func (c *guarded) keep(answer []byte) ([]byte, error) {
 	if c.produces < 0 {
 		return answer, nil
@@ -294,9 +294,10 @@ func (c *guarded) keep(answer []byte) ([]byte, error) {
 	return answer, c.guard.syncer.keep(response)
 }
 
-// disownUnwritten changes the answers about batches that the broker could not write, as on a full disk, and reports whether
-// there are any. The broker has noted their numbers before it tried, so that it would take the same batch for a copy when it
-// is sent again, and acknowledge what it does not have. The answer given instead makes a producer take other numbers.
+// disownUnwritten changes the answers about batches that the broker could not write, as on a full disk, and reports
+// whether there are any. The broker has noted their numbers before it tried, so that it would take the same batch
+// for a copy when it is sent again, and acknowledge what it does not have. The answer given instead makes a
+// producer take other numbers.
 func disownUnwritten(response *kmsg.ProduceResponse) (changed bool) {
 	for i := range response.Topics {
 		for j := range response.Topics[i].Partitions {
@@ -419,7 +420,8 @@ func (c *guarded) receive() ([]byte, error) {
 		have := int64(len(frame))
 		c.spend(have * factor)
 		if c.guard.inFlight.Load() > c.guard.maxInFlight {
-			return nil, fmt.Errorf("requests of all clients together take more than %s", configs.ByteSize(c.guard.maxInFlight))
+			return nil, fmt.Errorf("requests of all clients together take more than %s",
+				configs.ByteSize(c.guard.maxInFlight))
 		}
 		if missing == 0 {
 			return frame, nil
@@ -543,7 +545,9 @@ func apiVersions(version int16) kmsg.Response {
 	}
 	for key, versions := range served {
 		if known || key == kmsg.ApiVersions {
-			offer := kmsg.ApiVersionsResponseApiKey{ApiKey: key.Int16(), MinVersion: versions.min, MaxVersion: versions.max}
+			offer := kmsg.ApiVersionsResponseApiKey{
+				ApiKey: key.Int16(), MinVersion: versions.min, MaxVersion: versions.max,
+			}
 			response.ApiKeys = append(response.ApiKeys, offer)
 		}
 	}
@@ -653,7 +657,8 @@ func (g *guard) check(request kmsg.Request, size int) (kmsg.Response, error) {
 		for _, topic := range r.Topics {
 			for _, partition := range topic.Partitions {
 				if partition.Metadata != nil && len(*partition.Metadata) > int(maxOffsetMetadata) {
-					return nil, fmt.Errorf("metadata of %d bytes: at most %s", len(*partition.Metadata), maxOffsetMetadata)
+					return nil, fmt.Errorf("metadata of %d bytes: at most %s",
+						len(*partition.Metadata), maxOffsetMetadata)
 				}
 			}
 		}

@@ -114,7 +114,8 @@ func batch(change func(*kmsg.RecordBatch)) []byte {
 func produceRequest(topic string, records []byte) *kmsg.ProduceRequest {
 	request := kmsg.NewPtrProduceRequest()
 	request.Acks, request.TimeoutMillis = -1, 1000
-	request.Topics = []kmsg.ProduceRequestTopic{{Topic: topic, Partitions: []kmsg.ProduceRequestTopicPartition{{Records: records}}}}
+	request.Topics = []kmsg.ProduceRequestTopic{{Topic: topic,
+		Partitions: []kmsg.ProduceRequestTopicPartition{{Records: records}}}}
 	return request
 }
 
@@ -158,7 +159,8 @@ func TestClientsAreToldWhatIsServed(t *testing.T) {
 	var answer [20]byte // in version 0
 	_, err = io.ReadFull(conn, answer[:])
 	require.NoError(t, err)
-	require.Equal(t, []byte{0, 0, 0, 16, 0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 3}, answer[:], "UNSUPPORTED_VERSION, and which are")
+	require.Equal(t, []byte{0, 0, 0, 16, 0, 0, 0, 7, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 3}, answer[:],
+		"UNSUPPORTED_VERSION, and which are")
 }
 
 // hostile are the requests that ended the process or filled its memory, and their like.
@@ -167,17 +169,20 @@ func hostile() map[string]struct {
 	says  string
 } {
 	large := func(key kmsg.Key, version int16) []byte {
-		body := kbin.AppendString(kbin.AppendInt32(kbin.AppendInt16(kbin.AppendInt16(nil, int16(key)), version), 7), "test")
+		body := kbin.AppendString(kbin.AppendInt32(kbin.AppendInt16(kbin.AppendInt16(nil, int16(key)), version), 7),
+			"test")
 		return frame(append(body, make([]byte, 300<<10)...)...)
 	}
 	committed := strings.Repeat("x", 5000)
 	commit := kmsg.NewPtrOffsetCommitRequest()
 	commit.Group = "g"
-	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Metadata: &committed}}}}
+	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t",
+		Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Metadata: &committed}}}}
 	name := kmsg.NewPtrOffsetCommitRequest()
 	name.Group = strings.Repeat("x", 300)
 	member := kmsg.NewPtrJoinGroupRequest()
-	member.Group, member.Protocols = "g", []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: make([]byte, 100<<10)}}
+	member.Group, member.Protocols = "g",
+		[]kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: make([]byte, 100<<10)}}
 	twice := kmsg.NewPtrJoinGroupRequest()
 	twice.Group, twice.SessionTimeoutMillis, twice.ProtocolType = "g", 6000, "consumer"
 	none := *twice
@@ -188,30 +193,36 @@ func hostile() map[string]struct {
 		bytes []byte
 		says  string
 	}{
-		"HTTP":                       {[]byte("GET / HTTP/1.1\r\n\r\n"), "this is the Kafka port; HTTP is served at transport.listen"},
-		"HTTP post":                  {[]byte("POST /batch/ HTTP/1.1\r\n\r\n"), "this is the Kafka port; HTTP is served at transport.listen"},
-		"TLS":                        {[]byte{0x16, 0x03, 0x01, 0x02, 0x00, 0x01}, "does not speak TLS"},
-		"a size of 4 GiB":            {[]byte{0xff, 0xff, 0xff, 0xff}, "kafka.max_message_bytes"},
-		"no size":                    {frame(), "none of Kafka's"},
-		"a header cut off":           {frame(0, 3, 0, 1, 0, 0, 0, 7), "its header is cut off"},
-		"an unknown request":         {frame(0, 99, 0, 0, 0, 0, 0, 7, 0xff, 0xff), "is not served"},
-		"a negative request":         {frame(0xff, 0xff, 0, 0, 0, 0, 0, 7, 0xff, 0xff), "is not served"},
-		"an unknown version":         {frame(0, 3, 0, 77, 0, 0, 0, 7, 0xff, 0xff), "Metadata version 77"},
-		"tagged fields":              {framed(kmsg.NewPtrMetadataRequest(), 9), "Metadata version 9"},
-		"transactions":               {framed(kmsg.NewPtrAddPartitionsToTxnRequest(), 0), "is not served"},
-		"a change of configuration":  {framed(kmsg.NewPtrIncrementalAlterConfigsRequest(), 0), "is not served"},
-		"an array beyond its end":    {frame(0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0, 0, 0, 9), "did not contain enough data"},
-		"a large request":            {large(kmsg.Metadata, 1), "at most 256KiB"},
-		"a batch of no records":      {framed(produceRequest("t", batch(func(b *kmsg.RecordBatch) { b.NumRecords = 0 })), 7), "a batch of 0 records"},
-		"a batch of -5 records":      {framed(produceRequest("t", batch(func(b *kmsg.RecordBatch) { b.NumRecords = -5 })), 7), "a batch of -5 records"},
-		"too many batches":           {framed(many, 7), "more than 10000 topics and batches"},
-		"large metadata of offsets":  {framed(commit, 2), "metadata of 5000 bytes"},
-		"the name of a group":        {framed(name, 2), "the name of a group of 300 bytes"},
-		"what a member says of it":   {framed(member, 2), "at most 64KiB"},
-		"a protocol twice":           {framed(twice, 2), `JoinGroup: the protocol "range" twice`},
-		"no protocol":                {framed(&none, 2), "JoinGroup: no protocol"},
-		"a produce with nothing":     {frame(0, 0, 0, 7, 0, 0, 0, 7, 0xff, 0xff), "Produce: cannot be read"},
-		"a produce with large array": {frame(0, 0, 0, 7, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff), "Produce: cannot be read"},
+		"HTTP": {[]byte("GET / HTTP/1.1\r\n\r\n"),
+			"this is the Kafka port; HTTP is served at transport.listen"},
+		"HTTP post": {[]byte("POST /batch/ HTTP/1.1\r\n\r\n"),
+			"this is the Kafka port; HTTP is served at transport.listen"},
+		"TLS":                       {[]byte{0x16, 0x03, 0x01, 0x02, 0x00, 0x01}, "does not speak TLS"},
+		"a size of 4 GiB":           {[]byte{0xff, 0xff, 0xff, 0xff}, "kafka.max_message_bytes"},
+		"no size":                   {frame(), "none of Kafka's"},
+		"a header cut off":          {frame(0, 3, 0, 1, 0, 0, 0, 7), "its header is cut off"},
+		"an unknown request":        {frame(0, 99, 0, 0, 0, 0, 0, 7, 0xff, 0xff), "is not served"},
+		"a negative request":        {frame(0xff, 0xff, 0, 0, 0, 0, 0, 7, 0xff, 0xff), "is not served"},
+		"an unknown version":        {frame(0, 3, 0, 77, 0, 0, 0, 7, 0xff, 0xff), "Metadata version 77"},
+		"tagged fields":             {framed(kmsg.NewPtrMetadataRequest(), 9), "Metadata version 9"},
+		"transactions":              {framed(kmsg.NewPtrAddPartitionsToTxnRequest(), 0), "is not served"},
+		"a change of configuration": {framed(kmsg.NewPtrIncrementalAlterConfigsRequest(), 0), "is not served"},
+		"an array beyond its end": {frame(0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0, 0, 0, 9),
+			"did not contain enough data"},
+		"a large request": {large(kmsg.Metadata, 1), "at most 256KiB"},
+		"a batch of no records": {framed(produceRequest("t",
+			batch(func(b *kmsg.RecordBatch) { b.NumRecords = 0 })), 7), "a batch of 0 records"},
+		"a batch of -5 records": {framed(produceRequest("t",
+			batch(func(b *kmsg.RecordBatch) { b.NumRecords = -5 })), 7), "a batch of -5 records"},
+		"too many batches":          {framed(many, 7), "more than 10000 topics and batches"},
+		"large metadata of offsets": {framed(commit, 2), "metadata of 5000 bytes"},
+		"the name of a group":       {framed(name, 2), "the name of a group of 300 bytes"},
+		"what a member says of it":  {framed(member, 2), "at most 64KiB"},
+		"a protocol twice":          {framed(twice, 2), `JoinGroup: the protocol "range" twice`},
+		"no protocol":               {framed(&none, 2), "JoinGroup: no protocol"},
+		"a produce with nothing":    {frame(0, 0, 0, 7, 0, 0, 0, 7, 0xff, 0xff), "Produce: cannot be read"},
+		"a produce with large array": {frame(0, 0, 0, 7, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x7f,
+			0xff, 0xff, 0xff), "Produce: cannot be read"},
 	}
 }
 
@@ -323,7 +334,8 @@ func createRequest(partitions int32, names ...string) *kmsg.CreateTopicsRequest 
 		topic := kmsg.NewCreateTopicsRequestTopic()
 		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, 1
 		value := "1"
-		topic.Configs = []kmsg.CreateTopicsRequestTopicConfig{{Name: "segment.bytes", Value: &value}, {Name: "nonsense", Value: &value}}
+		topic.Configs = []kmsg.CreateTopicsRequestTopicConfig{{Name: "segment.bytes", Value: &value},
+			{Name: "nonsense", Value: &value}}
 		request.Topics = append(request.Topics, topic)
 	}
 	return request
@@ -390,7 +402,8 @@ func TestOffsetsAreNotLookedUpByTime(t *testing.T) {
 		request := kmsg.NewPtrListOffsetsRequest()
 		partition := kmsg.NewListOffsetsRequestTopicPartition()
 		partition.Timestamp = timestamp
-		request.Topics = []kmsg.ListOffsetsRequestTopic{{Topic: events, Partitions: []kmsg.ListOffsetsRequestTopicPartition{partition}}}
+		request.Topics = []kmsg.ListOffsetsRequestTopic{{Topic: events,
+			Partitions: []kmsg.ListOffsetsRequestTopicPartition{partition}}}
 		response := ask[*kmsg.ListOffsetsResponse](t, dial(t, broker), request, 5)
 		require.Equal(t, code, response.Topics[0].Partitions[0].ErrorCode, timestamp)
 	}
@@ -422,8 +435,10 @@ func TestAFetchIsLimited(t *testing.T) {
 	broker, _ := startWatched(t, nil)
 	defer stop(t, broker)
 	request := kmsg.NewPtrFetchRequest()
-	request.MaxBytes, request.MaxWaitMillis, request.SessionID, request.SessionEpoch = math.MaxInt32, math.MaxInt32, 3, 4
-	request.Topics = []kmsg.FetchRequestTopic{{Partitions: []kmsg.FetchRequestTopicPartition{{PartitionMaxBytes: math.MaxInt32}}}}
+	request.MaxBytes, request.MaxWaitMillis = math.MaxInt32, math.MaxInt32
+	request.SessionID, request.SessionEpoch = 3, 4
+	partition := kmsg.FetchRequestTopicPartition{PartitionMaxBytes: math.MaxInt32}
+	request.Topics = []kmsg.FetchRequestTopic{{Partitions: []kmsg.FetchRequestTopicPartition{partition}}}
 	broker.guard.limitFetch(request)
 	require.EqualValues(t, 16<<20, request.MaxBytes)
 	require.EqualValues(t, 30_000, request.MaxWaitMillis)
@@ -471,7 +486,8 @@ func TestOrdinaryClientsWork(t *testing.T) {
 		admin, err := sarama.NewClusterAdmin([]string{broker.Address()}, config)
 		require.NoError(t, err)
 		defer admin.Close() //nolint:errcheck // nothing was written
-		require.NoError(t, admin.CreateTopic("by-sarama", &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false))
+		require.NoError(t, admin.CreateTopic("by-sarama",
+			&sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false))
 		topics, err := admin.ListTopics()
 		require.NoError(t, err)
 		require.EqualValues(t, 2, topics["by-sarama"].NumPartitions)
@@ -481,7 +497,8 @@ func TestOrdinaryClientsWork(t *testing.T) {
 		require.NoError(t, admin.DeleteTopic("by-sarama"))
 	})
 	t.Run("franz-go", func(t *testing.T) {
-		client, err := kgo.NewClient(kgo.SeedBrokers(broker.Address()), kgo.ConsumerGroup("franz"), kgo.ConsumeTopics(events),
+		client, err := kgo.NewClient(kgo.SeedBrokers(broker.Address()), kgo.ConsumerGroup("franz"),
+			kgo.ConsumeTopics(events),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 		require.NoError(t, err)
 		defer client.Close()
@@ -525,7 +542,9 @@ func TestTheBrokerSaysWhatItDoesNotDo(t *testing.T) {
 	require.Equal(t, "embedded broker at 127.0.0.1:19092 (one node, not replicated), data in ./data", broker())
 	cfg.SyncWrites = false
 	require.Contains(t, broker(), "not synced: a power loss takes what was acknowledged last")
-	for address, open := range map[string]bool{"localhost:1": false, "[::1]:1": false, "127.0.0.2:1": false, "10.0.0.1:1": true, "example.org:1": true} {
+	for address, open := range map[string]bool{
+		"localhost:1": false, "[::1]:1": false, "127.0.0.2:1": false, "10.0.0.1:1": true, "example.org:1": true,
+	} {
 		cfg.KafkaListen = address
 		require.Equal(t, open, strings.Contains(broker(), "no authentication"), address)
 	}

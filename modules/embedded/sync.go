@@ -62,7 +62,8 @@ func (s *syncer) fail(err error) error {
 	defer s.mu.Unlock()
 	if s.failed == nil {
 		s.failed = fmt.Errorf("the disk does not keep what is written: %w", err)
-		s.log.Error("the disk does not keep what the embedded broker writes: it acknowledges nothing until the next start",
+		s.log.Error("the disk does not keep what the embedded broker writes: it acknowledges "+
+			"nothing until the next start",
 			zap.Error(err))
 	}
 	return s.failed

@@ -61,11 +61,13 @@ func TestWhatIsAcknowledgedIsSynced(t *testing.T) {
 	}
 	first := filepath.Base(broker.cfg.DataDir)
 	send(-1)
-	require.Equal(t, map[string]int{"0.dat": 1, events + "-0": 1, "partitions": 1, "broker": 1, first: 1}, disk.take(), "the first segment, and that it is there")
+	require.Equal(t, map[string]int{"0.dat": 1, events + "-0": 1, "partitions": 1, "broker": 1, first: 1}, disk.take(),
+		"the first segment, and that it is there")
 	send(1)
 	require.Equal(t, map[string]int{"0.dat": 1}, disk.take())
 	send(-1)
-	require.Equal(t, map[string]int{"2.dat": 1, events + "-0": 1, "partitions": 1, "broker": 1, first: 1}, disk.take(), "the second segment")
+	require.Equal(t, map[string]int{"2.dat": 1, events + "-0": 1, "partitions": 1, "broker": 1, first: 1},
+		disk.take(), "the second segment")
 	ask[*kmsg.MetadataResponse](t, conn, kmsg.NewPtrMetadataRequest(), 1)
 	require.Empty(t, disk.take())
 }
@@ -109,7 +111,10 @@ func TestASegmentIsFoundByItsOffset(t *testing.T) {
 	for _, name := range []string{"0.dat", "0.idx", "7.dat", "20.dat", "snapshot.json"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
 	}
-	for offset, want := range map[int64][]string{0: {"0.dat", "7.dat", "20.dat"}, 6: {"0.dat", "7.dat", "20.dat"}, 7: {"7.dat", "20.dat"}, 19: {"7.dat", "20.dat"}, 20: {"20.dat"}, 99: {"20.dat"}} {
+	for offset, want := range map[int64][]string{
+		0: {"0.dat", "7.dat", "20.dat"}, 6: {"0.dat", "7.dat", "20.dat"}, 7: {"7.dat", "20.dat"},
+		19: {"7.dat", "20.dat"}, 20: {"20.dat"}, 99: {"20.dat"},
+	} {
 		disk := &disk{synced: map[string]int{}}
 		s := newSyncer(dir, nil)
 		s.fsync = disk.fsync
@@ -154,7 +159,8 @@ func TestABatchThatWasNotWrittenIsNotAcknowledgedWhenItIsSentAgain(t *testing.T)
 		require.NoError(t, err)
 		require.NoError(t, producer.Start(t.Context()))
 		report := make(chan error)
-		producer.Produce([]port.Message{{Topic: topic, Value: []byte("lost")}}, func(_ int, err error) { report <- err })
+		producer.Produce([]port.Message{{Topic: topic, Value: []byte("lost")}},
+			func(_ int, err error) { report <- err })
 		require.Error(t, <-report, "what was not written is not acknowledged")
 		require.NoError(t, producer.Stop(t.Context()))
 		stop(t, broker)

@@ -24,7 +24,9 @@ const (
 	laneCount
 )
 
-var laneNames = [laneCount]string{"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai", "recordings", "logs"}
+var laneNames = [laneCount]string{
+	"main", "historical", "exceptions", "heatmaps", "client_warnings", "ai", "recordings", "logs",
+}
 
 // Lanes returns every lane.
 func Lanes() []Lane {

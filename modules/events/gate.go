@@ -10,8 +10,8 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Caller is who sends a request, as far as that is known when the gates are asked. Like an Event's, its strings may alias
-// the request.
+// Caller is who sends a request, as far as that is known when the gates are asked. Like an Event's, its
+// strings may alias the request.
 type Caller struct {
 	// Token is the project's API key; empty while it is not known.
 	Token string
@@ -28,9 +28,9 @@ type Caller struct {
 }
 
 // Gate decides whether a caller may send at all. It is asked when the head of a request has been read, before the
-// body is: with the token where the head has it. Where the body has the token, the gate is asked again with that, before
-// the events meet the stages. An error refuses the request; its Code says how, and with a code other than Internal its text
-// is the client's to read. Admit must be safe for concurrent use and keeps nothing of the caller.
+// body is: with the token where the head has it. Where the body has the token, the gate is asked again with that,
+// before the events meet the stages. An error refuses the request; its Code says how, and with a code other than
+// Internal its text is the client's to read. Admit must be safe for concurrent use and keeps nothing of the caller.
 type Gate interface {
 	Phase() Phase
 	Name() string
@@ -49,7 +49,8 @@ func NewGates(gates ...Gate) (Gates, error) {
 	var faults []error
 	for i := 1; i < len(ordered); i++ {
 		if a, b := ordered[i-1], ordered[i]; a.Phase() == b.Phase() && a.Name() == b.Name() {
-			faults = append(faults, fmt.Errorf("two gates are named %q in phase %d: rename one or leave it out", a.Name(), a.Phase()))
+			faults = append(faults, fmt.Errorf("two gates are named %q in phase %d: rename one or leave it out",
+				a.Name(), a.Phase()))
 		}
 	}
 	return ordered, errors.Join(faults...)

@@ -73,7 +73,6 @@ const (
 	ReasonStage       Reason = "stage_failed"
 	ReasonUnavailable Reason = "sink_unavailable"
 	ReasonTimeout     Reason = "sink_timeout"
-	ReasonRefused     Reason = "sink_refused"
 	ReasonUnsettled   Reason = "unsettled"
 )
 

@@ -30,12 +30,13 @@ const (
 	PhaseRoute    Phase = 600
 )
 
-// Stage judges a whole batch at a time, so that it costs at most one store round trip per request. It marks events (Drop,
-// Reject, Fail) and never removes one; it leaves alone what has an outcome already, and that may be all events. An error
-// means that the stage could not judge: every event still pending then fails. Process must be safe for concurrent use.
+// Stage judges a whole batch at a time, so that it costs at most one store round trip per request. It marks
+// events (Drop, Reject, Fail) and never removes one; it leaves alone what has an outcome already, and that may be
+// all events. An error means that the stage could not judge: every event still pending then fails. Process must
+// be safe for concurrent use.
 //
-// The Settle that a stage returns, if any, is called exactly once, when all events of the batch have their outcomes: also
-// if the stage returned an error as well.
+// The Settle that a stage returns, if any, is called exactly once, when all events of the batch have their outcomes:
+// also if the stage returned an error as well.
 type Stage interface {
 	Phase() Phase
 	Name() string
@@ -43,16 +44,16 @@ type Stage interface {
 }
 
 // Settle is what a stage does once it is known how its events have ended, such as giving back what it had reserved for
-// those that failed. Settlements run in the reverse order of the stages, before the client is answered, whatever happened in
-// between: a stage or sink that failed or panicked, or a client that has left, which ctx does not tell. A settlement changes
-// no outcome, and keeps nothing of the batch.
+// those that failed. Settlements run in the reverse order of the stages, before the client is answered, whatever
+// happened in between: a stage or sink that failed or panicked, or a client that has left, which ctx does not tell. A
+// settlement changes no outcome, and keeps nothing of the batch.
 type Settle func(ctx context.Context, batch *Batch)
 
 // Pipeline is the stages of a build, in the order of (Phase, Name).
 type Pipeline struct{ stages []timedStage }
 
-// NewPipeline orders the stages. Two stages with the same phase and name are an error. How long each stage takes per batch,
-// in seconds, is recorded in the scope's timer "stage_seconds", tagged with the stage's name.
+// NewPipeline orders the stages. Two stages with the same phase and name are an error. How long each stage takes per
+// batch, in seconds, is recorded in the scope's timer "stage_seconds", tagged with the stage's name.
 func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline, error) {
 	ordered := slices.Clone(stages)
 	slices.SortStableFunc(ordered, func(a, b Stage) int {
@@ -62,7 +63,8 @@ func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline
 	for i := 1; i < len(ordered); i++ {
 		a, b := ordered[i-1], ordered[i]
 		if a.Phase() == b.Phase() && a.Name() == b.Name() {
-			faults = append(faults, fmt.Errorf("two stages are named %q in phase %d: rename one or leave it out", a.Name(), a.Phase()))
+			faults = append(faults, fmt.Errorf("two stages are named %q in phase %d: rename one or leave it out",
+				a.Name(), a.Phase()))
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -76,17 +78,8 @@ func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline
 	return pipeline, nil
 }
 
-// Names lists the stages in their order.
-func (p *Pipeline) Names() []string {
-	names := make([]string, len(p.stages))
-	for i, stage := range p.stages {
-		names[i] = stage.Name()
-	}
-	return names
-}
-
-// Run passes the batch through the stages, and returns the settlements that they ask for, appended to settlements. It ends
-// with the first stage that fails or panics: the events that are pending then have failed.
+// Run passes the batch through the stages, and returns the settlements that they ask for, appended to settlements. It
+// ends with the first stage that fails or panics: the events that are pending then have failed.
 func (p *Pipeline) Run(ctx context.Context, batch *Batch, settlements []Settlement) []Settlement {
 	for i := range p.stages {
 		stage := &p.stages[i]
@@ -108,8 +101,8 @@ type Settlement struct {
 	settle Settle
 }
 
-// timedStage records how long its stage takes. The timer is resolved at start, because looking one up costs more than many a
-// stage does.
+// timedStage records how long its stage takes. The timer is resolved at start, because looking one up costs
+// more than many a stage does.
 type timedStage struct {
 	Stage
 	log     *zap.Logger
@@ -135,7 +128,8 @@ var errPanicked = Errorf(Internal, "it panicked: see the log")
 func (s *Settlement) run(ctx context.Context, batch *Batch) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
-			panics.Log(s.stage.log, "settlement of stage "+s.stage.Name(), caught, zap.String("request_id", strings.Clone(batch.RequestID)))
+			panics.Log(s.stage.log, "settlement of stage "+s.stage.Name(), caught,
+				zap.String("request_id", strings.Clone(batch.RequestID)))
 		}
 	}()
 	s.settle(ctx, batch)

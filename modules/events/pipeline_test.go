@@ -29,6 +29,15 @@ func (s stage) Process(_ context.Context, batch *Batch) (Settle, error) {
 	return s.settle, s.judge(batch)
 }
 
+// Names lists the stages in their order.
+func (p *Pipeline) Names() []string {
+	names := make([]string, len(p.stages))
+	for i, stage := range p.stages {
+		names[i] = stage.Name()
+	}
+	return names
+}
+
 func TestStagesRunByPhaseThenNameInWhateverOrderTheyCome(t *testing.T) {
 	stages := []Stage{
 		stage{phase: PhaseAuth, name: "auth"},
@@ -47,7 +56,8 @@ func TestStagesRunByPhaseThenNameInWhateverOrderTheyCome(t *testing.T) {
 
 func TestTwoStagesOfOneNameInOnePhaseAreRefused(t *testing.T) {
 	_, err := NewPipeline(zap.NewNop(), tally.NoopScope,
-		stage{phase: PhaseQuota, name: "limits"}, stage{phase: PhaseAuth, name: "limits"}, stage{phase: PhaseQuota, name: "limits"})
+		stage{phase: PhaseQuota, name: "limits"}, stage{phase: PhaseAuth, name: "limits"},
+		stage{phase: PhaseQuota, name: "limits"})
 	require.EqualError(t, err, `two stages are named "limits" in phase 400: rename one or leave it out`)
 }
 
@@ -71,7 +81,8 @@ func TestAStageThatFailsEndsThePendingEventsWithItsCode(t *testing.T) {
 	require.Equal(t, Unavailable, CodeOf(failed.Err))
 }
 
-// A stage that has asked to settle does so although it failed, and those before it; no stage runs behind one that failed.
+// A stage that has asked to settle does so although it failed, and those before it; no stage
+// runs behind one that failed.
 func TestSettlementsAreCollectedUpToTheStageThatFails(t *testing.T) {
 	var settled []string
 	settle := func(name string) Settle {

@@ -14,9 +14,9 @@ import (
 
 // Processor takes a batch from a protocol to its outcomes. A single event and a recording are batches of one.
 type Processor interface {
-	// Process gives every event of the batch an outcome and enters them in the ledger. Events that the protocol itself has
-	// rejected come with their outcome set. It is safe for concurrent use; the batch belongs to the caller again when it
-	// returns.
+	// Process gives every event of the batch an outcome and enters them in the ledger. Events that the protocol
+	// itself has rejected come with their outcome set. It is safe for concurrent use; the batch belongs to the
+	// caller again when it returns.
 	Process(ctx context.Context, batch *Batch)
 }
 
@@ -28,8 +28,8 @@ type processor struct {
 	latency  tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink and the ledger. At level debug, every event that is not accepted is logged with its
-// reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
+// NewProcessor joins a pipeline, a sink and the ledger. At level debug, every event that is not accepted is logged with
+// its reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
 func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
 	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }

@@ -35,7 +35,8 @@ const (
 
 var errScripted = errors.New("scripted")
 
-// script does its actions in turn over the events of a batch; each batch, told apart by its second, starts at another one.
+// script does its actions in turn over the events of a batch; each batch, told apart by its
+// second, starts at another one.
 type script []action
 
 func (s script) run(ctx context.Context, who string, batch *Batch) error {
@@ -93,16 +94,17 @@ func (s *scripted) Process(ctx context.Context, batch *Batch) (Settle, error) {
 }
 
 func drawScript(t *rapid.T, label string) script {
-	return rapid.SliceOfN(rapid.Map(rapid.IntRange(0, int(actionCount)-1), func(n int) action { return action(n) }), 1, 6).Draw(t, label)
+	return rapid.SliceOfN(rapid.Map(rapid.IntRange(0, int(actionCount)-1), func(n int) action { return action(n) }), 1,
+		6).Draw(t, label)
 }
 
 type sinkFunc func(ctx context.Context, batch *Batch)
 
 func (f sinkFunc) Write(ctx context.Context, batch *Batch) { f(ctx, batch) }
 
-// Whatever stages and sinks do, which is to drop, fail, panic or hang until the deadline: every event ends in one outcome,
-// the ledger balances at any moment, and every stage that asked to settle does so once, in reverse order, and sees the
-// outcomes that the protocol sees.
+// Whatever stages and sinks do, which is to drop, fail, panic or hang until the deadline: every event ends in one
+// outcome, the ledger balances at any moment, and every stage that asked to settle does so once, in reverse order, and
+// sees the outcomes that the protocol sees.
 func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type settlement struct {
@@ -196,14 +198,14 @@ func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.
 				last = s.stage
 				require.Equal(t, outcomes(batch), s.outcomes)
 			}
-			require.Equal(t, expectedSettlements(ctx, stages, batch), len(settled[batch]))
+			require.Len(t, settled[batch], expectedSettlements(ctx, stages, batch))
 		}
 		require.Equal(t, want, ledger.Snapshot())
 	})
 }
 
-// expectedSettlements counts the stages that return a settlement for a batch: those up to the first that panics or fails, if
-// they ask for one.
+// expectedSettlements counts the stages that return a settlement for a batch: those up to the first that panics or
+// fails, if they ask for one.
 func expectedSettlements(ctx context.Context, stages []Stage, of *Batch) int {
 	asked := 0
 	again := &Batch{Received: of.Received, Events: make([]Event, len(of.Events))}
@@ -249,12 +251,15 @@ func TestAPanicEndsTheBatchAndNothingElse(t *testing.T) {
 		reason Reason
 		line   string
 	}{
-		"a stage": {[]Stage{stage{phase: 1, name: "counts", settle: count}, stage{phase: 2, name: "broken", judge: broken}}, ReasonStage, "stage broken panicked"},
-		"a sink":  {[]Stage{stage{phase: 1, name: "counts", settle: count}}, ReasonUnsettled, "the sink panicked"},
-		"a settlement": {[]Stage{stage{phase: 1, name: "counts", settle: count}, stage{phase: 2, name: "fails", judge: func(b *Batch) error {
-			b.FailPending(ReasonStage, Errorf(Unavailable, "no store"))
-			return nil
-		}, settle: func(context.Context, *Batch) { panic("boom") }}}, ReasonStage, "settlement of stage fails panicked"},
+		"a stage": {[]Stage{stage{phase: 1, name: "counts", settle: count},
+			stage{phase: 2, name: "broken", judge: broken}}, ReasonStage, "stage broken panicked"},
+		"a sink": {[]Stage{stage{phase: 1, name: "counts", settle: count}}, ReasonUnsettled, "the sink panicked"},
+		"a settlement": {[]Stage{stage{phase: 1, name: "counts", settle: count},
+			stage{phase: 2, name: "fails", judge: func(b *Batch) error {
+				b.FailPending(ReasonStage, Errorf(Unavailable, "no store"))
+				return nil
+			}, settle: func(context.Context, *Batch) { panic("boom") }}}, ReasonStage,
+			"settlement of stage fails panicked"},
 	} {
 		settled = 0
 		core, logged := observer.New(zap.ErrorLevel)
@@ -281,7 +286,8 @@ func TestAPanicEndsTheBatchAndNothingElse(t *testing.T) {
 func TestSettlementsCostNoAllocation(t *testing.T) {
 	settle := Settle(func(context.Context, *Batch) {})
 	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope,
-		stage{phase: 1, name: "asks"}, stage{phase: 2, name: "asks", settle: settle}, stage{phase: 3, name: "asks", settle: settle})
+		stage{phase: 1, name: "asks"}, stage{phase: 2, name: "asks", settle: settle},
+		stage{phase: 3, name: "asks", settle: settle})
 	require.NoError(t, err)
 	accept := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
 	processor := NewProcessor(pipeline, accept, NewLedger(), zap.NewNop(), tally.NoopScope)
@@ -303,12 +309,13 @@ func TestASinkIsNotWrittenToWhenNothingIsPending(t *testing.T) {
 
 func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 	scope := tally.NewTestScope("", nil)
-	pipeline, err := NewPipeline(zap.NewNop(), scope, stage{phase: 1, name: "auth"}, stage{phase: 2, name: "broken", judge: func(b *Batch) error {
-		if len(b.Events) > 1 {
-			return errScripted
-		}
-		return nil
-	}})
+	pipeline, err := NewPipeline(zap.NewNop(), scope, stage{phase: 1, name: "auth"},
+		stage{phase: 2, name: "broken", judge: func(b *Batch) error {
+			if len(b.Events) > 1 {
+				return errScripted
+			}
+			return nil
+		}})
 	require.NoError(t, err)
 	processor := NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), NewLedger(), zap.NewNop(), scope)
 
@@ -319,7 +326,8 @@ func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 	for key, timer := range scope.Snapshot().Timers() {
 		recorded[key] = len(timer.Values())
 	}
-	require.Equal(t, map[string]int{"stage_seconds+stage=auth": 2, "stage_seconds+stage=broken": 2, "sink_seconds+": 1}, recorded)
+	require.Equal(t, map[string]int{"stage_seconds+stage=auth": 2, "stage_seconds+stage=broken": 2, "sink_seconds+": 1},
+		recorded)
 }
 
 func TestWhatIsNotAcceptedIsExplainedAtLevelDebug(t *testing.T) {

@@ -46,7 +46,9 @@ func TestMembersSaysWhereATextIsNoObject(t *testing.T) {
 
 func TestGetReadsOneProperty(t *testing.T) {
 	const object = ` {"a" : 1, "\u0062":[{"a":2}] ,"c":{"a":"}"},"d":null,"e":1,"e":2,"":3}  `
-	for name, want := range map[string]string{"a": "1", "b": `[{"a":2}]`, "c": `{"a":"}"}`, "d": "null", "e": "2", "": "3"} {
+	for name, want := range map[string]string{
+		"a": "1", "b": `[{"a":2}]`, "c": `{"a":"}"}`, "d": "null", "e": "2", "": "3",
+	} {
 		require.Equal(t, want, string(Get([]byte(object), name)), name)
 	}
 	require.Nil(t, Get([]byte(object), "x"))
@@ -82,7 +84,8 @@ func TestAppendSetReplacesOrAddsOneProperty(t *testing.T) {
 		{`{}`, ``, "the value is not JSON: unexpected end of JSON at byte 0"},
 		{`{}`, `1,"b":2`, "the value is not JSON: unexpected text after the JSON value at byte 1"},
 		{`{}`, `NaN`, "the value is not JSON: NaN or Infinity at byte 0"},
-		{`{}`, strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth), "the value is not JSON: nested deeper than 128 levels at byte 127"},
+		{`{}`, strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth),
+			"the value is not JSON: nested deeper than 128 levels at byte 127"},
 	} {
 		got, err := AppendSet([]byte("before"), []byte(test.object), "a", []byte(test.value))
 		require.EqualError(t, err, test.want)
@@ -105,7 +108,8 @@ func TestAppendDeleteTakesEveryMemberOfAName(t *testing.T) {
 
 // A stage or plugin that reads and changes a property of every event costs no allocation, if it brings the memory.
 func TestPropertiesAreReadAndChangedWithoutAllocations(t *testing.T) {
-	object, value, room := []byte(`{"$browser":"Chrome","$ip":"192.0.2.1","a":[1,2,{"b":null}]}`), []byte(`"pro"`), make([]byte, 0, 1024)
+	object, value, room := []byte(`{"$browser":"Chrome","$ip":"192.0.2.1","a":[1,2,{"b":null}]}`),
+		[]byte(`"pro"`), make([]byte, 0, 1024)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		if Get(object, "$browser") == nil {
 			t.Fail()

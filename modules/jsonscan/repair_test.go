@@ -31,7 +31,8 @@ func TestRepairMendsTheTwoThingsThatSDKsGetWrong(t *testing.T) {
 	}
 	_, done := Repair([]byte(`[NaN,Infinity,"\ud83d",-Infinity]`))
 	require.Equal(t, Repairs{Numbers: 3, Surrogates: 1}, done)
-	for _, broken := range []string{`[nan]`, `[NaN1]`, `[-NaN]`, `[1NaN]`, `[+Infinity]`, `[NaNNaN]`, `{NaN:1}`, `[Inf]`, `["\ud83"]`, `[NaN`, `["\ud83d`} {
+	for _, broken := range []string{`[nan]`, `[NaN1]`, `[-NaN]`, `[1NaN]`, `[+Infinity]`, `[NaNNaN]`, `{NaN:1}`,
+		`[Inf]`, `["\ud83"]`, `[NaN`, `["\ud83d`} {
 		mended, _ := Repair([]byte(broken))
 		require.False(t, Valid(mended), broken)
 	}
@@ -57,7 +58,8 @@ func mendBySearch(data []byte) []byte {
 				continue
 			}
 			if kind < `\udc00` && n+1 < len(escapes) && escapes[n+1][0] == at[1] {
-				if low := strings.ToLower(string(token[at[1]:escapes[n+1][1]])); len(low) == 6 && low >= `\udc00` && low <= `\udfff` {
+				if low := strings.ToLower(string(token[at[1]:escapes[n+1][1]])); len(low) == 6 &&
+					low >= `\udc00` && low <= `\udfff` {
 					n++
 					continue
 				}
@@ -70,7 +72,8 @@ func mendBySearch(data []byte) []byte {
 
 // FuzzRepair holds Repair against the slow way, and against the scanner: what needs it needs it once.
 func FuzzRepair(f *testing.F) {
-	for _, seed := range []string{`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]", `["\\ud83d\udc00`, `{"\udc00":NaN`} {
+	for _, seed := range []string{`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]",
+		`["\\ud83d\udc00`, `{"\udc00":NaN`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

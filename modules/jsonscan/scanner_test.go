@@ -30,7 +30,8 @@ func TestTextIsWhatAStringSays(t *testing.T) {
 // FuzzScanner holds the scanner against encoding/json: both accept the same, but for the depth.
 func FuzzScanner(f *testing.F) {
 	for _, seed := range []string{
-		`{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`, `{"`, `[1,]`, `nul`, `-`, `01`, `"\ud83d"`, ` 1 `, `1 2`,
+		`{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`, `{"`, `[1,]`, `nul`, `-`, `01`,
+		`"\ud83d"`, ` 1 `, `1 2`,
 	} {
 		f.Add([]byte(seed))
 	}

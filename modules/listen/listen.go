@@ -49,7 +49,8 @@ func (l patientListener) Accept() (net.Conn, error) {
 
 // isPassing reports whether accepting a connection failed for a reason that goes away by itself.
 func isPassing(err error) bool {
-	for _, passing := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+	for _, passing := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED} {
 		if errors.Is(err, passing) {
 			return true
 		}

@@ -4,7 +4,8 @@ package module
 type Build struct {
 	// Version is such as v1.2.3.
 	Version string `json:"version"`
-	// Commit is what the build was made of, "" if that is not known; Modified is set if the build had more than the commit.
+	// Commit is what the build was made of, "" if that is not known; Modified is set if the build
+	// had more than the commit.
 	Commit   string `json:"commit,omitempty"`
 	Modified bool   `json:"modified,omitempty"`
 	// GoVersion is the version of Go, such as go1.26.0.

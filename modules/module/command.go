@@ -17,7 +17,9 @@ import (
 //			Short:   "Greet somebody",
 //			Example: "  capture greet Eve --loud",
 //			Flags:   func(flags *module.Flags) { flags.BoolVar(&loud, "loud", false, "greet so that all hear it") },
-//			Run:     func(use module.Invocation, greeter *Greeter) error { return greeter.Greet(use.Out, use.Args[0], loud) },
+//			Run: func(use module.Invocation, greeter *Greeter) error {
+//				return greeter.Greet(use.Out, use.Args[0], loud)
+//			},
 //		}
 //	}
 //
@@ -45,8 +47,8 @@ type Command struct {
 	Output string
 
 	// Run is a function whose parameters are filled from the module graph (which is built but not started) and which
-	// returns an error; it takes an Invocation for what the user typed. A command with Commands may go without: it shows
-	// its help.
+	// returns an error; it takes an Invocation for what the user typed. A command with Commands may go
+	// without: it shows its help.
 	Run any
 
 	// Commands stand below this one: "capture NAME SUBCOMMAND".

@@ -93,7 +93,8 @@ func (deaf) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
 
 func TestAListThatCannotBePrintedSaysSo(t *testing.T) {
 	t.Parallel()
-	require.EqualError(t, module.Invocation{Output: module.JSON, Out: deaf{}}.List().Add(1), "print a list: nobody reads")
+	require.EqualError(t, module.Invocation{Output: module.JSON, Out: deaf{}}.List().Add(1),
+		"print a list: nobody reads")
 	table := module.Invocation{Output: module.Table, Out: deaf{}}.List("a")
 	require.EqualError(t, table.Flush(), "print a list: nobody reads")
 }

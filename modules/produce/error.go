@@ -8,8 +8,8 @@ import (
 // Class says why a message is not in Kafka. Its text is a label of metrics and the reason in a dead letter.
 type Class uint8
 
-// The classes. The first five pass: sending the message again is right, although Kafka may have it already. The others are
-// refusals: Kafka will never take the message.
+// The classes. The first five pass: sending the message again is right, although Kafka may have it already. The others
+// are refusals: Kafka will never take the message.
 const (
 	// Unavailable: Kafka, or the broker that the message needs, does not answer or cannot store it.
 	Unavailable Class = iota

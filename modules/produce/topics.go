@@ -70,8 +70,10 @@ func (t Topics) Validate() error {
 	for _, topic := range t.keyed() {
 		faults.Check(IsTopicName(topic.name), topic.key, "must be %s, got %q", TopicNameRule, topic.name)
 	}
-	faults.Check(t.Partitions >= 0 && t.Partitions <= 10_000, "partitions", "must be from 0 to 10000, got %d", t.Partitions)
-	faults.Check(t.ReplicationFactor >= 0 && t.ReplicationFactor <= 100, "replication_factor", "must be from 0 to 100, got %d", t.ReplicationFactor)
+	faults.Check(t.Partitions >= 0 && t.Partitions <= 10_000, "partitions",
+		"must be from 0 to 10000, got %d", t.Partitions)
+	faults.Check(t.ReplicationFactor >= 0 && t.ReplicationFactor <= 100, "replication_factor",
+		"must be from 0 to 100, got %d", t.ReplicationFactor)
 	return faults.Err()
 }
 

@@ -12,7 +12,8 @@ import (
 func TestTopicsThatShareANameAreListedOnce(t *testing.T) {
 	topics := produce.DefaultTopics()
 	require.ElementsMatch(t, []string{
-		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings", "exceptions", "events_overflow",
+		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings",
+		"exceptions", "events_overflow",
 		"session_recording_overflow", "heatmaps", "ai_events", "logs", "events_dlq",
 	}, topics.Names())
 	topics.AIOverflow = "ai_overflow"

@@ -43,9 +43,11 @@ func (c Config) Validate() error {
 			continue
 		}
 		checkWho(&faults, "topics", i, who)
-		faults.Check(produce.IsTopicName(topic), "topics", "entry %d must name a topic of %s, got %q", i+1, produce.TopicNameRule, topic)
+		faults.Check(produce.IsTopicName(topic), "topics", "entry %d must name a topic of %s, got %q", i+1,
+			produce.TopicNameRule, topic)
 		other, twice := topics[who]
-		faults.Check(!twice || other == topic, "topics", "entry %d gives %q another topic than an earlier one", i+1, who)
+		faults.Check(!twice || other == topic, "topics",
+			"entry %d gives %q another topic than an earlier one", i+1, who)
 		topics[who] = topic
 	}
 	faults.Check(c.HistoricalAfter >= 0, "historical_after", "must not be negative, got %s", c.HistoricalAfter)
@@ -55,7 +57,8 @@ func (c Config) Validate() error {
 // checkWho records a fault unless the rule names a project, or a user of one.
 func checkWho(faults *configs.Faults, key string, i int, who string) {
 	token, distinctID, one := strings.Cut(who, ":")
-	faults.Check(token != "" && (!one || distinctID != ""), key, "entry %d must be a token or token:distinct_id, got %q", i+1, who)
+	faults.Check(token != "" && (!one || distinctID != ""), key,
+		"entry %d must be a token or token:distinct_id, got %q", i+1, who)
 }
 
 // cutTopic parts whom a rule concerns from the topic; a distinct_id may hold any character, a topic no equals sign.

@@ -15,11 +15,12 @@ func TestTheDefaultsAreValidAndSayNothing(t *testing.T) {
 
 func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
 	err := Config{
-		Drop:            []string{"", "phc_a"},
-		Overflow:        []string{":user"},
-		SkipPerson:      []string{"phc_a:"},
-		DLQ:             []string{":"},
-		Topics:          []string{"phc_a", "=t", "phc_a=", "phc_a=has space", "phc_a=..", "phc_b=one", "phc_b=two", "phc_b=" + strings.Repeat("t", 250)},
+		Drop:       []string{"", "phc_a"},
+		Overflow:   []string{":user"},
+		SkipPerson: []string{"phc_a:"},
+		DLQ:        []string{":"},
+		Topics: []string{"phc_a", "=t", "phc_a=", "phc_a=has space", "phc_a=..", "phc_b=one", "phc_b=two",
+			"phc_b=" + strings.Repeat("t", 250)},
 		HistoricalAfter: -time.Second,
 	}.Validate()
 	const topic = "must name a topic of 1 to 249 letters, digits, dots, underscores or hyphens, got "

@@ -46,7 +46,9 @@ func NewStage(live *configs.Live) (*Stage, error) {
 }
 
 func newPolicy(cfg Config) *policy {
-	p := &policy{projects: map[string]*project{}, historicalAfter: cfg.HistoricalAfter, historicalOnly: cfg.HistoricalOnly}
+	p := &policy{
+		projects: map[string]*project{}, historicalAfter: cfg.HistoricalAfter, historicalOnly: cfg.HistoricalOnly,
+	}
 	for _, list := range []struct {
 		who []string
 		set func(*rules)

@@ -52,7 +52,8 @@ func TestEventsAreDroppedByTokenOrUser(t *testing.T) {
 		{"phc_gon", "anybody", pending},
 	} {
 		for _, lane := range events.Lanes() {
-			got := process(t, cfg, events.Batch{Token: test.token}, events.Event{DistinctID: test.distinctID, Lane: lane})
+			got := process(t, cfg, events.Batch{Token: test.token},
+				events.Event{DistinctID: test.distinctID, Lane: lane})
 			require.Equal(t, test.want, got.Outcome, "%s:%s in %s", test.token, test.distinctID, lane)
 			require.Equal(t, lane, got.Lane)
 			require.Zero(t, got.Routing)
@@ -112,7 +113,8 @@ func TestEventsAreSetAsideRedirectedAndKeptFromPersonsByTokenOrUser(t *testing.T
 			case events.LaneHeatmaps, events.LaneClientWarnings, events.LaneLogs:
 				want = events.Routing{}
 			}
-			got := process(t, cfg, events.Batch{Token: test.token}, events.Event{DistinctID: test.distinctID, Lane: lane})
+			got := process(t, cfg, events.Batch{Token: test.token},
+				events.Event{DistinctID: test.distinctID, Lane: lane})
 			require.Equal(t, want, got.Routing, "%s:%s in %s", test.token, test.distinctID, lane)
 			require.True(t, got.Pending())
 		}
@@ -125,7 +127,9 @@ func TestAUserIsHeldToTheRulesForAllOfItsProjectToo(t *testing.T) {
 		Topics: []string{"phc_a=all"},
 	}
 	got := process(t, cfg, events.Batch{Token: "phc_a"}, events.Event{DistinctID: "u"})
-	require.Equal(t, events.Routing{DLQ: "event_restriction", Topic: "all", Overflow: true, Unkeyed: true, SkipPerson: true}, got.Routing)
+	require.Equal(t, events.Routing{
+		DLQ: "event_restriction", Topic: "all", Overflow: true, Unkeyed: true, SkipPerson: true,
+	}, got.Routing)
 
 	cfg = Config{Drop: []string{"phc_a"}, DLQ: []string{"phc_a:u"}}
 	got = process(t, cfg, events.Batch{Token: "phc_a"}, events.Event{DistinctID: "u"})
@@ -161,14 +165,17 @@ func TestOldEventsGoToTheHistoricalLane(t *testing.T) {
 		{24 * time.Hour, events.LaneRecordings, 48 * time.Hour, events.LaneRecordings},
 		{0, events.LaneMain, 1e6 * time.Hour, events.LaneMain},
 	} {
-		got := process(t, Config{HistoricalAfter: test.after}, events.Batch{Token: "phc_a"}, events.Event{Lane: test.lane, Timestamp: received.Add(-test.age)})
+		got := process(t, Config{HistoricalAfter: test.after}, events.Batch{Token: "phc_a"},
+			events.Event{Lane: test.lane, Timestamp: received.Add(-test.age)})
 		require.Equal(t, test.want, got.Lane, "%s in %s after %s", test.age, test.lane, test.after)
 	}
 	// Year 1 is further away than a duration reaches.
-	got := process(t, Config{HistoricalAfter: time.Hour}, events.Batch{Token: "phc_a"}, events.Event{Timestamp: time.Time{}.AddDate(1, 0, 0)})
+	got := process(t, Config{HistoricalAfter: time.Hour}, events.Batch{Token: "phc_a"},
+		events.Event{Timestamp: time.Time{}.AddDate(1, 0, 0)})
 	require.Equal(t, events.LaneHistorical, got.Lane)
 	// Section 4.2: historical events ignore overflow.
-	got = process(t, Config{HistoricalAfter: time.Hour, Overflow: []string{"phc_a"}}, events.Batch{Token: "phc_a"}, events.Event{Timestamp: received.Add(-2 * time.Hour)})
+	got = process(t, Config{HistoricalAfter: time.Hour, Overflow: []string{"phc_a"}}, events.Batch{Token: "phc_a"},
+		events.Event{Timestamp: received.Add(-2 * time.Hour)})
 	require.Equal(t, events.LaneHistorical, got.Lane)
 	require.Zero(t, got.Routing)
 }
@@ -187,7 +194,8 @@ func TestABatchThatNoRuleConcernsCostsNoAllocation(t *testing.T) {
 	batch := stock(50)
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = stage.Process(t.Context(), batch) }))
 	batch.Token = "phc_concerned"
-	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = stage.Process(t.Context(), batch) }), "nor does one that rules concern")
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = stage.Process(t.Context(), batch) }),
+		"nor does one that rules concern")
 }
 
 var someRules = Config{Drop: []string{"phc_gone", "phc_concerned:spammer"}, Topics: []string{"phc_concerned:vip=vip"}}

@@ -24,20 +24,23 @@ const (
 
 // kinds has the name of each kind, as PostHog's pipeline knows it, and what is said to people who read it.
 var kinds = [kindCount]struct{ name, sentence string }{
-	missingName:         {"missing_event_name", "An event was rejected because it has no name"},
-	missingDistinctID:   {"missing_distinct_id", "An event was rejected because it has no distinct_id"},
-	distinctIDTruncated: {"distinct_id_truncated", "The distinct_id of an event is longer than 200 characters and was cut to that length"},
-	messageTooLarge:     {"message_size_too_large", "An event was rejected because it is too large"},
-	replayTooLarge:      {"replay_message_too_large", "A part of a session recording is too large and was left out"},
-	replayInvalid:       {"replay_message_invalid", "A part of a session recording was rejected because it is not valid"},
-	rateLimited:         {"rate_limited", "An event was dropped because the project sends events too fast"},
-	quotaExceeded:       {"quota_exceeded", "An event was dropped because the project has used up its quota"},
-	jsonRepaired:        {"json_repaired", "A request was not valid JSON (NaN, an infinity or half of a surrogate pair) and was repaired"},
-	invalidEvent:        {"invalid_event", "An event was rejected because it is not valid"},
+	missingName:       {"missing_event_name", "An event was rejected because it has no name"},
+	missingDistinctID: {"missing_distinct_id", "An event was rejected because it has no distinct_id"},
+	distinctIDTruncated: {"distinct_id_truncated",
+		"The distinct_id of an event is longer than 200 characters and was cut to that length"},
+	messageTooLarge: {"message_size_too_large", "An event was rejected because it is too large"},
+	replayTooLarge:  {"replay_message_too_large", "A part of a session recording is too large and was left out"},
+	replayInvalid: {"replay_message_invalid",
+		"A part of a session recording was rejected because it is not valid"},
+	rateLimited:   {"rate_limited", "An event was dropped because the project sends events too fast"},
+	quotaExceeded: {"quota_exceeded", "An event was dropped because the project has used up its quota"},
+	jsonRepaired: {"json_repaired",
+		"A request was not valid JSON (NaN, an infinity or half of a surrogate pair) and was repaired"},
+	invalidEvent: {"invalid_event", "An event was rejected because it is not valid"},
 }
 
-// judge returns what there is to tell about an event's outcome. Failed events are none of it, because the client was told to
-// send them again; nor is one that was refused for the sake of another, which is told itself.
+// judge returns what there is to tell about an event's outcome. Failed events are none of it, because the client was
+// told to send them again; nor is one that was refused for the sake of another, which is told itself.
 func judge(event *events.Event) kind {
 	if state := event.Outcome.State; state != events.StateRejected && state != events.StateDropped {
 		return fine
@@ -77,8 +80,8 @@ func (f *findings) add(kind kind, event int) {
 	f[kind].events++
 }
 
-// look fills in the findings and reports whether there are any. A repaired request concerns all of its events but those that
-// were dropped: the operator's rules are not to be told of, and the test route writes nothing.
+// look fills in the findings and reports whether there are any. A repaired request concerns all of its events but those
+// that were dropped: the operator's rules are not to be told of, and the test route writes nothing.
 func (f *findings) look(batch *events.Batch) (something bool) {
 	for i := range batch.Events {
 		event := &batch.Events[i]

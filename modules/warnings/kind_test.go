@@ -39,7 +39,10 @@ func TestWhatIsToldAboutAnOutcome(t *testing.T) {
 
 		{"kept", events.Event{Outcome: events.Outcome{State: events.StateAccepted}}, ""},
 		{"failed", events.Event{Outcome: events.Outcome{State: events.StateFailed, Reason: events.ReasonTimeout}}, ""},
-		{"cut, but failed", events.Event{Notes: events.NoteDistinctIDCut, Outcome: events.Outcome{State: events.StateFailed, Reason: events.ReasonTimeout}}, ""},
+		{"cut, but failed", events.Event{
+			Notes:   events.NoteDistinctIDCut,
+			Outcome: events.Outcome{State: events.StateFailed, Reason: events.ReasonTimeout},
+		}, ""},
 		{"refused for another's sake", rejected(events.ReasonBatchRefused), ""},
 		{"by the operator's rule", dropped(events.ReasonRule), ""},
 		{"by the operator's mode", dropped(events.ReasonNotHistorical), ""},
@@ -47,8 +50,12 @@ func TestWhatIsToldAboutAnOutcome(t *testing.T) {
 		{"a performance event", dropped(events.ReasonPerformanceEvent), ""},
 		{"by a plugin", dropped("blocklist"), ""},
 
-		{"cut", events.Event{Notes: events.NoteDistinctIDCut, Outcome: events.Outcome{State: events.StateAccepted}}, "distinct_id_truncated"},
-		{"replaced", events.Event{Notes: events.NoteSnapshotReplaced, Lane: events.LaneRecordings, Outcome: events.Outcome{State: events.StateAccepted}}, "replay_message_too_large"},
+		{"cut", events.Event{Notes: events.NoteDistinctIDCut, Outcome: events.Outcome{State: events.StateAccepted}},
+			"distinct_id_truncated"},
+		{"replaced", events.Event{
+			Notes: events.NoteSnapshotReplaced, Lane: events.LaneRecordings,
+			Outcome: events.Outcome{State: events.StateAccepted},
+		}, "replay_message_too_large"},
 	} {
 		var found findings
 		something := found.look(&events.Batch{Token: "phc_a", Events: []events.Event{test.event}})
@@ -68,7 +75,8 @@ func TestTheFirstEventOfEachKindIsNamedAndTheOthersAreCounted(t *testing.T) {
 	good := events.Outcome{State: events.StateAccepted}
 	var found findings
 	require.True(t, found.look(&events.Batch{Repaired: true, Events: []events.Event{
-		{Outcome: good}, {Outcome: bad}, {Outcome: good, Notes: events.NoteDistinctIDCut | events.NoteSnapshotReplaced}, {Outcome: bad}, {Outcome: bad},
+		{Outcome: good}, {Outcome: bad}, {Outcome: good, Notes: events.NoteDistinctIDCut | events.NoteSnapshotReplaced},
+		{Outcome: bad}, {Outcome: bad},
 	}}))
 	require.Equal(t, findings{
 		missingName:         {events: 3, first: 1},
@@ -79,7 +87,8 @@ func TestTheFirstEventOfEachKindIsNamedAndTheOthersAreCounted(t *testing.T) {
 	require.False(t, new(findings).look(&events.Batch{Repaired: true}), "nothing came of it")
 	for _, reason := range []events.Reason{events.ReasonRule, events.ReasonNotHistorical, events.ReasonBlackHole} {
 		dropped := events.Outcome{State: events.StateDropped, Reason: reason}
-		require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: dropped}}}), reason)
+		require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: dropped}}}),
+			reason)
 	}
 }
 

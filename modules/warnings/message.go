@@ -39,8 +39,8 @@ type properties struct {
 	Details details `json:"$$client_ingestion_warning_details"`
 }
 
-// details are for people who look for the cause. Older pipelines know a too large recording only by its replayRecord and
-// timestamp, and an invalid one by its reason and sessionId.
+// details are for people who look for the cause. Older pipelines know a too large recording only by its replayRecord
+// and timestamp, and an invalid one by its reason and sessionId.
 type details struct {
 	EventUUID    string        `json:"eventUuid,omitempty"`
 	Event        string        `json:"event,omitempty"`
@@ -108,8 +108,8 @@ func newMessage(batch *events.Batch, kind kind, found finding, held int) message
 	}
 }
 
-// text is the JSON of a value, which here is a text or a struct of texts and numbers, so that there is no error. What is not
-// UTF-8 is replaced.
+// text is the JSON of a value, which here is a text or a struct of texts and numbers, so that there is no error. What
+// is not UTF-8 is replaced.
 func text(value any) []byte {
 	raw, _ := json.Marshal(value)
 	return raw

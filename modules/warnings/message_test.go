@@ -33,7 +33,9 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 			"an event that is rejected", missingName, finding{events: 2}, 7,
 			events.Event{
 				UUID: id, DistinctID: "me", Timestamp: received.Add(-time.Second), SessionID: "s-1",
-				Outcome: events.Outcome{State: events.StateRejected, Reason: events.ReasonMissingName, Err: errors.New("no name")},
+				Outcome: events.Outcome{
+					State: events.StateRejected, Reason: events.ReasonMissingName, Err: errors.New("no name"),
+				},
 			},
 			"me",
 			`{"$$client_ingestion_warning_message":"An event was rejected because it has no name: no name",
@@ -48,23 +50,27 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 			"unknown",
 			`{"$$client_ingestion_warning_message":"An event was rejected because it is not valid",
 			"$$client_ingestion_warning_type":"invalid_event","$$client_ingestion_warning_source":"capture",
-			"$$client_ingestion_warning_details":{"reason":"invalid_event","events":1,"suppressed":0,"pipelineStep":"capture"}}`,
+			"$$client_ingestion_warning_details":{"reason":"invalid_event",
+			"events":1,"suppressed":0,"pipelineStep":"capture"}}`,
 		},
 		{
 			"a recording", replayTooLarge, finding{events: 1}, 0,
 			events.Event{
-				UUID: id, Name: "$snapshot_items", DistinctID: "me", Timestamp: received, Lane: events.LaneRecordings, SessionID: "s-1",
+				UUID: id, Name: "$snapshot_items", DistinctID: "me", Timestamp: received,
+				Lane: events.LaneRecordings, SessionID: "s-1",
 				Notes: events.NoteSnapshotReplaced, Outcome: events.Outcome{State: events.StateAccepted},
 			},
 			"me",
 			`{"$$client_ingestion_warning_message":"A part of a session recording is too large and was left out",
 			"$$client_ingestion_warning_type":"replay_message_too_large","$$client_ingestion_warning_source":"capture",
-			"$$client_ingestion_warning_details":{"eventUuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d","event":"$snapshot_items",
-			"distinctId":"me","timestamp":"2026-11-24T12:00:00Z","sessionId":"s-1","replayRecord":{"session_id":"s-1"},
-			"events":1,"suppressed":0,"pipelineStep":"capture"}}`,
+			"$$client_ingestion_warning_details":{"eventUuid":"0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d",
+			"event":"$snapshot_items","distinctId":"me","timestamp":"2026-11-24T12:00:00Z","sessionId":"s-1",
+			"replayRecord":{"session_id":"s-1"},"events":1,"suppressed":0,"pipelineStep":"capture"}}`,
 		},
 	} {
-		batch := &events.Batch{Token: "phc_a", RequestID: "r-1", Received: received, Events: []events.Event{{Name: "other"}, test.event}}
+		batch := &events.Batch{
+			Token: "phc_a", RequestID: "r-1", Received: received, Events: []events.Event{{Name: "other"}, test.event},
+		}
 		test.found.first = 1
 		got := newMessage(batch, test.kind, test.found, test.held)
 		require.Equal(t, test.kind, got.kind, test.name)
@@ -86,16 +92,21 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 // Whatever a client sends: what is quoted of it is bounded, and the message is JSON.
 func TestAMessageIsSmallAndValidWhateverTheEventHolds(t *testing.T) {
 	anything := rapid.Custom(func(t *rapid.T) string {
-		part := rapid.OneOf(rapid.String(), rapid.Just("\""), rapid.Just("\x00"), rapid.Just("\xff\xed\xa0\x80"), rapid.Just("😀"), rapid.Just("</script>\\u2028"))
+		part := rapid.OneOf(rapid.String(), rapid.Just("\""), rapid.Just("\x00"), rapid.Just("\xff\xed\xa0\x80"),
+			rapid.Just("😀"), rapid.Just("</script>\\u2028"))
 		return strings.Repeat(part.Draw(t, "part"), rapid.IntRange(0, 1000).Draw(t, "times"))
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		about := events.Event{
-			Name: anything.Draw(t, "name"), DistinctID: anything.Draw(t, "distinct_id"), SessionID: anything.Draw(t, "session"),
+			Name: anything.Draw(t, "name"), DistinctID: anything.Draw(t, "distinct_id"),
+			SessionID: anything.Draw(t, "session"),
 			Timestamp: time.Unix(rapid.Int64Range(-1e15, 1e15).Draw(t, "timestamp"), 0), Lane: events.LaneRecordings,
-			Outcome: events.Outcome{State: events.StateRejected, Reason: events.ReasonTooLarge, Err: errors.New(anything.Draw(t, "error"))},
+			Outcome: events.Outcome{
+				State: events.StateRejected, Reason: events.ReasonTooLarge, Err: errors.New(anything.Draw(t, "error")),
+			},
 		}
-		got := newMessage(&events.Batch{Token: "phc_a", Events: []events.Event{about}}, replayTooLarge, finding{events: 1}, 0)
+		got := newMessage(&events.Batch{Token: "phc_a", Events: []events.Event{about}}, replayTooLarge,
+			finding{events: 1}, 0)
 		for _, raw := range [][]byte{got.event.Raw.Properties, got.event.Raw.DistinctID, got.event.Raw.Token} {
 			require.True(t, json.Valid(raw), "%s", raw)
 			require.True(t, utf8.Valid(raw))
@@ -112,7 +123,8 @@ func TestATextIsCutBetweenTwoCharacters(t *testing.T) {
 		most int
 		want string
 	}{
-		{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"aé", 2, "a"}, {"éé", 2, "é"}, {"😀", 3, ""}, {"", 0, ""}, {"\x80\x80\x80", 2, ""},
+		{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"aé", 2, "a"}, {"éé", 2, "é"}, {"😀", 3, ""}, {"", 0, ""},
+		{"\x80\x80\x80", 2, ""},
 	} {
 		require.Equal(t, test.want, cut(test.text, test.most), "%q", test.text)
 	}

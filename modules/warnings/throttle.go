@@ -7,12 +7,12 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// maxRemembered is how many pairs of token and kind are remembered: strangers can send any number of tokens. What is forgotten
-// is the pair that was not heard of for longest.
+// maxRemembered is how many pairs of token and kind are remembered: strangers can send any number of tokens. What is
+// forgotten is the pair that was not heard of for longest.
 const maxRemembered = 10_000
 
-// throttle lets a warning of a kind to a token pass once in an interval and counts the others. It is not safe for concurrent
-// use.
+// throttle lets a warning of a kind to a token pass once in an interval and counts the others. It is
+// not safe for concurrent use.
 type throttle struct {
 	told *simplelru.LRU[subject, *record]
 }

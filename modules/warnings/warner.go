@@ -20,8 +20,8 @@ const (
 	writeTimeout = 5 * time.Second
 )
 
-// Warner is the stage that tells projects what became of their events. Start and Stop are each called once, Start first;
-// Process and what it returns are safe for concurrent use at any time, and tell nothing after Stop.
+// Warner is the stage that tells projects what became of their events. Start and Stop are each called once, Start
+// first; Process and what it returns are safe for concurrent use at any time, and tell nothing after Stop.
 type Warner struct {
 	config  *configs.Value[Config]
 	sink    events.Sink
@@ -42,9 +42,9 @@ var _ events.Stage = (*Warner)(nil)
 
 type metrics struct{ sent, throttled, dropped tally.Counter }
 
-// NewWarner returns a warner of the section that writes to the sink. The scope counts, by type, the warnings that were written
-// ("sent_total"), held back because the project was told in this interval ("throttled_total"), and lost because the queue was
-// full, the sink did not take them or the service stopped ("dropped_total").
+// NewWarner returns a warner of the section that writes to the sink. The scope counts, by type, the warnings that were
+// written ("sent_total"), held back because the project was told in this interval ("throttled_total"), and lost because
+// the queue was full, the sink did not take them or the service stopped ("dropped_total").
 func NewWarner(live *configs.Live, sink events.Sink, log *zap.Logger, scope tally.Scope) (*Warner, error) {
 	config, err := configs.Current[Config](live)
 	if err != nil {
@@ -58,7 +58,8 @@ func NewWarner(live *configs.Live, sink events.Sink, log *zap.Logger, scope tall
 	for kind := range w.metrics {
 		tagged := scope.Tagged(map[string]string{"type": kinds[kind].name})
 		w.metrics[kind] = metrics{
-			sent: tagged.Counter("sent_total"), throttled: tagged.Counter("throttled_total"), dropped: tagged.Counter("dropped_total"),
+			sent: tagged.Counter("sent_total"), throttled: tagged.Counter("throttled_total"),
+			dropped: tagged.Counter("dropped_total"),
 		}
 	}
 	return w, nil
@@ -75,8 +76,8 @@ func (w *Warner) Process(context.Context, *events.Batch) (events.Settle, error) 
 	return w.settle, nil
 }
 
-// observe queues what there is to tell about a batch. It does not wait, and a batch about which there is nothing to tell costs
-// one look at each event.
+// observe queues what there is to tell about a batch. It does not wait, and a batch about which there is nothing to
+// tell costs one look at each event.
 func (w *Warner) observe(_ context.Context, batch *events.Batch) {
 	var found findings
 	cfg := w.config.In(batch.Config)
@@ -136,20 +137,23 @@ func (w *Warner) run(ctx context.Context) {
 func (w *Warner) write(ctx context.Context, m message) bool {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	batch := &events.Batch{Token: m.token, Received: m.event.Timestamp, RequestID: m.requestID, Events: []events.Event{m.event}}
+	batch := &events.Batch{
+		Token: m.token, Received: m.event.Timestamp, RequestID: m.requestID, Events: []events.Event{m.event},
+	}
 	panics.Do(w.log, writer, func() { w.sink.Write(ctx, batch) }) // what it leaves undecided when it panics is lost
 	outcome := batch.Events[0].Outcome
 	if outcome.State != events.StateAccepted {
 		w.metrics[m.kind].dropped.Inc(1)
-		w.log.Debug("a warning was not written", zap.String("type", kinds[m.kind].name), zap.String("request_id", m.requestID), zap.Error(outcome.Err))
+		w.log.Debug("a warning was not written", zap.String("type", kinds[m.kind].name),
+			zap.String("request_id", m.requestID), zap.Error(outcome.Err))
 		return false
 	}
 	w.metrics[m.kind].sent.Inc(1)
 	return true
 }
 
-// Stop writes what is queued for as long as the configuration or ctx allow, whichever is shorter. What is left is dropped,
-// counted and logged; it is no error, because no event is lost by it.
+// Stop writes what is queued for as long as the configuration or ctx allow, whichever is shorter. What is left is
+// dropped, counted and logged; it is no error, because no event is lost by it.
 func (w *Warner) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.config.Now().StopTimeout)
 	defer cancel()

@@ -215,7 +215,8 @@ func (b *broken) Write(ctx context.Context, batch *events.Batch) {
 func TestASinkThatPanicsLosesItsWarningAlone(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	sink, scope := testkit.NewSink(), tally.NewTestScope("", nil)
-	w := warnings.NewWarner(testConfig(), &broken{Sink: sink, left: 2}, zap.New(core), scope)
+	w, err := warnings.NewWarner(configs.Fixed(testConfig()), &broken{Sink: sink, left: 2}, zap.New(core), scope)
+	require.NoError(t, err)
 	require.NoError(t, w.Start(t.Context()))
 	for _, token := range []string{"phc_a", "phc_b", "phc_c"} {
 		observe(w, bad(token, events.ReasonInvalidUUID))

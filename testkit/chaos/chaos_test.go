@@ -32,8 +32,8 @@ func shortOr[T any](short, full T) T {
 	return short
 }
 
-// workplace holds what the run writes: the binary, Kafka's data, and a directory for each scenario with the service's log and its
-// spool. Those of scenarios that pass are removed at once, those of others stay.
+// workplace holds what the run writes: the binary, Kafka's data, and a directory for each scenario with the service's
+// log and its spool. Those of scenarios that pass are removed at once, those of others stay.
 var workplace string
 
 func TestMain(m *testing.M) {
@@ -88,8 +88,8 @@ func (c *clusters) close() {
 	}
 }
 
-// scenario is a row of the table: a fault, and the ack modes in which it is borne. The modes run at the same time, each in a service
-// and under a load of its own, so that a fault of Kafka's is the same for all of them.
+// scenario is a row of the table: a fault, and the ack modes in which it is borne. The modes run at the same time, each
+// in a service and under a load of its own, so that a fault of Kafka's is the same for all of them.
 type scenario struct {
 	name  string
 	modes []string
@@ -181,8 +181,9 @@ func newStage(t *testing.T, sc scenario) *stage {
 	}
 	s := &stage{
 		scenario: sc, dir: filepath.Join(workplace, sc.name), loads: map[*service]*proof.Load{},
-		further: map[*service][]string{}, excused: map[*service][]proof.Event{}, excuses: map[*service][]func(proof.Batch) bool{},
-		kept: map[*service][]proof.Copy{}, others: map[*service][]*proof.Load{},
+		further: map[*service][]string{}, excused: map[*service][]proof.Event{},
+		excuses: map[*service][]func(proof.Batch) bool{},
+		kept:    map[*service][]proof.Copy{}, others: map[*service][]*proof.Load{},
 	}
 	t.Cleanup(func() { s.strike(t) })
 	var err error
@@ -228,7 +229,8 @@ func (s *stage) strike(t *testing.T) {
 	}
 }
 
-// load puts every service under the scenario's load, and returns when it is acknowledged at the rate that it is sent at.
+// load puts every service under the scenario's load, and returns when it is acknowledged at
+// the rate that it is sent at.
 func (s *stage) load() error {
 	for _, service := range s.services {
 		s.loads[service] = service.load(s.shape, s.rate)
@@ -239,7 +241,8 @@ func (s *stage) load() error {
 const (
 	// flowFor is how many seconds' worth of events has to be acknowledged for a load to flow.
 	flowFor = 1
-	// flowPatience is how long that may take. A producer that has given up on a broker asks for it again after some seconds.
+	// flowPatience is how long that may take. A producer that has given up on a broker asks for it
+	// again after some seconds.
 	flowPatience = 40 * time.Second
 )
 
@@ -285,7 +288,8 @@ func (s *stage) excuseBatches(of *service, yes func(proof.Batch) bool) {
 // drainPatience is how long a spool may take to be empty after the end of the load.
 func drainPatience() time.Duration { return shortOr(time.Minute, 10*time.Minute) }
 
-// finish ends a service in the way that it is meant to end, with an empty spool, and says what became of its loads' events.
+// finish ends a service in the way that it is meant to end, with an empty spool, and says what
+// became of its loads' events.
 func (s *stage) finish(of *service, histories ...*proof.History) (proof.Verdict, error) {
 	judge := proof.NewJudge(histories...)
 	for _, e := range s.excused[of] {
@@ -322,7 +326,8 @@ func (s *stage) finish(of *service, histories ...*proof.History) (proof.Verdict,
 	}
 	v := judge.Verdict()
 	if v.Damaged > int(corrupt) {
-		return v, fmt.Errorf("%d damaged events are lost, but the service says that only %.0f were corrupt", v.Damaged, corrupt)
+		return v, fmt.Errorf("%d damaged events are lost, but the service says that only %.0f were corrupt", v.Damaged,
+			corrupt)
 	}
 	return v, nil
 }
@@ -398,5 +403,6 @@ func only(modes []string) []string {
 	if named == "" {
 		return modes
 	}
-	return slices.DeleteFunc(slices.Clone(modes), func(mode string) bool { return !slices.Contains(strings.Split(named, ","), mode) })
+	return slices.DeleteFunc(slices.Clone(modes),
+		func(mode string) bool { return !slices.Contains(strings.Split(named, ","), mode) })
 }

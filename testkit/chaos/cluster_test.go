@@ -24,8 +24,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// cluster is a real Apache Kafka of one broker or of three. The service reaches each broker through a proxy, whose address the
-// broker gives to its clients on that listener; the judge and the brokers among themselves use a listener of their own.
+// cluster is a real Apache Kafka of one broker or of three. The service reaches each broker through a proxy,
+// whose address the broker gives to its clients on that listener; the judge and the brokers among themselves
+// use a listener of their own.
 type cluster struct {
 	brokers []*broker
 	server  *toxiproxy.ApiServer // of the proxies
@@ -54,8 +55,8 @@ var jars = sync.OnceValues(func() (string, error) {
 // given are the ports that freePort has given.
 var given sync.Map
 
-// freePort returns a port that nobody listens on and that it has not given before. The range is below that of ephemeral ports,
-// so that no outgoing connection takes the port while its owner is down.
+// freePort returns a port that nobody listens on and that it has not given before. The range is below that of ephemeral
+// ports, so that no outgoing connection takes the port while its owner is down.
 func freePort() int {
 	for {
 		port := 10000 + rand.IntN(10000)
@@ -110,7 +111,8 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 		settings := []string{
 			"process.roles=broker,controller",
 			fmt.Sprint("node.id=", i+1),
-			fmt.Sprintf("listeners=PROXIED://%s,DIRECT://%s,CONTROLLER://%s", b.proxy.Upstream, address(b.direct), address(b.controller)),
+			fmt.Sprintf("listeners=PROXIED://%s,DIRECT://%s,CONTROLLER://%s", b.proxy.Upstream, address(b.direct),
+				address(b.controller)),
 			fmt.Sprintf("advertised.listeners=PROXIED://%s,DIRECT://%s", b.proxy.Listen, address(b.direct)),
 			"listener.security.protocol.map=PROXIED:PLAINTEXT,DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 			"inter.broker.listener.name=DIRECT",
@@ -128,12 +130,14 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 		if n == 1 {
 			// Several controllers could not elect one of them: they have no ACLs before there is one.
 			settings = append(settings,
-				"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "allow.everyone.if.no.acl.found=true")
+				"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+				"allow.everyone.if.no.acl.found=true")
 		}
 		if err := os.WriteFile(properties, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
 			return err
 		}
-		b.format = append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "--cluster-id=" + cluster, "-c", properties}, standalone...)
+		b.format = append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format",
+			"--cluster-id=" + cluster, "-c", properties}, standalone...)
 		b.command = []string{"java", "-Xmx512m", "-cp", filepath.Join(lib, "*"), "kafka.Kafka", properties}
 		if err := b.empty(); err != nil {
 			return err
@@ -291,12 +295,12 @@ func (c *cluster) admin(f func(sarama.ClusterAdmin) error) error {
 	return errors.Join(f(admin), admin.Close())
 }
 
-// cure removes all toxics. It closes the connections with them: toxiproxy may drop some bytes of a stream from which a toxic is
-// removed, and goes on with the rest, which no network does.
+// cure removes all toxics. It closes the connections with them: toxiproxy may drop some bytes of a stream from which a
+// toxic is removed, and goes on with the rest, which no network does.
 func (c *cluster) cure() error {
 	for _, b := range c.brokers {
-		// A proxy that is new has no toxics. Those of the old one cannot be taken away safely: toxiproxy waits for ever, now and
-		// then, when a connection ends meanwhile.
+		// A proxy that is new has no toxics. Those of the old one cannot be taken away safely: toxiproxy waits for
+		// ever, now and then, when a connection ends meanwhile.
 		b.proxy.Stop()
 		b.proxy = toxiproxy.NewProxy(c.server, b.proxy.Name, b.proxy.Listen, b.proxy.Upstream)
 	}

@@ -1,7 +1,7 @@
-// Package chaos proves that an acknowledged event is never lost, nor overtaken by a later one of its user: it starts the stock binary
-// with a real Apache Kafka, puts it under a load that keeps account of every answer, breaks something, and holds what was
-// acknowledged against what lies in Kafka. The comment of proof.Judge says to the letter what is lost, duplicated and
-// reordered.
+// Package chaos proves that an acknowledged event is never lost, nor overtaken by a later one of its user: it starts
+// the stock binary with a real Apache Kafka, puts it under a load that keeps account of every answer, breaks something,
+// and holds what was acknowledged against what lies in Kafka. The comment of proof.Judge says to the letter what is
+// lost, duplicated and reordered.
 //
 // Every scenario proves two things more. A watcher asks each service at /_readiness five times a second, and compares
 // that with what the load was answered: after 4 s of nothing but 200 the service has to be ready, after 4 s of nothing
@@ -14,9 +14,9 @@
 //	CAPTURE_CHAOS_MODES=auto,spool    only these ack modes
 //	CAPTURE_CHAOS_BINARY=path         another binary than that of this checkout
 //
-// The scenarios have the build tag chaos. They need Linux, Java and Maven (for Kafka, which testkit/services fetches), strace, and root,
-// since some of them mount file systems: one that lacks what it needs fails, it is not left out. They use free ports of the
-// loopback interface, and a directory of their own below the system's for temporary files.
+// The scenarios have the build tag chaos. They need Linux, Java and Maven (for Kafka, which testkit/services fetches),
+// strace, and root, since some of them mount file systems: one that lacks what it needs fails, it is not left out. They
+// use free ports of the loopback interface, and a directory of their own below the system's for temporary files.
 //
 // The suite is a module of its own, so that its proxy is no dependency of the service.
 //
@@ -35,13 +35,14 @@
 //	refused     attempts to send a batch that were answered by another status than 200
 //	unanswered  attempts that were not answered, as by a process that was killed
 //	damaged     events in records that the scenario has damaged, and that are lost: no others may be
-//	excused     events that are lost with what the scenario has removed: files of the spool, a topic, the cluster's data
+//	excused     events that are lost with what the scenario has removed: files of the spool, a topic, the cluster's
+//	            data
 //	corrupt     records that the service says it has cut out of the spool: at least as many as are damaged
 //	dlq         dead letters, in their topic or on the disk
 //	mangled     messages that are not what was sent under their id: a fault
 //	unknown     messages that nobody has sent: a fault
-//	kills, fsyncs, boot, stopped_in   what has been done to the service: how often it was killed, how many slow fsyncs it has made,
-//	            whether it starts with a read-only spool, how long it takes to stop without Kafka
+//	kills, fsyncs, boot, stopped_in   what has been done to the service: how often it was killed, how many slow fsyncs
+//	            it has made, whether it starts with a read-only spool, how long it takes to stop without Kafka
 //	settled_in  how long after a quota was lifted the service is as fast as before
 //
 // Mode memory promises nothing: its line says how much it loses, which is no fault. Its readiness has to be true all
@@ -70,10 +71,11 @@
 //	restart/auto kafka=away spool=5.00GiB ready=210ms rss=48MiB
 //	away/auto away=10m0s acked=16413/s rss_half=120MiB rss_max=120MiB
 //
-// The load is on the same machine as the service, Kafka and its proxy, so rates and latencies are for comparing within a run.
+// The load is on the same machine as the service, Kafka and its proxy, so rates and latencies are
+// for comparing within a run.
 //
-// Where a scenario fails, the line is followed by what should have held, the end of the service's log, and the directory in which the
-// log and the spool stay.
+// Where a scenario fails, the line is followed by what should have held, the end of the service's log, and the
+// directory in which the log and the spool stay.
 //
 // # What is not proven
 //

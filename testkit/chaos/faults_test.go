@@ -40,8 +40,10 @@ var scenarios = []scenario{
 	{name: "bandwidth-10kB", modes: promising, fault: bandwidth, spools: true},
 	{name: "kill-9", modes: all, fault: kills},
 	{name: "sigterm", modes: promising, fault: sigterm},
-	{name: "disk-full", modes: spooling, before: smallDisk, fault: diskFull, shape: proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 4000}, rate: 3000,
-		environ: []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=2MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=1MiB"}, spools: true, fills: true},
+	{name: "disk-full", modes: spooling, before: smallDisk, fault: diskFull,
+		shape: proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 4000}, rate: 3000,
+		environ: []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=2MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=1MiB"},
+		spools:  true, fills: true},
 	{name: "spool-read-only", modes: spooling, fault: readOnly, environ: smallSegments},
 	{name: "spool-flipped", modes: spooling, fault: damage(flip), environ: smallSegments},
 	{name: "spool-truncated", modes: spooling, fault: damage(truncate), environ: smallSegments},
@@ -103,7 +105,8 @@ func kafkaFrozen(s *stage) error {
 	return s.kafka.awaitBrokers()
 }
 
-// brokerKilled: one of three brokers crashes, which leads a third of the partitions, and comes back. In the long run so does each.
+// brokerKilled: one of three brokers crashes, which leads a third of the partitions, and comes back. In
+// the long run so does each.
 func brokerKilled(s *stage) error {
 	for i, broker := range s.kafka.brokers {
 		broker.kill()
@@ -132,7 +135,8 @@ func brokerKilled(s *stage) error {
 func connectionCut(s *stage) error {
 	for range shortOr(6, 60) {
 		for _, direction := range []string{"upstream", "downstream"} {
-			if err := s.kafka.poison(fmt.Sprintf(`{"type": "reset_peer", "stream": %q, "attributes": {"timeout": %d}}`, direction, rand.IntN(50))); err != nil {
+			if err := s.kafka.poison(fmt.Sprintf(`{"type": "reset_peer", "stream": %q, "attributes": {"timeout": %d}}`,
+				direction, rand.IntN(50))); err != nil {
 				return err
 			}
 			last(300 * time.Millisecond)
@@ -163,8 +167,8 @@ func bandwidth(s *stage) error {
 	return s.kafka.cure()
 }
 
-// kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also meet what is being
-// spooled and what is being drained.
+// kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also meet
+// what is being spooled and what is being drained.
 func kills(s *stage) error {
 	n := shortOr(4, 100)
 	for i := range n {
@@ -189,7 +193,8 @@ func kills(s *stage) error {
 	return s.each(func(service *service) error { return service.awaitAnswer("/_liveness") })
 }
 
-// sigterm: the service is asked to end, and started again; then once more while Kafka is away, in modes that do without.
+// sigterm: the service is asked to end, and started again; then once more while Kafka is away,
+// in modes that do without.
 func sigterm(s *stage) error {
 	for range shortOr(1, 20) {
 		for _, away := range []bool{false, true} {
@@ -242,13 +247,14 @@ func smallDisk(s *stage, service *service) error {
 	return s.mount("tmpfs", service.spool, "tmpfs", 0, "size=32m")
 }
 
-// diskFull: Kafka is away until the disk is full and requests are refused. Then somebody else takes what the service has left
-// free, and Kafka comes back: a full disk allows draining.
+// diskFull: Kafka is away until the disk is full and requests are refused. Then somebody else takes what the service
+// has left free, and Kafka comes back: a full disk allows draining.
 func diskFull(s *stage) error {
 	s.kafka.cut()
 	err := s.each(func(service *service) error {
 		load := s.loads[service]
-		if err := poll(30*time.Second, 10*time.Millisecond, func() (bool, error) { return load.Refused() > 20, nil }); err != nil {
+		if err := poll(30*time.Second, 10*time.Millisecond,
+			func() (bool, error) { return load.Refused() > 20, nil }); err != nil {
 			return fmt.Errorf("the disk is not full: %w", err)
 		}
 		filler, err := os.Create(filepath.Join(service.spool, "filler"))
@@ -263,7 +269,8 @@ func diskFull(s *stage) error {
 			return err
 		}
 		refused := load.Refused()
-		return poll(10*time.Second, 10*time.Millisecond, func() (bool, error) { return load.Refused() > refused+20, nil })
+		return poll(10*time.Second, 10*time.Millisecond,
+			func() (bool, error) { return load.Refused() > refused+20, nil })
 	})
 	if err != nil {
 		return err
@@ -274,8 +281,8 @@ func diskFull(s *stage) error {
 	return s.flow()
 }
 
-// readOnly: the spool's directory becomes read-only while the service runs, then Kafka goes away, then the service is killed and
-// started again. As soon as the directory can be written to, the service is to work as before.
+// readOnly: the spool's directory becomes read-only while the service runs, then Kafka goes away, then the service is
+// killed and started again. As soon as the directory can be written to, the service is to work as before.
 func readOnly(s *stage) error {
 	// A file system with files that are open for writing can't be made read-only; but one can be laid above it, which
 	// whoever opens the next file meets.

@@ -15,30 +15,32 @@ import (
 
 const (
 	mib = 1 << 20
-	// What has to hold: the rate with Kafka away against the rate with it; the rate of the drain against that of the live load at
-	// the same time; the live p99 during the drain against that without one.
+	// What has to hold: the rate with Kafka away against the rate with it; the rate of the drain against that of the
+	// live load at the same time; the live p99 during the drain against that without one.
 	leastRatio, leastDrain, mostP99 = 0.5, 3.0, 2.0
 	// shortDrain is leastDrain for the short run, which has only seconds for it.
 	shortDrain = 2.0
-	// liveShare is which part of the rate that the service can take at most the live load is while the spool is drained.
+	// liveShare is which part of the rate that the service can take at most the live load is
+	// while the spool is drained.
 	liveShare = 0.1
 	// mostRestart and mostMemory are for a restart with a full spool.
 	mostRestart = time.Second
 	mostMemory  = 200 * mib
-	// mostAway is for any time without Kafka, whatever is sent: the bodies that may be in flight, Kafka's buffer, and the rest.
+	// mostAway is for any time without Kafka, whatever is sent: the bodies that may be in flight,
+	// Kafka's buffer, and the rest.
 	mostAway = 700 * mib
 )
 
-// p99Floor is below what a p99 is compared for: timers and the scheduler of a busy machine are not the service's, and in a short run
-// the few requests that count meet more of that.
+// p99Floor is below what a p99 is compared for: timers and the scheduler of a busy machine are not the service's, and
+// in a short run the few requests that count meet more of that.
 func p99Floor() time.Duration { return shortOr(40*time.Millisecond, 5*time.Millisecond) }
 
 // full is a load that takes what it can get.
 var full = proof.Shape{Workers: 64, Keys: 4, PerKey: 10, Pad: 150}
 
 // TestAnOutageIsBorne measures what an outage of Kafka costs in mode auto: the most that the
-// service takes with Kafka and, in the same run and under the same load, without; with Kafka back, the drain and the latency of a
-// moderate live load beside it; and at last the latency of the same load without a drain.
+// service takes with Kafka and, in the same run and under the same load, without; with Kafka back, the drain and the
+// latency of a moderate live load beside it; and at last the latency of the same load without a drain.
 func TestAnOutageIsBorne(t *testing.T) {
 	s := newStage(t, scenario{name: "outage", modes: []string{modeAuto}, shape: full})
 	for _, service := range s.services {
@@ -51,7 +53,9 @@ func TestAnOutageIsBorne(t *testing.T) {
 			histories = append(histories, history)
 			return history
 		}
-		perSecond := func(history *proof.History, d time.Duration) float64 { return float64(history.Acked()) / d.Seconds() }
+		perSecond := func(history *proof.History, d time.Duration) float64 {
+			return float64(history.Acked()) / d.Seconds()
+		}
 
 		// What the first requests meet is cold.
 		during(0, 2*time.Second)
@@ -68,7 +72,8 @@ func TestAnOutageIsBorne(t *testing.T) {
 		histories = append(histories, history)
 		with := perSecond(history.Between(from, cut), cut.Sub(from))
 		without := perSecond(history.Between(cut, back), back.Sub(cut))
-		line := fmt.Sprintf("outage/%s rate_with=%.0f/s rate_without=%.0f/s ratio=%.2f away=%s", service.mode, with, without, without/with, away)
+		line := fmt.Sprintf("outage/%s rate_with=%.0f/s rate_without=%.0f/s ratio=%.2f away=%s", service.mode, with,
+			without, without/with, away)
 		fmt.Println(line)
 		assert.GreaterOrEqual(t, without/with, leastRatio, line)
 
@@ -81,8 +86,9 @@ func TestAnOutageIsBorne(t *testing.T) {
 		require.NoError(t, err)
 		load = service.load(full, live)
 		require.NoError(t, s.kafka.mend())
-		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves one that has failed alone
-		// for up to ten), which is no part of the drain's rate: that counts from a tenth of the records on.
+		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves
+		// one that has failed alone for up to ten), which is no part of the drain's rate: that counts from
+		// a tenth of the records on.
 		require.NoError(t, poll(flowPatience, time.Millisecond, func() (bool, error) {
 			now, err := service.metric(metricDrained)
 			flows := now >= drained+records/10
@@ -109,7 +115,8 @@ func TestAnOutageIsBorne(t *testing.T) {
 		p99Drain := proof.P99(history.Between(began, ended))
 		p99Normal := proof.P99(during(live, measure))
 		line = fmt.Sprintf("drain live=%.0f/s drain=%.0f/s ratio=%.1f p99_normal=%s p99_drain=%s records=%.0f took=%s",
-			liveThen, drain, drain/liveThen, proof.Short(p99Normal), proof.Short(p99Drain), records, proof.Short(ended.Sub(began)))
+			liveThen, drain, drain/liveThen, proof.Short(p99Normal), proof.Short(p99Drain), records,
+			proof.Short(ended.Sub(began)))
 		fmt.Println(line)
 		assert.GreaterOrEqual(t, drain/liveThen, shortOr(shortDrain, leastDrain), line)
 		assert.GreaterOrEqual(t, liveThen, 0.9*live, line)
@@ -121,21 +128,24 @@ func TestAnOutageIsBorne(t *testing.T) {
 	}
 }
 
-// TestARestartWithAFullSpoolTakesNoTime fills the spool while Kafka is away, kills the service and starts it again, without Kafka and
-// with it. The memory is the most that the process had, until the spool was empty.
+// TestARestartWithAFullSpoolTakesNoTime fills the spool while Kafka is away, kills the service and starts it again,
+// without Kafka and with it. The memory is the most that the process had, until the spool was empty.
 func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 	goal := float64(256 * mib)
 	if *long {
 		goal = 5 << 30
 	}
-	s := newStage(t, scenario{name: "restart", modes: []string{modeAuto}, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=8GiB"}})
+	s := newStage(t, scenario{
+		name: "restart", modes: []string{modeAuto}, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=8GiB"},
+	})
 	for _, service := range s.services {
 		require.NoError(t, service.run())
 		shape := full
 		shape.Pad = 2000
 		load := service.load(shape, 0)
 		s.loads[service] = load
-		require.NoError(t, poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return load.Acked() > 1000, nil }))
+		require.NoError(t, poll(flowPatience, 10*time.Millisecond,
+			func() (bool, error) { return load.Acked() > 1000, nil }))
 		s.kafka.cut()
 		var bytes float64
 		require.NoError(t, poll(10*time.Minute, 20*time.Millisecond, func() (bool, error) {
@@ -165,7 +175,8 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 			}
 			memory, err := service.memory("VmHWM")
 			require.NoError(t, err)
-			line := fmt.Sprintf("restart/%s kafka=%s spool=%.2fGiB ready=%s rss=%dMiB", service.mode, kafka, bytes/(1<<30), proof.Short(ready), memory/mib)
+			line := fmt.Sprintf("restart/%s kafka=%s spool=%.2fGiB ready=%s rss=%dMiB", service.mode, kafka,
+				bytes/(1<<30), proof.Short(ready), memory/mib)
 			fmt.Println(line)
 			assert.Less(t, ready, mostRestart, line)
 			assert.Less(t, memory, int64(mostMemory), line)
@@ -179,10 +190,13 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away, to a service in each mode at a time.
+// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away, to a
+// service in each mode at a time.
 func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	away := shortOr(4*time.Second, 10*time.Minute)
-	s := newStage(t, scenario{name: "away", modes: all, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"}})
+	s := newStage(t, scenario{
+		name: "away", modes: all, shape: full, environ: []string{"CAPTURE_DELIVERY__SPOOL__MAX_BYTES=2GiB"},
+	})
 	require.NoError(t, s.each((*service).run))
 	for _, service := range s.services {
 		s.loads[service] = service.load(full, 0)

@@ -95,7 +95,8 @@ func (s *stage) deny(operation sarama.AclOperation) error {
 					ResourcePatternType: sarama.AclPatternLiteral,
 				},
 				Acls: []*sarama.Acl{
-					{Principal: "User:*", Host: "*", Operation: sarama.AclOperationAll, PermissionType: sarama.AclPermissionAllow},
+					{Principal: "User:*", Host: "*", Operation: sarama.AclOperationAll,
+						PermissionType: sarama.AclPermissionAllow},
 					{Principal: "User:*", Host: "*", Operation: operation, PermissionType: sarama.AclPermissionDeny},
 				},
 			})

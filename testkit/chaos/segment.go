@@ -21,7 +21,8 @@ func recordsIn(segment []byte, from, to int) ([][]byte, error) {
 	at := segmentHeader
 	for at < len(segment) {
 		if at+recordHead > len(segment) || binary.LittleEndian.Uint32(segment[at:]) != recordMagic {
-			return nil, fmt.Errorf("no record at byte %d of %d: is the spool's format another one now?", at, len(segment))
+			return nil, fmt.Errorf("no record at byte %d of %d: is the spool's format another one now?", at,
+				len(segment))
 		}
 		end := at + recordHead + int(binary.LittleEndian.Uint32(segment[at+4:]))
 		if end > len(segment) {

@@ -15,7 +15,8 @@ import (
 // The records are found in a segment that the spool itself has written.
 func TestRecordsInFindsWhatADamageDestroys(t *testing.T) {
 	dir := t.TempDir()
-	s, err := spool.Open(spool.Config{Dir: dir, MaxBytes: 1 << 20, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, zap.NewNop())
+	s, err := spool.Open(spool.Config{Dir: dir, MaxBytes: 1 << 20, SegmentBytes: 1 << 20, MaxPending: 1 << 20},
+		zap.NewNop())
 	require.NoError(t, err)
 	payloads := [][]byte{[]byte("one"), []byte("three"), nil, []byte("four")}
 	_, err = s.Log("topic").Append(t.Context(), payloads)
@@ -33,7 +34,8 @@ func TestRecordsInFindsWhatADamageDestroys(t *testing.T) {
 		for _, place := range []int{at, at + 4, at + 8, at + 16, end - 1} {
 			found, err := recordsIn(segment, place, place+1)
 			require.NoError(t, err)
-			require.Equal(t, fmt.Sprintf("[%q]", segment[at:end]), fmt.Sprintf("%q", found), "record %d, byte %d", i, place)
+			require.Equal(t, fmt.Sprintf("[%q]", segment[at:end]), fmt.Sprintf("%q", found),
+				"record %d, byte %d", i, place)
 		}
 		found, err := recordsIn(segment, end-1, len(segment))
 		require.NoError(t, err)

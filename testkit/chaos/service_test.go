@@ -84,7 +84,8 @@ func (p *process) terminate() error {
 	}
 }
 
-// memory returns a figure of the process's memory in bytes: VmRSS, what it has now, or VmHWM, the most that it ever had.
+// memory returns a figure of the process's memory in bytes: VmRSS, what it has now, or VmHWM,
+// the most that it ever had.
 func (p *process) memory(figure string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
@@ -115,7 +116,8 @@ const (
 	modeMemory = "memory"
 )
 
-// service is the binary under test, with its own topics and directory. It may run several times, always at the same addresses.
+// service is the binary under test, with its own topics and directory. It may run several times,
+// always at the same addresses.
 type service struct {
 	mode, dir, spool string
 	prefix           string
@@ -149,11 +151,15 @@ const (
 
 // newService returns a service that is not started. Its topics are few, since one broker holds those of every scenario.
 func newService(dir, mode string, kafka *cluster, environ ...string) (*service, error) {
-	s := &service{mode: mode, dir: dir, spool: filepath.Join(dir, "spool"), url: "http://" + address(freePort()), admin: "http://" + address(freePort())}
+	s := &service{
+		mode: mode, dir: dir, spool: filepath.Join(dir, "spool"), url: "http://" + address(freePort()),
+		admin: "http://" + address(freePort()),
+	}
 	if err := os.MkdirAll(s.spool, 0o750); err != nil {
 		return nil, err
 	}
-	s.prefix = fmt.Sprintf("%s.%d.", strings.ReplaceAll(filepath.Base(filepath.Dir(dir)), "/", "-"), time.Now().UnixNano())
+	s.prefix = fmt.Sprintf("%s.%d.", strings.ReplaceAll(filepath.Base(filepath.Dir(dir)), "/", "-"),
+		time.Now().UnixNano())
 	s.environ = append(s.environ, "PATH="+os.Getenv("PATH"),
 		"CAPTURE_TRANSPORT__LISTEN="+strings.TrimPrefix(s.url, "http://"),
 		"CAPTURE_ADMIN__LISTEN="+strings.TrimPrefix(s.admin, "http://"),
@@ -162,7 +168,8 @@ func newService(dir, mode string, kafka *cluster, environ ...string) (*service, 
 	for _, topic := range []string{topicEvents, topicDLQ, "client_" + topicWarnings} {
 		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+strings.ToUpper(topic)+"="+s.prefix+topic)
 	}
-	for _, topic := range []string{"RECORDINGS", "HISTORICAL", "EXCEPTIONS", "OVERFLOW", "RECORDINGS_OVERFLOW", "HEATMAPS", "AI", "LOGS"} {
+	for _, topic := range []string{"RECORDINGS", "HISTORICAL", "EXCEPTIONS", "OVERFLOW", "RECORDINGS_OVERFLOW",
+		"HEATMAPS", "AI", "LOGS"} {
 		s.environ = append(s.environ, "CAPTURE_KAFKA__TOPICS__"+topic+"="+s.prefix+topicOther)
 	}
 	s.environ = append(s.environ, ackEnv+mode, "CAPTURE_DELIVERY__SPOOL__DIR="+s.spool)
@@ -287,7 +294,8 @@ func (s *service) metric(name string) (float64, error) {
 		if !found || rest == "" || rest[0] != ' ' && rest[0] != '{' {
 			continue
 		}
-		value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:]), 64)
+		line = strings.TrimSpace(line)
+		value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
 		if err != nil {
 			return 0, fmt.Errorf("metric %s: %w", name, err)
 		}
@@ -338,7 +346,8 @@ var stock = sync.OnceValues(func() (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(workplace, "capture")
-	output, err := exec.Command("go", "build", "-C", "../..", "-trimpath", "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	output, err := exec.Command("go", "build", "-C", "../..", "-trimpath", "-o", path,
+		"github.com/opencapture/capture").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}

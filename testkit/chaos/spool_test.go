@@ -92,7 +92,8 @@ func lanes(s *stage) error {
 	exceptions := service.load(proof.Shape{Workers: 4, Keys: 4, PerKey: 5, Pad: 150, Name: "$exception"}, usualRate/4)
 	s.others[service] = append(s.others[service], exceptions)
 	flows := func(from int64) error {
-		return poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return exceptions.Acked() > from+200, nil })
+		return poll(flowPatience, 10*time.Millisecond,
+			func() (bool, error) { return exceptions.Acked() > from+200, nil })
 	}
 	if err := flows(0); err != nil {
 		return err
@@ -187,7 +188,8 @@ func spoolDeleted(s *stage) error {
 		if err := s.each(func(service *service) error {
 			began := time.Now()
 			// The service may make files while they are removed.
-			err := poll(10*time.Second, time.Millisecond, func() (bool, error) { return removed(service.spool, all), nil })
+			err := poll(10*time.Second, time.Millisecond,
+				func() (bool, error) { return removed(service.spool, all), nil })
 			ended := time.Now()
 			s.excuseBatches(service, func(b proof.Batch) bool { return b.Ack == modeSpool && b.Sent().Before(ended) })
 			if d := ended.Sub(began); d > time.Second {

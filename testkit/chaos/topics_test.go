@@ -73,7 +73,8 @@ func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
 	ok = len(response.Topics) == len(s.services)
 	for _, topic := range response.Topics {
 		ok = ok && topic.Err == sarama.ErrNoError && len(topic.Partitions) > 0 &&
-			!slices.ContainsFunc(topic.Partitions, func(p *sarama.PartitionMetadata) bool { return p.Err != sarama.ErrNoError })
+			!slices.ContainsFunc(topic.Partitions,
+				func(p *sarama.PartitionMetadata) bool { return p.Err != sarama.ErrNoError })
 		ids = append(ids, topic.Uuid)
 	}
 	return ids, ok, nil

@@ -2,9 +2,10 @@
 //
 //	testkit/services/services.sh run go run ./testkit/cpu bin/capture /path/to/another/capture
 //
-// It plays the same load to each binary, in alternating runs, and prints the CPU time of the service's process for an event: of
-// single events (-batch 1) or of events in gzip batches of 50 (-batch 50). On a machine that does other things as well, the least
-// of several runs says most, and the ratio of two binaries in one invocation more than either figure.
+// It plays the same load to each binary, in alternating runs, and prints the CPU time of the service's process
+// for an event: of single events (-batch 1) or of events in gzip batches of 50 (-batch 50). On a machine that
+// does other things as well, the least of several runs says most, and the ratio of two binaries in one
+// invocation more than either figure.
 package main
 
 import (
@@ -41,7 +42,8 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.brokers, "brokers", os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"), "addresses of Kafka's brokers, separated by commas")
+	flag.StringVar(&o.brokers, "brokers", os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"),
+		"addresses of Kafka's brokers, separated by commas")
 	flag.IntVar(&o.batch, "batch", 50, "events of a request: 1 or 50")
 	flag.IntVar(&o.events, "events", 0, "events of a run; 0: 1,000,000 in batches, 150,000 single ones")
 	flag.IntVar(&o.connections, "connections", 16, "connections to the service")
@@ -81,7 +83,8 @@ func (o options) run() error {
 	for i, binary := range o.binaries {
 		least := slices.Min(costs[i])
 		slices.Sort(costs[i])
-		fmt.Printf("batch=%d least=%.2fus median=%.2fus ratio=%.2f  %s\n", o.batch, least, costs[i][len(costs[i])/2], least/first, binary)
+		fmt.Printf("batch=%d least=%.2fus median=%.2fus ratio=%.2f  %s\n", o.batch, least,
+			costs[i][len(costs[i])/2], least/first, binary)
 	}
 	return nil
 }
@@ -98,11 +101,12 @@ func (o options) measure(binary string) (cost float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)                                    //nolint:errcheck // a leftover of the operating system's temporary directory
+	defer func() { _ = os.RemoveAll(dir) }()
 	process := exec.CommandContext(context.Background(), path) //nolint:gosec // the caller names it
 	process.Dir = dir
 	process.Env = append(os.Environ(), "CAPTURE_KAFKA__BROKERS="+o.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-cpu",
-		"CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0", "CAPTURE_DELIVERY__SPOOL_AFTER=9s", "CAPTURE_KAFKA__TOPICS__PARTITIONS=6")
+		"CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0",
+		"CAPTURE_DELIVERY__SPOOL_AFTER=9s", "CAPTURE_KAFKA__TOPICS__PARTITIONS=6")
 	out, err := process.StdoutPipe()
 	if err != nil {
 		return 0, err
@@ -149,13 +153,16 @@ func (o options) measure(binary string) (cost float64, err error) {
 
 // request returns what makes a request of the load.
 func (o options) request(url string) (func(context.Context) (*http.Request, error), error) {
-	const single = `{"api_key":"phc_cpu","event":"$pageview","distinct_id":"user-%d","properties":{%s"$lib":"web"},"timestamp":"2026-11-29T12:00:00.000Z"}`
+	const single = `{"api_key":"phc_cpu","event":"$pageview","distinct_id":"user-%d","properties":{%s"$lib":"web"},` +
+		`"timestamp":"2026-11-29T12:00:00.000Z"}`
 	var n atomic.Int64
-	properties := strings.Repeat(`"$current_url":"https://example.com/a/path?with=query","$browser":"Chrome","$os":"Linux",`, 8)[:680]
+	properties := strings.Repeat(`"$current_url":"https://example.com/a/path?with=query","$browser":"Chrome",`+
+		`"$os":"Linux",`, 8)[:680]
 	properties = properties[:strings.LastIndexByte(properties, ',')+1]
 	if o.batch == 1 {
 		return func(ctx context.Context) (*http.Request, error) {
-			return http.NewRequestWithContext(ctx, http.MethodPost, url+"/capture/", strings.NewReader(fmt.Sprintf(single, n.Add(1)%1000, properties)))
+			return http.NewRequestWithContext(ctx, http.MethodPost, url+"/capture/",
+				strings.NewReader(fmt.Sprintf(single, n.Add(1)%1000, properties)))
 		}, nil
 	}
 	_, source, _, _ := runtime.Caller(0)

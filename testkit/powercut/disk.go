@@ -545,7 +545,8 @@ func (d *Disk) settle(c *change) {
 	for _, e := range c.effects {
 		e.apply()
 		for _, earlier := range d.changes[:i] {
-			earlier.effects = slices.DeleteFunc(earlier.effects, func(other effect) bool { return other.dir == e.dir && other.name == e.name })
+			earlier.effects = slices.DeleteFunc(earlier.effects,
+				func(other effect) bool { return other.dir == e.dir && other.name == e.name })
 		}
 	}
 	d.changes = slices.Delete(d.changes, i, i+1)

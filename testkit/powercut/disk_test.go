@@ -133,7 +133,8 @@ func TestWithAJournalASyncOfAFileMakesItsNameCertain(t *testing.T) {
 	s.create("first")
 	fd := s.create("second")
 	s.create("third")
-	s.requirePossible(Tree{}, Tree{"first": {}}, Tree{"first": {}, "second": {}}, Tree{"first": {}, "second": {}, "third": {}})
+	s.requirePossible(Tree{}, Tree{"first": {}}, Tree{"first": {}, "second": {}},
+		Tree{"first": {}, "second": {}, "third": {}})
 	s.call(0, "fsync", fd)
 	s.requirePossible(Tree{"first": {}, "second": {}}, Tree{"first": {}, "second": {}, "third": {}})
 }
@@ -320,9 +321,11 @@ func TestATreeIsWrittenAndReadAgain(t *testing.T) {
 
 	disk, err := NewDisk(dir)
 	require.NoError(t, err)
-	require.Empty(t, tree.Differences(disk.After(Nothing, rand.New(rand.NewPCG(1, 1)))), "what was there before is certain")
+	require.Empty(t, tree.Differences(disk.After(Nothing, rand.New(rand.NewPCG(1, 1)))),
+		"what was there before is certain")
 
 	require.Equal(t, []string{
-		"a/b/file has 1 bytes in the first and 2 in the second, and they differ", "empty is in the first only", "more is in the second only",
+		"a/b/file has 1 bytes in the first and 2 in the second, and they differ", "empty is in the first only",
+		"more is in the second only",
 	}, tree.Differences(Tree{"a/": nil, "a/b/": nil, "a/b/file": []byte("xy"), "more": {}}))
 }

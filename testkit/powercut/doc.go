@@ -48,7 +48,8 @@
 //
 // Every scenario prints a line:
 //
-//	powercut/drain-auto   cuts=30 layouts=90 acked=6828 lost=0 reordered=0 corrupt=0 failed=0 unsynced=29 steps=4244 took=35.1s
+//	powercut/drain-auto   cuts=30 layouts=90 acked=6828 lost=0 reordered=0 corrupt=0 failed=0 unsynced=29
+//	                      steps=4244 took=35.1s
 //
 // 6828 events were acknowledged while 4244 steps were recorded. Over 90 layouts, no event was lost or came behind a
 // later one of its user, and the service reported no record as damaged: bytes that were never acknowledged are torn,
@@ -58,10 +59,11 @@
 //
 //	spool, auto              Kafka is away: everything goes to the spool
 //	drain-spool, drain-auto  Kafka comes and goes: cursors move, and segments are removed
-//	again                    after a first cut the power is cut once more, while the service recovers, drains and takes events
+//	again                    after a first cut the power is cut once more, while the service recovers, drains and
+//	                         takes events
 //	embedded                 the embedded broker with sync_writes, on a disk with a journal
-//	embedded-posix           the same where only POSIX holds. It loses events, since the broker never syncs a directory; that
-//	                         is no fault here, but shows what sync_writes can't promise
+//	embedded-posix           the same where only POSIX holds. It loses events, since the broker never syncs a
+//	                         directory; that is no fault here, but shows what sync_writes can't promise
 //
 // # Whether it can fail
 //

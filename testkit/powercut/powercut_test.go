@@ -23,7 +23,8 @@ import (
 
 var (
 	cutsFlag = flag.Int("powercut.cuts", 30, "how often each scenario's power is cut")
-	seedFlag = flag.Uint64("powercut.seed", 0, "begin of the random numbers that choose cuts and what survives them; 0: any")
+	seedFlag = flag.Uint64("powercut.seed", 0,
+		"begin of the random numbers that choose cuts and what survives them; 0: any")
 )
 
 // workplace holds the binary and what the scenarios record. What those leave that fail stays.
@@ -68,7 +69,8 @@ var (
 	inSpool = []string{"CAPTURE_DELIVERY__ACK=spool"}
 	inAuto  = []string{"CAPTURE_DELIVERY__ACK=auto", "CAPTURE_DELIVERY__SPOOL_AFTER=50ms"}
 	// inBroker is the way to have the embedded broker's acknowledgement mean what the spool's does.
-	inBroker = []string{"CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_EMBEDDED__SYNC_WRITES=true", "CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
+	inBroker = []string{"CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_EMBEDDED__SYNC_WRITES=true",
+		"CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
 		// Each partition has several files, and nothing is removed.
 		"CAPTURE_EMBEDDED__RETENTION_BYTES=12MiB"}
 )
@@ -87,7 +89,8 @@ var scenarios = []scenario{
 func (s *scenario) environment(address string) []string {
 	environ := append([]string{
 		fmt.Sprint("CAPTURE_KAFKA__TOPICS__PARTITIONS=", partitions),
-		"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=1MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=0", "CAPTURE_DELIVERY__DRAIN__MIN_RATE=1GiB",
+		"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=1MiB", "CAPTURE_DELIVERY__SPOOL__RESERVE=0",
+		"CAPTURE_DELIVERY__DRAIN__MIN_RATE=1GiB",
 	}, s.environ...)
 	if s.embedded {
 		return environ
@@ -257,7 +260,8 @@ func (l layout) verdict(dir string) (verdict proof.Verdict, corrupt float64, err
 	}
 	var messages []stored
 	if l.of.embedded {
-		err = proof.Read([]string{service.broker}, "", topicWarnings, func(m proof.Message) { messages = append(messages, stored{Message: m}) })
+		err = proof.Read([]string{service.broker}, "", topicWarnings,
+			func(m proof.Message) { messages = append(messages, stored{Message: m}) })
 	} else {
 		var metrics map[string]float64
 		metrics, err = service.drained()
@@ -288,7 +292,9 @@ const behind = 1 << 40
 // copy is the message as the judge looks at it.
 func (m stored) copy() proof.Copy {
 	// All topics but that of events and that of dead letters stay empty, so a partition's number is enough.
-	return proof.Copy{ID: m.ID, Value: m.Value, Partition: m.Partition, Offset: m.Offset, DLQ: strings.HasSuffix(m.Topic, "_dlq")}
+	return proof.Copy{
+		ID: m.ID, Value: m.Value, Partition: m.Partition, Offset: m.Offset, DLQ: strings.HasSuffix(m.Topic, "_dlq"),
+	}
 }
 
 // run records a scenario, and cuts its power.
@@ -368,8 +374,10 @@ func TestNoAcknowledgedEventIsLostInAPowerCut(t *testing.T) {
 			o := new(outcome)
 			r, err := o.run(sc, rand.New(rand.NewPCG(*seedFlag, uint64(i))))
 			if r != nil {
-				line := fmt.Sprintf("powercut/%-12s cuts=%d layouts=%d acked=%d lost=%d reordered=%d corrupt=%.0f failed=%d unsynced=%d steps=%d took=%s",
-					sc.name, o.cuts, o.layouts, r.history.Acked(), o.lost, o.reordered, o.corrupt, o.failed, o.pending, len(r.steps),
+				line := fmt.Sprintf("powercut/%-12s cuts=%d layouts=%d acked=%d lost=%d reordered=%d corrupt=%.0f "+
+					"failed=%d unsynced=%d steps=%d took=%s",
+					sc.name, o.cuts, o.layouts, r.history.Acked(), o.lost, o.reordered, o.corrupt, o.failed,
+					o.pending, len(r.steps),
 					time.Since(started).Round(100*time.Millisecond))
 				fmt.Println(line)
 				if sc.mayLose {

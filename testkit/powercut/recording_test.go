@@ -158,7 +158,8 @@ func (r *recording) understand() error {
 			}
 		}
 		r.steps = append(r.steps, disk.Resolve(r.left[run], steps[len(steps)-1].At)...)
-		if differences := disk.After(Everything, rand.New(rand.NewPCG(0, 0))).Differences(r.left[run]); len(differences) > 0 {
+		left := disk.After(Everything, rand.New(rand.NewPCG(0, 0)))
+		if differences := left.Differences(r.left[run]); len(differences) > 0 {
 			return fmt.Errorf("the model is not what the process has left:\n%s", strings.Join(differences, "\n"))
 		}
 	}

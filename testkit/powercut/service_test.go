@@ -52,7 +52,10 @@ func serve(dir, output, trace string, environ []string) (*service, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	s := &service{dir: dir, output: output, trace: trace, command: exec.Command(line[0], line[1:]...), exited: make(chan struct{})}
+	s := &service{
+		dir: dir, output: output, trace: trace, command: exec.Command(line[0], line[1:]...),
+		exited: make(chan struct{}),
+	}
 	s.command.Dir, s.command.Stdout, s.command.Stderr = dir, file, file
 	s.command.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "CAPTURE_TRANSPORT__LISTEN=127.0.0.1:0", "CAPTURE_ADMIN__LISTEN=127.0.0.1:0",
@@ -220,7 +223,8 @@ var stock = sync.OnceValues(func() (string, error) {
 		return path, nil
 	}
 	path := filepath.Join(workplace, "capture")
-	output, err := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/opencapture/capture").CombinedOutput()
+	output, err := exec.Command("go", "build", "-trimpath", "-o", path,
+		"github.com/opencapture/capture").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, output)
 	}

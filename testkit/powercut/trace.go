@@ -69,7 +69,8 @@ var traced = []string{
 	"open", "openat", "openat2", "creat", "close", "dup", "dup2", "dup3", "lseek",
 	"write", "pwrite64", "writev", "pwritev", "pwritev2", "copy_file_range", "splice",
 	"truncate", "ftruncate", "fallocate", "fsync", "fdatasync",
-	"mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat",
+	"mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
+	"symlink", "symlinkat",
 	"io_uring_setup",
 }
 

@@ -8,11 +8,13 @@ import (
 )
 
 // As strace 6.1 prints it: a thread's call is interrupted by another thread's, one fails, one is not answered.
-const sample = `19580 1795971303.759616111 openat(AT_FDCWD, "\x2f\x65\x22", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 3 <0.000038377>
+const sample = `19580 1795971303.759616111 ` +
+	`openat(AT_FDCWD, "\x2f\x65\x22", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 3 <0.000038377>
 19592 1795971304.083816872 write(3, "\x7b\x22\x2c", 3 <unfinished ...>
 19590 1795971304.085102599 unlinkat(AT_FDCWD, "\x64", 0) = -1 ENOENT (No such file or directory) <0.000010456>
 19592 1795971304.085110000 <... write resumed>) = 2 <0.001293128>
-19590 1795971304.090000000 writev(3, [{iov_base="\x61\x62", iov_len=2}, {iov_base="\x63", iov_len=1}], 2) = 3 <0.000010000>
+19590 1795971304.090000000 writev(3, [{iov_base="\x61\x62", iov_len=2}, ` +
+	`{iov_base="\x63", iov_len=1}], 2) = 3 <0.000010000>
 1     1795971304.090000000 close(3)     = 0 <0.000033611>
 19590 1795971304.091000000 fsync(5 <unfinished ...>
 19592 1795971304.092000000 +++ killed by SIGKILL +++
@@ -46,10 +48,12 @@ func TestParseReadsWhatStracePrints(t *testing.T) {
 
 	require.Equal(t, []string{"AT_FDCWD", `"\x2f\x65\x22"`, "O_RDWR|O_CREAT|O_CLOEXEC", "0600"}, calls["openat"].Args)
 	require.EqualValues(t, 3, calls["openat"].Result)
-	require.True(t, steps[1].At.Equal(time.Unix(1795971303, 759616111+38377)), "a call that nothing interrupts ends when its time is over")
+	require.True(t, steps[1].At.Equal(time.Unix(1795971303, 759616111+38377)),
+		"a call that nothing interrupts ends when its time is over")
 	require.EqualValues(t, 2, calls["write"].Result)
 	require.False(t, calls["write"].Unanswered)
-	require.True(t, steps[5].At.Equal(time.Unix(1795971304, 85110000)), "a call that was interrupted ends at the time of that line")
+	require.True(t, steps[5].At.Equal(time.Unix(1795971304, 85110000)),
+		"a call that was interrupted ends at the time of that line")
 	require.True(t, calls["unlinkat"].Failed)
 	data, err := texts(calls["writev"].Args[1])
 	require.NoError(t, err)

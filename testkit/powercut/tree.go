@@ -63,7 +63,8 @@ func (t Tree) Differences(other Tree) []string {
 		case !there:
 			all = append(all, path+" is in the first only")
 		case !bytes.Equal(content, theirs):
-			all = append(all, fmt.Sprintf("%s has %d bytes in the first and %d in the second, and they differ", path, len(content), len(theirs)))
+			all = append(all, fmt.Sprintf("%s has %d bytes in the first and %d in the second, and they differ", path,
+				len(content), len(theirs)))
 		}
 	}
 	for path := range other {

@@ -10,7 +10,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Shape says how a load's events are spread. A batch has PerKey events of each of its worker's Keys, taken in turns: a, b, a, b.
+// Shape says how a load's events are spread. A batch has PerKey events of each of its worker's Keys,
+// taken in turns: a, b, a, b.
 type Shape struct {
 	// Workers send at the same time, each a batch at a time. Keys is how many distinct_ids each of them has to itself.
 	Workers, Keys, PerKey int
@@ -67,9 +68,9 @@ type History struct {
 	// ID tells the events of loads apart. It is never 0.
 	ID uint32
 	Shape
-	// Batches are the acknowledged ones of each worker. A worker sends a batch until it is acknowledged and only then the next
-	// one: so batch i holds the numbers from i*PerKey to (i+1)*PerKey-1 of each key, and was first sent after batch i-1 was
-	// acknowledged.
+	// Batches are the acknowledged ones of each worker. A worker sends a batch until it is acknowledged and only then
+	// the next one: so batch i holds the numbers from i*PerKey to (i+1)*PerKey-1 of each key, and was first sent after
+	// batch i-1 was acknowledged.
 	Batches [][]Batch
 	// Refused counts attempts that were answered by another status than 200, Unanswered those that got no answer.
 	Refused, Unanswered int
@@ -122,8 +123,8 @@ func (h *History) Acked() int {
 	return sum
 }
 
-// Between returns the history of the batches that were acknowledged from one time up to another: for rates and latencies,
-// not for a judge.
+// Between returns the history of the batches that were acknowledged from one time up to another: for rates and
+// latencies, not for a judge.
 func (h *History) Between(from, to time.Time) *History {
 	part := &History{ID: h.ID, Shape: h.Shape}
 	for _, batches := range h.Batches {

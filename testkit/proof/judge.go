@@ -13,24 +13,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// Judge holds what lies in Kafka against what was acknowledged. Tell it the histories, then each message once, then ask for
-// the verdict.
+// Judge holds what lies in Kafka against what was acknowledged. Tell it the histories, then each message once,
+// then ask for the verdict.
 //
 // An obligation is an event of a batch that was answered 200. It is
 //
 //   - lost if there is no intact copy of it in any topic;
-//   - duplicated as often as there are copies beyond its first. Delivery is at-least-once, so a verdict only counts them;
+//   - duplicated as often as there are copies beyond its first. Delivery is at-least-once, so a
+//     verdict only counts them;
 //   - reordered if it comes too late: behind another obligation of its key that was to come after it.
 //
-// What that is depends on what the client was told. Let e1 and e2 be obligations of one key, e1 the earlier, and let first and
-// last be the offsets of the first and the last of all their copies, those of unanswered and refused attempts included.
+// What that is depends on what the client was told. Let e1 and e2 be obligations of one key, e1 the earlier, and
+// let first and last be the offsets of the first and the last of all their copies, those of unanswered and
+// refused attempts included.
 //
-//   - In different batches, e2 was first sent after an attempt of e1 was acknowledged. Whatever became of the other attempts,
-//     that one has put a copy of e1 in front of everything that was ever sent of e2. So e1 is reordered if first(e2) < first(e1).
-//   - In one batch that was acknowledged at its first attempt, the same holds: the batch has an order, and was sent once.
-//   - In one batch that was sent several times, an attempt that failed may have left a copy of e2 without one of e1: no one was
-//     promised anything about it. The attempt that was acknowledged has left e1 in front of e2, so there is an e2 behind that
-//     e1. So e1 is reordered if last(e2) < first(e1).
+//   - In different batches, e2 was first sent after an attempt of e1 was acknowledged. Whatever became of the other
+//     attempts, that one has put a copy of e1 in front of everything that was ever sent of e2. So e1 is reordered
+//     if first(e2) < first(e1).
+//   - In one batch that was acknowledged at its first attempt, the same holds: the batch has an
+//     order, and was sent once.
+//   - In one batch that was sent several times, an attempt that failed may have left a copy of e2 without one of e1: no
+//     one was promised anything about it. The attempt that was acknowledged has left e1 in front of e2, so there is an
+//     e2 behind that e1. So e1 is reordered if last(e2) < first(e1).
 //
 // Lost events have no order. Each event counts once, with however many others it is in the wrong order; so no event is
 // reordered exactly if no pair is. All copies of a key have to be in one partition, since there is no order between
@@ -223,7 +227,8 @@ func intact(value []byte, e Event, shape Shape) bool {
 	want = append(want, `,\"pad\":\"`...)
 	want = append(want, e.pad(pad)...)
 	want = append(want, `\"}`...)
-	return bytes.Contains(value, want) && bytes.Contains(value, []byte(`"uuid":"`+e.UUID().String()+`"`)) && json.Valid(value)
+	return bytes.Contains(value, want) &&
+		bytes.Contains(value, []byte(`"uuid":"`+e.UUID().String()+`"`)) && json.Valid(value)
 }
 
 // Verdict is what a judge has found.

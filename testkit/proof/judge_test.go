@@ -12,15 +12,17 @@ import (
 
 // message is a message as the service makes it of an event with that pad.
 func message(e Event, pad int) []byte {
-	value, err := json.Marshal(map[string]string{"uuid": e.UUID().String(), "data": string(e.appendJSON(nil, Shape{Pad: pad}))})
+	value, err := json.Marshal(map[string]string{
+		"uuid": e.UUID().String(), "data": string(e.appendJSON(nil, Shape{Pad: pad})),
+	})
 	if err != nil {
 		panic(err)
 	}
 	return value
 }
 
-// A made-up history of one key: attempts of each batch, with two events a batch, and the events' numbers in the order in which
-// their copies lie in Kafka.
+// A made-up history of one key: attempts of each batch, with two events a batch, and the events' numbers in the order
+// in which their copies lie in Kafka.
 func TestJudgeFindsWhatIsLostTwiceAndTooLate(t *testing.T) {
 	for _, test := range []struct {
 		name                        string
@@ -48,7 +50,8 @@ func TestJudgeFindsWhatIsLostTwiceAndTooLate(t *testing.T) {
 		{"the failed attempt has left the second event alone", []int{2}, []int{1, 0, 1}, 0, 1, 0},
 		{"the failed attempt has left all", []int{2, 1}, []int{0, 1, 0, 1, 2, 3}, 0, 2, 0},
 		{"a copy of a failed attempt comes late", []int{2, 1}, []int{0, 1, 2, 3, 0, 1}, 0, 2, 0},
-		{"sent several times, and no copy of the first event before one of the second", []int{3}, []int{1, 1, 0}, 0, 1, 1},
+		{"sent several times, and no copy of the first event before one of the second", []int{3},
+			[]int{1, 1, 0}, 0, 1, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 2, Pad: 8})
@@ -61,7 +64,8 @@ func TestJudgeFindsWhatIsLostTwiceAndTooLate(t *testing.T) {
 				judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 8), Offset: int64(offset)})
 			}
 			v := judge.Verdict()
-			require.Equal(t, fmt.Sprint(2*len(test.attempts), test.lost, test.duplicated, test.reordered), fmt.Sprint(v.Acked, v.Lost, v.Duplicated, v.Reordered))
+			require.Equal(t, fmt.Sprint(2*len(test.attempts), test.lost, test.duplicated, test.reordered),
+				fmt.Sprint(v.Acked, v.Lost, v.Duplicated, v.Reordered))
 			require.Zero(t, v.Unknown+v.Mangled+v.DLQ)
 			require.Len(t, v.Missing, test.lost)
 		})
@@ -96,7 +100,9 @@ func TestJudgeHasNoOrderBetweenPartitions(t *testing.T) {
 	judge := NewJudge(history)
 	for number := range 3 {
 		e := Event{Load: history.ID, Number: number}
-		judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(number), Partition: int32(number / 2)})
+		judge.See(Copy{
+			ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(number), Partition: int32(number / 2),
+		})
 	}
 	v := judge.Verdict()
 	require.Equal(t, "0 1", fmt.Sprint(v.Lost, v.Reordered))
@@ -108,7 +114,9 @@ func TestJudgeTakesADeadLetterForArrived(t *testing.T) {
 	judge := NewJudge(history)
 	for number := range 2 {
 		e := Event{Load: history.ID, Number: number}
-		judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(1 - number), DLQ: number == 0})
+		judge.See(Copy{
+			ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(1 - number), DLQ: number == 0,
+		})
 	}
 	v := judge.Verdict()
 	require.Equal(t, "0 0 1", fmt.Sprint(v.Lost, v.Reordered, v.DLQ))
@@ -139,7 +147,8 @@ func TestJudgeExcusesBatches(t *testing.T) {
 	history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 2})
 	at := time.Unix(1000, 0)
 	for i := range 4 {
-		history.Batches[0] = append(history.Batches[0], Batch{Attempts: 1, At: at.Add(time.Duration(i) * time.Minute), Latency: time.Second})
+		history.Batches[0] = append(history.Batches[0],
+			Batch{Attempts: 1, At: at.Add(time.Duration(i) * time.Minute), Latency: time.Second})
 	}
 	judge := NewJudge(history)
 	for _, number := range []int{0, 5} {
@@ -164,7 +173,8 @@ func TestJudgeLooksAtEachPartitionWhenKeysMove(t *testing.T) {
 		{"not in order in the new partition", []int32{0, 0, 1, 1}, []int{0, 1, 3, 2}, 1},
 		{"not in order in the old partition", []int32{0, 0, 1, 1}, []int{1, 0, 2, 3}, 1},
 		{"a copy of each in either", []int32{0, 0, 0, 0, 1, 1, 1, 1}, []int{0, 1, 2, 3, 0, 1, 2, 3}, 0},
-		{"a copy of each in either, in order in one", []int32{0, 0, 0, 0, 1, 1, 1, 1}, []int{0, 1, 2, 3, 0, 2, 1, 3}, 1},
+		{"a copy of each in either, in order in one", []int32{0, 0, 0, 0, 1, 1, 1, 1},
+			[]int{0, 1, 2, 3, 0, 2, 1, 3}, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			history := NewHistory(Shape{Workers: 1, Keys: 1, PerKey: 1})
@@ -173,10 +183,13 @@ func TestJudgeLooksAtEachPartitionWhenKeysMove(t *testing.T) {
 			judge.KeysMove()
 			for i, number := range test.numbers {
 				e := Event{Load: history.ID, Number: number}
-				judge.See(Copy{ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(i), Partition: test.places[i]})
+				judge.See(Copy{
+					ID: []byte(e.UUID().String()), Value: message(e, 0), Offset: int64(i), Partition: test.places[i],
+				})
 			}
 			v := judge.Verdict()
-			require.Equal(t, fmt.Sprint(0, len(test.numbers)-4, test.reordered), fmt.Sprint(v.Lost, v.Duplicated, v.Reordered))
+			require.Equal(t, fmt.Sprint(0, len(test.numbers)-4, test.reordered),
+				fmt.Sprint(v.Lost, v.Duplicated, v.Reordered))
 		})
 	}
 }
@@ -197,7 +210,9 @@ func TestJudgeTakesNoDamagedCopyForArrived(t *testing.T) {
 	history.Batches[0] = []Batch{{Attempts: 1}}
 	judge := NewJudge(history)
 	see := func(number int, value []byte) {
-		judge.See(Copy{ID: []byte(Event{Load: history.ID, Number: number}.UUID().String()), Value: value, Offset: int64(number)})
+		judge.See(Copy{
+			ID: []byte(Event{Load: history.ID, Number: number}.UUID().String()), Value: value, Offset: int64(number),
+		})
 	}
 	see(0, message(Event{Load: history.ID}, 20))
 	flipped := message(Event{Load: history.ID, Number: 1}, 20)
@@ -216,7 +231,8 @@ func TestJudgeTakesNoDamagedCopyForArrived(t *testing.T) {
 }
 
 func TestEventsAreFoundAgainByTheirUUID(t *testing.T) {
-	for _, e := range []Event{{}, {Load: 1<<32 - 1, Worker: 1<<16 - 1, Key: 1<<16 - 1, Number: 1<<32 - 1}, {1, 2, 3, 4}} {
+	for _, e := range []Event{{}, {Load: 1<<32 - 1, Worker: 1<<16 - 1, Key: 1<<16 - 1, Number: 1<<32 - 1},
+		{1, 2, 3, 4}} {
 		found, ok := EventOf(e.UUID())
 		require.True(t, ok)
 		require.Equal(t, e, found)
@@ -232,7 +248,8 @@ func TestP99IsTheLatencyThatOneInAHundredExceeds(t *testing.T) {
 	history := NewHistory(Shape{Workers: 2, Keys: 1, PerKey: 1})
 	require.Zero(t, P99(history))
 	for i := range 1000 {
-		history.Batches[i%2] = append(history.Batches[i%2], Batch{Latency: time.Duration(1000-i) * time.Millisecond, At: time.UnixMilli(int64(i))})
+		history.Batches[i%2] = append(history.Batches[i%2],
+			Batch{Latency: time.Duration(1000-i) * time.Millisecond, At: time.UnixMilli(int64(i))})
 	}
 	require.Equal(t, 990*time.Millisecond, P99(history))
 	require.Equal(t, 1000*time.Millisecond, P99(history.Between(time.UnixMilli(0), time.UnixMilli(10))))
@@ -240,8 +257,11 @@ func TestP99IsTheLatencyThatOneInAHundredExceeds(t *testing.T) {
 }
 
 func TestLineHasTheIssuesForm(t *testing.T) {
-	v := Verdict{Acked: 123400, Duplicated: 12, P99: 14300 * time.Microsecond, ByAck: map[string]int{"spool": 7, "kafka": 1}}
-	require.Equal(t, "kafka-stopped/auto       acked=123400 lost=0 duplicated=12 reordered=0 innocent=0 p99=14ms spooled=7 fsyncs=3", v.Line("kafka-stopped/auto", "fsyncs=3"))
+	v := Verdict{
+		Acked: 123400, Duplicated: 12, P99: 14300 * time.Microsecond, ByAck: map[string]int{"spool": 7, "kafka": 1},
+	}
+	require.Equal(t, "kafka-stopped/auto       acked=123400 lost=0 duplicated=12 reordered=0 innocent=0 "+
+		"p99=14ms spooled=7 fsyncs=3", v.Line("kafka-stopped/auto", "fsyncs=3"))
 }
 
 func TestBatchesAreJSONWithEventsInTurns(t *testing.T) {

@@ -36,8 +36,9 @@ type Load struct {
 	acked, refused, unanswered atomic.Int64
 }
 
-// StartLoad starts a load on the service at url. Rate is in events per second, over all workers; with 0 each worker sends as soon
-// as it is answered. A worker that was held up does not make up for it. Each of heard is told of every answer.
+// StartLoad starts a load on the service at url. Rate is in events per second, over all workers; with 0
+// each worker sends as soon as it is answered. A worker that was held up does not make up for it. Each of
+// heard is told of every answer.
 func StartLoad(url string, shape Shape, rate float64, heard ...*Answers) *Load {
 	l := &Load{
 		url: url + "/batch/", rate: rate, history: NewHistory(shape), stop: make(chan struct{}), heard: heard,
@@ -61,8 +62,8 @@ func (l *Load) Resume() { l.gate.Unlock() }
 // Refused is how many attempts were answered by another status than 200 by now.
 func (l *Load) Refused() int64 { return l.refused.Load() }
 
-// Stop ends the load and returns its history. Requests that are on their way are waited for; batches that are not acknowledged
-// then never are, and are no obligations.
+// Stop ends the load and returns its history. Requests that are on their way are waited for; batches that are not
+// acknowledged then never are, and are no obligations.
 func (l *Load) Stop() *History {
 	close(l.stop)
 	l.workers.Wait()

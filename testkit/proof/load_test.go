@@ -52,7 +52,8 @@ func TestLoadSendsABatchUntilItIsAcknowledged(t *testing.T) {
 
 	shape := Shape{Workers: 4, Keys: 2, PerKey: 3}
 	load := StartLoad(server.URL, shape, 0)
-	require.Eventually(t, func() bool { return load.Acked() > 400 && load.Refused() > 0 }, 2*time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return load.Acked() > 400 && load.Refused() > 0 },
+		2*time.Minute, time.Millisecond)
 	history := load.Stop()
 	server.Close() // It waits for its handlers.
 	mu.Lock()

@@ -75,8 +75,9 @@ func (r *result) faultf(format string, args ...any) {
 	r.faults = append(r.faults, fmt.Sprintf(format, args...))
 }
 
-// compare holds what lies in Kafka, in the order of each partition, against the script: every event is there once, with its
-// name and its user as told, and within a topic the events of a user are in one partition and in the order of the calls.
+// compare holds what lies in Kafka, in the order of each partition, against the script: every event is there
+// once, with its name and its user as told, and within a topic the events of a user are in one partition and
+// in the order of the calls.
 func compare(s script, messages []stored) result {
 	r := result{sent: len(s.told)}
 	byID := map[string]int{}
@@ -136,7 +137,8 @@ func compare(s script, messages []stored) result {
 			previous = position{partition: m.partition, last: place}
 		case previous.partition != m.partition:
 			r.misordered++
-			r.faultf("%s of %s (id %q) in %s: in partition %d, but the user's events before it in %d", m.Event, m.User, m.ID, m.topic, m.partition, previous.partition)
+			r.faultf("%s of %s (id %q) in %s: in partition %d, but the user's events before it in %d", m.Event, m.User,
+				m.ID, m.topic, m.partition, previous.partition)
 		case place < previous.last:
 			r.misordered++
 			r.faultf("%s of %s (id %q) in %s: behind %s (id %q), which was told later",
@@ -158,7 +160,8 @@ func compare(s script, messages []stored) result {
 	slices.Sort(names)
 	for _, name := range names {
 		if auto[name] < s.auto[name] {
-			r.faultf("%s, which the SDK sends of its own accord: at least %d must arrive, %d did", name, s.auto[name], auto[name])
+			r.faultf("%s, which the SDK sends of its own accord: at least %d must arrive, %d did", name,
+				s.auto[name], auto[name])
 		}
 	}
 	return r

@@ -54,27 +54,47 @@ func TestWhatIsWrongInKafkaIsFound(t *testing.T) {
 		},
 		"an event is there twice": {
 			func(m []stored) []stored { return append(m, m[5]) },
-			result{kafka: 7, auto: 1, duplicates: 1, faults: []string{`opened of bob (id "2") in events: copy number 2`}},
+			result{
+				kafka: 7, auto: 1, duplicates: 1, faults: []string{`opened of bob (id "2") in events: copy number 2`},
+			},
 		},
 		"an event without id is there twice": {
 			func(m []stored) []stored { return append(m, m[1]) },
-			result{kafka: 7, auto: 1, duplicates: 1, faults: []string{`$create_alias of ann (id "") in events: copy number 2`}},
+			result{
+				kafka: 7, auto: 1, duplicates: 1,
+				faults: []string{`$create_alias of ann (id "") in events: copy number 2`},
+			},
 		},
 		"an event is in another topic as well": {
 			func(m []stored) []stored { return append(m, stored{m[0].told, "events_overflow", 0}) },
-			result{kafka: 7, auto: 1, duplicates: 1, faults: []string{`opened of ann (id "1") in events_overflow: copy number 2`}},
+			result{
+				kafka: 7, auto: 1, duplicates: 1,
+				faults: []string{`opened of ann (id "1") in events_overflow: copy number 2`},
+			},
 		},
 		"two events of a user are out of order": {
 			func(m []stored) []stored { return swap(m, 2, 4) },
-			result{kafka: 6, auto: 1, misordered: 1, faults: []string{`closed of ann (id "3") in events: behind closed (id "5"), which was told later`}},
+			result{
+				kafka: 6, auto: 1, misordered: 1,
+				faults: []string{`closed of ann (id "3") in events: behind closed (id "5"), which was told later`},
+			},
 		},
 		"an event without id is out of order": {
 			func(m []stored) []stored { return swap(m, 0, 1) },
-			result{kafka: 6, auto: 1, misordered: 1, faults: []string{`opened of ann (id "1") in events: behind $create_alias (id ""), which was told later`}},
+			result{
+				kafka: 6, auto: 1, misordered: 1,
+				faults: []string{
+					`opened of ann (id "1") in events: behind $create_alias (id ""), which was told later`,
+				},
+			},
 		},
 		"the events of a user are in two partitions": {
 			func(m []stored) []stored { m[4].partition = 4; return m },
-			result{kafka: 6, auto: 1, misordered: 1, faults: []string{`closed of ann (id "5") in events: in partition 4, but the user's events before it in 3`}},
+			result{
+				kafka: 6, auto: 1, misordered: 1,
+				faults: []string{`closed of ann (id "5") in events: in partition 4, but the ` +
+					`user's events before it in 3`},
+			},
 		},
 		"an event has another user": {
 			func(m []stored) []stored { m[5].User = "ann"; return m },
@@ -86,15 +106,18 @@ func TestWhatIsWrongInKafkaIsFound(t *testing.T) {
 		},
 		"what the SDK sends of its own accord is missing": {
 			func(m []stored) []stored { return without(m, 3) },
-			result{kafka: 6, faults: []string{"$feature_flag_called, which the SDK sends of its own accord: at least 1 must arrive, 0 did"}},
+			result{kafka: 6, faults: []string{"$feature_flag_called, which the SDK sends of its own accord: at " +
+				"least 1 must arrive, 0 did"}},
 		},
 		"an event is there that nobody announced": {
 			func(m []stored) []stored { return append(m, stored{told{"eve", "opened", ""}, "events", 1}) },
-			result{kafka: 6, auto: 1, faults: []string{`opened of eve (id "") in events: nobody has told or announced it`}},
+			result{kafka: 6, auto: 1, faults: []string{`opened of eve (id "") in events: nobody ` +
+				`has told or announced it`}},
 		},
 		"an event has an id that was not told": {
 			func(m []stored) []stored { return append(m, stored{told{"ann", "opened", "9"}, "events", 3}) },
-			result{kafka: 6, auto: 1, faults: []string{`opened of ann (id "9") in events: nobody has told or announced it`}},
+			result{kafka: 6, auto: 1, faults: []string{`opened of ann (id "9") in events: nobody ` +
+				`has told or announced it`}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,7 +133,8 @@ func TestADriverMustKeepToItsFormat(t *testing.T) {
 		"something else than JSON": "Flushing...",
 		"a line without event":     `{"user":"ann","id":"1"}`,
 		"a line without user":      `{"event":"opened","id":"1"}`,
-		"an id twice":              `{"user":"ann","event":"opened","id":"1"}` + "\n" + `{"user":"ann","event":"closed","id":"1"}`,
+		"an id twice": `{"user":"ann","event":"opened","id":"1"}` + "\n" +
+			`{"user":"ann","event":"closed","id":"1"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := readScript([]byte(output))

@@ -4,13 +4,13 @@
 #   install.sh              install what is missing and print where it is
 #   install.sh run CMD...   the same, then run a command with that in its environment
 #
-# Everything is kept below ${XDG_CACHE_HOME:-~/.cache}/capture/sdk, in a directory for each state of the pins: nothing is
-# written into the checkout, and what is there needs no network. Where Chromium is missing and there is apt-get, it is
-# installed.
+# Everything is kept below ${XDG_CACHE_HOME:-~/.cache}/capture/sdk, in a directory for each state of the pins:
+# nothing is written into the checkout, and what is there needs no network. Where Chromium is missing and there is
+# apt-get, it is installed.
 #
-# What is printed are the environment variables of the tests: CAPTURE_SDK_NODE and CAPTURE_SDK_BROWSER (with node_modules
-# below), CAPTURE_SDK_GO (with a program for each version), CAPTURE_SDK_PYTHON (a virtual environment for each version, its
-# directory ends in the version) and CAPTURE_SDK_CHROMIUM.
+# What is printed are the environment variables of the tests: CAPTURE_SDK_NODE and CAPTURE_SDK_BROWSER (with
+# node_modules below), CAPTURE_SDK_GO (with a program for each version), CAPTURE_SDK_PYTHON (a virtual environment for
+# each version, its directory ends in the version) and CAPTURE_SDK_CHROMIUM.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,8 +25,8 @@ die() {
 
 need() { command -v "$1" >/dev/null || die "$1 is missing: $2"; }
 
-# part sets dir to the directory that belongs to the pins in the files, and fills it by a function unless it is complete:
-# the part's name, the function, what else the content depends on, the files.
+# part sets dir to the directory that belongs to the pins in the files, and fills it by a function unless it is
+# complete: the part's name, the function, what else the content depends on, the files.
 part() {
   local name=$1 fill=$2 tool=$3
   shift 3
@@ -59,14 +59,16 @@ install_node() {
 }
 
 venv() {
-  python3 -m venv "$dir" >&2 || die "python3 makes no virtual environment: install its venv and pip (Debian and Ubuntu: apt-get install python3-venv)"
+  python3 -m venv "$dir" >&2 ||
+    die "python3 makes no virtual environment: install venv and pip (Debian and Ubuntu: apt-get install python3-venv)"
   "$dir/bin/pip" install --quiet --disable-pip-version-check --no-input --requirement "$source" >&2
 }
 
 install_python() {
   local python version
   need python3 "install Python 3.9 or later with venv and pip"
-  python=$(command -v python3 && python3 --version) || die "python3 does not run: install Python 3.9 or later with venv and pip"
+  python=$(command -v python3 && python3 --version) ||
+    die "python3 does not run: install Python 3.9 or later with venv and pip"
   CAPTURE_SDK_PYTHON=
   for source in "$here"/python/requirements-*.txt; do
     version=${source##*-}
@@ -88,7 +90,10 @@ install_go() {
   export CAPTURE_SDK_GO=$dir
 }
 
-find_chromium() { chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome-stable || command -v google-chrome); }
+find_chromium() {
+  chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome-stable ||
+    command -v google-chrome)
+}
 
 install_chromium() {
   if ! find_chromium; then
@@ -97,7 +102,8 @@ install_chromium() {
     ((EUID == 0)) || sudo=(sudo)
     say "installing Chromium"
     "${sudo[@]}" apt-get -qq -o Acquire::Retries=3 update >&2
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Acquire::Retries=3 install --no-install-recommends chromium >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get -qq -y -o Acquire::Retries=3 install --no-install-recommends chromium >&2
     find_chromium || die "apt-get has installed no Chromium: install Chromium or Google Chrome"
   fi
   export CAPTURE_SDK_CHROMIUM=$chromium

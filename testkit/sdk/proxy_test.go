@@ -74,7 +74,8 @@ func newProxy(t *testing.T, target string, faults ...fault) *proxy {
 			w.Header().Set("Retry-After", "1")
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = io.WriteString(w, `{"error":"service_unavailable","error_description":"the proxy plays an overloaded service"}`)
+			_, _ = io.WriteString(w, `{"error":"service_unavailable","error_description":"the proxy `+
+				`plays an overloaded service"}`)
 		case cut:
 			_, _ = io.Copy(io.Discard, r.Body)
 			panic(http.ErrAbortHandler)
@@ -92,7 +93,8 @@ func trimmed(u *url.URL) string { return strings.TrimSuffix(u.Path, "/") }
 func (p *proxy) next(r *http.Request) fault {
 	path := trimmed(r.URL)
 	switch path {
-	case "/batch", "/e", "/i/v0/e", "/capture", "/track", "/engage", "/i/v0/ai/batch", "/i/v1/analytics/events", "/i/v1/ai/events":
+	case "/batch", "/e", "/i/v0/e", "/capture", "/track", "/engage", "/i/v0/ai/batch",
+		"/i/v1/analytics/events", "/i/v1/ai/events":
 	default:
 		return noFault
 	}

@@ -94,7 +94,8 @@ func (d driver) command(t *testing.T) (command, environ []string) {
 	case "posthog-js-lite":
 		return []string{"node", "node/lite.mjs"}, []string{"CAPTURE_SDK_MODULES=" + installed(t, "CAPTURE_SDK_NODE")}
 	case "posthog-js":
-		return []string{"node", "browser/driver.mjs"}, []string{"CAPTURE_SDK_MODULES=" + installed(t, "CAPTURE_SDK_BROWSER")}
+		return []string{"node", "browser/driver.mjs"},
+			[]string{"CAPTURE_SDK_MODULES=" + installed(t, "CAPTURE_SDK_BROWSER")}
 	case "posthog-go":
 		return []string{filepath.Join(installed(t, "CAPTURE_SDK_GO"), d.version)}, nil
 	case "posthog-python":
@@ -119,7 +120,8 @@ func (d driver) patience() time.Duration {
 // installed returns what install.sh has named.
 func installed(t *testing.T, variable string) string {
 	value := os.Getenv(variable)
-	require.NotEmpty(t, value, "%s is not set: these tests are run by make sdk-e2e, which installs what they need", variable)
+	require.NotEmpty(t, value, "%s is not set: these tests are run by make sdk-e2e, which installs what they need",
+		variable)
 	return value
 }
 
@@ -163,7 +165,8 @@ func play(t *testing.T, d driver, scenario string) result {
 	// Browsers up to posthog-js 1.200 send exceptions by themselves only if they are told to.
 	options := []testkit.Option{
 		testkit.Set("transport.setup.exceptions", "true"),
-		testkit.Set("transport.setup.recording_endpoint", "/s/"), testkit.Set("transport.setup.recorder_bundled", "true"),
+		testkit.Set("transport.setup.recording_endpoint", "/s/"),
+		testkit.Set("transport.setup.recorder_bundled", "true"),
 	}
 	switch scenario {
 	case retry:
@@ -171,7 +174,8 @@ func play(t *testing.T, d driver, scenario string) result {
 	case dropped:
 		faults = []fault{cut}
 	case halving:
-		options = append(options, testkit.Set("transport.max_body", "48KiB"), testkit.Set("transport.max_decoded", "48KiB"))
+		options = append(options, testkit.Set("transport.max_body", "48KiB"),
+			testkit.Set("transport.max_decoded", "48KiB"))
 	}
 	service := testkit.Start(t, options...)
 	proxy := newProxy(t, service.URL, faults...)
@@ -220,8 +224,9 @@ func (d driver) run(t *testing.T, url, scenario string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), d.patience())
 	defer cancel()
 	command := exec.CommandContext(ctx, args[0], args[1:]...)
-	command.Env = append(os.Environ(), append(environ, "CAPTURE_URL="+url, "CAPTURE_TOKEN=phc_e2e", "CAPTURE_SCENARIO="+scenario,
-		"CAPTURE_SDK_VERSION="+d.version, "CAPTURE_MODE="+d.mode)...)
+	command.Env = append(os.Environ(),
+		append(environ, "CAPTURE_URL="+url, "CAPTURE_TOKEN=phc_e2e", "CAPTURE_SCENARIO="+scenario,
+			"CAPTURE_SDK_VERSION="+d.version, "CAPTURE_MODE="+d.mode)...)
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
 	// A browser's processes end with their driver.
@@ -248,7 +253,10 @@ func inKafka(t *testing.T, service *testkit.Service) []stored {
 			continue
 		}
 		envelope := message.Envelope
-		event := stored{told: told{User: envelope.DistinctID, Event: envelope.Event}, topic: message.Topic, partition: message.Partition}
+		event := stored{
+			told: told{User: envelope.DistinctID, Event: envelope.Event}, topic: message.Topic,
+			partition: message.Partition,
+		}
 		// A recording lies in Kafka under another name than SDKs send it by.
 		if event.Event == "$snapshot_items" {
 			event.Event = "$snapshot"
@@ -283,19 +291,22 @@ func idOf(t *testing.T, data []byte) string {
 func printTable(w io.Writer, rows []row) {
 	slices.SortFunc(rows, func(a, b row) int {
 		index := func(r row) int {
-			return slices.IndexFunc(drivers, func(d driver) bool { return d.sdk == r.sdk && d.version == r.version && d.mode == r.mode })
+			return slices.IndexFunc(drivers,
+				func(d driver) bool { return d.sdk == r.sdk && d.version == r.version && d.mode == r.mode })
 		}
 		return cmp.Or(index(a)-index(b), slices.Index(a.scenarios, a.scenario)-slices.Index(b.scenarios, b.scenario))
 	})
 	_, _ = fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "SDK\tversion\tmode\tscenario\tevents sent\tevents in Kafka\tduplicates\tmisordered\tthe SDK's own\tseconds\t")
+	_, _ = fmt.Fprintln(table, "SDK\tversion\tmode\tscenario\tevents sent\tevents in "+
+		"Kafka\tduplicates\tmisordered\tthe SDK's own\tseconds\t")
 	for _, r := range rows {
 		verdict := ""
 		if !r.passed {
 			verdict = "FAILED"
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.1f\t%s\n", r.sdk, r.version, r.mode, r.scenario,
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.1f\t%s\n", r.sdk,
+			r.version, r.mode, r.scenario,
 			r.sent, r.kafka, r.duplicates, r.misordered, r.auto, r.took.Seconds(), verdict)
 	}
 	_ = table.Flush()

@@ -10,18 +10,19 @@
 #                            brokers of their own
 #
 # Where a Docker engine answers they are the kafka and redis of docker-compose.yml. Elsewhere they are processes of this
-# machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs redis-server). Only these
-# also have a listener with TLS and SASL.
+# machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs redis-server). Only
+# these also have a listener with TLS and SASL.
 #
 # The addresses are environment variables of the tests:
 #   CAPTURE_TEST_KAFKA_BROKERS        plaintext, no login
-#   CAPTURE_TEST_KAFKA_SASL_BROKERS   TLS; login by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 as "capture", password "secret", or
+#   CAPTURE_TEST_KAFKA_SASL_BROKERS TLS; login by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 as
+#   "capture", password "secret", or
 #                                     by OAUTHBEARER with an unsigned JSON Web Token (alg "none") of "capture"
 #   CAPTURE_TEST_KAFKA_CA_FILE        what the certificate of the TLS listener is verified against
 #   CAPTURE_TEST_REDIS_ADDR           no login
 #
-# Nothing is written into the checkout. Below ${XDG_CACHE_HOME:-~/.cache}/capture are Kafka's jars, kept, and a directory for
-# the running services of this checkout, with their data, logs and pid files, removed by down.
+# Nothing is written into the checkout. Below ${XDG_CACHE_HOME:-~/.cache}/capture are Kafka's jars, kept, and a
+# directory for the running services of this checkout, with their data, logs and pid files, removed by down.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -40,13 +41,15 @@ die() {
 }
 
 need() {
-  command -v "$1" >/dev/null || die "$1 is missing: install it (Debian and Ubuntu: apt-get install $2; macOS: brew install $3)"
+  command -v "$1" >/dev/null ||
+    die "$1 is missing: install it (Debian and Ubuntu: apt-get install $2; macOS: brew install $3)"
 }
 
-# --- processes ---------------------------------------------------------------------------------------------------------
+# --- processes
+# ---------------------------------------------------------------------------------------------------------
 
-# started prints when the process with pid $1 was started, or nothing if there is none. A pid alone may belong to another
-# process by now; together with this it does not.
+# started prints when the process with pid $1 was started, or nothing if there is none. A pid alone may belong to
+# another process by now; together with this it does not.
 started() {
   if [[ -d /proc/self ]]; then
     # Field 22 of "pid (name) state ...", where the name may hold spaces. A zombie has ended.
@@ -107,8 +110,8 @@ await() {
 # connects tells whether somebody listens on port $1.
 connects() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# free_port sets port to one that nobody listens on and that it has not given before. The range is below that of ephemeral
-# ports, so that no outgoing connection takes the port before the service does.
+# free_port sets port to one that nobody listens on and that it has not given before. The range is below that of
+# ephemeral ports, so that no outgoing connection takes the port before the service does.
 given=" "
 free_port() {
   while :; do
@@ -120,7 +123,8 @@ free_port() {
   done
 }
 
-# --- Redis -------------------------------------------------------------------------------------------------------------
+# --- Redis
+# -------------------------------------------------------------------------------------------------------------
 
 redis_answers() {
   local answer=
@@ -138,7 +142,8 @@ start_redis() {
   spawn redis redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --appendonly no --dir "$state/redis"
 }
 
-# --- Kafka -------------------------------------------------------------------------------------------------------------
+# --- Kafka
+# -------------------------------------------------------------------------------------------------------------
 
 # fetch_kafka sets lib to a directory with Kafka's jars. A pom that changed gets a directory of its own.
 fetch_kafka() {
@@ -151,7 +156,8 @@ fetch_kafka() {
   mkdir -p "$cache/kafka"
   local fetched
   fetched=$(mktemp -d "$cache/kafka/fetching.XXXXXX")
-  mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fetched" </dev/null >&2 || { rm -rf "$fetched"; die "Kafka's jars could not be fetched"; }
+  mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fetched" </dev/null >&2 ||
+    { rm -rf "$fetched"; die "Kafka's jars could not be fetched"; }
   chmod 755 "$fetched"
   # Who has fetched them first at the same time has won.
   mv -T "$fetched" "$lib" 2>/dev/null || rm -rf "$fetched"
@@ -168,11 +174,12 @@ start_kafka() {
   mkdir "$dir"
 
   openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=capture-test-kafka -addext subjectAltName=IP:127.0.0.1 \
-    -keyout "$dir/key.pem" -out "$dir/ca.pem" 2>"$dir/openssl.log" || { cat "$dir/openssl.log" >&2; die "openssl made no certificate"; }
+    -keyout "$dir/key.pem" -out "$dir/ca.pem" 2>"$dir/openssl.log" ||
+    { cat "$dir/openssl.log" >&2; die "openssl made no certificate"; }
   cat "$dir/key.pem" "$dir/ca.pem" >"$dir/server.pem"
 
-  # A session by OAUTHBEARER ends with its token, for which connections.max.reauth.ms must be set; else it would go on for ever.
-  # Topics are not created by merely asking for them, so that the tests see whether Capture creates its own.
+  # A session by OAUTHBEARER ends with its token, for which connections.max.reauth.ms must be set; else it would go on
+  # for ever. Topics are not created by merely asking for them, so that the tests see whether Capture creates its own.
   cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
@@ -202,15 +209,19 @@ PROPERTIES
 
   # A cluster id is 16 bytes in 22 characters of base64.
   java -cp "$lib/*" kafka.tools.StorageTool format -t CaptureIntegrationTest -c "$dir/server.properties" --standalone \
-    --add-scram 'SCRAM-SHA-256=[name=capture,password=secret]' --add-scram 'SCRAM-SHA-512=[name=capture,password=secret]' \
+    --add-scram 'SCRAM-SHA-256=[name=capture,password=secret]' \
+    --add-scram 'SCRAM-SHA-512=[name=capture,password=secret]' \
     >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; die "Kafka's storage could not be formatted"; }
   spawn kafka java -Xmx512m -cp "$lib/*" kafka.Kafka "$dir/server.properties"
 }
 
 # kafka_started: Kafka writes the line once its broker is registered and answers requests on every listener.
-kafka_started() { grep -q 'Kafka Server started' "$state/kafka.log" && connects "$kafka_port" && connects "$kafka_sasl_port"; }
+kafka_started() {
+  grep -q 'Kafka Server started' "$state/kafka.log" && connects "$kafka_port" && connects "$kafka_sasl_port"
+}
 
-# --- Docker ------------------------------------------------------------------------------------------------------------
+# --- Docker
+# ------------------------------------------------------------------------------------------------------------
 
 compose() { docker compose --project-name "capture-test-$id" --file "$root/docker-compose.yml" "$@"; }
 
@@ -219,7 +230,8 @@ docker_engine() {
   [[ -n $(docker info --format '{{.ServerVersion}}' 2>/dev/null || true) ]] && docker compose version >/dev/null 2>&1
 }
 
-# --- commands ----------------------------------------------------------------------------------------------------------
+# --- commands
+# ----------------------------------------------------------------------------------------------------------
 
 # is_up tells whether every service runs.
 is_up() {

@@ -62,7 +62,8 @@ func TestComposeFitsTogether(t *testing.T) {
 		}
 		for _, port := range service.Ports {
 			loopback := strings.HasPrefix(port, "127.0.0.1:")
-			require.True(t, loopback || port == "8000:8000", "%s publishes %s, but only events come from elsewhere", name, port)
+			require.True(t, loopback || port == "8000:8000",
+				"%s publishes %s, but only events come from elsewhere", name, port)
 		}
 	}
 	// services.sh starts these two, and waits for their health.

@@ -281,7 +281,7 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 	}{
 		{"dropped by policy", func(e *events.Event) { e.Drop(events.ReasonQuota) }, 200, false, ""},
 		{"too large for Kafka", func(e *events.Event) { e.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "too large")) }, 413, false, "maximum AI event size exceeded: too large"},
-		{"refused", func(e *events.Event) { e.Reject(events.ReasonRefused, events.Errorf(events.Invalid, "no")) }, 400, false, "no"},
+		{"refused", func(e *events.Event) { e.Reject(events.ReasonInvalidEvent, events.Errorf(events.Invalid, "no")) }, 400, false, "no"},
 		{"not now", func(e *events.Event) { e.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "away")) }, 503, true, "transient error, please retry"},
 		{"a fault of ours", func(e *events.Event) { e.Fail(events.ReasonStage, events.Errorf(events.Internal, "secret")) }, 500, false, "internal server error"},
 	} {

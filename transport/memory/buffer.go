@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// MaxPooled is the largest buffer that is kept for another request. Pooled buffers have capacities of 4 KiB, 8 KiB and
-	// so on up to it. Larger ones are made to measure and left to the garbage collector, so that no burst of large requests
-	// leaves its memory behind.
+	// MaxPooled is the largest buffer that is kept for another request. Pooled buffers have capacities of 4 KiB, 8 KiB
+	// and so on up to it. Larger ones are made to measure and left to the garbage collector, so that no burst of large
+	// requests leaves its memory behind.
 	MaxPooled = 1 << 20
 
 	minPooled = 4 << 10

@@ -21,8 +21,8 @@ const maxBody = 1 << 20
 // typeScript is the content type that browsers want of a script.
 const typeScript = "application/javascript"
 
-// How long an answer may be kept: that there are no flags is asked anew each time, a configuration is good for a while, as it
-// is at PostHog's.
+// How long an answer may be kept: that there are no flags is asked anew each time, a configuration is good for a
+// while, as it is at PostHog's.
 var (
 	keepNot   = route.Field{Name: "Cache-Control", Value: "no-store"}
 	keepShort = route.Field{Name: "Cache-Control", Value: "public, max-age=300"}
@@ -34,8 +34,8 @@ type Answers struct{ texts *configs.Value[*texts] }
 
 // texts are the answers of one configuration.
 type texts struct {
-	// flags are the answers to /flags, by whether the request is of version 2 and whether it wants the configuration as well,
-	// all but their last two fields.
+	// flags are the answers to /flags, by whether the request is of version 2 and whether it wants the configuration as
+	// well, all but their last two fields.
 	flags [2][2]string
 	// decide are the answers to /decide, by the request's version less one.
 	decide [4]route.Response
@@ -67,8 +67,8 @@ func newTexts(config Config) *texts {
 		return encode(all)
 	}
 
-	// Flags were told as an object of values and another of payloads before they became one object that tells all of each. With
-	// config=true, mobile SDKs and posthog-js of around 1.260 ask for their configuration in the same call.
+	// Flags were told as an object of values and another of payloads before they became one object that tells all of
+	// each. With config=true, mobile SDKs and posthog-js of around 1.260 ask for their configuration in the same call.
 	values := object{"featureFlags": object{}, "featureFlagPayloads": object{}, "errorsWhileComputingFlags": false}
 	details := object{"flags": object{}, "errorsWhileComputingFlags": false}
 	for i, fields := range []object{values, details} {
@@ -95,8 +95,8 @@ func newTexts(config Config) *texts {
 	return a
 }
 
-// remoteConfig is what an SDK is told to do, for SDKs of any age: each reads some of it. What is off is said to be off, since an
-// SDK that is told nothing goes by what it was told before.
+// remoteConfig is what an SDK is told to do, for SDKs of any age: each reads some of it. What is off is said to be off,
+// since an SDK that is told nothing goes by what it was told before.
 func remoteConfig(config Config) object {
 	var recording any = false
 	if config.RecordingEndpoint != "" {
@@ -117,7 +117,8 @@ func remoteConfig(config Config) object {
 		"captureDeadClicks":     false,
 		"capturePerformance":    false,
 		"defaultIdentifiedOnly": true,
-		// A browser that is told that there are no flags does not ask for them, but neither does it call those who wait for them.
+		// A browser that is told that there are no flags does not ask for them, but neither does it
+		// call those who wait for them.
 		"hasFeatureFlags": true,
 		"surveys":         false,
 		"siteApps":        []string{},
@@ -144,8 +145,11 @@ func answer(body string, header ...route.Field) route.Response {
 
 // Routes returns the paths of the set-up calls.
 func (a *Answers) Routes() []route.Route {
-	serve := func(path string, methods []string, handle func(context.Context, *route.Request) route.Response) route.Route {
-		return route.Route{Group: route.Setup, Path: path, Methods: methods, MaxBody: route.Fixed(maxBody), Handle: handle}
+	type answer = func(context.Context, *route.Request) route.Response
+	serve := func(path string, methods []string, handle answer) route.Route {
+		return route.Route{
+			Group: route.Setup, Path: path, Methods: methods, MaxBody: route.Fixed(maxBody), Handle: handle,
+		}
 	}
 	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	return []route.Route{
@@ -159,7 +163,8 @@ func (a *Answers) Routes() []route.Route {
 	}
 }
 
-// Flags answers that no flag is on for anybody. The answer names the request, for an SDK to name it in what it sends of flags.
+// Flags answers that no flag is on for anybody. The answer names the request, for an SDK to name it
+// in what it sends of flags.
 func (a *Answers) Flags(_ context.Context, request *route.Request) route.Response {
 	version, config := 0, 0
 	if number(request.RawQuery) > 1 {
@@ -184,8 +189,8 @@ func (a *Answers) Config(_ context.Context, request *route.Request) route.Respon
 	return a.texts.In(request.Config).config
 }
 
-// Script answers the configuration as a script that keeps it under the token, which the path has. A token that would have to be
-// escaped there is not found; its SDK then asks for the JSON.
+// Script answers the configuration as a script that keeps it under the token, which the path has. A token that would
+// have to be escaped there is not found; its SDK then asks for the JSON.
 func (a *Answers) Script(_ context.Context, request *route.Request) route.Response {
 	token, _, _ := strings.Cut(strings.TrimPrefix(request.Path, "/array/"), "/")
 	if !isToken(token) {
@@ -193,11 +198,13 @@ func (a *Answers) Script(_ context.Context, request *route.Request) route.Respon
 	}
 	script := a.texts.In(request.Config).script
 	return route.Response{
-		Status: http.StatusOK, ContentType: typeScript, Body: script[0] + token + script[1], Header: []route.Field{keepShort},
+		Status: http.StatusOK, ContentType: typeScript, Body: script[0] + token + script[1],
+		Header: []route.Field{keepShort},
 	}
 }
 
-// Definitions answers servers that evaluate flags by themselves: none are defined, and for whoever knows that, nothing is new.
+// Definitions answers servers that evaluate flags by themselves: none are defined, and for whoever
+// knows that, nothing is new.
 func (a *Answers) Definitions(_ context.Context, request *route.Request) route.Response {
 	texts := a.texts.In(request.Config)
 	if !matches(request.Get("If-None-Match"), texts.definitionTag) {
@@ -211,7 +218,8 @@ func (a *Answers) Surveys(_ context.Context, request *route.Request) route.Respo
 	return a.texts.In(request.Config).surveys
 }
 
-// isToken reports whether the text is such a token as PostHog gives out: it means the same in a path, in HTML and in a script.
+// isToken reports whether the text is such a token as PostHog gives out: it means the same in a
+// path, in HTML and in a script.
 func isToken(text string) bool {
 	if text == "" || len(text) > 64 {
 		return false

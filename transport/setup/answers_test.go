@@ -79,7 +79,9 @@ func TestFlagsAreToldInTheShapeThatIsAskedFor(t *testing.T) {
 	} {
 		response := a.Flags(ctx, &route.Request{RawQuery: query, RequestID: `a"b\`, Received: received})
 		want = maps.Clone(want)
-		maps.Copy(want, object{"errorsWhileComputingFlags": false, "requestId": `a"b\`, "evaluatedAt": float64(received.UnixMilli())})
+		maps.Copy(want, object{
+			"errorsWhileComputingFlags": false, "requestId": `a"b\`, "evaluatedAt": float64(received.UnixMilli()),
+		})
 		require.Equal(t, want, get(t, response), query)
 		require.Equal(t, []string{"no-store"}, header(response, "Cache-Control"), query)
 	}
@@ -149,7 +151,8 @@ func TestTheConfigurationSaysWhatIsConfigured(t *testing.T) {
 }
 
 // script is the whole of what config.js may be, whatever the path says.
-var script = regexp.MustCompile(`^\(function\(\)\{window\._POSTHOG_REMOTE_CONFIG=window\._POSTHOG_REMOTE_CONFIG\|\|\{\};` +
+var script = regexp.MustCompile(`^\(function\(\)\{` +
+	`window\._POSTHOG_REMOTE_CONFIG=window\._POSTHOG_REMOTE_CONFIG\|\|\{\};` +
 	`window\._POSTHOG_REMOTE_CONFIG\["([A-Za-z0-9_-]{1,64})"\]=\{config:(\{.*\}),siteApps:\[\]\}\}\)\(\);$`)
 
 func TestTheScriptKeepsTheConfigurationUnderTheToken(t *testing.T) {
@@ -175,16 +178,19 @@ func TestNothingOfAConfigurationEndsTheScript(t *testing.T) {
 
 func TestATokenThatIsNoneHasNoScript(t *testing.T) {
 	a := answersOf(DefaultConfig())
-	for _, token := range []string{"", strings.Repeat("a", 65), `x"]=1;alert(1)//`, "a%22b", "a.b", "a b", "é", "</script>", "a\x00b"} {
+	for _, token := range []string{"", strings.Repeat("a", 65), `x"]=1;alert(1)//`, "a%22b", "a.b", "a b", "é",
+		"</script>", "a\x00b"} {
 		response := a.Script(ctx, &route.Request{Path: "/array/" + token + "/config.js"})
 		require.Equal(t, 404, response.Status, token)
 		require.Equal(t, "not found", response.Body, token)
 	}
-	require.Equal(t, 200, a.Script(ctx, &route.Request{Path: "/array/" + strings.Repeat("a", 64) + "/config.js"}).Status)
+	require.Equal(t, 200, a.Script(ctx,
+		&route.Request{Path: "/array/" + strings.Repeat("a", 64) + "/config.js"}).Status)
 }
 
 func FuzzNoPathMakesAnotherScript(f *testing.F) {
-	for _, path := range []string{"/array/phc_test/config.js", "/array//config.js", `/array/"];x/config.js`, "/array/a/b/config.js", "", "config.js"} {
+	for _, path := range []string{"/array/phc_test/config.js", "/array//config.js", `/array/"];x/config.js`,
+		"/array/a/b/config.js", "", "config.js"} {
 		f.Add(path)
 	}
 	a := answersOf(DefaultConfig())
@@ -201,7 +207,8 @@ func FuzzNoPathMakesAnotherScript(f *testing.F) {
 	})
 }
 
-// Servers that evaluate flags ask for definitions again and again, with the tag of those that they have (sdks.md, 2, Flags).
+// Servers that evaluate flags ask for definitions again and again, with the tag of those that they
+// have (sdks.md, 2, Flags).
 func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 	a := answersOf(DefaultConfig())
 	response := a.Definitions(ctx, &route.Request{})
@@ -209,7 +216,8 @@ func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 	tag := header(response, "ETag")[0]
 	require.Regexp(t, `^"[0-9a-f]{32}"$`, tag)
 	for list, status := range map[string]int{
-		tag: 304, "W/" + tag: 304, `"x", ` + tag: 304, "*": 304, `"x"`: 200, strings.Trim(tag, `"`): 200, "": 200, ",,": 200,
+		tag: 304, "W/" + tag: 304, `"x", ` + tag: 304, "*": 304, `"x"`: 200,
+		strings.Trim(tag, `"`): 200, "": 200, ",,": 200,
 	} {
 		var headers fasthttp.RequestHeader
 		headers.Set("If-None-Match", list)
@@ -232,8 +240,11 @@ func TestNoBodyIsRead(t *testing.T) {
 		require.EqualValues(t, 1<<20, served.MaxBody(nil))
 		path := strings.ReplaceAll(served.Path, ":token", "phc_test")
 		want := served.Handle(ctx, &route.Request{Path: path})
-		for _, body := range []string{"\x1f\x8b\x08garbage", `{"event":"a","distinct_id":"u","token":"k"}`, "data=%%%"} {
-			got := served.Handle(ctx, &route.Request{Path: path, Body: []byte(body), ContentType: "application/json", ContentEncoding: "gzip"})
+		for _, body := range []string{"\x1f\x8b\x08garbage",
+			`{"event":"a","distinct_id":"u","token":"k"}`, "data=%%%"} {
+			got := served.Handle(ctx, &route.Request{
+				Path: path, Body: []byte(body), ContentType: "application/json", ContentEncoding: "gzip",
+			})
 			require.Equal(t, want, got, path)
 			require.Equal(t, 200, got.Status, path)
 		}
@@ -248,12 +259,14 @@ func TestWhatIsWrongInTheConfigurationIsSaid(t *testing.T) {
 		var faults *configs.FaultsError
 		require.ErrorAs(t, err, &faults, endpoint)
 		keys := []string{faults.Faults[0].Key, faults.Faults[1].Key}
-		require.Equal(t, []string{"analytics_endpoint", "recording_endpoint"}, slices.Sorted(slices.Values(keys)), endpoint)
+		require.Equal(t, []string{"analytics_endpoint", "recording_endpoint"},
+			slices.Sorted(slices.Values(keys)), endpoint)
 	}
 	require.ErrorContains(t, Config{}.Validate(), "analytics_endpoint")
 
 	require.NoError(t, withRecordings().Validate())
 	lonely := withRecordings()
 	lonely.RecorderBundled = false
-	require.ErrorContains(t, lonely.Validate(), "recording_endpoint: tells browsers to record, and nothing here serves the recorder")
+	require.ErrorContains(t, lonely.Validate(),
+		"recording_endpoint: tells browsers to record, and nothing here serves the recorder")
 }

@@ -26,12 +26,13 @@ func DefaultConfig() Config {
 // Validate reports every fault.
 func (c Config) Validate() error {
 	var faults configs.Faults
-	faults.Check(isPath(c.AnalyticsEndpoint), "analytics_endpoint", "must be a path such as /i/v0/e/, got %q", c.AnalyticsEndpoint)
+	faults.Check(isPath(c.AnalyticsEndpoint), "analytics_endpoint",
+		"must be a path such as /i/v0/e/, got %q", c.AnalyticsEndpoint)
 	faults.Check(c.RecordingEndpoint == "" || isPath(c.RecordingEndpoint), "recording_endpoint",
 		"must be a path such as /s/, or empty, got %q", c.RecordingEndpoint)
 	faults.Check(c.RecordingEndpoint == "" || c.RecorderBundled, "recording_endpoint",
-		"tells browsers to record, and nothing here serves the recorder that they load: say recorder_bundled: true if pages "+
-			"bring it along, or set transport.upstream, whose answers then count, and leave this key out")
+		"tells browsers to record, and nothing here serves the recorder that they load: say recorder_bundled: true "+
+			"if pages bring it along, or set transport.upstream, whose answers then count, and leave this key out")
 	return faults.Err()
 }
 

@@ -32,18 +32,19 @@ const (
 	logEvery = time.Minute
 )
 
-// Proxy passes the set-up calls, and the scripts of SDKs, on to a PostHog host. Requests and answers go through as they are,
-// encodings, entity tags and redirects included, but for what concerns a single connection and:
+// Proxy passes the set-up calls, and the scripts of SDKs, on to a PostHog host. Requests and answers go through as they
+// are, encodings, entity tags and redirects included, but for what concerns a single connection and:
 //
-//   - A request's cookies stay here. Where this service shares a site with an application, they are that application's, and
-//     nothing that an SDK asks needs them; Authorization, which SDKs do need, is passed on.
-//   - Who the client is, is said in X-Forwarded-For, -Proto and -Host, and there alone. The address is the one that this service
-//     believes (transport.trusted_proxies); the protocol is what a proxy in front of this service says, http without one.
-//   - An answer's CORS headers and request id are this server's own, and what speaks for the upstream's host as a whole, such
-//     as its cookies and its Strict-Transport-Security, would speak for this host here: it is left out.
+//   - A request's cookies stay here. Where this service shares a site with an application, they are that application's,
+//     and nothing that an SDK asks needs them; Authorization, which SDKs do need, is passed on.
+//   - Who the client is, is said in X-Forwarded-For, -Proto and -Host, and there alone. The address is the one
+//     that this service believes (transport.trusted_proxies); the protocol is what a proxy in front of this
+//     service says, http without one.
+//   - An answer's CORS headers and request id are this server's own, and what speaks for the upstream's host as a
+//     whole, such as its cookies and its Strict-Transport-Security, would speak for this host here: it is left out.
 //
-// An upstream that cannot be reached, or does not answer in time, is answered 502 with Retry-After, and an answer for which
-// there is no memory 503. It is safe for concurrent use.
+// An upstream that cannot be reached, or does not answer in time, is answered 502 with Retry-After, and an answer for
+// which there is no memory 503. It is safe for concurrent use.
 type Proxy struct {
 	upstream  string
 	timeout   time.Duration
@@ -52,8 +53,8 @@ type Proxy struct {
 	log       *zap.Logger
 }
 
-// NewProxy makes a proxy to the upstream, a URL of scheme, host and perhaps a path, which has the timeout to give its whole
-// answer. The answers count against the budget until they are written.
+// NewProxy makes a proxy to the upstream, a URL of scheme, host and perhaps a path, which has the timeout to give its
+// whole answer. The answers count against the budget until they are written.
 func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log *zap.Logger) *Proxy {
 	return &Proxy{
 		upstream: strings.TrimSuffix(upstream, "/"),
@@ -92,7 +93,8 @@ func (p *Proxy) Routes() []route.Route {
 		{"/static/*", get},
 	} {
 		routes = append(routes, route.Route{
-			Group: route.Setup, Path: passed.path, Methods: passed.methods, MaxBody: route.Fixed(maxBody), Handle: p.Forward,
+			Group: route.Setup, Path: passed.path, Methods: passed.methods,
+			MaxBody: route.Fixed(maxBody), Handle: p.Forward,
 		})
 	}
 	return routes
@@ -139,7 +141,9 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	release := func() { p.budget.Release(int64(cap(body))) }
 	if len(body) == 0 {
 		release()
-		return route.Response{Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: passedBack(answer)}
+		return route.Response{
+			Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: passedBack(answer),
+		}
 	}
 	return route.Response{
 		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
@@ -190,9 +194,8 @@ func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Req
 
 // climbs reports whether a path has a segment that stands for another: behind it lies what is not to be passed on.
 func climbs(u *url.URL) bool {
-	return slices.ContainsFunc(strings.FieldsFunc(u.Path, func(c rune) bool { return c == '/' || c == '\\' }), func(segment string) bool {
-		return segment == "." || segment == ".."
-	})
+	return slices.ContainsFunc(strings.FieldsFunc(u.Path, func(c rune) bool { return c == '/' || c == '\\' }),
+		func(segment string) bool { return segment == "." || segment == ".." })
 }
 
 // read reads an answer's body. What its capacity says is reserved of the budget, unless there is an error.
@@ -234,8 +237,8 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 	}
 }
 
-// passedBack returns the headers of an answer that are for the client. The content type goes with the body, and so does the length
-// but for HEAD, which has none.
+// passedBack returns the headers of an answer that are for the client. The content type goes with the body, and so does
+// the length but for HEAD, which has none.
 func passedBack(answer *http.Response) []route.Field {
 	header := answer.Header.Clone()
 	removeHops(header)
@@ -260,7 +263,8 @@ func passedBack(answer *http.Response) []route.Field {
 	return fields
 }
 
-// removeHops removes the headers that concern a single connection (RFC 9110, 7.6.1), and those that Connection says are such.
+// removeHops removes the headers that concern a single connection (RFC 9110, 7.6.1), and those that
+// Connection says are such.
 func removeHops(header http.Header) {
 	for _, list := range header.Values("Connection") {
 		for name := range strings.SplitSeq(list, ",") {

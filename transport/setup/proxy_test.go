@@ -60,7 +60,9 @@ func request(method, path, query, body string, header ...string) *route.Request 
 	for i := 0; i < len(header); i += 2 {
 		headers.Add(header[i], header[i+1])
 	}
-	return &route.Request{Method: method, Path: path, RawQuery: query, Header: &headers, Body: []byte(body), ClientIP: "203.0.113.7"}
+	return &route.Request{
+		Method: method, Path: path, RawQuery: query, Header: &headers, Body: []byte(body), ClientIP: "203.0.113.7",
+	}
 }
 
 // forward passes a request on and takes the answer as the server does, which must leave nothing on the budget.
@@ -85,7 +87,8 @@ func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
 	})
 	body := "\x1f\x8b\x08\x00not to be touched"
 	response, got := u.forward(t, request("POST", "/flags/", "v=2&x=%zz&y=a+b", body,
-		"Content-Type", "text/plain", "Content-Encoding", "gzip", "Authorization", "Bearer phx_test", "Accept-Encoding", "br",
+		"Content-Type", "text/plain", "Content-Encoding", "gzip", "Authorization", "Bearer phx_test",
+		"Accept-Encoding", "br",
 		"X-Own", "1", "X-Own", "2", "Origin", "http://shop.example"))
 	require.Equal(t, http.StatusTeapot, response.Status)
 	require.Equal(t, "application/json; charset=utf-8", response.ContentType)
@@ -99,8 +102,9 @@ func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
 	require.EqualValues(t, len(body), asked.ContentLength)
 	require.Equal(t, strings.TrimSuffix(strings.TrimPrefix(u.upstream, "http://"), "/behind"), asked.Host)
 	for name, want := range map[string][]string{
-		"Content-Type": {"text/plain"}, "Content-Encoding": {"gzip"}, "Authorization": {"Bearer phx_test"}, "Accept-Encoding": {"br"},
-		"X-Own": {"1", "2"}, "Origin": {"http://shop.example"},
+		"Content-Type": {"text/plain"}, "Content-Encoding": {"gzip"}, "Authorization": {"Bearer phx_test"},
+		"Accept-Encoding": {"br"},
+		"X-Own":           {"1", "2"}, "Origin": {"http://shop.example"},
 		"X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"capture.example"},
 	} {
 		require.Equal(t, want, asked.Header[name], name)
@@ -112,14 +116,17 @@ func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
 func TestWhatIsNotForTheUpstreamStaysHere(t *testing.T) {
 	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
 	response, _ := u.forward(t, request("GET", "/array/phc_test/config.js", "", "",
-		"Cookie", "session=secret", "Connection", "keep-alive, X-Hop ,x-other", "X-Hop", "1", "X-Other", "1", "Keep-Alive", "timeout=5",
-		"TE", "trailers", "Upgrade", "websocket", "Proxy-Authorization", "Basic c2VjcmV0", "Proxy-Connection", "keep-alive", "Expect", "100-continue",
-		"X-Forwarded-For", "1.2.3.4", "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "gopher", "Forwarded", "for=1.2.3.4", "X-Real-IP", "1.2.3.4",
+		"Cookie", "session=secret", "Connection", "keep-alive, X-Hop ,x-other", "X-Hop", "1", "X-Other", "1",
+		"Keep-Alive", "timeout=5", "TE", "trailers", "Upgrade", "websocket", "Expect", "100-continue",
+		"Proxy-Authorization", "Basic c2VjcmV0", "Proxy-Connection", "keep-alive",
+		"X-Forwarded-For", "1.2.3.4", "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "gopher",
+		"Forwarded", "for=1.2.3.4", "X-Real-IP", "1.2.3.4",
 		"User-Agent", "Mozilla"))
 	require.Equal(t, 200, response.Status)
 	asked := <-u.asked
 	require.Equal(t, http.Header{
-		"User-Agent": {"Mozilla"}, "X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"capture.example"},
+		"User-Agent": {"Mozilla"}, "X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"http"},
+		"X-Forwarded-Host": {"capture.example"},
 	}, asked.Header)
 	require.Empty(t, asked.TransferEncoding)
 
@@ -131,10 +138,13 @@ func TestWhatIsNotForTheUpstreamStaysHere(t *testing.T) {
 func TestAnAnswerComesBackWithoutWhatSpeaksForTheUpstreamsHost(t *testing.T) {
 	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
 		for _, field := range [][2]string{
-			{"Cache-Control", "public, max-age=60"}, {"ETag", `"1"`}, {"Vary", "Accept-Encoding"}, {"Vary", "Origin"}, {"Content-Encoding", "gzip"},
+			{"Cache-Control", "public, max-age=60"}, {"ETag", `"1"`}, {"Vary", "Accept-Encoding"}, {"Vary", "Origin"},
+			{"Content-Encoding", "gzip"},
 			{"Content-Type", "application/javascript"},
-			{"Set-Cookie", "a=b"}, {"Access-Control-Allow-Origin", "*"}, {"Access-Control-Expose-Headers", "X"}, {"Strict-Transport-Security", "max-age=1"},
-			{"Alt-Svc", `h3=":443"`}, {"X-Request-Id", "theirs"}, {"Connection", "X-Hop"}, {"X-Hop", "1"}, {"Keep-Alive", "timeout=5"},
+			{"Set-Cookie", "a=b"}, {"Access-Control-Allow-Origin", "*"}, {"Access-Control-Expose-Headers", "X"},
+			{"Strict-Transport-Security", "max-age=1"},
+			{"Alt-Svc", `h3=":443"`}, {"X-Request-Id", "theirs"}, {"Connection", "X-Hop"}, {"X-Hop", "1"},
+			{"Keep-Alive", "timeout=5"},
 		} {
 			w.Header().Add(field[0], field[1])
 		}
@@ -144,7 +154,8 @@ func TestAnAnswerComesBackWithoutWhatSpeaksForTheUpstreamsHost(t *testing.T) {
 	require.Equal(t, "\x1f\x8b\x08\x00not to be touched", body)
 	require.Equal(t, "application/javascript", response.ContentType)
 	require.ElementsMatch(t, []route.Field{
-		{Name: "Cache-Control", Value: "public, max-age=60"}, {Name: "Etag", Value: `"1"`}, {Name: "Content-Encoding", Value: "gzip"},
+		{Name: "Cache-Control", Value: "public, max-age=60"}, {Name: "Etag", Value: `"1"`},
+		{Name: "Content-Encoding", Value: "gzip"},
 		{Name: "Vary", Value: "Accept-Encoding"}, {Name: "Vary", Value: "Origin"},
 	}, response.Header)
 }
@@ -175,7 +186,8 @@ func TestWhatIsKnownAndWhatIsElsewhereIsForTheClientToKnow(t *testing.T) {
 func TestAPathThatClimbsIsNotPassedOn(t *testing.T) {
 	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
 	for _, path := range []string{
-		"/static/../api/users", "/static/%2e%2E/api/users", "/static/..%2fapi", `/static/..\api`, "/static/x/..", "/array/./x", "/static/%zz", "/static/a\x00b",
+		"/static/../api/users", "/static/%2e%2E/api/users", "/static/..%2fapi", `/static/..\api`, "/static/x/..",
+		"/array/./x", "/static/%zz", "/static/a\x00b",
 	} {
 		response, _ := u.forward(t, request("GET", path, "", ""))
 		require.Equal(t, 404, response.Status, path)
@@ -232,12 +244,14 @@ func TestAChangeOfProtocolsIsNoAnswer(t *testing.T) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err == nil {
 			t.Cleanup(func() { _ = conn.Close() })
-			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			_, _ = io.WriteString(conn,
+				"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		}
 	})
 	answered := make(chan route.Response, 1)
 	go func() {
-		answered <- u.Forward(ctx, request("GET", "/static/socket", "", "", "Connection", "Upgrade", "Upgrade", "websocket"))
+		answered <- u.Forward(ctx, request("GET", "/static/socket", "", "", "Connection", "Upgrade",
+			"Upgrade", "websocket"))
 	}()
 	select {
 	case response := <-answered:
@@ -297,8 +311,8 @@ func TestWithoutMemoryNothingIsPassedOn(t *testing.T) {
 	require.Len(t, u.asked, 1, "a request that there is no memory for is not sent")
 }
 
-// The server uses a request's memory again once it is answered, which an upstream may do before it has read all. The race detector
-// sees who reads it then.
+// The server uses a request's memory again once it is answered, which an upstream may do before it has read all. The
+// race detector sees who reads it then.
 func TestARequestIsNotUsedAfterItsAnswer(t *testing.T) {
 	received := make(chan string, 1)
 	answered := make(chan struct{})
@@ -326,7 +340,9 @@ func TestARequestIsNotUsedAfterItsAnswer(t *testing.T) {
 
 func TestConnectionsAreKeptUntilClose(t *testing.T) {
 	connections := make(chan http.ConnState, 100)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "{}")
+	}))
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew || state == http.StateClosed {
 			connections <- state

@@ -16,17 +16,27 @@ const executable = process.env.CAPTURE_SDK_CHROMIUM || '/usr/bin/chromium'
 // The run ends by itself, whatever hangs.
 const patience = 75_000
 
-// The events that posthog-js sends of its own accord while the basic script runs, each with the least number of messages.
+// The events that posthog-js sends of its own accord while the basic script runs, each with the
+// least number of messages.
 const plain = { $pageview: 1, $autocapture: 5, $pageleave: 1 }
 const recorded = { ...plain, $rageclick: 1, $feature_flag_called: 1, $snapshot: 1 }
 const observed = { ...recorded, $exception: 2, $dead_click: 1, $$heatmap: 1, $web_vitals: 1 }
 
-// `bundle` is the file that a site loads, `has` what else than capture() and identify() can be called, and `person` the event
-// that people.set() becomes: in the old versions an object for /engage/, which is an $identify.
+// `bundle` is the file that a site loads, `has` what else than capture() and identify() can be called, and `person` the
+// event that people.set() becomes: in the old versions an object for /engage/, which is an $identify.
 const versions = {
-  '1.449.2': { bundle: 'array.full.js', has: ['person properties', 'groups', 'flags', 'exceptions', 'retries'], person: '$set', auto: observed },
-  '1.200.2': { bundle: 'array.full.js', has: ['person properties', 'groups', 'flags', 'exceptions', 'retries'], person: '$set', auto: observed },
-  '1.57.4': { bundle: 'array.full.js', has: ['person properties', 'groups', 'flags', 'retries'], person: '$identify', auto: recorded },
+  '1.449.2': {
+    bundle: 'array.full.js', has: ['person properties', 'groups', 'flags', 'exceptions', 'retries'],
+    person: '$set', auto: observed,
+  },
+  '1.200.2': {
+    bundle: 'array.full.js', has: ['person properties', 'groups', 'flags', 'exceptions', 'retries'],
+    person: '$set', auto: observed,
+  },
+  '1.57.4': {
+    bundle: 'array.full.js', has: ['person properties', 'groups', 'flags', 'retries'],
+    person: '$identify', auto: recorded,
+  },
   '1.0.6': { bundle: 'array.js', has: [], person: '$identify', auto: plain },
 }
 
@@ -35,9 +45,11 @@ const scenarios = { basic, retry: deliver, dropped: deliver }
 const sdk = versions[version] ?? fail(`posthog-js ${version} is none of ${Object.keys(versions)}`)
 const play = scenarios[scenario] ?? fail(`the scenario ${scenario} is none of ${Object.keys(scenarios)}`)
 const has = (feature) => sdk.has.includes(feature)
-if (play === deliver && !has('retries')) fail(`posthog-js ${version} sends nothing again, so it has no scenario ${scenario}`)
+if (play === deliver && !has('retries'))
+  fail(`posthog-js ${version} sends nothing again, so it has no scenario ${scenario}`)
 if (!modules) fail('CAPTURE_SDK_MODULES is not set')
-if (!existsSync(executable)) fail(`there is no Chromium at ${executable}: install it, or name it in CAPTURE_SDK_CHROMIUM`)
+if (!existsSync(executable))
+  fail(`there is no Chromium at ${executable}: install it, or name it in CAPTURE_SDK_CHROMIUM`)
 setTimeout(() => fail(`not finished within ${patience} ms`), patience)
 
 const { chromium } = createRequire(join(modules, 'package.json'))('playwright-core')
@@ -50,11 +62,13 @@ process.exit()
 
 // open lets somebody visit the site.
 function open(options) {
-  return Visitor.open({ browser, site, url, token, options, dist, told: (user, event, id) => print({ user, event, id }) })
+  return Visitor.open({
+    browser, site, url, token, options, dist, told: (user, event, id) => print({ user, event, id }),
+  })
 }
 
-// basic is one browser that three people use one after another. What posthog-js sends at once, and not with its queue, is
-// told when nothing is queued or on its way: it would overtake.
+// basic is one browser that three people use one after another. What posthog-js sends at once, and not with its queue,
+// is told when nothing is queued or on its way: it would overtake.
 async function basic() {
   for (const [auto, min] of Object.entries(sdk.auto)) print({ auto, min })
   const visitor = await open({
@@ -110,8 +124,8 @@ async function interact(visitor) {
   await sleep(5_000)
 }
 
-// deliver is four people who use a browser each, and send ten events in two rounds. The second one begins when the first has
-// arrived: posthog-js does not hold back what was captured after a request that has failed.
+// deliver is four people who use a browser each, and send ten events in two rounds. The second one begins when the
+// first has arrived: posthog-js does not hold back what was captured after a request that has failed.
 async function deliver() {
   const options = {
     autocapture: false,

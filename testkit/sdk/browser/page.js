@@ -1,6 +1,6 @@
-// What the site of a customer would run: it starts posthog-js as the snippet in the manuals does, and has a function for
-// everything that the driver has it tell posthog-js. The driver provides `options`, what posthog-js is started with, and
-// `told`, which announces an event and is awaited before posthog-js hears of it.
+// What the site of a customer would run: it starts posthog-js as the snippet in the manuals does, and has a function
+// for everything that the driver has it tell posthog-js. The driver provides `options`, what posthog-js is started
+// with, and `told`, which announces an event and is awaited before posthog-js hears of it.
 
 window.posthog = []
 posthog._i = [options]
@@ -55,7 +55,9 @@ const calls = {
   },
 
   async captureGeneration() {
-    const generation = { $ai_model: 'some-model', $ai_provider: 'some-provider', $ai_trace_id: 'trace', $ai_input_tokens: 7 }
+    const generation = {
+      $ai_model: 'some-model', $ai_provider: 'some-provider', $ai_trace_id: 'trace', $ai_input_tokens: 7,
+    }
     posthog.capture('$ai_generation', { ...generation, ...await tell('$ai_generation') })
   },
 
@@ -93,7 +95,8 @@ const calls = {
 
   askFlags() {
     for (const value of [posthog.getFeatureFlag('no-such-flag'), posthog.isFeatureEnabled('no-such-flag')]) {
-      if (value !== false && value !== undefined) throw new Error(`a flag that does not exist is ${JSON.stringify(value)}`)
+      if (value !== false && value !== undefined)
+        throw new Error(`a flag that does not exist is ${JSON.stringify(value)}`)
     }
   },
 

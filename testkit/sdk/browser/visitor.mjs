@@ -1,4 +1,5 @@
-// What the scripts of the driver do in a browser: Chromium, a site with posthog-js in it, and the requests of its visitors.
+// What the scripts of the driver do in a browser: Chromium, a site with posthog-js in it, and the
+// requests of its visitors.
 import { existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -17,8 +18,10 @@ export const launch = (chromium, executablePath) =>
   chromium.launch({
     executablePath,
     args: [
-      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync', '--no-proxy-server', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
+      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update', '--disable-sync', '--no-proxy-server',
+      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1',
     ],
   })
 
@@ -43,20 +46,22 @@ export class Visitor {
   #context
   #site
   #url
-  // The requests to the service that have no answer yet, how many have brought events, and the last answer to one of those.
+  // The requests to the service that have no answer yet, how many have brought events, and the last
+  // answer to one of those.
   #running = new Set()
   #sent = 0
   #status = 0
 
-  // open loads the page, where posthog-js starts with the options and sends to url; told hears what is told to it, and dist
-  // has the files of its package.
+  // open loads the page, where posthog-js starts with the options and sends to url; told hears what is told to it, and
+  // dist has the files of its package.
   static async open({ browser, site, url, token, options, dist, told }) {
     const visitor = new Visitor()
     visitor.#site = site
     visitor.#url = url
     visitor.#context = await browser.newContext({
       viewport: { width: 1280, height: 800 },
-      userAgent: 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36',
+      userAgent:
+        'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36',
     })
     visitor.#watch()
     visitor.page = await visitor.#context.newPage()
@@ -75,11 +80,13 @@ export class Visitor {
     return this.page.evaluate(([name, args]) => calls[name](...args), [name, args])
   }
 
-  // watched waits until posthog-js has its configuration and watches the page: before, it also sends to another path. Where it
-  // never does, its own events will be missing.
+  // watched waits until posthog-js has its configuration and watches the page: before, it also sends to another path.
+  // Where it never does, its own events will be missing.
   async watched() {
     await this.quiet()
-    await this.page.waitForFunction(() => calls.watches(), null, { timeout: startTime }).catch((error) => console.error(error.message))
+    await this.page
+      .waitForFunction(() => calls.watches(), null, { timeout: startTime })
+      .catch((error) => console.error(error.message))
     await this.quiet()
   }
 
@@ -104,7 +111,8 @@ export class Visitor {
   async delivered() {
     const before = this.#sent
     await until(queueTime, () => this.#sent > before)
-    if (!(await until(retryTime, () => this.#running.size === 0 && this.#status === 200))) throw new Error('not delivered')
+    const delivered = await until(retryTime, () => this.#running.size === 0 && this.#status === 200)
+    if (!delivered) throw new Error('not delivered')
   }
 
   // leave goes to another page, at which posthog-js sends what it still has.
@@ -129,8 +137,9 @@ export class Visitor {
     this.#context.on('requestfailed', (request) => ended(request, 0))
   }
 
-  // serveAssets answers requests for /static/ of the service with the files of the package, as the CDN of an installation
-  // of PostHog does. Chromium itself is asked for these alone: routes of Playwright would answer CORS preflights, too.
+  // serveAssets answers requests for /static/ of the service with the files of the package, as the CDN of an
+  // installation of PostHog does. Chromium itself is asked for these alone: routes of Playwright would
+  // answer CORS preflights, too.
   async #serveAssets(dist) {
     const devtools = await this.#context.newCDPSession(this.page)
     devtools.on('Fetch.requestPaused', ({ requestId, request }) => {

@@ -16,8 +16,9 @@ import (
 
 var users = []string{"ann", "bob@example.com", "zoë 漢", "dan"}
 
-// driver is a client with what it was told. Batches are sent side by side, so that only one may be under way if their events
-// are to keep their order: the client sends when a batch is full, and the driver then waits for its acknowledgement.
+// driver is a client with what it was told. Batches are sent side by side, so that only one may be under
+// way if their events are to keep their order: the client sends when a batch is full, and the driver then
+// waits for its acknowledgement.
 type driver struct {
 	client posthog.Client
 	ids    int
@@ -108,7 +109,8 @@ func varied(n int) posthog.Properties {
 	kinds := []posthog.Properties{
 		{"text": "plain", "empty": "", "number": n, "negative": -0.5, "large": uint64(1<<64 - 1), "nothing": nil},
 		{"greeting": "Grüße aus Zürich", "han": "漢字かな", "rtl": "שלום", "emoji": "👩‍👩‍👧‍👦🇨🇭", "line": "a\nb\tc\u2028d"},
-		{"nested": map[string]any{"a": map[string]any{"b": []any{1, "two", struct{ Three []int }{}}}}, "list": []any{[]any{}, nil, true}},
+		{"nested": map[string]any{"a": map[string]any{"b": []any{1, "two", struct{ Three []int }{}}}},
+			"list": []any{[]any{}, nil, true}},
 		{"when": time.Unix(0, 1), "duration": time.Second, "bytes": []byte{0, 255}},
 		{"cut": "👍"[:2], "escapes": "\"\\/\b\f\r\u0001", "html": "<script>&amp;</script>"},
 	}
@@ -126,7 +128,9 @@ func (d *driver) basic() {
 	}
 	// What follows is less than a batch, which closing the client sends.
 	ann, bob, zoe := users[0], users[1], users[2]
-	d.enqueue(posthog.Identify{DistinctId: ann, Properties: d.tell(ann, "$identify", posthog.Properties{"plan": "free"})})
+	d.enqueue(posthog.Identify{
+		DistinctId: ann, Properties: d.tell(ann, "$identify", posthog.Properties{"plan": "free"}),
+	})
 	announce(line{User: ann, Event: "$create_alias"})
 	d.enqueue(posthog.Alias{DistinctId: ann, Alias: "ann-before-login"})
 	// The SDK makes the user from the group, whoever is named here.
@@ -143,7 +147,9 @@ func (d *driver) basic() {
 		Properties: d.tell(bob, "past", posthog.Properties{}),
 	})
 	d.enqueue(newException(bob, d.tell(bob, "$exception", posthog.Properties{})))
-	d.capture(zoe, "$ai_generation", posthog.Properties{"$ai_model": "some-model", "$ai_provider": "some-provider", "$ai_trace_id": "trace"})
+	d.capture(zoe, "$ai_generation", posthog.Properties{
+		"$ai_model": "some-model", "$ai_provider": "some-provider", "$ai_trace_id": "trace",
+	})
 	for key, ask := range map[string]func(posthog.FeatureFlagPayload) (any, error){
 		"no-such-flag": d.client.IsFeatureEnabled, "no-other-flag": d.client.GetFeatureFlag,
 	} {

@@ -1,5 +1,7 @@
 // Driver of posthog-js-lite, outside a browser. One user at a time, since it is an SDK for clients.
-import { announce, bulk, expectNoFlag, load, mode, scenario, tell, tellNameless, token, url, varied } from './script.mjs'
+import {
+  announce, bulk, expectNoFlag, load, mode, scenario, tell, tellNameless, token, url, varied,
+} from './script.mjs'
 
 const { PostHog } = load('posthog-js-lite')
 

@@ -1,6 +1,8 @@
 // Driver of posthog-node.
 import { setImmediate } from 'node:timers/promises'
-import { announce, bulk, expectNoFlag, load, mode, scenario, tell, tellNameless, token, url, varied, version } from './script.mjs'
+import {
+  announce, bulk, expectNoFlag, load, mode, scenario, tell, tellNameless, token, url, varied, version,
+} from './script.mjs'
 
 // The SDK reads its mode from the environment.
 process.env.POSTHOG_CAPTURE_MODE = mode
@@ -28,8 +30,8 @@ const capture = (user, event, properties, more) =>
 // queued waits until capture, which goes on behind the caller's back, has come as far as the other calls, which do not.
 const queued = () => setImmediate()
 
-// captureException ends when the event is in the queue: version 4 reads the source of the stack first, and neither flush nor
-// shutdown waits for that.
+// captureException ends when the event is in the queue: version 4 reads the source of the stack first, and neither
+// flush nor shutdown waits for that.
 function captureException(user) {
   return new Promise((done) => {
     client.on('capture', ({ event }) => event === '$exception' && done())
@@ -66,7 +68,9 @@ const scenarios = {
     capture(users[1], 'past', {}, { timestamp: new Date('2024-02-29T23:59:59.999Z') })
     if (major < 4) capture(users[1], '$exception', { $exception_message: 'an error', $exception_type: 'Error' })
     else await captureException(users[1])
-    const generation = { $ai_model: 'some-model', $ai_provider: 'some-provider', $ai_trace_id: 'trace', $ai_input_tokens: 7 }
+    const generation = {
+      $ai_model: 'some-model', $ai_provider: 'some-provider', $ai_trace_id: 'trace', $ai_input_tokens: 7,
+    }
     capture(users[2], '$ai_generation', generation)
     if (major >= 5) {
       client.captureAi({
@@ -96,8 +100,8 @@ const scenarios = {
   },
 }
 
-// In V1 mode the SDK waits for its next attempt with a timer that does not keep a process from ending, as a server's own
-// sockets do.
+// In V1 mode the SDK waits for its next attempt with a timer that does not keep a process from ending, as a
+// server's own sockets do.
 const alive = setInterval(() => {}, 60_000)
 await scenarios[scenario]()
 await (major < 4 ? client.shutdownAsync() : client.shutdown())

@@ -3,7 +3,9 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { randomBytes } from 'node:crypto'
 
-export const { CAPTURE_URL: url, CAPTURE_TOKEN: token, CAPTURE_SCENARIO: scenario, CAPTURE_SDK_VERSION: version, CAPTURE_MODE: mode } =
+export const {
+  CAPTURE_URL: url, CAPTURE_TOKEN: token, CAPTURE_SCENARIO: scenario, CAPTURE_SDK_VERSION: version, CAPTURE_MODE: mode,
+} =
   process.env
 
 // load returns the SDK of that version; the packages are installed outside the checkout.

@@ -103,7 +103,9 @@ def basic():
         raise ValueError("an error")
     except ValueError as error:
         client.capture_exception(error, distinct_id=USERS[1], properties=tell(USERS[1], "$exception"))
-    generation = {"$ai_model": "some-model", "$ai_provider": "some-provider", "$ai_trace_id": "trace", "$ai_input_tokens": 7}
+    generation = {
+        "$ai_model": "some-model", "$ai_provider": "some-provider", "$ai_trace_id": "trace", "$ai_input_tokens": 7,
+    }
     capture(USERS[2], "$ai_generation", generation)
     if MAJOR >= 7:
         properties = {**generation, **tell(USERS[1], "$ai_generation")}
