@@ -125,11 +125,9 @@ func (c *core) produce(messages []produce.Message, report func(int, error)) {
 	}
 	if err := c.take(messages, report); err != nil {
 		c.metrics.failed[produce.Unavailable].Inc(int64(len(messages)))
-		refused := make([]entry, len(messages))
-		for i := range refused {
-			refused[i] = entry{report: report, index: i}
+		for i := range messages {
+			c.tell(report, i, err)
 		}
-		c.tell(refused, err)
 	}
 }
 
@@ -596,33 +594,22 @@ func (c *core) resume(e *ending, now time.Time) {
 func (c *core) report(e *ending) (bytes int) {
 	for i := range e.entries {
 		bytes += e.entries[i].size
+		c.tell(e.entries[i].report, e.entries[i].index, e.err)
 	}
-	c.tell(e.entries, e.err)
 	if len(e.entries) > 0 {
 		panics.Do(c.log, producing, func() { c.count(e, bytes) })
 	}
 	return bytes
 }
 
-// tell makes the reports on messages.
-func (c *core) tell(entries []entry, err error) {
-	for len(entries) > 0 {
-		entries = entries[c.tellSome(entries, err):]
-	}
-}
-
-// tellSome is tell up to the first report that panics, and returns how many it has made. The one that panics is made.
-func (c *core) tellSome(entries []entry, err error) (made int) {
+// tell makes a report. One that panics has been made.
+func (c *core) tell(report func(int, error), i int, err error) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
 			panics.Log(c.log, reporting, caught)
 		}
 	}()
-	for made < len(entries) {
-		made++
-		entries[made-1].report(entries[made-1].index, err)
-	}
-	return made
+	report(i, err)
 }
 
 // count counts messages that have their reports, and logs why they have failed.
