@@ -180,16 +180,13 @@ type spreader struct {
 
 // unlock is the core's for a spreader of these messages. If it has panicked, those have failed that it has not spread.
 func (s *spreader) unlock(messages []produce.Message, report func(int, error)) {
-	c, caught := s.core, panics.Caught(recover())
-	c.buffered += int64(s.bytes)
-	if s.spread < s.taken {
-		entries := make([]entry, 0, s.taken-s.spread)
-		for i := s.spread; i < s.taken; i++ {
-			entries = append(entries, entry{message: &messages[i], report: report, index: i, at: s.now})
-		}
-		c.end(ending{entries: entries, err: anew(caught)})
+	caught := panics.Caught(recover())
+	s.core.buffered += int64(s.bytes)
+	var rest []entry
+	for i := s.spread; i < s.taken; i++ {
+		rest = append(rest, entry{message: &messages[i], report: report, index: i, at: s.now})
 	}
-	c.letGo(caught, nil)
+	s.core.letGo(caught, nil, rest)
 }
 
 // pushed counts a message that is in a queue.
@@ -467,19 +464,21 @@ func (c *core) batchMemory() []entry {
 }
 
 // unlock lets go of mu when it has reported, without mu, the messages that were ended. It is deferred.
-func (c *core) unlock() { c.letGo(panics.Caught(recover()), nil) }
+func (c *core) unlock() { c.letGo(panics.Caught(recover()), nil, nil) }
 
-// letGo is unlock, after a panic of the caller unless caught is nil. A panic in a link's code gives the link.
-func (c *core) letGo(caught *panics.Error, in *link) {
+// letGo is unlock, after a panic of the caller unless caught is nil. A panic in a link's code gives the link, and one of
+// a spreader the messages that are in no queue.
+func (c *core) letGo(caught *panics.Error, in *link, rest []entry) {
 	defer c.mu.Unlock()
 	for {
 		if caught != nil {
 			c.beginAnew(caught, in)
+			c.end(ending{entries: rest, err: anew(caught)})
 		}
 		if caught = c.reportEnded(); caught == nil {
 			break
 		}
-		in = nil
+		in, rest = nil, nil
 	}
 	c.metrics.buffered.Update(float64(c.buffered))
 }
