@@ -125,11 +125,9 @@ func (c *core) produce(messages []produce.Message, report func(int, error)) {
 	}
 	if err := c.take(messages, report); err != nil {
 		c.metrics.failed[produce.Unavailable].Inc(int64(len(messages)))
-		refused := make([]entry, len(messages))
-		for i := range refused {
-			refused[i] = entry{report: report, index: i}
+		for i := range messages {
+			c.tell(report, i, err)
 		}
-		c.tell(refused, err)
 	}
 }
 
@@ -182,16 +180,13 @@ type spreader struct {
 
 // unlock is the core's for a spreader of these messages. If it has panicked, those have failed that it has not spread.
 func (s *spreader) unlock(messages []produce.Message, report func(int, error)) {
-	c, caught := s.core, panics.Caught(recover())
-	c.buffered += int64(s.bytes)
-	if s.spread < s.taken {
-		entries := make([]entry, 0, s.taken-s.spread)
-		for i := s.spread; i < s.taken; i++ {
-			entries = append(entries, entry{message: &messages[i], report: report, index: i, at: s.now})
-		}
-		c.end(ending{entries: entries, err: anew(caught)})
+	caught := panics.Caught(recover())
+	s.core.buffered += int64(s.bytes)
+	var rest []entry
+	for i := s.spread; i < s.taken; i++ {
+		rest = append(rest, entry{message: &messages[i], report: report, index: i, at: s.now})
 	}
-	c.letGo(caught, nil)
+	s.core.letGo(caught, nil, rest)
 }
 
 // pushed counts a message that is in a queue.
@@ -469,19 +464,21 @@ func (c *core) batchMemory() []entry {
 }
 
 // unlock lets go of mu when it has reported, without mu, the messages that were ended. It is deferred.
-func (c *core) unlock() { c.letGo(panics.Caught(recover()), nil) }
+func (c *core) unlock() { c.letGo(panics.Caught(recover()), nil, nil) }
 
-// letGo is unlock, after a panic of the caller unless caught is nil. A panic in a link's code gives the link.
-func (c *core) letGo(caught *panics.Error, in *link) {
+// letGo is unlock, after a panic of the caller unless caught is nil. A panic in a link's code gives the link, and one of
+// a spreader the messages that are in no queue.
+func (c *core) letGo(caught *panics.Error, in *link, rest []entry) {
 	defer c.mu.Unlock()
 	for {
 		if caught != nil {
 			c.beginAnew(caught, in)
+			c.end(ending{entries: rest, err: anew(caught)})
 		}
 		if caught = c.reportEnded(); caught == nil {
 			break
 		}
-		in = nil
+		in, rest = nil, nil
 	}
 	c.metrics.buffered.Update(float64(c.buffered))
 }
@@ -596,33 +593,22 @@ func (c *core) resume(e *ending, now time.Time) {
 func (c *core) report(e *ending) (bytes int) {
 	for i := range e.entries {
 		bytes += e.entries[i].size
+		c.tell(e.entries[i].report, e.entries[i].index, e.err)
 	}
-	c.tell(e.entries, e.err)
 	if len(e.entries) > 0 {
 		panics.Do(c.log, producing, func() { c.count(e, bytes) })
 	}
 	return bytes
 }
 
-// tell makes the reports on messages.
-func (c *core) tell(entries []entry, err error) {
-	for len(entries) > 0 {
-		entries = entries[c.tellSome(entries, err):]
-	}
-}
-
-// tellSome is tell up to the first report that panics, and returns how many it has made. The one that panics is made.
-func (c *core) tellSome(entries []entry, err error) (made int) {
+// tell makes a report. One that panics has been made.
+func (c *core) tell(report func(int, error), i int, err error) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
 			panics.Log(c.log, reporting, caught)
 		}
 	}()
-	for made < len(entries) {
-		made++
-		entries[made-1].report(entries[made-1].index, err)
-	}
-	return made
+	report(i, err)
 }
 
 // count counts messages that have their reports, and logs why they have failed.

@@ -11,7 +11,6 @@
 //   - The producer copies no message. Its memory is that of what it was given, and of one request a broker.
 //   - A broker that is away when the service starts, or goes away later, ends nothing. The connection is tried again until it
 //     stands.
-//
 //   - A panic ends nothing but what panicked: a report, a request, the questions to the cluster. If the state of the core
 //     cannot be trusted after it, then every message has failed, and the core begins anew.
 //

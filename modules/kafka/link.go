@@ -79,7 +79,7 @@ func (l *link) run(context.Context) {
 }
 
 // unlock is the core's for the link's own code.
-func (l *link) unlock() { l.core.letGo(panics.Caught(recover()), l) }
+func (l *link) unlock() { l.core.letGo(panics.Caught(recover()), l, nil) }
 
 // next waits until there is something to do, and says what. What is to be sent is in l.sent.
 func (l *link) next() step {

@@ -104,7 +104,8 @@ func requireHolds(t testing.TB, bytes []byte, spec batch.Spec, list []produce.Me
 	t.Helper()
 	var head kmsg.RecordBatch
 	require.NoError(t, head.ReadFrom(bytes))
-	require.Equal(t, spec.Producer, batch.Producer{ID: head.ProducerID, Epoch: head.ProducerEpoch})
+	require.Equal(t, spec.Producer.ID, head.ProducerID)
+	require.Equal(t, spec.Producer.Epoch, head.ProducerEpoch)
 	require.Equal(t, spec.Sequence, head.FirstSequence)
 	require.EqualValues(t, len(list), head.NumRecords)
 	require.EqualValues(t, len(list)-1, head.LastOffsetDelta)
