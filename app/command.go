@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,7 @@ short.`,
 	}, direct)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
-	root.Version = thisBuild().String()
-	root.SetVersionTemplate("{{.Version}}\n")
+	root.Version = strings.TrimPrefix(thisBuild().String(), "capture version ")
 	root.InitDefaultVersionFlag()
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)

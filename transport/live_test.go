@@ -78,11 +78,12 @@ func TestLimitsNetworksAndGroupsChangeForTheNextRequest(t *testing.T) {
 	require.EqualValues(t, 1<<30, f.budget.Limit())
 	require.Equal(t, 200, status(capture))
 
-	require.True(t, f.budget.Reserve(1<<30))
+	taken := f.budget.Lease()
+	require.True(t, taken.Reserve(1<<30))
 	response, _ := conn.send("POST", capture)
 	require.Equal(t, 503, response.StatusCode)
 	require.Equal(t, "7", response.Header.Get("Retry-After"))
-	f.budget.Release(1 << 30)
+	taken.Release()
 }
 
 // What concerns a connection holds for the next one; one that is open goes on by what it began with.

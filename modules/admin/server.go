@@ -35,7 +35,7 @@ type Server struct {
 	end     context.CancelFunc
 	served  chan struct{}
 
-	// servers has a server for each set of timeouts that was in force, the one in force last. It is the serving goroutine's,
+	// servers has a server for each set of timeouts that was in force. It is the serving goroutine's,
 	// and Stop's after that.
 	servers []*http.Server
 
@@ -145,10 +145,10 @@ func (l *oneConn) Close() error { return nil }
 // serverWith returns the server with the timeouts of the configuration. Those of an http.Server must not change while it
 // has connections, so that others need another server.
 func (s *Server) serverWith(cfg Config) *http.Server {
-	if n := len(s.servers); n > 0 {
-		last := s.servers[n-1]
-		if last.ReadHeaderTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout && last.IdleTimeout == cfg.IdleTimeout {
-			return last
+	for _, server := range s.servers {
+		if server.ReadHeaderTimeout == cfg.ReadTimeout && server.WriteTimeout == cfg.WriteTimeout &&
+			server.IdleTimeout == cfg.IdleTimeout {
+			return server
 		}
 	}
 	server := &http.Server{

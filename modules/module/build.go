@@ -20,9 +20,9 @@ func (b Build) Revision() string {
 	return b.Commit
 }
 
-// String names the build in a line.
+// String names the build in a line, as "capture --version" shows it.
 func (b Build) String() string {
-	text := "capture " + b.Version
+	text := "capture version " + b.Version
 	if b.Commit != "" {
 		text += " commit " + b.Commit
 		if b.Modified {
