@@ -3,9 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -29,7 +27,7 @@ type judgedBy struct{}
 // ServeHTTP implements http.Handler.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	cfg := f.now()
-	limitBody(w, r, cfg.ReadTimeout)
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	answer := &answer{ResponseWriter: w}
 	defer func() {
 		cause := recover()
@@ -75,30 +73,3 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // Unwrap is for http.ResponseController.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// limitBody limits the request's body in size and in time.
-func limitBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) {
-	if r.Body == http.NoBody {
-		return
-	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(timeout)) // it fails when the client has left
-	r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBodyBytes), control: control}
-}
-
-// timedBody is a body with a deadline. The deadline goes when the body has ended: from then on the connection is read to
-// notice that the client leaves, and a deadline would be taken for that.
-type timedBody struct {
-	io.ReadCloser
-
-	control *http.ResponseController
-}
-
-// Read implements io.Reader.
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // an io.Reader returns it as it is
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
-}

@@ -110,5 +110,5 @@ func sameSecret(a, b string) bool {
 // fromLoopback reports whether the connection is from this machine. No header has a say in it.
 func fromLoopback(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	return err == nil && peer.Addr().IsLoopback()
 }

@@ -147,20 +147,19 @@ func (l *oneConn) Close() error { return nil }
 func (s *Server) serverWith(cfg Config) *http.Server {
 	if n := len(s.servers); n > 0 {
 		last := s.servers[n-1]
-		if last.ReadHeaderTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout && last.IdleTimeout == cfg.IdleTimeout {
+		if last.ReadTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout && last.IdleTimeout == cfg.IdleTimeout {
 			return last
 		}
 	}
 	server := &http.Server{
-		Handler: s.handler,
-		// A ReadTimeout would end the context of a request whose handler takes longer: limitBody sees to the body instead.
-		ReadHeaderTimeout: cfg.ReadTimeout,
-		WriteTimeout:      cfg.WriteTimeout,
-		IdleTimeout:       cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return s.running },
-		ConnState:         s.track,
-		ErrorLog:          zap.NewStdLog(s.log),
+		Handler:        s.handler,
+		ReadTimeout:    cfg.ReadTimeout,
+		WriteTimeout:   cfg.WriteTimeout,
+		IdleTimeout:    cfg.IdleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		BaseContext:    func(net.Listener) context.Context { return s.running },
+		ConnState:      s.track,
+		ErrorLog:       zap.NewStdLog(s.log),
 	}
 	s.servers = append(s.servers, server)
 	return server

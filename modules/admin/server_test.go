@@ -532,28 +532,46 @@ func TestARequestMayTakeLongerThanItsReading(t *testing.T) {
 }
 
 func TestTimeoutsHoldForConnectionsThatComeAfterAReload(t *testing.T) {
-	r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
-	const half = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
-	before := r.dial(t, half)
-	idle := r.dial(t, half+"\r\n")
-	require.Equal(t, http.StatusOK, read(t, idle).status)
-	require.Eventually(t, func() bool { return r.open() == 2 }, patience, time.Millisecond)
+	const head, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n", "\r\n"
+	for setting, test := range map[string]struct{ before, after string }{
+		"read_timeout": {head, end},
+		"idle_timeout": {head + end, head + end},
+	} {
+		r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
+		old := r.dial(t, test.before)
+		if setting == "idle_timeout" {
+			require.Equal(t, http.StatusOK, read(t, old).status)
+		}
+		require.Eventually(t, func() bool { return r.open() == 1 }, patience, time.Millisecond)
+		r.set(setting, "50ms")
+		r.reload(t)
 
-	r.set("read_timeout", "50ms")
-	r.set("idle_timeout", "50ms")
-	r.reload(t)
-
-	for _, text := range []string{half, half + "\r\n"} {
-		late := r.dial(t, text)
-		_, err := io.Copy(io.Discard, late)
-		require.NoError(t, err, "the server has closed the connection")
-	}
-	for conn, rest := range map[net.Conn]string{before: "\r\n", idle: half + "\r\n"} {
-		_, err := io.WriteString(conn, rest)
+		for range 2 {
+			_, err := io.Copy(io.Discard, r.dial(t, test.before))
+			require.NoError(t, err, "the server has closed the connection")
+		}
+		_, err := io.WriteString(old, test.after)
 		require.NoError(t, err)
-		require.Equal(t, http.StatusOK, read(t, conn).status)
+		require.Equal(t, http.StatusOK, read(t, old).status)
 	}
-	require.Len(t, r.servers, 2)
+}
+
+func TestAnAnswerThatNobodyReadsIsGivenUp(t *testing.T) {
+	errs := make(chan error, 1)
+	r := start(t, plan{endpoints: []endpoint.Endpoint{serves("GET /endless", func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		for part := make([]byte, 1<<20); err == nil; {
+			_, err = w.Write(part)
+		}
+		errs <- err
+	})}})
+	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status, "with the old timeout")
+	r.set("write_timeout", "50ms")
+	r.reload(t)
+	r.dial(t, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	var late net.Error
+	require.ErrorAs(t, <-errs, &late)
+	require.True(t, late.Timeout())
 }
 
 func TestTheStartLineAndTheLogWarnOffLoopbackWithoutAToken(t *testing.T) {
