@@ -13,8 +13,8 @@ import (
 // maxBodyBytes is the most that the body of a request may hold.
 const maxBodyBytes = 1 << 20
 
-// front is what every request comes to first. It settles which configuration the request is judged by, refuses a Host that
-// the listener does not answer to, limits the body, and answers when a handler panics.
+// front is what every request comes to first. It settles which configuration the request is judged by, refuses a Host
+// that the listener does not answer to, limits the body, and answers when a handler panics.
 type front struct {
 	now func() Config
 	mux http.Handler
@@ -45,8 +45,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this failed: the log says why", http.StatusInternalServerError)
 	}()
 	if !cfg.answersTo(r.Host) {
-		http.Error(answer, fmt.Sprintf("this listener answers to addresses, to localhost and to the names in admin.hosts: %q is none of them",
-			r.Host), http.StatusMisdirectedRequest)
+		refused := fmt.Sprintf("this listener answers to addresses, to localhost and to the names in admin.hosts: "+
+			"%q is none of them", r.Host)
+		http.Error(answer, refused, http.StatusMisdirectedRequest)
 		return
 	}
 	f.mux.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), judgedBy{}, cfg)))
