@@ -31,7 +31,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &answer{ResponseWriter: w}
 	defer func() {
 		cause := recover()
-		if cause == http.ErrAbortHandler {
+		if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
 			panic(cause) // net/http's way to give an answer up
 		}
 		caught := panics.Caught(cause)

@@ -29,7 +29,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 // guardAccess has the endpoint's handler asked for requests of those who may use the endpoint.
 func guardAccess(e endpoint.Endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cfg := r.Context().Value(judgedBy{}).(Config) //nolint:errcheck // what front put there
+		cfg := r.Context().Value(judgedBy{}).(Config) // what front put there
 		if refused := cfg.refuse(e.Access, r); refused != nil {
 			refused.write(w)
 			return

@@ -389,12 +389,12 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		"the index":  {pattern("GET /{$}"), `the operators' endpoint "GET /{$}": two endpoints have this pattern`},
 		"overlap":    {pattern("GET /{any}"), `matches the same requests as GET /{`},
 		"invalid":    {pattern("GET /{"), `the operators' endpoint "GET /{": parsing "GET /{": `},
-		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": the pattern must be a method and a path`},
+		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": its Pattern must be a method and a path`},
 		"a host":     {pattern("GET example.com/keys"), `must be a method and a path`},
-		"no pattern": {pattern(""), `the operators' endpoint "": the pattern must be a method and a path`},
-		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": About must say what the endpoint does`},
-		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": the Handler is missing`},
-		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `Access must be `},
+		"no pattern": {pattern(""), `the operators' endpoint "": its Pattern must be a method and a path`},
+		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": its About must say what the endpoint does`},
+		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": its Handler is missing`},
+		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `its Access must be `},
 	} {
 		others := []endpoint.Endpoint{good, pattern("GET /keys/{name}/more"), test.endpoint}
 		if name == "overlap" {
