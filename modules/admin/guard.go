@@ -29,7 +29,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 // guardAccess has the endpoint's handler asked for requests of those who may use the endpoint.
 func guardAccess(e endpoint.Endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cfg := r.Context().Value(judgedBy{}).(Config) //nolint:errcheck // what front put there
+		cfg := r.Context().Value(judgedBy{}).(Config) // what front put there
 		if refused := cfg.refuse(e.Access, r); refused != nil {
 			refused.write(w)
 			return
@@ -75,7 +75,8 @@ func (c Config) refuse(access endpoint.Access, r *http.Request) *refusal {
 		return &refusal{http.StatusUnauthorized,
 			"show admin.token: as \"Authorization: Bearer TOKEN\", or as the password of basic authentication"}
 	case c.Token == "" && access == endpoint.Operator && !fromLoopback(r):
-		return &refusal{http.StatusForbidden, "without admin.token this works from loopback only: ask from this machine, or set a token"}
+		return &refusal{http.StatusForbidden,
+			"without admin.token this works from loopback only: ask from this machine, or set a token"}
 	}
 	return nil
 }
@@ -110,5 +111,5 @@ func sameSecret(a, b string) bool {
 // fromLoopback reports whether the connection is from this machine. No header has a say in it.
 func fromLoopback(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	return err == nil && peer.Addr().IsLoopback()
 }

@@ -18,11 +18,12 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// maxHeaderBytes is the most that the head of a request may hold. A browser sends the cookies of every port of localhost.
+// maxHeaderBytes is the most that the head of a request may hold. A browser sends the cookies of every port of
+// localhost.
 const maxHeaderBytes = 64 << 10
 
-// Server is the operators' listener. Start and Stop are each called once, Start first; Addr may be called at any time after
-// Start has returned.
+// Server is the operators' listener. Start and Stop are each called once, Start first; Addr may be called at any time
+// after Start has returned.
 type Server struct {
 	config    *configs.Value[Config]
 	log       *zap.Logger
@@ -35,8 +36,8 @@ type Server struct {
 	end     context.CancelFunc
 	served  chan struct{}
 
-	// servers has a server for each set of timeouts that was in force. It is the serving goroutine's,
-	// and Stop's after that.
+	// servers has a server for each set of timeouts that was in force. It belongs to the serving
+	// goroutine, and to Stop after that goroutine has ended.
 	servers []*http.Server
 
 	mu    sync.Mutex
@@ -45,10 +46,12 @@ type Server struct {
 
 var _ module.Background = (*Server)(nil)
 
-// NewServer returns a server of the endpoints and of the index that lists them. It follows the section "admin": a request
-// is judged by the configuration that is in force when the request begins. If serving ends other than by Stop, onFailure is
-// called once with the cause. An endpoint that cannot be served is an error.
-func NewServer(live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error)) (*Server, error) {
+// NewServer returns a server of the endpoints and of the index that lists them. It follows the section "admin": a
+// request is judged by the configuration that is in force when the request begins. If serving ends other than by Stop,
+// onFailure is called once with the cause. An endpoint that cannot be served is an error.
+func NewServer(
+	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error),
+) (*Server, error) {
 	config, err := configs.Current[Config](live)
 	if err != nil {
 		return nil, err
@@ -86,8 +89,8 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serveOn(listener net.Listener) {
 	s.listener = listener
 	if s.exposed() {
-		s.log.Warn("the operators' listener is off loopback without a token: whoever reaches it reads the inside of the service; "+
-			"set admin.token", zap.Stringer("address", s.Addr()))
+		s.log.Warn("the operators' listener is off loopback without a token: "+
+			"whoever reaches it reads the inside of the service; set admin.token", zap.Stringer("address", s.Addr()))
 	}
 	panics.Go(s.log, "the operators' listener", s.serve)
 }
@@ -142,25 +145,24 @@ func (l *oneConn) Accept() (net.Conn, error) {
 // Close implements net.Listener. The connections to come are others'.
 func (l *oneConn) Close() error { return nil }
 
-// serverWith returns the server with the timeouts of the configuration. Those of an http.Server must not change while it
-// has connections, so that others need another server.
+// serverWith returns the server with the timeouts of the configuration. The timeouts of an http.Server must not change
+// while it has connections, so that other timeouts need another server.
 func (s *Server) serverWith(cfg Config) *http.Server {
 	for _, server := range s.servers {
-		if server.ReadHeaderTimeout == cfg.ReadTimeout && server.WriteTimeout == cfg.WriteTimeout &&
+		if server.ReadTimeout == cfg.ReadTimeout && server.WriteTimeout == cfg.WriteTimeout &&
 			server.IdleTimeout == cfg.IdleTimeout {
 			return server
 		}
 	}
 	server := &http.Server{
-		Handler: s.handler,
-		// A ReadTimeout would end the context of a request whose handler takes longer: limitBody sees to the body instead.
-		ReadHeaderTimeout: cfg.ReadTimeout,
-		WriteTimeout:      cfg.WriteTimeout,
-		IdleTimeout:       cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return s.running },
-		ConnState:         s.track,
-		ErrorLog:          zap.NewStdLog(s.log),
+		Handler:        s.handler,
+		ReadTimeout:    cfg.ReadTimeout,
+		WriteTimeout:   cfg.WriteTimeout,
+		IdleTimeout:    cfg.IdleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		BaseContext:    func(net.Listener) context.Context { return s.running },
+		ConnState:      s.track,
+		ErrorLog:       zap.NewStdLog(s.log),
 	}
 	s.servers = append(s.servers, server)
 	return server
@@ -178,8 +180,8 @@ func (s *Server) track(conn net.Conn, state http.ConnState) {
 }
 
 // Stop closes the listener, ends the context of the requests that are running, which ends profiles early, and waits for
-// them, for as long as the configuration or ctx allow, whichever is shorter. What runs longer is left behind and logged; it
-// is no error, because nothing but an operator's own request is lost.
+// them, for as long as the configuration or ctx allow, whichever is shorter. What runs longer is left behind and
+// logged; it is no error, because nothing but an operator's own request is lost.
 func (s *Server) Stop(ctx context.Context) error {
 	timeout := s.config.Now().StopTimeout
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -202,7 +204,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// closeUnused closes the connections that no request has come on: a browser opens such, and a shutdown would wait for them.
+// closeUnused closes the connections that no request has come on: a browser opens such, and a shutdown would wait for
+// them.
 func (s *Server) closeUnused() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

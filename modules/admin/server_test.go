@@ -93,7 +93,8 @@ func start(t *testing.T, with plan) *running {
 	require.NoError(t, err)
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{
-		registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1), settings: map[string]string{},
+		registry: observability.NewRegistry(), health: health, logs: logs,
+		failures: make(chan error, 1), settings: map[string]string{},
 	}
 	for key, value := range with.settings {
 		r.set(key, value)
@@ -275,7 +276,8 @@ func (f collectorFunc) Describe(chan<- *prometheus.Desc)         {}
 func (f collectorFunc) Collect(metrics chan<- prometheus.Metric) { f(metrics) }
 
 func TestHealthzAnswersWhateverTheReadiness(t *testing.T) {
-	r := start(t, plan{checks: []observability.Check{{Name: "kafka", Ready: func(context.Context) error { return errors.New("away") }}}})
+	away := func(context.Context) error { return errors.New("away") }
+	r := start(t, plan{checks: []observability.Check{{Name: "kafka", Ready: away}}})
 	got := r.get(t, "/healthz")
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, "ok\n", got.body)
@@ -300,7 +302,8 @@ func TestReadyzFollowsTheServiceAndNamesWhatIsMissing(t *testing.T) {
 	r.health.SetStarted()
 	expect(200, `{"ready":true,"phase":"running","checks":`+bothPass+`}`)
 	missing = errors.New("no metadata yet")
-	expect(503, `{"ready":false,"phase":"running","checks":[{"name":"kafka","ready":false,"reason":"no metadata yet"},{"name":"store","ready":true}]}`)
+	expect(503, `{"ready":false,"phase":"running","checks":[`+
+		`{"name":"kafka","ready":false,"reason":"no metadata yet"},{"name":"store","ready":true}]}`)
 	missing = nil
 	r.health.SetStopping()
 	expect(503, `{"ready":false,"phase":"stopping","checks":`+bothPass+`}`)
@@ -383,16 +386,16 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		endpoint endpoint.Endpoint
 		want     string
 	}{
-		"twice":      {pattern("GET /keys"), `the operators' endpoint "GET /keys": two endpoints have this pattern: change one, or leave out a module`},
+		"twice":      {pattern("GET /keys"), `"GET /keys": two endpoints have this pattern: change one, or leave out a module`},
 		"the index":  {pattern("GET /{$}"), `the operators' endpoint "GET /{$}": two endpoints have this pattern`},
 		"overlap":    {pattern("GET /{any}"), `matches the same requests as GET /{`},
 		"invalid":    {pattern("GET /{"), `the operators' endpoint "GET /{": parsing "GET /{": `},
-		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": the pattern must be a method and a path`},
+		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": its Pattern must be a method and a path`},
 		"a host":     {pattern("GET example.com/keys"), `must be a method and a path`},
-		"no pattern": {pattern(""), `the operators' endpoint "": the pattern must be a method and a path`},
-		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": About must say what the endpoint does`},
-		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": the Handler is missing`},
-		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `"GET /b": Access must be `},
+		"no pattern": {pattern(""), `the operators' endpoint "": its Pattern must be a method and a path`},
+		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": its About must say what the endpoint does`},
+		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": its Handler is missing`},
+		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `its Access must be `},
 	} {
 		others := []endpoint.Endpoint{good, pattern("GET /keys/{name}/more"), test.endpoint}
 		if name == "overlap" {
@@ -401,7 +404,8 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		_, err := NewServer(configs.Fixed(testConfig()), others, zap.NewNop(), func(error) {})
 		require.ErrorContains(t, err, test.want, name)
 	}
-	_, err := NewServer(configs.Fixed(testConfig()), []endpoint.Endpoint{pattern("a"), pattern("b")}, zap.NewNop(), func(error) {})
+	bad := []endpoint.Endpoint{pattern("a"), pattern("b")}
+	_, err := NewServer(configs.Fixed(testConfig()), bad, zap.NewNop(), func(error) {})
 	require.ErrorContains(t, err, `endpoint "a"`)
 	require.ErrorContains(t, err, `endpoint "b"`, "all are named at once")
 }
@@ -440,7 +444,8 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil) // what a request that was left behind is answered is not promised
+		// What a request that was left behind is answered is not promised.
+		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil)
 	}()
 	<-entered
 
@@ -483,7 +488,8 @@ func TestStopWaitsForARequestAndNotForAConnectionWithout(t *testing.T) {
 
 func TestAHeadThatIsTooLargeIsRefused(t *testing.T) {
 	r := start(t, plan{})
-	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: "+strings.Repeat("x", 2*maxHeaderBytes)+"\r\n\r\n"))
+	large := "X-Large: " + strings.Repeat("x", 2*maxHeaderBytes)
+	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"+large+"\r\n\r\n"))
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.status)
 }
 
@@ -534,28 +540,46 @@ func TestARequestMayTakeLongerThanItsReading(t *testing.T) {
 }
 
 func TestTimeoutsHoldForConnectionsThatComeAfterAReload(t *testing.T) {
-	r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
-	const half = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
-	before := r.dial(t, half)
-	idle := r.dial(t, half+"\r\n")
-	require.Equal(t, http.StatusOK, read(t, idle).status)
-	require.Eventually(t, func() bool { return r.open() == 2 }, patience, time.Millisecond)
+	const head, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n", "\r\n"
+	for setting, test := range map[string]struct{ before, after string }{
+		"read_timeout": {head, end},
+		"idle_timeout": {head + end, head + end},
+	} {
+		r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
+		old := r.dial(t, test.before)
+		if setting == "idle_timeout" {
+			require.Equal(t, http.StatusOK, read(t, old).status)
+		}
+		require.Eventually(t, func() bool { return r.open() == 1 }, patience, time.Millisecond)
+		r.set(setting, "50ms")
+		r.reload(t)
 
-	r.set("read_timeout", "50ms")
-	r.set("idle_timeout", "50ms")
-	r.reload(t)
-
-	for _, text := range []string{half, half + "\r\n"} {
-		late := r.dial(t, text)
-		_, err := io.Copy(io.Discard, late)
-		require.NoError(t, err, "the server has closed the connection")
-	}
-	for conn, rest := range map[net.Conn]string{before: "\r\n", idle: half + "\r\n"} {
-		_, err := io.WriteString(conn, rest)
+		for range 2 {
+			_, err := io.Copy(io.Discard, r.dial(t, test.before))
+			require.NoError(t, err, "the server has closed the connection")
+		}
+		_, err := io.WriteString(old, test.after)
 		require.NoError(t, err)
-		require.Equal(t, http.StatusOK, read(t, conn).status)
+		require.Equal(t, http.StatusOK, read(t, old).status)
 	}
-	require.Len(t, r.servers, 2)
+}
+
+func TestAnAnswerThatNobodyReadsIsGivenUp(t *testing.T) {
+	errs := make(chan error, 1)
+	r := start(t, plan{endpoints: []endpoint.Endpoint{serves("GET /endless", func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		for part := make([]byte, 1<<20); err == nil; {
+			_, err = w.Write(part)
+		}
+		errs <- err
+	})}})
+	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status, "with the old timeout")
+	r.set("write_timeout", "50ms")
+	r.reload(t)
+	r.dial(t, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	var late net.Error
+	require.ErrorAs(t, <-errs, &late)
+	require.True(t, late.Timeout())
 }
 
 func TestTheStartLineAndTheLogWarnOffLoopbackWithoutAToken(t *testing.T) {
@@ -581,7 +605,8 @@ func TestTheStartLineAndTheLogWarnOffLoopbackWithoutAToken(t *testing.T) {
 			require.Zero(t, r.logs.Len(), test.bound)
 			continue
 		}
-		require.Equal(t, test.line+" (off loopback without admin.token: whoever reaches it reads the inside of the service)", r.StartLine())
+		require.Equal(t, test.line+
+			" (off loopback without admin.token: whoever reaches it reads the inside of the service)", r.StartLine())
 		require.Equal(t, 1, r.logs.FilterLevelExact(zap.WarnLevel).Len())
 		require.Contains(t, r.logs.All()[0].Message, warning)
 		require.Contains(t, fmt.Sprint(r.logs.All()[0].ContextMap()), test.bound.String())

@@ -1,5 +1,6 @@
 // Package observability is what the service says about itself: its logs (zap), its metrics (tally, shown to Prometheus)
-// and whether it is ready (Health).
+// and whether it is ready (Health). Of the service as a whole it shows which build it is, how many panics were caught, and
+// which configuration is in force (NewServiceCollectors).
 //
 // The contract: other modules log, count and check without knowing where it goes. They take a *zap.Logger and a
 // tally.Scope from the graph, and offer a Check or a prometheus.Collector to it. A log line is one JSON object whose
