@@ -12,10 +12,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
+	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
@@ -151,4 +153,16 @@ func TestATraceParentIsTakenOverIfItIsOne(t *testing.T) {
 	} {
 		require.Equal(t, want, traceParent([]byte(value)), value)
 	}
+}
+
+// What runs outside a route, such as the answer to a path that nobody serves, may panic as well.
+func TestAPanicOutsideARouteIsA500(t *testing.T) {
+	f := serve(t, nil)
+	before := panics.Count()
+	var ctx fasthttp.RequestCtx
+	f.contained(func(*fasthttp.RequestCtx) { panic("boom") })(&ctx)
+	require.Equal(t, 500, ctx.Response.StatusCode())
+	require.Equal(t, "internal server error", string(ctx.Response.Body()))
+	f.containedErrors(func(*fasthttp.RequestCtx, error) { panic("boom") })(&ctx, io.EOF)
+	require.Equal(t, before+2, panics.Count())
 }
