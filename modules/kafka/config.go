@@ -23,8 +23,8 @@ type Config struct {
 	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first, but no longer than a second."`
 	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages that the producer holds may take to be acknowledged when stopping, after delivery.stop_timeout."`
 
-	TLS  TLS  `key:"tls"`
-	SASL SASL `key:"sasl"`
+	TLS  TLS  `key:"tls" live:"true"`
+	SASL SASL `key:"sasl" live:"true"`
 }
 
 // TLS says how connections to the brokers are encrypted. The brokers' certificates are always verified.

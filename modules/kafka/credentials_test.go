@@ -478,3 +478,34 @@ func TestAChangedPasswordGivesARunningProducerAnotherConnection(t *testing.T) {
 		require.Equal(t, strconv.Itoa(i), string(records[i].Value))
 	}
 }
+
+// A configuration that changes gives a running producer another login. With one that Kafka refuses, it keeps its connection.
+func TestAChangedLoginGivesARunningProducerAnotherConnection(t *testing.T) {
+	t.Parallel()
+	broker := fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "capture", "first"), kfake.Superuser("PLAIN", "other", "second"))
+	cfg := config(broker.ListenAddrs()...)
+	cfg.SASL = kafka.SASL{Mechanism: "PLAIN", Username: "capture", Password: "first"}
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	core, logs := observer.New(zap.InfoLevel)
+	producer, err := kafka.NewProducer(cfg, bootstrap, zap.New(core), tally.NoopScope)
+	require.NoError(t, err)
+	require.NoError(t, producer.Start(t.Context()))
+	t.Cleanup(func() { require.NoError(t, producer.Stop(context.Background())) })
+	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, 10*time.Millisecond)
+	send(producer, messages(cfg.Topics.Events, 0, 10)).requireAcknowledged(t)
+
+	lines := func(text string) func() bool {
+		return func() bool { return logs.FilterMessageSnippet(text).Len() > 0 }
+	}
+	producer.SetLogin(kafka.TLS{}, kafka.SASL{Mechanism: "PLAIN", Username: "other", Password: "wrong"})
+	require.Eventually(t, lines("Kafka cannot be reached with them"), patience, 10*time.Millisecond)
+	send(producer, messages(cfg.Topics.Events, 10, 10)).requireAcknowledged(t)
+	require.False(t, lines("connected to Kafka anew")())
+
+	producer.SetLogin(kafka.TLS{}, kafka.SASL{Mechanism: "PLAIN", Username: "other", Password: "second"})
+	require.Eventually(t, lines("connected to Kafka anew"), patience, 10*time.Millisecond)
+	send(producer, messages(cfg.Topics.Events, 20, 10)).requireAcknowledged(t)
+	sasl := kgo.SASL(login.Auth{User: "capture", Pass: "first"}.AsMechanism())
+	consume(t, broker.ListenAddrs(), cfg.Topics.Events, 30, sasl)
+}

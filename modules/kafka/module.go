@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"reflect"
+
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 	"go.uber.org/zap"
@@ -51,8 +53,17 @@ func newProducer(
 	if err != nil {
 		return nil, err
 	}
-	err = configs.Follow(live, func(_, after produce.Topics) (configs.Change, error) {
-		return configs.Change{Commit: func() { producer.SetTopics(after) }}, nil
+	err = configs.Follow(live, func(before, after Config) (configs.Change, error) {
+		// What is wrong with certificates and passwords refuses the configuration.
+		if _, err := producerConfig(after); err != nil {
+			return configs.Change{}, err
+		}
+		return configs.Change{Commit: func() {
+			producer.SetTopics(after.Topics)
+			if !reflect.DeepEqual(before.TLS, after.TLS) || !reflect.DeepEqual(before.SASL, after.SASL) {
+				producer.SetLogin(after.TLS, after.SASL)
+			}
+		}}, nil
 	})
 	if err != nil {
 		return nil, err

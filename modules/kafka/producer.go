@@ -33,15 +33,18 @@ type Producer struct {
 	core      *core
 	log       *zap.Logger
 	reached   *observability.Causes // whether the cluster answers
-	renewed   *observability.Causes // whether changed files of certificates and passwords let in
+	renewed   *observability.Causes // whether changed certificates and passwords let in
 	health    atomic.Pointer[health]
 
+	login atomic.Pointer[identity] // that the next connection is made with; nil: that of the last one
+
 	// The supervisor's:
-	client sarama.Client // nil: not connected
-	config *sarama.Config
-	keeper *topicKeeper
-	files  *fileWatch // of certificates and passwords
-	stale  bool       // the files have changed since config was made
+	client  sarama.Client // nil: not connected
+	section Config        // that config is made of
+	config  *sarama.Config
+	keeper  *topicKeeper
+	files   *fileWatch // of certificates and passwords
+	stale   bool       // the section or the files have changed since config was made
 
 	started  atomic.Bool
 	stopping atomic.Bool
@@ -101,6 +104,7 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 	p := &Producer{
 		cfg:       cfg,
 		bootstrap: bootstrap,
+		section:   cfg,
 		config:    config,
 		keeper:    newTopicKeeper(cfg.Topics, int(cfg.MaxMessageBytes), log),
 		files:     files,
@@ -113,13 +117,23 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		}, log, causes, m),
 		log:     log,
 		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background", "Kafka can be used again", logEvery),
-		renewed: observability.NewCauses(log, "the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
-			"the connection with the old ones is kept", "Kafka is reached with the changed files", logEvery),
+		renewed: observability.NewCauses(log, "certificates or passwords have changed, and Kafka cannot be reached with them: "+
+			"the connection with the old ones is kept", "Kafka is reached with the changed certificates and passwords", logEvery),
 		work: panics.NewGroup(log),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.health.Store(&health{err: errNotConnected})
 	return p, nil
+}
+
+// SetLogin has the producer connect anew with other certificates and another login. As long as Kafka cannot be reached with
+// them, the producer keeps the connection that it has.
+func (p *Producer) SetLogin(tls TLS, sasl SASL) { p.login.Store(&identity{tls, sasl}) }
+
+// identity is what a connection is made with.
+type identity struct {
+	tls  TLS
+	sasl SASL
 }
 
 // SetTopics has the producer look after other topics, and make missing ones in another way, from the next look on.
@@ -216,11 +230,23 @@ func (p *Producer) keepConnecting(ctx context.Context, addresses []string, attem
 	}
 }
 
+// isStale reports whether the client's configuration has to be made anew: the files of certificates and passwords, or which
+// they are, have changed.
+func (p *Producer) isStale() bool {
+	if next := p.login.Swap(nil); next != nil {
+		p.section.TLS, p.section.SASL = next.tls, next.sasl
+		p.files = newFileWatch(p.section.credentialFiles())
+		p.stale = true
+	}
+	p.stale = p.files.Changed() || p.stale
+	return p.stale
+}
+
 // connect makes one attempt to reach the cluster with what the files of certificates and passwords hold now, and to create the
 // topics that are missing.
 func (p *Producer) connect(addresses []string) (sarama.Client, error) {
-	if p.files.Changed() || p.stale {
-		config, err := producerConfig(p.cfg)
+	if p.isStale() {
+		config, err := producerConfig(p.section)
 		if p.stale = err != nil; p.stale {
 			return nil, err
 		}
@@ -244,10 +270,10 @@ func (p *Producer) connect(addresses []string) (sarama.Client, error) {
 	return client, nil
 }
 
-// reconnect connects anew if files of certificates or passwords have changed. What is in flight with the client before
+// reconnect connects anew if certificates or passwords have changed. What is in flight with the client before
 // is sent again by the new one, and Kafka tells that from a copy.
 func (p *Producer) reconnect(addresses []string) {
-	if !p.stale && !p.files.Changed() {
+	if !p.isStale() {
 		return
 	}
 	p.stale = true // connect reads the files
@@ -257,7 +283,7 @@ func (p *Producer) reconnect(addresses []string) {
 		p.stale = true
 		return
 	}
-	p.log.Info("connected to Kafka anew, with the changed files of certificates and passwords")
+	p.log.Info("connected to Kafka anew, with the changed certificates and passwords")
 	before := p.client
 	p.client = renewed
 	p.core.setClient(renewed, nil)
