@@ -25,13 +25,13 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// blackholeEnv makes the test binary a broker that acknowledges everything and keeps nothing, for benchmarks: in a process of its
-// own, so that its CPU time is not counted.
+// blackholeEnv makes the test binary a broker that acknowledges everything and keeps nothing, for benchmarks. The
+// broker has a process of its own, so that its CPU time is not counted.
 const blackholeEnv = "CAPTURE_TEST_BLACKHOLE"
 
 const benchTopic, benchPartitions = "bench", 3
 
-// runBlackhole is the broker. It ends when its standard input does.
+// runBlackhole runs the broker until its standard input ends.
 func runBlackhole() {
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(), kfake.SeedTopics(benchPartitions, benchTopic))
 	if err != nil {
@@ -62,8 +62,8 @@ func blackhole(b testing.TB) string {
 	return strings.TrimSpace(line)
 }
 
-// benchMessages are 50 messages of 1 KB, with six headers, as 50 users make them. Half of the text repeats, the other half is of
-// identifiers that do not.
+// benchMessages returns 50 messages of 1 KB, with six headers, as 50 users make them. Half of the text repeats. The
+// other half consists of identifiers that do not repeat.
 func benchMessages() []produce.Message {
 	random := rand.New(rand.NewPCG(1, 2))
 	list := make([]produce.Message, 50)
@@ -91,8 +91,8 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// measure runs send, which sends 50 messages and returns when they are acknowledged, from 16 goroutines, and reports CPU time and
-// allocations a message.
+// measure runs send from 16 goroutines, and reports CPU time and allocations a message. send sends 50 messages and
+// returns when they are acknowledged.
 func measure(b *testing.B, send func(list []produce.Message, done chan struct{})) {
 	const writers = 16
 	rounds := max(b.N/(50*writers), 1)
@@ -125,8 +125,8 @@ func measure(b *testing.B, send func(list []produce.Message, done chan struct{})
 	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/n, "alloc-B/message")
 }
 
-// BenchmarkProduce compares the producer with sarama's AsyncProducer, to which messages go as they did before there was a core of
-// our own.
+// BenchmarkProduce compares the producer with sarama's AsyncProducer, which sent the messages before there was a core
+// of our own.
 func BenchmarkProduce(b *testing.B) {
 	for _, compression := range []string{"none", "lz4"} {
 		b.Run("core/"+compression, func(b *testing.B) { benchCore(b, compression) })
@@ -170,7 +170,7 @@ func benchCore(b *testing.B, compression string) {
 	measure(b, func(list []produce.Message, done chan struct{}) { produceAll(producer, list, done) })
 }
 
-// It is not parallel, since it counts the allocations of the process.
+// The test is not parallel, because it counts the allocations of the process.
 func TestAMessageTakesLessThanAnAllocation(t *testing.T) {
 	producer := benchProducer(t, "none")
 	require.Eventually(t, func() bool {

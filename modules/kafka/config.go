@@ -60,7 +60,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// largestMessage keeps a request below what sarama and most brokers take; an event is never near it.
+// largestMessage keeps a request below the size that sarama and most brokers take. No event comes near it.
 const largestMessage = 64 * configs.MiB
 
 // Validate reports every fault.
@@ -88,13 +88,14 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// startPatience is how long the start waits for the first connection at most: what comes before it can be kept elsewhere.
+// startPatience limits how long the start waits for the first connection. Messages that come before the first
+// connection can be kept elsewhere.
 const startPatience = time.Second
 
 // StartBudget is how long the start waits for the first connection.
 func (c Config) StartBudget() time.Duration { return min(c.ConnectTimeout, startPatience) }
 
-// StopBudget is how long the stop waits for what is in flight.
+// StopBudget is how long the stop waits for the messages in flight.
 func (c Config) StopBudget() time.Duration { return c.FlushTimeout }
 
 // Validate reports every fault.
@@ -150,7 +151,7 @@ func (s SASL) Validate() error {
 	return faults.Err()
 }
 
-// filesAreThere checks that the files which the section names can be read, and that its command can be run.
+// filesAreThere checks that the files that the section names can be read, and that the section's command can be run.
 func filesAreThere(set *configs.Set) error {
 	c, err := configs.SectionOf[Config](set)
 	if err != nil {

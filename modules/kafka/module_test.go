@@ -21,7 +21,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// parts is what the rest of a build takes from the module.
+// parts is the part of the module that the rest of a build takes.
 type parts struct {
 	fx.In
 
@@ -97,14 +97,14 @@ func (silent) Stop(context.Context) error  { return nil }
 func TestOverridingTheProducerBuildsNoClientAndNoBroker(t *testing.T) {
 	t.Parallel()
 	cfg := kafka.DefaultConfig()
-	cfg.TLS = kafka.TLS{Enabled: true, CAFile: "no/such/file"} // would end the build of a client
+	cfg.TLS = kafka.TLS{Enabled: true, CAFile: "no/such/file"} // the build of a client would fail
 	app, p := graph(t, cfg, fx.Decorate(func() produce.Producer { return silent{} }))
 	app.RequireStart()
 	require.NoError(t, p.Producer.Ready())
 	app.RequireStop()
 }
 
-// A graph that is built and never started, as for a picture of it, leaves nothing behind: see TestMain.
+// A graph that is built and never started, as for a picture of the graph, leaves no goroutine behind: see TestMain.
 func TestAGraphThatIsNotStartedLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	_, p := graph(t, kafka.DefaultConfig())
