@@ -13,8 +13,10 @@ import (
 // Module writes events to Kafka.
 //
 // Provides produce.Producer, produce.Settings, produce.Reader, *Bootstrap (the brokers to begin with) and the command
-// "tail". Requires *zap.Logger and tally.Scope (modules/observability). Takes the value group "kafka_brokers" of
-// LocalBroker (see AsLocalBrokers); the group may be empty unless kafka.brokers is. Config section: "kafka".
+// "tail".
+// Requires *zap.Logger and tally.Scope (modules/observability). Takes the value group "kafka_brokers" of LocalBroker
+// (see AsLocalBrokers); the group may be empty unless kafka.brokers is.
+// Config section: "kafka".
 func Module() module.Module {
 	return module.Module{
 		Name:   "kafka",

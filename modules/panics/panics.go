@@ -123,8 +123,8 @@ func (g *Group) Go(name string, f func()) {
 	}()
 }
 
-// Keep runs f in a goroutine until f returns or ctx is over. After a panic it runs f again, with pauses that grow from a
-// tenth of a second to half a minute.
+// Keep runs f in a goroutine until f returns or ctx is over. After a panic it runs f again, with pauses that grow from
+// a tenth of a second to half a minute.
 func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) {
 	g.wg.Add(1)
 	go func() {

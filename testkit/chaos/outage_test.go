@@ -31,8 +31,8 @@ const (
 	mostAway = 700 * mib
 )
 
-// p99Floor returns a latency that is always good enough for the p99 during the drain. Timers and the scheduler of a busy
-// machine are not the service's doing, and they disturb the few requests of a short run more.
+// p99Floor returns a latency that is always good enough for the p99 during the drain. Timers and the scheduler of a
+// busy machine are not the service's doing, and they disturb the few requests of a short run more.
 func p99Floor() time.Duration { return shortOr(40*time.Millisecond, 5*time.Millisecond) }
 
 // full is a load that sends as fast as the service answers.

@@ -116,8 +116,8 @@ const (
 	modeMemory = "memory"
 )
 
-// service is the binary under test, with its own topics and directory. It may run several times,
-// always at the same addresses.
+// service is the binary under test, with its own topics and directory. It may run several times, always at the same
+// addresses.
 type service struct {
 	mode, dir, spool string
 	prefix           string

@@ -10,9 +10,9 @@
 #   services.sh jars         print the directory of Kafka's jars, for tests that start brokers of their own; fetch the
 #                            jars that are missing
 #
-# Where a Docker engine answers, the services are the kafka and redis of docker-compose.yml. Elsewhere they are processes
-# of this machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs redis-server).
-# Only the Kafka process also has a listener with TLS and SASL.
+# Where a Docker engine answers, the services are the kafka and redis of docker-compose.yml. Elsewhere they are
+# processes of this machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs
+# redis-server). Only the Kafka process also has a listener with TLS and SASL.
 #
 # The tests find the addresses in environment variables:
 #   CAPTURE_TEST_KAFKA_BROKERS        plaintext, no login
@@ -48,8 +48,8 @@ need() {
 
 # --- processes
 
-# started prints when the process with pid $1 was started, or nothing if there is no such process. A pid alone may belong
-# to another process by now; a pid with its start does not.
+# started prints when the process with pid $1 was started, or nothing if there is no such process. A pid alone may
+# belong to another process by now; a pid with its start does not.
 started() {
   if [[ -d /proc/self ]]; then
     # Field 22 of "pid (name) state ...", where the name may hold spaces. A zombie has ended.
@@ -178,7 +178,8 @@ start_kafka() {
   cat "$dir/key.pem" "$dir/ca.pem" >"$dir/server.pem"
 
   # With connections.max.reauth.ms a session by OAUTHBEARER ends with its token; without, the session would go on for
-  # ever. The broker creates no topic that a client merely asks for, so that the tests see whether Capture creates its own.
+  # ever. The broker creates no topic that a client merely asks for, so that the tests see whether Capture creates its
+  # own.
   cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
@@ -214,8 +215,8 @@ PROPERTIES
   spawn kafka java -Xmx512m -cp "$lib/*" kafka.Kafka "$dir/server.properties"
 }
 
-# kafka_started tells whether Kafka is ready. Kafka writes the line once its broker is registered and answers requests on
-# every listener.
+# kafka_started tells whether Kafka is ready. Kafka writes the line once its broker is registered and answers requests
+# on every listener.
 kafka_started() {
   grep -q 'Kafka Server started' "$state/kafka.log" && connects "$kafka_port" && connects "$kafka_sasl_port"
 }
