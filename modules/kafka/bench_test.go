@@ -33,7 +33,8 @@ const benchTopic, benchPartitions = "bench", 3
 
 // runBlackhole runs the broker until its standard input ends.
 func runBlackhole() {
-	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(), kfake.SeedTopics(benchPartitions, benchTopic))
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(),
+		kfake.SeedTopics(benchPartitions, benchTopic))
 	if err != nil {
 		panic(err)
 	}
@@ -68,16 +69,22 @@ func benchMessages() []produce.Message {
 	random := rand.New(rand.NewPCG(1, 2))
 	list := make([]produce.Message, 50)
 	for i := range list {
-		value := []byte(`{"uuid":"01900000-0000-7000-8000-000000000000","distinct_id":"user","ip":"203.0.113.7","data":"{`)
+		value := []byte(`{"uuid":"01900000-0000-7000-8000-000000000000",` +
+			`"distinct_id":"user","ip":"203.0.113.7","data":"{`)
 		for len(value) < 1024 {
-			value = fmt.Appendf(value, `\"$current_url\":\"https://example.com/%016x%016x\",`, random.Uint64(), random.Uint64())
+			value = fmt.Appendf(value, `\"$current_url\":\"https://example.com/%016x%016x\",`,
+				random.Uint64(), random.Uint64())
 		}
-		header := func(key, value string) produce.Header { return produce.Header{Key: []byte(key), Value: []byte(value)} }
+		header := func(key, value string) produce.Header {
+			return produce.Header{Key: []byte(key), Value: []byte(value)}
+		}
 		list[i] = produce.Message{
 			Topic: benchTopic, Key: fmt.Appendf(nil, "phc_test:user-%d", i), Value: value[:1024],
 			Headers: []produce.Header{
-				header("token", "phc_test"), header("distinct_id", fmt.Sprint("user-", i)), header("timestamp", "1700000000000"),
-				header("event", "$pageview"), header("uuid", "01900000-0000-7000-8000-000000000000"), header("now", "2026-11-24T03:00:00.123Z"),
+				header("token", "phc_test"), header("distinct_id", fmt.Sprint("user-", i)),
+				header("timestamp", "1700000000000"),
+				header("event", "$pageview"), header("uuid", "01900000-0000-7000-8000-000000000000"),
+				header("now", "2026-11-24T03:00:00.123Z"),
 			},
 		}
 	}
@@ -209,7 +216,9 @@ func benchAsync(b *testing.B, compression string) {
 	config.Net.MaxOpenRequests = 1
 	config.Producer.Partitioner = sarama.NewMurmur2Partitioner
 	config.Producer.Return.Successes = true
-	config.Producer.Compression = map[string]sarama.CompressionCodec{"none": sarama.CompressionNone, "lz4": sarama.CompressionLZ4}[compression]
+	config.Producer.Compression = map[string]sarama.CompressionCodec{
+		"none": sarama.CompressionNone, "lz4": sarama.CompressionLZ4,
+	}[compression]
 	producer, err := sarama.NewAsyncProducer([]string{blackhole(b)}, config)
 	require.NoError(b, err)
 	var drained sync.WaitGroup

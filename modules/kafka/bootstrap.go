@@ -30,9 +30,11 @@ func NewBootstrap(cfg Config, locals ...LocalBroker) (*Bootstrap, error) {
 	case len(locals) == 1:
 		return &Bootstrap{local: locals[0]}, nil
 	case len(locals) == 0:
-		return nil, errors.New("kafka.brokers is empty and this build has no embedded broker: set kafka.brokers or include modules/embedded")
+		return nil, errors.New("kafka.brokers is empty and this build has no embedded broker: " +
+			"set kafka.brokers or include modules/embedded")
 	default:
-		return nil, fmt.Errorf("kafka.brokers is empty and this build has %d embedded brokers: include one", len(locals))
+		return nil, fmt.Errorf("kafka.brokers is empty and this build has %d embedded brokers: include one",
+			len(locals))
 	}
 }
 

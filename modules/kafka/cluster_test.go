@@ -227,7 +227,8 @@ func TestATopicThatIsMadeAnewIsWrittenTo(t *testing.T) {
 			cfg := config(brokers...)
 			cfg.Topics.Create = false // the test does it
 			topics := admin(t, brokers)
-			require.NoError(t, topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: 1}, false))
+			require.NoError(t, topics.CreateTopic(cfg.Topics.Events,
+				&sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: 1}, false))
 			producer, _ := start(t, cfg)
 			deliver(t, producer, spread(cfg.Topics.Events, 0, 60))
 			require.NoError(t, topics.DeleteTopic(cfg.Topics.Events))
@@ -236,12 +237,14 @@ func TestATopicThatIsMadeAnewIsWrittenTo(t *testing.T) {
 					if err == nil {
 						return false
 					}
-					require.Contains(t, []produce.Class{produce.Missing, produce.Behind}, produce.ClassOf(err), "%v", err)
+					require.Contains(t, []produce.Class{produce.Missing, produce.Behind}, produce.ClassOf(err),
+						"%v", err)
 				}
 				return true
 			}, patience, time.Millisecond)
 			require.Eventually(t, func() bool {
-				return topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: int32(partitions), ReplicationFactor: 1}, false) == nil
+				return topics.CreateTopic(cfg.Topics.Events,
+					&sarama.TopicDetail{NumPartitions: int32(partitions), ReplicationFactor: 1}, false) == nil
 			}, patience, 10*time.Millisecond)
 			deliver(t, producer, spread(cfg.Topics.Events, 0, 60))
 			used := map[int32]bool{}
@@ -295,7 +298,9 @@ func TestAForbiddenTopicFailsAtOnceAndAlone(t *testing.T) {
 	cfg := plain(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
 	createTopics(t, broker, "secret")
-	fault := broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "secret", Err: kerr.TopicAuthorizationFailed, Count: -1})
+	fault := broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Metadata}, Topic: "secret", Err: kerr.TopicAuthorizationFailed, Count: -1,
+	})
 	send(producer, messages("secret", 0, 5)).requireFailed(t, produce.Forbidden)
 	deliver(t, producer, messages(cfg.Topics.Events, 0, 5))
 	require.NoError(t, producer.Ready())
@@ -308,7 +313,9 @@ func TestAProducerThatGetsNoIDFailsAsForbidden(t *testing.T) {
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
-	fault := broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.ClusterAuthorizationFailed, Count: -1})
+	fault := broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.ClusterAuthorizationFailed, Count: -1,
+	})
 	send(producer, messages(cfg.Topics.Events, 0, 1)).requireFailed(t, produce.Forbidden)
 	fault.Remove()
 	deliver(t, producer, messages(cfg.Topics.Events, 0, 5))

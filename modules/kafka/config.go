@@ -75,7 +75,8 @@ func (c Config) Validate() error {
 	}
 	faults.Check(c.MaxMessageBytes >= configs.KiB && c.MaxMessageBytes <= largestMessage, "max_message_bytes",
 		"must be from %s to %s, got %s", configs.KiB, largestMessage, c.MaxMessageBytes)
-	faults.Check(c.Linger >= 0 && c.Linger <= c.AckTimeout/2, "linger", "must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.Linger)
+	faults.Check(c.Linger >= 0 && c.Linger <= c.AckTimeout/2, "linger",
+		"must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.Linger)
 	for _, timeout := range []struct {
 		key string
 		d   time.Duration
@@ -84,7 +85,8 @@ func (c Config) Validate() error {
 	}
 	faults.Nest("tls", c.TLS.Validate())
 	faults.Nest("sasl", c.SASL.Validate())
-	faults.Check(c.SASL.Mechanism != mechanismMSK || c.TLS.Enabled, "tls.enabled", "must be true with kafka.sasl.mechanism %s", mechanismMSK)
+	faults.Check(c.SASL.Mechanism != mechanismMSK || c.TLS.Enabled, "tls.enabled",
+		"must be true with kafka.sasl.mechanism %s", mechanismMSK)
 	return faults.Err()
 }
 
@@ -139,10 +141,12 @@ func (s SASL) Validate() error {
 	}
 	if user {
 		faults.Check(s.Username != "", "username", "must not be empty with mechanism %s", s.Mechanism)
-		faults.Check((s.Password != "") != (s.PasswordFile != ""), "password", "either password or password_file must be given with mechanism %s", s.Mechanism)
+		faults.Check((s.Password != "") != (s.PasswordFile != ""), "password",
+			"either password or password_file must be given with mechanism %s", s.Mechanism)
 	}
 	if token {
-		faults.Check((s.TokenFile != "") != (len(s.TokenCommand) > 0), "token_file", "either token_file or token_command must be given with mechanism %s", s.Mechanism)
+		faults.Check((s.TokenFile != "") != (len(s.TokenCommand) > 0), "token_file",
+			"either token_file or token_command must be given with mechanism %s", s.Mechanism)
 		faults.Check(len(s.TokenCommand) == 0 || s.TokenCommand[0] != "", "token_command", "must begin with a program")
 	}
 	if msk {
@@ -159,7 +163,8 @@ func filesAreThere(set *configs.Set) error {
 	}
 	var faults configs.Faults
 	for _, file := range []struct{ key, path string }{
-		{"kafka.tls.ca_file", c.TLS.CAFile}, {"kafka.tls.cert_file", c.TLS.CertFile}, {"kafka.tls.key_file", c.TLS.KeyFile},
+		{"kafka.tls.ca_file", c.TLS.CAFile}, {"kafka.tls.cert_file", c.TLS.CertFile},
+		{"kafka.tls.key_file", c.TLS.KeyFile},
 		{"kafka.sasl.password_file", c.SASL.PasswordFile}, {"kafka.sasl.token_file", c.SASL.TokenFile},
 	} {
 		if file.path != "" {

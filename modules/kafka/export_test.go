@@ -29,7 +29,8 @@ func Codes() []int16 {
 func Rule(code int16) (does string, class produce.Class, unsure bool) {
 	r := ruleOf(sarama.KError(code))
 	does = map[action]string{
-		actRetry: "retry", actResolve: "retry", actAck: "ack", actSplit: "split", actRestamp: "restamp", actRenew: "renew", actRenewID: "renew id",
+		actRetry: "retry", actResolve: "retry", actAck: "ack", actSplit: "split", actRestamp: "restamp",
+		actRenew: "renew", actRenewID: "renew id",
 		actFail: "fail",
 	}[r.action]
 	return does, r.class, r.unsure

@@ -66,7 +66,8 @@ func batchesOf(request kmsg.Request) []seen {
 				panic(err)
 			}
 			s := seen{
-				topic: topic.Topic, partition: partition.Partition, id: batch.ProducerID, epoch: batch.ProducerEpoch, sequence: batch.FirstSequence,
+				topic: topic.Topic, partition: partition.Partition, id: batch.ProducerID, epoch: batch.ProducerEpoch,
+				sequence: batch.FirstSequence,
 			}
 			for rest := batch.Records; len(rest) > 0; {
 				length, n := binary.Varint(rest)
@@ -122,7 +123,8 @@ func (g *gate) of(topic string) []seen {
 // await waits for n batches of the topic, and returns the topic's batches.
 func (g *gate) await(t testing.TB, topic string, n int) []seen {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(g.of(topic)) >= n }, patience, time.Millisecond, "%d batches of topic %s", n, topic)
+	require.Eventually(t, func() bool { return len(g.of(topic)) >= n }, patience, time.Millisecond,
+		"%d batches of topic %s", n, topic)
 	return g.of(topic)
 }
 
@@ -136,9 +138,14 @@ func refuse(broker *kfake.Cluster, topic string, code *kerr.Error, count int) *k
 // refuseIf has the broker answer with an error the batches of a topic for which the condition holds. The topic has one
 // partition.
 func refuseIf(broker *kfake.Cluster, topic string, code *kerr.Error, condition func(seen) bool) *kfake.FaultHandle {
-	return broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: -1, When: func(request kmsg.Request) bool {
-		return slices.ContainsFunc(batchesOf(request), func(s seen) bool { return s.topic == topic && condition(s) })
-	}})
+	return broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: -1,
+		When: func(request kmsg.Request) bool {
+			return slices.ContainsFunc(batchesOf(request), func(s seen) bool {
+				return s.topic == topic && condition(s)
+			})
+		},
+	})
 }
 
 // hold keeps produce requests unanswered until the returned function is called.

@@ -23,8 +23,9 @@ import (
 
 // passing holds errors that say nothing about a single message.
 var passing = []*kerr.Error{
-	kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotEnoughReplicas, kerr.UnknownServerError,
-	kerr.KafkaStorageError, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.TopicAuthorizationFailed, errUnknownCode,
+	kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotEnoughReplicas,
+	kerr.UnknownServerError, kerr.KafkaStorageError, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID,
+	kerr.TopicAuthorizationFailed, errUnknownCode,
 }
 
 // chaos has a broker answer produce requests at random with errors, late, or by cutting the connection. The broker
@@ -224,7 +225,8 @@ func runFaults(t *testing.T, seed uint64) {
 					value += badValue
 					bad[value] = true
 				}
-				s.rest = append(s.rest, produce.Message{Topic: cfg.Topics.Events, Key: []byte(key), Value: []byte(value)})
+				s.rest = append(s.rest,
+					produce.Message{Topic: cfg.Topics.Events, Key: []byte(key), Value: []byte(value)})
 			}
 		}
 		all[i] = s

@@ -48,7 +48,8 @@ func startEmbedded(t *testing.T, listen string) *embedded.Broker {
 func oneTopic(name string) produce.Topics {
 	return produce.Topics{
 		Events: name, Recordings: name, Historical: name, ClientWarnings: name, Exceptions: name,
-		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, Logs: name, DLQ: name, Create: true, Partitions: 3,
+		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, Logs: name, DLQ: name, Create: true,
+		Partitions: 3,
 	}
 }
 
@@ -101,7 +102,8 @@ func consumeUntil(t *testing.T, brokers []string, topic string, each func(key, v
 func poll(t *testing.T, brokers []string, topic string, options []kgo.Opt, each func(*kgo.Record) bool) {
 	t.Helper()
 	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond), kgo.FetchMaxWait(100*time.Millisecond))...)
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.FetchMaxWait(100*time.Millisecond))...)
 	require.NoError(t, err)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -230,8 +230,9 @@ func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
 	}{
 		"nothing": {Tail{}, false, "nothing has come for 5s: does the service get events? " +
 			"See capture_events_received_total in its /metrics; --from start shows earlier ones\n"},
-		"a token": {Tail{Token: "phc_mine", FromStart: true}, true, "nothing with the token phc_mine has come for 5s: " +
-			"does the service get events? See capture_events_received_total in its /metrics\n"},
+		"a token": {Tail{Token: "phc_mine", FromStart: true}, true,
+			"nothing with the token phc_mine has come for 5s: " +
+				"does the service get events? See capture_events_received_total in its /metrics\n"},
 		"an event": {Tail{}, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -299,7 +299,9 @@ func (c *core) answer(p *partition, block *sarama.ProduceResponseBlock, now time
 		c.split(p, r.class, reasonOf(block), now)
 	case actRestamp:
 		if p.restamped || !slices.ContainsFunc(p.batch, func(e entry) bool { return !e.message.Time.IsZero() }) {
-			c.giveUp(p, produce.Unavailable, fmt.Errorf("the present time is refused, the clock of the broker or of this machine is wrong: %w", block.Err))
+			c.giveUp(p, produce.Unavailable,
+				fmt.Errorf("the present time is refused, the clock of the broker or of this machine is wrong: %w",
+					block.Err))
 			return
 		}
 		p.restamped, p.stamp = true, now

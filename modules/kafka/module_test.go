@@ -54,10 +54,12 @@ func TestWithoutBrokersTheModulesServeTheEmbeddedOne(t *testing.T) {
 	require.Equal(t, produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, p.Settings)
 	app.RequireStart()
 	require.Eventually(t, func() bool { return p.Producer.Ready() == nil }, patience, time.Millisecond)
-	require.Regexp(t, `^embedded broker at 127\.0\.0\.1:\d+ \(one node, not replicated\), data in /`, p.Producer.(fmt.Stringer).String())
+	require.Regexp(t, `^embedded broker at 127\.0\.0\.1:\d+ \(one node, not replicated\), data in /`,
+		p.Producer.(fmt.Stringer).String())
 	send(p.Producer.(*kafka.Producer), messages(cfg.Topics.Events, 0, 5)).requireAcknowledged(t)
 	read := 0
-	require.NoError(t, p.Reader.ReadTopic(t.Context(), cfg.Topics.Events, func(int32, int64, *produce.Message) error { read++; return nil }))
+	require.NoError(t, p.Reader.ReadTopic(t.Context(), cfg.Topics.Events,
+		func(int32, int64, *produce.Message) error { read++; return nil }))
 	require.Equal(t, 5, read)
 
 	flags := pflag.NewFlagSet("tail", pflag.ContinueOnError)

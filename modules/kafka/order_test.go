@@ -81,7 +81,8 @@ func TestWhatFollowsABatchThatWasGivenUpIsNotTakenForACopy(t *testing.T) {
 	cfg := plain(broker.ListenAddrs()...)
 	cfg.AckTimeout = 300 * time.Millisecond
 	producer, _ := start(t, cfg)
-	require.Eventually(t, func() bool { return send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0] == nil }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0] == nil },
+		patience, time.Millisecond)
 	came := watch(broker)
 	fault := refuse(broker, cfg.Topics.Events, kerr.RequestTimedOut, -1) // and append
 	given := send(producer, messages(cfg.Topics.Events, 1000, 3))
@@ -133,7 +134,8 @@ func TestABatchThatABrokerHoldsIsGivenUpInTime(t *testing.T) {
 	first.requireFailed(t, produce.Timeout)
 	require.NoError(t, producer.Flush(t.Context()))
 	require.EqualValues(t, 3, counter(scope, "messages_failed_total+class=timeout"))
-	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 },
+		patience, time.Millisecond)
 	release()
 	list := messages(cfg.Topics.Events, 3, 3)
 	require.Eventually(t, func() bool { return send(producer, list).wait(t)[0] == nil }, patience, time.Millisecond)
@@ -174,7 +176,8 @@ func TestWhatIsProducedWhileAMissingTopicIsReportedFailsToo(t *testing.T) {
 	})
 	first.requireFailed(t, produce.Missing)
 	second.requireFailed(t, produce.Missing)
-	require.Eventually(t, func() bool { return send(producer, messages("late", 2, 1)).wait(t)[0] == nil }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return send(producer, messages("late", 2, 1)).wait(t)[0] == nil },
+		patience, time.Millisecond)
 }
 
 // A message was refused only because it was in the batch of a faulty one. It is sent again when the faulty message has
@@ -206,7 +209,8 @@ func TestAPartitionThatFailsHoldsNoOtherUp(t *testing.T) {
 	cfg.Topics.Partitions = 2
 	producer, _ := start(t, cfg)
 	fault := broker.Fault(kfake.Fault{
-		Keys: []kmsg.Key{kmsg.Produce}, Topic: cfg.Topics.Events, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1,
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: cfg.Topics.Events, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas,
+		Count: -1,
 	})
 	list := messages(cfg.Topics.Events, 0, 100)
 	acknowledged := make(chan int, len(list))

@@ -98,7 +98,8 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		buffered: scope.Gauge("buffered_bytes"),
 	}
 	for _, class := range produce.Classes() {
-		m.failed = append(m.failed, scope.Tagged(map[string]string{"class": class.String()}).Counter("messages_failed_total"))
+		m.failed = append(m.failed,
+			scope.Tagged(map[string]string{"class": class.String()}).Counter("messages_failed_total"))
 	}
 	causes := observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery)
 	p := &Producer{
@@ -114,10 +115,13 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 			linger:     cfg.Linger,
 			codec:      config.Producer.Compression,
 		}, log, causes, m),
-		log:     log,
-		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background", "Kafka can be used again", logEvery),
-		renewed: observability.NewCauses(log, "the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
-			"the connection with the old ones is kept", "Kafka is reached with the changed files", logEvery),
+		log: log,
+		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background",
+			"Kafka can be used again", logEvery),
+		renewed: observability.NewCauses(log,
+			"the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
+				"the connection with the old ones is kept",
+			"Kafka is reached with the changed files", logEvery),
 		work: panics.NewGroup(log),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -325,7 +329,8 @@ func (p *Producer) Stop(ctx context.Context) error {
 		_ = p.core.flush(patience) // core.close returns how many messages are left
 	}
 	if unflushed := p.core.close(); unflushed > 0 {
-		p.log.Warn("messages were not acknowledged before the end: what is not in the spool is lost, or is sent again by its client",
+		p.log.Warn("messages were not acknowledged before the end: "+
+			"what is not in the spool is lost, or is sent again by its client",
 			zap.Int("messages", unflushed))
 	}
 	p.cancel()

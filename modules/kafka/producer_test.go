@@ -67,7 +67,8 @@ func TestStopTellsTheOwnersOfMessagesThatWereNotFlushed(t *testing.T) {
 		require.False(t, produce.IsRefusal(err), "message %d: %v", i, err)
 		require.True(t, i < 12 || err != nil, "message %d was sent after the end", i)
 	}
-	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 },
+		patience, time.Millisecond)
 }
 
 func TestFlushWaitsForEveryReport(t *testing.T) {
@@ -186,7 +187,8 @@ func TestEveryTopicIsCreatedWhenConnecting(t *testing.T) {
 	cfg.Topics.Custom = []string{"quarantine", "vip"}
 	start(t, cfg)
 	for _, topic := range []string{
-		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings", "exceptions", "events_overflow",
+		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings",
+		"exceptions", "events_overflow",
 		"session_recording_overflow", "heatmaps", "ai_events", "ai_overflow", "logs", "events_dlq", "quarantine", "vip",
 	} {
 		require.NotNil(t, broker.TopicInfo(topic), topic)
@@ -225,7 +227,8 @@ func TestTopicsThatTakeTooLittleAreNamed(t *testing.T) {
 	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, 10*time.Millisecond)
 	warnings := logs.FilterMessageSnippet("max.message.bytes").All()
 	require.Len(t, warnings, 1)
-	require.Equal(t, map[string]any{"topics": []any{cfg.Topics.Exceptions}, "needed": int64(1001024)}, warnings[0].ContextMap())
+	require.Equal(t, map[string]any{"topics": []any{cfg.Topics.Exceptions}, "needed": int64(1001024)},
+		warnings[0].ContextMap())
 }
 
 // The memory of batches and requests is used again. No record in Kafka may show that: each record is one whole message,

@@ -26,7 +26,9 @@ func NewReader(cfg Config, bootstrap *Bootstrap) *Reader {
 }
 
 // ReadTopic implements produce.Reader. A topic that does not exist holds nothing.
-func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *produce.Message) error) error {
+func (r *Reader) ReadTopic(
+	ctx context.Context, topic string, each func(partition int32, offset int64, m *produce.Message) error,
+) error {
 	config, err := clientConfig(r.cfg)
 	if err != nil {
 		return err

@@ -46,7 +46,9 @@ func withTopic(t *testing.T, brokers []string, settings map[string]string) kafka
 func setTopic(t *testing.T, cfg kafka.Config, key, value string) {
 	t.Helper()
 	require.NoError(t, admin(t, cfg.Brokers).IncrementalAlterConfig(sarama.TopicResource, cfg.Topics.Events,
-		map[string]sarama.IncrementalAlterConfigsEntry{key: {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}}, false))
+		map[string]sarama.IncrementalAlterConfigsEntry{
+			key: {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value},
+		}, false))
 }
 
 func TestALimitThatIsLoweredRefusesOnlyWhatIsTooLarge(t *testing.T) {
@@ -145,7 +147,8 @@ func TestATopicThatIsDeletedUnderLoadIsMissingAndComesBack(t *testing.T) {
 	close(enough)
 	load.Wait()
 	require.Eventually(t, func() bool {
-		return topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false) == nil
+		return topics.CreateTopic(cfg.Topics.Events,
+			&sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false) == nil
 	}, patience, 10*time.Millisecond)
 	deliver(t, producer, spread(cfg.Topics.Events, 0, 100))
 	requireAllArrived(t, cfg.Brokers, cfg.Topics.Events, 100)

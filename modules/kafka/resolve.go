@@ -85,7 +85,8 @@ func (c *core) learn(client sarama.Client, name string, f finding, least int) bo
 
 // isUnresolved reports whether messages wait for an answer of the cluster about the topic.
 func (t *topic) isUnresolved() bool {
-	return t.waiting.len() > 0 || slices.ContainsFunc(t.partitions, func(p *partition) bool { return p.state == parked && p.link == nil })
+	return t.waiting.len() > 0 ||
+		slices.ContainsFunc(t.partitions, func(p *partition) bool { return p.state == parked && p.link == nil })
 }
 
 // resolveID asks for a producer id and reports whether the core has one.
@@ -147,7 +148,8 @@ func look(client sarama.Client, name string, refreshed error) finding {
 	}
 	if !slices.Contains(known, name) {
 		f := finding{err: refreshed}
-		if errors.Is(refreshed, sarama.ErrTopicAuthorizationFailed) || errors.Is(refreshed, sarama.ErrUnknownTopicOrPartition) {
+		if errors.Is(refreshed, sarama.ErrTopicAuthorizationFailed) ||
+			errors.Is(refreshed, sarama.ErrUnknownTopicOrPartition) {
 			// The error may be about another topic of the refresh: look asks for this one alone.
 			f.err = client.RefreshMetadata(name)
 		}
@@ -224,7 +226,8 @@ func (c *core) resize(t *topic, count int) {
 		c.renewEpoch()
 	}
 	for len(t.partitions) < count {
-		t.partitions = append(t.partitions, &partition{topic: t, id: int32(len(t.partitions)), numbering: batch.NoProducer})
+		t.partitions = append(t.partitions,
+			&partition{topic: t, id: int32(len(t.partitions)), numbering: batch.NoProducer})
 	}
 	for _, p := range t.partitions[count:] {
 		p.gone = true

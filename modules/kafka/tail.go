@@ -24,8 +24,9 @@ func tailCommand() module.Command {
 	return module.Command{
 		Use:   "tail",
 		Short: "Print events as they arrive in Kafka",
-		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what they
-are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running "capture serve".`,
+		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what
+they are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running
+"capture serve".`,
 		Example: `  capture tail --from start --limit 10
   capture tail --topic exceptions --token phc_mine --output table`,
 		Output: module.JSON,
@@ -229,7 +230,8 @@ func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) ([]
 	existing := slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return !slices.Contains(known, name) })
 	switch {
 	case len(t.Topics) > 0 && len(existing) < len(t.Topics):
-		missing := slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return slices.Contains(known, name) })
+		missing := slices.DeleteFunc(slices.Clone(wanted),
+			func(name string) bool { return slices.Contains(known, name) })
 		return nil, fmt.Errorf("no such topic: %s", strings.Join(missing, ", "))
 	case len(existing) == 0:
 		return nil, fmt.Errorf("none of the topics exists: %s", strings.Join(wanted, ", "))

@@ -59,7 +59,8 @@ func events(topic, token string, data ...string) []produce.Message {
 	for i := range list {
 		quoted, _ := json.Marshal(data[i]) // a string can always be marshalled
 		list[i] = produce.Message{
-			Topic: topic, Key: []byte(token + ":user"), Value: []byte(`{"uuid":"u","data":` + string(quoted) + `,"now":"n"}`),
+			Topic: topic, Key: []byte(token + ":user"),
+			Value:   []byte(`{"uuid":"u","data":` + string(quoted) + `,"now":"n"}`),
 			Headers: []produce.Header{{Key: []byte("token"), Value: []byte(token)}},
 		}
 	}

@@ -96,7 +96,8 @@ func TestABrokerWithoutAProperCertificateOrLoginIsNotReady(t *testing.T) {
 			err := producer.Ready()
 			require.Error(t, err)
 			require.NotContains(t, err.Error(), "secret")
-			require.Equal(t, produce.Unavailable, produce.ClassOf(send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0]))
+			require.Equal(t, produce.Unavailable,
+				produce.ClassOf(send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0]))
 		})
 	}
 }

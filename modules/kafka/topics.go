@@ -333,7 +333,8 @@ func (k *topicKeeper) measure(client sarama.Client) {
 			zap.Strings("topics", hidden), zap.Int("needed", needed))
 	}
 	if len(low) > 0 {
-		k.log.Warn("topics take less than kafka.max_message_bytes, so batches are refused: raise their max.message.bytes",
+		k.log.Warn("topics take less than kafka.max_message_bytes, so batches are refused: "+
+			"raise their max.message.bytes",
 			zap.Strings("topics", low), zap.Int("needed", needed))
 	}
 	if news == "" {
