@@ -56,7 +56,8 @@ func clientConfig(cfg Config) (*sarama.Config, error) {
 	client.Net.DialTimeout = cfg.ConnectTimeout
 	client.Net.WriteTimeout = cfg.ConnectTimeout
 	client.Metadata.Timeout = cfg.ConnectTimeout
-	// A cluster may have thousands of topics. The client asks only about ours, and nobody creates them by accident.
+	// A cluster may have thousands of topics: the client asks only about ours. A question about a topic must not create
+	// it.
 	client.Metadata.Full = false
 	client.Metadata.AllowAutoTopicCreation = false
 	client.Metadata.Retry.Backoff = 100 * time.Millisecond
@@ -110,7 +111,7 @@ func producerConfig(cfg Config) (*sarama.Config, error) {
 	}
 	client.Producer.Compression = codecs[cfg.Compression]
 	client.Producer.MaxMessageBytes = int(cfg.MaxMessageBytes)
-	// The core asks again itself, and works on other things in between.
+	// The core repeats a question itself, and works on other things in between.
 	client.Metadata.Retry.Max = 0
 
 	// The client gives up a broker that hangs early enough for another attempt within ack_timeout.
