@@ -14,9 +14,10 @@ import (
 
 // Module writes events to Kafka.
 //
-// Provides produce.Producer, produce.Settings, produce.Reader, *Bootstrap (the brokers to begin with) and the command "tail".
-// Requires *zap.Logger and tally.Scope (modules/observability); takes the value group "kafka_brokers" of LocalBroker (see
-// AsLocalBrokers), which is needed only when kafka.brokers is empty.
+// Provides produce.Producer, produce.Settings, produce.Reader, *Bootstrap (the brokers to begin with) and the command
+// "tail".
+// Requires *zap.Logger and tally.Scope (modules/observability). Takes the value group "kafka_brokers" of LocalBroker
+// (see AsLocalBrokers); the group may be empty unless kafka.brokers is.
 // Config section: "kafka".
 func Module() module.Module {
 	return module.Module{
@@ -37,7 +38,8 @@ func Module() module.Module {
 	}
 }
 
-// AsLocalBrokers annotates a constructor that returns a []LocalBroker so that they join the value group.
+// AsLocalBrokers annotates a constructor that returns a []LocalBroker, so that the constructor's brokers join the value
+// group.
 func AsLocalBrokers(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"kafka_brokers,flatten"`))
 }
