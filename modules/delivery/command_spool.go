@@ -90,7 +90,7 @@ that are, and asks nothing.`,
 	}
 }
 
-// spooledTopics are the topics that something waits for.
+// spooledTopics returns the topics that have a log in the spool.
 func spooledTopics(cfg Config) (topics []string, err error) {
 	opened, err := spool.Inspect(cfg.Spool.Dir)
 	if err != nil {
@@ -104,19 +104,19 @@ func spooledTopics(cfg Config) (topics []string, err error) {
 	return topics, opened.Close()
 }
 
-// logStatus is what status and verify say of a log.
+// logStatus is what status and verify print of a log.
 type logStatus struct {
 	Log     string `json:"log"`
 	Records uint64 `json:"records"`
 	Bytes   int64  `json:"bytes"`
-	// Since is when the oldest record came; nil: there is none.
+	// Since is when the oldest record came; nil if there is none.
 	Since      *time.Time `json:"since,omitempty"`
 	Unreadable uint64     `json:"unreadable"`
-	// InUse says that a service runs and uses the spool.
+	// InUse says whether a running service uses the spool.
 	InUse bool `json:"in_use"`
 }
 
-// lookAt prints what is in the spool, after a look at the first record of each log or at all of them.
+// lookAt prints what is in the spool. It reads the first chunk of each log or, if all is set, every record.
 func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	opened, err := spool.Inspect(cfg.Spool.Dir)
 	if err != nil {
@@ -177,8 +177,8 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	return nil
 }
 
-// look returns the time of the log's first record, and reads the others too if it is to. It says how many records it
-// has read each time that it has read some.
+// look returns the time of the log's first record. If all is set, it reads the other records too. It calls read with
+// the number of records after each chunk.
 func look(ctx context.Context, log *spool.Log, all bool, read func(records int)) (first time.Time, err error) {
 	var chunk spool.Chunk
 	var m produce.Message
@@ -205,7 +205,7 @@ func look(ctx context.Context, log *spool.Log, all bool, read func(records int))
 	return first, context.Cause(ctx)
 }
 
-// drainNow sends what waits to Kafka until there is nothing left or the user interrupts.
+// drainNow sends the records of the spool to Kafka until none is left or the user interrupts.
 func drainNow(use module.Invocation, d *Delivery) (err error) {
 	progress := use.Progress("records sent")
 	defer progress.End()
@@ -243,7 +243,7 @@ const (
 	connectPatience = 15 * time.Second
 )
 
-// connect connects a producer for a command, for which no hooks run; the result disconnects it.
+// connect connects a producer for a command, for which no hooks run. end disconnects it.
 func connect(ctx context.Context, producer produce.Producer) (end func() error, err error) {
 	end = func() error { return producer.Stop(context.WithoutCancel(ctx)) }
 	if err := producer.Start(ctx); err != nil {
@@ -263,7 +263,7 @@ func connect(ctx context.Context, producer produce.Producer) (end func() error, 
 	}
 }
 
-// openLog opens the spool, or looks at it if nothing is to be changed, and returns it with the log of the topic.
+// openLog opens the spool, and returns it with the log of the topic. With dry set it opens the spool for reading only.
 func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log, error) {
 	if !produce.IsTopicName(topic) {
 		return nil, nil, module.Misusef("the name of a topic must be %s, got %q", produce.TopicNameRule, topic)
@@ -280,7 +280,7 @@ func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log,
 	return nil, nil, errors.Join(fmt.Errorf("the spool in %s has nothing of topic %q: see capture spool status", cfg.Dir, topic), opened.Close())
 }
 
-// openSpool opens the spool, which no other process may use then, or looks at it if nothing is to be changed.
+// openSpool opens the spool for this process alone. With dry set it opens the spool for reading only.
 func openSpool(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
 	if dry {
 		return spool.Inspect(cfg.Dir)
@@ -343,13 +343,13 @@ func (m move) run(use module.Invocation, cfg SpoolConfig) (err error) {
 	if unreadable := log.Stats().CorruptRecords; unreadable > 0 {
 		err = fmt.Errorf("%d records cannot be read, and are left out", unreadable)
 	}
-	_, dropped := opened.Drop(m.from) // nothing is in it any more
+	_, dropped := opened.Drop(m.from) // no record is left in it
 	return errors.Join(err, dropped)
 }
 
-// moveAll appends the records of one log to another, as messages of the topic of that one, and returns how many those
-// were. A record is marked as done when the other log has it. After a crash in between it is moved again, so that it is
-// there twice.
+// moveAll appends the records of one log to another, as messages of that log's topic, and returns how many it has
+// moved. It marks a record as done once the other log has it. A crash between the two steps leaves the record in both
+// logs, and the next move appends it again.
 func moveAll(ctx context.Context, from, to *spool.Log, progress *module.Progress) (moved uint64, err error) {
 	total := from.Stats().Records
 	var chunk spool.Chunk
@@ -369,7 +369,7 @@ func moveAll(ctx context.Context, from, to *spool.Log, progress *module.Progress
 			m.Topic = to.Name()
 			payloads[i], seqs[i] = appendRecord(nil, &m, m.Time), record.Seq
 		}
-		// An append that is given up may become durable all the same, and its records would come twice.
+		// An append that is given up may become durable all the same, and a later move would append its records again.
 		if _, err := to.AppendExempt(context.WithoutCancel(ctx), payloads); err != nil {
 			return moved, err
 		}

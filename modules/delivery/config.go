@@ -27,8 +27,8 @@ type Config struct {
 	Drain DrainConfig `key:"drain" live:"true"`
 }
 
-// Lanes says what a 200 means for events that are not like the others. A request with events of several kinds is
-// answered when each is as safe as its own lane asks.
+// Lanes says what a 200 means for events of each kind. A request with events of several kinds is answered when each
+// event is as safe as its own lane asks.
 type Lanes struct {
 	Main           string `key:"main" doc:"Ack of ordinary events. Empty, here and below: as delivery.ack says."`
 	Historical     string `key:"historical" doc:"Ack of events that a client marks as a migration of old ones."`
@@ -40,7 +40,7 @@ type Lanes struct {
 	Logs           string `key:"logs" doc:"Ack of log records."`
 }
 
-// SpoolConfig is the durable log that events wait in for Kafka.
+// SpoolConfig configures the durable log in which events wait for Kafka.
 type SpoolConfig struct {
 	Dir          string           `key:"dir" doc:"Directory of the spool, of this process alone. On Kubernetes a volume that outlives the pod."`
 	MaxBytes     configs.ByteSize `key:"max_bytes" live:"true" doc:"Largest size of the spool; then events are refused with 503."`
@@ -49,7 +49,7 @@ type SpoolConfig struct {
 	UnreadyFill  float64          `key:"unready_fill" live:"true" doc:"How full the spool may be, as a part of the room that max_bytes and the disk give it, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
 }
 
-// DrainConfig is how fast the spool is emptied.
+// DrainConfig configures how fast the spool is emptied.
 type DrainConfig struct {
 	Speed   float64          `key:"speed" doc:"How many times as fast as events come in they are taken from the spool, at most. More empties it sooner, less leaves more to live traffic."`
 	MinRate configs.ByteSize `key:"min_rate" doc:"Bytes a second that may be taken from the spool however little comes in."`
@@ -122,10 +122,10 @@ func (l Lanes) named() []namedLane {
 	}
 }
 
-// maxPending is how many bytes of records a log takes while an earlier group is being written.
+// maxPending is how many bytes of records a log accepts while it writes an earlier group.
 const maxPending = 32 << 20
 
-// open opens the spool for this process alone. onSync is told how long an fsync took; it may be nil.
+// open opens the spool for this process alone. The spool tells onSync how long each fsync took; onSync may be nil.
 func (c SpoolConfig) open(onSync func(time.Duration), log *zap.Logger) (*spool.Spool, error) {
 	return spool.Open(spool.Config{
 		Dir:          c.Dir,
@@ -168,7 +168,7 @@ func parseMode(text string) (mode, bool) {
 	return mode(max(i, 0)), i >= 0
 }
 
-// modes returns the mode of every lane, by its number.
+// modes returns the mode of every lane; the lane is the index.
 func (c Config) modes() ([]mode, error) {
 	standard, known := parseMode(c.Ack)
 	if !known {
