@@ -168,7 +168,7 @@ func TestNoModeTakesMoreMemoryThanItsBuffer(t *testing.T) {
 			c := newCluster(t)
 			cfg := config(t, ack)
 			cfg.Buffer, cfg.SpoolAfter, cfg.Timeout = configs.MiB, time.Millisecond, 50*time.Millisecond
-			if ack == "auto" { // without a spool, so that nothing else takes the events
+			if ack == "auto" { // without a spool, so that only Kafka can take the events
 				cfg.Spool.Dir = filepath.Join(cfg.Spool.Dir, "file")
 				require.NoError(t, os.WriteFile(cfg.Spool.Dir, nil, 0o600))
 			}
@@ -252,7 +252,7 @@ func TestALateFailureLeavesTheEventsToTheDrain(t *testing.T) {
 	require.EqualValues(t, 150, s.count("drain_records_total"))
 }
 
-// A broker that waits in vain for its replicas has appended the messages all the same, perhaps. That is no
+// A broker that has waited in vain for its replicas may have appended the messages all the same. But its answer is no
 // acknowledgement.
 func TestATimeoutOfReplicasIsNoAcknowledgement(t *testing.T) {
 	t.Parallel()

@@ -34,7 +34,7 @@ func TestTheDrainIsAsFastAsItsShareOfWhatComesIn(t *testing.T) {
 		l.measure(now)
 	}
 	require.InEpsilon(t, float64(configs.MiB), float64(l.limiter.Limit()), 0.01, "and never slower than the least")
-	l.measure(now.Add(-time.Hour)) // a clock that was set back
+	l.measure(now.Add(-time.Hour)) // somebody has set the clock back
 	require.InEpsilon(t, float64(configs.MiB), float64(l.limiter.Limit()), 0.01)
 }
 

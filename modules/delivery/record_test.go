@@ -40,7 +40,7 @@ func requireSame(t require.TestingT, want, got produce.Message) {
 }
 
 func TestARecordIsReadAsItWasWritten(t *testing.T) {
-	var got produce.Message // used again, as the drain does
+	var got produce.Message // used for several records, as by the drain
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawMessage(t)
 		require.NoError(t, readRecord(appendRecord(nil, &want, want.Time), &got))

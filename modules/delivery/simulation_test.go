@@ -20,22 +20,23 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// simulation is a service that lives through what a rapid test draws.
+// simulation is a service that lives through the steps that a rapid test draws.
 type simulation struct {
 	*rapid.T
 	t     *testing.T
 	cfg   Config
 	kafka *script
 	d     *Delivery
-	other *spool.Spool // another process that has the directory; nil: none
+	other *spool.Spool // another process that has the directory; nil without one
 
 	next   int
-	safe   map[string][]string // by topic and user, the events that were answered with kafka or spool, in order
-	unsafe map[string][]string // the same with those of memory among them
+	safe   map[string][]string // the events that were answered with kafka or spool, by topic and user, in order
+	unsafe map[string][]string // the same with the events of memory among them
 }
 
-// Whatever Kafka, the disk and the process do: what was answered with kafka or spool arrives, or is a dead letter, and
-// the events of a user arrive in the order of the requests. What memory has taken is there or counted as lost.
+// Whatever Kafka, the disk and the process do: an event that was answered with kafka or spool arrives, or is a dead
+// letter. The events of a user arrive in the order of the requests. An event that memory has taken arrives or is
+// counted as lost.
 func TestWhatWasAnswered200ArrivesInOrderWhateverHappens(t *testing.T) {
 	t.Parallel()
 	dir, run := t.TempDir(), 0
@@ -66,7 +67,7 @@ func (s *simulation) start() {
 
 func (s *simulation) stop() {
 	require.NoError(s.T, s.d.Stop(context.Background()))
-	require.NoError(s.T, s.kafka.Stop(context.Background())) // fails what is held
+	require.NoError(s.T, s.kafka.Stop(context.Background())) // fails the held messages
 	s.d.work.Wait()
 }
 
@@ -122,7 +123,7 @@ func (s *simulation) step(name string) {
 
 func isGuilty(name string) bool { return strings.HasSuffix(name, "7") || strings.HasSuffix(name, "4") }
 
-// write has two users send events at the same time, and notes how they are answered.
+// write makes two users send events at the same time, and notes the answers.
 func (s *simulation) write() {
 	users := []string{"x", "y"}[:rapid.IntRange(1, 2).Draw(s.T, "users")]
 	batches := make([]*events.Batch, len(users))
@@ -166,7 +167,7 @@ func (s *simulation) write() {
 	}
 }
 
-// end lets everything arrive, and compares.
+// end lets every event arrive, and compares.
 func (s *simulation) end() {
 	s.unlock()
 	s.kafka.back()
@@ -194,7 +195,7 @@ func (s *simulation) end() {
 		}
 	}
 	for of, names := range s.unsafe {
-		// What Kafka has refused once may come again when it refuses it no more.
+		// An event that Kafka has refused once may come again when Kafka no longer refuses it.
 		innocent := func(list, among []string) string {
 			return fmt.Sprint(slices.DeleteFunc(slices.Clone(list), func(name string) bool { return isGuilty(name) || !slices.Contains(among, name) }))
 		}

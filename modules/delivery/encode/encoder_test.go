@@ -16,7 +16,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// properties are what posthog-js sends with a page view.
+// properties are the properties that posthog-js sends with a page view.
 const properties = `{"$os":"Linux","$os_version":"","$browser":"Chrome","$device_type":"Desktop","$current_url":"http://127.0.0.1:8080/index.html?utm_source=x",` +
 	`"$host":"127.0.0.1:8080","$pathname":"/index.html","$raw_user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",` +
 	`"$browser_version":131,"$browser_language":"en-US","$screen_height":1080,"$screen_width":1920,"$viewport_height":969,"$viewport_width":1920,"$lib":"web",` +
@@ -49,14 +49,14 @@ func batchOf(n int) *events.Batch {
 	return batch
 }
 
-// standard is the topics and the limit that the service has by default.
+// standard returns the topics and the limit that the service has by default.
 func standard() produce.Settings {
 	return produce.Settings{Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000}
 }
 
 func testEncoder() *Encoder { return NewEncoder(standard()) }
 
-// Section 4.4 of the protocol.
+// The order is that of section 4.4 of the protocol.
 func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	batch := batchOf(1)
 	event := &batch.Events[0]
@@ -87,7 +87,7 @@ func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	}, headersOf(m))
 }
 
-// Section 4.4 of the protocol.
+// The fields are those of section 4.4 of the protocol.
 func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 	batch := batchOf(1)
 	batch.SentAt = time.Time{}
@@ -116,7 +116,7 @@ func TestPropertiesComeOutByteEqual(t *testing.T) {
 	}
 }
 
-// one encodes a batch of one event, as change leaves it.
+// one returns the messages of a batch of one event. change may change the event before it is encoded.
 func one(t *testing.T, settings produce.Settings, change func(*events.Event)) []produce.Message {
 	t.Helper()
 	batch := batchOf(1)
@@ -126,7 +126,7 @@ func one(t *testing.T, settings produce.Settings, change func(*events.Event)) []
 	return messages
 }
 
-// recordingOf makes an event a recording of so many snapshots.
+// recordingOf makes an event a recording of these snapshots.
 func recordingOf(event *events.Event, snapshots ...string) {
 	event.Lane, event.Name, event.SessionID, event.Raw = events.LaneRecordings, "$snapshot_items", "0193a1b2-session", events.Raw{}
 	event.Recording = &events.Recording{WindowID: []byte(`"0193a1b2-window"`), Source: "web", Lib: "web"}
@@ -135,7 +135,7 @@ func recordingOf(event *events.Event, snapshots ...string) {
 	}
 }
 
-// laneOf puts an event into a lane, as what that lane is made of.
+// laneOf puts an event into a lane, and gives it the content that events of the lane have.
 func laneOf(event *events.Event, lane events.Lane) {
 	event.Lane = lane
 	if lane == events.LaneRecordings {
@@ -171,7 +171,7 @@ func TestSection42TopicsAndPrecedence(t *testing.T) {
 				event.Routing = routing
 			})[0].Topic
 		}
-		overflow := laneTopics[lane] // the overflow of a lane that has none
+		overflow := laneTopics[lane] // a lane without an overflow of its own stays in its topic
 		if own, has := overflowTopics[lane]; has {
 			overflow = own
 		}
@@ -411,14 +411,14 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 		for _, size := range []int{1, 1000, 40_000} {
 			batch := batchOf(20)
 			for i := range batch.Events {
-				if i%2 == 0 { // neighbours that grow less than others
+				if i%2 == 0 { // so that the neighbours grow less
 					batch.Events[i].Raw.Properties = []byte(`{"` + strings.Repeat(unit, size) + `":1}`)
 				}
 			}
 			batches = append(batches, batch)
 		}
 	}
-	for _, frame := range []int{1, 100, 3000, 7000} { // what all parts repeat: from nearly nothing to nearly what is allowed
+	for _, frame := range []int{1, 100, 3000, 7000} { // the bytes that all parts repeat, from nearly none to nearly the limit
 		for _, snapshot := range []string{`1`, `{"type":3,"timestamp":1}`, `"` + strings.Repeat(`\"`, 3000) + `"`, `"` + strings.Repeat(`\"`, 40_000) + `"`} {
 			recording := batchOf(1)
 			event := &recording.Events[0]
@@ -435,13 +435,13 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 		held := int64(inUse()) - int64(before)
 		require.NotEmpty(t, set.Messages)
 		require.LessOrEqual(t, set.Bytes(), bound)
-		const beside = 16 << 10 // what the runtime itself may take meanwhile
+		const beside = 16 << 10 // bytes that the runtime itself may take meanwhile
 		require.LessOrEqual(t, held, bound+beside, "%d messages of %d bytes", len(set.Messages), set.Bytes())
 	}
 	runtime.KeepAlive(batches)
 }
 
-// Of the smallest events with every header it is not the text that takes most.
+// For the smallest events with every header, the text is not the largest part of the memory.
 func TestSmallEventsTakeNoMoreThanIsReserved(t *testing.T) {
 	batch := batchOf(200)
 	batch.Token, batch.Historical, batch.ClientIP = "t", true, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"
@@ -470,7 +470,7 @@ func TestASetIsAsLargeAsItsMessages(t *testing.T) {
 	require.Zero(t, new(Set).Bytes())
 }
 
-// inUse returns how many bytes are in use once all garbage is collected.
+// inUse returns how many bytes of the heap are in use once all garbage is collected.
 func inUse() uint64 {
 	runtime.GC()
 	var stats runtime.MemStats
@@ -486,7 +486,7 @@ func headersOf(m *produce.Message) []string {
 	return headers
 }
 
-// BenchmarkBuildRecording is one request of a session's recording, as posthog-js sends it.
+// BenchmarkBuildRecording builds one request of a session's recording, as posthog-js sends it.
 func BenchmarkBuildRecording(b *testing.B) {
 	encoder, batch := testEncoder(), batchOf(1)
 	const move = `{"type":3,"data":{"source":1,"positions":[{"x":611,"y":318,"id":105,"timeOffset":-451},{"x":598,"y":335,"id":105,"timeOffset":-399}]},` +

@@ -61,7 +61,7 @@ func dataOf(t require.TestingT, m *produce.Message) (id, data string) {
 	return value.UUID, value.Data
 }
 
-// snapshotsOf returns the snapshots of a message, as they lie in it.
+// snapshotsOf returns the snapshots of a message, byte by byte as the message holds them.
 func snapshotsOf(t require.TestingT, m *produce.Message) []string {
 	_, data := dataOf(t, m)
 	var event struct {
@@ -81,7 +81,7 @@ func TestSection6ASnapshotThatIsTooLargeIsReplacedInItsPlace(t *testing.T) {
 	settings := standard()
 	settings.MaxMessageBytes = 4000
 	large := `{"type":2,"x":"` + strings.Repeat("x", 5000) + `"}`
-	escaped := `{"type":2,"x":"` + strings.Repeat(`\"`, 1500) + `"}` // only its escapes make it too large
+	escaped := `{"type":2,"x":"` + strings.Repeat(`\"`, 1500) + `"}` // too large only because of its escapes
 	for name, test := range map[string]struct {
 		timestamp string
 		want      string
@@ -129,8 +129,8 @@ func TestSection6ASnapshotThatJustFitsIsKept(t *testing.T) {
 	require.GreaterOrEqual(t, kept, 4000-longestChanging)
 }
 
-// Nobody else bounds what a recording's messages repeat: without a limit here, a request of 25 MiB could make
-// terabytes.
+// No other limit bounds the bytes that the messages of a recording repeat: without this one, a request of 25 MiB could
+// make terabytes.
 func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 	for name, change := range map[string]func(*events.Event, string){
 		"window":      func(e *events.Event, long string) { e.Recording.WindowID = []byte(`"` + long + `"`) },
@@ -153,8 +153,8 @@ func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 	}
 }
 
-// anyRecording draws a batch with a recording between two ordinary events, and a limit for which it is small, large or
-// far too large.
+// anyRecording draws a batch with a recording between two ordinary events. It also draws a limit, for which the
+// recording is small, large or far too large.
 func anyRecording(t *rapid.T) (*events.Batch, produce.Settings) {
 	settings := standard()
 	settings.MaxMessageBytes = rapid.IntRange(3000, 20_000).Draw(t, "limit")
@@ -230,7 +230,7 @@ func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 	})
 }
 
-// A part's identifier is what a consumer deduplicates on, so it must stand for the same snapshots each time.
+// A consumer drops copies by a part's identifier, so the identifier must stand for the same snapshots each time.
 func TestSection01ARecordingThatIsSentAgainIsSplitAtTheSamePlaces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		batch, settings := anyRecording(t)
@@ -275,7 +275,7 @@ func TestAUsualRecordingFindsRoomInTheMemoryOfTheOneBefore(t *testing.T) {
 	encoder := testEncoder()
 	set := encoder.Encode(batch)
 	require.NotZero(t, set.full, "a new piece")
-	encoder.sets.New = func() any { return set } // as the pool would
+	encoder.sets.New = func() any { return set } // like the pool
 	piece := &set.text[0]
 	require.Zero(t, encoder.Encode(batch).full)
 	require.Same(t, piece, &set.text[0])
