@@ -41,7 +41,9 @@ func (g *groups) of(use int) *group {
 		g.list = g.list[:len(g.list)+1]
 	}
 	added := &g.list[len(g.list)-1]
-	*added = group{use: use, indexes: added.indexes[:0], text: added.text[:0], ends: added.ends[:0], records: added.records[:0]}
+	*added = group{
+		use: use, indexes: added.indexes[:0], text: added.text[:0], ends: added.ends[:0], records: added.records[:0],
+	}
 	return added
 }
 
@@ -138,7 +140,9 @@ func (it *item) isHeld() bool { return it.fate == fateOpen && it.state.Load() !=
 
 // appendTo appends a group to the log of its topic. The spooler drains the log only once it has the report on each
 // message that the producer holds as well.
-func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool) (s *spooler, first uint64, err error) {
+func (d *Delivery) appendTo(
+	ctx context.Context, t *topic, g *group, exempt bool,
+) (s *spooler, first uint64, err error) {
 	to, err := d.spooling.spooler(t)
 	if err != nil {
 		return nil, 0, err

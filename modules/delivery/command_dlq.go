@@ -23,8 +23,9 @@ func dlqCommand() module.Command {
 	return module.Command{
 		Use:   "dlq",
 		Short: "List dead letters, show them, or send them again",
-		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside. They lie in the
-topic kafka.topics.dlq, and those that this topic refused as well on the disk, in the spool.`,
+		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside.
+They lie in the topic kafka.topics.dlq. Dead letters that this topic has refused as well lie on the disk, in the
+spool.`,
 		Example:  "  capture dlq list --filter reason=too_large",
 		Commands: []module.Command{dlqListCommand(), dlqShowCommand(), replayCommand()},
 	}
@@ -33,15 +34,15 @@ topic kafka.topics.dlq, and those that this topic refused as well on the disk, i
 const aboutFilter = `
 
 --filter selects dead letters by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the
-message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead
-letter).`
+message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with the time at which
+the message became a dead letter).`
 
 func dlqListCommand() module.Command {
 	var filters []string
 	return module.Command{
 		Use: "list", Short: "List dead letters",
-		Long: `Lists dead letters, those on the disk first. With --output json each is an object on a line of its own.` +
-			aboutFilter,
+		Long: `Lists dead letters, those on the disk first. With --output json each dead letter is an object on a
+line of its own.` + aboutFilter,
 		Example: `  capture dlq list --filter reason=too_large --filter since=2026-11-27T00:00:00Z
   capture dlq list --output json | jq .topic`,
 		Output: module.Table, Flags: filterFlag(&filters), Values: filterValues,
@@ -65,8 +66,8 @@ func dlqShowCommand() module.Command {
 	var filters []string
 	return module.Command{
 		Use: "show", Short: "Show dead letters with the messages themselves, as JSON",
-		Long: `Shows what list shows and the message itself, its key, headers and value: as JSON, an object a line.` +
-			aboutFilter,
+		Long: `Shows the columns of list and the message itself, its key, headers and value: as JSON, an object a
+line.` + aboutFilter,
 		Example: "  capture dlq show --filter id=events_dlq/0/17",
 		Flags:   filterFlag(&filters), Values: filterValues,
 		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
@@ -92,8 +93,9 @@ func replayCommand() module.Command {
 		Use: "replay", Short: "Send dead letters to the topics that they were meant for",
 		Long: `Sends dead letters to the topics that they were meant for, those on the disk first.
 
-A letter on the disk is removed once it is in its topic; for that the service must not be running. One in Kafka stays where it
-is, so that replaying it twice sends it twice: a consumer tells the copies by their uuid.` + aboutFilter,
+A dead letter on the disk is removed once its message is in its topic; for that the service must not be running. A dead
+letter in Kafka stays where it is, so a second replay sends its message again: a consumer tells the copies by their
+uuid.` + aboutFilter,
 		Example: `  capture dlq replay --dry-run
   capture dlq replay --filter topic=exceptions`,
 		Flags: func(flags *module.Flags) {
@@ -102,7 +104,8 @@ is, so that replaying it twice sends it twice: a consumer tells the copies by th
 		},
 		Values: filterValues,
 		Run: func(
-			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader,
+			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer,
+			topics produce.Reader,
 		) error {
 			wanted, err := parseFilter(filters)
 			if err != nil {
@@ -265,7 +268,9 @@ func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*let
 }
 
 // onDisk calls each for the wanted letters in the log.
-func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *produce.Message) error) error {
+func (r letterReader) onDisk(
+	ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *produce.Message) error,
+) error {
 	var chunk spool.Chunk
 	var m produce.Message
 	for ctx.Err() == nil {
@@ -314,7 +319,9 @@ func (r letterReader) each(
 }
 
 // replay sends letters to the topics that they were meant for, the letters on the disk first.
-func replay(use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool) (err error) {
+func replay(
+	use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool,
+) (err error) {
 	r := replayer{out: use.Out, progress: use.Progress("dead letters sent"), producer: producer, dry: dry}
 	defer r.progress.End()
 	if !dry {
@@ -348,7 +355,9 @@ func replay(use module.Invocation, letters letterReader, wanted filter, producer
 	if dry {
 		verb = "would be sent"
 	}
-	_, err = fmt.Fprintf(use.Out, "%d dead letters %s, %d were refused again, %d do not say where they were meant to go\n", r.sent, verb, r.refused, r.homeless)
+	_, err = fmt.Fprintf(use.Out,
+		"%d dead letters %s, %d were refused again, %d do not say where they were meant to go\n",
+		r.sent, verb, r.refused, r.homeless)
 	if r.refused > 0 {
 		err = errors.Join(err, fmt.Errorf("%d dead letters were refused again", r.refused))
 	}

@@ -18,8 +18,8 @@ func spoolCommand() module.Command {
 	return module.Command{
 		Use:   "spool",
 		Short: "Look at the spool, check it, or empty it",
-		Long: `Works on the spool in delivery.spool.dir, which keeps what Kafka does not take. All commands but status are for
-when the service does not run.`,
+		Long: `Works on the spool in delivery.spool.dir, which keeps the messages that Kafka does not take. All
+commands but status are for when the service does not run.`,
 		Example:  "  capture spool status",
 		Commands: []module.Command{statusCommand(), verifyCommand(), drainCommand(), moveCommand(), dropCommand()},
 	}
@@ -47,8 +47,9 @@ func verifyCommand() module.Command {
 func drainCommand() module.Command {
 	return module.Command{
 		Use: "drain", Short: "Send what waits to Kafka, as fast as that goes",
-		Long: `Sends what waits to Kafka, as fast as that goes, and leaves what an interrupt does not let it send. The service
-does the same by itself when it starts; this is for a spool whose service is not to start again.`,
+		Long: `Sends the records that wait to Kafka, as fast as Kafka takes them. After an interrupt the other records
+stay in the spool. The service does the same by itself when it starts; this command is for a spool whose service is not
+to start again.`,
 		Example: "  capture spool drain --config production.yaml",
 		Run:     drainNow,
 	}
@@ -58,9 +59,9 @@ func moveCommand() module.Command {
 	var m move
 	return module.Command{
 		Use: "move", Short: "Give what waits for one topic to another",
-		Long: `Gives what waits for one topic to another, behind what waits there: for a topic that was renamed. It says how
-many records that are, and asks nothing. A move that was interrupted goes on when it is started again. Then some records
-may be there twice, and none is lost.`,
+		Long: `Gives the records that wait for one topic to another topic, behind the records that wait there: for a
+topic that was renamed. It says how many records it has moved, and asks nothing. To finish a move that was interrupted,
+start it again. Then some records may be there twice, and none is lost.`,
 		Example: "  capture spool move --from events --to clickhouse_events --dry-run",
 		Flags: func(flags *module.Flags) {
 			flags.StringVar(&m.from, "from", "", "`TOPIC` whose events are given away")
@@ -79,8 +80,8 @@ func dropCommand() module.Command {
 	var dry bool
 	return module.Command{
 		Use: "drop TOPIC", Short: "Forget what waits for a topic: those events are lost",
-		Long: `Forgets what waits for a topic that is not wanted any more: those events are lost. It says how many records
-that are, and asks nothing.`,
+		Long: `Forgets the records that wait for a topic that nobody wants any more: their events are lost. It says how
+many records it has dropped, and asks nothing.`,
 		Example: "  capture spool drop events --dry-run",
 		Flags: func(flags *module.Flags) {
 			flags.BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
@@ -172,7 +173,8 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	case inUse:
 		use.Hint("a service runs and uses the spool: it sends what waits as soon as Kafka takes it")
 	case waiting > 0:
-		use.Hint("next: start the service or capture spool drain to send it; capture spool move gives it to another topic")
+		use.Hint("next: start the service or capture spool drain to send it; " +
+			"capture spool move gives it to another topic")
 	}
 	return nil
 }
@@ -277,7 +279,8 @@ func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log,
 			return opened, log, nil
 		}
 	}
-	return nil, nil, errors.Join(fmt.Errorf("the spool in %s has nothing of topic %q: see capture spool status", cfg.Dir, topic), opened.Close())
+	err = fmt.Errorf("the spool in %s has nothing of topic %q: see capture spool status", cfg.Dir, topic)
+	return nil, nil, errors.Join(err, opened.Close())
 }
 
 // openSpool opens the spool for this process alone. With dry set it opens the spool for reading only.

@@ -289,10 +289,12 @@ func TestWhatIsWrongWithASpoolCommandIsSaid(t *testing.T) {
 	spooled(t, c, cfg, batchOf(events.LaneMain, "a"))
 	appendRecords(t, cfg, "@dead-letters", []byte{99})
 	for message, line := range map[string][]string{
-		"it wants --from TOPIC and --to another TOPIC":             {"move", "--from", mainTopic},
-		`got "main" and "main"`:                                    {"move", "--from", mainTopic, "--to", mainTopic},
-		"--to: the name of a topic must be":                        {"move", "--from", mainTopic, "--to", "a/b"},
-		`the name of a topic must be 1 to 249`:                     {"move", "--from", "@dead-letters", "--to", mainTopic},
+		"it wants --from TOPIC and --to another TOPIC": {"move", "--from", mainTopic},
+		`got "main" and "main"`:                        {"move", "--from", mainTopic, "--to", mainTopic},
+		"--to: the name of a topic must be":            {"move", "--from", mainTopic, "--to", "a/b"},
+		`the name of a topic must be 1 to 249`: {
+			"move", "--from", "@dead-letters", "--to", mainTopic,
+		},
 		`, got "@dead-letters"`:                                    {"drop", "@dead-letters"},
 		`has nothing of topic "other": see capture spool status`:   {"drop", "other"},
 		`has nothing of topic "another": see capture spool status`: {"move", "--from", "another", "--to", mainTopic},
@@ -415,7 +417,8 @@ func TestWhatIsWrongWithADLQCommandIsSaid(t *testing.T) {
 // appendRecords adds records to a log, as another version of the service could have done.
 func appendRecords(t *testing.T, cfg delivery.Config, log string, records ...[]byte) {
 	t.Helper()
-	opened, err := spool.Open(spool.Config{Dir: cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, logger(t))
+	opened, err := spool.Open(spool.Config{Dir: cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20,
+		MaxPending: 1 << 20}, logger(t))
 	require.NoError(t, err)
 	_, err = opened.Log(log).Append(t.Context(), records)
 	require.NoError(t, err)

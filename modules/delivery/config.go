@@ -88,15 +88,20 @@ func (c Config) Validate() error {
 		}
 	}
 	faults.Check(c.Buffer >= configs.MiB, "buffer", "must be at least 1MiB, got %s", c.Buffer)
-	faults.Check(c.SpoolAfter > 0 && c.SpoolAfter < c.Timeout, "spool_after", "must be positive and less than timeout (%s), got %s", c.Timeout, c.SpoolAfter)
+	faults.Check(c.SpoolAfter > 0 && c.SpoolAfter < c.Timeout, "spool_after",
+		"must be positive and less than timeout (%s), got %s", c.Timeout, c.SpoolAfter)
 	faults.Check(c.Timeout >= 10*time.Millisecond, "timeout", "must be at least 10ms, got %s", c.Timeout)
 	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)
 	faults.Check(c.Spool.Dir != "", "spool.dir", "must not be empty")
-	faults.Check(c.Spool.SegmentBytes >= configs.MiB && c.Spool.SegmentBytes <= configs.GiB, "spool.segment_bytes", "must be from 1MiB to 1GiB, got %s", c.Spool.SegmentBytes)
-	faults.Check(c.Spool.MaxBytes >= 2*c.Spool.SegmentBytes, "spool.max_bytes", "must hold at least two segments (%s), got %s", 2*c.Spool.SegmentBytes, c.Spool.MaxBytes)
+	faults.Check(c.Spool.SegmentBytes >= configs.MiB && c.Spool.SegmentBytes <= configs.GiB, "spool.segment_bytes",
+		"must be from 1MiB to 1GiB, got %s", c.Spool.SegmentBytes)
+	faults.Check(c.Spool.MaxBytes >= 2*c.Spool.SegmentBytes, "spool.max_bytes",
+		"must hold at least two segments (%s), got %s", 2*c.Spool.SegmentBytes, c.Spool.MaxBytes)
 	faults.Check(c.Spool.Reserve >= 0, "spool.reserve", "must not be negative, got %s", c.Spool.Reserve)
-	faults.Check(c.Spool.UnreadyFill > 0 && c.Spool.UnreadyFill <= 1, "spool.unready_fill", "must be more than 0 and at most 1, got %v", c.Spool.UnreadyFill)
-	faults.Check(c.Drain.Speed > 1, "drain.speed", "must be more than 1, or the spool is never empty, got %v", c.Drain.Speed)
+	faults.Check(c.Spool.UnreadyFill > 0 && c.Spool.UnreadyFill <= 1, "spool.unready_fill",
+		"must be more than 0 and at most 1, got %v", c.Spool.UnreadyFill)
+	faults.Check(c.Drain.Speed > 1, "drain.speed", "must be more than 1, or the spool is never empty, got %v",
+		c.Drain.Speed)
 	faults.Check(c.Drain.MinRate >= 64*configs.KiB, "drain.min_rate", "must be at least 64KiB, got %s", c.Drain.MinRate)
 	return faults.Err()
 }

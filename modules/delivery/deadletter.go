@@ -129,7 +129,8 @@ func (l *deadLetters) write(ctx context.Context, r *request, list []refused) {
 		switch of.fate = it.fate; {
 		case it.fate == fateFailed:
 			of.why = fmt.Errorf("keep a dead letter: %w", it.why)
-			l.d.log.Error("a message was refused for good and cannot be kept", append(said, zap.NamedError("dead_letter", it.why))...)
+			l.d.log.Error("a message was refused for good and cannot be kept",
+				append(said, zap.NamedError("dead_letter", it.why))...)
 		case !it.wasRefused(): // toDisk counts the refused letters
 			l.d.metrics.dead(produce.ClassOf(of.refusal).String(), "topic").Inc(1)
 			l.d.log.Debug("a message was refused for good and is a dead letter", said...)
@@ -154,7 +155,8 @@ func (l *deadLetters) toDisk(ctx context.Context, letter *produce.Message, of *r
 	}
 	of.fate = fateSpool
 	l.d.metrics.dead(reasonOf(letter), "disk").Inc(1)
-	l.d.log.Warn("a dead letter was refused by its topic as well, and is kept on the disk: see capture dlq", zap.Error(of.refusal))
+	l.d.log.Warn("a dead letter was refused by its topic as well, and is kept on the disk: see capture dlq",
+		zap.Error(of.refusal))
 }
 
 // reasonOf returns why a message is a dead letter.

@@ -108,7 +108,9 @@ func TestAnEventOfTheDeadLetterTopicThatIsRefusedGoesToTheDisk(t *testing.T) {
 
 func TestAFloodOfDeadLettersKeepsToMaxBytesOnTheLivePath(t *testing.T) {
 	t.Parallel()
-	for ack, code := range map[string]*kerr.Error{"kafka": kerr.InvalidRecord, "auto": kerr.InvalidRecord, "spool": away} {
+	for ack, code := range map[string]*kerr.Error{
+		"kafka": kerr.InvalidRecord, "auto": kerr.InvalidRecord, "spool": away,
+	} {
 		t.Run(ack, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
@@ -125,7 +127,8 @@ func TestAFloodOfDeadLettersKeepsToMaxBytesOnTheLivePath(t *testing.T) {
 			for {
 				batch := s.writeBatch(guilty(2, 1))
 				require.LessOrEqual(t, s.Usage().Bytes, int64(cfg.Spool.MaxBytes))
-				require.Equal(t, events.StateAccepted, batch.Events[0].Outcome.State, "the innocent one: %v", batch.Events[0].Outcome.Err)
+				require.Equal(t, events.StateAccepted, batch.Events[0].Outcome.State, "the innocent one: %v",
+					batch.Events[0].Outcome.Err)
 				if batch.Events[1].Outcome.State == events.StateFailed {
 					require.Equal(t, events.ReasonUnavailable, batch.Events[1].Outcome.Reason)
 					require.Equal(t, events.AckKafka, batch.Ack)
@@ -190,7 +193,8 @@ func TestADeadLetterThatCannotBeKeptStaysInTheSpool(t *testing.T) {
 	c.fail(deadTopic, away)
 	invalid := c.fail(mainTopic, kerr.InvalidRecord)
 	mend()
-	s.eventually(func() bool { return s.count("spool_refused_total") > 2 }, "the dead letter was not taken, more than once")
+	s.eventually(func() bool { return s.count("spool_refused_total") > 2 },
+		"the dead letter was not taken, more than once")
 	require.EqualValues(t, 2, s.Waiting())
 	require.Zero(t, s.count("dead_letters_total+reason=invalid,to=topic"))
 	invalid()

@@ -67,7 +67,8 @@ type times struct {
 }
 
 var usualTimes = times{
-	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second, slow: 3 * time.Second, doorShut: 250 * time.Millisecond,
+	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second,
+	slow: 3 * time.Second, doorShut: 250 * time.Millisecond,
 	counts: 5 * time.Second, allFails: time.Second,
 }
 
@@ -95,7 +96,9 @@ func newTerms(cfg Config, topics *produce.Topics) (*terms, error) {
 func (t *terms) useSpool() bool { return len(t.topics[modeSpool])+len(t.topics[modeAuto]) > 0 }
 
 // NewDelivery returns a delivery to the producer. The caller starts it with Start.
-func NewDelivery(live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope) (*Delivery, error) {
+func NewDelivery(
+	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope,
+) (*Delivery, error) {
 	cfg, err := configs.SectionOf[Config](live.View().Set())
 	if err != nil {
 		return nil, err

@@ -10,8 +10,9 @@ import (
 // readiness soon forgets old outcomes.
 func Hurry(d *Delivery) {
 	d.times = times{
-		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 40 * time.Millisecond,
-		slow: time.Second, doorShut: time.Second, counts: time.Second, allFails: 100 * time.Millisecond,
+		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond,
+		lastPause: 40 * time.Millisecond, slow: time.Second, doorShut: time.Second, counts: time.Second,
+		allFails: 100 * time.Millisecond,
 	}
 }
 

@@ -44,8 +44,9 @@ const (
 
 func topics() produce.Topics {
 	return produce.Topics{
-		Events: mainTopic, Recordings: recordingsTopic, Historical: mainTopic, ClientWarnings: mainTopic, Exceptions: exceptionsTopic,
-		Overflow: mainTopic, RecordingsOverflow: recordingsTopic, Heatmaps: heatmapsTopic, AI: smallTopic, Logs: mainTopic, DLQ: deadTopic,
+		Events: mainTopic, Recordings: recordingsTopic, Historical: mainTopic, ClientWarnings: mainTopic,
+		Exceptions: exceptionsTopic, Overflow: mainTopic, RecordingsOverflow: recordingsTopic,
+		Heatmaps: heatmapsTopic, AI: smallTopic, Logs: mainTopic, DLQ: deadTopic,
 	}
 }
 
@@ -62,7 +63,8 @@ func newCluster(t testing.TB) *cluster {
 		kfake.SeedTopics(2, mainTopic, recordingsTopic, exceptionsTopic, heatmapsTopic, deadTopic))
 	require.NoError(t, err)
 	t.Cleanup(broker.Close)
-	require.NoError(t, broker.CreateTopic(smallTopic, 1, map[string]string{"max.message.bytes": fmt.Sprint(smallBatch)}))
+	require.NoError(t,
+		broker.CreateTopic(smallTopic, 1, map[string]string{"max.message.bytes": fmt.Sprint(smallBatch)}))
 	c := &cluster{Cluster: broker, t: t}
 	broker.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
@@ -117,10 +119,11 @@ func (c *cluster) reader() *kafka.Reader {
 func (c *cluster) messages(topic string) []produce.Message {
 	c.t.Helper()
 	var list []produce.Message
-	require.NoError(c.t, c.reader().ReadTopic(context.Background(), topic, func(_ int32, _ int64, m *produce.Message) error {
-		list = append(list, *m)
-		return nil
-	}))
+	require.NoError(c.t,
+		c.reader().ReadTopic(context.Background(), topic, func(_ int32, _ int64, m *produce.Message) error {
+			list = append(list, *m)
+			return nil
+		}))
 	return list
 }
 
@@ -187,7 +190,8 @@ func (c *cluster) newProducer(cfg kafka.Config) (producer *kafka.Producer, stop 
 	require.NoError(c.t, err)
 	producer, err = kafka.NewProducer(cfg, bootstrap, logger(c.t), tally.NoopScope)
 	require.NoError(c.t, err)
-	return producer, func() { _ = producer.Stop(context.Background()) } // what it says of messages that are lost is not for these tests
+	// The error of Stop tells of lost messages, which these tests do not look at.
+	return producer, func() { _ = producer.Stop(context.Background()) }
 }
 
 func settings() produce.Settings {
@@ -267,7 +271,8 @@ func batchOf(lane events.Lane, names ...string) *events.Batch {
 	batch := &events.Batch{Token: "phc_test", Received: time.Now()}
 	for _, name := range names {
 		batch.Events = append(batch.Events, events.Event{
-			UUID: uuid.New(), Name: name, DistinctID: "user", Lane: lane, Timestamp: batch.Received, Raw: events.Raw{Properties: []byte("{}")},
+			UUID: uuid.New(), Name: name, DistinctID: "user", Lane: lane, Timestamp: batch.Received,
+			Raw: events.Raw{Properties: []byte("{}")},
 		})
 	}
 	return batch
@@ -300,7 +305,8 @@ func (s *service) writeBatch(batch *events.Batch) *events.Batch {
 func requireSafe(t testing.TB, batch *events.Batch, ack events.Ack) {
 	t.Helper()
 	for i := range batch.Events {
-		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i, batch.Events[i].Outcome.Err)
+		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i,
+			batch.Events[i].Outcome.Err)
 	}
 	require.Equal(t, ack, batch.Ack)
 }

@@ -49,7 +49,8 @@ func newMetrics(scope tally.Scope) metrics {
 	}
 	for _, reason := range reasons {
 		for _, to := range []string{"topic", "disk"} {
-			m.letters[[2]string{reason, to}] = scope.Tagged(map[string]string{"reason": reason, "to": to}).Counter("dead_letters_total")
+			m.letters[[2]string{reason, to}] = scope.Tagged(
+				map[string]string{"reason": reason, "to": to}).Counter("dead_letters_total")
 		}
 	}
 	return m
@@ -94,28 +95,34 @@ func NewCollector(d *Delivery) prometheus.Collector {
 		return prometheus.NewDesc(prometheus.BuildFQName("capture", "delivery", name), help, labels, nil)
 	}
 	return &collector{
-		d:            d,
-		bytes:        desc("spool_bytes", "Bytes that the spool takes on the disk."),
-		limit:        desc("spool_max_bytes", "Bytes that the spool may take on the disk."),
-		untilFull:    desc("spool_seconds_until_full", "Seconds until the spool is full if it goes on like this."),
-		coming:       desc("spool_in_bytes_per_second", "Bytes a second that come into the spool, smoothed."),
-		drained:      desc("drain_bytes_per_second", "Bytes a second that leave the spool for Kafka, smoothed."),
-		open:         desc("breaker_open", "1 while a topic is left alone because Kafka did not take messages for it.", "topic"),
-		usable:       desc("spool_usable", "1 if the spool takes records, as far as is known."),
-		records:      desc("spool_records", "Records that wait in the spool.", "topic"),
-		oldest:       desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.", "topic"),
+		d:         d,
+		bytes:     desc("spool_bytes", "Bytes that the spool takes on the disk."),
+		limit:     desc("spool_max_bytes", "Bytes that the spool may take on the disk."),
+		untilFull: desc("spool_seconds_until_full", "Seconds until the spool is full if it goes on like this."),
+		coming:    desc("spool_in_bytes_per_second", "Bytes a second that come into the spool, smoothed."),
+		drained:   desc("drain_bytes_per_second", "Bytes a second that leave the spool for Kafka, smoothed."),
+		open: desc("breaker_open", "1 while a topic is left alone because Kafka did not take messages for it.",
+			"topic"),
+		usable:  desc("spool_usable", "1 if the spool takes records, as far as is known."),
+		records: desc("spool_records", "Records that wait in the spool.", "topic"),
+		oldest: desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.",
+			"topic"),
 		corrupt:      desc("corrupt_records_total", "Records of the spool that could not be read any more.", "topic"),
 		corruptBytes: desc("corrupt_bytes_total", "Bytes of the spool that could not be read any more.", "topic"),
-		removed:      desc("removed_records_total", "Records of the spool whose file was removed under the service; they count as corrupt as well.", "topic"),
-		torn:         desc("torn_bytes_total", "Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
-		cursor:       desc("unreadable_cursors_total", "Cursors that could not be read: their topic's records may be delivered again.", "topic"),
+		removed: desc("removed_records_total",
+			"Records of the spool whose file was removed under the service; they count as corrupt as well.", "topic"),
+		torn: desc("torn_bytes_total",
+			"Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
+		cursor: desc("unreadable_cursors_total",
+			"Cursors that could not be read: their topic's records may be delivered again.", "topic"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor, c.removed,
+		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt,
+		c.corruptBytes, c.torn, c.cursor, c.removed,
 	} {
 		descs <- desc
 	}

@@ -51,7 +51,8 @@ func Module() module.Module {
 // newDelivery asks for the producer, so that the producer's hooks come first: the producer starts before the spool is
 // drained into it, and stops after the drains.
 func newDelivery(
-	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope,
+	lifecycle fx.Lifecycle,
 ) (*Delivery, error) {
 	d, err := NewDelivery(live, settings, producer, log, scope)
 	if err != nil {

@@ -87,7 +87,8 @@ func TestLanesOfOneTopicInOneRequestKeepTheirOrder(t *testing.T) {
 // The events are a, b and c. The resend of a fails for a moment.
 func TestADrainThatFailsMidwayKeepsTheOrder(t *testing.T) {
 	t.Parallel()
-	for _, code := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidTimestamp, kerr.UnknownServerError, kerr.NotLeaderForPartition, away} {
+	for _, code := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidTimestamp, kerr.UnknownServerError,
+		kerr.NotLeaderForPartition, away} {
 		t.Run(code.Message, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
@@ -124,7 +125,8 @@ func TestAFullSpoolIsNotOvertaken(t *testing.T) {
 			refused := s.count("spool_refused_total")
 			require.Positive(t, refused)
 			// From now on Kafka would take new events. Only the first record of the spool fails.
-			stuck := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mainTopic, Err: away, Count: -1, When: holds(accepted[0])})
+			stuck := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mainTopic, Err: away, Count: -1,
+				When: holds(accepted[0])})
 			mend()
 			tried := stuck.Hits() + 5
 			s.eventually(func() bool { // the breaker lets some of these requests try
@@ -307,7 +309,8 @@ func TestAForbiddenTopicIsAnOutageOfThatTopic(t *testing.T) {
 	cfg := config(t, "auto")
 	cfg.Lanes.Exceptions = "kafka"
 	s := c.start(cfg)
-	allowMain, allowExceptions := c.fail(mainTopic, kerr.TopicAuthorizationFailed), c.fail(exceptionsTopic, kerr.TopicAuthorizationFailed)
+	allowMain, allowExceptions := c.fail(mainTopic, kerr.TopicAuthorizationFailed),
+		c.fail(exceptionsTopic, kerr.TopicAuthorizationFailed)
 	requireSafe(t, s.write("a", "b"), events.AckSpool)
 	requireSafe(t, s.write("c"), events.AckSpool)
 	requireFailed(t, s.writeTo(events.LaneExceptions, "x"), events.ReasonUnavailable)

@@ -174,7 +174,8 @@ func TestASpoolWhoseCommitsPanicIsASpoolThatDoesNotTakeEvents(t *testing.T) {
 	t.Parallel()
 	cfg, producer := config(t, "spool"), newPanicky()
 	core, logs := observer.New(zap.InfoLevel)
-	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core), panickyTimers{tally.NoopScope})
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core),
+		panickyTimers{tally.NoopScope})
 	require.NoError(t, err)
 	delivery.Hurry(d)
 	require.NoError(t, d.Start(t.Context()))

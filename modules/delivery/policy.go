@@ -17,8 +17,10 @@ var (
 	errTimeout = produce.Errorf(produce.Timeout, "no acknowledgement in time (delivery.timeout)")
 	errLeft    = errors.New("the client has left")
 	errOpen    = errors.New("messages for this topic were not acknowledged in time, and it is left alone for a moment")
-	errWaits   = errors.New("events of the topic wait in the spool, and those behind them cannot be in Kafka before them (delivery.ack is kafka)")
-	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: make it writable, or move it away")
+	errWaits   = errors.New("events of the topic wait in the spool, and new events must not come to Kafka before " +
+		"them (delivery.ack is kafka)")
+	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: " +
+		"make it writable, or move it away")
 )
 
 // Write makes the pending events of the batch as safe as their lanes ask. It takes at most delivery.timeout, and beyond

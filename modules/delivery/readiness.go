@@ -199,7 +199,8 @@ func (r *readiness) fill(terms *terms) error {
 	if fill < limit || !r.needsSpool(terms) {
 		return nil
 	}
-	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it more room (delivery.spool.max_bytes, and the disk)",
+	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it "+
+		"more room (delivery.spool.max_bytes, and the disk)",
 		r.d.cfg.Spool.Dir, 100*fill)
 }
 

@@ -175,7 +175,8 @@ func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {
 				for i := range 4 {
 					writers.Go(func() {
 						for range 5 {
-							d.Write(context.Background(), batchOf(events.LaneMain, "user", strings.Repeat(fmt.Sprint(i), 1+10*round), "second"))
+							d.Write(context.Background(),
+								batchOf(events.LaneMain, "user", strings.Repeat(fmt.Sprint(i), 1+10*round), "second"))
 						}
 					})
 				}
@@ -230,7 +231,8 @@ func TestALateDeadLetterIsWrittenOnce(t *testing.T) {
 	for i := range rounds {
 		k.hold("dead")
 		requireSafe(t, write(t, d, fmt.Sprint(i)), events.AckSpool)
-		require.False(t, HasRoom(d, int64(d.cfg.Buffer)), "the producer has the letter, and with it the request's memory")
+		require.False(t, HasRoom(d, int64(d.cfg.Buffer)),
+			"the producer has the letter, and with it the request's memory")
 		requireSafe(t, write(t, d, "another that could take that memory"), events.AckSpool)
 		k.release()
 		requireAtRest(t, d)

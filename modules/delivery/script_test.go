@@ -227,8 +227,9 @@ func eventually(t require.TestingT, condition func() bool, what ...any) {
 }
 
 var scriptTopics = produce.Topics{
-	Events: "main", Recordings: "recordings", Historical: "main", ClientWarnings: "main", Exceptions: "exceptions", Overflow: "main",
-	RecordingsOverflow: "recordings", Heatmaps: "heatmaps", AI: "ai", Logs: "main", DLQ: "dead",
+	Events: "main", Recordings: "recordings", Historical: "main", ClientWarnings: "main",
+	Exceptions: "exceptions", Overflow: "main", RecordingsOverflow: "recordings", Heatmaps: "heatmaps", AI: "ai",
+	Logs: "main", DLQ: "dead",
 }
 
 // scriptConfig makes delivery wait for Kafka only as long as a scripted producer needs, and for the client for ever.
@@ -270,7 +271,8 @@ func batchOf(lane events.Lane, user string, names ...string) *events.Batch {
 	batch := &events.Batch{Token: "phc_test", Received: time.Now()}
 	for _, name := range names {
 		batch.Events = append(batch.Events, events.Event{
-			Name: name, DistinctID: user, Lane: lane, Timestamp: batch.Received, Raw: events.Raw{Properties: []byte("{}")},
+			Name: name, DistinctID: user, Lane: lane, Timestamp: batch.Received,
+			Raw: events.Raw{Properties: []byte("{}")},
 		})
 	}
 	return batch
@@ -286,7 +288,8 @@ func write(t testing.TB, d *Delivery, names ...string) *events.Batch {
 
 func requireSafe(t require.TestingT, batch *events.Batch, ack events.Ack) {
 	for i := range batch.Events {
-		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i, batch.Events[i].Outcome.Err)
+		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i,
+			batch.Events[i].Outcome.Err)
 	}
 	require.Equal(t, ack, batch.Ack)
 }

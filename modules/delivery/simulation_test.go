@@ -45,11 +45,13 @@ func TestWhatWasAnswered200ArrivesInOrderWhateverHappens(t *testing.T) {
 		s := &simulation{T: rt, t: t, kafka: newScript(t), safe: map[string][]string{}, unsafe: map[string][]string{}}
 		s.cfg = DefaultConfig()
 		s.cfg.Spool.Dir = fmt.Sprintf("%s/%d", dir, run)
-		s.cfg.Spool.Reserve, s.cfg.Spool.SegmentBytes = 0, configs.ByteSize(rapid.SampledFrom([]int{500, 5000}).Draw(rt, "segment"))
+		s.cfg.Spool.Reserve, s.cfg.Spool.SegmentBytes = 0,
+			configs.ByteSize(rapid.SampledFrom([]int{500, 5000}).Draw(rt, "segment"))
 		s.cfg.Spool.MaxBytes = configs.ByteSize(rapid.SampledFrom([]int{4000, 1 << 30}).Draw(rt, "max"))
 		s.cfg.SpoolAfter, s.cfg.Timeout, s.cfg.StopTimeout = time.Millisecond, 3*time.Millisecond, 3*time.Millisecond
 		s.start()
-		steps := []string{"write", "write", "write", "write", "hold", "ack", "fail", "away", "back", "refuse", "restart", "locked"}
+		steps := []string{"write", "write", "write", "write", "hold", "ack", "fail", "away", "back", "refuse",
+			"restart", "locked"}
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			s.step(rapid.SampledFrom(steps).Draw(rt, "step"))
 		}
@@ -113,7 +115,8 @@ func (s *simulation) step(name string) {
 		s.stop()
 		s.unlock()
 		if name == "locked" {
-			other, err := spool.Open(spool.Config{Dir: s.cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, zap.NewNop())
+			other, err := spool.Open(spool.Config{Dir: s.cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20,
+				MaxPending: 1 << 20}, zap.NewNop())
 			require.NoError(s.T, err)
 			s.other = other
 		}
@@ -172,7 +175,8 @@ func (s *simulation) end() {
 	s.unlock()
 	s.kafka.back()
 	s.kafka.release()
-	eventually(s.T, func() bool { return s.d.spooling.isOpen() && !s.d.waits() && s.kafka.held() == 0 }, "the spool is emptied")
+	eventually(s.T, func() bool { return s.d.spooling.isOpen() && !s.d.waits() && s.kafka.held() == 0 },
+		"the spool is emptied")
 	dead := s.dead()
 	s.stop()
 	arrived := map[string][]string{}
@@ -190,14 +194,16 @@ func (s *simulation) end() {
 	for of, names := range s.safe {
 		for _, name := range names {
 			if !slices.Contains(arrived[of], name) {
-				require.True(s.T, isGuilty(name) && slices.Contains(dead, name), "%s of %s was answered 200 and is lost", name, of)
+				require.True(s.T, isGuilty(name) && slices.Contains(dead, name),
+					"%s of %s was answered 200 and is lost", name, of)
 			}
 		}
 	}
 	for of, names := range s.unsafe {
 		// An event that Kafka has refused once may come again when Kafka no longer refuses it.
 		innocent := func(list, among []string) string {
-			return fmt.Sprint(slices.DeleteFunc(slices.Clone(list), func(name string) bool { return isGuilty(name) || !slices.Contains(among, name) }))
+			return fmt.Sprint(slices.DeleteFunc(slices.Clone(list),
+				func(name string) bool { return isGuilty(name) || !slices.Contains(among, name) }))
 		}
 		require.Equal(s.T, innocent(names, arrived[of]), innocent(arrived[of], names), "the order of %s", of)
 	}

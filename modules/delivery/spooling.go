@@ -72,7 +72,8 @@ func (s *spooling) start() {
 	if err == nil {
 		return
 	}
-	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background", zap.Error(err))
+	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background",
+		zap.Error(err))
 	unseen := s.look(err, nil)
 	s.d.work.Keep(s.d.ctx, "the attempt to open the spool", func(context.Context) {
 		for s.d.pause(s.d.times.reopen) {
@@ -127,14 +128,14 @@ func limitSpool(opened *spool.Spool, terms *terms) {
 }
 
 // look finds out which topics have records in a spool that could not be opened because of err, and blocks these topics.
-// It returns the error if it cannot look, and logs that error unless the last look, which returned before, has failed
-// too.
+// If it cannot look, it returns why. It logs that only if before, the result of the last look, is nil.
 func (s *spooling) look(err, before error) error {
 	s.failure.Store(&err)
 	inspected, unseen := spool.Inspect(s.d.cfg.Spool.Dir)
 	if unseen != nil {
 		if before == nil {
-			s.d.log.Error("what waits in the spool is not known: new events may come to Kafka before events that wait there", zap.Error(unseen))
+			s.d.log.Error("what waits in the spool is not known: "+
+				"new events may come to Kafka before events that wait there", zap.Error(unseen))
 		}
 		s.blocked.Store(nil)
 		return unseen
@@ -150,7 +151,8 @@ func (s *spooling) look(err, before error) error {
 	}
 	known := s.blocked.Load()
 	if len(blocked) > 0 && (known == nil || len(*known) != len(blocked)) {
-		s.d.log.Error("events wait in a spool that cannot be written: new events of their topics are answered 503 until it can",
+		s.d.log.Error("events wait in a spool that cannot be written: "+
+			"new events of their topics are answered 503 until it can",
 			zap.Strings("topics", slices.Sorted(maps.Keys(blocked))), zap.Error(err))
 	}
 	s.blocked.Store(&blocked)

@@ -40,7 +40,10 @@ type Encoder struct {
 
 // NewEncoder returns an encoder for the topics and the limit of a message's size in settings.
 func NewEncoder(settings produce.Settings) *Encoder {
-	return &Encoder{topics: settings.Topics, maxBytes: settings.MaxMessageBytes, sets: sync.Pool{New: func() any { return new(Set) }}}
+	return &Encoder{
+		topics: settings.Topics, maxBytes: settings.MaxMessageBytes,
+		sets: sync.Pool{New: func() any { return new(Set) }},
+	}
 }
 
 // Set is the messages of one batch and the memory that they share. The text of all messages is one allocation. All
@@ -110,7 +113,8 @@ const (
 	// textPerBatch is the most text that is made once for a batch, besides the batch's token and address.
 	textPerBatch = 512
 	// messageSize is how many bytes a message takes besides its text.
-	messageSize = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)) + maxHeaders*unsafe.Sizeof(produce.Header{}))
+	messageSize = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)) +
+		maxHeaders*unsafe.Sizeof(produce.Header{}))
 
 	// countedBesideText is the most bytes that Message.Size counts besides the message's own text: the names of
 	// headers, the values that messages share, and the bytes that Kafka adds.
@@ -150,7 +154,8 @@ func commonText(batch *events.Batch) int {
 // maxText returns the most text of the event's messages, without the snapshots of a recording. raw is the event's
 // rawBytes.
 func (e *Encoder) maxText(batch *events.Batch, event *events.Event, raw int) int {
-	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+len(event.Routing.DLQ)+len(batch.Token))
+	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+
+		len(event.Routing.DLQ)+len(batch.Token))
 	if event.Routing.DLQ != "" {
 		frame += produce.LongestTopicName
 	}
@@ -167,10 +172,12 @@ func (e *Encoder) maxText(batch *events.Batch, event *events.Event, raw int) int
 // returns the length of the JSON that every message repeats.
 func rawBytes(event *events.Event) int {
 	if recording := event.Recording; recording != nil {
-		return len(event.Name) + len(recording.WindowID) + len(recording.Host) + len(recording.Source) + len(recording.Lib)
+		return len(event.Name) + len(recording.WindowID) + len(recording.Host) + len(recording.Source) +
+			len(recording.Lib)
 	}
 	raw := &event.Raw
-	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) + len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
+	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) +
+		len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
 }
 
 // Encode builds the messages of the batch's pending events, in their order. It rejects an event that is too large. It
@@ -196,7 +203,8 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 		}
 		raw := rawBytes(event)
 		if raw > e.maxBytes {
-			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
+			event.Reject(events.ReasonTooLarge,
+				events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
 			continue
 		}
 		most := e.maxText(batch, event, raw)
@@ -207,14 +215,16 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 			continue
 		}
 		if size := b.event(event, i); size > e.maxBytes {
-			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event makes a message of %d bytes, the limit is %d", size, e.maxBytes))
+			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
+				"the event makes a message of %d bytes, the limit is %d", size, e.maxBytes))
 			continue
 		}
 		if event.Heatmap != nil && !b.heatmap(event, i) {
 			dropped++
 		}
 	}
-	set.text, set.full, set.headers, set.Messages, set.Events, set.HeatmapsDropped = b.text, b.full, b.headers, b.messages, b.origins, dropped
+	set.text, set.full, set.headers = b.text, b.full, b.headers
+	set.Messages, set.Events, set.HeatmapsDropped = b.messages, b.origins, dropped
 	return set
 }
 

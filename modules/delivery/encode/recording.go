@@ -45,7 +45,8 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	if room < b.maxBytes/2 {
 		b.text = b.text[:text]
 		event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
-			"the recording makes a message of %d bytes before its first snapshot, more than half of the limit of %d", size, b.maxBytes))
+			"the recording makes a message of %d bytes before its first snapshot, more than half of the limit of %d",
+			size, b.maxBytes))
 		return
 	}
 
@@ -117,7 +118,8 @@ const longestNumber = 32
 // tooLargeMark returns the mark for a snapshot that is too large for a message: an rrweb event of type custom.
 func tooLargeMark(event *events.Event, snapshot *events.Snapshot) []byte {
 	mark := []byte(`{"type":5,"timestamp":`)
-	if at := snapshot.Timestamp; len(at) > 0 && len(at) <= longestNumber && (at[0] == '-' || at[0] >= '0' && at[0] <= '9') {
+	if at := snapshot.Timestamp; len(at) > 0 && len(at) <= longestNumber &&
+		(at[0] == '-' || at[0] >= '0' && at[0] <= '9') {
 		mark = append(mark, at...)
 	} else {
 		mark = strconv.AppendInt(mark, event.Timestamp.UnixMilli(), 10)

@@ -73,7 +73,7 @@ type Log struct {
 	segments    []segment
 	next        uint64   // the number of the next record
 	committed   uint64   // the number behind the last committed record
-	maybeEnd    uint64   // the end of the numbers that an unreadable segment may hold; 0 if Open could read all segments
+	maybeEnd    uint64   // the number behind the records that an unreadable segment may hold; 0 without one
 	cursor      uint64   // the number of the first record that is not done
 	done        spans    // the numbers beyond the cursor that are done
 	undone      uint64   // how many committed records are not done
@@ -125,11 +125,12 @@ func newLog(s *Spool, name string) *Log {
 	dir := filepath.Join(s.cfg.Dir, escape(name))
 	log := s.log.With(zap.String("log", name))
 	return &Log{
-		spool:      s,
-		name:       name,
-		dir:        dir,
-		log:        log,
-		causes:     observability.NewCauses(log, "records are not written to the spool", "records are written to the spool again", time.Minute),
+		spool: s,
+		name:  name,
+		dir:   dir,
+		log:   log,
+		causes: observability.NewCauses(log, "records are not written to the spool",
+			"records are written to the spool again", time.Minute),
 		gate:       make(chan struct{}, 1),
 		room:       make(chan struct{}, 1),
 		work:       make(chan struct{}, 1),

@@ -680,17 +680,18 @@ func chance(t *rapid.T) fate {
 		}
 		return durable
 	}
-	return fate{created: flip, removed: func(string) bool { return flip() }, content: func(durable, seen []byte) []byte {
-		left := bytes.Clone(either(durable, seen))
-		for at := 0; at < len(left); at += slotApart {
-			from := either(durable, seen)
-			if to := min(at+slotApart, len(left)); at < len(from) {
-				clear(left[at:to])
-				copy(left[at:to], from[at:min(to, len(from))])
+	return fate{created: flip, removed: func(string) bool { return flip() },
+		content: func(durable, seen []byte) []byte {
+			left := bytes.Clone(either(durable, seen))
+			for at := 0; at < len(left); at += slotApart {
+				from := either(durable, seen)
+				if to := min(at+slotApart, len(left)); at < len(from) {
+					clear(left[at:to])
+					copy(left[at:to], from[at:min(to, len(from))])
+				}
 			}
-		}
-		return left
-	}}
+			return left
+		}}
 }
 
 // TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide which other content is left.
