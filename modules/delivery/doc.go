@@ -31,7 +31,7 @@
 //   - spooling: the spool, or what is known of a spool that cannot be opened.
 //   - spooler and drain: one of each for a topic: its log, and the way from the log to Kafka.
 //   - deadletter: the messages that Kafka refuses.
-//   - breaker, ratelimit: who leaves Kafka alone, and for how long.
+//   - breaker, ratelimit: when requests and drains leave Kafka alone, and for how long.
 //   - readiness: whether requests are answered 200, judged by how requests end.
 //   - encode (a package): from events to messages.
 //   - spool (a package): the durable log.

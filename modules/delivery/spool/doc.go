@@ -42,7 +42,7 @@
 //
 // A segment is named for the number of its first record, as 20 digits and ".log". It starts with a header:
 //
-//	magic u32 | version u32 | follows u64 | checksum u32 over what is before
+//	magic u32 | version u32 | follows u64 | checksum u32 over the fields before it
 //
 // "follows" is the number behind the last record that was committed before the segment was made. The numbers from there
 // up to the segment's first record belong to commits that failed: they are no loss. Then come records with consecutive
