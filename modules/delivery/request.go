@@ -12,8 +12,8 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// request is a set of messages that are made safe together. The goroutine that made the request owns it. Reports come on
-// the producer's goroutines, and reach the request only through take.
+// request is a set of messages that are made safe together. The goroutine that made the request owns it. Reports come
+// on the producer's goroutines, and reach the request only through take.
 type request struct {
 	d        *Delivery
 	terms    *terms // the configuration that the request is handled by
@@ -37,8 +37,8 @@ type request struct {
 	users atomic.Int32
 }
 
-// A message's state says who waits for the producer's report on it. Either the report or the owner makes the change from
-// sent; the owner makes it when it stops waiting. Exactly one of the two wins.
+// A message's state says who waits for the producer's report on it. Either the report or the owner makes the change
+// from sent; the owner makes it when it stops waiting. Exactly one of the two wins.
 //
 //	idle ---> sent ---> reported   the owner reads err and decides
 //	             |----> spooled    a record of the message is in the spool: the report goes to its spooler

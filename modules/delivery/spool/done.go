@@ -155,8 +155,8 @@ func (l *Log) removeLeft() bool {
 	return left > 0 && l.remove(nil)
 }
 
-// unlink removes the files of segments whose records are all done. It also tries again to remove the files that it could
-// not remove before.
+// unlink removes the files of segments whose records are all done. It also tries again to remove the files that it
+// could not remove before.
 func (l *Log) unlink(segments []segment) {
 	l.mu.Lock()
 	left := l.left
