@@ -15,7 +15,7 @@ import (
 // logSpace is the namespace of the UUIDs of log records.
 var logSpace = uuid.MustParse("0c3c2f4e-95d1-5f0e-8a57-6f1d0f5b7c2a")
 
-// The attributes by which records name their user, session and window; the first of each is posthog-js's.
+// The attributes in which a log record names its user, session and window. The first of each list is posthog-js's.
 var (
 	logUsers    = []string{"posthogDistinctId", "posthog.distinct_id", "user.id", "enduser.id"}
 	logSessions = []string{"sessionId", "session.id", "$session_id"}
@@ -49,10 +49,10 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 	return nil
 }
 
-// logResource is what records say by where they come from.
+// logResource is what a resource says about its log records.
 type logResource struct {
 	user, session, window, service string
-	// attributes is all of it, as JSON, unless fault says why not.
+	// attributes is the whole resource as JSON. It is nil if fault is set, which says why.
 	attributes []byte
 	fault      *events.Error
 }
@@ -115,7 +115,7 @@ func (b *batch) log(record *logspb.LogRecord, resource logResource, scope *commo
 	})
 }
 
-// scopeName is the name of an instrumentation, with its version.
+// scopeName returns the name of an instrumentation with its version, as name@version.
 func scopeName(scope *commonpb.InstrumentationScope) string {
 	return strings.TrimSuffix(scope.GetName()+"@"+scope.GetVersion(), "@")
 }

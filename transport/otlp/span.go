@@ -22,8 +22,8 @@ const (
 // spanSpace is the namespace of the UUIDs of spans.
 var spanSpace = uuid.MustParse("7d0f3d5b-6a0e-5b0a-9f43-2f8f1c64a9d1")
 
-// aiPrefixes begin the attributes that only spans about AI have: OpenTelemetry's own conventions and those of the libraries that
-// were there before. (The one of llm. covers OpenInference's and Traceloop's.)
+// aiPrefixes begin the names of the attributes that only spans about AI have: those of OpenTelemetry's own conventions
+// and those of the libraries before them. (OpenInference and Traceloop both use the one of llm.)
 var aiPrefixes = []string{"gen_ai.", "ai.", "eve.", "pydantic_ai.", "traceloop.", "llm.", "openinference.", "langwatch."}
 
 // isAI reports whether a span is about AI.
@@ -35,7 +35,7 @@ func hasPrefix(attribute *commonpb.KeyValue, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(attribute.GetKey(), prefix) })
 }
 
-// Each convention says in an attribute of its own what a span did.
+// operations are the attributes, one of each convention, that say what a span did, with the events for their values.
 var operations = []struct {
 	key    string
 	events map[string]string
@@ -52,10 +52,10 @@ const (
 	embedding  = "$ai_embedding"
 )
 
-// eventName says which event a span becomes.
+// eventName returns the name of the event that a span becomes.
 func eventName(span *tracepb.Span) string {
 	name := ""
-	// Vercel's AI SDK marks the spans around the one that calls the model with the same gen_ai attributes as that one.
+	// Vercel's AI SDK gives the gen_ai attributes of the span that calls the model to the spans around it, too.
 	if operation := textOf(span.GetAttributes(), "ai.operationId"); operation != "" {
 		switch {
 		case strings.HasSuffix(operation, ".doGenerate"), strings.HasSuffix(operation, ".doStream"):
@@ -80,8 +80,8 @@ func eventName(span *tracepb.Span) string {
 	}
 }
 
-// mapped are the properties that are made of attributes, of the first of theirs that a span has. The attributes stay, too: they
-// are small, and PostHog's pipeline looks at some of them.
+// mapped are the properties that are made of attributes. Each is made of the first of its attributes that the span has.
+// The attributes stay in the event, too: they are small, and PostHog's pipeline looks at some of them.
 var mapped = []struct {
 	to   string
 	from []string
@@ -103,8 +103,9 @@ var mapped = []struct {
 	}},
 }
 
-// messages are the properties that hold what was said. They may be large, so the attribute goes where its value went. roles are
-// the events of a span that hold one message each, and whose it is.
+// messages are the properties that hold what was said. They may be large, so an attribute that became one of them is
+// left out of the event. roles are the names of the span's events that hold one message each, with the role of its
+// speaker.
 var messages = []struct {
 	to    string
 	from  []string
@@ -116,7 +117,7 @@ var messages = []struct {
 	{"$ai_output_choices", []string{"gen_ai.output.messages", "gen_ai.completion"}, map[string]string{"gen_ai.choice": "assistant"}},
 }
 
-// noise begins the attributes that SDKs find out about the process by themselves.
+// noise begins the names of the attributes in which SDKs by themselves describe the process.
 var noise = []string{"host.", "process.", "os.", "telemetry."}
 
 var (
@@ -126,7 +127,7 @@ var (
 	resourceUsers = []string{"posthog.distinct_id", "user.id", "enduser.id"}
 )
 
-// traces makes an event of every span that is about AI, and returns how many others there were.
+// traces makes an event of every span that is about AI. It returns how many other spans there were.
 func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, err *events.Error) {
 	spans, ai := 0, 0
 	for _, resource := range data.GetResourceSpans() {
@@ -148,7 +149,7 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	if err := b.grow(ai); err != nil {
 		return 0, err
 	}
-	// A resource's attributes stand in the event of each of its spans: they count anew for each.
+	// The event of every span repeats the attributes of the resource, so they count again for each span.
 	left := maxValues
 	for _, resource := range data.GetResourceSpans() {
 		quiet := slices.Clone(resource.GetResource().GetAttributes())
@@ -201,12 +202,13 @@ type spanProperties struct {
 	span  *tracepb.Span
 	scope *commonpb.InstrumentationScope
 
-	// own are the span's attributes; they go before those of the resource. done are the names that are written, or not to be.
+	// own are the span's attributes and go before those of the resource. done are the names that are written already,
+	// and the names that must not be written.
 	own, resource attributes
 	done          map[string]bool
 }
 
-// find returns the attribute of a name that is not done.
+// find returns the attribute of a name, or nil if there is none or the name is done.
 func (p *spanProperties) find(name string) *commonpb.KeyValue {
 	if p.done[name] {
 		return nil
@@ -249,7 +251,7 @@ func (p *spanProperties) write(trace, id string) {
 	p.raw("}")
 }
 
-// rest writes an attribute under its own name, unless that is done.
+// rest writes an attribute under its own name, unless that name is done or one of the AI gateway's.
 func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
 	if name := attribute.GetKey(); !p.done[name] && !strings.HasPrefix(name, posthog.GatewayPrefix) {
 		p.key(name)
@@ -257,10 +259,11 @@ func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
 	}
 }
 
-// free reports whether the span has no attribute of the name, which would count before what is made of others.
+// free reports whether no attribute of the name is left to write. Such an attribute counts before a property of the
+// same name that is made of others.
 func (p *spanProperties) free(name string) bool { return p.find(name) == nil }
 
-// text writes a property that counts before any attribute of its name; an empty one is none.
+// text writes a property that counts before any attribute of its name. An empty text writes neither.
 func (p *spanProperties) text(name, text string) {
 	p.done[name] = true
 	if text != "" {
@@ -289,7 +292,7 @@ func (p *spanProperties) times() {
 	}
 }
 
-// fault writes what a span that failed says of it.
+// fault writes the error of a span that failed.
 func (p *spanProperties) fault() {
 	if p.span.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_ERROR {
 		return
@@ -319,8 +322,8 @@ func (p *spanProperties) fault() {
 	p.text("$ai_error", message)
 }
 
-// defaults writes what SDKs of PostHog's own would have sent: no place is to be looked up for the address of what is usually a
-// server, and the library is the one that the instrumentation names.
+// defaults writes the properties that PostHog's own SDKs would have sent. $geoip_disable is true where the span does
+// not say, because the client is usually a server. $lib_version is the version of the instrumentation.
 func (p *spanProperties) defaults() {
 	if p.free("$geoip_disable") {
 		p.key("$geoip_disable")
@@ -339,7 +342,8 @@ func (p *spanProperties) defaults() {
 	}
 }
 
-// said writes messages that an attribute holds, of the span or of one of its events.
+// said writes the messages that an attribute holds, be it the span's or that of one of its events. It reports whether
+// it found one.
 func (p *spanProperties) said(to string, keys []string) bool {
 	for _, key := range keys {
 		if found := p.find(key); found != nil {
@@ -361,7 +365,7 @@ func (p *spanProperties) said(to string, keys []string) bool {
 	return false
 }
 
-// spoken writes messages that are events of the span, one each.
+// spoken writes the messages that are events of the span, one message from each event.
 func (p *spanProperties) spoken(to string, roles map[string]string) {
 	begun := false
 	for _, event := range p.span.GetEvents() {

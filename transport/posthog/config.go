@@ -14,9 +14,9 @@ const (
 
 // The values of Config.AILane.
 const (
-	// AIAllowlist: the six AI events that PostHog's pipeline knows by name.
+	// AIAllowlist takes the six AI events that PostHog's pipeline knows by name.
 	AIAllowlist = "allowlist"
-	// AIPrefix: every event whose name begins with $ai_.
+	// AIPrefix takes every event whose name begins with $ai_.
 	AIPrefix = "prefix"
 )
 

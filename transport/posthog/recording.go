@@ -10,10 +10,10 @@ import (
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// replay is what one scan has found of a recorded event, beside what every event has.
+// replay is what a scan has found in a recorded event, beside what every event has.
 type replay struct {
 	session, window, source, lib, host, sentAt jsonscan.Span
-	// hasSnapshots is set when there is usable snapshot data: snapshots[from:to] of the document.
+	// hasSnapshots is set if there is usable snapshot data. The data are snapshots[from:to] of the document.
 	hasSnapshots bool
 	from, to     int
 }
@@ -21,7 +21,7 @@ type replay struct {
 // snapshot is one step of a recording and its own time.
 type snapshot struct{ json, timestamp jsonscan.Span }
 
-// snapshotsName is the name of the event that a recording is written as.
+// snapshotsName is the name of the event that a recording becomes.
 const snapshotsName = "$snapshot_items"
 
 var (
@@ -56,7 +56,8 @@ func (d *document) replayProperty(key []byte, i, depth int, found *object) (end 
 	return end, true
 }
 
-// snapshotData scans the snapshots of an event: an array of them, or a single one. Of two values the last counts.
+// snapshotData scans the snapshots of an event, which are an array of them or a single one. Of two equal keys the last
+// counts.
 func (d *document) snapshotData(r *replay, i, depth int) int {
 	r.from = len(d.snapshots)
 	end := d.snapshotValues(i, depth, &r.hasSnapshots)
@@ -123,7 +124,7 @@ func (d *document) snapshot(i, depth int) int {
 	return i
 }
 
-// growSnapshots makes room for more snapshots, if there may be more.
+// growSnapshots makes room for more snapshots. It reports false if the limit is reached or room refuses.
 func (d *document) growSnapshots() bool {
 	room := min(max(256, 2*cap(d.snapshots)), d.limit)
 	if room <= cap(d.snapshots) {
@@ -136,9 +137,9 @@ func (d *document) growSnapshots() bool {
 	return true
 }
 
-// hydrateRecordings makes a batch of the recorded events: one event for all that belong to one window of one session,
-// which is all of them but where a session ended within the request. What is bad alone is an event of its own,
-// rejected.
+// hydrateRecordings makes a batch of the recorded events. All that belong to one window of one session become one
+// event. A request has more than one such event only if a session ended within it. A bad recorded event becomes an
+// event of its own, which is rejected.
 func (d *document) hydrateRecordings(s *session, query query, userAgent string) (events.Reason, *events.Error) {
 	batch := &s.batch
 	batch.Events = batch.Events[:0]
@@ -173,7 +174,7 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 		case err == nil:
 			reason, err = d.hydrateRecording(found, event, at)
 		case found.isObject:
-			// Whoever is told of the fault is told of which event.
+			// The client is also told which event has the fault.
 			_, _ = d.clientUUID(found, event)
 		}
 		if err != nil {
@@ -188,7 +189,8 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 	return "", nil
 }
 
-// recordingSentAt is when the client says that it sent the recording: in the first event, the envelope or the query.
+// recordingSentAt returns when the client says that it sent the recording: in the first event, else in the envelope,
+// else in the query.
 func (d *document) recordingSentAt(query query) time.Time {
 	first := jsonscan.Span{}
 	if d.objects[0].replay > 0 {
@@ -207,8 +209,8 @@ func (d *document) recordingSentAt(query query) time.Time {
 // maxSession is the longest session id, in bytes.
 const maxSession = 70
 
-// checkRecording finds which session and window an event belongs to. One that does not say belongs where the one before
-// does.
+// checkRecording finds the session and the window of an event. An event that does not name them has those of the event
+// before it.
 func (d *document) checkRecording(found *object, before *events.Event, session *string, window *[]byte) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
@@ -267,7 +269,7 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at Clock
 	if id != nil {
 		identify(event, id)
 	}
-	// Other than for events, a blank one is as good as any: it is the session that counts.
+	// A recording may have a blank distinct_id, which other events may not: what counts is its session.
 	if event.DistinctID == "" {
 		return events.ReasonMissingDistinctID, errNoDistinctID
 	}
@@ -283,7 +285,7 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at Clock
 	return "", nil
 }
 
-// describeRecording reads what is the same for all snapshots of a recording.
+// describeRecording reads what all snapshots of a recording have in common.
 func (d *document) describeRecording(found *object, window []byte, userAgent string) events.Recording {
 	r := &d.replays[found.replay-1]
 	recording := events.Recording{WindowID: window, Source: "web", Lib: libraryOf(userAgent)}
@@ -299,7 +301,7 @@ func (d *document) describeRecording(found *object, window []byte, userAgent str
 	return recording
 }
 
-// libraryOf guesses from the user agent which library has recorded. The header may hold any bytes.
+// libraryOf guesses from the user agent which library has recorded. The user agent may hold any bytes.
 func libraryOf(userAgent string) string {
 	if userAgent == "" {
 		return "unknown"
@@ -310,7 +312,7 @@ func libraryOf(userAgent string) string {
 	return "web"
 }
 
-// addSnapshots adds an event's snapshots to the recording, which the session's latest ones belong to.
+// addSnapshots adds an event's snapshots to a recording, to which the last of the session's snapshots must belong.
 func (s *session) addSnapshots(found *object, recording *events.Recording) {
 	d := &s.document
 	r := &d.replays[found.replay-1]

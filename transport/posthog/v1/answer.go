@@ -14,8 +14,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// taggedError is what is wrong with a request or an event: an error with the protocol's word for it, and the reason
-// under which events are counted that end so.
+// taggedError is the fault of a request or an event: an error, the protocol's word for it, and the reason under which
+// the events that it ends are counted.
 type taggedError struct {
 	err    *events.Error
 	tag    string
@@ -33,8 +33,7 @@ func (e *taggedError) Unwrap() error { return e.err }
 
 const tagInvalidToken = "invalid_api_token"
 
-// What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs
-// little.
+// The faults of a request. Like the faults of an event below, they are made once, so that a bad request costs little.
 var (
 	errNoToken     = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
 	errNotBearer   = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
@@ -49,7 +48,7 @@ var (
 	errUUID        = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
 )
 
-// What can be wrong with an event.
+// The faults of an event.
 var (
 	errNoName       = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
 	errLongName     = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxName)
@@ -63,8 +62,8 @@ var (
 
 const tagAITooLarge = "ai_event_too_big"
 
-// resultOf is the protocol's result of an event and its details, which may be empty. What the protocol itself has found
-// has a word of its own.
+// resultOf returns the protocol's result of an event and its details, which may be empty. A fault that this package has
+// found has a word of its own.
 func resultOf(event *events.Event) (result, details string) {
 	result, details = route.ToEvent(event)
 	switch outcome := &event.Outcome; {
@@ -82,8 +81,8 @@ func resultOf(event *events.Event) (result, details string) {
 	return result, details
 }
 
-// find notes for every event of the request where it stands in the batch now: stages may have reordered the events,
-// added some of their own, or made several of one. Of those the first counts, or one that has failed.
+// find notes where each event of the request stands in the batch now. Stages may have reordered the events, added some
+// of their own, or made several of one event. Of several the first counts, or else one that has failed.
 func (s *session) find() {
 	s.places = slices.Grow(s.places[:0], len(s.objects))[:len(s.objects)]
 	clear(s.places)
@@ -98,13 +97,14 @@ func (s *session) find() {
 	}
 }
 
-// lost stands for an event that a stage took out of the batch, which none may do.
+// lost stands for an event that a stage has taken out of the batch. No stage may do that.
 var lost = events.Event{Outcome: events.Outcome{
 	State: events.StateFailed, Reason: events.ReasonUnsettled, Err: events.Errorf(events.Internal, "a stage has lost the event"),
 }}
 
-// answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses,
-// which it does for all that it is asked about, refuses the request.
+// answer renders a result for every event, in the order and with the UUIDs of the request. A stage that refuses the
+// token rejects every event that it is asked about. If no event was kept and none has failed, the whole request is then
+// refused.
 func (s *session) answer(request *route.Request) route.Response {
 	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
 	s.find()
@@ -153,7 +153,7 @@ func (s *session) answer(request *route.Request) route.Response {
 	return response
 }
 
-// refuse answers with an error.
+// refuse renders the answer to an error.
 func refuse(request *route.Request, err error) route.Response {
 	answer := route.ToError(err)
 	var known *taggedError
@@ -174,7 +174,7 @@ func refuse(request *route.Request, err error) route.Response {
 	}
 }
 
-// echoRequestID appends the client's id for the request, if it is one.
+// echoRequestID appends the client's id for the request, if that is a UUID.
 func echoRequestID(fields []route.Field, request *route.Request) []route.Field {
 	id := request.Get(headerRequestID)
 	if _, ok := posthog.ParseUUID(id); !ok {
