@@ -19,5 +19,5 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// maxBody is the largest body on the wire: the parts and what multipart puts around them.
+// maxBody returns the largest body on the wire: the parts, and a tenth more for what multipart puts around them.
 func (c Config) maxBody() int64 { return int64(c.MaxSumOfParts) + int64(c.MaxSumOfParts)/10 }

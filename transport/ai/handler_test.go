@@ -33,7 +33,7 @@ const (
 	goodProp = `{"$ai_model":"m","$ai_input":[{"role":"user","content":"hi"}]}`
 )
 
-// sink keeps what it accepts, and judges as it is told.
+// sink keeps the events that it accepts, and judges events as it is told.
 type sink struct {
 	kept  []events.Event
 	batch events.Batch
@@ -96,7 +96,7 @@ func (s *service) post(contentType string, body []byte, encoding string) route.R
 	})
 }
 
-// encode is a form as the standard library writes it; parts are names and contents in turn.
+// encode returns a form as the standard library writes it. parts are names and contents in turn.
 func encode(tb testing.TB, parts ...string) (contentType string, body []byte) {
 	var out bytes.Buffer
 	writer := multipart.NewWriter(&out)
@@ -112,7 +112,7 @@ func encode(tb testing.TB, parts ...string) (contentType string, body []byte) {
 	return writer.FormDataContentType(), out.Bytes()
 }
 
-// Section 6 of the protocol, AI multipart: what a request gets for an answer.
+// Section 6 of the protocol, AI multipart: the answers to requests.
 func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 	event := func(change string) string { return strings.Replace(goodPart, `"distinct_id":"u"`, change, 1) }
 	large := `{"$ai_model":"m","x":"` + strings.Repeat("x", 4000) + `"}`

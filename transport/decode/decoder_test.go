@@ -355,8 +355,8 @@ func TestInflateKeepsToTheLimitAndTheBudget(t *testing.T) {
 	}
 }
 
-// Sections 0 and 2.13: posthog-js 1.0 writes every character beyond the Basic Multilingual Plane as two surrogates of three bytes
-// each, and half of one as it is.
+// Sections 0 and 2.13: posthog-js 1.0 writes every character beyond the Basic Multilingual Plane as two surrogates of
+// three bytes each, and half of such a character as one surrogate.
 func TestSurrogatesThatStandForThemselvesAreJoinedOrReplaced(t *testing.T) {
 	for sent, want := range map[string]struct {
 		text     string

@@ -34,7 +34,7 @@ func newZstdStream(w io.Writer) flusher {
 	return writer
 }
 
-// pack compresses; a text flushed half-way is a stream whose length the encoder could not know.
+// pack compresses a text. It flushes half-way, so that the encoder cannot know the length of the stream.
 func pack(tb testing.TB, encoder func(io.Writer) flusher, text string) []byte {
 	tb.Helper()
 	var packed bytes.Buffer
@@ -48,7 +48,7 @@ func pack(tb testing.TB, encoder func(io.Writer) flusher, text string) []byte {
 	return packed.Bytes()
 }
 
-// packOnce compresses as an SDK does, in one go.
+// packOnce compresses a text in one go, as an SDK does.
 func packOnce(tb testing.TB, encoder func(io.Writer) flusher, text string) []byte {
 	tb.Helper()
 	var packed bytes.Buffer

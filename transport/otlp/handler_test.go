@@ -29,7 +29,7 @@ import (
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// sink keeps what it accepts, and judges as it is told.
+// sink keeps the events that it accepts, and judges events as it is told.
 type sink struct {
 	kept  []events.Event
 	batch events.Batch
@@ -116,7 +116,7 @@ func num(key string, value int64) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: value}}}
 }
 
-// tracesOf is a request with the spans, of a resource with the attributes.
+// tracesOf returns a request with the spans of one resource, which has the attributes.
 func tracesOf(resource []*commonpb.KeyValue, spans ...*tracepb.Span) *tracepb.TracesData {
 	return &tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{
 		Resource:   &resourcepb.Resource{Attributes: resource},
@@ -138,7 +138,7 @@ var (
 	began   = uint64(time.Date(2026, 11, 24, 11, 0, 0, 123456789, time.UTC).UnixNano())
 )
 
-// spanOf is a span about AI that has the attributes.
+// spanOf returns a span about AI that has the attributes.
 func spanOf(attributes ...*commonpb.KeyValue) *tracepb.Span {
 	return &tracepb.Span{
 		TraceId: traceID, SpanId: spanID, ParentSpanId: parent, Name: "chat gpt-4",
@@ -146,7 +146,7 @@ func spanOf(attributes ...*commonpb.KeyValue) *tracepb.Span {
 	}
 }
 
-// properties reads an event's properties, which must be JSON with no key twice.
+// properties reads an event's properties, which must be JSON without a repeated key.
 func properties(tb testing.TB, event events.Event) map[string]any {
 	require.True(tb, json.Valid(event.Raw.Properties), "%s", event.Raw.Properties)
 	decoder := json.NewDecoder(bytes.NewReader(event.Raw.Properties))
@@ -269,7 +269,7 @@ func TestATokenIsNeeded(t *testing.T) {
 	}
 }
 
-// Section 6 of the protocol, OTEL: 400 for used up quota, as OTLP's clients send again upon a 429.
+// Section 6 of the protocol, OTEL: a used-up quota is a 400, because OTLP's clients send again upon a 429.
 func TestOutcomesBecomeAnswers(t *testing.T) {
 	fail := func(code events.Code) func(int, *events.Event) {
 		return func(_ int, e *events.Event) { e.Fail(events.ReasonUnavailable, events.Errorf(code, "secret")) }
@@ -338,7 +338,7 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	require.Len(t, s.sink.kept, 1)
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Rejected[events.ReasonTooLarge])
 
-	// Of log records, which have no such ceiling, a request becomes no more than one may hold.
+	// Log records have no such ceiling. All events of a request together are bounded by the limit of the decoder.
 	s = newService(t, DefaultConfig())
 	s.decoder = decode.New(route.Fixed(10_000), s.budget)
 	response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+

@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// nested is a value within so many lists.
+// nested returns a value within so many lists.
 func nested(depth int) *commonpb.AnyValue {
 	value := str("", "x").GetValue()
 	for range depth {
@@ -27,7 +27,7 @@ func nested(depth int) *commonpb.AnyValue {
 	return value
 }
 
-// nestedWire is nested in protobuf, for depths at which the library does not write it.
+// nestedWire is nested in protobuf, for depths at which the library refuses to write it.
 func nestedWire(depth int) []byte {
 	value := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "x")
 	for range depth {
@@ -37,7 +37,7 @@ func nestedWire(depth int) []byte {
 	return value
 }
 
-// within is a message that holds another in the field.
+// within returns a message that holds another message in the field.
 func within(field protowire.Number, message []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), message)
 }
@@ -108,7 +108,7 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// A resource counts for every record of it: what a small request would become is bounded by the budget.
+// A resource counts again for every record of it, so the budget bounds what a small request can become.
 func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	many := make([]*commonpb.KeyValue, 20_000)
 	for i := range many {
@@ -138,7 +138,7 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	}
 }
 
-// Messages of people and models are full of braces, quotes and commas: they make nothing but text.
+// Messages of people and models are full of braces, quotes and commas. In a text these make no values.
 func TestWhatStandsInATextIsNotCounted(t *testing.T) {
 	text, err := json.Marshal(strings.Repeat(`{{"a\",`, 260_000))
 	require.NoError(t, err)

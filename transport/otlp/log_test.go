@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// recordedValue is a value as OTLP/JSON has it, for those that posthog-js sends.
+// recordedValue is a value of OTLP/JSON, of the kinds that posthog-js sends.
 type recordedValue struct {
 	StringValue *string `json:"stringValue"`
 	IntValue    *string `json:"intValue"`
@@ -58,7 +58,7 @@ func (a recordedAttributes) plain(t *testing.T) map[string]any {
 	return all
 }
 
-// recorded is a request of posthog-js, and what the recorder has read in it.
+// recorded is a request of posthog-js, with what the recorder has read in it.
 type recorded struct {
 	Path     string            `json:"path"`
 	RawQuery string            `json:"raw_query"`

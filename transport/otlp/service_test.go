@@ -53,7 +53,7 @@ func TestTracesReachTheTopicOfAIEvents(t *testing.T) {
 	require.Equal(t, "30313233343536373839616263646566", data.Properties["$ai_trace_id"])
 }
 
-// Section 2 of the SDKs, row Logs: what a browser posts is taken as it comes, and answered so that the page may read it.
+// Section 2 of the SDKs, row Logs: the service takes what a browser posts, and answers so that the page may read it.
 func TestLogsOfABrowserAreTaken(t *testing.T) {
 	file, err := os.Open("testdata/logs.jsonl")
 	require.NoError(t, err)

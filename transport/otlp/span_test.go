@@ -205,7 +205,7 @@ func TestASpanSentAgainIsTheSameEvent(t *testing.T) {
 	require.Equal(t, first[1].UUID, again[0].UUID)
 	require.NotEqual(t, first[0].UUID, first[1].UUID)
 
-	// Without ids, what they say tells them apart, and their order where that is the same.
+	// Spans without ids are told apart by what they say, and equal spans by their order.
 	one.SpanId, other.SpanId = nil, make([]byte, 8)
 	first, again = take(t, nil, one, other), take(t, nil, one, other)
 	require.Equal(t, first[0].UUID, again[0].UUID)
@@ -263,7 +263,7 @@ func TestJSONSaysTheSameAsProtobuf(t *testing.T) {
 	}
 }
 
-// An id of zeros is none, whatever wrote it.
+// An id of zeros is none in either encoding.
 func TestAParentOfZerosIsNone(t *testing.T) {
 	want := spanOf(str("gen_ai.a", "b"))
 	want.ParentSpanId = make([]byte, spanIDSize)

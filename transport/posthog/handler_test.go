@@ -23,11 +23,11 @@ import (
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// recorder is a sink that keeps a copy of what it accepted and can be told to fail.
+// recorder is a sink that keeps a copy of the events that it accepted. It can be told to fail.
 type recorder struct {
 	events []events.Event
 	batch  events.Batch
-	// repaired is the last batch's mark of that name.
+	// repaired is the field Repaired of the last batch.
 	repaired bool
 	judge    func(*events.Event)
 }
@@ -105,7 +105,7 @@ func (s *service) post(path, body string) route.Response {
 
 const okBody = `{"status":"Ok"}`
 
-// Sections 2.6 to 2.10 and 3 of the protocol: what a request gets for an answer, and how many of its events are kept.
+// Sections 2.6 to 2.10 and 3 of the protocol: the answers to requests, and how many events of each are kept.
 func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 	good := `{"event":"a","distinct_id":"u","api_key":"k"}`
 	for _, test := range []struct {
@@ -335,7 +335,7 @@ func TestCaptureIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
 }
 
-// Three bytes make an event of half a kilobyte: what a request may hold has to be limited by number, too.
+// Three bytes make an event of half a kilobyte, so the number of a request's events must be limited, too.
 func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	many := func(n int) string { return `{"api_key":"k","batch":[{}` + strings.Repeat(",{}", n-1) + `]}` }
 	config := Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial}
@@ -354,7 +354,8 @@ func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
 }
 
-// FuzzCapture feeds whole requests: nothing may panic, leak the budget or lose count, and what is kept must be sound.
+// FuzzCapture feeds whole requests. Nothing may panic, leak the budget or lose count, and every event that is kept must
+// be sound.
 func FuzzCapture(f *testing.F) {
 	f.Add("/e/", "", []byte(`{"event":"a","distinct_id":"u","token":"k"}`))
 	f.Add("/e/", "", []byte(`{"event":"$ai_x","distinct_id":"u","token":"k","properties":{"$ai_gateway_a":1,"$heatmap_data":{},"\u0024heatmap_data":[],"$current_url":"u","$prev_pageview_pathname":"p"}}`))
@@ -379,7 +380,7 @@ func FuzzCapture(f *testing.F) {
 	})
 }
 
-// checkHeatmap holds what was split off an event against what the event has left.
+// checkHeatmap compares the heatmap data that were split off an event with what is left in the event.
 func checkHeatmap(t *testing.T, event events.Event) {
 	var left, heatmap map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(event.Raw.Properties, &left), "%s", event.Raw.Properties)

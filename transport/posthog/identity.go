@@ -68,8 +68,7 @@ func distinctID(raw []byte) (id string, cut bool) {
 	return id, false
 }
 
-// head returns a string value as it is, or of one longer than 2*maxRead a string value of its first bytes, maxRead or a
-// few more.
+// head returns a string value as it is. It cuts a value longer than 2*maxRead to a string value of about maxRead bytes.
 func head(raw []byte) []byte {
 	if len(raw) <= 2*maxRead {
 		return raw

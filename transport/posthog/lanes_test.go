@@ -45,7 +45,7 @@ func TestSection212EachEventHasItsLane(t *testing.T) {
 	}
 }
 
-// Section 2.12 of the protocol: which event has heatmap data split off, and what is in each of the two.
+// Section 2.12 of the protocol: which events have heatmap data split off, and what each of the two events then holds.
 func TestSection212HeatmapDataIsSplitOff(t *testing.T) {
 	for _, test := range []struct{ about, event, properties, left, heatmap string }{
 		{
@@ -97,7 +97,7 @@ func TestHeatmapsOfAWholeBatchKeepApart(t *testing.T) {
 	}
 }
 
-// Section 2.12 of the protocol: what only PostHog's own gateway may say is not believed of anybody else.
+// Section 2.12 of the protocol: gateway properties are PostHog's own gateway's, and nobody else is believed.
 func TestSection212GatewayPropertiesAreStrippedOffAIEvents(t *testing.T) {
 	long := strings.Repeat("y", 200)
 	for _, test := range []struct{ event, properties, want string }{
@@ -114,7 +114,7 @@ func TestSection212GatewayPropertiesAreStrippedOffAIEvents(t *testing.T) {
 	}
 }
 
-// Section 1.2 and 6 of the protocol: the AI batch takes AI events, each up to a ceiling of its own.
+// Sections 1.2 and 6 of the protocol: the AI batch takes AI events, each up to a ceiling of its own.
 func TestSection6TheAIBatchTakesAIEventsOnly(t *testing.T) {
 	config := DefaultConfig()
 	config.MaxAIEvent = 100

@@ -24,14 +24,14 @@ func (s *service) record(path, userAgent, body string) route.Response {
 	})
 }
 
-// recorded is a recorded event with these properties beside a token and a user.
+// recorded returns a recorded event with these properties beside a token and a user.
 func recorded(properties string) string {
 	return `{"event":"$snapshot","properties":{"token":"k","distinct_id":"u",` + properties + `}}`
 }
 
 const inSession = `"$session_id":"s-1"`
 
-// Section 6 of the protocol: what a request must have, and how it is answered.
+// Section 6 of the protocol: what a request must have, and the answers.
 func TestSection6RecordingsAreAnsweredAsTheProtocolSays(t *testing.T) {
 	good := recorded(inSession + `,"$snapshot_data":[{"type":1}]`)
 	for _, test := range []struct {
@@ -81,7 +81,7 @@ func TestSection6RecordingsAreAnsweredAsTheProtocolSays(t *testing.T) {
 	}
 }
 
-// Section 6 of the protocol: what is read off the events, and what it is where they do not say.
+// Section 6 of the protocol: the fields that are read off the events, and the defaults of absent fields.
 func TestSection6WhatARecordingSaysAndItsDefaults(t *testing.T) {
 	for _, test := range []struct {
 		name, agent, properties   string
@@ -138,7 +138,7 @@ func TestARecordingHasAllSnapshotsOfItsSessionInOrder(t *testing.T) {
 	require.EqualValues(t, 1, s.ledger.Snapshot().Rejected[events.ReasonNoSnapshot])
 }
 
-// Section 2.11 of the protocol: recordings have the time of sending in their first event.
+// Section 2.11 of the protocol: the first event of a recording has the time of sending.
 func TestSection211RecordingsAreDatedByTheirFirstEvent(t *testing.T) {
 	event := func(more string) string {
 		return `{"timestamp":"2026-11-24T11:00:00Z",` + more + `"properties":{"token":"k","distinct_id":"u",` + inSession + `,"$snapshot_data":[]}}`
@@ -214,8 +214,8 @@ func TestARecordingAfterEventsInTheSameMemory(t *testing.T) {
 	}
 }
 
-// FuzzRecord feeds whole requests to /s: nothing may panic, leak the budget or lose count, and every snapshot that the client
-// sent is kept as it stands.
+// FuzzRecord feeds whole requests to /s. Nothing may panic, leak the budget or lose count, and every snapshot that the
+// client sent is kept as it stands.
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte(recorded(inSession + `,"$snapshot_data":[{"type":1,"timestamp":5}]`)))
 	f.Add([]byte(`[` + recorded(inSession+`,"$snapshot_data":{"a":NaN}`) + `,` + recorded(`"$snapshot_data":[[],{}],"$snapshot_data":[1]`) + `]`))
@@ -238,7 +238,7 @@ func FuzzRecord(f *testing.F) {
 				got = append(got, string(item.JSON))
 			}
 		}
-		// encoding/json finds the same snapshots in what is an array of plain events.
+		// encoding/json finds the same snapshots in an array of plain events.
 		var plain []struct {
 			Properties struct {
 				Session string            `json:"$session_id"`
@@ -258,15 +258,15 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// hasDuplicateKeys reports whether keys may stand twice, which encoding/json treats in its own way (and matches without regard
-// to case).
+// hasDuplicateKeys reports whether the body may have a key twice. encoding/json treats such keys in its own way, and
+// matches them without regard to case.
 func hasDuplicateKeys(body []byte) bool {
 	text := strings.ToLower(string(body))
 	return strings.Contains(text, `\`) || strings.Count(text, `"properties"`) != strings.Count(text, `"$snapshot_data"`) ||
 		strings.Count(text, `"properties"`) != strings.Count(text, `{"event"`) || text != string(body)
 }
 
-// BenchmarkRecord is a request of a real recording's size, 200 snapshots of 1 KB.
+// BenchmarkRecord measures a request of a real recording's size: 200 snapshots of 1 KB.
 func BenchmarkRecord(b *testing.B) {
 	item := fmt.Sprintf(`{"type":3,"timestamp":1700000000000,"data":{"source":1,"positions":%q}}`, strings.Repeat("x", 960))
 	body := []byte(recorded(inSession + `,"$snapshot_data":[` + strings.Repeat(item+",", 199) + item + `]`))

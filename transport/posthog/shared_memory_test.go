@@ -25,8 +25,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// strangers is a sink that looks for what is not of the event's own request, whose mark is the request id. It looks twice, and
-// lets other requests go on in between.
+// strangers is a sink that looks for bytes of another request than the event's own, whose mark is the request id. It
+// looks twice, and lets other requests go on in between.
 type strangers struct {
 	mu    sync.Mutex
 	found []string
@@ -60,7 +60,7 @@ func (s *strangers) Write(_ context.Context, batch *events.Batch) {
 	}
 }
 
-// textsOf returns all that an event says for itself.
+// textsOf returns all texts of an event.
 func textsOf(batch *events.Batch, event *events.Event) []string {
 	texts := []string{batch.Token, event.DistinctID}
 	if event.Recording == nil {
@@ -79,7 +79,8 @@ func textsOf(batch *events.Batch, event *events.Event) []string {
 	return texts
 }
 
-// Sessions, their arenas and the buffers of the decoder are used again and again: what one request holds must not be another's.
+// Sessions, their arenas and the decoder's buffers are used again and again. The bytes of one request must never show
+// up in another.
 func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	const workers, requests = 8, 40
 	received := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -93,7 +94,8 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	second, err := v1.NewHandler(live, decoder, budget, processor, scope)
 	require.NoError(t, err)
 
-	// Every text holds the mark M. Some are escaped, so that they are not the request's own bytes, and some mended.
+	// Every text holds the mark M. Some texts are escaped, so that they are not the request's own bytes, and some are
+	// mended.
 	event := `{"event":"M-1","distinct_id":"\u004d1-M","$set":{"M":"M"},"properties":{"a":"M%s","n":NaN}}`
 	heatmap := `{"event":"M-2","distinct_id":"M","properties":{"$heatmap_data":{"M":"M%s"},"M":1}}`
 	gateway := `{"event":"$ai_M","distinct_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
@@ -142,7 +144,7 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 					sink.found = append(sink.found, response.Body)
 					sink.mu.Unlock()
 				}
-				// As the server's own buffers do, the body's hold another request's as soon as this one is answered.
+				// As in the server, the body's buffer holds another request as soon as this one is answered.
 				clear(request.Body)
 			}
 		})

@@ -50,8 +50,8 @@ func TestParseTimeReadsEveryFormOfTheProtocol(t *testing.T) {
 	}
 }
 
-// FuzzParseTime holds the parser against the library: what is a time there is the same time here, and every time is in
-// UTC.
+// FuzzParseTime compares the parser with the library: what the library takes for a time is the same time here, and
+// every time is in UTC.
 func FuzzParseTime(f *testing.F) {
 	f.Add("2026-11-23T19:52:25.857975+00:00")
 	f.Add("2026-02-30T19:52:25Z")

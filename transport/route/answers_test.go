@@ -17,7 +17,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// table renders the table of answers as docs/protocol.md has it.
+// table renders the table of answers as docs/protocol.md shows it.
 func table() string {
 	var out strings.Builder
 	code := func(word string) string {
@@ -97,7 +97,7 @@ func TestEveryCodeAndStateHasAnAnswer(t *testing.T) {
 	require.Equal(t, "internal server error", ToError(errors.New("secret")).Text)
 }
 
-// Whoever is told that an event failed is told to send it again, and nothing of the service's insides.
+// A client whose event has failed is told to send it again, and nothing of the service's insides.
 func TestAFailedEventIsToBeSentAgain(t *testing.T) {
 	for _, code := range events.Codes() {
 		event := &events.Event{}

@@ -29,7 +29,7 @@ import (
 
 const givenID = "01a20526-db14-71b9-bce0-3d6c94bebba0"
 
-// requestOf is a sound request but for its body, sent by a client whose clock is a minute slow.
+// requestOf returns a request that is sound except for its body, of a client whose clock is a minute slow.
 func requestOf(body string) *route.Request {
 	return &route.Request{
 		Method: "POST", Path: "/i/v1/analytics/events", ContentType: "application/json",
@@ -43,7 +43,7 @@ func requestOf(body string) *route.Request {
 
 func id(n int) string { return fmt.Sprintf("0198c0de-0000-7000-8000-%012d", n) }
 
-// eventOf is an event with the fields replaced or added that are given.
+// eventOf returns an event in which the given fields are replaced or added.
 func eventOf(n int, fields string) string {
 	event := map[string]json.RawMessage{
 		"event": []byte(`"a"`), "uuid": []byte(strconv.Quote(id(n))), "distinct_id": []byte(`"u"`),
@@ -66,7 +66,7 @@ func batchOf(events ...string) string {
 	return `{"created_at":"2026-11-24T11:59:00Z","batch":[` + strings.Join(events, ",") + `]}`
 }
 
-// grow gives the service a large budget, and a limit for what it decodes.
+// grow gives the service a large budget, and the decoder a limit.
 func (s *service) grow(maxDecoded int64) {
 	s.budget = memory.NewBudget(1 << 30)
 	s.Handler = newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(maxDecoded), s.budget), s.budget, s.processor, s.scope)
@@ -109,8 +109,8 @@ func gzipped(text string) string {
 	return out.String()
 }
 
-// Section 0.1 of the protocol: what is wrong with a request is answered in this order, the first fault alone, and nothing of the
-// request is kept. Each case mends what the one before it stumbled over.
+// Section 0.1 of the protocol: the faults of a request are checked in this order, only the first is answered, and
+// nothing of the request is kept. Each case mends the fault of the case before it.
 func TestSection01ChecksInOrder(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	tooLarge := events.Errorf(events.TooLarge, "maximum event size exceeded")
@@ -173,7 +173,7 @@ func TestSection01ChecksInOrder(t *testing.T) {
 	require.EqualValues(t, 1, s.ledger.Snapshot().Received)
 }
 
-// Section 3.1 of the protocol: what refuses a whole batch. None of its events are kept, and all are counted.
+// Section 3.1 of the protocol: the faults that refuse a whole batch. None of its events are kept, and all are counted.
 func TestSection31WholeBatchFaults(t *testing.T) {
 	good := eventOf(1, "")
 	for _, test := range []struct {
@@ -217,7 +217,7 @@ func TestSection31WholeBatchFaults(t *testing.T) {
 	}
 }
 
-// Section 3.1 of the protocol: what is one event's own. Its neighbour is kept whatever it is.
+// Section 3.1 of the protocol: the faults of one event. Its neighbour is kept in every case.
 func TestSection31EventResults(t *testing.T) {
 	long := strings.Repeat("é", 201)
 	for _, test := range []struct {
@@ -279,7 +279,7 @@ func TestSection31EventResults(t *testing.T) {
 	}
 }
 
-// Section 3.1 of the protocol: the distinct_ids of nobody.
+// Section 3.1 of the protocol: the distinct_ids that name nobody.
 func TestSection31IllegalDistinctIDs(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	for i, distinctID := range []string{
@@ -340,7 +340,7 @@ func TestSection31ReadsAnEventsFields(t *testing.T) {
 	require.Empty(t, third.SessionID)
 }
 
-// Section 0.1 of the protocol: a property that the event itself carries wins, and no key is there twice.
+// Section 0.1 of the protocol: a property that the event itself carries wins, and no key is written twice.
 func TestSection01SpliceKeepsTheEventsOwnProperties(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	own := `{"$lib":"mine","\u0024lib_version":null,"$session_id":"","$window_id":[],"$cookieless_mode":true,"$ignore_sent_at":true,"$product_tour_id":{},"$process_person_profile":0}`
@@ -361,8 +361,8 @@ func TestSection01SpliceKeepsTheEventsOwnProperties(t *testing.T) {
 	require.Equal(t, `{"x":1}`, string(s.sink.events[2].Raw.Properties), "a longer name is not written")
 }
 
-// Section 4 of the SDKs' facts: status, tag and Retry-After of every answer. Whoever is told to come again must be told when, and
-// nobody else may be.
+// Section 4 of the SDKs' facts: status, tag and Retry-After of every answer. An answer that tells the client to come
+// again must say when, and no other answer may.
 func TestTheDutiesOfAnswers(t *testing.T) {
 	fails := func(event *events.Event) {
 		if event.Name == "b" {
@@ -473,7 +473,7 @@ func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
 	require.Equal(t, time.Second, response.RetryAfter)
 }
 
-// meddler is a stage that does to a batch what its function says.
+// meddler is a stage that calls its function with the batch.
 type meddler func(*events.Batch)
 
 func (meddler) Phase() events.Phase { return events.PhasePlugins }
@@ -483,7 +483,8 @@ func (m meddler) Process(_ context.Context, batch *events.Batch) (events.Settle,
 	return nil, nil
 }
 
-// What stages do to a batch is their business: the client sent three events and gets three results, each that of its event.
+// Stages may do to a batch what they want: a client that sent three events gets three results, each the result of its
+// event.
 func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
 	fails := func(event *events.Event) {
 		event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "gone"))
@@ -535,7 +536,7 @@ func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
 	}
 }
 
-// Section 0.1 of the protocol: AI events are welcome on either route, others on theirs alone.
+// Section 0.1 of the protocol: both routes take AI events, and only one takes other events.
 func TestSection01AIRoute(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	batch := batchOf(eventOf(1, `"event":"$ai_trace"`), eventOf(2, ""), eventOf(3, `"event":""`))
@@ -604,8 +605,8 @@ func TestTakesVeryLargeBatchesWithinItsLimits(t *testing.T) {
 	require.Equal(t, 200, s.post(batchOf(eventOf(1, ""))).Status)
 }
 
-// FuzzCapture feeds whole requests: nothing may panic, leak the budget or lose count, every uuid has its result in the order of the
-// batch, and what is kept has the properties that the rules say, by encoding/json's reckoning.
+// FuzzCapture feeds whole requests. Nothing may panic, leak the budget or lose count. Every uuid has its result, in the
+// order of the batch. The events that are kept have the properties that the rules say, as encoding/json reads them.
 func FuzzCapture(f *testing.F) {
 	f.Add(false, "Bearer phc_test", "posthog-node/5.70.0", "2026-11-24T11:59:00Z", "application/json", "", []byte(batchOf(eventOf(1, ""), eventOf(2, `"event":""`))))
 	f.Add(true, "bearer k", `a"/b\`, "2026-11-24T11:59:60+01:00", "application/json; charset=utf-8", "gzip", []byte(gzipped(batchOf(
@@ -645,7 +646,7 @@ func FuzzCapture(f *testing.F) {
 	})
 }
 
-// sentEvents is what encoding/json finds in a body that was accepted.
+// sentEvents returns the events that encoding/json finds in a body that was accepted.
 func sentEvents(t *testing.T, body []byte, encoding string) []map[string]any {
 	payload, err := decode.New(route.Fixed(1<<20), nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
 	require.NoError(t, err)
@@ -668,7 +669,7 @@ func jsonValue(t *testing.T, text []byte) any {
 	return value
 }
 
-// results are the uuids of an answer in its order, and the numbers of those that are ok.
+// results returns the uuids of an answer in their order, and the numbers of those that are ok.
 func results(t *testing.T, body string) (uuids []any, kept []int) {
 	decoder := json.NewDecoder(strings.NewReader(body))
 	for range 3 { // { "results" {
@@ -688,7 +689,7 @@ func results(t *testing.T, body string) (uuids []any, kept []int) {
 	return uuids, kept
 }
 
-// wantProperties are an event's properties as maps would give them.
+// wantProperties returns an event's properties as code with maps would make them.
 func wantProperties(event map[string]any, info string) any {
 	properties := map[string]any{}
 	if own, ok := event["properties"].(map[string]any); ok {
@@ -721,8 +722,8 @@ func wantProperties(event map[string]any, info string) any {
 	return properties
 }
 
-// BenchmarkBatch50 is one request with a batch of 50 events, not compressed, up to a sink that accepts it; ns/event is for
-// one event.
+// BenchmarkBatch50 measures a request with a batch of 50 events, not compressed, up to a sink that accepts them.
+// ns/event is the time for one event.
 func BenchmarkBatch50(b *testing.B) {
 	handler, request := benchmark(b)
 	b.SetBytes(int64(len(request.Body)))
@@ -735,7 +736,7 @@ func BenchmarkBatch50(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
 }
 
-// What a request costs in allocations does not depend on how many events it has.
+// The number of allocations of a request does not depend on how many events the request has.
 func TestABatchCostsNoAllocationPerEvent(t *testing.T) {
 	handler, request := benchmark(t)
 	require.Less(t, testing.AllocsPerRun(50, func() { handler.Capture(context.Background(), request) }), 40.0)
@@ -770,7 +771,8 @@ func benchmark(tb testing.TB) (*Handler, *route.Request) {
 	return newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(math.MaxInt32), budget), budget, processor, tally.NoopScope), requestOf(batchOf(batch...))
 }
 
-// Section 2.12 of the protocol holds on v1 as well: whoever could not make gateway properties up on v0 cannot here.
+// Section 2.12 of the protocol holds on v1 as well: a client that cannot make gateway properties up on v0 cannot do so
+// here.
 func TestSection212StripsGatewayPropertiesOffAIEvents(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	const properties = `"properties":{"$ai_gateway_x":1,"a":2,"\u0024ai_gateway":3,"b":{"$ai_gateway":4}}`

@@ -22,10 +22,10 @@ import (
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// recorder is a sink that keeps a copy of what it accepted and can be told to end events otherwise.
+// recorder is a sink that keeps a copy of the events that it accepted. It can be told to end events otherwise.
 type recorder struct {
 	events []events.Event
-	// batch is what the events of the last batch had in common.
+	// batch is the last batch without its events.
 	batch events.Batch
 	judge func(*events.Event)
 }
@@ -84,7 +84,7 @@ func newService(t *testing.T, config posthog.Config) *service {
 	return s
 }
 
-// benchmarkBatch is what a server SDK sends: a gzip batch of 50 events, about 52 KB before compression.
+// benchmarkBatch returns the batch of a server SDK: 50 events in gzip, about 52 KB before compression.
 func benchmarkBatch(tb testing.TB) []byte {
 	batch, err := os.ReadFile("../../../testkit/testdata/batch50.json.gz")
 	require.NoError(tb, err)
