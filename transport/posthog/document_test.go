@@ -100,9 +100,9 @@ func TestScanReadsKeysAsWhatTheyMean(t *testing.T) {
 	require.Equal(t, `"u"`, string(d.objects[0].propDistinctID.In(text)))
 }
 
-// FuzzScan compares the scanner with encoding/json. A text that the scanner accepts must be valid there and mean the same.
-// A text that encoding/json accepts must pass here, except for its depth and for the shape of a request. Any other text
-// must fail, unless the two repairs make JSON of it.
+// FuzzScan compares the scanner with encoding/json. A text that the scanner accepts must be valid there and mean the
+// same. A text that encoding/json accepts must pass here, except for its depth and for the shape of a request. Any
+// other text must fail, unless the two repairs make JSON of it.
 func FuzzScan(f *testing.F) {
 	for _, seed := range []string{
 		`{"api_key":"k","batch":[{"event":"a","distinct_id":1,"properties":{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}}],"sent_at":"x"}`,
