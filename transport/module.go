@@ -22,8 +22,8 @@ import (
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as module.Root too; *decode.Decoder and the *memory.Budget that it draws on, for modules that serve a
-// route; start facts.
+// Provides *Server, as module.Root too; *decode.Decoder and the *memory.Budget that it draws on, for modules that serve
+// a route; start facts.
 // Requires events.Processor and events.Gates (modules/events) and *observability.Health (modules/observability); takes
 // the value group "routes" of route.Route (see route.As).
 // Config section: "transport".

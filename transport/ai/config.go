@@ -15,7 +15,8 @@ func DefaultConfig() Config {
 // Validate reports every fault of the section.
 func (c Config) Validate() error {
 	var faults configs.Faults
-	faults.Check(c.MaxSumOfParts > 0 && c.MaxSumOfParts <= configs.GiB, "max_sum_of_parts", "must be from 1 to 1GiB, got %s", c.MaxSumOfParts)
+	faults.Check(c.MaxSumOfParts > 0 && c.MaxSumOfParts <= configs.GiB, "max_sum_of_parts",
+		"must be from 1 to 1GiB, got %s", c.MaxSumOfParts)
 	return faults.Err()
 }
 

@@ -1,7 +1,8 @@
 // Package ai serves POST /i/v0/ai. On this path PostHog's SDKs send one AI event with large properties as
 // multipart/form-data, so that the properties need not be escaped into a string of a batch.
 //
-//	part "event"             first; JSON: event, uuid, distinct_id, and as they are known timestamp, sent_at, $set, $set_once
+//	part "event"             first; JSON: event, uuid, distinct_id, and if they are known timestamp, sent_at, $set and
+//	                         $set_once
 //	part "event.properties"  optional; the event's properties, a JSON object: the event itself must have none then
 //
 // The token comes in the Authorization header (Bearer). The body as a whole may be compressed; its parts may not. The

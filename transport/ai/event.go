@@ -168,7 +168,8 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 		return events.ReasonMissingName, errNoName
 	case !slices.Contains(names, event.Name):
 		event.Name = cut(event.Name)
-		return events.ReasonNotAI, invalid("%q is not an AI event: event must be one of %s; send others to the analytics endpoint",
+		return events.ReasonNotAI, invalid(
+			"%q is not an AI event: event must be one of %s; send others to the analytics endpoint",
 			event.Name, strings.Join(names, ", "))
 	}
 	if event.UUID, event.ClientUUID = posthog.ParseUUID(stringOf(f.uuid)); !event.ClientUUID {
@@ -186,7 +187,8 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 		return events.ReasonInvalidEvent, errNoModel
 	}
 	event.Raw = events.Raw{
-		DistinctID: f.distinctID, Timestamp: f.timestamp, Properties: posthog.StripGateway(f.properties), Set: f.set, SetOnce: f.setOnce,
+		DistinctID: f.distinctID, Timestamp: f.timestamp, Properties: posthog.StripGateway(f.properties),
+		Set: f.set, SetOnce: f.setOnce,
 	}
 	if f.internal != nil {
 		event.ClientIP = posthog.InternalIP

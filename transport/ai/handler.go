@@ -40,7 +40,8 @@ func NewHandler(
 		return nil, err
 	}
 	return &Handler{
-		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total"),
+		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor,
+		repaired: scope.Counter("json_repaired_total"),
 	}, nil
 }
 
@@ -121,7 +122,8 @@ func (c Config) checkSize(parts []part) *events.Error {
 		sum += len(parts[i].data)
 	}
 	if limit := int(c.MaxSumOfParts); sum > limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d",
+			sum, limit)
 	}
 	return nil
 }
@@ -172,7 +174,9 @@ func answer(batch *events.Batch, parts []part) route.Response {
 		Parts []acceptedPart `json:"accepted_parts"`
 	}{make([]acceptedPart, len(parts))}
 	for i := range parts {
-		accepted.Parts[i] = acceptedPart{Name: parts[i].name, Length: len(parts[i].data), ContentEncoding: parts[i].contentEncoding}
+		accepted.Parts[i] = acceptedPart{
+			Name: parts[i].name, Length: len(parts[i].data), ContentEncoding: parts[i].contentEncoding,
+		}
 		if parts[i].contentType != "" {
 			accepted.Parts[i].ContentType = &parts[i].contentType
 		}

@@ -19,14 +19,21 @@ const (
 )
 
 var (
-	errNotMultipart = events.Errorf(events.Invalid, "failed to decode request: Content-Type must be multipart/form-data")
-	errBoundary     = events.Errorf(events.Invalid,
-		"failed to decode request: Content-Type must name the boundary of the parts, of 1 to %d characters", maxBoundary)
-	errNoParts     = events.Errorf(events.Invalid, "failed to decode request: the boundary that Content-Type names does not begin the body")
-	errNoEnd       = events.Errorf(events.Invalid, "failed to decode request: the multipart body ends before its closing boundary")
-	errManyParts   = events.Errorf(events.Invalid, "failed to decode request: the body has more than %d parts", maxParts)
-	errPartHeader  = events.Errorf(events.Invalid, "failed to decode request: a part's header is malformed or larger than %d bytes", maxPartHeader)
-	errDisposition = events.Errorf(events.Invalid, "failed to decode request: a part needs a Content-Disposition of form-data with a name")
+	errNotMultipart = events.Errorf(events.Invalid,
+		"failed to decode request: Content-Type must be multipart/form-data")
+	errBoundary = events.Errorf(events.Invalid,
+		"failed to decode request: Content-Type must name the boundary of the parts, of 1 to %d characters",
+		maxBoundary)
+	errNoParts = events.Errorf(events.Invalid,
+		"failed to decode request: the boundary that Content-Type names does not begin the body")
+	errNoEnd = events.Errorf(events.Invalid,
+		"failed to decode request: the multipart body ends before its closing boundary")
+	errManyParts = events.Errorf(events.Invalid,
+		"failed to decode request: the body has more than %d parts", maxParts)
+	errPartHeader = events.Errorf(events.Invalid,
+		"failed to decode request: a part's header is malformed or larger than %d bytes", maxPartHeader)
+	errDisposition = events.Errorf(events.Invalid,
+		"failed to decode request: a part needs a Content-Disposition of form-data with a name")
 )
 
 // part is one part of a body.

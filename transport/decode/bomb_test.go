@@ -74,9 +74,10 @@ func bombs(t *testing.T) map[string]Input {
 		"deflate":                  {Body: repeated(t, newDeflate), ContentEncoding: "deflate"},
 		"zlib":                     {Body: repeated(t, newZlib), ContentEncoding: "deflate"},
 		"br":                       {Body: repeated(t, newBrotli), ContentEncoding: "br"},
-		"zstd of many frames":      {Body: bytes.Repeat(honest.EncodeAll([]byte(space), nil), bombSize/bombChunk), ContentEncoding: "zstd"},
-		"zstd in one frame":        {Body: repeated(t, newZstdStream), ContentEncoding: "zstd"},
-		"lz64":                     {Body: lz64Bomb(), QueryHint: "lz64"},
+		"zstd of many frames": {Body: bytes.Repeat(honest.EncodeAll([]byte(space), nil), bombSize/bombChunk),
+			ContentEncoding: "zstd"},
+		"zstd in one frame": {Body: repeated(t, newZstdStream), ContentEncoding: "zstd"},
+		"lz64":              {Body: lz64Bomb(), QueryHint: "lz64"},
 	}
 }
 

@@ -58,15 +58,16 @@ func (d *Decoder) Limit(config *configs.View) int64 { return d.limit(config) }
 
 var (
 	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
-	errManyEncodings = events.Errorf(events.Invalid, "failed to decode request: Content-Encoding names more than one encoding")
-	errNoForm        = events.Errorf(events.Invalid, "failed to decode request: expected form data in POST request payload")
-	errGzip          = events.Errorf(events.Invalid, "failed to decode request: invalid GZIP data")
-	errGzipText      = events.Errorf(events.Invalid, "failed to decode request: invalid gzip data")
-	errZstd          = events.Errorf(events.Invalid, "failed to decode request: invalid ZSTD data")
-	errBrotli        = events.Errorf(events.Invalid, "failed to decode request: invalid BROTLI data")
-	errDeflate       = events.Errorf(events.Invalid, "failed to decode request: invalid DEFLATE data")
-	errBase64        = events.Errorf(events.Invalid, "failed to decode request: invalid base64 data")
-	errText          = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
+	errManyEncodings = events.Errorf(events.Invalid,
+		"failed to decode request: Content-Encoding names more than one encoding")
+	errNoForm   = events.Errorf(events.Invalid, "failed to decode request: expected form data in POST request payload")
+	errGzip     = events.Errorf(events.Invalid, "failed to decode request: invalid GZIP data")
+	errGzipText = events.Errorf(events.Invalid, "failed to decode request: invalid gzip data")
+	errZstd     = events.Errorf(events.Invalid, "failed to decode request: invalid ZSTD data")
+	errBrotli   = events.Errorf(events.Invalid, "failed to decode request: invalid BROTLI data")
+	errDeflate  = events.Errorf(events.Invalid, "failed to decode request: invalid DEFLATE data")
+	errBase64   = events.Errorf(events.Invalid, "failed to decode request: invalid base64 data")
+	errText     = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
 )
 
 // Decode returns the text that a request means. The data parameter of the query goes before the body. The caller
@@ -332,7 +333,8 @@ func (p *Payload) finish(hints hintSet) error {
 func (p *Payload) account() error {
 	size := int64(len(p.Bytes))
 	if size > p.limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", p.limit, size)
+		return events.Errorf(events.TooLarge,
+			"maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", p.limit, size)
 	}
 	if p.buffer == nil {
 		p.aliased = p.decoder.budget.Lease()

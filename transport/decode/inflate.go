@@ -37,7 +37,8 @@ func (r room) left() int64 { return r.limit - r.held }
 
 // tooLarge returns the error for an output of which size bytes have been seen.
 func (r room) tooLarge(size int64) error {
-	return events.Errorf(events.TooLarge, "maximum event size exceeded: Decompressed payload would exceed %d bytes (got %d bytes)",
+	return events.Errorf(events.TooLarge,
+		"maximum event size exceeded: Decompressed payload would exceed %d bytes (got %d bytes)",
 		r.limit, r.held+size)
 }
 

@@ -149,7 +149,8 @@ func (z *lz64) run(out, src []byte, limit int64) (size int64, err error) {
 		}
 		end := size + int64(entry.size())
 		if end > limit {
-			return 0, events.Errorf(events.TooLarge, "maximum event size exceeded: Decompressed LZ64 payload would exceed %d bytes", limit)
+			return 0, events.Errorf(events.TooLarge,
+				"maximum event size exceeded: Decompressed LZ64 payload would exceed %d bytes", limit)
 		}
 		if out != nil {
 			// The entry may begin in the output so far and end in its own copy, so it takes two copies. A unit that

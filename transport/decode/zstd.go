@@ -16,7 +16,8 @@ const zstdWindow = 8 << 20
 // newZstd returns a decoder that decodes into the buffer that it is given and nowhere else. Its output is its window,
 // so it needs no memory of its own beyond some tables, whatever a frame claims.
 func newZstd() any {
-	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		panic("decode: the zstd options contradict each other: " + err.Error())
 	}

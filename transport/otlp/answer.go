@@ -50,7 +50,8 @@ func (a answers) refused(answer route.Answer) route.Response {
 	body = protowire.AppendVarint(body, uint64(answer.RPC))
 	body = protowire.AppendTag(body, 2, protowire.BytesType)
 	body = protowire.AppendString(body, answer.Text)
-	response := a.response(answer.Status, `{"code":`+strconv.Itoa(answer.RPC)+`,"message":`+quoted(answer.Text)+`}`, body)
+	response := a.response(answer.Status,
+		`{"code":`+strconv.Itoa(answer.RPC)+`,"message":`+quoted(answer.Text)+`}`, body)
 	response.Retry, response.RetryAfter = answer.Retry, answer.RetryAfter
 	return response
 }

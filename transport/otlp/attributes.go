@@ -20,7 +20,9 @@ func newAttributes(list []*commonpb.KeyValue) attributes {
 			byKey[attribute.GetKey()] = attribute
 		}
 	}
-	list = slices.DeleteFunc(slices.Clone(list), func(attribute *commonpb.KeyValue) bool { return byKey[attribute.GetKey()] != attribute })
+	list = slices.DeleteFunc(slices.Clone(list), func(attribute *commonpb.KeyValue) bool {
+		return byKey[attribute.GetKey()] != attribute
+	})
 	return attributes{list, byKey}
 }
 

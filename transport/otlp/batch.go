@@ -55,7 +55,9 @@ type source struct {
 // add makes an event of its source and of the properties, which write writes. It rejects an event that is too large and
 // returns nil. Any error that it returns concerns the whole request.
 func (b *batch) add(from source, write func(*writer)) *events.Error {
-	b.Events = append(b.Events, events.Event{Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true})
+	b.Events = append(b.Events, events.Event{
+		Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true,
+	})
 	event := &b.Events[len(b.Events)-1]
 	w := &b.writer
 

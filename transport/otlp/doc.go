@@ -1,7 +1,7 @@
 // Package otlp takes what OpenTelemetry's exporters send over HTTP. Spans about AI become PostHog's AI events, and log
 // records become events of the stream of logs.
 //
-//	POST /i/v0/ai/otel, /i/v0/ai/otel/v1/traces   traces; exporters make the second path of the first as their endpoint
+//	POST /i/v0/ai/otel, /i/v0/ai/otel/v1/traces   traces; of the first path exporters make the second
 //	POST /i/v1/logs, /i/v0/ai/otel/v1/logs        logs
 //
 // Bodies are protobuf or JSON, compressed or not. As everywhere, bytes decide where a header contradicts them. The
@@ -18,9 +18,9 @@
 // events. The event is
 //
 //	$ai_generation  gen_ai.operation.name chat, text_completion, generate_content; llm.request.type chat, completion;
-//	                openinference.span.kind LLM; ai.operationId ...doGenerate, ...doStream, which goes before the others
-//	$ai_embedding   gen_ai.operation.name embeddings; llm.request.type embedding(s); openinference.span.kind EMBEDDING;
-//	                ai.operationId ai.embed.doEmbed, ai.embedMany.doEmbed
+//	                openinference.span.kind LLM; ai.operationId ...doGenerate, ...doStream (it goes before the others)
+//	$ai_embedding   gen_ai.operation.name embeddings; llm.request.type embedding, embeddings;
+//	                openinference.span.kind EMBEDDING; ai.operationId ai.embed.doEmbed, ai.embedMany.doEmbed
 //	$ai_trace       any other span without a parent
 //	$ai_span        any other
 //
@@ -37,11 +37,12 @@
 //	$ai_model, $ai_provider, $ai_input_tokens, $ai_output_tokens, $ai_cache_read_input_tokens,
 //	$ai_cache_creation_input_tokens, $ai_base_url, $ai_session_id
 //	                                           the first of their attributes (see mapped)
-//	$ai_input, $ai_output_choices              the messages (see messages), out of attributes or the span's events; JSON
-//	                                           within a string becomes that JSON
+//	$ai_input, $ai_output_choices              the messages (see messages), out of attributes or the span's events;
+//	                                           JSON within a string becomes that JSON
 //	$lib, $lib_version, $geoip_disable         "posthog-otel", the instrumentation's version, true
 //	everything else                            the span's and the resource's attributes under their own names, the
-//	                                           span's first, without the resource's host., process., os. and telemetry.
+//	                                           span's first, without the resource's host., process., os. and
+//	                                           telemetry.
 //
 // An attribute with the name of one of these properties goes before a value that would be made of other attributes. The
 // ids, the times and the source are exceptions. Properties that claim to come from PostHog's AI gateway

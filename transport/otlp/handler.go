@@ -50,13 +50,16 @@ func NewHandler(
 // Routes returns the routes of the paths.
 func (h *Handler) Routes() []route.Route {
 	type handle = func(context.Context, *route.Request) route.Response
-	post := func(group route.Group, path string, maxBody func(*configs.View) int64, kind answers, handle handle) route.Route {
+	post := func(
+		group route.Group, path string, maxBody func(*configs.View) int64, kind answers, handle handle,
+	) route.Route {
 		token := posthog.BearerToken
 		if kind == logAnswers {
 			token = logToken
 		}
 		return route.Route{
-			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Token: token, Handle: handle,
+			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Token: token,
+			Handle: handle,
 			Refuse: func(request *route.Request, err error) route.Response { return kind.to(request).refusal(err) },
 		}
 	}
@@ -121,7 +124,8 @@ func logToken(request *route.Request) (string, *events.Error) {
 
 // take reads a request into data, has fill make events of data, and processes these events.
 func (h *Handler) take(
-	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message, fill func(*batch) *events.Error,
+	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message,
+	fill func(*batch) *events.Error,
 ) route.Response {
 	payload, err := h.decoder.Inflate(decode.Input{Body: r.Body, ContentEncoding: r.ContentEncoding, Config: r.Config})
 	if err != nil {

@@ -31,7 +31,8 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 		}
 	}
 	if records > config.MaxRecords {
-		return events.Errorf(events.TooLarge, "request holds %d log records, the limit is %d: send smaller batches", records, config.MaxRecords)
+		return events.Errorf(events.TooLarge, "request holds %d log records, the limit is %d: send smaller batches",
+			records, config.MaxRecords)
 	}
 	if err := b.grow(records); err != nil {
 		return err
@@ -59,8 +60,8 @@ type logResource struct {
 
 func (b *batch) logResource(attributes []*commonpb.KeyValue) logResource {
 	resource := logResource{
-		user: textOf(attributes, logUsers...), session: textOf(attributes, logSessions...), window: textOf(attributes, logWindows...),
-		service: textOf(attributes, "service.name"),
+		user: textOf(attributes, logUsers...), session: textOf(attributes, logSessions...),
+		window: textOf(attributes, logWindows...), service: textOf(attributes, "service.name"),
 	}
 	b.writer.begin()
 	b.writer.object(attributes)
@@ -69,10 +70,13 @@ func (b *batch) logResource(attributes []*commonpb.KeyValue) logResource {
 }
 
 // log makes the event of one record.
-func (b *batch) log(record *logspb.LogRecord, resource logResource, scope *commonpb.InstrumentationScope) *events.Error {
+func (b *batch) log(
+	record *logspb.LogRecord, resource logResource, scope *commonpb.InstrumentationScope,
+) *events.Error {
 	trace := idOf(record.GetTraceId(), traceIDSize)
 	from := source{
-		name: "$log", lane: events.LaneLogs, space: logSpace, impersonal: true, fallback: trace, nanos: record.GetTimeUnixNano(),
+		name: "$log", lane: events.LaneLogs, space: logSpace, impersonal: true, fallback: trace,
+		nanos:   record.GetTimeUnixNano(),
 		user:    cmp.Or(textOf(record.GetAttributes(), logUsers...), resource.user),
 		session: cmp.Or(textOf(record.GetAttributes(), logSessions...), resource.session),
 	}

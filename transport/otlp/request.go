@@ -50,7 +50,8 @@ func isJSON(body []byte, contentType string) bool {
 	case isProtobuf(contentType):
 		return false
 	default:
-		return strings.Contains(strings.ToLower(contentType), "json") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
+		return strings.Contains(strings.ToLower(contentType), "json") ||
+			bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
 	}
 }
 
@@ -77,7 +78,9 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	case !r.lease.Reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
 		return memory.ErrSpent
 	}
-	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(body, into); err != nil {
+	if err := (proto.UnmarshalOptions{
+		DiscardUnknown: true, RecursionLimit: maxDepth,
+	}).Unmarshal(body, into); err != nil {
 		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
 	}
 	return nil

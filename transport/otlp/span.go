@@ -24,15 +24,21 @@ var spanSpace = uuid.MustParse("7d0f3d5b-6a0e-5b0a-9f43-2f8f1c64a9d1")
 
 // aiPrefixes begin the names of the attributes that only spans about AI have: those of OpenTelemetry's own conventions
 // and those of the libraries before them. (OpenInference and Traceloop both use the one of llm.)
-var aiPrefixes = []string{"gen_ai.", "ai.", "eve.", "pydantic_ai.", "traceloop.", "llm.", "openinference.", "langwatch."}
+var aiPrefixes = []string{
+	"gen_ai.", "ai.", "eve.", "pydantic_ai.", "traceloop.", "llm.", "openinference.", "langwatch.",
+}
 
 // isAI reports whether a span is about AI.
 func isAI(span *tracepb.Span) bool {
-	return slices.ContainsFunc(span.GetAttributes(), func(attribute *commonpb.KeyValue) bool { return hasPrefix(attribute, aiPrefixes) })
+	return slices.ContainsFunc(span.GetAttributes(), func(attribute *commonpb.KeyValue) bool {
+		return hasPrefix(attribute, aiPrefixes)
+	})
 }
 
 func hasPrefix(attribute *commonpb.KeyValue, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(attribute.GetKey(), prefix) })
+	return slices.ContainsFunc(prefixes, func(prefix string) bool {
+		return strings.HasPrefix(attribute.GetKey(), prefix)
+	})
 }
 
 // operations are the attributes, one of each convention, that say what a span did, with the events for their values.
@@ -43,7 +49,9 @@ var operations = []struct {
 	{"gen_ai.operation.name", map[string]string{
 		"chat": generation, "text_completion": generation, "generate_content": generation, "embeddings": embedding,
 	}},
-	{"llm.request.type", map[string]string{"chat": generation, "completion": generation, "embedding": embedding, "embeddings": embedding}},
+	{"llm.request.type", map[string]string{
+		"chat": generation, "completion": generation, "embedding": embedding, "embeddings": embedding,
+	}},
 	{"openinference.span.kind", map[string]string{"LLM": generation, "EMBEDDING": embedding}},
 }
 
@@ -86,19 +94,27 @@ var mapped = []struct {
 	to   string
 	from []string
 }{
-	{"$ai_model", []string{"gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name"}},
+	{"$ai_model", []string{
+		"gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name",
+	}},
 	{"$ai_provider", []string{"gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "llm.vendor"}},
 	{"$ai_input_tokens", []string{
 		"gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt",
 	}},
 	{"$ai_output_tokens", []string{
-		"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens", "llm.token_count.completion",
+		"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens",
+		"llm.token_count.completion",
 	}},
-	{"$ai_cache_read_input_tokens", []string{"gen_ai.usage.cache_read.input_tokens", "llm.token_count.prompt_details.cache_read"}},
-	{"$ai_cache_creation_input_tokens", []string{"gen_ai.usage.cache_creation.input_tokens", "llm.token_count.prompt_details.cache_write"}},
+	{"$ai_cache_read_input_tokens", []string{
+		"gen_ai.usage.cache_read.input_tokens", "llm.token_count.prompt_details.cache_read",
+	}},
+	{"$ai_cache_creation_input_tokens", []string{
+		"gen_ai.usage.cache_creation.input_tokens", "llm.token_count.prompt_details.cache_write",
+	}},
 	{"$ai_base_url", []string{"server.address"}},
 	{"$ai_session_id", []string{
-		"ai.telemetry.metadata.$ai_session_id", "ai.settings.context.$ai_session_id", "eve.session.id", "anthropic.session.id",
+		"ai.telemetry.metadata.$ai_session_id", "ai.settings.context.$ai_session_id", "eve.session.id",
+		"anthropic.session.id",
 		"gen_ai.conversation.id", "session.id",
 	}},
 }
@@ -112,9 +128,11 @@ var messages = []struct {
 	roles map[string]string
 }{
 	{"$ai_input", []string{"gen_ai.input.messages", "gen_ai.prompt", "ai.prompt.messages"}, map[string]string{
-		"gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant", "gen_ai.tool.message": "tool",
+		"gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant",
+		"gen_ai.tool.message": "tool",
 	}},
-	{"$ai_output_choices", []string{"gen_ai.output.messages", "gen_ai.completion"}, map[string]string{"gen_ai.choice": "assistant"}},
+	{"$ai_output_choices", []string{"gen_ai.output.messages", "gen_ai.completion"},
+		map[string]string{"gen_ai.choice": "assistant"}},
 }
 
 // noise begins the names of the attributes in which SDKs by themselves describe the process.
@@ -122,7 +140,8 @@ var noise = []string{"host.", "process.", "os.", "telemetry."}
 
 var (
 	spanUsers = []string{
-		"ai.telemetry.metadata.posthog_distinct_id", "ai.settings.context.posthog_distinct_id", "posthog.distinct_id", "user.id", "enduser.id",
+		"ai.telemetry.metadata.posthog_distinct_id", "ai.settings.context.posthog_distinct_id", "posthog.distinct_id",
+		"user.id", "enduser.id",
 	}
 	resourceUsers = []string{"posthog.distinct_id", "user.id", "enduser.id"}
 )
@@ -142,9 +161,11 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	}
 	switch {
 	case spans > config.MaxSpans:
-		return 0, events.Errorf(events.Invalid, "request holds %d spans, the limit is %d: send smaller batches", spans, config.MaxSpans)
+		return 0, events.Errorf(events.Invalid, "request holds %d spans, the limit is %d: send smaller batches",
+			spans, config.MaxSpans)
 	case ai > config.MaxAISpans:
-		return 0, events.Errorf(events.Invalid, "request holds %d AI spans, the limit is %d: send smaller batches", ai, config.MaxAISpans)
+		return 0, events.Errorf(events.Invalid, "request holds %d AI spans, the limit is %d: send smaller batches",
+			ai, config.MaxAISpans)
 	}
 	if err := b.grow(ai); err != nil {
 		return 0, err
@@ -190,7 +211,8 @@ func (b *batch) span(span *tracepb.Span, resource attributes, scope *commonpb.In
 	}
 	return b.add(from, func(w *writer) {
 		p := spanProperties{
-			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource, done: map[string]bool{},
+			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource,
+			done: map[string]bool{},
 		}
 		p.write(trace, id)
 	})
@@ -305,7 +327,8 @@ func (p *spanProperties) fault() {
 	}
 	kind, message := "", ""
 	for _, event := range slices.Backward(p.span.GetEvents()) {
-		kind, message = textOf(event.GetAttributes(), "exception.type"), textOf(event.GetAttributes(), "exception.message")
+		kind, message = textOf(event.GetAttributes(), "exception.type"),
+			textOf(event.GetAttributes(), "exception.message")
 		if kind != "" || message != "" {
 			break
 		}
@@ -387,7 +410,8 @@ func (p *spanProperties) spoken(to string, roles map[string]string) {
 			p.string(role)
 		}
 		for _, attribute := range attributes.list {
-			if key := attribute.GetKey(); key != "gen_ai.system" && (key != "role" || attribute.GetValue().GetStringValue() != "") {
+			if key := attribute.GetKey(); key != "gen_ai.system" &&
+				(key != "role" || attribute.GetValue().GetStringValue() != "") {
 				p.key(key)
 				p.structured(attribute.GetValue())
 			}

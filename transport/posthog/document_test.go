@@ -105,11 +105,15 @@ func TestScanReadsKeysAsWhatTheyMean(t *testing.T) {
 // other text must fail, unless the two repairs make JSON of it.
 func FuzzScan(f *testing.F) {
 	for _, seed := range []string{
-		`{"api_key":"k","batch":[{"event":"a","distinct_id":1,"properties":{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}}],"sent_at":"x"}`,
+		`{"api_key":"k","batch":[{"event":"a","distinct_id":1,"properties":` +
+			`{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}}],` +
+			`"sent_at":"x"}`,
 		`[{"event":"a","uuid":null,"properties":{"token":"t","distinct_id":"d","$cookieless_mode":true}}]`,
 		`{"$token":"t","$distinct_id":"d","$set":{},"$set_once":{"a":1},"timestamp":"","offset":3}`,
-		`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]", `{"batch":[],"batch":3,"event":"e"}`,
-		`{"\u0065vent":"a","historical_migration":true,"sentAt":"y","token":"z"}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`, `{"`, `[1,]`, `nul`,
+		`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]",
+		`{"batch":[],"batch":3,"event":"e"}`,
+		`{"\u0065vent":"a","historical_migration":true,"sentAt":"y","token":"z"}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`,
+		`{"`, `[1,]`, `nul`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -127,7 +131,8 @@ func FuzzScan(f *testing.F) {
 		}
 		valid := json.Valid(data)
 		if err != nil {
-			if valid && !strings.Contains(err.Error(), "nested deeper") && !strings.Contains(err.Error(), "expected an event") {
+			if valid && !strings.Contains(err.Error(), "nested deeper") &&
+				!strings.Contains(err.Error(), "expected an event") {
 				t.Fatalf("%q is JSON, but: %v", data, err)
 			}
 			return
@@ -173,7 +178,8 @@ func requireSameMeaning(t *testing.T, data []byte, d *document) {
 		for key, at := range map[string]jsonscan.Span{
 			"event": found.name, "uuid": found.uuid, "timestamp": found.timestamp, "offset": found.offset,
 			"token": found.token, "$token": found.dollarToken, "api_key": found.apiKey, "distinct_id": found.distinctID,
-			"$distinct_id": found.dollarDistinctID, "properties": found.properties, "$set": found.set, "$set_once": found.setOnce,
+			"$distinct_id": found.dollarDistinctID, "properties": found.properties, "$set": found.set,
+			"$set_once": found.setOnce,
 		} {
 			require.Equal(t, string(fields[key]), string(at.In(data)), key)
 		}

@@ -81,7 +81,8 @@ const (
 	// memory does not count against the budget.
 	maxPooled = 4096
 	// eventSize and snapshotSize are the memory in bytes that an event and a snapshot take beside their text.
-	eventSize    = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(events.Recording{}))
+	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) +
+		unsafe.Sizeof(events.Recording{}))
 	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
@@ -154,7 +155,8 @@ func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.R
 // take decodes and scans a request, has hydrate make a batch of the objects found, and answers with the batch's
 // outcomes.
 func (h *Handler) take(
-	ctx context.Context, request *route.Request, hydrate func(*session, query) (events.Reason, *events.Error), resource string,
+	ctx context.Context, request *route.Request, hydrate func(*session, query) (events.Reason, *events.Error),
+	resource string,
 ) route.Response {
 	query, fault := parseQuery(request.RawQuery)
 	if fault != nil {
@@ -223,7 +225,8 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 	case s.document.spent:
 		return memory.ErrSpent
 	case s.document.full:
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
+		return events.Errorf(events.TooLarge,
+			"maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
 	default:
 		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
 	}

@@ -14,7 +14,8 @@ const heatmapName = "$$heatmap"
 
 // heatmapProperties are the properties of a heatmap event, in the order in which they are written.
 var heatmapProperties = [...]string{
-	heatmapData, "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname", "$prev_pageview_max_scroll",
+	heatmapData, "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname",
+	"$prev_pageview_max_scroll",
 	"$current_url", "$raw_user_agent", "$ip", "$host", "$timezone", "$cookieless_extra", "$cookieless_mode",
 }
 
@@ -68,6 +69,8 @@ func (d *document) splitHeatmap(found *object, event *events.Event) *events.Erro
 	if err != nil {
 		return err
 	}
-	event.Raw.Properties = jsonscan.AppendWithout(rest, event.Raw.Properties, func(key []byte) bool { return string(key) == heatmapData })
+	event.Raw.Properties = jsonscan.AppendWithout(rest, event.Raw.Properties, func(key []byte) bool {
+		return string(key) == heatmapData
+	})
 	return nil
 }

@@ -14,9 +14,10 @@ import (
 // The faults of an event or its request, in the protocol's words. They are made once, so that a hostile batch of a
 // million bad events costs no allocation for each.
 var (
-	errNoEvent        = events.Errorf(events.Invalid, "request holds no event")
-	errNotObject      = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
-	errNoName         = events.Errorf(events.Invalid, "failed to hydrate events from request: non-engage request missing event name attribute")
+	errNoEvent   = events.Errorf(events.Invalid, "request holds no event")
+	errNotObject = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
+	errNoName    = events.Errorf(events.Invalid,
+		"failed to hydrate events from request: non-engage request missing event name attribute")
 	errEmptyName      = events.Errorf(events.Invalid, "event submitted with an empty event name")
 	errNoDistinctID   = events.Errorf(events.Invalid, "event submitted without a distinct_id")
 	errCookieless     = events.Errorf(events.Invalid, "event submitted with invalid cookieless mode")
@@ -122,7 +123,9 @@ func end(event *events.Event) func(events.Reason, *events.Error) {
 
 // suit checks an event by its lane, and takes out of its properties what only the AI gateway or a heatmap event may
 // have.
-func (d *document) suit(found *object, event *events.Event, config *Config, aiOnly bool) (events.Reason, *events.Error) {
+func (d *document) suit(
+	found *object, event *events.Event, config *Config, aiOnly bool,
+) (events.Reason, *events.Error) {
 	if aiOnly && event.Lane != events.LaneAI {
 		return events.ReasonNotAI, errNotAI
 	}
@@ -251,7 +254,9 @@ func (d *document) ownToken(found *object) []byte {
 }
 
 // hydrateEvent fills in an event, or returns what is wrong with it.
-func (d *document) hydrateEvent(found *object, event *events.Event, at Clock, engage bool) (events.Reason, *events.Error) {
+func (d *document) hydrateEvent(
+	found *object, event *events.Event, at Clock, engage bool,
+) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}

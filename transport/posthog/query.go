@@ -35,7 +35,8 @@ func parseQuery(raw string) (query, *events.Error) {
 		case key == "data" && first(0):
 			data, err := url.QueryUnescape(value)
 			if err != nil {
-				return query{}, events.Errorf(events.Invalid, "failed to decode request: invalid percent-encoding in query parameter data")
+				return query{}, events.Errorf(events.Invalid,
+					"failed to decode request: invalid percent-encoding in query parameter data")
 			}
 			q.data = data
 		case key == "compression" && first(1):

@@ -164,11 +164,14 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 		found := &d.objects[i]
 		session, window := "", []byte(nil)
 		reason, err := d.checkRecording(found, current, &session, &window)
-		if err == nil && current != nil && current.SessionID == session && bytes.Equal(current.Recording.WindowID, window) {
+		if err == nil && current != nil && current.SessionID == session &&
+			bytes.Equal(current.Recording.WindowID, window) {
 			s.addSnapshots(found, current.Recording)
 			continue
 		}
-		batch.Events = append(batch.Events, events.Event{Name: snapshotsName, Lane: events.LaneRecordings, SessionID: session})
+		batch.Events = append(batch.Events, events.Event{
+			Name: snapshotsName, Lane: events.LaneRecordings, SessionID: session,
+		})
 		event := &batch.Events[len(batch.Events)-1]
 		switch {
 		case err == nil:
@@ -211,7 +214,9 @@ const maxSession = 70
 
 // checkRecording finds the session and the window of an event. An event that does not name them has those of the event
 // before it.
-func (d *document) checkRecording(found *object, before *events.Event, session *string, window *[]byte) (events.Reason, *events.Error) {
+func (d *document) checkRecording(
+	found *object, before *events.Event, session *string, window *[]byte,
+) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
@@ -318,7 +323,9 @@ func (s *session) addSnapshots(found *object, recording *events.Recording) {
 	r := &d.replays[found.replay-1]
 	start := len(s.snapshots) - len(recording.Items)
 	for _, item := range d.snapshots[r.from:r.to] {
-		s.snapshots = append(s.snapshots, events.Snapshot{JSON: item.json.In(d.Data), Timestamp: d.Present(item.timestamp)})
+		s.snapshots = append(s.snapshots, events.Snapshot{
+			JSON: item.json.In(d.Data), Timestamp: d.Present(item.timestamp),
+		})
 	}
 	recording.Items = s.snapshots[start:len(s.snapshots):len(s.snapshots)]
 }

@@ -34,7 +34,10 @@ func answer(batch *events.Batch, policy string, beacon bool, resource string) ro
 	case sum.Rejected > 0 && (good+sum.Limited == 0 || policy == PolicyAllOrNothing):
 		return route.ToRejection(sum.Rejection).Refused()
 	case sum.Limited > 0 && good == 0:
-		return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`}
+		return route.Response{
+			Status: http.StatusOK, ContentType: route.TypeJSON,
+			Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`,
+		}
 	default:
 		return success(beacon)
 	}

@@ -41,7 +41,8 @@ func (s *strangers) Write(_ context.Context, batch *events.Batch) {
 				continue
 			}
 			for _, text := range textsOf(batch, event) {
-				if strings.Count(text, "mark") == 0 || strings.Count(text, "mark") != strings.Count(text, batch.RequestID) {
+				if strings.Count(text, "mark") == 0 ||
+					strings.Count(text, "mark") != strings.Count(text, batch.RequestID) {
 					s.mu.Lock()
 					s.found = append(s.found, batch.RequestID+" has "+text)
 					s.mu.Unlock()
@@ -66,7 +67,8 @@ func textsOf(batch *events.Batch, event *events.Event) []string {
 	if event.Recording == nil {
 		texts = append(texts, event.Name, string(event.Raw.Properties))
 	} else {
-		texts = append(texts, event.SessionID, string(event.Recording.WindowID), string(event.Recording.Host), event.Recording.Lib)
+		texts = append(texts, event.SessionID, string(event.Recording.WindowID), string(event.Recording.Host),
+			event.Recording.Lib)
 		for _, item := range event.Recording.Items {
 			texts = append(texts, string(item.JSON), string(item.Timestamp))
 		}
@@ -87,7 +89,8 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	sink, budget, scope := &strangers{}, memory.NewBudget(1<<30), tally.NoopScope
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(t, err)
-	decoder, processor := decode.New(route.Fixed(64<<20), budget), events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
+	decoder, processor := decode.New(route.Fixed(64<<20), budget),
+		events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
 	live := configs.Fixed(posthog.DefaultConfig())
 	h, err := posthog.NewHandler(live, decoder, budget, processor, scope)
 	require.NoError(t, err)
@@ -99,9 +102,11 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	event := `{"event":"M-1","distinct_id":"\u004d1-M","$set":{"M":"M"},"properties":{"a":"M%s","n":NaN}}`
 	heatmap := `{"event":"M-2","distinct_id":"M","properties":{"$heatmap_data":{"M":"M%s"},"M":1}}`
 	gateway := `{"event":"$ai_M","distinct_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
-	replay := `{"properties":{"distinct_id":"M","$session_id":"M-%d","$window_id":"w\u004d-M","$lib":"M","$snapshot_host":"M","$snapshot_data":[{"timestamp":"M","a":"M%s"},["timestamp M"],"M"]}}`
+	replay := `{"properties":{"distinct_id":"M","$session_id":"M-%d","$window_id":"w\u004d-M","$lib":"M",` +
+		`"$snapshot_host":"M","$snapshot_data":[{"timestamp":"M","a":"M%s"},["timestamp M"],"M"]}}`
 	snapshots := strings.NewReplacer(`["timestamp M"],"M"`, `{"timestamp":"M"}`)
-	strict := `{"event":"M","uuid":"0198c0de-0000-7000-8000-%012d","distinct_id":"M","timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
+	strict := `{"event":"M","uuid":"0198c0de-0000-7000-8000-%012d","distinct_id":"M",` +
+		`"timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
 	var working sync.WaitGroup
 	for worker := range workers {
 		working.Go(func() {
@@ -133,10 +138,13 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 					body = gzipped(body)
 				}
 				request := &route.Request{
-					Path: "/e/", ContentType: "application/json", Body: []byte(body), ClientIP: "192.0.2.1", RequestID: mark, Received: received,
+					Path: "/e/", ContentType: "application/json", Body: []byte(body), ClientIP: "192.0.2.1",
+					RequestID: mark, Received: received,
 					Header: route.Headers{
-						"Authorization": "Bearer " + mark, "PostHog-Sdk-Info": "test/1", "PostHog-Attempt": "1", "User-Agent": "test",
-						"PostHog-Request-Id": "01a20526-db14-71b9-bce0-3d6c94bebba0", "PostHog-Request-Timestamp": received.Format(time.RFC3339),
+						"Authorization": "Bearer " + mark, "PostHog-Sdk-Info": "test/1", "PostHog-Attempt": "1",
+						"User-Agent":                "test",
+						"PostHog-Request-Id":        "01a20526-db14-71b9-bce0-3d6c94bebba0",
+						"PostHog-Request-Timestamp": received.Format(time.RFC3339),
 					},
 				}
 				if response := handle(context.Background(), request); response.Status != 200 {

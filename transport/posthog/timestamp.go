@@ -72,7 +72,8 @@ func parseDate(s string) (time.Time, bool) {
 // zones are the names of zones that RFC 2822 knows. Nobody can say what other names mean.
 var zones = map[string]string{
 	"UT": "+0000", "GMT": "+0000", "UTC": "+0000", "Z": "+0000",
-	"EST": "-0500", "EDT": "-0400", "CST": "-0600", "CDT": "-0500", "MST": "-0700", "MDT": "-0600", "PST": "-0800", "PDT": "-0700",
+	"EST": "-0500", "EDT": "-0400", "CST": "-0600", "CDT": "-0500", "MST": "-0700", "MDT": "-0600", "PST": "-0800",
+	"PDT": "-0700",
 }
 
 // parseRFC2822 reads a date as mail writes it: Mon, 23 Nov 2026 19:52:25 +0100. The weekday and the seconds may be
@@ -136,7 +137,8 @@ func (c Clock) eventTime(stamp time.Time, hasStamp bool, offset int64, hasOffset
 	case hasOffset:
 		t = before(c.Now, offset)
 	case hasStamp && !c.Retried && !sentAt.IsZero():
-		t = time.Unix(stamp.Unix()+c.Now.Unix()-sentAt.Unix(), int64(stamp.Nanosecond()+c.Now.Nanosecond()-sentAt.Nanosecond())).UTC()
+		t = time.Unix(stamp.Unix()+c.Now.Unix()-sentAt.Unix(),
+			int64(stamp.Nanosecond()+c.Now.Nanosecond()-sentAt.Nanosecond())).UTC()
 	case hasStamp:
 		t = stamp
 	}

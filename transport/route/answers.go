@@ -41,7 +41,9 @@ var byCode = [...]struct {
 	large, largeAI string
 }{
 	events.Internal: {
-		Answer: Answer{Status: 500, Text: "internal server error", RetryV1: true, Tag: "internal_error", RPC: rpcInternal},
+		Answer: Answer{
+			Status: 500, Text: "internal server error", RetryV1: true, Tag: "internal_error", RPC: rpcInternal,
+		},
 	},
 	events.Invalid:      {Answer: Answer{Status: 400, Tag: "request_decoding_error", RPC: rpcInvalidArgument}},
 	events.Unauthorized: {Answer: Answer{Status: 401, Tag: "invalid_api_token", RPC: rpcUnauthenticated}},
@@ -50,7 +52,9 @@ var byCode = [...]struct {
 		large:  "maximum event size exceeded: ", largeAI: "maximum AI event size exceeded: ",
 	},
 	events.Unsupported: {Answer: Answer{Status: 415, Tag: "unsupported_content_type", RPC: rpcInvalidArgument}},
-	events.SlowClient:  {Answer: Answer{Status: 408, RetryV1: true, Tag: "body_read_timeout", RPC: rpcDeadlineExceeded}},
+	events.SlowClient: {
+		Answer: Answer{Status: 408, RetryV1: true, Tag: "body_read_timeout", RPC: rpcDeadlineExceeded},
+	},
 	events.Unavailable: {
 		Answer: Answer{Status: 503, Retry: true, RetryV1: true, Tag: "service_unavailable", RPC: rpcUnavailable},
 		failed: "transient error, please retry",
@@ -73,7 +77,8 @@ var byReason = map[events.Reason]struct {
 }{
 	events.ReasonDuplicate: {details: "duplicate"},
 	events.ReasonInFlight: {
-		details: "in_flight", failed: "another request with the same event is being handled, please retry", retryAfter: time.Second,
+		details: "in_flight", failed: "another request with the same event is being handled, please retry",
+		retryAfter: time.Second,
 	},
 	events.ReasonRateLimited:      {details: "rate_limited"},
 	events.ReasonQuota:            {details: "billing_limit_exceeded"},

@@ -35,29 +35,46 @@ const tagInvalidToken = "invalid_api_token"
 
 // The faults of a request. Like the faults of an event below, they are made once, so that a bad request costs little.
 var (
-	errNoToken     = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
-	errNotBearer   = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
-	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent, "the Content-Type must be application/json")
-	errEncoding    = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent, "the Content-Encoding must be one of gzip, deflate, br and zstd")
-	errNoBody      = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
-	errBatchType   = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch must be an array of events")
-	errNoEvent     = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
-	errCreatedAt   = errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent, "created_at must be a time as of RFC 3339")
-	errHistorical  = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "historical_migration must be true or false")
-	errNoUUID      = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID, "the batch holds an event without a uuid")
-	errUUID        = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
+	errNoToken = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken,
+		"the Authorization header is missing")
+	errNotBearer = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken,
+		"the Authorization header must be Bearer and the project's API key")
+	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent,
+		"the Content-Type must be application/json")
+	errEncoding = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent,
+		"the Content-Encoding must be one of gzip, deflate, br and zstd")
+	errNoBody    = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
+	errBatchType = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
+		"batch must be an array of events")
+	errNoEvent   = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
+	errCreatedAt = errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent,
+		"created_at must be a time as of RFC 3339")
+	errHistorical = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
+		"historical_migration must be true or false")
+	errNoUUID = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID,
+		"the batch holds an event without a uuid")
+	errUUID = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID,
+		"the batch holds an event whose uuid is not a UUID")
 )
 
 // The faults of an event.
 var (
-	errNoName       = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
-	errLongName     = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxName)
-	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID, "event submitted without a distinct_id")
-	errTimestamp    = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent, "timestamp must be a time as of RFC 3339")
-	errProperties   = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent, "properties must be an object")
-	errOptions      = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent, "event submitted with an option of a wrong type")
-	errAITooLarge   = errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge, "the AI event is larger than transport.posthog.max_ai_event")
-	errNotAI        = errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
+	errNoName = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName,
+		"event submitted without a name")
+	errLongName = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge,
+		"the event name is longer than %d bytes", maxName)
+	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID,
+		"event submitted without a distinct_id")
+	errTimestamp = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent,
+		"timestamp must be a time as of RFC 3339")
+	errProperties = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent,
+		"properties must be an object")
+	errOptions = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent,
+		"event submitted with an option of a wrong type")
+	errAITooLarge = errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge,
+		"the AI event is larger than transport.posthog.max_ai_event")
+	errNotAI = errorf(events.Invalid, "misrouted_event", events.ReasonNotAI,
+		"the event is not an AI event: send it to /i/v1/analytics/events")
 )
 
 const tagAITooLarge = "ai_event_too_big"
@@ -99,7 +116,8 @@ func (s *session) find() {
 
 // lost stands for an event that a stage has taken out of the batch. No stage may do that.
 var lost = events.Event{Outcome: events.Outcome{
-	State: events.StateFailed, Reason: events.ReasonUnsettled, Err: events.Errorf(events.Internal, "a stage has lost the event"),
+	State: events.StateFailed, Reason: events.ReasonUnsettled,
+	Err: events.Errorf(events.Internal, "a stage has lost the event"),
 }}
 
 // answer renders a result for every event, in the order and with the UUIDs of the request. A stage that refuses the
@@ -146,7 +164,10 @@ func (s *session) answer(request *route.Request) route.Response {
 		return refuse(request, refused)
 	}
 	body = append(body, "}}"...)
-	response := route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body), Header: echoRequestID(nil, request)}
+	response := route.Response{
+		Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body),
+		Header: echoRequestID(nil, request),
+	}
 	if failed != nil {
 		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter
 	}
@@ -166,7 +187,8 @@ func refuse(request *route.Request, err error) route.Response {
 		URI         string `json:"error_uri"`
 	}{answer.Tag, answer.Text, "https://posthog.com/docs/api"})
 	return route.Response{
-		Status: answer.Status, ContentType: route.TypeJSON, Body: string(body), Retry: answer.RetryV1, RetryAfter: answer.RetryAfter,
+		Status: answer.Status, ContentType: route.TypeJSON, Body: string(body), Retry: answer.RetryV1,
+		RetryAfter: answer.RetryAfter,
 		Header: echoRequestID([]route.Field{
 			{Name: "Accept", Value: route.TypeJSON},
 			{Name: "Accept-Encoding", Value: "gzip, deflate, br, zstd"},

@@ -48,9 +48,12 @@ func NewHandler(
 
 // Routes returns the paths.
 func (h *Handler) Routes() []route.Route {
-	serve := func(group route.Group, path string, handle func(context.Context, *route.Request) route.Response) route.Route {
+	serve := func(
+		group route.Group, path string, handle func(context.Context, *route.Request) route.Response,
+	) route.Route {
 		return route.Route{
-			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: posthog.BearerToken, Handle: handle, Refuse: h.Refuse,
+			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: posthog.BearerToken, Handle: handle,
+			Refuse: h.Refuse,
 		}
 	}
 	return []route.Route{
@@ -83,7 +86,8 @@ const (
 	// resultSize is the memory in bytes that an event takes in the answer.
 	resultSize = 128
 	// eventSize is the memory in bytes that an event takes beside its text and its result.
-	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(int32(0)))
+	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) +
+		unsafe.Sizeof(int32(0)))
 )
 
 func newSession(budget *memory.Budget) *session {
@@ -194,6 +198,7 @@ func (h *Handler) scan(s *session, payload *decode.Payload, header *header) erro
 	case s.full:
 		return events.Errorf(events.TooLarge, "the request holds more than %d events", s.limit)
 	default:
-		return errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "failed to parse request: %w", fault)
+		return errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
+			"failed to parse request: %w", fault)
 	}
 }

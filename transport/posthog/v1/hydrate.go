@@ -126,7 +126,8 @@ func (s *session) identify() *taggedError {
 	slices.SortFunc(s.ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	for i := 1; i < len(s.ids); i++ {
 		if s.ids[i] == s.ids[i-1] {
-			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID, "the batch holds more than one event with the uuid %s", s.ids[i])
+			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID,
+				"the batch holds more than one event with the uuid %s", s.ids[i])
 		}
 	}
 	return nil
@@ -277,8 +278,9 @@ func isIllegal(distinctID string) bool {
 		}
 	}
 	switch string(lower[:len(distinctID)]) {
-	case "0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend", "distinct_id",
-		"distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null", "system", "true", "undefined", "user":
+	case "0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend",
+		"distinct_id", "distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null",
+		"system", "true", "undefined", "user":
 		return true
 	}
 	return false

@@ -45,7 +45,8 @@ func (r *recorder) Write(_ context.Context, batch *events.Batch) {
 			continue
 		}
 		kept := *event
-		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID), strings.Clone(event.SessionID)
+		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID),
+			strings.Clone(event.SessionID)
 		raw := &kept.Raw
 		for _, value := range []*[]byte{&raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Properties} {
 			*value = bytes.Clone(*value)
@@ -63,7 +64,10 @@ type service struct {
 }
 
 // newHandler is NewHandler with a configuration that does not change.
-func newHandler(config posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+func newHandler(
+	config posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor,
+	scope tally.Scope,
+) *Handler {
 	handler, err := NewHandler(configs.Fixed(config), decoder, budget, processor, scope)
 	if err != nil {
 		panic(err)
@@ -72,10 +76,12 @@ func newHandler(config posthog.Config, decoder *decode.Decoder, budget *memory.B
 }
 
 func newService(t *testing.T, config posthog.Config) *service {
-	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20),
+		scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
-	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget,
+		events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
