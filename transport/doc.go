@@ -1,4 +1,4 @@
-// Package transport is the front door: the HTTP server, built on Fiber, and the protocols behind it.
+// Package transport is the HTTP server, built on Fiber, and the protocols behind it.
 //
 // The server reads every body itself: raw, as a stream and under a limit. It takes memory as the bytes arrive, not as
 // the client announces them, and it reads a compressed body as it comes. The bytes that the server reads, and the bytes

@@ -77,9 +77,9 @@ func Get(object []byte, name string) (value []byte) {
 	return value
 }
 
-// AppendSet appends the object, with the property set to a JSON value, to dst. The value takes the place that the
-// property has, or the end if the property is new. The other members stay as they stand. dst shares no memory with the
-// object. If the text is no object, or the value no JSON, AppendSet returns an error and dst as it was.
+// AppendSet appends the object to dst, with the property set to a JSON value. The value takes the place that the
+// property has, or the end if the property is new. The other members stay as they stand. dst must share no memory with
+// the object. If the text is no object, or the value no JSON, AppendSet returns an error and dst as it was.
 func AppendSet(dst, object []byte, name string, value []byte) ([]byte, error) {
 	scan := Scanner{Data: value}
 	if scan.End(scan.Value(scan.Space(0), 1)) != nil {
@@ -115,12 +115,12 @@ func AppendSet(dst, object []byte, name string, value []byte) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// AppendDelete appends the object without the property to dst. It is AppendWithout for one name.
+// AppendDelete appends the object to dst, without the property. It is AppendWithout for one name.
 func AppendDelete(dst, object []byte, name string) []byte {
 	return AppendWithout(dst, object, func(key []byte) bool { return string(key) == name })
 }
 
-// AppendWithout appends an object that has been scanned to dst, without the members whose keys are unwanted. The other
+// AppendWithout appends to dst an object that has been scanned, without the members whose keys are unwanted. The other
 // members stay as they stand. dst may be the beginning of the object's own memory, because AppendWithout never writes
 // ahead of what it has read.
 func AppendWithout(dst, object []byte, unwanted func(key []byte) bool) []byte {

@@ -41,7 +41,7 @@ func (p Span) In(data []byte) []byte {
 type Scanner struct {
 	Data []byte
 	Err  *SyntaxError
-	// escapes counts the escape sequences met. By it a string without escapes is known.
+	// escapes counts the escape sequences met. It shows whether a string had any.
 	escapes int
 	// Repairable is set if the fault is one of the two that Repair mends.
 	Repairable bool
@@ -376,8 +376,8 @@ func digits(data []byte, i int) int {
 	return i
 }
 
-// Open enters the object at i. It returns the place of the first key or, for an empty object, the place after it and
-// more false.
+// Open enters the object at i. It returns the place of the first key and true. For an empty object it returns the place
+// after the object and false.
 func (s *Scanner) Open(i, depth int) (at int, more bool) {
 	if depth >= MaxDepth {
 		return s.Fail(i, fmt.Sprintf("nested deeper than %d levels", MaxDepth)), false
@@ -411,8 +411,8 @@ func (s *Scanner) Member(i int) (key []byte, at int) {
 	return key, s.colon(end)
 }
 
-// Next goes on after a member's value. It returns the place of the next key or, with more false, the place after the
-// object.
+// Next goes on after a member's value. It returns the place of the next key and true. After the last member it returns
+// the place after the object and false.
 func (s *Scanner) Next(i int) (at int, more bool) {
 	i = s.Space(i)
 	if i < len(s.Data) {
@@ -426,8 +426,8 @@ func (s *Scanner) Next(i int) (at int, more bool) {
 	return s.Fail(i, "expected , or } in object"), false
 }
 
-// NextElement goes on after an array's element. It returns the place of the next element or, with more false, the place
-// after the array.
+// NextElement goes on after an array's element. It returns the place of the next element and true. After the last
+// element it returns the place after the array and false.
 func (s *Scanner) NextElement(i int) (at int, more bool) {
 	i = s.Space(i)
 	if i < len(s.Data) {

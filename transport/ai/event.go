@@ -37,7 +37,7 @@ func invalid(format string, args ...any) *events.Error {
 // form is the parts of a request.
 type form struct {
 	event []byte
-	// properties is nil if they stand in the event itself.
+	// properties is nil if the event itself holds its properties.
 	properties []byte
 }
 

@@ -59,7 +59,7 @@ func packOnce(tb testing.TB, encoder func(io.Writer) flusher, text string) []byt
 	return packed.Bytes()
 }
 
-// packZstd is one frame that says how long its content is.
+// packZstd returns one frame that says how long its content is.
 func packZstd(tb testing.TB, text string) []byte {
 	tb.Helper()
 	writer, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
@@ -67,7 +67,7 @@ func packZstd(tb testing.TB, text string) []byte {
 	return writer.EncodeAll([]byte(text), nil)
 }
 
-// batch is what a server SDK sends: 50 events, about 55 KB, with ids that are random as they are in life.
+// batch returns the batch of a server SDK: 50 events, about 55 KB, with random ids as in real batches.
 func batch(events int) string {
 	random := rand.New(rand.NewPCG(1, 2))
 	id := func() string {

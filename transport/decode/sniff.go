@@ -50,7 +50,7 @@ func isText(b []byte) bool {
 	return utf8.Valid(head)
 }
 
-// formFields are the fields that tell a form (spec 2.3, step 2).
+// formFields are the fields by which a form is known (spec 2.3, step 2).
 var formFields = [...]string{"data=", "_=", "ip=", "compression="}
 
 // isForm reports whether b looks like a urlencoded form (spec 2.3, step 2). A JSON text may well contain "&data=", so

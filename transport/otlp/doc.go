@@ -59,7 +59,7 @@
 //
 // A record becomes an event $log with the properties body, severity_text, severity_number, service_name, event_name,
 // trace_id, span_id, trace_flags, instrumentation_scope (name@version), observed_timestamp, attributes,
-// resource_attributes, $session_id and $window_id. Those that are not known are left out. The user is named by
+// resource_attributes, $session_id and $window_id. Unknown properties are left out. The user is named by
 // posthogDistinctId, posthog.distinct_id, user.id or enduser.id, and the session by sessionId, session.id or
 // $session_id, of the record or else of its resource. The user of a record that names none is its trace id, or else its
 // UUID. Logs make no persons. The UUID is made of the token and all that the record says, and for equal records in one

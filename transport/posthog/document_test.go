@@ -144,7 +144,7 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// requireSameMeaning checks every value found against what encoding/json finds.
+// requireSameMeaning compares every value that the scan has found with the value that encoding/json finds.
 func requireSameMeaning(t *testing.T, data []byte, d *document) {
 	var elements []json.RawMessage
 	var top map[string]json.RawMessage

@@ -113,7 +113,7 @@ func (r *Request) Admit(ctx context.Context, batch *events.Batch) error {
 	return nil
 }
 
-// Fixed is a limit that is the same in every configuration.
+// Fixed returns a MaxBody that is the same in every configuration.
 func Fixed(limit int64) func(*configs.View) int64 { return func(*configs.View) int64 { return limit } }
 
 // Get returns a header's value, or "".
