@@ -67,7 +67,8 @@ func packZstd(tb testing.TB, text string) []byte {
 	return writer.EncodeAll([]byte(text), nil)
 }
 
-// batch returns the batch of a server SDK: 50 events, about 55 KB, with random ids as in real batches.
+// batch returns the batch of a server SDK with so many events, 50 of which take about 55 KB. Its ids are random, as in
+// real batches.
 func batch(events int) string {
 	random := rand.New(rand.NewPCG(1, 2))
 	id := func() string {
