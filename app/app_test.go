@@ -22,7 +22,7 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// diary notes what happened, in order.
+// diary is a list of notes on what happened, in order.
 type diary struct {
 	mu    sync.Mutex
 	lines []string
@@ -45,7 +45,7 @@ func (d *diary) hook(name string) fx.Hook {
 	return fx.StartStopHook(func() { d.note("start %s", name) }, func() { d.note("stop %s", name) })
 }
 
-// observability provides a logger that can be read, and a metrics scope that can be.
+// observability provides a logger whose lines the test can read, and the metrics scope that the test gives.
 func observability(scope tally.Scope, level zapcore.Level) (module.Module, *observer.ObservedLogs) {
 	core, logs := observer.New(level)
 	return module.Module{Name: "observability", Options: fx.Provide(
@@ -67,7 +67,7 @@ type background struct{}
 
 func (background) Background() {}
 
-// shelf is what the module "store" provides and the module "front" needs.
+// shelf is the type that the module "store" provides and the module "front" needs.
 type shelf interface{ books() int }
 
 type plank int
@@ -100,7 +100,7 @@ type frontConfig struct {
 
 func (c frontConfig) StopBudget() time.Duration { return c.Stop }
 
-// front provides the root.
+// front is a module that provides the root.
 func front(d *diary) module.Module {
 	return module.Module{
 		Name:   "front",
@@ -116,7 +116,7 @@ func front(d *diary) module.Module {
 	}
 }
 
-// office runs beside the root.
+// office is a module that runs beside the root.
 func office(d *diary) module.Module {
 	return module.Module{Name: "office", Options: fx.Provide(module.AsBackground(func(lc fx.Lifecycle) background {
 		lc.Append(d.hook("office"))
@@ -289,7 +289,7 @@ func TestFactsAreOrderedAndAligned(t *testing.T) {
 	require.Equal(t, "listening  http://127.0.0.1:8000\nmetrics    on\nsink       kafka\n", a.Facts())
 }
 
-// stuck has a start or stop hook that ends only when the test says so, whatever its context says.
+// stuck is a module with a start or stop hook that ignores its context and ends only when the test says so.
 func stuck(released <-chan struct{}, start, stop bool) module.Module {
 	wait := func(really bool) func(context.Context) error {
 		return func(context.Context) error {
@@ -383,7 +383,7 @@ func TestWaitReportsAShutdownThatCameEarly(t *testing.T) {
 	require.NoError(t, a.Stop(t.Context()))
 }
 
-// panicking builds an app of two modules, of which the second one's hooks panic.
+// panicking builds an app of two modules. The hooks of the second module panic.
 func panicking(t *testing.T, d *diary, hook fx.Hook) (*app.App, *observer.ObservedLogs) {
 	t.Helper()
 	watched, logs := observability(tally.NoopScope, zapcore.ErrorLevel)

@@ -45,7 +45,7 @@ short.`,
 	root.SetErr(p.err)
 	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil, "YAML `FILE` to read; may be repeated, later files win")
 	if err := root.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
-		panic(err) // it is the flag of the line above
+		panic(err) // the line above has made the flag
 	}
 	root.AddCommand(
 		p.newCommand(module.Command{
@@ -58,7 +58,7 @@ short.`,
 		p.newCommand(versionCommand(), direct),
 		p.newCompletion(root),
 	)
-	root.CompletionOptions.DisableDefaultCmd = true // by the one of the line above
+	root.CompletionOptions.DisableDefaultCmd = true // newCompletion, on the line above, takes its place
 	help := p.newHelp(root)
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
@@ -72,7 +72,7 @@ short.`,
 	return root
 }
 
-// read is where the configuration comes from, once the flags have been read.
+// read returns the source of the configuration. It is called once the flags have been read.
 func (p *process) read(source configs.Source) configs.Source {
 	source.Environ = p.environ
 	return source
@@ -146,7 +146,7 @@ func (p *process) validate(use module.Invocation, source configs.Source) error {
 	return nil
 }
 
-// spareStop is how long a process may take to end beside what its modules take to stop.
+// spareStop is the time that a process may take to end on top of the time that its modules take to stop.
 const spareStop = 5 * time.Second
 
 // gracePeriod is a comment that says how long an orchestrator has to wait for the service to stop.
@@ -190,8 +190,8 @@ file.`,
 	}
 }
 
-// FromPostHogEnv writes the configuration of a build of these modules that an environment of PostHog's capture service, in the
-// form of os.Environ, amounts to.
+// FromPostHogEnv translates an environment of PostHog's capture service, in the form of os.Environ, into a
+// configuration file for a build of these modules.
 func FromPostHogEnv(modules []module.Module, environ []string) ([]byte, error) {
 	keys, err := configs.Keys(sections(modules))
 	if err != nil {
@@ -200,7 +200,7 @@ func FromPostHogEnv(modules []module.Module, environ []string) ([]byte, error) {
 	return posthogenv.Translate(environ, keys)
 }
 
-// Reference writes the configuration reference of a build of these modules: theirs and the app's own section.
+// Reference writes the configuration reference of a build of these modules: their sections and the app's own.
 func Reference(modules []module.Module) ([]byte, error) { return configs.Reference(sections(modules)) }
 
 func (p *process) graphCommand(source *configs.Source) module.Command {

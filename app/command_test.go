@@ -28,7 +28,7 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// asMain makes the test binary behave as a capture binary of fake modules.
+// asMain is a variable of the environment. If it is set, the test binary behaves as a capture binary of fake modules.
 const asMain = "CAPTURE_TEST_AS_MAIN"
 
 func TestMain(m *testing.M) {
@@ -67,7 +67,7 @@ func (b *buffer) String() string {
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
-// run is a command line that is being executed.
+// run is a command line that is under way.
 type run struct {
 	out, err buffer
 	signals  chan os.Signal
@@ -80,7 +80,7 @@ func start(modules []module.Module, environ []string, args ...string) *run {
 	return r
 }
 
-// finish waits for the exit code.
+// finish waits for the command line to end and returns its exit code.
 func (r *run) finish(t *testing.T) int {
 	t.Helper()
 	select {
@@ -354,7 +354,7 @@ func TestVersionNamesTheBuild(t *testing.T) {
 	require.True(t, strings.HasPrefix(app.Describe("", nil), "capture (unknown) go"))
 }
 
-// lister is a module with a command that takes a flag, arguments and parts of the graph.
+// lister is a module whose command takes a flag, arguments and parts of the graph.
 func lister(d *diary, list func(use module.Invocation, author string, books int, log *zap.Logger) error) module.Module {
 	var author string
 	mod := store(d)
@@ -409,7 +409,7 @@ func TestASignalEndsAModulesCommand(t *testing.T) {
 	require.Empty(t, r.err.String())
 }
 
-// library is a module with commands below commands.
+// library is a module whose command has commands below it.
 func library(d *diary) module.Module {
 	var shelf string
 	var genres []string

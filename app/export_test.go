@@ -13,5 +13,5 @@ func Run(args, environ []string, out, err io.Writer, signals <-chan os.Signal, m
 	return (&process{modules: modules, environ: environ, out: out, err: err, signals: signals, detach: func() {}}).run(args)
 }
 
-// Describe names a build.
+// Describe returns the text that names a build.
 func Describe(version string, info *debug.BuildInfo) string { return describe(version, info).String() }

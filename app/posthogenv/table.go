@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// setting is a variable that becomes a key.
+// setting maps a variable to a key.
 type setting struct {
-	// name is the variable's, or "" for what holds where no variable says otherwise.
+	// name is the variable's name, or "" for a value that is written where no variable gives one.
 	name    string
 	key     string
 	convert conversion
@@ -21,9 +21,9 @@ const (
 	topicsExist     = "PostHog has made its topics"
 )
 
-// settings are the variables with a counterpart; of those with the same key, the newest name comes first. What a deployment
-// relies on without saying so is written where a guess would be costly: its mode and its topics. Other defaults of PostHog's
-// are not.
+// settings lists the variables with a counterpart. Of the variables with the same key, the newest name comes first.
+// Some of PostHog's defaults are written although no variable is set, because a guess would be costly: the mode and the
+// topics. The other defaults are left out.
 func settings(env map[string]string) []setting {
 	return []setting{
 		{name: "LOG_LEVEL", key: "observability.log.level", convert: logLevel},
@@ -99,16 +99,16 @@ func settings(env map[string]string) []setting {
 	}
 }
 
-// remark is what there is to say of variables that become no key.
+// remark is a sentence about variables that become no key.
 type remark struct {
-	// name is the variable's; a * stands for any part.
+	// name is the variable's name; a * stands for any part of a name.
 	name string
-	// same is the value that asks for what this service does anyway, or * for every value.
+	// same is the value with which a variable asks for what this service does in any case, or * for every value.
 	same string
 	note string
 }
 
-// remarks are the variables without a counterpart; the first that fits a name counts.
+// remarks are about the variables without a counterpart. The first remark that fits a name counts.
 var remarks = []remark{
 	{"HISTORICAL_REROUTING_THRESHOLD_DAYS", "*", "It is a part of routing.historical_after where ENABLE_HISTORICAL_REROUTING is true, and means nothing elsewhere."},
 
@@ -180,12 +180,12 @@ const (
 	tracing      = "There are no traces yet."
 )
 
-// isSame reports whether a value asks for what this service does anyway.
+// isSame reports whether the value asks for what this service does in any case.
 func (r remark) isSame(value string) bool {
 	return r.same == "*" || r.same != "" && strings.EqualFold(r.same, value)
 }
 
-// remarkOn returns what there is to say of a variable.
+// remarkOn returns the remark about a variable.
 func remarkOn(name string) (remark, bool) {
 	for _, remark := range remarks {
 		if fits, _ := path.Match(remark.name, name); fits {
@@ -195,5 +195,6 @@ func remarkOn(name string) (remark, bool) {
 	return remark{}, false
 }
 
-// prefixes are how names of PostHog's capture begin; what begins with the others that it has is always known.
+// prefixes are the beginnings of names that look like variables of PostHog's capture. All of its variables that begin
+// otherwise are in the tables.
 var prefixes = []string{"CAPTURE_", "KAFKA_", "HISTORICAL_", "HTTP1_", "BODY_", "AI_"}

@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// keys are those of a build with every module that a translation can need, in the order of its reference.
+// keys are the keys of a build with every module that a translation can need, in the order of its reference.
 func keys() []string {
 	return []string{
 		"observability.log.level", "observability.log.format", "admin.listen",
@@ -31,7 +31,7 @@ func keys() []string {
 	}
 }
 
-// translated is what an environment becomes: the file, and its values by key.
+// translated is the result of a translation: the file, and its values by key.
 type translated struct {
 	text   string
 	values map[string]any
@@ -77,7 +77,7 @@ const (
 	toKnow      = "To know"
 )
 
-// variables are all that the sections 1.4, 4.1, 7 and 9 of the specification name.
+// variables are all variables that the sections 1.4, 4.1, 7 and 9 of the specification name.
 func variables() []string {
 	return strings.Fields(`
 		ADDRESS CAPTURE_MODE REDIS_URL REDIS_RESPONSE_TIMEOUT_MS REDIS_CONNECTION_TIMEOUT_MS REDIS_KEY_PREFIX PRINT_SINK NOOP_SINK

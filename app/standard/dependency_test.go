@@ -21,15 +21,16 @@ import (
 
 const project = "github.com/opencapture/capture"
 
-// shared are the parts that every module and transport may import. They import configs and, of each other, what stands before
-// them. A part with a subdirectory here is a port: what one module gives to another through it, neither imports the other for.
+// shared are the parts that every module and transport may import. A shared part imports configs and the shared parts
+// that are listed before it. A part that is a directory below a module is a port: two modules use it to exchange a type
+// without importing each other.
 var shared = []string{
 	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce", "modules/store",
 	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
 }
 
-// mayImport says which other parts of the project a part may import. A part is a directory with everything below it but the
-// ports, named by its path; "" is main.go. A part imports itself freely.
+// mayImport returns the other parts of the project that a part may import. A part is a directory with everything below
+// it except the ports. It is named by its path; "" is main.go. A part imports itself freely.
 func mayImport(part string) (others []string, known bool) {
 	if i := slices.Index(shared, part); i >= 0 {
 		return shared[:i], true
@@ -49,7 +50,7 @@ func mayImport(part string) (others []string, known bool) {
 	return shared, part == "transport" || strings.HasPrefix(part, "modules/")
 }
 
-// libraries says which parts may import a library that decides the shape of what uses it.
+// libraries lists which parts may import a library that shapes the code that uses it.
 var libraries = []struct {
 	path  string
 	parts []string
@@ -60,9 +61,9 @@ var libraries = []struct {
 	{"go.uber.org/fx", []string{"modules/module", "app", "testkit"}},
 }
 
-// sourceFile is one file of the project and where it stands.
+// sourceFile is one file of the project and its place.
 type sourceFile struct {
-	pkg  string // import path
+	pkg  string // the import path
 	name string
 	// external is set for a test file of package x_test.
 	external bool
@@ -81,7 +82,7 @@ func partOf(pkg string) string {
 	return segments[0]
 }
 
-// brokenRule says which rule the import breaks, or "".
+// brokenRule returns the rule that the import breaks, or "".
 func brokenRule(file sourceFile, imported string) string {
 	part := partOf(file.pkg)
 	if imported == project || strings.HasPrefix(imported, project+"/") {
@@ -90,8 +91,8 @@ func brokenRule(file sourceFile, imported string) string {
 			return fmt.Sprintf("%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
 		}
 		if file.external {
-			// Tests run the real parts: the whole service, the embedded broker in the place of a cluster, or the producer behind its
-			// port.
+			// Tests run the real parts: the whole service, the embedded broker in the place of a cluster, or the
+			// producer behind its port.
 			others = slices.Concat(others, []string{"testkit", "modules/embedded", "modules/kafka"})
 		}
 		to := partOf(imported)
@@ -125,7 +126,8 @@ func TestDependencyRule(t *testing.T) {
 	}
 }
 
-// checkPackages reads what go list has written about packages, says which of them break the rule, and how many there are.
+// checkPackages reads the output of go list, reports the packages that break the rule, and returns the number of
+// packages.
 func checkPackages(t *testing.T, out []byte) int {
 	packages, decoder := 0, json.NewDecoder(bytes.NewReader(out))
 	for {

@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// files is where the reference and the overlays are.
+// files is the directory of the reference and the overlays.
 const files = "../../configs"
 
 const regenerate = "configs/reference.yaml is not what the modules say. Regenerate it: go run . config reference > configs/reference.yaml"
@@ -55,7 +55,7 @@ func TestOverlaysLoadAloneAndTogether(t *testing.T) {
 	require.EqualError(t, err, "kafka.brokers: must name the cluster's brokers, as embedded.enabled is false")
 }
 
-// What no section can check alone is a fault of the keys that do not fit together.
+// A rule that no section can check alone reports its faults with the keys that contradict each other.
 func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.pem")
 	for environ, fault := range map[string]string{
@@ -83,7 +83,7 @@ func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
 	}
 }
 
-// load loads what the environment of a PostHog deployment becomes.
+// load translates the environment of a PostHog deployment and loads the result.
 func load(t *testing.T, environ ...string) (set *configs.Set, text string) {
 	t.Helper()
 	yaml, err := app.FromPostHogEnv(standard.Modules(), environ)
