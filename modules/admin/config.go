@@ -60,8 +60,8 @@ func isName(text string) bool {
 	})
 }
 
-// StopBudget is the longest that stopping takes.
+// StopBudget is the longest time that a stop takes.
 func (c Config) StopBudget() time.Duration { return c.StopTimeout }
 
-// Listens is where operators reach the service.
+// Listens returns the address of the operators' listener.
 func (c Config) Listens(*configs.Set) map[string]string { return map[string]string{"listen": c.Listen} }

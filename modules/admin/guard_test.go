@@ -18,11 +18,11 @@ func TestOnlyAddressesLocalhostAndConfiguredNamesAreAnsweredToAsHost(t *testing.
 	for host, want := range map[string]int{
 		"127.0.0.1":                200,
 		"127.0.0.1:8001":           200,
-		"10.1.2.3:80":              200, // what a port-forward or a published port makes of it
+		"10.1.2.3:80":              200, // the Host behind a port-forward or a published port
 		"[::1]":                    200,
 		"[::1]:8001":               200,
 		"[2001:DB8::1]:8001":       200,
-		"[fe80::1%25eth0]:8001":    200, // the zone of an address names nobody
+		"[fe80::1%25eth0]:8001":    200, // the zone of an address is not a host's name
 		"localhost":                200,
 		"LocalHost:8001":           200,
 		"localhost.":               200,
@@ -78,7 +78,7 @@ func TestAPageWhoseNameWasPointedAtTheListenerGetsNothing(t *testing.T) {
 	r := start(t, plan{})
 	const site = "evil.example:8001"
 	for _, test := range [][2]string{{http.MethodPost, "/admin/reload"}, {http.MethodGet, "/admin/reload"}, {http.MethodGet, "/debug/pprof/heap"}} {
-		// To the browser all of this is one site.
+		// To the browser, all of these addresses are one site.
 		got := r.send(t, test[0], test[1], "Host", site, "Origin", "http://"+site, "Sec-Fetch-Site", "same-origin")
 		require.Equal(t, http.StatusMisdirectedRequest, got.status, test)
 	}
@@ -93,7 +93,7 @@ func TestANewNameHoldsWithoutARestart(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz", "Host", "capture.internal").status)
 }
 
-// kinds are an endpoint of each access.
+// kinds returns one endpoint for each access.
 func kinds() []endpoint.Endpoint {
 	var all []endpoint.Endpoint
 	for _, access := range []endpoint.Access{endpoint.Anyone, endpoint.Reader, endpoint.Operator} {
@@ -217,7 +217,8 @@ func TestWhatAnotherSiteHasABrowserSendIsRefusedIfItChangesOrCosts(t *testing.T)
 	for _, test := range []struct {
 		name   string
 		header []string
-		// What a GET is answered by an endpoint for readers and one for operators, and a POST by any.
+		// reads is the status of a GET of a reader's endpoint, costs that of a GET of an operator's endpoint, and posts
+		// that of a POST to any endpoint.
 		reads, costs, posts int
 	}{
 		{"no browser", nil, 200, 200, 200},
@@ -247,7 +248,7 @@ func TestWhatAnotherSiteHasABrowserSendIsRefusedIfItChangesOrCosts(t *testing.T)
 
 func TestABrowserOfAnotherSiteTakesNoProfileAndReloadsNothing(t *testing.T) {
 	r := start(t, plan{settings: map[string]string{"token": "secret"}})
-	// The browser of an operator who has shown the token adds it by itself.
+	// Once an operator has shown the token, the operator's browser adds it to every request by itself.
 	header := []string{"Authorization", basic("me", "secret"), "Sec-Fetch-Site", "cross-site", "Referer", "http://evil.example/"}
 	for _, path := range []string{
 		"/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/heap?gc=1", "/debug/pprof/goroutine?debug=2",

@@ -10,7 +10,7 @@ import (
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
-// listing is what the index says about an endpoint.
+// listing is the entry of one endpoint in the index.
 type listing struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
@@ -18,7 +18,7 @@ type listing struct {
 	Access string `json:"access"`
 }
 
-// Link reports whether a person can follow the path.
+// Link reports whether a person can open the path in a browser.
 func (l listing) Link() bool { return l.Method == http.MethodGet && !strings.Contains(l.Path, "{") }
 
 // index is the body of the index.
@@ -40,7 +40,7 @@ var page = template.Must(template.New("index").Parse(`<!DOCTYPE html>
 </html>
 `))
 
-// newIndex returns the endpoint that lists the others and itself.
+// newIndex returns the endpoint that lists the other endpoints and itself.
 func newIndex(others []endpoint.Endpoint) endpoint.Endpoint {
 	own := endpoint.Endpoint{
 		Pattern: "GET /{$}",

@@ -13,10 +13,9 @@ import (
 
 // Module is the operators' listener.
 //
-// Provides *Server, a member of the background parts, and a start fact.
-// Requires prometheus.Gatherer and *observability.Health (modules/observability); takes the value group "endpoints" of
-// endpoint.Endpoint (see endpoint.As), to which it adds its own.
-// Config section: "admin".
+// Provides *Server, a member of the background parts, and a start fact. Requires prometheus.Gatherer and
+// *observability.Health (modules/observability). It takes the value group "endpoints" of endpoint.Endpoint (see
+// endpoint.As), and adds the listener's own endpoints to those. Config section: "admin".
 func Module() module.Module {
 	return module.Module{
 		Name:   "admin",

@@ -59,13 +59,13 @@ func TestTheSecondsOfAProfileAreLimited(t *testing.T) {
 	}
 }
 
-// profile begins to take a profile and returns when it is under way. The channel has its answer.
+// profile starts a profile and returns once it is running. The channel gets its answer.
 func (r *running) profile(ctx context.Context, t *testing.T, path string) <-chan response {
 	t.Helper()
 	answered := make(chan response, 1)
 	go func() {
 		got := response{status: http.StatusConflict}
-		// The traces by which profileBecomes looks may be in the way.
+		// The traces that profileBecomes takes may be running.
 		for got.status == http.StatusConflict {
 			var err error
 			if got, err = r.try(ctx, http.MethodGet, path, nil); err != nil {
@@ -78,7 +78,7 @@ func (r *running) profile(ctx context.Context, t *testing.T, path string) <-chan
 	return answered
 }
 
-// profileBecomes waits until a short trace is answered so.
+// profileBecomes waits until a short trace is answered with this status.
 func (r *running) profileBecomes(t *testing.T, status int) {
 	t.Helper()
 	require.Eventually(t, func() bool {

@@ -31,17 +31,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
-// plan is what a server is started with.
+// plan is how a server is to be started.
 type plan struct {
-	// settings are keys of the section with their values.
+	// settings maps keys of the section to their values.
 	settings  map[string]string
 	checks    []observability.Check
 	endpoints []endpoint.Endpoint
-	// peer and bound are what the connections say that they come from and are bound to, instead of loopback.
+	// peer and bound replace the addresses that the connections come from and are bound to. Without them both are
+	// loopback.
 	peer, bound net.Addr
 }
 
-// running is a started server and what it was made from.
+// running is a started server with the parts that it was made of.
 type running struct {
 	*Server
 	live     *configs.Live
@@ -72,7 +73,7 @@ func (r *running) load() (*configs.Set, error) {
 	return configs.Load([]configs.Section{{Name: "admin", Defaults: testConfig()}}, configs.Source{Environ: environ})
 }
 
-// set changes a setting, which holds with the next reload.
+// set changes a setting. The change takes effect with the next reload.
 func (r *running) set(key, value string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -125,7 +126,7 @@ func start(t *testing.T, with plan) *running {
 	return r
 }
 
-// elsewhere is a listener that says it is bound to another address, and that others connect.
+// elsewhere is a listener that reports another bound address, and other peers, than it really has.
 type elsewhere struct {
 	net.Listener
 
@@ -155,7 +156,7 @@ type connFrom struct {
 
 func (c connFrom) RemoteAddr() net.Addr { return c.peer }
 
-// port is where a client reaches the server, wherever it says to be bound.
+// port returns an address where a client reaches the server, whatever address the server reports.
 func (r *running) port() string {
 	if wrapped, ok := r.listener.(elsewhere); ok {
 		return wrapped.Listener.Addr().String()
@@ -163,14 +164,14 @@ func (r *running) port() string {
 	return r.Addr().String()
 }
 
-// response is an answer that has been read.
+// response is an answer that has been read whole.
 type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// send sends a request; header holds names and values in turn. The Host is one of them.
+// send sends a request. header holds names and values in turn; it may hold the Host.
 func (r *running) send(t *testing.T, method, path string, header ...string) response {
 	t.Helper()
 	got, err := r.try(t.Context(), method, path, nil, header...)
@@ -183,7 +184,7 @@ func (r *running) get(t *testing.T, path string, header ...string) response {
 	return r.send(t, http.MethodGet, path, header...)
 }
 
-// try is send for a goroutine, which must not end the test, and for a client that leaves.
+// try is send for a goroutine, which must not end the test, and for a client that leaves before the answer.
 func (r *running) try(ctx context.Context, method, path string, body io.Reader, header ...string) (response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+r.port()+path, body)
 	if err != nil {
@@ -233,7 +234,7 @@ func read(t *testing.T, conn net.Conn) response {
 	return response{status: answer.StatusCode, header: answer.Header, body: string(text)}
 }
 
-// serves is an endpoint of a test.
+// serves returns an endpoint of a test.
 func serves(pattern string, handler http.HandlerFunc) endpoint.Endpoint {
 	return endpoint.Endpoint{Pattern: pattern, About: "A test.", Access: endpoint.Reader, Handler: handler}
 }
@@ -440,7 +441,7 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil) // what a request that was left behind is answered is not promised
+		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil) // no particular answer is promised to a request that was left behind
 	}()
 	<-entered
 
@@ -454,7 +455,7 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 func TestStopWaitsForARequestAndNotForAConnectionWithout(t *testing.T) {
 	entered, ended := make(chan struct{}), make(chan struct{})
 	r := start(t, plan{
-		// net/http would wait 5 s for a connection on which nothing has come.
+		// net/http would wait 5 s for a connection that has had no request.
 		settings: map[string]string{"stop_timeout": "4s"},
 		endpoints: []endpoint.Endpoint{serves("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 			close(entered)

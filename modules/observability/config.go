@@ -11,7 +11,7 @@ type Config struct {
 	Log LogConfig `key:"log" doc:"Logs, which go to standard error. Lines that nobody reads hold nothing up: they are dropped, and counted in capture_observability_log_lines_dropped_total."`
 }
 
-// LogConfig says what is logged and how it looks.
+// LogConfig says which lines are logged and how they look.
 type LogConfig struct {
 	Level  string `key:"level" live:"true" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, floods of one message are thinned out."`
 	Format string `key:"format" live:"true" doc:"How a line looks: json, console, or auto, which is console on a terminal and json elsewhere."`
@@ -42,7 +42,8 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// level leaves out zap's levels above error: they panic or end the process, which is no severity to ask for.
+// level returns zap's level of the name. It refuses zap's levels above error: these panic or end the process, so none
+// of them is a severity to ask for.
 func (c LogConfig) level() (level zapcore.Level, ok bool) {
 	level, err := zapcore.ParseLevel(c.Level)
 	return level, err == nil && c.Level != "" && level <= zapcore.ErrorLevel

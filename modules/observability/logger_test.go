@@ -91,7 +91,8 @@ func TestAFloodOfOneMessageIsThinnedOutAboveDebug(t *testing.T) {
 	}
 }
 
-// A logger, and one that was made of it with fields before, go by the configuration that is in force when they write.
+// A logger, and a logger with fields that was made from it earlier, follow the configuration that is in force when they
+// write.
 func TestLevelAndFormatChangeWithTheConfiguration(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.yaml")
 	set := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }

@@ -11,8 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// NewServiceCollectors returns what the service says about itself as a whole: which build it is, how many panics were
-// caught, and which configuration is in force.
+// NewServiceCollectors returns the metrics of the service as a whole: its build, the number of panics that were caught,
+// and the configuration in force.
 func NewServiceCollectors(build module.Build, live *configs.Live) []prometheus.Collector {
 	var succeeded atomic.Pointer[time.Time]
 	live.Report(func(status configs.Status) {

@@ -19,13 +19,13 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// reader is what a Writer writes to: it can hold a write up, or refuse it.
+// reader is the output of a Writer. It can block a write, or refuse it.
 type reader struct {
-	hold chan struct{} // a write waits until this is closed; nil for no wait
+	hold chan struct{} // a write waits until hold is closed; nil: no write waits
 	mu   sync.Mutex
 	fail error
 	got  bytes.Buffer
-	most int // bytes of the largest write
+	most int // the bytes of the largest write
 }
 
 func (r *reader) Write(p []byte) (int, error) {
@@ -173,7 +173,7 @@ func TestTheLoggerIsSafeForConcurrentUse(t *testing.T) {
 	require.Equal(t, 800, strings.Count(written(), `"msg":"line"`))
 }
 
-// panicky is an output that panics with the first writes.
+// panicky is an output whose first writes panic.
 type panicky struct {
 	reader
 	left int

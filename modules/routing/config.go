@@ -54,14 +54,15 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// checkWho records a fault unless the rule names a project, or a user of one.
+// checkWho records a fault unless the rule names a project, or a user of a project.
 func checkWho(faults *configs.Faults, key string, i int, who string) {
 	token, distinctID, one := strings.Cut(who, ":")
 	faults.Check(token != "" && (!one || distinctID != ""), key,
 		"entry %d must be a token or token:distinct_id, got %q", i+1, who)
 }
 
-// cutTopic parts whom a rule concerns from the topic; a distinct_id may hold any character, a topic no equals sign.
+// cutTopic splits a rule into the project or user and the topic. It cuts at the last equals sign, because a distinct_id
+// may hold any character and a topic no equals sign.
 func cutTopic(rule string) (who, topic string, found bool) {
 	i := strings.LastIndexByte(rule, '=')
 	if i < 0 {
@@ -70,7 +71,7 @@ func cutTopic(rule string) (who, topic string, found bool) {
 	return rule[:i], rule[i+1:], true
 }
 
-// topicsAreKept checks that every topic of a rule is one that the service looks after.
+// topicsAreKept checks that every topic of a rule is one of the topics under kafka.topics.
 func topicsAreKept(set *configs.Set) error {
 	own, err := configs.SectionOf[Config](set)
 	if err != nil {

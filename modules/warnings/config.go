@@ -26,7 +26,7 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// StopBudget is the longest that stopping takes.
+// StopBudget is the longest time that a stop takes.
 func (c Config) StopBudget() time.Duration {
 	if !c.Enabled {
 		return 0
