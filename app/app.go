@@ -158,7 +158,10 @@ type graph struct {
 }
 
 func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph {
-	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop(), options: []fx.Option{fx.Supply(live, thisBuild())}}
+	g := &graph{
+		modules: modules, events: newEventLog(), log: zap.NewNop(),
+		options: []fx.Option{fx.Supply(live, thisBuild())},
+	}
 	set := live.View().Set()
 	for _, m := range modules {
 		g.options = append(g.options, moduleOption(m, set, hooks))

@@ -43,7 +43,8 @@ short.`,
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)
 	root.SetErr(p.err)
-	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil, "YAML `FILE` to read; may be repeated, later files win")
+	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil,
+		"YAML `FILE` to read; may be repeated, later files win")
 	if err := root.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
 		panic(err) // the line above has made the flag
 	}
@@ -85,9 +86,9 @@ func (p *process) configCommand(source *configs.Source) module.Command {
 		Commands: []module.Command{
 			{
 				Use: "validate", Short: "Report everything that is wrong, a line each",
-				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The exit code is
-1 if there is anything. With --output json there is an object for each fault: {"key":"...","message":"..."}, and none if all
-is well.`,
+				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The
+exit code is 1 if anything is wrong. With --output json there is an object for each fault: {"key":"...","message":"..."},
+and none if all is well.`,
 				Example: "  capture config validate --config configs/production.yaml --config mine.yaml",
 				Output:  module.Table,
 				Run:     func(use module.Invocation) error { return p.validate(use, p.read(*source)) },
@@ -159,10 +160,11 @@ func gracePeriod(set *configs.Set) []byte {
 func (p *process) fromPostHogEnvCommand() module.Command {
 	var file string
 	return module.Command{
-		Use: "from-posthog-env", Short: "Translate the environment of PostHog's capture service into a configuration file",
-		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS,
-into a configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a
-file.`,
+		Use:   "from-posthog-env",
+		Short: "Translate the environment of PostHog's capture service into a configuration file",
+		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and
+KAFKA_HOSTS, into a configuration file for this one, and lists the variables that have no counterpart. It reads the
+environment that it runs in, or a file.`,
 		Example: `  kubectl exec deploy/capture -- env > posthog.env
   capture config from-posthog-env --env-file posthog.env > mine.yaml
   capture config validate --config mine.yaml`,
@@ -184,7 +186,8 @@ file.`,
 			if err := p.print(FromPostHogEnv(p.modules, environ)); err != nil {
 				return err
 			}
-			use.Hint("next: write this to a file, read its comments, and check it with capture config validate --config FILE")
+			use.Hint("next: write this to a file, read its comments, and check it with capture config validate " +
+				"--config FILE")
 			return nil
 		},
 	}

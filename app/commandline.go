@@ -130,7 +130,8 @@ func (b *branch) checkValue(c *cobra.Command, name, shown, value string) error {
 	if !listed || slices.Contains(all, value) {
 		return nil
 	}
-	return misused(c, fmt.Sprintf("%s: %s must be %s, got %q", c.CommandPath(), shown, strings.Join(all, " or "), value))
+	return misused(c, fmt.Sprintf("%s: %s must be %s, got %q", c.CommandPath(), shown, strings.Join(all, " or "),
+		value))
 }
 
 func (b *branch) run(c *cobra.Command, args []string) error {
@@ -228,7 +229,8 @@ func wrongFlag(c *cobra.Command, err error) error {
 	}
 	var known []string
 	c.Flags().VisitAll(func(flag *pflag.Flag) { known = append(known, flag.Name) })
-	return misused(c, fmt.Sprintf("%s: %s%s", c.CommandPath(), err, didYouMean("--", unknown.GetSpecifiedName(), known)))
+	return misused(c, fmt.Sprintf("%s: %s%s", c.CommandPath(), err,
+		didYouMean("--", unknown.GetSpecifiedName(), known)))
 }
 
 func didYouMean(prefix, word string, known []string) string {
@@ -275,9 +277,9 @@ func (p *process) newHelp(root *cobra.Command) *cobra.Command {
 // newCompletion makes the commands that write completion scripts for shells.
 func (p *process) newCompletion(root *cobra.Command) *cobra.Command {
 	completion := module.Command{
-		Use: "completion", Short: "Write what teaches a shell to complete command lines",
-		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they are
-known: topics, formats, files.`,
+		Use: "completion", Short: "Write a script that completes command lines in a shell",
+		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they
+are known: topics, formats, files.`,
 		Example: `  source <(capture completion bash)
   capture completion zsh > "${fpath[1]}/_capture"
   capture completion fish > ~/.config/fish/completions/capture.fish`,
@@ -287,7 +289,8 @@ known: topics, formats, files.`,
 		write         func() error
 	}{
 		{
-			"bash", "  source <(capture completion bash)                                   # this shell; see bash-completion\n" +
+			"bash",
+			"  source <(capture completion bash)                                  # this shell; see bash-completion\n" +
 				"  capture completion bash > /etc/bash_completion.d/capture            # all shells from now on",
 			func() error { return root.GenBashCompletionV2(p.out, true) },
 		},

@@ -193,7 +193,9 @@ func (p *process) serve(source configs.Source) error {
 	case err != nil:
 		return &exitError{code: max(end.ExitCode, 1), cause: err}
 	case end.ExitCode != 0:
-		return &exitError{code: end.ExitCode, cause: errors.New("the service ended because a part of it failed: see the log")}
+		return &exitError{
+			code: end.ExitCode, cause: errors.New("the service ended because a part of it failed: see the log"),
+		}
 	}
 	return nil
 }

@@ -44,7 +44,8 @@ func (r *reloader) start(live *configs.Live, log *zap.Logger) {
 		case len(status.Changed) == 0:
 			log.Info("the configuration was loaded, and nothing in it has changed")
 		default:
-			log.Info("the configuration was exchanged", zap.Int("number", status.Number), zap.Strings("changed", status.Changed))
+			log.Info("the configuration was exchanged", zap.Int("number", status.Number),
+				zap.Strings("changed", status.Changed))
 		}
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -87,7 +87,8 @@ func TestAFileThatChangesIsLoaded(t *testing.T) {
 	require.Equal(t, []string{
 		"the configuration was exchanged",
 		"the configuration was not exchanged, the one in force stays: sign.street: needs a restart",
-		"the configuration was not exchanged, the one in force stays: " + path + ": cannot be read: no such file or directory",
+		"the configuration was not exchanged, the one in force stays: " + path +
+			": cannot be read: no such file or directory",
 		"the configuration was exchanged",
 	}, lines)
 	require.Equal(t, []any{"sign.text"}, w.logs.All()[0].ContextMap()["changed"])

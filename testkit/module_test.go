@@ -49,7 +49,8 @@ func TestAModuleAsTheDocumentationHasItRuns(t *testing.T) {
 	p.Path, p.Args = path, []string{path, "serve", "--config", config}
 	p.serve(t)
 	post := func(name string) {
-		answer, err := http.Post(p.url+"/e/", "application/json", strings.NewReader(`{"api_key":"k","distinct_id":"u","event":"`+name+`"}`))
+		answer, err := http.Post(p.url+"/e/", "application/json",
+			strings.NewReader(`{"api_key":"k","distinct_id":"u","event":"`+name+`"}`))
 		require.NoError(t, err)
 		require.NoError(t, answer.Body.Close())
 		require.Equal(t, 200, answer.StatusCode)

@@ -328,7 +328,8 @@ func TestAStartThatFailsSaysSoOnce(t *testing.T) {
 			require.Empty(t, out.String())
 			var said []string
 			for line := range strings.Lines(p.stderr.String()) {
-				if !strings.HasPrefix(line, `{"level":"info"`) { // such as the line that says it has connected to Kafka meanwhile
+				// A line at info may say that the service has connected to Kafka meanwhile.
+				if !strings.HasPrefix(line, `{"level":"info"`) {
 					said = append(said, line)
 				}
 			}

@@ -153,7 +153,8 @@ func TestHEADOfASetUpCallIsItsGETWithoutTheBody(t *testing.T) {
 			require.Empty(t, head.Body)
 			for _, name := range []string{"Content-Type", "Cache-Control", "ETag", "Content-Length"} {
 				if service == passing && get.Status == 200 && name == "Content-Length" {
-					require.NotEmpty(t, head.Header.Get(name)) // The upstream's answer names the method, so the length differs.
+					// The upstream's answer names the method, so the length differs.
+					require.NotEmpty(t, head.Header.Get(name))
 					continue
 				}
 				require.Equal(t, get.Header.Get(name), head.Header.Get(name), "%s: %s", path, name)

@@ -183,7 +183,8 @@ var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
 func topic(value string) (any, error) {
 	if !topicName.MatchString(value) || value == "." || value == ".." {
-		return nil, fmt.Errorf("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens, got %q", value)
+		return nil, fmt.Errorf("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens, "+
+			"got %q", value)
 	}
 	return value, nil
 }

@@ -92,8 +92,9 @@ func (t *translation) translate() {
 			}
 			t.values[setting.key] = given{value: value, name: setting.name, origin: origin}
 		case show(before.value) != show(value):
-			t.conflicts = append(t.conflicts, fmt.Sprintf("%s is what %s says. %s=%s does not count: it is the older name.",
-				setting.key, before.name, setting.name, printable(raw)))
+			t.conflicts = append(t.conflicts,
+				fmt.Sprintf("%s is what %s says. %s=%s does not count: it is the older name.",
+					setting.key, before.name, setting.name, printable(raw)))
 		}
 	}
 }
@@ -115,7 +116,8 @@ func printable(value string) string {
 }
 
 func isPrintable(value string) bool {
-	return !strings.ContainsFunc(value, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) })
+	return !strings.ContainsFunc(value,
+		func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) })
 }
 
 // secret matches a variable, as NAME=value, that may hold a secret. An address with an @ holds a login.
@@ -194,15 +196,16 @@ func (t *translation) unknown() []string {
 func (t *translation) notes() []string {
 	notes := slices.Clone(t.conflicts)
 	if _, found := t.values["kafka.brokers"]; !found {
-		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker of its own, "+
-			"inside the process.")
+		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker "+
+			"of its own, inside the process.")
 	}
 	if t.values["kafka.tls.enabled"].value == true {
-		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with KAFKA_TLS: "+
-			"for an authority of your own, set kafka.tls.ca_file.")
+		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with "+
+			"KAFKA_TLS: for an authority of your own, set kafka.tls.ca_file.")
 	}
 	if strings.HasPrefix(strings.ToLower(t.env["KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL"]), "sasl") {
-		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism and what it needs: username and password, a token, or AWS's region.")
+		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism and what it needs: username and "+
+			"password, a token, or AWS's region.")
 	}
 	refused := slices.DeleteFunc(t.names(), func(name string) bool { return !strings.HasPrefix(name, "CAPTURE_") })
 	if len(refused) > 0 {

@@ -8,8 +8,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const head = `# The environment of PostHog's capture service as configuration of this one, by "capture config from-posthog-env". The
-# comments at the end say what could not be translated. See docs/migrating.md.
+const head = `# The environment of PostHog's capture service as configuration of this one, by
+# "capture config from-posthog-env". The comments at the end say what could not be translated. See docs/migrating.md.
 `
 
 // write writes the values of the keys that the build has. The conflicts, remarks and notes follow as comments.

@@ -91,5 +91,6 @@ func list() string {
 func TestTheDocumentedCommandsAreThoseOfTheBuild(t *testing.T) {
 	text, err := os.ReadFile("../../docs/commands.md")
 	require.NoError(t, err)
-	require.Contains(t, string(text), "\n\n"+list()+"\n", "docs/commands.md is to have this list of commands:\n%s", list())
+	require.Contains(t, string(text), "\n\n"+list()+"\n", "docs/commands.md is to have this list of commands:\n%s",
+		list())
 }

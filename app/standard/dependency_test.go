@@ -25,7 +25,8 @@ const project = "github.com/opencapture/capture"
 // that are listed before it. A part that is a directory below a module is a port: two modules use it to exchange a type
 // without importing each other.
 var shared = []string{
-	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce", "modules/store",
+	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce",
+	"modules/store",
 	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
 }
 
@@ -88,7 +89,8 @@ func brokenRule(file sourceFile, imported string) string {
 	if imported == project || strings.HasPrefix(imported, project+"/") {
 		others, known := mayImport(part)
 		if !known {
-			return fmt.Sprintf("%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
+			return fmt.Sprintf(
+				"%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
 		}
 		if file.external {
 			// Tests run the real parts: the whole service, the embedded broker in the place of a cluster, or the
@@ -96,20 +98,24 @@ func brokenRule(file sourceFile, imported string) string {
 			others = slices.Concat(others, []string{"testkit", "modules/embedded", "modules/kafka"})
 		}
 		to := partOf(imported)
-		if to == part || slices.Contains(others, to) || slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
+		if to == part || slices.Contains(others, to) ||
+			slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
 			return ""
 		}
-		return fmt.Sprintf("%s may import only itself and [%s] of this project, not %s", cmp.Or(part, "main.go"), strings.Join(others, " "), to)
+		return fmt.Sprintf("%s may import only itself and [%s] of this project, not %s", cmp.Or(part, "main.go"),
+			strings.Join(others, " "), to)
 	}
 	for _, library := range libraries {
-		if imported != library.path && !strings.HasPrefix(imported, library.path+"/") || slices.Contains(library.parts, part) {
+		if imported != library.path && !strings.HasPrefix(imported, library.path+"/") ||
+			slices.Contains(library.parts, part) {
 			continue
 		}
 		switch {
 		case library.path != "go.uber.org/fx":
 			return fmt.Sprintf("only [%s] may import %s", strings.Join(library.parts, " "), library.path)
 		case file.name != "module.go" && file.name != "module_test.go":
-			return fmt.Sprintf("only module.go files, their tests and [%s] may import fx: constructors work without it", strings.Join(library.parts, " "))
+			return fmt.Sprintf("only module.go files, their tests and [%s] may import fx: constructors work without it",
+				strings.Join(library.parts, " "))
 		}
 	}
 	return ""
@@ -141,7 +147,8 @@ func checkPackages(t *testing.T, out []byte) int {
 			t.Fatalf("read what go list wrote: %v", err)
 		}
 		packages++
-		for _, name := range slices.Concat(pkg.GoFiles, pkg.CgoFiles, pkg.IgnoredGoFiles, pkg.TestGoFiles, pkg.XTestGoFiles) {
+		for _, name := range slices.Concat(pkg.GoFiles, pkg.CgoFiles, pkg.IgnoredGoFiles, pkg.TestGoFiles,
+			pkg.XTestGoFiles) {
 			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(pkg.Dir, name), nil, parser.ImportsOnly)
 			if err != nil {
 				t.Errorf("%s/%s: %v", pkg.ImportPath, name, err)
@@ -182,22 +189,30 @@ func TestDependencyRuleKnowsRightFromWrong(t *testing.T) {
 		{"configs", "load.go", project + "/modules/events", "configs may import only itself and ["},
 		{"app", "app.go", project + "/modules/events", "app may import only itself and ["},
 		{"app", "app.go", project + "/app/standard", "app may import only itself and ["},
-		{"modules/events", "sink.go", project + "/modules/observability", "modules/events may import only itself and ["},
+		{"modules/events", "sink.go", project + "/modules/observability",
+			"modules/events may import only itself and ["},
 		{"modules/quota", "quota.go", project + "/modules/dedup", "modules/quota may import only itself and ["},
 		{"modules/quota", "quota.go", project + "/transport", "modules/quota may import only itself and ["},
 		{"transport/posthog", "handler.go", project + "/modules/kafka", "transport may import only itself and ["},
-		{"modules/produce", "message.go", project + "/modules/observability", "modules/produce may import only itself and ["},
+		{"modules/produce", "message.go", project + "/modules/observability",
+			"modules/produce may import only itself and ["},
 		{"modules/quota", "quota.go", project + "/modules/admin", "modules/quota may import only itself and ["},
 		{"modules/kafka", "producer.go", project + "/testkit", "modules/kafka may import only itself and ["},
 		{"", "main.go", project + "/modules/kafka", "main.go may import only itself and ["},
-		{"util", "util.go", project + "/configs", `"util" is no part that the dependency rule knows: add it to mayImport with what it may import`},
-		{"transport", "server.go", "github.com/IBM/sarama", "only [modules/kafka modules/embedded testkit] may import github.com/IBM/sarama"},
-		{"modules/quota", "quota.go", "github.com/redis/go-redis/v9", "only [modules/store] may import github.com/redis/go-redis"},
-		{"modules/kafka", "producer.go", "go.uber.org/fx", "only module.go files, their tests and [modules/module app testkit] may import fx: constructors work without it"},
+		{"util", "util.go", project + "/configs",
+			`"util" is no part that the dependency rule knows: add it to mayImport with what it may import`},
+		{"transport", "server.go", "github.com/IBM/sarama",
+			"only [modules/kafka modules/embedded testkit] may import github.com/IBM/sarama"},
+		{"modules/quota", "quota.go", "github.com/redis/go-redis/v9",
+			"only [modules/store] may import github.com/redis/go-redis"},
+		{"modules/kafka", "producer.go", "go.uber.org/fx",
+			"only module.go files, their tests and [modules/module app testkit] may import fx: constructors work " +
+				"without it"},
 	} {
 		file := sourceFile{pkg: strings.TrimSuffix(project+"/"+test.pkg, "/"), name: test.file}
 		broken := brokenRule(file, test.imported)
-		require.True(t, strings.HasPrefix(broken, test.broken), "%s/%s -> %s: %s", test.pkg, test.file, test.imported, broken)
+		require.True(t, strings.HasPrefix(broken, test.broken), "%s/%s -> %s: %s", test.pkg, test.file, test.imported,
+			broken)
 		require.Equal(t, test.broken == "", broken == "", "%s/%s -> %s: %s", test.pkg, test.file, test.imported, broken)
 	}
 	test := sourceFile{pkg: project + "/modules/kafka", name: "producer_test.go", external: true}

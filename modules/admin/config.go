@@ -36,7 +36,8 @@ func (c Config) Validate() error {
 	faults.Check(isVisible(c.Token.Reveal()), "token",
 		"must be visible ASCII without spaces, as a header has to hold it: look for a line break at its end")
 	for _, name := range c.Hosts {
-		faults.Check(isName(name), "hosts", "must be names such as capture.internal, without scheme, port and path, got %q", name)
+		faults.Check(isName(name), "hosts",
+			"must be names such as capture.internal, without scheme, port and path, got %q", name)
 	}
 	positive := func(key string, timeout time.Duration) {
 		faults.Check(timeout > 0, key, "must be positive, got %s", timeout)

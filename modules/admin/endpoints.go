@@ -131,7 +131,9 @@ func newReload(live *configs.Live) []endpoint.Endpoint {
 		Pattern: "GET /admin/reload",
 		About:   "How the last exchange of the configuration ended.",
 		Access:  endpoint.Reader,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, live.Status()) }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, live.Status())
+		}),
 	}, {
 		Pattern: "POST /admin/reload",
 		About:   "Loads the configuration and puts it in force: 200, or 409 with the reason why the old one stays.",

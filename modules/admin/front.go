@@ -47,7 +47,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this failed: the log says why", http.StatusInternalServerError)
 	}()
 	if !cfg.answersTo(r.Host) {
-		http.Error(answer, fmt.Sprintf("this listener answers to addresses, to localhost and to the names in admin.hosts: %q is none of them",
+		http.Error(answer, fmt.Sprintf(
+			"this listener answers to addresses, to localhost and to the names in admin.hosts: %q is none of them",
 			r.Host), http.StatusMisdirectedRequest)
 		return
 	}

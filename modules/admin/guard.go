@@ -75,7 +75,8 @@ func (c Config) refuse(access endpoint.Access, r *http.Request) *refusal {
 		return &refusal{http.StatusUnauthorized,
 			"show admin.token: as \"Authorization: Bearer TOKEN\", or as the password of basic authentication"}
 	case c.Token == "" && access == endpoint.Operator && !fromLoopback(r):
-		return &refusal{http.StatusForbidden, "without admin.token this works from loopback only: ask from this machine, or set a token"}
+		return &refusal{http.StatusForbidden,
+			"without admin.token this works from loopback only: ask from this machine, or set a token"}
 	}
 	return nil
 }

@@ -34,7 +34,8 @@ var page = template.Must(template.New("index").Parse(`<!DOCTYPE html>
 <table>
 <tr><th>method<th>path<th>what it does<th>who may
 {{- range .Endpoints}}
-<tr><td>{{.Method}}<td>{{if .Link}}<a href="{{.Path}}">{{.Path}}</a>{{else}}{{.Path}}{{end}}<td>{{.About}}<td>{{.Access}}
+<tr><td>{{.Method}}<td>{{if .Link}}<a href="{{.Path}}">{{.Path}}</a>{{else}}{{.Path}}{{end -}}
+<td>{{.About}}<td>{{.Access}}
 {{- end}}
 </table>
 </html>

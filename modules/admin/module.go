@@ -35,7 +35,8 @@ func Module() module.Module {
 }
 
 func newServer(
-	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
+	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, lifecycle fx.Lifecycle,
+	shutdowner fx.Shutdowner,
 ) (*Server, error) {
 	server, err := NewServer(live, endpoints, log, func(err error) {
 		log.Error("the operators' listener failed: the service stops", zap.Error(err))

@@ -30,9 +30,12 @@ func newProfiles() []endpoint.Endpoint {
 		reader("GET /debug/pprof/cmdline", "The command line of the process.", pprof.Cmdline),
 		reader("GET /debug/pprof/symbol", "The functions at the given program counters.", pprof.Symbol),
 		reader("POST /debug/pprof/symbol", "The same for the program counters in the body.", pprof.Symbol),
-		operator("GET /debug/pprof/profile", "A CPU profile of ?seconds=30, for go tool pprof.", oneAtATime(running, http.HandlerFunc(pprof.Profile))),
-		operator("GET /debug/pprof/trace", "An execution trace of ?seconds=1, for go tool trace.", oneAtATime(running, http.HandlerFunc(pprof.Trace))),
-		operator("GET /debug/pprof/{profile...}", "A profile by its name, such as heap or goroutine; of a time with ?seconds.",
+		operator("GET /debug/pprof/profile", "A CPU profile of ?seconds=30, for go tool pprof.",
+			oneAtATime(running, http.HandlerFunc(pprof.Profile))),
+		operator("GET /debug/pprof/trace", "An execution trace of ?seconds=1, for go tool trace.",
+			oneAtATime(running, http.HandlerFunc(pprof.Trace))),
+		operator("GET /debug/pprof/{profile...}",
+			"A profile by its name, such as heap or goroutine; of a time with ?seconds.",
 			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.FormValue("seconds") != "" {
 					timed.ServeHTTP(w, r)
@@ -50,7 +53,8 @@ func oneAtATime(running chan struct{}, profile http.Handler) http.Handler {
 		if text := r.FormValue("seconds"); text != "" {
 			seconds, err := strconv.ParseFloat(text, 64)
 			if err != nil || !(seconds > 0 && seconds <= maxProfileSeconds) {
-				http.Error(w, fmt.Sprintf("seconds must be more than 0 and at most %d, got %q", maxProfileSeconds, text), http.StatusBadRequest)
+				reason := fmt.Sprintf("seconds must be more than 0 and at most %d, got %q", maxProfileSeconds, text)
+				http.Error(w, reason, http.StatusBadRequest)
 				return
 			}
 		}

@@ -49,7 +49,9 @@ var _ module.Background = (*Server)(nil)
 // NewServer returns a server of the endpoints and of the index that lists them. It follows the section "admin": a
 // request is judged by the configuration that is in force when the request begins. If serving ends without a Stop, the
 // server calls onFailure once with the cause. An endpoint that cannot be served is an error.
-func NewServer(live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error)) (*Server, error) {
+func NewServer(
+	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error),
+) (*Server, error) {
 	config, err := configs.Current[Config](live)
 	if err != nil {
 		return nil, err
@@ -88,8 +90,8 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serveOn(listener net.Listener) {
 	s.listener = listener
 	if s.exposed() {
-		s.log.Warn("the operators' listener is off loopback without a token: whoever reaches it reads the inside of the service; "+
-			"set admin.token", zap.Stringer("address", s.Addr()))
+		s.log.Warn("the operators' listener is off loopback without a token: whoever reaches it reads the inside of "+
+			"the service; set admin.token", zap.Stringer("address", s.Addr()))
 	}
 	panics.Go(s.log, "the operators' listener", s.serve)
 }
@@ -116,7 +118,8 @@ func (s *Server) accept() error {
 			return err
 		}
 		// Serve returns once the connection has a goroutine of its own.
-		if err := s.serverWith(s.config.Now()).Serve(&oneConn{Listener: s.listener, conn: conn}); !errors.Is(err, errNoMore) {
+		err = s.serverWith(s.config.Now()).Serve(&oneConn{Listener: s.listener, conn: conn})
+		if !errors.Is(err, errNoMore) {
 			return err
 		}
 	}
@@ -149,7 +152,8 @@ func (l *oneConn) Close() error { return nil }
 func (s *Server) serverWith(cfg Config) *http.Server {
 	if n := len(s.servers); n > 0 {
 		last := s.servers[n-1]
-		if last.ReadHeaderTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout && last.IdleTimeout == cfg.IdleTimeout {
+		if last.ReadHeaderTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout &&
+			last.IdleTimeout == cfg.IdleTimeout {
 			return last
 		}
 	}

@@ -94,7 +94,8 @@ func start(t *testing.T, with plan) *running {
 	require.NoError(t, err)
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{
-		registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1), settings: map[string]string{},
+		registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1),
+		settings: map[string]string{},
 	}
 	for key, value := range with.settings {
 		r.set(key, value)
@@ -276,7 +277,8 @@ func (f collectorFunc) Describe(chan<- *prometheus.Desc)         {}
 func (f collectorFunc) Collect(metrics chan<- prometheus.Metric) { f(metrics) }
 
 func TestHealthzAnswersWhateverTheReadiness(t *testing.T) {
-	r := start(t, plan{checks: []observability.Check{{Name: "kafka", Ready: func(context.Context) error { return errors.New("away") }}}})
+	away := func(context.Context) error { return errors.New("away") }
+	r := start(t, plan{checks: []observability.Check{{Name: "kafka", Ready: away}}})
 	got := r.get(t, "/healthz")
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, "ok\n", got.body)
@@ -301,7 +303,8 @@ func TestReadyzFollowsTheServiceAndNamesWhatIsMissing(t *testing.T) {
 	r.health.SetStarted()
 	expect(200, `{"ready":true,"phase":"running","checks":`+bothPass+`}`)
 	missing = errors.New("no metadata yet")
-	expect(503, `{"ready":false,"phase":"running","checks":[{"name":"kafka","ready":false,"reason":"no metadata yet"},{"name":"store","ready":true}]}`)
+	expect(503, `{"ready":false,"phase":"running","checks":[`+
+		`{"name":"kafka","ready":false,"reason":"no metadata yet"},{"name":"store","ready":true}]}`)
 	missing = nil
 	r.health.SetStopping()
 	expect(503, `{"ready":false,"phase":"stopping","checks":`+bothPass+`}`)
@@ -320,7 +323,8 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 
 func TestAPanicInAHandlerIsAnsweredCountedAndLoggedOnce(t *testing.T) {
 	r := start(t, plan{endpoints: []endpoint.Endpoint{{
-		Pattern: "GET /broken", About: "It panics.", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }),
+		Pattern: "GET /broken", About: "It panics.",
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }),
 	}}})
 	before := panics.Count()
 	got := r.get(t, "/broken")
@@ -384,16 +388,19 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		endpoint endpoint.Endpoint
 		want     string
 	}{
-		"twice":      {pattern("GET /keys"), `the operators' endpoint "GET /keys": two endpoints have this pattern: change one, or leave out a module`},
+		"twice": {pattern("GET /keys"),
+			`the operators' endpoint "GET /keys": two endpoints have this pattern: change one, or leave out a module`},
 		"the index":  {pattern("GET /{$}"), `the operators' endpoint "GET /{$}": two endpoints have this pattern`},
 		"overlap":    {pattern("GET /{any}"), `matches the same requests as GET /{`},
 		"invalid":    {pattern("GET /{"), `the operators' endpoint "GET /{": parsing "GET /{": `},
 		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": the pattern must be a method and a path`},
 		"a host":     {pattern("GET example.com/keys"), `must be a method and a path`},
 		"no pattern": {pattern(""), `the operators' endpoint "": the pattern must be a method and a path`},
-		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": About must say what the endpoint does`},
+		"no about": {endpoint.Endpoint{Pattern: "GET /b", Handler: handler},
+			`"GET /b": About must say what the endpoint does`},
 		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": the Handler is missing`},
-		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `"GET /b": Access must be `},
+		"no access": {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7},
+			`"GET /b": Access must be `},
 	} {
 		others := []endpoint.Endpoint{good, pattern("GET /keys/{name}/more"), test.endpoint}
 		if name == "overlap" {
@@ -402,7 +409,8 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		_, err := NewServer(configs.Fixed(testConfig()), others, zap.NewNop(), func(error) {})
 		require.ErrorContains(t, err, test.want, name)
 	}
-	_, err := NewServer(configs.Fixed(testConfig()), []endpoint.Endpoint{pattern("a"), pattern("b")}, zap.NewNop(), func(error) {})
+	_, err := NewServer(configs.Fixed(testConfig()), []endpoint.Endpoint{pattern("a"), pattern("b")}, zap.NewNop(),
+		func(error) {})
 	require.ErrorContains(t, err, `endpoint "a"`)
 	require.ErrorContains(t, err, `endpoint "b"`, "all are named at once")
 }
@@ -441,7 +449,8 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil) // no particular answer is promised to a request that was left behind
+		// No particular answer is promised to a request that was left behind.
+		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil)
 	}()
 	<-entered
 
@@ -484,7 +493,8 @@ func TestStopWaitsForARequestAndNotForAConnectionWithout(t *testing.T) {
 
 func TestAHeadThatIsTooLargeIsRefused(t *testing.T) {
 	r := start(t, plan{})
-	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: "+strings.Repeat("x", 2*maxHeaderBytes)+"\r\n\r\n"))
+	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: "+
+		strings.Repeat("x", 2*maxHeaderBytes)+"\r\n\r\n"))
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.status)
 }
 
@@ -582,7 +592,8 @@ func TestTheStartLineAndTheLogWarnOffLoopbackWithoutAToken(t *testing.T) {
 			require.Zero(t, r.logs.Len(), test.bound)
 			continue
 		}
-		require.Equal(t, test.line+" (off loopback without admin.token: whoever reaches it reads the inside of the service)", r.StartLine())
+		require.Equal(t, test.line+
+			" (off loopback without admin.token: whoever reaches it reads the inside of the service)", r.StartLine())
 		require.Equal(t, 1, r.logs.FilterLevelExact(zap.WarnLevel).Len())
 		require.Contains(t, r.logs.All()[0].Message, warning)
 		require.Contains(t, fmt.Sprint(r.logs.All()[0].ContextMap()), test.bound.String())

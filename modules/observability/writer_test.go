@@ -123,7 +123,8 @@ func TestAMissingLineIsALineOfTheLog(t *testing.T) {
 	for format, want := range map[string]string{
 		"json": `{"level":"warn","timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","logger":"observability",` +
 			`"msg":"log lines are missing here: they could not be written","fields":{"lines":\d+}}`,
-		"console": `\d\d:\d\d:\d\d\tWARN\tobservability\tlog lines are missing here: they could not be written\t{"lines": \d+}`,
+		"console": `\d\d:\d\d:\d\d\tWARN\tobservability\t` +
+			`log lines are missing here: they could not be written\t{"lines": \d+}`,
 	} {
 		read, write, err := os.Pipe()
 		require.NoError(t, err)
@@ -150,7 +151,8 @@ func TestDroppedLinesAreAMetric(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	require.NoError(t, registry.Register(newDroppedLines(w)))
 	value := func() float64 {
-		return gather(t, registry)["capture_observability_log_lines_dropped_total"].GetMetric()[0].GetCounter().GetValue()
+		family := gather(t, registry)["capture_observability_log_lines_dropped_total"]
+		return family.GetMetric()[0].GetCounter().GetValue()
 	}
 	require.Zero(t, value())
 	put(t, w, "lost\n")
