@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,7 @@ short.`,
 	}, direct)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
-	root.Version = thisBuild().String()
-	root.SetVersionTemplate("{{.Version}}\n")
+	root.Version = strings.TrimPrefix(thisBuild().String(), "capture version ")
 	root.InitDefaultVersionFlag()
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)
@@ -87,8 +87,8 @@ func (p *process) configCommand(source *configs.Source) module.Command {
 			{
 				Use: "validate", Short: "Report everything that is wrong, a line each",
 				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The
-exit code is 1 if anything is wrong. With --output json there is an object for each fault: {"key":"...","message":"..."},
-and none if all is well.`,
+exit code is 1 if anything is wrong. With --output json there is an object for each fault,
+{"key":"...","message":"..."}, and none if all is well.`,
 				Example: "  capture config validate --config configs/production.yaml --config mine.yaml",
 				Output:  module.Table,
 				Run:     func(use module.Invocation) error { return p.validate(use, p.read(*source)) },

@@ -362,9 +362,9 @@ func TestVersionNamesTheBuild(t *testing.T) {
 		Settings: []debug.BuildSetting{
 			{Key: "vcs.revision", Value: "abcdef"}, {Key: "vcs.modified", Value: "true"},
 		}}
-	require.Equal(t, "capture (devel) commit abcdef (modified) go1.26.0", app.Describe("", info))
-	require.Equal(t, "capture v1.2.3 commit abcdef (modified) go1.26.0", app.Describe("v1.2.3", info))
-	require.True(t, strings.HasPrefix(app.Describe("", nil), "capture (unknown) go"))
+	require.Equal(t, "capture version (devel) commit abcdef (modified) go1.26.0", app.Describe("", info))
+	require.Equal(t, "capture version v1.2.3 commit abcdef (modified) go1.26.0", app.Describe("v1.2.3", info))
+	require.True(t, strings.HasPrefix(app.Describe("", nil), "capture version (unknown) go"))
 }
 
 // lister is a module whose command takes a flag, arguments and parts of the graph.

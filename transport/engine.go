@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -41,8 +42,8 @@ func (s *Server) newEngine(config Config) *engine {
 	app := s.fiber.Server()
 	return &engine{
 		server: &fasthttp.Server{
-			Handler:                      s.fiber.Handler(),
-			ErrorHandler:                 app.ErrorHandler,
+			Handler:                      s.contained(s.fiber.Handler()),
+			ErrorHandler:                 s.containedErrors(app.ErrorHandler),
 			Logger:                       app.Logger,
 			Concurrency:                  app.Concurrency,
 			MaxRequestBodySize:           app.MaxRequestBodySize,
@@ -55,12 +56,32 @@ func (s *Server) newEngine(config Config) *engine {
 			IdleTimeout:                  config.IdleTimeout,
 			CloseOnShutdown:              true,
 			HeaderReceived: func(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
-				frame(header)
+				panics.Do(s.log, "the head of a request", func() { frame(header) })
 				return fasthttp.RequestConfig{ReadTimeout: config.BodyTimeout}
 			},
 		},
 		inbox:  newInbox(),
 		served: make(chan struct{}),
+	}
+}
+
+// contained answers 500 where a handler panics outside a route: what a route does is contained by observe.
+func (s *Server) contained(handler fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		defer func() {
+			if caught := panics.Caught(recover()); caught != nil {
+				panics.Log(s.log, "request", caught, zap.ByteString("path", bytes.Clone(ctx.Path())))
+				ctx.Error("internal server error", fasthttp.StatusInternalServerError)
+			}
+		}()
+		handler(ctx)
+	}
+}
+
+// containedErrors is contained for what answers a request that could not be read.
+func (s *Server) containedErrors(answer func(*fasthttp.RequestCtx, error)) func(*fasthttp.RequestCtx, error) {
+	return func(ctx *fasthttp.RequestCtx, err error) {
+		s.contained(func(ctx *fasthttp.RequestCtx) { answer(ctx, err) })(ctx)
 	}
 }
 

@@ -12,10 +12,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
+	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
@@ -78,11 +80,12 @@ func TestLimitsNetworksAndGroupsChangeForTheNextRequest(t *testing.T) {
 	require.EqualValues(t, 1<<30, f.budget.Limit())
 	require.Equal(t, 200, status(capture))
 
-	require.True(t, f.budget.Reserve(1<<30))
+	taken := f.budget.Lease()
+	require.True(t, taken.Reserve(1<<30))
 	response, _ := conn.send("POST", capture)
 	require.Equal(t, 503, response.StatusCode)
 	require.Equal(t, "7", response.Header.Get("Retry-After"))
-	f.budget.Release(1 << 30)
+	taken.Release()
 }
 
 // What concerns a connection holds for the next one; one that is open goes on by what it began with.
@@ -150,4 +153,16 @@ func TestATraceParentIsTakenOverIfItIsOne(t *testing.T) {
 	} {
 		require.Equal(t, want, traceParent([]byte(value)), value)
 	}
+}
+
+// What runs outside a route, such as the answer to a path that nobody serves, may panic as well.
+func TestAPanicOutsideARouteIsA500(t *testing.T) {
+	f := serve(t, nil)
+	before := panics.Count()
+	var ctx fasthttp.RequestCtx
+	f.contained(func(*fasthttp.RequestCtx) { panic("boom") })(&ctx)
+	require.Equal(t, 500, ctx.Response.StatusCode())
+	require.Equal(t, "internal server error", string(ctx.Response.Body()))
+	f.containedErrors(func(*fasthttp.RequestCtx, error) { panic("boom") })(&ctx, io.EOF)
+	require.Equal(t, before+2, panics.Count())
 }

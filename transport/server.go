@@ -292,7 +292,7 @@ func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handle
 		s.inFlight.Add(1)
 		defer func() {
 			if caught := panics.Caught(recover()); caught != nil {
-				panics.Log(s.log, "a request", caught, zap.String("path", strings.Clone(c.Path())),
+				panics.Log(s.log, "request", caught, zap.String("path", strings.Clone(c.Path())),
 					zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))))
 				writeText(c, http.StatusInternalServerError, "internal server error")
 			}

@@ -571,14 +571,15 @@ func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
 func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	f := serve(t, func(c *Config) { c.RetryAfter = 7 * time.Second })
 	budget := f.budget
-	require.True(t, budget.Reserve(budget.Limit()))
+	taken := budget.Lease()
+	require.True(t, taken.Reserve(budget.Limit()))
 	c := f.dial(t)
 	response, body := c.send("POST", request("POST", "/e/", "Origin: https://shop.example\r\n", event))
 	require.Equal(t, 503, response.StatusCode)
 	require.Equal(t, "7", response.Header.Get("Retry-After"))
 	require.Equal(t, "https://shop.example", response.Header.Get("Access-Control-Allow-Origin"))
 	require.Contains(t, body, "service unavailable")
-	budget.Release(budget.Limit())
+	taken.Release()
 	c.requireUsable()
 	require.Zero(t, budget.InUse())
 }

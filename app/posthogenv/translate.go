@@ -213,5 +213,5 @@ func (t *translation) notes() []string {
 			"Take these out of its environment: "+strings.Join(refused, ", ")+".")
 	}
 	return append(notes, "Metrics are at /metrics of admin.listen, which is 127.0.0.1:8001 unless set: "+
-		"Prometheus needs an address that it can reach.")
+		"Prometheus needs an address that it can reach, and a name that it uses for it in admin.hosts.")
 }

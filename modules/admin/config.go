@@ -12,7 +12,7 @@ type Config struct {
 	Listen       string         `key:"listen" doc:"Where operators reach metrics, health, profiles and what else the index at / lists, as host:port; port 0 takes a free one. Set admin.token before it leaves loopback."`
 	Token        configs.Secret `key:"token" live:"true" doc:"What everything but health and metrics asks for: as Authorization: Bearer, or as the password of basic authentication, with any user name. Without it, whoever reaches the listener may read, and what changes or costs something works from loopback only."`
 	Hosts        []string       `key:"hosts" live:"true" doc:"Names that the listener is reached by, beside addresses and localhost. A request for another name is refused, so that a web page cannot reach the listener through the browser of an operator. Without ports."`
-	ReadTimeout  time.Duration  `key:"read_timeout" live:"true" doc:"The longest that reading the head of a request may take, and its body. As all timeouts of connections, it holds for new ones."`
+	ReadTimeout  time.Duration  `key:"read_timeout" live:"true" doc:"The longest that reading a request may take. A changed timeout holds for new connections."`
 	WriteTimeout time.Duration  `key:"write_timeout" live:"true" doc:"The longest that writing an answer may take; the time that a profile runs before is not part of it."`
 	IdleTimeout  time.Duration  `key:"idle_timeout" live:"true" doc:"How long a connection may wait for its next request."`
 	StopTimeout  time.Duration  `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests that are still running. It ends profiles early."`

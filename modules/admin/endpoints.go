@@ -56,13 +56,13 @@ func check(e endpoint.Endpoint) error {
 	method, path, _ := strings.Cut(e.Pattern, " ")
 	switch {
 	case method == "" || !strings.HasPrefix(path, "/"):
-		return errors.New("the pattern must be a method and a path, such as \"GET /admin/keys\"")
+		return errors.New("its Pattern must be a method and a path, such as \"GET /admin/keys\"")
 	case e.About == "":
-		return errors.New("About must say what the endpoint does")
+		return errors.New("its About must say what the endpoint does")
 	case !e.Access.Valid():
-		return errors.New("Access must be Operator, Reader or Anyone")
+		return errors.New("its Access must be Operator, Reader or Anyone")
 	case e.Handler == nil:
-		return errors.New("the Handler is missing")
+		return errors.New("its Handler is missing")
 	}
 	return nil
 }

@@ -3,9 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -29,11 +27,11 @@ type judgedBy struct{}
 // ServeHTTP implements http.Handler.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	cfg := f.now()
-	limitBody(w, r, cfg.ReadTimeout)
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 	answer := &answer{ResponseWriter: w}
 	defer func() {
 		cause := recover()
-		if cause == http.ErrAbortHandler {
+		if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
 			panic(cause) // net/http's way to abort an answer
 		}
 		caught := panics.Caught(cause)
@@ -47,9 +45,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this failed: the log says why", http.StatusInternalServerError)
 	}()
 	if !cfg.answersTo(r.Host) {
-		http.Error(answer, fmt.Sprintf(
-			"this listener answers to addresses, to localhost and to the names in admin.hosts: %q is none of them",
-			r.Host), http.StatusMisdirectedRequest)
+		refused := fmt.Sprintf("this listener answers to addresses, to localhost and to the names in admin.hosts: "+
+			"%q is none of them", r.Host)
+		http.Error(answer, refused, http.StatusMisdirectedRequest)
 		return
 	}
 	f.mux.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), judgedBy{}, cfg)))
@@ -76,30 +74,3 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // Unwrap gives http.ResponseController the writer below.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// limitBody limits the size of the request's body and the time to read it.
-func limitBody(w http.ResponseWriter, r *http.Request, timeout time.Duration) {
-	if r.Body == http.NoBody {
-		return
-	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(timeout)) // it fails when the client has left
-	r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, maxBodyBytes), control: control}
-}
-
-// timedBody is a body with a deadline. It removes the deadline when the body has ended: from then on net/http reads the
-// connection to notice that the client leaves, and it would take the deadline for that.
-type timedBody struct {
-	io.ReadCloser
-
-	control *http.ResponseController
-}
-
-// Read implements io.Reader.
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // an io.Reader returns it as it is
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
-}

@@ -29,7 +29,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 // guardAccess returns a handler that passes on the requests that may use the endpoint and refuses all others.
 func guardAccess(e endpoint.Endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cfg := r.Context().Value(judgedBy{}).(Config) //nolint:errcheck // what front put there
+		cfg := r.Context().Value(judgedBy{}).(Config) // what front put there
 		if refused := cfg.refuse(e.Access, r); refused != nil {
 			refused.write(w)
 			return
@@ -111,5 +111,5 @@ func sameSecret(a, b string) bool {
 // fromLoopback reports whether the connection is from this machine. It ignores the headers.
 func fromLoopback(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+	return err == nil && peer.Addr().IsLoopback()
 }

@@ -36,8 +36,8 @@ type Server struct {
 	end     context.CancelFunc
 	served  chan struct{}
 
-	// servers has one server for each set of timeouts that has been in force. The last one has the timeouts in force.
-	// Only the serving goroutine uses the list, and after that goroutine Stop.
+	// servers has one server for each set of timeouts that has been in force. Only the serving goroutine uses the list,
+	// and after the end of that goroutine Stop.
 	servers []*http.Server
 
 	mu    sync.Mutex
@@ -90,8 +90,8 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serveOn(listener net.Listener) {
 	s.listener = listener
 	if s.exposed() {
-		s.log.Warn("the operators' listener is off loopback without a token: whoever reaches it reads the inside of "+
-			"the service; set admin.token", zap.Stringer("address", s.Addr()))
+		s.log.Warn("the operators' listener is off loopback without a token: "+
+			"whoever reaches it reads the inside of the service; set admin.token", zap.Stringer("address", s.Addr()))
 	}
 	panics.Go(s.log, "the operators' listener", s.serve)
 }
@@ -150,24 +150,21 @@ func (l *oneConn) Close() error { return nil }
 // serverWith returns the server with the timeouts of the configuration. The timeouts of an http.Server must not change
 // while it has connections, so other timeouts get another server.
 func (s *Server) serverWith(cfg Config) *http.Server {
-	if n := len(s.servers); n > 0 {
-		last := s.servers[n-1]
-		if last.ReadHeaderTimeout == cfg.ReadTimeout && last.WriteTimeout == cfg.WriteTimeout &&
-			last.IdleTimeout == cfg.IdleTimeout {
-			return last
+	for _, server := range s.servers {
+		if server.ReadTimeout == cfg.ReadTimeout && server.WriteTimeout == cfg.WriteTimeout &&
+			server.IdleTimeout == cfg.IdleTimeout {
+			return server
 		}
 	}
 	server := &http.Server{
-		Handler: s.handler,
-		// A ReadTimeout would end the context of a request whose handler takes longer. So limitBody limits the time of
-		// the body.
-		ReadHeaderTimeout: cfg.ReadTimeout,
-		WriteTimeout:      cfg.WriteTimeout,
-		IdleTimeout:       cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		BaseContext:       func(net.Listener) context.Context { return s.running },
-		ConnState:         s.track,
-		ErrorLog:          zap.NewStdLog(s.log),
+		Handler:        s.handler,
+		ReadTimeout:    cfg.ReadTimeout,
+		WriteTimeout:   cfg.WriteTimeout,
+		IdleTimeout:    cfg.IdleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		BaseContext:    func(net.Listener) context.Context { return s.running },
+		ConnState:      s.track,
+		ErrorLog:       zap.NewStdLog(s.log),
 	}
 	s.servers = append(s.servers, server)
 	return server

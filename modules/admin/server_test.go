@@ -94,8 +94,8 @@ func start(t *testing.T, with plan) *running {
 	require.NoError(t, err)
 	core, logs := observer.New(zap.DebugLevel)
 	r := &running{
-		registry: observability.NewRegistry(), health: health, logs: logs, failures: make(chan error, 1),
-		settings: map[string]string{},
+		registry: observability.NewRegistry(), health: health, logs: logs,
+		failures: make(chan error, 1), settings: map[string]string{},
 	}
 	for key, value := range with.settings {
 		r.set(key, value)
@@ -389,18 +389,18 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		want     string
 	}{
 		"twice": {pattern("GET /keys"),
-			`the operators' endpoint "GET /keys": two endpoints have this pattern: change one, or leave out a module`},
+			`"GET /keys": two endpoints have this pattern: change one, or leave out a module`},
 		"the index":  {pattern("GET /{$}"), `the operators' endpoint "GET /{$}": two endpoints have this pattern`},
 		"overlap":    {pattern("GET /{any}"), `matches the same requests as GET /{`},
 		"invalid":    {pattern("GET /{"), `the operators' endpoint "GET /{": parsing "GET /{": `},
-		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": the pattern must be a method and a path`},
+		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": its Pattern must be a method and a path`},
 		"a host":     {pattern("GET example.com/keys"), `must be a method and a path`},
-		"no pattern": {pattern(""), `the operators' endpoint "": the pattern must be a method and a path`},
+		"no pattern": {pattern(""), `the operators' endpoint "": its Pattern must be a method and a path`},
 		"no about": {endpoint.Endpoint{Pattern: "GET /b", Handler: handler},
-			`"GET /b": About must say what the endpoint does`},
-		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": the Handler is missing`},
+			`"GET /b": its About must say what the endpoint does`},
+		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": its Handler is missing`},
 		"no access": {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7},
-			`"GET /b": Access must be `},
+			`its Access must be `},
 	} {
 		others := []endpoint.Endpoint{good, pattern("GET /keys/{name}/more"), test.endpoint}
 		if name == "overlap" {
@@ -409,8 +409,8 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		_, err := NewServer(configs.Fixed(testConfig()), others, zap.NewNop(), func(error) {})
 		require.ErrorContains(t, err, test.want, name)
 	}
-	_, err := NewServer(configs.Fixed(testConfig()), []endpoint.Endpoint{pattern("a"), pattern("b")}, zap.NewNop(),
-		func(error) {})
+	bad := []endpoint.Endpoint{pattern("a"), pattern("b")}
+	_, err := NewServer(configs.Fixed(testConfig()), bad, zap.NewNop(), func(error) {})
 	require.ErrorContains(t, err, `endpoint "a"`)
 	require.ErrorContains(t, err, `endpoint "b"`, "all are named at once")
 }
@@ -493,8 +493,8 @@ func TestStopWaitsForARequestAndNotForAConnectionWithout(t *testing.T) {
 
 func TestAHeadThatIsTooLargeIsRefused(t *testing.T) {
 	r := start(t, plan{})
-	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: "+
-		strings.Repeat("x", 2*maxHeaderBytes)+"\r\n\r\n"))
+	large := "X-Large: " + strings.Repeat("x", 2*maxHeaderBytes)
+	got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"+large+"\r\n\r\n"))
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, got.status)
 }
 
@@ -545,28 +545,47 @@ func TestARequestMayTakeLongerThanItsReading(t *testing.T) {
 }
 
 func TestTimeoutsHoldForConnectionsThatComeAfterAReload(t *testing.T) {
-	r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
-	const half = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
-	before := r.dial(t, half)
-	idle := r.dial(t, half+"\r\n")
-	require.Equal(t, http.StatusOK, read(t, idle).status)
-	require.Eventually(t, func() bool { return r.open() == 2 }, patience, time.Millisecond)
+	const head, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n", "\r\n"
+	for setting, test := range map[string]struct{ before, after string }{
+		"read_timeout": {head, end},
+		"idle_timeout": {head + end, head + end},
+	} {
+		r := start(t, plan{settings: map[string]string{"idle_timeout": "1h"}})
+		old := r.dial(t, test.before)
+		if setting == "idle_timeout" {
+			require.Equal(t, http.StatusOK, read(t, old).status)
+		}
+		require.Eventually(t, func() bool { return r.open() == 1 }, patience, time.Millisecond)
+		r.set(setting, "50ms")
+		r.reload(t)
 
-	r.set("read_timeout", "50ms")
-	r.set("idle_timeout", "50ms")
-	r.reload(t)
-
-	for _, text := range []string{half, half + "\r\n"} {
-		late := r.dial(t, text)
-		_, err := io.Copy(io.Discard, late)
-		require.NoError(t, err, "the server has closed the connection")
-	}
-	for conn, rest := range map[net.Conn]string{before: "\r\n", idle: half + "\r\n"} {
-		_, err := io.WriteString(conn, rest)
+		for range 2 {
+			_, err := io.Copy(io.Discard, r.dial(t, test.before))
+			require.NoError(t, err, "the server has closed the connection")
+		}
+		_, err := io.WriteString(old, test.after)
 		require.NoError(t, err)
-		require.Equal(t, http.StatusOK, read(t, conn).status)
+		require.Equal(t, http.StatusOK, read(t, old).status)
 	}
-	require.Len(t, r.servers, 2)
+}
+
+func TestAnAnswerThatNobodyReadsIsGivenUp(t *testing.T) {
+	errs := make(chan error, 1)
+	endless := serves("GET /endless", func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		for part := make([]byte, 1<<20); err == nil; {
+			_, err = w.Write(part)
+		}
+		errs <- err
+	})
+	r := start(t, plan{endpoints: []endpoint.Endpoint{endless}})
+	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status, "with the old timeout")
+	r.set("write_timeout", "50ms")
+	r.reload(t)
+	r.dial(t, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	var late net.Error
+	require.ErrorAs(t, <-errs, &late)
+	require.True(t, late.Timeout())
 }
 
 func TestTheStartLineAndTheLogWarnOffLoopbackWithoutAToken(t *testing.T) {

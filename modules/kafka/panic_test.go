@@ -160,10 +160,17 @@ func TestTheAlarmThatPanicsRingsAgain(t *testing.T) {
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	cfg.Linger = time.Millisecond // which takes an alarm for each batch
+	gate, topic := watch(broker), cfg.Topics.Events
 	producer, logs := watched(t, cfg)
+	requireWorks(t, producer, topic, 0)
 	producer.Ring()
 	requirePanics(t, logs, "the producer", 1, "kafka.(*core).ring")
-	requireWorks(t, producer, cfg.Topics.Events, 0)
+	requireWorks(t, producer, topic, 3)
+	batches := gate.of(topic)
+	first, last := batches[0], batches[len(batches)-1]
+	require.Equal(t, first.id, last.id)
+	require.Greater(t, last.epoch, first.epoch, "Kafka would take the batch, whose numbers begin at 0 again, for a copy")
+	requireArrived(t, cfg.Brokers, topic, values(0, 6))
 }
 
 func TestQuestionsThatPanicAreAskedAgain(t *testing.T) {

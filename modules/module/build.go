@@ -21,9 +21,9 @@ func (b Build) Revision() string {
 	return b.Commit
 }
 
-// String returns one line that names the build.
+// String returns one line that names the build, as "capture --version" shows it.
 func (b Build) String() string {
-	text := "capture " + b.Version
+	text := "capture version " + b.Version
 	if b.Commit != "" {
 		text += " commit " + b.Commit
 		if b.Modified {

@@ -146,6 +146,4 @@ func TestACollectorThatPanicsCostsItsOwnMetricsAtMost(t *testing.T) {
 	require.Contains(t, families, "three")
 	require.GreaterOrEqual(t, panics.Count(), before+2)
 	require.Equal(t, 3, logs.FilterMessage("a collector of metrics panicked").Len())
-	shown := gather(t, gatherer)["capture_panics_total"].GetMetric()[0].GetCounter().GetValue()
-	require.GreaterOrEqual(t, shown, float64(before+2))
 }

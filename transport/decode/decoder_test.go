@@ -242,7 +242,8 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 		"lz64":   {Body: []byte(lz(text)), QueryHint: "lz64"},
 	} {
 		budget := memory.NewBudget(1 << 20)
-		require.True(t, budget.Reserve(budget.Limit()-10<<10))
+		taken := budget.Lease()
+		require.True(t, taken.Reserve(budget.Limit()-10<<10))
 		_, err := newDecoder(1<<20, budget).Decode(in)
 		require.Equal(t, memory.ErrSpent, err, name)
 		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)

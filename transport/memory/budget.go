@@ -26,8 +26,8 @@ func NewBudget(limit int64) *Budget {
 // Resize makes the budget one of limit bytes. Of what is reserved beyond that nothing is taken back.
 func (b *Budget) Resize(limit int64) { b.limit.Store(limit) }
 
-// Reserve takes n bytes and reports whether they were there; if not, it takes nothing.
-func (b *Budget) Reserve(n int64) bool {
+// reserve takes n bytes and reports whether they were there; if not, it takes nothing.
+func (b *Budget) reserve(n int64) bool {
 	if b == nil {
 		return true
 	}
@@ -42,8 +42,8 @@ func (b *Budget) Reserve(n int64) bool {
 	}
 }
 
-// Release gives n reserved bytes back.
-func (b *Budget) Release(n int64) {
+// release gives n reserved bytes back.
+func (b *Budget) release(n int64) {
 	if b != nil {
 		b.inUse.Add(-n)
 	}

@@ -34,7 +34,7 @@ func NewBuffers(budget *Budget) *Buffers { return &Buffers{budget: budget} }
 // Get returns an empty buffer with room for at least size bytes. It fails, with ErrSpent, only if the budget is spent.
 func (p *Buffers) Get(size int64) (*Buffer, error) {
 	size = capacity(size)
-	if !p.budget.Reserve(size) {
+	if !p.budget.reserve(size) {
 		return nil, ErrSpent
 	}
 	if size <= MaxPooled {
@@ -51,7 +51,7 @@ func (p *Buffers) Put(b *Buffer) {
 		return
 	}
 	size := int64(cap(b.Bytes))
-	p.budget.Release(size)
+	p.budget.release(size)
 	if size <= MaxPooled {
 		b.Bytes = b.Bytes[:0]
 		p.pools[class(size)].Put(b)

@@ -12,7 +12,7 @@ func (b *Budget) Lease() Lease { return Lease{budget: b} }
 
 // Reserve adds n bytes to the lease and reports whether they were there; if not, the lease stays as it is.
 func (l *Lease) Reserve(n int64) bool {
-	if !l.budget.Reserve(n) {
+	if !l.budget.reserve(n) {
 		return false
 	}
 	l.held += n
@@ -27,6 +27,6 @@ func (l *Lease) Held() int64 { return l.held }
 
 // Release gives everything back. The lease is empty then: releasing it again does nothing, and it can be used anew.
 func (l *Lease) Release() {
-	l.budget.Release(l.held)
+	l.budget.release(l.held)
 	l.held = 0
 }

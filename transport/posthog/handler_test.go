@@ -327,11 +327,12 @@ func TestBlackHoleKeepsNothingAndAlwaysSaysYes(t *testing.T) {
 
 func TestCaptureIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	require.True(t, s.budget.Reserve(s.budget.Limit()-10))
+	taken := s.budget.Lease()
+	require.True(t, taken.Reserve(s.budget.Limit()-10))
 	response := s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`)
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)
-	s.budget.Release(s.budget.Limit() - 10)
+	taken.Release()
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
 }
 

@@ -111,11 +111,11 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	// The body is copied: it may go on being sent when the answer is there already.
-	size := int64(len(request.Body))
-	if !p.budget.Reserve(size) {
+	sent := p.budget.Lease()
+	if !sent.Reserve(int64(len(request.Body))) {
 		return route.Refusal(memory.ErrSpent)
 	}
-	defer p.budget.Release(size)
+	defer sent.Release()
 	outgoing, err := p.outgoing(ctx, request)
 	if err != nil {
 		return route.Response{Status: http.StatusNotFound, ContentType: route.TypeText, Body: "not found"}
@@ -129,7 +129,7 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	if answer.StatusCode == http.StatusSwitchingProtocols {
 		return p.fail(errUnreachable, errSwitched)
 	}
-	body, err := p.read(answer)
+	body, lease, err := p.read(answer)
 	switch {
 	case errors.Is(err, memory.ErrSpent):
 		return route.Refusal(memory.ErrSpent)
@@ -138,16 +138,15 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	case err != nil:
 		return p.fail(errUnreachable, err)
 	}
-	release := func() { p.budget.Release(int64(cap(body))) }
 	if len(body) == 0 {
-		release()
+		lease.Release()
 		return route.Response{
 			Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: passedBack(answer),
 		}
 	}
 	return route.Response{
 		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
-		Bytes: body, Done: release, Header: passedBack(answer),
+		Bytes: body, Done: lease.Release, Header: passedBack(answer),
 	}
 }
 
@@ -198,18 +197,19 @@ func climbs(u *url.URL) bool {
 		func(segment string) bool { return segment == "." || segment == ".." })
 }
 
-// read reads an answer's body. What its capacity says is reserved of the budget, unless there is an error.
-func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
+// read reads an answer's body. The lease is of the body's memory; with an error it is empty.
+func (p *Proxy) read(answer *http.Response) (body []byte, lease memory.Lease, err error) {
+	lease = p.budget.Lease()
 	defer func() {
 		if err != nil {
-			p.budget.Release(int64(cap(body)))
+			lease.Release()
 		}
 	}()
 	if answer.Body == http.NoBody { // An answer to HEAD has none, whatever length it names.
-		return nil, nil
+		return nil, lease, nil
 	}
 	if answer.ContentLength > maxAnswer {
-		return nil, errHuge
+		return nil, lease, errHuge
 	}
 	size := int64(firstBuffer)
 	if answer.ContentLength >= 0 {
@@ -217,8 +217,8 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 	}
 	for {
 		if len(body) == cap(body) {
-			if !p.budget.Reserve(size - int64(cap(body))) {
-				return body, memory.ErrSpent
+			if !lease.Raise(size) {
+				return body, lease, memory.ErrSpent
 			}
 			larger := make([]byte, len(body), size)
 			copy(larger, body)
@@ -228,11 +228,11 @@ func (p *Proxy) read(answer *http.Response) (body []byte, err error) {
 		body = body[:len(body)+n]
 		switch {
 		case len(body) > maxAnswer:
-			return body, errHuge
+			return body, lease, errHuge
 		case errors.Is(err, io.EOF):
-			return body, nil
+			return body, lease, nil
 		case err != nil:
-			return body, err
+			return body, lease, err
 		}
 	}
 }

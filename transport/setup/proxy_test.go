@@ -300,13 +300,13 @@ func TestAnAnswerIsPassedOnUpToItsLimit(t *testing.T) {
 
 func TestWithoutMemoryNothingIsPassedOn(t *testing.T) {
 	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
-	taken := u.budget.Limit() - 100
-	require.True(t, u.budget.Reserve(taken))
+	taken := u.budget.Lease()
+	require.True(t, taken.Reserve(u.budget.Limit()-100))
 	for _, body := range []string{"", strings.Repeat("x", 101)} {
 		response := u.Forward(ctx, request("POST", "/flags/", "", body))
 		require.Equal(t, 503, response.Status)
 		require.True(t, response.Retry)
-		require.Equal(t, taken, u.budget.InUse())
+		require.Equal(t, taken.Held(), u.budget.InUse())
 	}
 	require.Len(t, u.asked, 1, "a request that there is no memory for is not sent")
 }

@@ -573,12 +573,13 @@ func TestIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	body := batchOf(eventOf(1, ""))
 	for _, left := range []int64{10, int64(len(body)) + 10} {
-		require.True(t, s.budget.Reserve(s.budget.Limit()-left))
+		taken := s.budget.Lease()
+		require.True(t, taken.Reserve(s.budget.Limit()-left))
 		response := s.post(body)
 		require.Equal(t, "service_unavailable", failure(t, response).Error)
 		require.Equal(t, 503, response.Status)
 		require.True(t, response.Retry)
-		s.budget.Release(s.budget.Limit() - left)
+		taken.Release()
 	}
 	require.Equal(t, 200, s.post(body).Status)
 }
