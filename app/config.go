@@ -15,7 +15,7 @@ import (
 // Config is the section "app".
 type Config struct {
 	StartTimeout time.Duration `key:"start_timeout" doc:"How long all modules together may take to start."`
-	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must hold what each of them reserves for itself, and an orchestrator's grace period must be longer."`
+	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must be at least the sum of the times that the modules reserve for their stops, and less than the orchestrator's grace period."`
 }
 
 // DefaultConfig returns the defaults.

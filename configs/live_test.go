@@ -252,7 +252,7 @@ func TestTheReferenceMarksLiveKeys(t *testing.T) {
 	for _, want := range []string{
 		"# The color of the door. Live.\n", "# What candy costs. Live.\n", "# Where it stands.\n",
 		"# The code of the door. Secret. Live.\n",
-		`What is marked "Live" changes without a restart`,
+		`A key marked "Live" changes without a restart`,
 	} {
 		require.Contains(t, string(text), want)
 	}
