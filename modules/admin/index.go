@@ -50,7 +50,7 @@ func (x index) html() string {
 func newIndex(others []endpoint.Endpoint) endpoint.Endpoint {
 	own := endpoint.Endpoint{
 		Pattern: "GET /{$}",
-		About:   "This list; as JSON for who does not accept text/html.",
+		About:   "This list: HTML for a browser, else JSON.",
 		Access:  endpoint.Reader,
 	}
 	var body index

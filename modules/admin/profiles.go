@@ -35,7 +35,7 @@ func newProfiles() []endpoint.Endpoint {
 		operator("GET /debug/pprof/trace", "An execution trace of ?seconds=1, for go tool trace.",
 			oneAtATime(running, http.HandlerFunc(pprof.Trace))),
 		operator("GET /debug/pprof/{profile...}",
-			"A profile by its name, such as heap or goroutine; of a time with ?seconds.",
+			"A profile by its name, such as heap or goroutine; with ?seconds, of that time.",
 			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.FormValue("seconds") != "" {
 					timed.ServeHTTP(w, r)
