@@ -185,6 +185,18 @@ func TestARuleForANewTopicComesIntoForceTogetherWithTheTopic(t *testing.T) {
 	require.Equal(t, custom, messages[0].Topic)
 }
 
+// A certificate that cannot be read as one refuses the configuration before anything has changed.
+func TestABrokenCertificateRefusesTheConfiguration(t *testing.T) {
+	t.Parallel()
+	broken := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(broken, []byte("no certificate"), 0o600))
+	service := testkit.Start(t)
+	require.ErrorContains(t, service.Set("kafka.tls.enabled=true", "kafka.tls.ca_file="+broken, "warnings.interval=1h"), "ca_file")
+	require.ErrorContains(t, service.Set("kafka.tls.ca_file=/no/such/file"), "kafka.tls.ca_file")
+	require.Contains(t, service.Admin("/metrics").Body, "\ncapture_config_number 1\n")
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+}
+
 func TestTheBinaryFollowsItsFileAndSIGHUP(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "capture.yaml")
 	set := func(text string) {

@@ -11,10 +11,10 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// firstBuffer is what a body gets before its bytes have come, whatever length it claims.
+// firstBuffer is the size of a body's first buffer in bytes, whatever length the client announces.
 const firstBuffer = 16 << 10
 
-// bodies reads request bodies as they came over the wire. It is safe for concurrent use.
+// bodies reads request bodies as they come over the wire. It is safe for concurrent use.
 type bodies struct{ buffers *memory.Buffers }
 
 var (
@@ -23,8 +23,8 @@ var (
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
-// read reads the whole body, of at most limit bytes; nil is none. Of a body that it refuses it skips the rest. The
-// caller puts the result back.
+// read reads the whole body, of at most limit bytes. It returns nil for a request without a body. If it refuses the
+// body, it skips the rest. The caller puts the buffer back.
 func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	announced := int64(c.Request().Header.ContentLength())
@@ -50,7 +50,8 @@ func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
 	return read, nil
 }
 
-// fill reads the body into the buffer, or a larger one that takes its place.
+// fill reads the body into the buffer and, as the body grows, into larger ones. It returns the buffer in use, also with
+// an error.
 func (b *bodies) fill(c *fiber.Ctx, read *memory.Buffer, announced, limit int64) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	for {
@@ -59,7 +60,7 @@ func (b *bodies) fill(c *fiber.Ctx, read *memory.Buffer, announced, limit int64)
 				skip(c, limit)
 				return read, tooLarge(limit)
 			}
-			// One byte over the limit tells a body of just the limit from a larger one.
+			// The last buffer has one byte more than the limit, which tells a body of just the limit from a larger one.
 			size = min(2*size, limit+1)
 			if announced > 0 {
 				size = min(size, announced)
@@ -103,8 +104,8 @@ func brokenBody(err error) *events.Error {
 	}
 }
 
-// skip reads past what is left of a body, up to as much again as the limit, so that a client that sends all before it
-// reads gets the answer. Of a larger body it reads nothing more and ends the connection after the answer.
+// skip reads past the rest of a body, so that a client that sends all before it reads gets the answer. It reads at most
+// as much again as the limit. The connection of a larger body ends with the answer.
 func skip(c *fiber.Ctx, limit int64) {
 	stream, announced := c.Request().BodyStream(), int64(c.Request().Header.ContentLength())
 	switch {

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// clientIP finds the client behind the proxies. It reads the addresses from the nearest to the farthest, the peer
-// itself first and then X-Forwarded-For from right to left, and takes the first that is not a trusted network's:
-// whatever stands further left was written by somebody who is not trusted. An entry that is not an address ends the
-// search at the one before it.
+// clientIP finds the client behind the proxies. It reads the addresses from the nearest to the farthest: first the
+// peer, then X-Forwarded-For from right to left. The client is the first address outside the trusted networks, since an
+// untrusted sender may have written every address further left. An entry that is not an address ends the search, and
+// the address read before it counts.
 func clientIP(peer netip.Addr, forwarded []string, trusted []netip.Prefix) netip.Addr {
 	client := peer.Unmap().WithZone("")
 	for i := len(forwarded) - 1; i >= 0; i-- {

@@ -105,10 +105,10 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// StopBudget is how long stopping may take.
+// StopBudget returns how long a stop may take at most.
 func (c Config) StopBudget() time.Duration { return c.DrainDelay + c.StopTimeout }
 
-// Listens is where the SDKs send to.
+// Listens returns the address that the SDKs send to, by its key.
 func (c Config) Listens(*configs.Set) map[string]string { return map[string]string{"listen": c.Listen} }
 
 func serveAll() []string {
@@ -119,14 +119,13 @@ func serveAll() []string {
 	return names
 }
 
-// serves reports whether the installation serves a group. What is not of the stock modules is there because
-// somebody put it into the build.
+// serves reports whether the installation serves a group. A group that is not of the stock modules is always served,
+// because somebody has put its module into the build.
 func (c Config) serves(group route.Group) bool {
 	return !slices.Contains(route.Groups(), group) || slices.Contains(c.Serve, string(group))
 }
 
-// isHost reports whether the text is the URL of a host, and perhaps of a path on it, to which
-// further paths can be added.
+// isHost reports whether the text is the URL of a host, perhaps with a path, to which further paths can be added.
 func isHost(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil &&

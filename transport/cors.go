@@ -2,8 +2,9 @@ package transport
 
 import "github.com/gofiber/fiber/v2"
 
-// allowOrigin writes the CORS headers of an answer to a browser: whoever asks is allowed, with credentials (sendBeacon
-// always has them, and then "*" is refused), on every status, so that a page can read an error and its Retry-After.
+// allowOrigin writes the CORS headers of an answer to a browser. Every origin is allowed, and with credentials:
+// sendBeacon always sends them, and a browser then refuses "*". The headers are on answers of every status, so that a
+// page can read an error and its Retry-After.
 func allowOrigin(c *fiber.Ctx) {
 	header := &c.Response().Header
 	origin := c.Request().Header.Peek(fiber.HeaderOrigin)
@@ -23,7 +24,7 @@ func allowOrigin(c *fiber.Ctx) {
 	}
 }
 
-// isPreflight reports whether the request is a browser asking leave for another one.
+// isPreflight reports whether a browser asks with this request for leave to send another one.
 func isPreflight(c *fiber.Ctx) bool {
 	header := &c.Request().Header
 	return c.Method() == fiber.MethodOptions &&

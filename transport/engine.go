@@ -16,7 +16,7 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// connections is what of the section a connection is served by until its end.
+// connections are the settings by which the server serves a connection until its end.
 type connections struct {
 	header, body, write, idle time.Duration
 	maxHeader                 configs.ByteSize
@@ -29,15 +29,16 @@ func (c Config) connections() connections {
 	}
 }
 
-// engine serves the connections that were accepted while one configuration was in force. Its settings cannot change
-// while it serves; so another engine takes the connections after a change, and this one serves its own to their end.
+// engine serves the connections that were accepted while one configuration was in force. The settings of its
+// fasthttp.Server cannot change while that serves. So after a change a new engine takes the new connections, and the
+// old engine serves its own to their end.
 type engine struct {
 	server *fasthttp.Server
 	inbox  *inbox
-	served chan struct{} // closed when it takes no more connections
+	served chan struct{} // closed when serve has ended
 }
 
-// newEngine returns an engine that is not serving yet.
+// newEngine returns an engine that does not serve yet.
 func (s *Server) newEngine(config Config) *engine {
 	app := s.fiber.Server()
 	return &engine{
@@ -88,17 +89,17 @@ func (s *Server) containedErrors(answer func(*fasthttp.RequestCtx, error)) func(
 // serve takes connections until the inbox is closed.
 func (e *engine) serve() {
 	defer close(e.served)
-	// An inbox has no other error than its end, which the server below does not return.
+	// The only error of an inbox is io.EOF at its end, and for that fasthttp returns no error.
 	_ = e.server.Serve(e.inbox)
 }
 
-// open is how many connections are open, once serve has ended.
+// open returns how many connections are open. It may be called once serve has ended.
 func (e *engine) open() int32 {
-	// The server below leaves out one that waits to be accepted; none does any more.
+	// fasthttp leaves out the connection that Serve waits for, and Serve waits no longer.
 	return e.server.GetOpenConnectionsCount() + 1
 }
 
-// engines is the engine in force and those before it that still have connections.
+// engines is the engine in force and the older ones that still have connections.
 type engines struct {
 	log *zap.Logger
 
@@ -107,7 +108,7 @@ type engines struct {
 	started bool
 }
 
-// start has the engine in force take connections.
+// start lets the engine in force take connections.
 func (e *engines) start() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -117,7 +118,7 @@ func (e *engines) start() {
 
 func (e *engines) run(next *engine) { panics.Go(e.log, "the HTTP server", next.serve) }
 
-// change puts an engine in force. Those that have no connections any more are forgotten.
+// change puts an engine in force and forgets the older ones that have no connections left.
 func (e *engines) change(next *engine) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -128,7 +129,7 @@ func (e *engines) change(next *engine) {
 	kept := make([]*engine, 0, len(e.all)+1)
 	for _, old := range e.all {
 		_ = old.inbox.Close()
-		// A connection that the inbox has just handed over is counted when serve has ended.
+		// Only after serve has ended does the count include a connection that the inbox has just handed over.
 		<-old.served
 		if old.open() > 0 {
 			kept = append(kept, old)
@@ -160,8 +161,8 @@ func (e *engines) take(conn net.Conn) {
 	}
 }
 
-// stop waits until every connection has answered what it was asked, or ctx is over, and
-// returns how many are still open.
+// stop waits until the engines have answered every request on their connections, or until ctx is over. It returns how
+// many connections are still open.
 func (e *engines) stop(ctx context.Context) (open int32, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -181,7 +182,7 @@ func (e *engines) stop(ctx context.Context) (open int32, err error) {
 	return open, errors.Join(errs...)
 }
 
-// inbox is the listener of an engine: what it accepts is handed over by the server's own.
+// inbox is the listener of an engine. Its connections are those that the server's own listener has accepted.
 type inbox struct {
 	conns  chan net.Conn
 	closed chan struct{}

@@ -21,7 +21,7 @@ import (
 	"github.com/opencapture/capture/transport/posthog"
 )
 
-// serveLive serves with a configuration that set changes.
+// serveLive starts a server with a configuration that set changes.
 func serveLive(t *testing.T) (f *fixture, set func(text string)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "transport.yaml")
@@ -56,7 +56,7 @@ func serveLive(t *testing.T) (f *fixture, set func(text string)) {
 	}
 }
 
-// What concerns a request holds for the next one, also on a connection that is open already.
+// A setting of requests holds for the next request, also on a connection that is open already.
 func TestLimitsNetworksAndGroupsChangeForTheNextRequest(t *testing.T) {
 	f, set := serveLive(t)
 	conn := f.dial(t)
@@ -88,7 +88,8 @@ func TestLimitsNetworksAndGroupsChangeForTheNextRequest(t *testing.T) {
 	taken.Release()
 }
 
-// What concerns a connection holds for the next one; one that is open goes on by what it began with.
+// A setting of connections holds for the next connection. A connection that is open keeps the settings that it began
+// with.
 func TestTimeoutsAndTheSizeOfHeadersChangeForTheNextConnection(t *testing.T) {
 	f, set := serveLive(t)
 	before := f.dial(t)
@@ -120,7 +121,7 @@ func TestTimeoutsAndTheSizeOfHeadersChangeForTheNextConnection(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
-// Connections of every engine end with the service: one that is idle at once, one that is busy with its answer.
+// The connections of every engine end with the service: an idle one at once, a busy one after its answer.
 func TestAStopWaitsForTheConnectionsOfEarlierConfigurations(t *testing.T) {
 	f, set := serveLive(t)
 	old := f.dial(t)

@@ -7,7 +7,7 @@ import (
 	"github.com/uber-go/tally/v4"
 )
 
-// statuses are the ones that the server answers; each has a counter of its own, made at start.
+// statuses are the HTTP statuses that have a counter of their own, made at start. All others share one.
 var statuses = [...]int{
 	http.StatusOK, http.StatusNoContent, http.StatusNotModified, http.StatusBadRequest, http.StatusUnauthorized,
 	http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
@@ -18,7 +18,8 @@ var statuses = [...]int{
 type serverMetrics struct {
 	scope    tally.Scope
 	received tally.Counter
-	// What reached no route, and what browsers ask beforehand, is counted and not timed.
+	// unrouted counts the requests that reached no route, preflight those by which browsers ask leave. Neither times
+	// them.
 	unrouted, preflight counters
 }
 
@@ -28,7 +29,7 @@ func newServerMetrics(scope tally.Scope) serverMetrics {
 	return m
 }
 
-// counters count requests by their status.
+// counters count requests by the status of the answer.
 type counters struct {
 	byStatus [len(statuses)]tally.Counter
 	other    tally.Counter

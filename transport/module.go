@@ -22,10 +22,10 @@ import (
 
 // Module is the HTTP server and PostHog's protocols.
 //
-// Provides *Server, as module.Root too; for whoever serves a route *decode.Decoder and the *memory.Budget that it draws on;
-// start facts.
-// Requires events.Processor (modules/events) and *observability.Health (modules/observability); takes the value group "routes"
-// of route.Route (see route.As).
+// Provides *Server, as module.Root too; *decode.Decoder and the *memory.Budget that it draws on, for modules that serve
+// a route; start facts.
+// Requires events.Processor and events.Gates (modules/events) and *observability.Health (modules/observability); takes
+// the value group "routes" of route.Route (see route.As).
 // Config section: "transport".
 func Module() module.Module {
 	return module.Module{
@@ -52,7 +52,7 @@ func Module() module.Module {
 	}
 }
 
-// newBudget makes the budget that the section starts with; the server keeps it up to date.
+// newBudget makes the budget of the configuration at start. The server resizes it when the configuration changes.
 func newBudget(config Config) *memory.Budget { return memory.NewBudget(int64(config.MaxInFlight)) }
 
 func newDecoder(live *configs.Live, budget *memory.Budget) (*decode.Decoder, error) {
@@ -63,7 +63,8 @@ func newDecoder(live *configs.Live, budget *memory.Budget) (*decode.Decoder, err
 	return decode.New(limit.In, budget), nil
 }
 
-// newSetup serves the set-up calls, with the upstream's answers where there is one.
+// newSetup returns the routes of the set-up calls: those of the proxy where the section names an upstream, else those
+// of setup.Answers.
 func newSetup(
 	config Config, live *configs.Live, budget *memory.Budget, log *zap.Logger, lifecycle fx.Lifecycle,
 ) ([]route.Route, error) {

@@ -26,7 +26,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// witness is a sink that accepts everything and keeps what it was told of the request.
+// witness is a sink that accepts every event and keeps what it was told of the request.
 type witness struct{ batch events.Batch }
 
 func (w *witness) Write(_ context.Context, batch *events.Batch) {
@@ -37,7 +37,8 @@ func (w *witness) Write(_ context.Context, batch *events.Batch) {
 	}
 }
 
-// liveConfig returns the configuration of the protocols, loaded from a file, and what exchanges it for another.
+// liveConfig returns the configuration of the protocols, loaded from a file, and a function that exchanges it for
+// another.
 func liveConfig(t *testing.T) (live *configs.Live, exchange func(text string)) {
 	path := filepath.Join(t.TempDir(), "capture.yaml")
 	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
@@ -58,8 +59,8 @@ func liveConfig(t *testing.T) (live *configs.Live, exchange func(text string)) {
 	}
 }
 
-// Every key of the protocols is live: a request is judged by the configuration that it came under, and the next one by
-// the new one, also where it uses the memory of the one before.
+// Every key of the protocols is live. A request is judged by the configuration that was in force when it came. The next
+// request is judged by the new one, also if it uses the memory of the request before.
 func TestARequestIsJudgedByTheConfigurationThatItCameUnder(t *testing.T) {
 	live, exchange := liveConfig(t)
 	sink, budget := &witness{}, memory.NewBudget(1<<30)

@@ -31,9 +31,9 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// Server is the HTTP server that the SDKs talk to. It is started once and then stopped once. It follows its section: a
-// request is judged by the limits, networks and groups that were in force when its head had been read, a connection by
-// the time-outs that were in force when it was accepted.
+// Server is the HTTP server that the SDKs talk to. It is started once and then stopped once. It follows changes of its
+// section: the limits, networks and groups of a request are those in force when the server had read its head. The
+// time-outs of a connection are those in force when the server accepted it.
 type Server struct {
 	live     *configs.Live
 	terms    *configs.Value[*terms]
@@ -48,11 +48,11 @@ type Server struct {
 	inFlight atomic.Int64
 	stopping atomic.Bool
 	listener net.Listener
-	accepted chan struct{} // closed when no connection is accepted any more
+	accepted chan struct{} // closed when accept has ended
 	metrics  serverMetrics
 }
 
-// terms is what one configuration asks of a request.
+// terms is the section of one configuration, with its trusted networks parsed.
 type terms struct {
 	Config
 	trusted []netip.Prefix
@@ -66,8 +66,8 @@ func newTerms(config Config) (*terms, error) {
 	return &terms{Config: config, trusted: trusted}, nil
 }
 
-// NewServer makes a server of the routes that is not listening yet. What it reads of bodies counts against the budget.
-// fail is called, once, when serving ends by an error at run time.
+// NewServer returns a server of the routes that does not listen yet. The bytes that it reads of bodies count against
+// the budget. The server calls fail at most once, when serving ends with an error at run time.
 func NewServer(
 	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget,
 	health *observability.Health, log *zap.Logger,
@@ -93,7 +93,7 @@ func NewServer(
 		DisableStartupMessage:        true,
 		DisablePreParseMultipartForm: true,
 		StreamRequestBody:            true,
-		// The server below must hand over every body as a stream; bodies are limited where they are read.
+		// fasthttp must hand over every body as a stream. The limit of a body is applied where the body is read.
 		BodyLimit:    math.MaxInt,
 		ErrorHandler: s.refuse,
 	})
@@ -112,9 +112,10 @@ func NewServer(
 	})
 }
 
-// frame ends a connection after the answer to a request that a proxy in front may take for a longer or a shorter one
-// than fasthttp does. fasthttp joins folded header lines, and takes a Transfer-Encoding of identity for no body. After
-// every other request whose length is in doubt, fasthttp itself ends the connection.
+// frame ends a connection after the answer if a proxy in front may find the end of the request elsewhere than fasthttp
+// does. There are two such cases: a folded header line, which fasthttp joins with the line before, and a
+// Transfer-Encoding of identity, which fasthttp takes for a request without a body. After every other request of
+// doubtful length fasthttp itself ends the connection.
 func frame(header *fasthttp.RequestHeader) {
 	hasLength := header.ContentLength() >= -1
 	for line := range bytes.Lines(header.RawHeaders()) {
@@ -128,10 +129,10 @@ func frame(header *fasthttp.RequestHeader) {
 	}
 }
 
-// Root marks the server as what a graph exists for.
+// Root marks the server as a module.Root, a value for whose sake an Fx graph exists.
 func (s *Server) Root() {}
 
-// Addr is where the server listens; nil before Start.
+// Addr returns the address that the server listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
 	if s.listener == nil {
 		return nil
@@ -139,7 +140,7 @@ func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// Start binds the listener, so that an address in use is an error here, and serves until Stop.
+// Start binds the listener and serves until Stop. If the address is in use, Start returns the error.
 func (s *Server) Start(ctx context.Context) error {
 	listener, err := listen.TCP(ctx, "transport.listen", s.terms.Now().Listen)
 	if err != nil {
@@ -157,7 +158,7 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// accept hands every new connection to the engine in force, until the listener fails.
+// accept hands every new connection to the engine in force until the listener fails.
 func (s *Server) accept() error {
 	for {
 		conn, err := s.listener.Accept()
@@ -168,8 +169,8 @@ func (s *Server) accept() error {
 	}
 }
 
-// Stop turns readiness false, goes on serving for the drain delay, then takes no new connections and waits for the
-// requests in flight. It returns an error that says how many had not ended when their time, or ctx, was over.
+// Stop turns readiness false and goes on serving for the drain delay. Then it closes the listener and waits for the
+// requests in flight. If some have not ended when the stop timeout or ctx is over, its error gives their number.
 func (s *Server) Stop(ctx context.Context) error {
 	s.health.SetStopping()
 	config := s.terms.Now().Config
@@ -191,17 +192,18 @@ func (s *Server) Stop(ctx context.Context) error {
 	if n := s.inFlight.Load(); n > 0 {
 		return fmt.Errorf("transport: %d requests unfinished: %w", n, err)
 	}
-	// Connections on which nobody asks anything, or not yet all, may outlive the deadline:
-	// nothing was promised on them.
+	// The connections that are left are idle, or only a part of a request has come on them. The server has promised
+	// nothing on such a connection, so the deadline may cut it off.
 	s.log.Warn("connections were cut off", zap.Int32("connections", open))
 	return nil
 }
 
-// handler answers one request by the configuration of the view; status and body are written to c.
+// handler answers one request. It judges the request by the view's configuration and writes status and body to c.
 type handler func(c *fiber.Ctx, view *configs.View, terms *terms)
 
-// routes registers every path; which of them are served is the section's to say. Fiber takes each with and without a
-// trailing slash. Two routes of one method and path are an error, as which of them answers would be chance.
+// routes registers every path. The section decides at each request whether a path is served (see observe). Fiber
+// matches each path with and without a trailing slash. Two routes of one method and path are an error, because chance
+// would decide which of the two answers.
 func (s *Server) routes(routes []route.Route) error {
 	s.fiber.Use(s.enter)
 	s.paths = append(slices.Clip(routes), route.Route{Path: "/"}, route.Route{Path: "/_liveness"},
@@ -224,8 +226,8 @@ func (s *Server) routes(routes []route.Route) error {
 	return errors.Join(faults...)
 }
 
-// enter gives every request its id and its CORS headers, and answers what a browser asks before it sends the request
-// itself, whatever the path.
+// enter writes the request id and the CORS headers into every answer. It also answers the preflight that a browser
+// sends before a request, on any path.
 func (s *Server) enter(c *fiber.Ctx) error {
 	c.Response().Header.Set(fiber.HeaderXRequestID, requestID(c))
 	allowOrigin(c)
@@ -241,8 +243,8 @@ func (s *Server) get(path string, answer handler) {
 	s.fiber.Get(path, s.observe(s.metrics.route(path), always, answer))
 }
 
-// add serves one route: its own methods, and unless they are among these OPTIONS and HEAD, which
-// only ask whether it is there.
+// add serves one route with the route's own methods. It also answers OPTIONS and, where the route takes GET, HEAD,
+// unless the route has these methods itself: with them a client only asks whether the path is there.
 func (s *Server) add(r route.Route) {
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
@@ -266,8 +268,9 @@ func (s *Server) add(r route.Route) {
 	}
 }
 
-// limit is the largest body that a route takes. One that the budget could never hold, with the buffer that it outgrows,
-// is too large and not to be sent again later.
+// limit returns the largest body that a route takes, in bytes. It is at most half of the budget, because a growing body
+// holds its old and its new buffer at once. A larger body could never be read, so the server refuses it as too large:
+// after a 503 the client would send it again.
 func (t *terms) limit(r *route.Route, view *configs.View) int64 {
 	limit := int64(t.MaxBody)
 	if r.MaxBody != nil {
@@ -276,11 +279,11 @@ func (t *terms) limit(r *route.Route, view *configs.View) int64 {
 	return min(limit, int64(t.MaxInFlight)/2)
 }
 
-// always is the group of what every installation serves.
+// always is the group of the routes that every installation serves.
 const always route.Group = ""
 
-// observe takes the configuration that a request is judged by, counts and times a route's requests, and turns a panic
-// into a 500. A request of a group that is not served is one of no route.
+// observe wraps a route's handler. It takes the configuration that judges the request, counts and times the request,
+// and turns a panic into a 500. A request of a group that is not served is answered as one without a route.
 func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		view := s.live.View()
@@ -305,10 +308,10 @@ func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handle
 	}
 }
 
-// handle reads the body and has the route answer.
+// handle reads the body and lets the route answer.
 func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms *terms) {
 	header := &c.Request().Header
-	// The strings alias the server's buffers: a route keeps nothing of a request after it has answered.
+	// The strings alias the server's buffers: a route keeps no part of a request after it has answered.
 	request := &route.Request{
 		Method:          c.Method(),
 		Path:            c.Path(),
@@ -342,8 +345,8 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 	s.write(c, r.Handle(context.Background(), request), terms)
 }
 
-// admit asks the gates before the body is read. Of a request that they refuse nothing more is read: the
-// connection ends with the answer.
+// admit asks the gates before the server reads the body. If the gates refuse the request, the server reads no more of
+// it and ends the connection with the answer.
 func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) error {
 	if len(s.gates) == 0 {
 		return nil
@@ -354,7 +357,7 @@ func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) err
 		Config: request.Config,
 	}
 	if r.Token != nil {
-		// What is wrong with the token is the protocol's to say.
+		// The protocol reports a faulty token itself, so admit does not look at the error.
 		request.Caller.Token, _ = r.Token(request)
 	}
 	err := s.gates.Admit(context.Background(), &request.Caller)
@@ -393,21 +396,22 @@ func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
 	c.Response().SetBodyStream(&held{Reader: bytes.NewReader(response.Bytes), done: response.Done}, len(response.Bytes))
 }
 
-// headerAck names what made a request's events safe: kafka, spool or memory.
+// headerAck is the header that names what made a request's events safe: kafka, spool or memory.
 const headerAck = "X-Capture-Ack"
 
-// seconds is a duration as Retry-After has it: in whole seconds, one at least.
+// seconds writes a duration for Retry-After: in whole seconds, rounded up, one at least.
 func seconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
 }
 
-// held is a body that somebody waits to be done with. The server below closes it, once, whatever becomes of the answer.
+// held is the body of an answer, with a function to call when the answer is over. fasthttp closes the body once,
+// whether it has written the answer or given it up.
 type held struct {
 	*bytes.Reader
 	done func()
 }
 
-// Close is the end of the answer.
+// Close calls the function.
 func (h *held) Close() error {
 	if h.done != nil {
 		h.done()
@@ -421,8 +425,8 @@ func writeText(c *fiber.Ctx, status int, text string) {
 	c.Response().SetBodyString(text)
 }
 
-// readiness answers whether traffic should come here, and if not, for lack of what. The reasons, which name addresses,
-// are for the operators' listener.
+// readiness answers whether traffic should come here and, if not, which checks are missing. The answer leaves out the
+// checks' reasons: they name addresses and belong on the operators' listener.
 func (s *Server) readiness(c *fiber.Ctx, _ *configs.View, _ *terms) {
 	report := s.health.Report(context.Background())
 	if report.Ready {
@@ -438,7 +442,7 @@ func (s *Server) readiness(c *fiber.Ctx, _ *configs.View, _ *terms) {
 	writeText(c, http.StatusServiceUnavailable, text)
 }
 
-// refuse answers what reached no route, or was no readable request.
+// refuse answers a request that reached no route or could not be read.
 func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	allowOrigin(c)
 	status := http.StatusInternalServerError
@@ -467,7 +471,7 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	return nil
 }
 
-// hasPath reports whether the path is one of a route that is served.
+// hasPath reports whether a served route has the path, whatever its methods.
 func (s *Server) hasPath(path string) bool {
 	terms := s.terms.Now()
 	path = strings.TrimRight(path, "/")
@@ -476,10 +480,10 @@ func (s *Server) hasPath(path string) bool {
 	})
 }
 
-// maxRequestID is the longest request id that is taken over from a client.
+// maxRequestID is the longest request id, in bytes, that the server takes over from a client.
 const maxRequestID = 128
 
-// requestID returns the client's id for the request if it is short and printable, else a new one.
+// requestID returns the client's id for the request if that is short and printable, else a new one.
 func requestID(c *fiber.Ctx) string {
 	given := c.Request().Header.Peek(fiber.HeaderXRequestID)
 	if len(given) == 0 || len(given) > maxRequestID {

@@ -26,7 +26,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// processor accepts every event, after do where that is set.
+// processor accepts every event. It calls do first, if do is set.
 type processor struct {
 	mu  sync.Mutex
 	ips []string
@@ -54,7 +54,7 @@ type fixture struct {
 	failed    chan error
 }
 
-// newServer makes a server of the PostHog protocol.
+// newServer returns a server of PostHog's protocol.
 func newServer(
 	config Config, budget *memory.Budget, processor events.Processor, health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
@@ -71,10 +71,10 @@ func newServer(
 	return NewServer(live, handler.Routes(), nil, budget, health, log, scope, fail)
 }
 
-// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+// patience is how long a test waits before it says that something hangs. It measures no speed.
 const patience = 2 * time.Minute
 
-// testConfig gives clients and a stop all the time that a busy machine may need.
+// testConfig gives clients, and a stop, all the time that a busy machine may need.
 func testConfig() Config {
 	config := DefaultConfig()
 	config.Listen = "127.0.0.1:0"
@@ -103,7 +103,7 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 
 const event = `{"event":"a","distinct_id":"u","token":"k"}`
 
-// connection is one client connection, for what happens to the next request on it.
+// connection is one client connection, on which a test sees what happens to the next request.
 type connection struct {
 	t *testing.T
 	net.Conn
@@ -188,7 +188,7 @@ func TestHeadKeepsNothing(t *testing.T) {
 	require.Empty(t, f.processor.ips)
 }
 
-// A 503 would have the client send it again and again.
+// After a 503 the client would send the request again and again.
 func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.MaxBody, config.MaxDecoded = "127.0.0.1:0", 1<<20, 1<<20
@@ -335,8 +335,8 @@ func TestABodyWhereNoneBelongsDoesNotBecomeTheNextRequest(t *testing.T) {
 	}
 }
 
-// Where the server below could be of another opinion than a proxy before it about where a request
-// ends, nothing may follow it.
+// If fasthttp and a proxy in front of it may disagree about where a request ends, no request may follow on the
+// connection.
 func TestARequestOfDoubtfulLengthIsTheLastOnItsConnection(t *testing.T) {
 	f := serve(t, nil)
 	hidden := request("POST", "/e/", "", event)
@@ -462,7 +462,7 @@ func TestALargeBodyWhereNoneBelongsEndsTheConnection(t *testing.T) {
 			"Transfer-Encoding: chunked\r\n\r\n" + chunked(large),
 		} {
 			c := f.dial(t)
-			// The server ends the connection while the rest is still under way.
+			// The server ends the connection while the client still sends the rest.
 			go func() { _, _ = io.WriteString(c, head+" HTTP/1.1\r\nHost: x\r\n"+body) }()
 			answer, _ := io.ReadAll(c.answers)
 			require.LessOrEqual(t, strings.Count(string(answer), "HTTP/1.1 "), 1, head)
@@ -481,7 +481,7 @@ func chunked(body string) string {
 	return out.String() + "0\r\n\r\n"
 }
 
-// Section 1.2 of the protocol: the cap holds while a body is read, and up to as much again is read past.
+// Section 1.2 of the protocol: the cap holds while a body is read. The server reads past as much again as the cap.
 func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	f := serve(t, func(c *Config) { c.MaxBody = 100_000 })
 	want := "maximum event size exceeded: Request body exceeds limit of 100000 bytes"
@@ -502,7 +502,7 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	require.Equal(t, 200, response.StatusCode, body)
 	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(exact))
 	require.Equal(t, 200, response.StatusCode, body)
-	// Far over the limit: the answer comes before the body does, and the connection ends.
+	// Far over the limit, the answer comes before the body does, and the connection ends.
 	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"+
 		strings.Repeat("x", 10_000))
 	require.Equal(t, 413, response.StatusCode)
@@ -615,7 +615,7 @@ func TestSmallBodiesDoNotHoldTheBuffersOfLargeOnes(t *testing.T) {
 	require.Zero(t, f.budget.InUse())
 }
 
-// Section 3 of the protocol: a 500 says nothing about the inside.
+// Section 3 of the protocol: a 500 says nothing about the service's insides.
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
 	f := serve(t, nil)
 	f.processor.do = func() { panic("boom") }
@@ -794,7 +794,8 @@ func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
 		return string(rest)
 	}
 	end("")
-	// On a busy machine the time may be over before the server has read the half that is there. Then it says nothing.
+	// On a busy machine the time may be over before the server has read the half that is there. Then the server says
+	// nothing.
 	require.Eventually(t, func() bool { return strings.Contains(end("POST /e/ HTTP/1.1\r\nHost"), "408") },
 		patience, time.Millisecond)
 	idle := serve(t, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }).dial(t)
@@ -805,7 +806,7 @@ func TestConnectionsThatDoNothingAreEnded(t *testing.T) {
 func TestAnAnswerThatNobodyReadsDoesNotHoldTheConnection(t *testing.T) {
 	f := serve(t, func(c *Config) { c.WriteTimeout = 100 * time.Millisecond })
 	c := f.dial(t)
-	// Requests are written, and their answers left lying, until both sides' buffers are full and the server gives up.
+	// The client writes requests and reads no answers, until both sides' buffers are full and the server gives up.
 	batch := strings.Repeat(request("GET", "/", "", ""), 1000)
 	var err error
 	for err == nil {

@@ -1,8 +1,8 @@
 package transport
 
-// traceParent returns the value of a traceparent header if it is one as W3C Trace Context, version 00, has
-// it: version, trace id, parent id and flags in lower-case hexadecimal, where neither id is zero. Later
-// versions begin in the same way.
+// traceParent returns the value of a traceparent header if it has the form of W3C Trace Context, version 00, else "".
+// The form is version, trace id, parent id and flags in lower-case hexadecimal digits, and neither id is zero. Later
+// versions begin with the same fields, which are then the result.
 func traceParent(value []byte) string {
 	const length = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	if len(value) < length || len(value) > length && (string(value[:2]) == "00" || value[length] != '-') {

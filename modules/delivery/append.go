@@ -10,7 +10,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// group is the records of one topic, on their way to its log.
+// group holds the records of one topic on their way to its log.
 type group struct {
 	use     int
 	indexes []int // of the messages in the request
@@ -20,7 +20,7 @@ type group struct {
 	records [][]byte
 }
 
-// groups is memory that one append needs and the next one uses again.
+// groups is memory that an append needs, and that the next append uses again.
 type groups struct{ list []group }
 
 var groupsPool = sync.Pool{New: func() any { return new(groups) }}
@@ -28,7 +28,7 @@ var groupsPool = sync.Pool{New: func() any { return new(groups) }}
 // maxPooledText is the largest text of a group that is kept for another append.
 const maxPooledText = 1 << 20
 
-// of returns the group of a use.
+// of returns the group of a use, and adds the group if there is none.
 func (g *groups) of(use int) *group {
 	for i := range g.list {
 		if g.list[i].use == use {
@@ -41,7 +41,9 @@ func (g *groups) of(use int) *group {
 		g.list = g.list[:len(g.list)+1]
 	}
 	added := &g.list[len(g.list)-1]
-	*added = group{use: use, indexes: added.indexes[:0], text: added.text[:0], ends: added.ends[:0], records: added.records[:0]}
+	*added = group{
+		use: use, indexes: added.indexes[:0], text: added.text[:0], ends: added.ends[:0], records: added.records[:0],
+	}
 	return added
 }
 
@@ -55,7 +57,7 @@ func (g *groups) recycle() {
 	groupsPool.Put(g)
 }
 
-// append appends the messages that are wanted to the logs of their topics, each in its order, and gives them their
+// append appends the wanted messages to the logs of their topics, each topic's in their order, and gives them their
 // fates.
 func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 	g := groupsPool.Get().(*groups)
@@ -91,12 +93,12 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 	}
 }
 
-// appender is who appends records, for the log lines about its panics.
+// appender names the goroutine that appends records, for the log lines about its panics.
 const appender = "an append to the spool"
 
-// appendGroup appends one topic's records. When the spool does not take them, messages that the producer holds may
-// still be acknowledged, and others are handed to it, unless something else is in front of them in the spool. After a
-// panic they are not: their records may be in the log.
+// appendGroup appends the records of one topic. If the spool refuses them, a message that the producer holds may still
+// be acknowledged. The other messages are handed to the producer if no earlier record of the topic is in the spool.
+// After a panic they fail instead, because their records may be in the log.
 func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
 	panicked := true
@@ -123,22 +125,24 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 		return
 	}
 	for _, i := range g.indexes {
-		// A message that the producer holds still has its chance, and so has one whose report has come during the
-		// append.
+		// A message that the producer holds may still be acknowledged. So may a message whose report has come during
+		// the append.
 		if it := &r.items[i]; it.fate != fateSpool && !it.isHeld() {
 			it.fail(errors.Join(it.why, err))
 		}
 	}
 }
 
-// isHeld reports whether the message was handed to the producer and its owner has seen no report on it. It is the
-// owner's: a report that comes meanwhile changes nothing, so that whoever counts held messages and whoever settles them
-// mean the same ones.
+// isHeld reports whether the message was handed to the producer, and the owner has settled no report on it. Only the
+// owner calls isHeld. A report that comes meanwhile does not change the result, so the count of held messages and their
+// later settlement mean the same messages.
 func (it *item) isHeld() bool { return it.fate == fateOpen && it.state.Load() != stateIdle }
 
-// appendTo appends a group to the log of its topic. The spooler does not drain the log before it knows of each message
-// that the producer holds as well, whether that was acknowledged.
-func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool) (s *spooler, first uint64, err error) {
+// appendTo appends a group to the log of its topic. The spooler drains the log only once it has the report on each
+// message that the producer holds as well.
+func (d *Delivery) appendTo(
+	ctx context.Context, t *topic, g *group, exempt bool,
+) (s *spooler, first uint64, err error) {
 	to, err := d.spooling.spooler(t)
 	if err != nil {
 		return nil, 0, err
@@ -158,8 +162,8 @@ func (d *Delivery) appendTo(ctx context.Context, t *topic, g *group, exempt bool
 	return to, first, nil
 }
 
-// spooled gives messages whose records are in the log their fates. From now on the reports on those that the producer
-// holds belong to the spooler.
+// spooled gives fates to the messages whose records are in the log. From now on the spooler gets the reports on the
+// messages that the producer holds.
 func (r *request) spooled(s *spooler, first uint64, indexes []int) {
 	for k, i := range indexes {
 		it := &r.items[i]
@@ -182,5 +186,5 @@ func (r *request) spooled(s *spooler, first uint64, indexes []int) {
 	}
 }
 
-// size returns about what a message takes in the log.
+// size returns about how many bytes a message takes in the log.
 func size(m *produce.Message) int { return len(m.Topic) + m.Size() }

@@ -8,17 +8,17 @@ import (
 // began is when the process began, or a little later.
 var began = time.Now()
 
-// instant is a time as a number that is greater than 0, for atomic variables: nanoseconds since the process began. It does not
-// follow a clock that jumps.
+// instant returns a time as a number greater than 0, for atomic variables: nanoseconds since the process began. A clock
+// that jumps does not change it.
 func instant(t time.Time) int64 { return max(1, int64(t.Sub(began))) }
 
-// breaker keeps requests from waiting, one after the other, for a topic that Kafka does not take messages for. It is
-// safe for concurrent use. A new one is closed: it lets everybody through.
+// breaker keeps requests from waiting, one after the other, for a topic that Kafka takes no messages for. It is safe
+// for concurrent use. A new breaker is closed: it lets all requests through.
 //
-// failed opens the breaker for openFor. Then allow lets one request through each openFor, which finds out whether the
-// topic is back. succeeded closes the breaker.
+// failed opens the breaker for openFor. From then on allow lets one request through each openFor. That request finds
+// out whether the topic is back. succeeded closes the breaker.
 type breaker struct {
-	// openFor is how long the topic is left alone after Kafka has not taken its messages, until the next attempt.
+	// openFor is how long the breaker keeps requests from a topic after Kafka has not taken messages for it.
 	openFor time.Duration
 	// until is the instant at which the next request may try; 0: the breaker is closed.
 	until atomic.Int64

@@ -23,8 +23,9 @@ func dlqCommand() module.Command {
 	return module.Command{
 		Use:   "dlq",
 		Short: "List dead letters, show them, or send them again",
-		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside. They lie in the
-topic kafka.topics.dlq, and those that this topic refused as well on the disk, in the spool.`,
+		Long: `Dead letters are messages that Kafka has refused for good, and events that a rule has set aside.
+They lie in the topic kafka.topics.dlq. Dead letters that this topic has refused as well lie on the disk, in the
+spool.`,
 		Example:  "  capture dlq list --filter reason=too_large",
 		Commands: []module.Command{dlqListCommand(), dlqShowCommand(), replayCommand()},
 	}
@@ -33,15 +34,15 @@ topic kafka.topics.dlq, and those that this topic refused as well on the disk, i
 const aboutFilter = `
 
 --filter selects dead letters by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the
-message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with when it became a dead
-letter).`
+message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with the time at which
+the message became a dead letter).`
 
 func dlqListCommand() module.Command {
 	var filters []string
 	return module.Command{
 		Use: "list", Short: "List dead letters",
-		Long: `Lists dead letters, those on the disk first. With --output json each is an object on a line of its own.` +
-			aboutFilter,
+		Long: `Lists dead letters, those on the disk first. With --output json each dead letter is an object on a
+line of its own.` + aboutFilter,
 		Example: `  capture dlq list --filter reason=too_large --filter since=2026-11-27T00:00:00Z
   capture dlq list --output json | jq .topic`,
 		Output: module.Table, Flags: filterFlag(&filters), Values: filterValues,
@@ -65,8 +66,8 @@ func dlqShowCommand() module.Command {
 	var filters []string
 	return module.Command{
 		Use: "show", Short: "Show dead letters with the messages themselves, as JSON",
-		Long: `Shows what list shows and the message itself, its key, headers and value: as JSON, an object a line.` +
-			aboutFilter,
+		Long: `Shows the columns of list and the message itself, its key, headers and value: as JSON, an object a
+line.` + aboutFilter,
 		Example: "  capture dlq show --filter id=events_dlq/0/17",
 		Flags:   filterFlag(&filters), Values: filterValues,
 		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
@@ -92,8 +93,9 @@ func replayCommand() module.Command {
 		Use: "replay", Short: "Send dead letters to the topics that they were meant for",
 		Long: `Sends dead letters to the topics that they were meant for, those on the disk first.
 
-A letter on the disk is removed once it is in its topic; for that the service must not be running. One in Kafka stays where it
-is, so that replaying it twice sends it twice: a consumer tells the copies by their uuid.` + aboutFilter,
+A dead letter on the disk is removed once its message is in its topic; for that the service must not be running. A dead
+letter in Kafka stays where it is, so a second replay sends its message again: a consumer tells the copies by their
+uuid.` + aboutFilter,
 		Example: `  capture dlq replay --dry-run
   capture dlq replay --filter topic=exceptions`,
 		Flags: func(flags *module.Flags) {
@@ -102,7 +104,8 @@ is, so that replaying it twice sends it twice: a consumer tells the copies by th
 		},
 		Values: filterValues,
 		Run: func(
-			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer, topics produce.Reader,
+			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer,
+			topics produce.Reader,
 		) error {
 			wanted, err := parseFilter(filters)
 			if err != nil {
@@ -119,7 +122,7 @@ func filterFlag(filters *[]string) func(*module.Flags) {
 	}
 }
 
-// filterKeys are what a letter can be selected by.
+// filterKeys are the keys that --filter knows.
 var filterKeys = []string{"id", "reason", "topic", "token", "distinct_id", "event", "since", "until"}
 
 var filterValues = map[string]any{"filter": func() (begun []string, err error) {
@@ -136,7 +139,7 @@ type letter struct {
 	Time   time.Time `json:"time"`
 	Reason string    `json:"reason"`
 	Step   string    `json:"step,omitempty"`
-	// Topic is where the message was meant to go; empty: nobody knows.
+	// Topic is where the message was meant to go; it is empty if nobody knows.
 	Topic      string `json:"topic,omitempty"`
 	Token      string `json:"token,omitempty"`
 	DistinctID string `json:"distinct_id,omitempty"`
@@ -177,7 +180,7 @@ func newLetter(id string, m *produce.Message) letter {
 	return l
 }
 
-// open adds the message itself.
+// open adds the message itself: its key, headers and value.
 func (l *letter) open(m *produce.Message) {
 	if m.Key != nil {
 		key := string(m.Key)
@@ -197,7 +200,7 @@ func (l *letter) open(m *produce.Message) {
 	}
 }
 
-// filter is what a letter must be like.
+// filter is the keys and values that a letter must have.
 type filter map[string]string
 
 func parseFilter(texts []string) (filter, error) {
@@ -247,14 +250,14 @@ func (f filter) matches(l *letter) bool {
 	return true
 }
 
-// letterReader reads dead letters, wherever they are.
+// letterReader reads dead letters from the disk and from Kafka.
 type letterReader struct {
 	spool  SpoolConfig
 	topic  string
 	topics produce.Reader
 }
 
-// inKafka calls each for the letters in the topic.
+// inKafka calls each for the wanted letters in the topic.
 func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*letter, *produce.Message) error) error {
 	return r.topics.ReadTopic(ctx, r.topic, func(partition int32, offset int64, m *produce.Message) error {
 		if l := newLetter(fmt.Sprintf("%s/%d/%d", r.topic, partition, offset), m); wanted.matches(&l) {
@@ -264,8 +267,10 @@ func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*let
 	})
 }
 
-// onDisk calls each for the letters in the log.
-func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *produce.Message) error) error {
+// onDisk calls each for the wanted letters in the log.
+func (r letterReader) onDisk(
+	ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *produce.Message) error,
+) error {
 	var chunk spool.Chunk
 	var m produce.Message
 	for ctx.Err() == nil {
@@ -289,7 +294,7 @@ func (r letterReader) onDisk(ctx context.Context, log *spool.Log, wanted filter,
 	return context.Cause(ctx)
 }
 
-// each calls see for the letters that are wanted, those on the disk first.
+// each calls see for the wanted letters, first for those on the disk.
 func (r letterReader) each(
 	use module.Invocation, wanted filter, see func(*letter, *produce.Message) error,
 ) (err error) {
@@ -309,12 +314,14 @@ func (r letterReader) each(
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	err = r.onDisk(use.Context, opened.Log(deadLetterLog), wanted,
 		func(_ uint64, l *letter, m *produce.Message) error { return count(l, m) })
-	// What is on the disk is told also when Kafka is away.
+	// The letters on the disk are listed also when Kafka is away.
 	return errors.Join(err, r.inKafka(use.Context, wanted, count))
 }
 
-// replay sends letters where they were meant to go, those on the disk first.
-func replay(use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool) (err error) {
+// replay sends letters to the topics that they were meant for, the letters on the disk first.
+func replay(
+	use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool,
+) (err error) {
 	r := replayer{out: use.Out, progress: use.Progress("dead letters sent"), producer: producer, dry: dry}
 	defer r.progress.End()
 	if !dry {
@@ -348,7 +355,9 @@ func replay(use module.Invocation, letters letterReader, wanted filter, producer
 	if dry {
 		verb = "would be sent"
 	}
-	_, err = fmt.Fprintf(use.Out, "%d dead letters %s, %d were refused again, %d do not say where they were meant to go\n", r.sent, verb, r.refused, r.homeless)
+	_, err = fmt.Fprintf(use.Out,
+		"%d dead letters %s, %d were refused again, %d do not say where they were meant to go\n",
+		r.sent, verb, r.refused, r.homeless)
 	if r.refused > 0 {
 		err = errors.Join(err, fmt.Errorf("%d dead letters were refused again", r.refused))
 	}
@@ -363,7 +372,7 @@ type replayer struct {
 	sent, refused, homeless int
 }
 
-// send sends one letter and says so; an error is a reason to stop.
+// send sends one letter and prints that it did. An error is a reason to stop.
 func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sent bool, err error) {
 	if l.Topic == "" {
 		r.homeless++
@@ -391,8 +400,8 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 	return !r.dry, err
 }
 
-// sendAlone sends one message and returns the report on it. The message's bytes are not used again after that, nor
-// after ctx is over: they are a copy.
+// sendAlone sends one message and returns the report on it, or the context's cause. It sends a copy, so the caller may
+// use the message's bytes again at once.
 func sendAlone(ctx context.Context, producer produce.Producer, m produce.Message) error {
 	reported := make(chan error, 1)
 	producer.Produce([]produce.Message{copyOf(&m)}, func(_ int, err error) { reported <- err })
@@ -404,7 +413,7 @@ func sendAlone(ctx context.Context, producer produce.Producer, m produce.Message
 	}
 }
 
-// copyOf returns a message that shares nothing with m.
+// copyOf returns a copy that shares no memory with m.
 func copyOf(m *produce.Message) produce.Message {
 	c := produce.Message{Topic: m.Topic, Key: bytes.Clone(m.Key), Value: bytes.Clone(m.Value), Time: m.Time}
 	for _, header := range m.Headers {

@@ -18,8 +18,8 @@ func spoolCommand() module.Command {
 	return module.Command{
 		Use:   "spool",
 		Short: "Look at the spool, check it, or empty it",
-		Long: `Works on the spool in delivery.spool.dir, which keeps what Kafka does not take. All commands but status are for
-when the service does not run.`,
+		Long: `Works on the spool in delivery.spool.dir, which keeps the messages that Kafka does not take. All
+commands but status are for when the service does not run.`,
 		Example:  "  capture spool status",
 		Commands: []module.Command{statusCommand(), verifyCommand(), drainCommand(), moveCommand(), dropCommand()},
 	}
@@ -47,8 +47,9 @@ func verifyCommand() module.Command {
 func drainCommand() module.Command {
 	return module.Command{
 		Use: "drain", Short: "Send what waits to Kafka, as fast as that goes",
-		Long: `Sends what waits to Kafka, as fast as that goes, and leaves what an interrupt does not let it send. The service
-does the same by itself when it starts; this is for a spool whose service is not to start again.`,
+		Long: `Sends the records that wait to Kafka, as fast as Kafka takes them. After an interrupt the other records
+stay in the spool. The service does the same by itself when it starts; this command is for a spool whose service is not
+to start again.`,
 		Example: "  capture spool drain --config production.yaml",
 		Run:     drainNow,
 	}
@@ -58,9 +59,9 @@ func moveCommand() module.Command {
 	var m move
 	return module.Command{
 		Use: "move", Short: "Give what waits for one topic to another",
-		Long: `Gives what waits for one topic to another, behind what waits there: for a topic that was renamed. It says how
-many records that are, and asks nothing. A move that was interrupted goes on when it is started again. Then some records
-may be there twice, and none is lost.`,
+		Long: `Gives the records that wait for one topic to another topic, behind the records that wait there: for a
+topic that was renamed. It says how many records it has moved, and asks nothing. To finish a move that was interrupted,
+start it again. Then some records may be there twice, and none is lost.`,
 		Example: "  capture spool move --from events --to clickhouse_events --dry-run",
 		Flags: func(flags *module.Flags) {
 			flags.StringVar(&m.from, "from", "", "`TOPIC` whose events are given away")
@@ -79,8 +80,8 @@ func dropCommand() module.Command {
 	var dry bool
 	return module.Command{
 		Use: "drop TOPIC", Short: "Forget what waits for a topic: those events are lost",
-		Long: `Forgets what waits for a topic that is not wanted any more: those events are lost. It says how many records
-that are, and asks nothing.`,
+		Long: `Forgets the records that wait for a topic that nobody wants any more: their events are lost. It says how
+many records it has dropped, and asks nothing.`,
 		Example: "  capture spool drop events --dry-run",
 		Flags: func(flags *module.Flags) {
 			flags.BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
@@ -90,7 +91,7 @@ that are, and asks nothing.`,
 	}
 }
 
-// spooledTopics are the topics that something waits for.
+// spooledTopics returns the topics that have a log in the spool.
 func spooledTopics(cfg Config) (topics []string, err error) {
 	opened, err := spool.Inspect(cfg.Spool.Dir)
 	if err != nil {
@@ -104,19 +105,19 @@ func spooledTopics(cfg Config) (topics []string, err error) {
 	return topics, opened.Close()
 }
 
-// logStatus is what status and verify say of a log.
+// logStatus is what status and verify print of a log.
 type logStatus struct {
 	Log     string `json:"log"`
 	Records uint64 `json:"records"`
 	Bytes   int64  `json:"bytes"`
-	// Since is when the oldest record came; nil: there is none.
+	// Since is when the oldest record came; nil if there is none.
 	Since      *time.Time `json:"since,omitempty"`
 	Unreadable uint64     `json:"unreadable"`
-	// InUse says that a service runs and uses the spool.
+	// InUse says whether a running service uses the spool.
 	InUse bool `json:"in_use"`
 }
 
-// lookAt prints what is in the spool, after a look at the first record of each log or at all of them.
+// lookAt prints what is in the spool. It reads the first chunk of each log or, if all is set, every record.
 func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	opened, err := spool.Inspect(cfg.Spool.Dir)
 	if err != nil {
@@ -172,13 +173,14 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	case inUse:
 		use.Hint("a service runs and uses the spool: it sends what waits as soon as Kafka takes it")
 	case waiting > 0:
-		use.Hint("next: start the service or capture spool drain to send it; capture spool move gives it to another topic")
+		use.Hint("next: start the service or capture spool drain to send it; " +
+			"capture spool move gives it to another topic")
 	}
 	return nil
 }
 
-// look returns the time of the log's first record, and reads the others too if it is to. It says how many records it
-// has read each time that it has read some.
+// look returns the time of the log's first record. If all is set, it reads the other records too. It calls read with
+// the number of records after each chunk.
 func look(ctx context.Context, log *spool.Log, all bool, read func(records int)) (first time.Time, err error) {
 	var chunk spool.Chunk
 	var m produce.Message
@@ -205,7 +207,7 @@ func look(ctx context.Context, log *spool.Log, all bool, read func(records int))
 	return first, context.Cause(ctx)
 }
 
-// drainNow sends what waits to Kafka until there is nothing left or the user interrupts.
+// drainNow sends the records of the spool to Kafka until none is left or the user interrupts.
 func drainNow(use module.Invocation, d *Delivery) (err error) {
 	progress := use.Progress("records sent")
 	defer progress.End()
@@ -243,7 +245,7 @@ const (
 	connectPatience = 15 * time.Second
 )
 
-// connect connects a producer for a command, for which no hooks run; the result disconnects it.
+// connect connects a producer for a command, for which no hooks run. end disconnects it.
 func connect(ctx context.Context, producer produce.Producer) (end func() error, err error) {
 	end = func() error { return producer.Stop(context.WithoutCancel(ctx)) }
 	if err := producer.Start(ctx); err != nil {
@@ -263,7 +265,7 @@ func connect(ctx context.Context, producer produce.Producer) (end func() error, 
 	}
 }
 
-// openLog opens the spool, or looks at it if nothing is to be changed, and returns it with the log of the topic.
+// openLog opens the spool, and returns it with the log of the topic. With dry set it opens the spool for reading only.
 func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log, error) {
 	if !produce.IsTopicName(topic) {
 		return nil, nil, module.Misusef("the name of a topic must be %s, got %q", produce.TopicNameRule, topic)
@@ -277,10 +279,11 @@ func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log,
 			return opened, log, nil
 		}
 	}
-	return nil, nil, errors.Join(fmt.Errorf("the spool in %s has nothing of topic %q: see capture spool status", cfg.Dir, topic), opened.Close())
+	err = fmt.Errorf("the spool in %s has nothing of topic %q: see capture spool status", cfg.Dir, topic)
+	return nil, nil, errors.Join(err, opened.Close())
 }
 
-// openSpool opens the spool, which no other process may use then, or looks at it if nothing is to be changed.
+// openSpool opens the spool for this process alone. With dry set it opens the spool for reading only.
 func openSpool(cfg SpoolConfig, dry bool) (*spool.Spool, error) {
 	if dry {
 		return spool.Inspect(cfg.Dir)
@@ -343,13 +346,13 @@ func (m move) run(use module.Invocation, cfg SpoolConfig) (err error) {
 	if unreadable := log.Stats().CorruptRecords; unreadable > 0 {
 		err = fmt.Errorf("%d records cannot be read, and are left out", unreadable)
 	}
-	_, dropped := opened.Drop(m.from) // nothing is in it any more
+	_, dropped := opened.Drop(m.from) // no record is left in it
 	return errors.Join(err, dropped)
 }
 
-// moveAll appends the records of one log to another, as messages of the topic of that one, and returns how many those
-// were. A record is marked as done when the other log has it. After a crash in between it is moved again, so that it is
-// there twice.
+// moveAll appends the records of one log to another, as messages of that log's topic, and returns how many it has
+// moved. It marks a record as done once the other log has it. A crash between the two steps leaves the record in both
+// logs, and the next move appends it again.
 func moveAll(ctx context.Context, from, to *spool.Log, progress *module.Progress) (moved uint64, err error) {
 	total := from.Stats().Records
 	var chunk spool.Chunk
@@ -369,7 +372,7 @@ func moveAll(ctx context.Context, from, to *spool.Log, progress *module.Progress
 			m.Topic = to.Name()
 			payloads[i], seqs[i] = appendRecord(nil, &m, m.Time), record.Seq
 		}
-		// An append that is given up may become durable all the same, and its records would come twice.
+		// An append that is given up may become durable all the same, and a later move would append its records again.
 		if _, err := to.AppendExempt(context.WithoutCancel(ctx), payloads); err != nil {
 			return moved, err
 		}

@@ -24,7 +24,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// below returns the command of that name below another.
+// below returns the command of that name below another command.
 func below(t *testing.T, command module.Command, name string) module.Command {
 	t.Helper()
 	i := slices.IndexFunc(command.Commands, func(c module.Command) bool { return strings.Fields(c.Use)[0] == name })
@@ -32,7 +32,8 @@ func below(t *testing.T, command module.Command, name string) module.Command {
 	return command.Commands[i]
 }
 
-// run runs a command line, which begins with the name of a command below the given one, and returns what it prints.
+// run runs a command line and returns what the command prints. The line begins with the name of a command below the
+// given one.
 func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, line ...string) (string, error) {
 	t.Helper()
 	command = below(t, command, line[0])
@@ -128,7 +129,7 @@ func TestSpoolStatusVerifyAndDrain(t *testing.T) {
 	require.Equal(t, numbered(0, 200), c.names(mainTopic))
 }
 
-// files returns the content of all files, by name.
+// files returns the content of all files below a directory, by path.
 func files(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -143,7 +144,7 @@ func files(t *testing.T, dir string) map[string]string {
 	return found
 }
 
-// spooled leaves events in the spool, and no process.
+// spooled leaves events in the spool, without a process that has the spool open.
 func spooled(t *testing.T, c *cluster, cfg delivery.Config, batches ...*events.Batch) {
 	t.Helper()
 	mend := c.fail("", away)
@@ -183,7 +184,7 @@ func TestSpoolMoveGivesTheEventsOfATopicToAnother(t *testing.T) {
 	cfg := config(t, "auto")
 	large := batchOf(events.LaneMain, numbered(0, 50)...)
 	for i := range large.Events {
-		pad(&large.Events[i], 20_000) // so that it takes several steps
+		pad(&large.Events[i], 20_000) // so that the move takes several steps
 	}
 	require.Greater(t, 50*20_000, 2*int(delivery.Chunk))
 	spooled(t, c, cfg, batchOf(events.LaneExceptions, "first"), large)
@@ -207,7 +208,7 @@ func TestSpoolMoveGivesTheEventsOfATopicToAnother(t *testing.T) {
 	requireSafe(t, s.write("a"), events.AckKafka)
 }
 
-// Move passes the limits, since it frees as much as it takes.
+// A move passes the limits, since it frees as many bytes as it takes.
 func TestSpoolMoveOfAFullSpool(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -223,7 +224,7 @@ func TestSpoolMoveOfAFullSpool(t *testing.T) {
 	s.requireArrived(c, recordingsTopic, accepted...)
 }
 
-// A crash comes between the append to the one log and the mark in the other.
+// A crash comes between the append to the second log and the mark in the first.
 func TestSpoolMoveThatIsInterruptedLosesNothing(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -234,7 +235,7 @@ func TestSpoolMoveThatIsInterruptedLosesNothing(t *testing.T) {
 	_, err := onSpool(t, c, cfg, "move", "--from", mainTopic, "--to", exceptionsTopic)
 	require.NoError(t, err)
 	require.NoError(t, os.MkdirAll(source, 0o700))
-	for path, content := range before { // as if nothing had been marked
+	for path, content := range before { // as if no record had been marked
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 	}
 	out, err := onSpool(t, c, cfg, "move", "--from", mainTopic, "--to", exceptionsTopic)
@@ -288,10 +289,12 @@ func TestWhatIsWrongWithASpoolCommandIsSaid(t *testing.T) {
 	spooled(t, c, cfg, batchOf(events.LaneMain, "a"))
 	appendRecords(t, cfg, "@dead-letters", []byte{99})
 	for message, line := range map[string][]string{
-		"it wants --from TOPIC and --to another TOPIC":             {"move", "--from", mainTopic},
-		`got "main" and "main"`:                                    {"move", "--from", mainTopic, "--to", mainTopic},
-		"--to: the name of a topic must be":                        {"move", "--from", mainTopic, "--to", "a/b"},
-		`the name of a topic must be 1 to 249`:                     {"move", "--from", "@dead-letters", "--to", mainTopic},
+		"it wants --from TOPIC and --to another TOPIC": {"move", "--from", mainTopic},
+		`got "main" and "main"`:                        {"move", "--from", mainTopic, "--to", mainTopic},
+		"--to: the name of a topic must be":            {"move", "--from", mainTopic, "--to", "a/b"},
+		`the name of a topic must be 1 to 249`: {
+			"move", "--from", "@dead-letters", "--to", mainTopic,
+		},
 		`, got "@dead-letters"`:                                    {"drop", "@dead-letters"},
 		`has nothing of topic "other": see capture spool status`:   {"drop", "other"},
 		`has nothing of topic "another": see capture spool status`: {"move", "--from", "another", "--to", mainTopic},
@@ -318,7 +321,7 @@ func leaveTwo(t *testing.T, c *cluster, cfg delivery.Config) {
 	also()
 }
 
-// letter is what the commands print of a dead letter.
+// letter is a dead letter as the commands print it.
 type letter struct {
 	ID, Reason, Topic string
 	Key               *string
@@ -411,17 +414,18 @@ func TestWhatIsWrongWithADLQCommandIsSaid(t *testing.T) {
 	}
 }
 
-// appendRecords adds records to a log, as another version of the service could have.
+// appendRecords adds records to a log, as another version of the service could have done.
 func appendRecords(t *testing.T, cfg delivery.Config, log string, records ...[]byte) {
 	t.Helper()
-	opened, err := spool.Open(spool.Config{Dir: cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, logger(t))
+	opened, err := spool.Open(spool.Config{Dir: cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20,
+		MaxPending: 1 << 20}, logger(t))
 	require.NoError(t, err)
 	_, err = opened.Log(log).Append(t.Context(), records)
 	require.NoError(t, err)
 	require.NoError(t, opened.Close())
 }
 
-// watched is a writer that calls see with everything that was written.
+// watched is a writer that calls see with all the text that was written so far.
 type watched struct {
 	text bytes.Buffer
 	see  func(text string)
@@ -433,8 +437,8 @@ func (w *watched) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// A drain that takes longer than a second, here since Kafka is away, tells how far it is, and what waits when it is
-// given up.
+// A drain that takes longer than a second, here since Kafka is away, tells how many records it has sent. When the user
+// interrupts it, it tells how many still wait.
 func TestASlowDrainTellsHowFarItIs(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -461,7 +465,7 @@ func TestASlowDrainTellsHowFarItIs(t *testing.T) {
 	require.Regexp(t, `^(\r0( of 20)? records sent, \d+s *)+\r *\r$`, progress.text.String())
 }
 
-// complete returns what the shell offers for a value of a command.
+// complete returns the values that the shell offers for a flag or an argument of a command.
 func complete(t *testing.T, command module.Command, name string, cfg delivery.Config) []string {
 	t.Helper()
 	var offered []string

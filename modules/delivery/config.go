@@ -27,8 +27,8 @@ type Config struct {
 	Drain DrainConfig `key:"drain" live:"true"`
 }
 
-// Lanes says what a 200 means for events that are not like the others. A request with events of several kinds is
-// answered when each is as safe as its own lane asks.
+// Lanes says what a 200 means for events of each kind. A request with events of several kinds is answered when each
+// event is as safe as its own lane asks.
 type Lanes struct {
 	Main           string `key:"main" doc:"Ack of ordinary events. Empty, here and below: delivery.ack counts."`
 	Historical     string `key:"historical" doc:"Ack of events that a client marks as a migration of old ones."`
@@ -40,7 +40,7 @@ type Lanes struct {
 	Logs           string `key:"logs" doc:"Ack of log records."`
 }
 
-// SpoolConfig is the durable log that events wait in for Kafka.
+// SpoolConfig configures the durable log in which events wait for Kafka.
 type SpoolConfig struct {
 	Dir          string           `key:"dir" doc:"Directory of the spool. One process at a time uses it. On Kubernetes it is on a volume that outlives the pod."`
 	MaxBytes     configs.ByteSize `key:"max_bytes" live:"true" doc:"Largest size of the spool. When it is reached, events are refused with 503."`
@@ -49,7 +49,7 @@ type SpoolConfig struct {
 	UnreadyFill  float64          `key:"unready_fill" live:"true" doc:"How full the spool may be before the service is not ready and traffic goes elsewhere, as a fraction of the room that max_bytes and the disk give the spool. 1: the service stays ready."`
 }
 
-// DrainConfig is how fast the spool is emptied.
+// DrainConfig configures how fast the spool is emptied.
 type DrainConfig struct {
 	Speed   float64          `key:"speed" doc:"The drain takes events from the spool at most so many times as fast as new events come in. A larger number empties the spool sooner, a smaller one leaves more of Kafka to live traffic."`
 	MinRate configs.ByteSize `key:"min_rate" doc:"Bytes a second that the drain may take from the spool however few events come in."`
@@ -88,15 +88,20 @@ func (c Config) Validate() error {
 		}
 	}
 	faults.Check(c.Buffer >= configs.MiB, "buffer", "must be at least 1MiB, got %s", c.Buffer)
-	faults.Check(c.SpoolAfter > 0 && c.SpoolAfter < c.Timeout, "spool_after", "must be positive and less than timeout (%s), got %s", c.Timeout, c.SpoolAfter)
+	faults.Check(c.SpoolAfter > 0 && c.SpoolAfter < c.Timeout, "spool_after",
+		"must be positive and less than timeout (%s), got %s", c.Timeout, c.SpoolAfter)
 	faults.Check(c.Timeout >= 10*time.Millisecond, "timeout", "must be at least 10ms, got %s", c.Timeout)
 	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)
 	faults.Check(c.Spool.Dir != "", "spool.dir", "must not be empty")
-	faults.Check(c.Spool.SegmentBytes >= configs.MiB && c.Spool.SegmentBytes <= configs.GiB, "spool.segment_bytes", "must be from 1MiB to 1GiB, got %s", c.Spool.SegmentBytes)
-	faults.Check(c.Spool.MaxBytes >= 2*c.Spool.SegmentBytes, "spool.max_bytes", "must hold at least two segments (%s), got %s", 2*c.Spool.SegmentBytes, c.Spool.MaxBytes)
+	faults.Check(c.Spool.SegmentBytes >= configs.MiB && c.Spool.SegmentBytes <= configs.GiB, "spool.segment_bytes",
+		"must be from 1MiB to 1GiB, got %s", c.Spool.SegmentBytes)
+	faults.Check(c.Spool.MaxBytes >= 2*c.Spool.SegmentBytes, "spool.max_bytes",
+		"must hold at least two segments (%s), got %s", 2*c.Spool.SegmentBytes, c.Spool.MaxBytes)
 	faults.Check(c.Spool.Reserve >= 0, "spool.reserve", "must not be negative, got %s", c.Spool.Reserve)
-	faults.Check(c.Spool.UnreadyFill > 0 && c.Spool.UnreadyFill <= 1, "spool.unready_fill", "must be more than 0 and at most 1, got %v", c.Spool.UnreadyFill)
-	faults.Check(c.Drain.Speed > 1, "drain.speed", "must be more than 1, or the spool is never empty, got %v", c.Drain.Speed)
+	faults.Check(c.Spool.UnreadyFill > 0 && c.Spool.UnreadyFill <= 1, "spool.unready_fill",
+		"must be more than 0 and at most 1, got %v", c.Spool.UnreadyFill)
+	faults.Check(c.Drain.Speed > 1, "drain.speed", "must be more than 1, or the spool is never empty, got %v",
+		c.Drain.Speed)
 	faults.Check(c.Drain.MinRate >= 64*configs.KiB, "drain.min_rate", "must be at least 64KiB, got %s", c.Drain.MinRate)
 	return faults.Err()
 }
@@ -122,10 +127,10 @@ func (l Lanes) named() []namedLane {
 	}
 }
 
-// maxPending is how many bytes of records a log takes while an earlier group is being written.
+// maxPending is how many bytes of records a log accepts while it writes an earlier group.
 const maxPending = 32 << 20
 
-// open opens the spool for this process alone. onSync is told how long an fsync took; it may be nil.
+// open opens the spool for this process alone. The spool tells onSync how long each fsync took; onSync may be nil.
 func (c SpoolConfig) open(onSync func(time.Duration), log *zap.Logger) (*spool.Spool, error) {
 	return spool.Open(spool.Config{
 		Dir:          c.Dir,
@@ -168,7 +173,7 @@ func parseMode(text string) (mode, bool) {
 	return mode(max(i, 0)), i >= 0
 }
 
-// modes returns the mode of every lane, by its number.
+// modes returns the mode of every lane; the lane is the index.
 func (c Config) modes() ([]mode, error) {
 	standard, known := parseMode(c.Ack)
 	if !known {

@@ -14,10 +14,13 @@ func TestConfigurationFaultsAreReported(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
 	err := Config{Ack: "maybe", Lanes: Lanes{AI: "never"}}.Validate()
 	for _, fault := range []string{
-		`ack: must be kafka, spool, auto, memory, got "maybe"`, `lanes.ai: must be kafka, spool, auto, memory, got "never"`,
-		"buffer: must be at least 1MiB, got 0", "spool_after: must be positive and less than timeout", "timeout: must be at least 10ms", "stop_timeout: must be positive",
+		`ack: must be kafka, spool, auto, memory, got "maybe"`,
+		`lanes.ai: must be kafka, spool, auto, memory, got "never"`,
+		"buffer: must be at least 1MiB, got 0", "spool_after: must be positive and less than timeout",
+		"timeout: must be at least 10ms", "stop_timeout: must be positive",
 		"spool.dir: must not be empty", "spool.segment_bytes: must be from 1MiB to 1GiB",
-		"spool.unready_fill: must be more than 0 and at most 1", "drain.speed: must be more than 1", "drain.min_rate: must be at least 64KiB",
+		"spool.unready_fill: must be more than 0 and at most 1", "drain.speed: must be more than 1",
+		"drain.min_rate: must be at least 64KiB",
 	} {
 		require.ErrorContains(t, err, fault)
 	}

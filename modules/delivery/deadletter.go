@@ -14,17 +14,17 @@ import (
 // deadLetterLog is the name of the log of dead letters; no topic can have it.
 const deadLetterLog = "@dead-letters"
 
-// deadLetters keeps the messages that Kafka has refused for good: in the topic of dead letters, and on the disk what
-// that refuses as well.
+// deadLetters keeps the messages that Kafka has refused for good. They go to the topic of dead letters. If that topic
+// refuses a dead letter too, it goes to the disk.
 type deadLetters struct {
 	d     *Delivery
 	topic string
 }
 
-// step says in a dead letter which part of the service has made it one.
+// step tells in a dead letter which part of the service has set the message aside.
 const step = "delivery"
 
-// refused is a message that Kafka has refused, and what became of its dead letter.
+// refused is a message that Kafka has refused, and the fate of its dead letter.
 type refused struct {
 	message *produce.Message
 	refusal error
@@ -32,7 +32,7 @@ type refused struct {
 	why     error // if fate is fateFailed
 }
 
-// newDeadLetter returns a refused message as a dead letter, which shares the message's memory.
+// newDeadLetter returns a dead letter of the refused message. The two share their memory.
 func (l *deadLetters) newDeadLetter(m *produce.Message, refusal error) produce.Message {
 	now := time.Now()
 	letter := *m
@@ -52,8 +52,8 @@ func (l *deadLetters) newDeadLetter(m *produce.Message, refusal error) produce.M
 	return letter
 }
 
-// keep makes the request's refused messages dead letters, and gives them their fates. The request's memory stays until
-// the producer has reported on the letters.
+// keep makes dead letters of the request's refused messages, and gives the messages their fates. The request keeps its
+// memory until the producer has reported on the dead letters.
 func (l *deadLetters) keep(ctx context.Context, r *request) {
 	var items []*item
 	var list []refused
@@ -72,14 +72,15 @@ func (l *deadLetters) keep(ctx context.Context, r *request) {
 	}
 }
 
-// wasRefused reports whether the producer has told the owner that Kafka refuses the message.
+// wasRefused reports whether the owner has a report that Kafka refuses the message.
 func (it *item) wasRefused() bool {
 	return it.state.Load() == stateReported && produce.IsRefusal(it.err)
 }
 
-// keepDrained makes messages of the spool that were refused dead letters. It sets the errors of those to nil that are
-// safe. The records of dead letters pass the limits of the spool: each has a record there already, which goes next. The
-// letters are copies, since the producer may hold them longer than the drain keeps what it has read.
+// keepDrained makes dead letters of the refused messages of the spool. It sets a message's error to nil once its dead
+// letter is safe. The records of dead letters pass the limits of the spool: the refused message has a record in the
+// spool already, and that record goes next. The letters are copies, since the producer may hold them longer than the
+// drain keeps its chunk.
 func (l *deadLetters) keepDrained(ctx context.Context, messages []produce.Message, errs []error) {
 	var indexes []int
 	var list []refused
@@ -101,8 +102,8 @@ func (l *deadLetters) keepDrained(ctx context.Context, messages []produce.Messag
 	}
 }
 
-// write makes messages dead letters by a request of their own, which it uses up. Those that were meant for the topic of
-// dead letters itself go to the disk.
+// write makes dead letters of the messages by a request of their own, and recycles that request. A message that was
+// meant for the topic of dead letters itself goes to the disk.
 func (l *deadLetters) write(ctx context.Context, r *request, list []refused) {
 	defer r.leave()
 	var messages []produce.Message
@@ -111,7 +112,7 @@ func (l *deadLetters) write(ctx context.Context, r *request, list []refused) {
 		of := &list[i]
 		letter := l.newDeadLetter(of.message, of.refusal)
 		if of.message.Topic == l.topic {
-			letter.Headers = of.message.Headers // It says already what it is, and where it was meant to go.
+			letter.Headers = of.message.Headers // It is a dead letter already, and says where it was meant to go.
 			l.toDisk(ctx, &letter, of, r.exempt)
 			continue
 		}
@@ -128,8 +129,9 @@ func (l *deadLetters) write(ctx context.Context, r *request, list []refused) {
 		switch of.fate = it.fate; {
 		case it.fate == fateFailed:
 			of.why = fmt.Errorf("keep a dead letter: %w", it.why)
-			l.d.log.Error("a message was refused for good and cannot be kept", append(said, zap.NamedError("dead_letter", it.why))...)
-		case !it.wasRefused(): // toDisk counts those that were
+			l.d.log.Error("a message was refused for good and cannot be kept",
+				append(said, zap.NamedError("dead_letter", it.why))...)
+		case !it.wasRefused(): // toDisk counts the refused letters
 			l.d.metrics.dead(produce.ClassOf(of.refusal).String(), "topic").Inc(1)
 			l.d.log.Debug("a message was refused for good and is a dead letter", said...)
 		}
@@ -153,7 +155,8 @@ func (l *deadLetters) toDisk(ctx context.Context, letter *produce.Message, of *r
 	}
 	of.fate = fateSpool
 	l.d.metrics.dead(reasonOf(letter), "disk").Inc(1)
-	l.d.log.Warn("a dead letter was refused by its topic as well, and is kept on the disk: see capture dlq", zap.Error(of.refusal))
+	l.d.log.Warn("a dead letter was refused by its topic as well, and is kept on the disk: see capture dlq",
+		zap.Error(of.refusal))
 }
 
 // reasonOf returns why a message is a dead letter.

@@ -16,7 +16,7 @@ import (
 // smallLane is the lane whose topic takes no large batches.
 const smallLane = events.LaneAI
 
-// guilty makes n events for the small topic, of which one is too large for it.
+// guilty makes n events for the small topic. The event with the index large is too large for the topic.
 func guilty(n, large int) *events.Batch {
 	batch := batchOf(smallLane, numbered(0, n)...)
 	pad(&batch.Events[large], 2*smallBatch)
@@ -54,7 +54,8 @@ func TestOnlyTheGuiltyBecomeDeadLetters(t *testing.T) {
 	}
 }
 
-// A dead letter that waits in the spool for its topic is what the answer names: the weakest of the request's messages.
+// If a dead letter waits in the spool for its topic, the answer says so: the spool is then the weakest ack of the
+// request.
 func TestADeadLetterWhoseTopicIsAwayWaitsInTheSpool(t *testing.T) {
 	t.Parallel()
 	for _, ack := range []string{"kafka", "auto", "spool"} {
@@ -92,7 +93,7 @@ func TestADeadLetterThatIsRefusedTooIsKeptOnTheDisk(t *testing.T) {
 	}
 }
 
-// What a rule has set aside, and its topic refuses, goes to the disk as it is.
+// An event that a rule has set aside goes to the disk unchanged if the topic of dead letters refuses it.
 func TestAnEventOfTheDeadLetterTopicThatIsRefusedGoesToTheDisk(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -107,7 +108,9 @@ func TestAnEventOfTheDeadLetterTopicThatIsRefusedGoesToTheDisk(t *testing.T) {
 
 func TestAFloodOfDeadLettersKeepsToMaxBytesOnTheLivePath(t *testing.T) {
 	t.Parallel()
-	for ack, code := range map[string]*kerr.Error{"kafka": kerr.InvalidRecord, "auto": kerr.InvalidRecord, "spool": away} {
+	for ack, code := range map[string]*kerr.Error{
+		"kafka": kerr.InvalidRecord, "auto": kerr.InvalidRecord, "spool": away,
+	} {
 		t.Run(ack, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
@@ -115,7 +118,7 @@ func TestAFloodOfDeadLettersKeepsToMaxBytesOnTheLivePath(t *testing.T) {
 			cfg.Lanes.AI = ack
 			s := c.start(cfg)
 			mend := c.fail(deadTopic, code)
-			if ack == "spool" { // events of other topics fill the spool, and the topic of dead letters is away
+			if ack == "spool" { // events of other topics fill the spool, and the dead letter must wait
 				away := c.fail(mainTopic, away)
 				defer away()
 				s.fillUp(events.LaneMain)
@@ -124,7 +127,8 @@ func TestAFloodOfDeadLettersKeepsToMaxBytesOnTheLivePath(t *testing.T) {
 			for {
 				batch := s.writeBatch(guilty(2, 1))
 				require.LessOrEqual(t, s.Usage().Bytes, int64(cfg.Spool.MaxBytes))
-				require.Equal(t, events.StateAccepted, batch.Events[0].Outcome.State, "the innocent one: %v", batch.Events[0].Outcome.Err)
+				require.Equal(t, events.StateAccepted, batch.Events[0].Outcome.State, "the innocent one: %v",
+					batch.Events[0].Outcome.Err)
 				if batch.Events[1].Outcome.State == events.StateFailed {
 					require.Equal(t, events.ReasonUnavailable, batch.Events[1].Outcome.Reason)
 					require.Equal(t, events.AckKafka, batch.Ack)
@@ -143,7 +147,7 @@ func TestAFloodOfDeadLettersKeepsToMaxBytesOnTheLivePath(t *testing.T) {
 	}
 }
 
-// Each record that the drain makes a dead letter has its room already.
+// A record of which the drain makes a dead letter has room in the spool already.
 func TestTheDrainsDeadLettersPassTheLimit(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -161,7 +165,7 @@ func TestTheDrainsDeadLettersPassTheLimit(t *testing.T) {
 	require.EqualValues(t, len(accepted), s.count("dead_letters_total+reason=invalid,to=disk"))
 }
 
-// With the topic of dead letters away as well, each refused record makes one dead letter, not one with every attempt.
+// With the topic of dead letters away as well, a refused record makes one dead letter, however often the drain tries.
 func TestTheDrainMakesOneDeadLetterOfARecord(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -189,14 +193,15 @@ func TestADeadLetterThatCannotBeKeptStaysInTheSpool(t *testing.T) {
 	c.fail(deadTopic, away)
 	invalid := c.fail(mainTopic, kerr.InvalidRecord)
 	mend()
-	s.eventually(func() bool { return s.count("spool_refused_total") > 2 }, "the dead letter was not taken, more than once")
+	s.eventually(func() bool { return s.count("spool_refused_total") > 2 },
+		"the dead letter was not taken, more than once")
 	require.EqualValues(t, 2, s.Waiting())
 	require.Zero(t, s.count("dead_letters_total+reason=invalid,to=topic"))
 	invalid()
 	s.requireArrived(c, mainTopic, "a", "b")
 }
 
-// The memory of refused messages counts until the last report on their dead letters.
+// The memory of refused messages counts in the buffer until the last report on their dead letters.
 func TestDeadLettersCountInTheBuffer(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

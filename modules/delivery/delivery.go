@@ -22,52 +22,53 @@ import (
 
 // Delivery is the sink that makes events safe as the section says. Its life:
 //
-//  1. Start opens the spool and begins to drain what an earlier process left. A spool that cannot be opened does not
-//     keep the service from starting; attempts go on in the background.
+//  1. Start opens the spool and begins to drain the records that an earlier process left. If the spool cannot be
+//     opened, the service starts all the same, and further attempts follow in the background.
 //  2. Stop ends the drains, waits for the producer's reports, and closes the spool.
 //
 // Start and Stop are called once; the other methods are safe for concurrent use.
 type Delivery struct {
-	cfg      Config // that the service has started with: of what needs a restart
+	cfg      Config // as the service started with it; for the keys that need a restart
 	terms    *configs.Value[*terms]
 	producer produce.Producer
 	encoder  *encode.Encoder
 	log      *zap.Logger
 	metrics  metrics
 	times    times
-	causes   *observability.Causes // why events are not safe
+	causes   *observability.Causes // why events could not be made safe
 
 	buffer    *semaphore.Weighted // bytes of delivery.buffer
 	requests  pool
 	spooling  *spooling
 	letters   *deadLetters
 	readiness *readiness
-	rate      *rateLimiter // of the drains together
+	rate      *rateLimiter // shared by all drains
 
 	mu     sync.RWMutex
 	topics map[string]*topic
 
-	ctx    context.Context // over when the drains must end
+	ctx    context.Context // cancelled when the drains must end
 	cancel context.CancelFunc
 	work   *panics.Group
 }
 
-// times are how long things take that the section does not say. Tests have shorter ones.
+// times are durations that the section does not configure. Tests set shorter ones.
 type times struct {
-	openFor               time.Duration // of a breaker
-	reopen                time.Duration // until another attempt to open the spool
-	firstPause, lastPause time.Duration // of a drain, after an attempt that has brought nothing to Kafka
-	slow                  time.Duration // that a request has waited for Kafka until it counts as a failure for readiness
-	doorShut              time.Duration // that a request waits for the last records of its topic to leave the spool
-	// counts is how long an outcome says something about the next one, for readiness.
+	openFor               time.Duration // how long a breaker stays open
+	reopen                time.Duration // the pause before another attempt to open the spool
+	firstPause, lastPause time.Duration // of a drain, after an attempt that has delivered nothing
+	slow                  time.Duration // how long a request waits for Kafka before readiness counts it as a failure
+	doorShut              time.Duration // how long a request waits for the last records of its topic to leave the spool
+	// counts is how long readiness takes an outcome as evidence for the next one.
 	counts time.Duration
-	// allFails is how long nothing but failures is seen until the service is not ready: one topic that is in trouble,
-	// or one moment, is no reason to turn all traffic away.
+	// allFails is how long requests must do nothing but fail before the service is not ready. One topic in trouble, or
+	// one bad moment, is no reason to turn all traffic away.
 	allFails time.Duration
 }
 
 var usualTimes = times{
-	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second, slow: 3 * time.Second, doorShut: 250 * time.Millisecond,
+	openFor: time.Second, reopen: time.Second, firstPause: 100 * time.Millisecond, lastPause: 2 * time.Second,
+	slow: 3 * time.Second, doorShut: 250 * time.Millisecond,
 	counts: 5 * time.Second, allFails: time.Second,
 }
 
@@ -75,7 +76,7 @@ var usualTimes = times{
 type terms struct {
 	Config
 	modes  []mode              // by lane
-	topics [modeCount][]string // of the lanes with that mode, that of ordinary events first
+	topics [modeCount][]string // the topics of the lanes with each mode; the topic of ordinary events is first
 }
 
 func newTerms(cfg Config, topics *produce.Topics) (*terms, error) {
@@ -91,11 +92,13 @@ func newTerms(cfg Config, topics *produce.Topics) (*terms, error) {
 	return t, nil
 }
 
-// useSpool reports whether a lane's events may be safe by the spool.
+// useSpool reports whether the spool may make the events of a lane safe.
 func (t *terms) useSpool() bool { return len(t.topics[modeSpool])+len(t.topics[modeAuto]) > 0 }
 
-// NewDelivery returns a delivery to the producer that has not been started.
-func NewDelivery(live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope) (*Delivery, error) {
+// NewDelivery returns a delivery to the producer. The caller starts it with Start.
+func NewDelivery(
+	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope,
+) (*Delivery, error) {
 	cfg, err := configs.SectionOf[Config](live.View().Set())
 	if err != nil {
 		return nil, err
@@ -127,7 +130,7 @@ func NewDelivery(live *configs.Live, settings produce.Settings, producer produce
 	})
 }
 
-// String describes for a human what a 200 means.
+// String tells a human what a 200 means.
 func (d *Delivery) String() string {
 	text := "ack " + d.terms.Now().Ack
 	if !d.spooling.isOpen() {
@@ -145,7 +148,7 @@ func (d *Delivery) Start(context.Context) error {
 	return nil
 }
 
-// topic returns what is known of a topic.
+// topic returns the state of a topic, and makes it at the first use.
 func (d *Delivery) topic(name string) *topic {
 	d.mu.RLock()
 	t := d.topics[name]
@@ -162,7 +165,7 @@ func (d *Delivery) topic(name string) *topic {
 	return t
 }
 
-// all returns the topics that there was anything for.
+// all returns the state of every topic that had any message.
 func (d *Delivery) all() []*topic {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -173,7 +176,7 @@ func (d *Delivery) all() []*topic {
 	return topics
 }
 
-// waits reports whether any topic has anything in the spool.
+// waits reports whether records of any topic wait in the spool.
 func (d *Delivery) waits() bool {
 	for _, t := range d.all() {
 		if t.isWaiting() {
@@ -183,7 +186,7 @@ func (d *Delivery) waits() bool {
 	return false
 }
 
-// Waiting returns how many records are in the spool and not in Kafka.
+// Waiting returns how many records are in the spool and not yet in Kafka.
 func (d *Delivery) Waiting() uint64 {
 	waiting := uint64(0)
 	for _, t := range d.all() {
@@ -195,18 +198,19 @@ func (d *Delivery) Waiting() uint64 {
 	return waiting
 }
 
-// Usage returns what the spool takes on the disk; nothing without one.
+// Usage returns how much of the disk the spool takes, or the zero Usage while the spool is not open.
 func (d *Delivery) Usage() spool.Usage { return d.spooling.usage() }
 
-// Stop ends the drains, waits until the producer has reported on what it holds or stop_timeout or ctx is over, and
-// closes the spool. What has no report by then stays in the spool, and the next process sends it again.
+// Stop ends the drains, and closes the spool. Before it closes the spool, it waits until the producer has reported on
+// all messages that it holds, or until stop_timeout or ctx is over. A record without a report by then stays in the
+// spool, and the next process sends it again.
 func (d *Delivery) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.cfg.StopTimeout, errors.New("delivery.stop_timeout is over"))
 	defer cancel()
 	d.spooling.stop()
 	unsure := panics.Try(d.log, "the producer", func() error {
 		if err := d.producer.Ready(); err != nil {
-			return err // without Kafka there is nothing to wait for
+			return err // without Kafka no report will come
 		}
 		return d.producer.Flush(ctx)
 	})
@@ -216,7 +220,7 @@ func (d *Delivery) Stop(ctx context.Context) error {
 	}
 	for _, t := range d.all() {
 		if s := t.spooler.Load(); s != nil {
-			panics.Do(d.log, s.drain(), s.settle) // what is not settled is sent again by the next process
+			panics.Do(d.log, s.drain(), s.settle) // the next process sends again the records that are not settled
 		}
 	}
 	if waiting := d.Waiting(); waiting > 0 {
@@ -229,7 +233,7 @@ func (d *Delivery) Stop(ctx context.Context) error {
 	return d.spooling.close()
 }
 
-// pause waits and reports whether the service goes on.
+// pause waits, and reports whether the service goes on.
 func (d *Delivery) pause(length time.Duration) bool {
 	timer := time.NewTimer(length)
 	defer timer.Stop()
@@ -241,7 +245,7 @@ func (d *Delivery) pause(length time.Duration) bool {
 	}
 }
 
-// retryAfter is how long a client is asked to wait because of an error; 0: as long as it likes.
+// retryAfter returns how long a client is asked to wait because of an error. 0 leaves the time to the client.
 func (d *Delivery) retryAfter(why error) time.Duration {
 	switch {
 	case errors.Is(why, spool.ErrFull):
@@ -255,8 +259,8 @@ func (d *Delivery) retryAfter(why error) time.Duration {
 	}
 }
 
-// untilDrained is how long it takes until so much of what waits in the spool is in Kafka, or all of it; 0 if nothing waits. While
-// Kafka does not answer nobody knows.
+// untilDrained returns how long it takes until so many bytes of the spool, or all of them, are in Kafka. It returns 0
+// if nothing waits, and a minute while Kafka does not answer, because then nobody knows.
 func (d *Delivery) untilDrained(bytes int64) time.Duration {
 	const unknown = time.Minute
 	if !d.waits() {
@@ -265,12 +269,12 @@ func (d *Delivery) untilDrained(bytes int64) time.Duration {
 	if d.producer.Ready() != nil {
 		return unknown
 	}
-	// The measured rate is an average, and low when the drain has just begun.
+	// The measured rate is an average, and too low when the drain has just begun.
 	rate := max(d.rate.drained(), float64(d.terms.Now().Drain.MinRate)/4)
 	return min(drainTime(min(bytes, d.Usage().Bytes), rate), unknown)
 }
 
-// drainTime is how long so many bytes take at a rate, a second at least.
+// drainTime returns how long so many bytes take at a rate, at least a second.
 func drainTime(bytes int64, rate float64) time.Duration {
 	return max(time.Duration(float64(bytes)/rate*float64(time.Second)), time.Second)
 }

@@ -43,7 +43,8 @@ func TestKafkaFailsWithoutKafkaAndOnlyTheFirstRequestWaits(t *testing.T) {
 	s := c.start(cfg)
 	defer release()
 	requireFailed(t, s.write("a"), events.ReasonTimeout)
-	s.eventually(func() bool { return s.write("b").Events[0].Outcome.Reason == events.ReasonUnavailable }, "requests do not wait any more")
+	s.eventually(func() bool { return s.write("b").Events[0].Outcome.Reason == events.ReasonUnavailable },
+		"requests do not wait any more")
 	require.True(t, delivery.IsLeftAlone(s.Delivery, mainTopic))
 	batch := batchOf(events.LaneMain, "c")
 	s.writeBatch(batch)
@@ -94,7 +95,8 @@ func TestAPartlyAcknowledgedRequestHasOnlyTheRestSpooled(t *testing.T) {
 	s.requireArrived(c, mainTopic, "a", "c")
 	require.Equal(t, []string{"b"}, c.names(exceptionsTopic))
 	require.EqualValues(t, 1, s.count("drain_records_total"))
-	s.eventually(func() bool { return s.writeTo(events.LaneExceptions, "d").Ack == events.AckKafka }, "then events go straight to Kafka again")
+	s.eventually(func() bool { return s.writeTo(events.LaneExceptions, "d").Ack == events.AckKafka },
+		"then events go straight to Kafka again")
 }
 
 func TestAnEventOfSeveralMessagesIsAsSafeAsTheLeastSafeOfThem(t *testing.T) {
@@ -168,7 +170,7 @@ func TestNoModeTakesMoreMemoryThanItsBuffer(t *testing.T) {
 			c := newCluster(t)
 			cfg := config(t, ack)
 			cfg.Buffer, cfg.SpoolAfter, cfg.Timeout = configs.MiB, time.Millisecond, 50*time.Millisecond
-			if ack == "auto" { // without a spool, so that nothing else takes the events
+			if ack == "auto" { // without a spool, so that only Kafka can take the events
 				cfg.Spool.Dir = filepath.Join(cfg.Spool.Dir, "file")
 				require.NoError(t, os.WriteFile(cfg.Spool.Dir, nil, 0o600))
 			}
@@ -182,7 +184,8 @@ func TestNoModeTakesMoreMemoryThanItsBuffer(t *testing.T) {
 			}
 			s.eventually(full, "there is no room any more")
 			release()
-			s.eventually(func() bool { return delivery.HasRoom(s.Delivery, int64(cfg.Buffer)) }, "the reports give all of it back")
+			s.eventually(func() bool { return delivery.HasRoom(s.Delivery, int64(cfg.Buffer)) },
+				"the reports give all of it back")
 			s.eventually(func() bool { return s.write("b").Events[0].Outcome.State == events.StateAccepted })
 		})
 	}
@@ -252,7 +255,7 @@ func TestALateFailureLeavesTheEventsToTheDrain(t *testing.T) {
 	require.EqualValues(t, 150, s.count("drain_records_total"))
 }
 
-// A broker that waits in vain for its replicas has appended the messages all the same, perhaps. That is no
+// A broker that has waited in vain for its replicas may have appended the messages all the same. But its answer is no
 // acknowledgement.
 func TestATimeoutOfReplicasIsNoAcknowledgement(t *testing.T) {
 	t.Parallel()
@@ -314,7 +317,8 @@ func TestStopWaitsForReportsAndKeepsWhatHasNone(t *testing.T) {
 	release()
 	s = c.start(cfg)
 	s.drained()
-	require.Equal(t, []string{"a", "b"}, uniqued(c.names(mainTopic)), "b may be there twice: nobody knew what became of it")
+	require.Equal(t, []string{"a", "b"}, uniqued(c.names(mainTopic)),
+		"b may be there twice: nobody knew what became of it")
 }
 
 func TestWithoutASpoolEventsGoToKafkaOrFail(t *testing.T) {
@@ -366,7 +370,8 @@ func TestTheMessagesOfARecordingKeepTogether(t *testing.T) {
 		event.SessionID, event.Raw = "session", events.Raw{}
 		event.Recording = &events.Recording{WindowID: []byte(`"w"`), Source: "web", Lib: "web"}
 		for range 3 {
-			event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: []byte(`"` + strings.Repeat("x", 600_000) + `"`)})
+			event.Recording.Items = append(event.Recording.Items,
+				events.Snapshot{JSON: []byte(`"` + strings.Repeat("x", 600_000) + `"`)})
 		}
 	}
 	requireSafe(t, s.writeBatch(batch), events.AckSpool)

@@ -11,23 +11,24 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// chunk is the records that are on their way from a log to Kafka. One chunk of a log is on its way at a time, and what
-// of it has failed is sent again before anything behind it is read.
+// chunk is the records that are on their way from a log to Kafka. A log has one chunk on its way at a time. The chunk
+// sends its failed messages again before it reads the records behind them.
 type chunk struct {
 	s       *spooler
 	records spool.Chunk
-	// messages are not delivered yet, in their order; seqs are the numbers of their records.
+	// messages are the messages that are not delivered yet, in their order; seqs are the numbers of their records.
 	messages []produce.Message
 	seqs     []uint64
-	// unread is set when behind the messages there is a record that is to be read again. A new chunk does not know what
-	// the one before it has read and not delivered.
+	// unread is set when a record behind the messages is to be read again. It is set in a new chunk too: a new chunk
+	// does not know which records the chunk before it has read and not delivered.
 	unread bool
-	// doubtful is set when it is not known whether Kafka takes messages for the topic again: then one is sent alone.
+	// doubtful is set while nobody knows whether Kafka takes messages for the topic again: then one message is sent
+	// alone.
 	doubtful bool
 
 	errs     []error // the reports
 	awaited  atomic.Int32
-	reported chan struct{} // ticked when all messages that were sent have their reports
+	reported chan struct{} // gets a value when all messages that were sent have their reports
 	report   func(i int, err error)
 }
 
@@ -37,8 +38,9 @@ func newChunk(s *spooler) *chunk {
 	return c
 }
 
-// load reads the next records, if there is nothing left of the ones before, and reports whether there is anything to
-// deliver. A record that only a newer version of this service understands is kept, with all that is behind it.
+// load reads the next records once all messages of the chunk are delivered, and reports whether there is anything to
+// deliver. If only a newer version of this service understands a record, load keeps that record and all records behind
+// it.
 func (c *chunk) load() (bool, error) {
 	if len(c.messages) > 0 {
 		return true, nil
@@ -66,7 +68,7 @@ func (c *chunk) load() (bool, error) {
 			break
 		}
 		if m.Time.After(now) {
-			m.Time = now // A clock was wrong then. Kafka does not take what is much too early.
+			m.Time = now // The clock was wrong then. Kafka refuses a time too far ahead.
 		}
 		c.seqs = append(c.seqs, records[i].Seq)
 	}
@@ -77,7 +79,7 @@ func (c *chunk) load() (bool, error) {
 	return true, nil
 }
 
-// unload forgets what was read: it is read again.
+// unload forgets the messages, so that load reads their records again.
 func (c *chunk) unload() { c.messages, c.seqs, c.unread = c.messages[:0], c.seqs[:0], true }
 
 // take takes the producer's report on a message.
@@ -88,8 +90,8 @@ func (c *chunk) take(i int, err error) {
 	}
 }
 
-// deliver sends the chunk, waits for all reports, and keeps what is to be sent again. It reports whether anything was
-// delivered.
+// deliver sends the chunk, waits for all reports, and keeps the messages that are to be sent again. It reports whether
+// any message was delivered.
 func (c *chunk) deliver(ctx context.Context) bool {
 	d := c.s.d
 	sent := c.messages
@@ -112,7 +114,8 @@ func (c *chunk) deliver(ctx context.Context) bool {
 	return c.keepFailed(len(sent))
 }
 
-// keepFailed takes what was delivered out of the log, and keeps the rest of the chunk.
+// keepFailed marks the delivered records as done in the log, and keeps the rest of the chunk. It reports whether any
+// message was delivered.
 func (c *chunk) keepFailed(sent int) bool {
 	d := c.s.d
 	var failure error
@@ -127,7 +130,7 @@ func (c *chunk) keepFailed(sent int) bool {
 		if i < sent && failure == nil {
 			failure = c.errs[i]
 		}
-		// Swapped, not copied, so that each message keeps headers of its own, into which a later record is read.
+		// The two are swapped, so that each message keeps headers of its own: load reads a later record into them.
 		c.messages[kept], c.messages[i] = c.messages[i], c.messages[kept]
 		c.seqs[kept] = c.seqs[i]
 		kept++

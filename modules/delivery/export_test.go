@@ -6,12 +6,13 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Hurry makes a delivery that has not been started leave what is in trouble alone for a moment only, and forget soon
-// what it has seen.
+// Hurry shortens the times of a delivery that has not been started: breakers and drains try again after a moment, and
+// readiness soon forgets old outcomes.
 func Hurry(d *Delivery) {
 	d.times = times{
-		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond, lastPause: 40 * time.Millisecond,
-		slow: time.Second, doorShut: time.Second, counts: time.Second, allFails: 100 * time.Millisecond,
+		openFor: 20 * time.Millisecond, reopen: 10 * time.Millisecond, firstPause: time.Millisecond,
+		lastPause: 40 * time.Millisecond, slow: time.Second, doorShut: time.Second, counts: time.Second,
+		allFails: 100 * time.Millisecond,
 	}
 }
 
@@ -21,7 +22,7 @@ func IsOpen(d *Delivery) bool { return d.spooling.isOpen() }
 // IsWaiting reports whether new messages for the topic go into the spool, or fail.
 func IsWaiting(d *Delivery, topic string) bool { return d.topic(topic).isWaiting() }
 
-// Waits reports whether that is so for any topic.
+// Waits reports whether any topic has anything in the spool.
 func Waits(d *Delivery) bool { return d.waits() }
 
 // IsLeftAlone reports whether the breaker of a topic is open.
@@ -32,7 +33,7 @@ func OnDisk(d *Delivery) uint64 {
 	return d.spooling.opened.Load().Log(deadLetterLog).Stats().Records
 }
 
-// HasRoom reports whether there is room for so many bytes in the buffer.
+// HasRoom reports whether the buffer has room for so many bytes.
 func HasRoom(d *Delivery, bytes int64) bool {
 	if !d.buffer.TryAcquire(bytes) {
 		return false
@@ -41,10 +42,10 @@ func HasRoom(d *Delivery, bytes int64) bool {
 	return true
 }
 
-// BreakAppends makes each append of a delivery that has not been started panic when its records are in the log.
+// BreakAppends makes each append panic once its records are in the log. The delivery must not have been started.
 func BreakAppends(d *Delivery) { d.rate = nil }
 
-// The commands, as the command line knows them.
+// The following are the commands, as the command line gets them.
 var (
 	SpoolCommand = spoolCommand
 	DLQCommand   = dlqCommand

@@ -28,28 +28,29 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for a condition that must come true.
 const patience = 60 * time.Second
 
-// The topics of the tests.
+// The tests have these topics.
 const (
 	mainTopic       = "main"
 	recordingsTopic = "recordings"
 	exceptionsTopic = "exceptions"
 	heatmapsTopic   = "heatmaps"
 	deadTopic       = "dead"
-	smallTopic      = "small" // of AI events; it takes no batches over smallBatch
+	smallTopic      = "small" // for AI events; it takes no batch over smallBatch
 	smallBatch      = 16 << 10
 )
 
 func topics() produce.Topics {
 	return produce.Topics{
-		Events: mainTopic, Recordings: recordingsTopic, Historical: mainTopic, ClientWarnings: mainTopic, Exceptions: exceptionsTopic,
-		Overflow: mainTopic, RecordingsOverflow: recordingsTopic, Heatmaps: heatmapsTopic, AI: smallTopic, Logs: mainTopic, DLQ: deadTopic,
+		Events: mainTopic, Recordings: recordingsTopic, Historical: mainTopic, ClientWarnings: mainTopic,
+		Exceptions: exceptionsTopic, Overflow: mainTopic, RecordingsOverflow: recordingsTopic,
+		Heatmaps: heatmapsTopic, AI: smallTopic, Logs: mainTopic, DLQ: deadTopic,
 	}
 }
 
-// cluster is Kafka: one broker of the test's own that can be made to fail.
+// cluster is a Kafka of one broker that belongs to the test, which can make it fail.
 type cluster struct {
 	*kfake.Cluster
 	t   testing.TB
@@ -62,7 +63,8 @@ func newCluster(t testing.TB) *cluster {
 		kfake.SeedTopics(2, mainTopic, recordingsTopic, exceptionsTopic, heatmapsTopic, deadTopic))
 	require.NoError(t, err)
 	t.Cleanup(broker.Close)
-	require.NoError(t, broker.CreateTopic(smallTopic, 1, map[string]string{"max.message.bytes": fmt.Sprint(smallBatch)}))
+	require.NoError(t,
+		broker.CreateTopic(smallTopic, 1, map[string]string{"max.message.bytes": fmt.Sprint(smallBatch)}))
 	c := &cluster{Cluster: broker, t: t}
 	broker.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
@@ -71,15 +73,15 @@ func newCluster(t testing.TB) *cluster {
 	return c
 }
 
-// fail has Kafka answer messages for the topic with an error, until the result is called. Topic "": all topics.
+// fail makes Kafka answer messages for the topic with an error, until mend is called. An empty topic means all topics.
 func (c *cluster) fail(topic string, code *kerr.Error) (mend func()) {
 	return c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: -1}).Remove
 }
 
-// away is an error that fails messages at once, for all that Kafka may say later.
+// away is an error that fails messages at once, whatever Kafka may answer later.
 var away = kerr.TopicAuthorizationFailed
 
-// hang has Kafka answer no produce request until the result is called, and handle it then.
+// hang makes Kafka hold back all produce requests until release is called, and handle them then.
 func (c *cluster) hang() (release func()) {
 	released := make(chan struct{})
 	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
@@ -97,7 +99,7 @@ func (c *cluster) hang() (release func()) {
 	return release
 }
 
-// clientConfig is of a producer that waits for longer than any test, unless a test says otherwise.
+// clientConfig returns the configuration of a producer that waits longer than any test, unless a test changes it.
 func (c *cluster) clientConfig() kafka.Config {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = c.ListenAddrs()
@@ -113,18 +115,19 @@ func (c *cluster) reader() *kafka.Reader {
 	return kafka.NewReader(cfg, bootstrap)
 }
 
-// messages returns what lies in a topic, partition by partition.
+// messages returns the messages in a topic, partition by partition.
 func (c *cluster) messages(topic string) []produce.Message {
 	c.t.Helper()
 	var list []produce.Message
-	require.NoError(c.t, c.reader().ReadTopic(context.Background(), topic, func(_ int32, _ int64, m *produce.Message) error {
-		list = append(list, *m)
-		return nil
-	}))
+	require.NoError(c.t,
+		c.reader().ReadTopic(context.Background(), topic, func(_ int32, _ int64, m *produce.Message) error {
+			list = append(list, *m)
+			return nil
+		}))
 	return list
 }
 
-// names returns the names of the events that lie in a topic. Those of one user are in their order.
+// names returns the names of the events in a topic. The events of one user are in their order.
 func (c *cluster) names(topic string) []string {
 	c.t.Helper()
 	list := []string{}
@@ -143,18 +146,18 @@ func headerOf(m *produce.Message, key string) string {
 	return ""
 }
 
-// service is a delivery with its producer, as one process has them.
+// service is a delivery with its producer, as in one process.
 type service struct {
 	*delivery.Delivery
 	t        testing.TB
 	producer *kafka.Producer
 	scope    tally.TestScope
 	stop     func()
-	broken   bool // whether the spool may fail to be closed
+	broken   bool // whether closing the spool may fail
 }
 
-// config is of a delivery that is as patient as the tests, so that a slow machine changes nothing: what goes to the
-// spool goes there because a test has made Kafka fail.
+// config returns the configuration of a delivery that is as patient as the tests, so that a slow machine changes
+// nothing: events go to the spool only when a test has made Kafka fail.
 func config(t testing.TB, ack string) delivery.Config {
 	cfg := delivery.DefaultConfig()
 	cfg.Ack = ack
@@ -180,21 +183,23 @@ func impatient(cfg delivery.Config) delivery.Config {
 
 func logger(t testing.TB) *zap.Logger { return zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)) }
 
-// newProducer returns a producer of the cluster that has not been started; stop ends it all the same.
+// newProducer returns a producer of the cluster that has not been started. stop ends it, started or not.
 func (c *cluster) newProducer(cfg kafka.Config) (producer *kafka.Producer, stop func()) {
 	c.t.Helper()
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(c.t, err)
 	producer, err = kafka.NewProducer(cfg, bootstrap, logger(c.t), tally.NoopScope)
 	require.NoError(c.t, err)
-	return producer, func() { _ = producer.Stop(context.Background()) } // what it says of messages that are lost is not for these tests
+	// The error of Stop tells of lost messages, which these tests do not look at.
+	return producer, func() { _ = producer.Stop(context.Background()) }
 }
 
 func settings() produce.Settings {
 	return produce.Settings{Topics: topics(), MaxMessageBytes: 1_000_000}
 }
 
-// start starts a process; stop stops it as the service does, once, at the end of the test at the latest.
+// start starts a process. Its stop stops the process as the service does, once, and at the latest at the end of the
+// test.
 func (c *cluster) start(cfg delivery.Config, change ...func(*kafka.Config)) *service {
 	c.t.Helper()
 	client := c.clientConfig()
@@ -244,13 +249,13 @@ func eventually(t testing.TB, condition func() bool, what ...any) {
 	}
 }
 
-// drained waits until nothing is in the spool.
+// drained waits until the spool is empty.
 func (s *service) drained() {
 	s.t.Helper()
 	s.eventually(func() bool { return s.Waiting() == 0 && !delivery.Waits(s.Delivery) }, "the spool is emptied")
 }
 
-// count returns a counter, "name" or "name+label=value".
+// count returns a counter. The name is "name" or "name+label=value".
 func (s *service) count(name string) int64 {
 	if !strings.Contains(name, "+") {
 		name += "+"
@@ -261,18 +266,19 @@ func (s *service) count(name string) int64 {
 	return 0
 }
 
-// batchOf makes a batch of the lane's events, one a name, all of one user.
+// batchOf makes a batch of events in a lane, one for each name, all of one user.
 func batchOf(lane events.Lane, names ...string) *events.Batch {
 	batch := &events.Batch{Token: "phc_test", Received: time.Now()}
 	for _, name := range names {
 		batch.Events = append(batch.Events, events.Event{
-			UUID: uuid.New(), Name: name, DistinctID: "user", Lane: lane, Timestamp: batch.Received, Raw: events.Raw{Properties: []byte("{}")},
+			UUID: uuid.New(), Name: name, DistinctID: "user", Lane: lane, Timestamp: batch.Received,
+			Raw: events.Raw{Properties: []byte("{}")},
 		})
 	}
 	return batch
 }
 
-// pad makes an event so large.
+// pad gives an event properties of so many bytes.
 func pad(event *events.Event, bytes int) {
 	event.Raw.Properties = []byte(`{"pad":"` + strings.Repeat("x", bytes) + `"}`)
 }
@@ -295,11 +301,12 @@ func (s *service) writeBatch(batch *events.Batch) *events.Batch {
 	return batch
 }
 
-// requireSafe fails the test unless all events are accepted by the ack.
+// requireSafe fails the test unless all events are accepted with the ack.
 func requireSafe(t testing.TB, batch *events.Batch, ack events.Ack) {
 	t.Helper()
 	for i := range batch.Events {
-		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i, batch.Events[i].Outcome.Err)
+		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i,
+			batch.Events[i].Outcome.Err)
 	}
 	require.Equal(t, ack, batch.Ack)
 }
@@ -313,19 +320,18 @@ func requireFailed(t testing.TB, batch *events.Batch, reason events.Reason) {
 	}
 }
 
-// requireArrived waits until nothing is in the spool, and requires that the topic holds exactly these events, in this
-// order.
+// requireArrived waits until the spool is empty, and requires that the topic holds exactly these events, in this order.
 func (s *service) requireArrived(c *cluster, topic string, names ...string) {
 	s.t.Helper()
 	s.drained()
 	require.Equal(s.t, append([]string{}, names...), c.names(topic))
 }
 
-// fillUp writes events of the lane until the spool takes no further ones, however small, and returns the names of those
-// it has taken.
+// fillUp writes events of the lane until the spool refuses even the smallest event, and returns the names of the
+// accepted events.
 func (s *service) fillUp(lane events.Lane) (accepted []string) {
 	s.t.Helper()
-	for _, size := range []int{20_000, 2_000, 0} { // so that few events do
+	for _, size := range []int{20_000, 2_000, 0} { // so that few events fill it
 		for {
 			batch := batchOf(lane, numbered(len(accepted), 1)...)
 			pad(&batch.Events[0], size)
@@ -348,7 +354,7 @@ func numbered(from, n int) []string {
 	return list
 }
 
-// uniqued returns the list without repetitions: first arrivals.
+// uniqued returns the list without repetitions: it keeps the first of each.
 func uniqued(list []string) []string {
 	var first []string
 	for _, name := range list {

@@ -7,7 +7,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, // both are sarama's: one a process, and one that ends by itself ten seconds after a partition had no leader
+	// Both goroutines are sarama's. A process has one of the first kind. One of the second kind ends by itself, ten
+	// seconds after a partition had no leader.
+	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
 		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"))
 }

@@ -23,10 +23,10 @@ type metrics struct {
 }
 
 // newMetrics resolves the metrics of the scope: requests by what made their events safe ("acks_total"), messages that
-// ack memory has lost ("lost_total"), requests that the spool did not take ("spool_refused_total"), records that have
-// left it for Kafka ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters
-// ("dead_letters_total") by reason and by where they are, and heatmap data that was too large to be written beside its
-// event ("heatmaps_dropped_total").
+// mode memory has lost ("lost_total"), appends that the spool has refused ("spool_refused_total"), records that have
+// left the spool for Kafka ("drain_records_total"), the time of an fsync ("fsync_seconds"), dead letters by reason and
+// by where they are ("dead_letters_total"), and heatmap data that was too large to be written beside its event
+// ("heatmaps_dropped_total").
 func newMetrics(scope tally.Scope) metrics {
 	m := metrics{
 		lost:    scope.Counter("lost_total"),
@@ -49,16 +49,17 @@ func newMetrics(scope tally.Scope) metrics {
 	}
 	for _, reason := range reasons {
 		for _, to := range []string{"topic", "disk"} {
-			m.letters[[2]string{reason, to}] = scope.Tagged(map[string]string{"reason": reason, "to": to}).Counter("dead_letters_total")
+			m.letters[[2]string{reason, to}] = scope.Tagged(
+				map[string]string{"reason": reason, "to": to}).Counter("dead_letters_total")
 		}
 	}
 	return m
 }
 
-// otherReason is the label of dead letters for reasons that are not this module's, such as those of rules.
+// otherReason is the label of dead letters whose reason another module has set, such as a rule.
 const otherReason = "other"
 
-// dead counts the dead letters of a reason that went to "topic" or "disk".
+// dead returns the counter of dead letters with this reason that went to "topic" or to "disk".
 func (m *metrics) dead(reason, to string) tally.Counter {
 	if counter, known := m.letters[[2]string{reason, to}]; known {
 		return counter
@@ -66,7 +67,7 @@ func (m *metrics) dead(reason, to string) tally.Counter {
 	return m.letters[[2]string{otherReason, to}]
 }
 
-// collector shows the state of the spool, as it is at the moment of a scrape.
+// collector shows the state of the spool at the moment of a scrape.
 type collector struct {
 	d *Delivery
 
@@ -77,41 +78,51 @@ type collector struct {
 
 var _ prometheus.Collector = (*collector)(nil)
 
-// NewCollector returns a collector of the state of the spool: its size and limit in bytes (capture_delivery_spool_bytes
-// and _spool_max_bytes), how long it takes until it is full as things go (_spool_seconds_until_full, +Inf if it does
-// not grow), bytes a second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second), whether it
-// takes records (_spool_usable), and by topic whether the circuit breaker is open (_breaker_open), how many records
-// wait (_spool_records), the age of the first (_spool_oldest_seconds), what could not be read any more
-// (_corrupt_records_total, _corrupt_bytes_total), what was cut off because it was written in part and never
-// acknowledged (_torn_bytes_total), and whether the start could not read how far delivery had come
-// (_unreadable_cursors_total).
+// NewCollector returns a collector of the state of the spool:
+//
+//   - its size and limit in bytes (capture_delivery_spool_bytes and _spool_max_bytes), and the seconds until it is full
+//     at the present rates (_spool_seconds_until_full, +Inf if it does not grow);
+//   - the bytes a second that come in and leave (_spool_in_bytes_per_second, _drain_bytes_per_second);
+//   - whether it takes records (_spool_usable);
+//   - by topic, whether the circuit breaker is open (_breaker_open), how many records wait (_spool_records), and the
+//     age of the first one (_spool_oldest_seconds);
+//   - by topic, the records and bytes that could not be read any more (_corrupt_records_total, _corrupt_bytes_total),
+//     the records whose file was removed (_removed_records_total), and the bytes that were cut off because they were
+//     written in part and never acknowledged (_torn_bytes_total);
+//   - by topic, whether the start could not read how far delivery had come (_unreadable_cursors_total).
 func NewCollector(d *Delivery) prometheus.Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName("capture", "delivery", name), help, labels, nil)
 	}
 	return &collector{
-		d:            d,
-		bytes:        desc("spool_bytes", "Bytes that the spool takes on the disk."),
-		limit:        desc("spool_max_bytes", "Bytes that the spool may take on the disk."),
-		untilFull:    desc("spool_seconds_until_full", "Seconds until the spool is full if it goes on like this."),
-		coming:       desc("spool_in_bytes_per_second", "Bytes a second that come into the spool, smoothed."),
-		drained:      desc("drain_bytes_per_second", "Bytes a second that leave the spool for Kafka, smoothed."),
-		open:         desc("breaker_open", "1 while a topic is left alone because Kafka did not take messages for it.", "topic"),
-		usable:       desc("spool_usable", "1 if the spool takes records, as far as is known."),
-		records:      desc("spool_records", "Records that wait in the spool.", "topic"),
-		oldest:       desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.", "topic"),
+		d:         d,
+		bytes:     desc("spool_bytes", "Bytes that the spool takes on the disk."),
+		limit:     desc("spool_max_bytes", "Bytes that the spool may take on the disk."),
+		untilFull: desc("spool_seconds_until_full", "Seconds until the spool is full if it goes on like this."),
+		coming:    desc("spool_in_bytes_per_second", "Bytes a second that come into the spool, smoothed."),
+		drained:   desc("drain_bytes_per_second", "Bytes a second that leave the spool for Kafka, smoothed."),
+		open: desc("breaker_open", "1 while a topic is left alone because Kafka did not take messages for it.",
+			"topic"),
+		usable:  desc("spool_usable", "1 if the spool takes records, as far as is known."),
+		records: desc("spool_records", "Records that wait in the spool.", "topic"),
+		oldest: desc("spool_oldest_seconds", "Age of the first record that waits in the spool, in seconds.",
+			"topic"),
 		corrupt:      desc("corrupt_records_total", "Records of the spool that could not be read any more.", "topic"),
 		corruptBytes: desc("corrupt_bytes_total", "Bytes of the spool that could not be read any more.", "topic"),
-		removed:      desc("removed_records_total", "Records of the spool whose file was removed under the service; they count as corrupt as well.", "topic"),
-		torn:         desc("torn_bytes_total", "Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
-		cursor:       desc("unreadable_cursors_total", "Cursors that could not be read: their topic's records may be delivered again.", "topic"),
+		removed: desc("removed_records_total",
+			"Records of the spool whose file was removed under the service; they count as corrupt as well.", "topic"),
+		torn: desc("torn_bytes_total",
+			"Bytes of writes to the spool that were cut short and never acknowledged: no loss.", "topic"),
+		cursor: desc("unreadable_cursors_total",
+			"Cursors that could not be read: their topic's records may be delivered again.", "topic"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt, c.corruptBytes, c.torn, c.cursor, c.removed,
+		c.bytes, c.limit, c.untilFull, c.coming, c.drained, c.usable, c.open, c.records, c.oldest, c.corrupt,
+		c.corruptBytes, c.torn, c.cursor, c.removed,
 	} {
 		descs <- desc
 	}
@@ -159,7 +170,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// untilFull is how many seconds it takes to fill so many bytes.
+// untilFull returns how many seconds it takes to fill so many bytes at a rate in bytes a second.
 func untilFull(bytes, rate float64) float64 {
 	if rate <= 0 {
 		return math.Inf(1)

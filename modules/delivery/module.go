@@ -18,10 +18,11 @@ import (
 
 // Module decides what a 200 means, and keeps events on the disk while Kafka does not take them.
 //
-// Provides events.Sink; a check of whether events can be made safe, an override of the check "kafka" while they can be,
-// a collector of metrics and a start fact, all of which follow the sink when that is overridden; the commands "spool"
-// and "dlq". Requires produce.Producer, produce.Settings and, for its commands, produce.Reader (modules/kafka),
-// *zap.Logger and tally.Scope (modules/observability). Config section: "delivery".
+// Provides events.Sink; a check of whether events can be made safe; a check "kafka", and an override of it while events
+// can be made safe; a collector of metrics; two start facts; the commands "spool" and "dlq". The checks, the collector
+// and the facts follow the sink when that is overridden. Requires produce.Producer, produce.Settings and, for its
+// commands, produce.Reader (modules/kafka), *zap.Logger and tally.Scope (modules/observability). Config section:
+// "delivery".
 func Module() module.Module {
 	return module.Module{
 		Name:   "delivery",
@@ -47,10 +48,11 @@ func Module() module.Module {
 	}
 }
 
-// newDelivery asks for the producer, so that the producer's hooks come first: it starts before the spool is drained
-// into it, and stops after that.
+// newDelivery asks for the producer, so that the producer's hooks come first: the producer starts before the spool is
+// drained into it, and stops after the drains.
 func newDelivery(
-	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+	live *configs.Live, settings produce.Settings, producer produce.Producer, log *zap.Logger, scope tally.Scope,
+	lifecycle fx.Lifecycle,
 ) (*Delivery, error) {
 	d, err := NewDelivery(live, settings, producer, log, scope)
 	if err != nil {
@@ -60,8 +62,8 @@ func newDelivery(
 	return d, nil
 }
 
-// The following ask for whichever sink the graph has, so that overriding the sink builds neither a Delivery nor a
-// producer.
+// The following functions ask for the sink that the graph has. So a graph with another sink builds neither a Delivery
+// nor a producer.
 
 func newCheck(sink events.Sink) observability.Check {
 	return observability.Check{Name: "delivery", Ready: func(ctx context.Context) error {
@@ -97,7 +99,7 @@ func newCollector(sink events.Sink) prometheus.Collector {
 	return nothing{}
 }
 
-// nothing is the collector of a sink that is no Delivery.
+// nothing is the collector for a sink that is not a Delivery.
 type nothing struct{}
 
 func (nothing) Describe(chan<- *prometheus.Desc) {}

@@ -20,8 +20,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// What waits in the spool is in front of everything that comes later, whatever ack the next process has, or another
-// lane.
+// Events that wait in the spool come before all later events, whatever ack the next process or another lane has.
 func TestATopicWithAnythingWaitingTakesNewEventsBehindItOrNone(t *testing.T) {
 	t.Parallel()
 	for ack, answer := range map[string]events.Ack{
@@ -52,7 +51,7 @@ func TestATopicWithAnythingWaitingTakesNewEventsBehindItOrNone(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			cfg := config(t, "auto")
-			cfg.Lanes.Historical = ack // its topic is that of ordinary events
+			cfg.Lanes.Historical = ack // its topic is the topic of ordinary events
 			s := c.start(cfg)
 			mend := c.fail("", away)
 			requireSafe(t, s.write("a"), events.AckSpool)
@@ -85,17 +84,18 @@ func TestLanesOfOneTopicInOneRequestKeepTheirOrder(t *testing.T) {
 	s.requireArrived(c, mainTopic, "a", "b", "c", "d")
 }
 
-// Of a, b and c the resend of a fails for a moment.
+// The events are a, b and c. The resend of a fails for a moment.
 func TestADrainThatFailsMidwayKeepsTheOrder(t *testing.T) {
 	t.Parallel()
-	for _, code := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidTimestamp, kerr.UnknownServerError, kerr.NotLeaderForPartition, away} {
+	for _, code := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidTimestamp, kerr.UnknownServerError,
+		kerr.NotLeaderForPartition, away} {
 		t.Run(code.Message, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			s := c.start(config(t, "auto"), func(k *kafka.Config) { k.AckTimeout = 2 * time.Second })
 			mend := c.fail("", away)
 			requireSafe(t, s.write("a", "b", "c"), events.AckSpool)
-			// The batch is refused once, then what is sent alone fails once.
+			// Kafka refuses the batch once, then refuses once the message that is sent alone.
 			c.Fault(
 				kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: code, Count: 1},
 				kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: away, Count: 1},
@@ -103,7 +103,7 @@ func TestADrainThatFailsMidwayKeepsTheOrder(t *testing.T) {
 			mend()
 			s.drained()
 			want := []string{"a", "b", "c"}
-			if dead := c.names(deadTopic); len(dead) > 0 { // Kafka has refused a message alone
+			if dead := c.names(deadTopic); len(dead) > 0 { // Kafka has refused a message that was sent alone
 				want = want[len(dead):]
 			}
 			require.Equal(t, want, c.names(mainTopic))
@@ -124,11 +124,12 @@ func TestAFullSpoolIsNotOvertaken(t *testing.T) {
 			accepted := s.fillUp(events.LaneMain)
 			refused := s.count("spool_refused_total")
 			require.Positive(t, refused)
-			// From now on Kafka would take what is new. Only the first record of the spool fails.
-			stuck := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mainTopic, Err: away, Count: -1, When: holds(accepted[0])})
+			// From now on Kafka would take new events. Only the first record of the spool fails.
+			stuck := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: mainTopic, Err: away, Count: -1,
+				When: holds(accepted[0])})
 			mend()
 			tried := stuck.Hits() + 5
-			s.eventually(func() bool { // the breaker lets some of these try
+			s.eventually(func() bool { // the breaker lets some of these requests try
 				batch := s.writeTo(events.LaneHistorical, "overtakes")
 				requireFailed(t, batch, events.ReasonUnavailable)
 				require.Positive(t, batch.RetryAfter)
@@ -143,7 +144,7 @@ func TestAFullSpoolIsNotOvertaken(t *testing.T) {
 	}
 }
 
-// holds reports whether the name of an event is in a produce request.
+// holds returns a condition: a produce request contains the name of an event.
 func holds(name string) func(kmsg.Request) bool {
 	return func(request kmsg.Request) bool {
 		for _, topic := range request.(*kmsg.ProduceRequest).Topics {
@@ -178,7 +179,7 @@ func TestAFullSpoolLeavesOtherTopicsTheirWayToKafka(t *testing.T) {
 				go func() {
 					for range requests {
 						batch := batchOf(events.LaneMain, "a")
-						pad(&batch.Events[0], 1000) // larger than what is left
+						pad(&batch.Events[0], 1000) // larger than the room that is left
 						s.Write(context.Background(), batch)
 						ended <- batch
 					}
@@ -200,8 +201,8 @@ func TestAnAppendThatFailsWhileRecordsWaitFailsTheEvents(t *testing.T) {
 	s := c.start(cfg)
 	mend := c.fail(mainTopic, away)
 	requireSafe(t, s.write("a"), events.AckSpool)
-	// The name of the log's next segment is taken by a directory: whoever is root cannot be kept from writing
-	// otherwise.
+	// A directory takes the name of the log's next segment. File modes would not keep a test that runs as root from
+	// writing.
 	blockSegments(t, cfg.Spool.Dir, mainTopic)
 	accepted := []string{"a"}
 	s.eventually(func() bool {
@@ -218,7 +219,7 @@ func TestAnAppendThatFailsWhileRecordsWaitFailsTheEvents(t *testing.T) {
 	require.Equal(t, accepted, c.names(mainTopic))
 }
 
-// blockSegments makes directories where a log's next segments would be.
+// blockSegments makes directories with the names of a log's next segments.
 func blockSegments(t *testing.T, dir, log string) {
 	t.Helper()
 	for n := 2; n < 20; n++ {
@@ -241,7 +242,7 @@ func TestASpoolThatOpensLateIsNotOvertaken(t *testing.T) {
 			mend := c.fail(mainTopic, away)
 			requireSafe(t, first.write("a"), events.AckSpool)
 			cfg.Ack = ack
-			second := c.start(cfg) // the first one has the directory
+			second := c.start(cfg) // the first process has the directory
 			require.False(t, delivery.IsOpen(second.Delivery))
 			requireFailed(t, second.write("b"), events.ReasonUnavailable)
 			require.ErrorContains(t, second.Ready(t.Context()), "cannot be written")
@@ -308,7 +309,8 @@ func TestAForbiddenTopicIsAnOutageOfThatTopic(t *testing.T) {
 	cfg := config(t, "auto")
 	cfg.Lanes.Exceptions = "kafka"
 	s := c.start(cfg)
-	allowMain, allowExceptions := c.fail(mainTopic, kerr.TopicAuthorizationFailed), c.fail(exceptionsTopic, kerr.TopicAuthorizationFailed)
+	allowMain, allowExceptions := c.fail(mainTopic, kerr.TopicAuthorizationFailed),
+		c.fail(exceptionsTopic, kerr.TopicAuthorizationFailed)
 	requireSafe(t, s.write("a", "b"), events.AckSpool)
 	requireSafe(t, s.write("c"), events.AckSpool)
 	requireFailed(t, s.writeTo(events.LaneExceptions, "x"), events.ReasonUnavailable)
@@ -335,7 +337,7 @@ func TestAMissingTopicIsAnOutageOfThatTopic(t *testing.T) {
 	require.Empty(t, c.names(deadTopic))
 }
 
-// The clients' retries are in the way of nobody: while a request fails the next one of the same user comes behind it or
+// The retries of clients overtake no event: while a request fails, the next request of the same user comes behind it or
 // fails too.
 func TestARequestThatGaveUpIsDrainedAtMostBehindTheOthers(t *testing.T) {
 	t.Parallel()
@@ -357,7 +359,8 @@ func TestARequestThatGaveUpIsDrainedAtMostBehindTheOthers(t *testing.T) {
 	require.Equal(t, "b", names[len(names)-1])
 }
 
-// Two events that do not go in one batch: the first batch fails in passing, and Kafka would take the second.
+// The two events do not fit into one batch. The first batch fails for a passing reason, and Kafka would take the
+// second.
 func TestWhatIsBehindAMessageThatFailedIsNotSentBeforeIt(t *testing.T) {
 	t.Parallel()
 	for _, ack := range []string{"auto", "spool", "kafka"} {
@@ -382,7 +385,8 @@ func TestWhatIsBehindAMessageThatFailedIsNotSentBeforeIt(t *testing.T) {
 	}
 }
 
-// Under a steady load some request is always about to append while its topic waits, and the topic waits as long as that is so.
+// Under a steady load there is always a request that is about to append while its topic waits, and so the topic goes on
+// waiting.
 func TestEventsGoToKafkaAgainUnderASteadyLoad(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

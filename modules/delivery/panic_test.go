@@ -19,17 +19,17 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// panicky is a producer that keeps the messages that it takes, and panics when it is told to.
+// panicky is a producer that keeps the messages that it takes, and panics when a test tells it to.
 type panicky struct {
 	mu     sync.Mutex
-	panics func(produce.Message) bool // of a message that is handed over; nil: never
-	late   []func()                   // reports on messages of calls that have panicked
+	panics func(produce.Message) bool // whether a call with this message panics; nil: none does
+	late   []func()                   // reports on the messages of calls that have panicked
 	kept   map[string][]string        // ids by topic
 }
 
 func newPanicky() *panicky { return &panicky{kept: map[string][]string{}} }
 
-// when has calls panic from now on that hand over a message of which f is true. Nil: none does.
+// when makes calls panic from now on if f is true of one of their messages. With a nil f no call panics.
 func (p *panicky) when(f func(produce.Message) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,14 +60,14 @@ func (p *panicky) Stop(context.Context) error  { return nil }
 func (p *panicky) Flush(context.Context) error { return nil }
 func (p *panicky) Ready() error                { return nil }
 
-// has returns what the producer has taken for a topic.
+// has returns the messages that the producer has taken for a topic.
 func (p *panicky) has(topic string) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.kept[topic]...)
 }
 
-// startWith starts a delivery to a producer, and returns what it logs.
+// startWith starts a delivery to a producer, and returns its log lines.
 func startWith(
 	t *testing.T, cfg delivery.Config, producer produce.Producer,
 ) (*delivery.Delivery, *observer.ObservedLogs) {
@@ -112,7 +112,7 @@ func TestAProducerThatPanicsFailsWhatItWasHanded(t *testing.T) {
 			require.True(t, delivery.HasRoom(d, int64(cfg.Buffer)), "the room in the buffer is given back")
 			producer.when(nil)
 			for _, late := range producer.late {
-				late() // on messages whose owner waits no more
+				late() // their owners no longer wait
 			}
 			eventually(t, func() bool {
 				batch := batchOf(events.LaneMain, "after")
@@ -128,7 +128,7 @@ func TestAProducerThatPanicsFailsWhatItWasHanded(t *testing.T) {
 	}
 }
 
-// Events of another topic, and those before the one with which the producer panics, have what they have.
+// The outcome stays for events of another topic, and for messages before the one with which the producer panics.
 func TestAProducerThatPanicsWithOneMessageLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
 	producer := newPanicky()
@@ -169,12 +169,13 @@ func TestADrainThatPanicsGoesOnWithTheSpoolIntact(t *testing.T) {
 	require.Equal(t, names, uniqued(producer.has(topics().Events)), "nothing is lost, and the order is kept")
 }
 
-// It is the committer's goroutine that measures an fsync.
+// The committer's goroutine measures an fsync.
 func TestASpoolWhoseCommitsPanicIsASpoolThatDoesNotTakeEvents(t *testing.T) {
 	t.Parallel()
 	cfg, producer := config(t, "spool"), newPanicky()
 	core, logs := observer.New(zap.InfoLevel)
-	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core), panickyTimers{tally.NoopScope})
+	d, err := delivery.NewDelivery(configs.Fixed(cfg), settings(), producer, zap.New(core),
+		panickyTimers{tally.NoopScope})
 	require.NoError(t, err)
 	delivery.Hurry(d)
 	require.NoError(t, d.Start(t.Context()))
@@ -195,7 +196,7 @@ type panickyTimer struct{ tally.Timer }
 
 func (panickyTimer) Record(time.Duration) { panic("no watch") }
 
-// The records may be in the log then, so that they do not go to Kafka as well; their client sends them again.
+// The records may then be in the log, so they do not go to Kafka as well; their client sends the events again.
 func TestAppendsThatPanicFailTheirEventsAndNoOthers(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, "spool")
@@ -207,7 +208,7 @@ func TestAppendsThatPanicFailTheirEventsAndNoOthers(t *testing.T) {
 	delivery.BreakAppends(d)
 	require.NoError(t, d.Start(t.Context()))
 	batch := batchOf(events.LaneMain, "1", "2", "3", "4")
-	batch.Events[1].Lane = events.LaneHeatmaps // of another topic: a goroutine for each
+	batch.Events[1].Lane = events.LaneHeatmaps // of another topic, so that two goroutines append
 	batch.Events[3].Lane = events.LaneExceptions
 	d.Write(t.Context(), batch)
 	for i, event := range batch.Events[:3] {

@@ -17,12 +17,14 @@ var (
 	errTimeout = produce.Errorf(produce.Timeout, "no acknowledgement in time (delivery.timeout)")
 	errLeft    = errors.New("the client has left")
 	errOpen    = errors.New("messages for this topic were not acknowledged in time, and it is left alone for a moment")
-	errWaits   = errors.New("events of the topic wait in the spool, and those behind them cannot be in Kafka before them (delivery.ack is kafka)")
-	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: make it writable, or move it away")
+	errWaits   = errors.New("events of the topic wait in the spool, and new events must not come to Kafka before " +
+		"them (delivery.ack is kafka)")
+	errBlocked = errors.New("events of the topic wait in a spool that cannot be written: " +
+		"make it writable, or move it away")
 )
 
-// Write makes the pending events of the batch as safe as their lanes ask. It takes no longer than delivery.timeout, and
-// the time that the disk needs beyond that.
+// Write makes the pending events of the batch as safe as their lanes ask. It takes at most delivery.timeout, and beyond
+// that only the time that the disk needs.
 func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	terms := d.terms.In(batch.Config)
 	r, err := d.encode(ctx, batch, terms)
@@ -43,10 +45,10 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	r.settle(batch)
 }
 
-// encode makes a request of the batch's pending events. It rejects those that are too large.
+// encode makes a request of the batch's pending events. It rejects events that are too large.
 func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms) (*request, error) {
-	// What a batch takes is known only once it is built, so room for the worst case is taken first, and the rest is
-	// given back. A batch that is larger than the whole buffer goes alone.
+	// The size of a batch's messages is known only once they are built. So encode reserves room for the worst case
+	// first, and then gives the unused part back. A batch that is larger than the whole buffer takes the whole buffer.
 	started := time.Now()
 	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
 	if err := d.reserve(ctx, bound, terms.Timeout); err != nil {
@@ -56,7 +58,7 @@ func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms
 	r.started, r.reserved = started, bound
 	encoded := false
 	defer func() {
-		if !encoded { // it panicked
+		if !encoded { // encoding has panicked
 			r.leave()
 		}
 	}()
@@ -69,7 +71,7 @@ func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms
 	return r, nil
 }
 
-// reserve takes room in the buffer, and waits for it no longer than timeout.
+// reserve takes room in the buffer, and waits for room at most for timeout.
 func (d *Delivery) reserve(ctx context.Context, bytes int64, timeout time.Duration) error {
 	if d.buffer.TryAcquire(bytes) {
 		return nil
@@ -86,7 +88,7 @@ func (d *Delivery) reserve(ctx context.Context, bytes int64, timeout time.Durati
 
 func (d *Delivery) release(bytes int64) { d.buffer.Release(bytes) }
 
-// run makes the messages safe, each as its mode asks, and gives each its fate.
+// run makes every message safe as its mode asks, and gives it its fate.
 func (r *request) run(ctx context.Context) {
 	r.pass(ctx)
 	for i := range r.uses {
@@ -116,15 +118,16 @@ func (r *request) run(ctx context.Context) {
 	r.tellBreakers()
 }
 
-// pass waits where the last records are leaving the spool of a topic: the request need not go there then.
+// pass waits for the last records of a topic to leave the spool, so that the request need not go to the spool too.
 func (r *request) pass(ctx context.Context) {
 	for i := range r.uses {
 		r.waitFor(ctx, r.uses[i].door.Load(), r.d.times.doorShut)
 	}
 }
 
-// admit decides what is done with the messages of a use. In mode kafka they wait for what is in the spool of their topic to
-// come to Kafka, as after a change of the mode, for as long as no one would call slow.
+// admit decides what is done with the messages of a use. In mode kafka, as after a change of the mode, the messages
+// wait until the records of their topic have left the spool for Kafka. They wait at most until readiness would call the
+// request slow.
 func (r *request) admit(ctx context.Context, u *use) (plan, error) {
 	for {
 		p, err := r.d.admit(u.topic, u.mode)
@@ -137,7 +140,7 @@ func (r *request) admit(ctx context.Context, u *use) (plan, error) {
 	}
 }
 
-// waitFor waits until the channel is closed, most or ctx is over; nil is no channel.
+// waitFor waits until the channel is closed, or until most or ctx is over. A nil channel needs no wait.
 func (r *request) waitFor(ctx context.Context, closed *chan struct{}, most time.Duration) {
 	if closed == nil {
 		return
@@ -151,7 +154,8 @@ func (r *request) waitFor(ctx context.Context, closed *chan struct{}, most time.
 	}
 }
 
-// admit decides what is done with messages for a topic. Behind whatever waits in its spool they wait too, or fail.
+// admit decides what is done with messages for a topic. If records of the topic wait in the spool, the messages go
+// behind them or fail.
 func (d *Delivery) admit(t *topic, m mode) (plan, error) {
 	opened := d.spooling.isOpen()
 	switch {
@@ -184,12 +188,13 @@ func (r *request) failAll(use int, err error) {
 	}
 }
 
-// has reports whether messages have the plan.
+// has reports whether any messages have the plan.
 func (r *request) has(wanted plan) bool {
 	return slices.ContainsFunc(r.uses, func(u use) bool { return u.plan == wanted })
 }
 
-// isLate reports whether a message goes to the spool since Kafka has not acknowledged it.
+// isLate reports whether a message goes to the spool because Kafka has not acknowledged it in time, or has failed to
+// take it.
 func (u *use) isLate(it *item) bool {
 	if u.plan != planProduce || u.mode != modeAuto {
 		return false
@@ -197,8 +202,8 @@ func (u *use) isLate(it *item) bool {
 	return it.fate == fateFailed || it.fate == fateOpen && it.state.Load() == stateSent
 }
 
-// letGo ends the messages of mode memory that the producer has. Those of which it has already reported an error stay
-// open: collect fails them, or makes them dead letters.
+// letGo stops waiting for the messages of mode memory that the producer has. A message whose report is already an error
+// stays open: collect fails it, or makes it a dead letter.
 func (r *request) letGo() {
 	for i := range r.items {
 		it := &r.items[i]
@@ -212,7 +217,7 @@ func (r *request) letGo() {
 	}
 }
 
-// collect gives the messages that have their reports their fates. With last set, those that have none have failed.
+// collect gives fates to the messages that have their reports. With last set, it fails the messages without a report.
 func (r *request) collect(ctx context.Context, last bool) {
 	refused := false
 	for i := range r.items {
@@ -227,7 +232,7 @@ func (r *request) collect(ctx context.Context, last bool) {
 			}
 			if r.abandon(it) {
 				it.fail(late(ctx))
-				if ctx.Err() == nil { // that the client has left says nothing about Kafka
+				if ctx.Err() == nil { // a client that has left says nothing about Kafka
 					u.failed++
 				}
 				continue
@@ -239,7 +244,7 @@ func (r *request) collect(ctx context.Context, last bool) {
 			u.acked++
 		case produce.IsRefusal(it.err):
 			refused = true
-			u.acked++ // an answer: Kafka is not away
+			u.acked++ // a refusal is an answer: Kafka is not away
 		default:
 			u.failed++
 			it.fail(it.err)
@@ -250,7 +255,7 @@ func (r *request) collect(ctx context.Context, last bool) {
 	}
 }
 
-// late is why a message has no report.
+// late returns why a message has no report.
 func late(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return errLeft
@@ -260,7 +265,8 @@ func late(ctx context.Context) error {
 
 func (it *item) fail(err error) { it.fate, it.why = fateFailed, err }
 
-// tellBreakers tells the breakers of the topics how it went: a topic of which Kafka has taken something is not away.
+// tellBreakers reports the outcome to the breakers of the topics. A topic of which Kafka has taken one message is not
+// away.
 func (r *request) tellBreakers() {
 	for i := range r.uses {
 		switch u := &r.uses[i]; {
@@ -272,8 +278,8 @@ func (r *request) tellBreakers() {
 	}
 }
 
-// settle gives the batch's events their outcomes: an event is safe when all its messages are, and as safe as the least
-// safe of them.
+// settle gives the batch's events their outcomes. An event is safe when all its messages are, and its acknowledgement
+// is that of its least safe message.
 func (r *request) settle(batch *events.Batch) {
 	var safe [modeCount]bool
 	var failed [modeCount]error
@@ -306,7 +312,7 @@ func (r *request) settle(batch *events.Batch) {
 	r.d.causes.Log(first(failed[:]))
 }
 
-// first returns the first error that says something; that a client has left is none.
+// first returns the first error that says something about the service. errLeft does not: the client has left.
 func first(errs []error) error {
 	for _, err := range errs {
 		if err != nil && !errors.Is(err, errLeft) {

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rateLimiter keeps the drains together from taking more than live traffic can spare: speed times what comes in, and
-// minRate at least.
+// rateLimiter limits the rate of all drains together to what live traffic can spare: speed times the rate at which
+// bytes come into the spool, and at least minRate.
 type rateLimiter struct {
-	drain     func() DrainConfig // in force
+	drain     func() DrainConfig // the section in force
 	limiter   *rate.Limiter
-	unlimited bool // for a drain that no live traffic suffers from; set before the first wait
+	unlimited bool // for a drain without live traffic beside it; set before the first wait
 
-	in, out     atomic.Int64  // bytes, ever
+	in, out     atomic.Int64  // bytes since the start
 	inRate      atomic.Uint64 // bytes a second, the bits of a float64
 	outRate     atomic.Uint64
 	lastIn      int64
@@ -25,7 +25,7 @@ type rateLimiter struct {
 }
 
 const (
-	// chunkBytes is how much of a log is sent at a time, and waited for: what may be sent twice after a crash.
+	// chunkBytes is how many bytes of a log are sent at a time, and waited for. A crash may have so many sent twice.
 	chunkBytes = 256 << 10
 
 	measureEvery = time.Second
@@ -42,7 +42,7 @@ func newRateLimiter(drain func() DrainConfig) *rateLimiter {
 // came counts bytes that were added to the spool.
 func (l *rateLimiter) came(bytes int) { l.in.Add(int64(bytes)) }
 
-// went counts bytes that have left it.
+// went counts bytes that have left the spool.
 func (l *rateLimiter) went(bytes int) { l.out.Add(int64(bytes)) }
 
 // wait waits until so many bytes may be sent.
@@ -55,7 +55,7 @@ func (l *rateLimiter) wait(ctx context.Context, bytes int) error {
 	return nil
 }
 
-// measure takes the rates since it was called last.
+// measure takes the rates since its last call, and sets the limit.
 func (l *rateLimiter) measure(now time.Time) {
 	seconds := now.Sub(l.lastMeasure).Seconds()
 	if seconds <= 0 {
@@ -74,7 +74,7 @@ func smooth(value *atomic.Uint64, latest float64) {
 	value.Store(math.Float64bits(before + smoothing*(latest-before)))
 }
 
-// coming is how many bytes a second come into the spool, drained how many leave it.
+// coming returns how many bytes a second come into the spool, drained returns how many leave it.
 func (l *rateLimiter) coming() float64  { return math.Float64frombits(l.inRate.Load()) }
 func (l *rateLimiter) drained() float64 { return math.Float64frombits(l.outRate.Load()) }
 

@@ -34,7 +34,7 @@ func TestTheDrainIsAsFastAsItsShareOfWhatComesIn(t *testing.T) {
 		l.measure(now)
 	}
 	require.InEpsilon(t, float64(configs.MiB), float64(l.limiter.Limit()), 0.01, "and never slower than the least")
-	l.measure(now.Add(-time.Hour)) // a clock that was set back
+	l.measure(now.Add(-time.Hour)) // somebody has set the clock back
 	require.InEpsilon(t, float64(configs.MiB), float64(l.limiter.Limit()), 0.01)
 }
 
@@ -108,7 +108,8 @@ func TestTheStateOfTheSpoolIsShown(t *testing.T) {
 	require.InDelta(t, 1, samples["capture_delivery_spool_usable"], 0)
 	require.Zero(t, samples["capture_delivery_corrupt_records_total{topic=main}"])
 	for _, name := range []string{
-		"spool_oldest_seconds{topic=main}", "spool_seconds_until_full", "spool_in_bytes_per_second", "drain_bytes_per_second",
+		"spool_oldest_seconds{topic=main}", "spool_seconds_until_full", "spool_in_bytes_per_second",
+		"drain_bytes_per_second",
 		"torn_bytes_total{topic=main}", "unreadable_cursors_total{topic=main}",
 	} {
 		require.Contains(t, samples, "capture_delivery_"+name)

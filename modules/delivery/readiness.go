@@ -13,20 +13,20 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// readiness says whether requests are answered 200, by what happens to them. For each mode in use it knows when events
-// were made safe last, and since when that fails. Where nothing happens, for example because a load balancer has turned
-// away, it goes by whether the spool and Kafka would take events.
+// readiness says whether requests are answered 200, judged by how requests end. For each mode in use it knows when
+// events were last made safe, and since when requests fail. While no requests come, for example because a load balancer
+// has turned away, it asks whether the spool and Kafka would take events.
 type readiness struct {
 	d    *Delivery
 	main string // the topic of ordinary events
 	seen [modeCount]evidence
 }
 
-// evidence is what was seen of one mode. Its times are instants; 0: never.
+// evidence is what readiness has seen of one mode. Its times are instants; 0 means never.
 type evidence struct {
-	safe    atomic.Int64 // when events were made safe last
-	failing atomic.Int64 // when that failed for the first time since
-	failed  atomic.Int64 // when it failed last
+	safe    atomic.Int64 // when events were last made safe
+	failing atomic.Int64 // when a request failed for the first time since then
+	failed  atomic.Int64 // when a request last failed
 	why     atomic.Pointer[error]
 }
 
@@ -34,8 +34,8 @@ func newReadiness(d *Delivery, topics produce.Topics) *readiness {
 	return &readiness{d: d, main: encode.Topic(&topics, events.LaneMain)}
 }
 
-// record notes how a request has ended, by the modes of its events. A request of which one event has failed is answered
-// 503: that others of it are safe is no success.
+// record notes how a request has ended, by the modes of its events. A request with one failed event is answered 503, so
+// its safe events are no success.
 func (r *readiness) record(safe *[modeCount]bool, failed *[modeCount]error) {
 	now := instant(time.Now())
 	for m := range r.seen {
@@ -48,7 +48,7 @@ func (r *readiness) record(safe *[modeCount]bool, failed *[modeCount]error) {
 	}
 }
 
-// crowded notes that a request, whose events have failed, has found no room in the buffer.
+// crowded notes that a request has found no room in the buffer, and that its events have failed.
 func (r *readiness) crowded(modes []mode, batch *events.Batch) {
 	var safe [modeCount]bool
 	var failed [modeCount]error
@@ -60,7 +60,7 @@ func (r *readiness) crowded(modes []mode, batch *events.Batch) {
 	r.record(&safe, &failed)
 }
 
-// slow notes that a request has waited for Kafka longer than one that is going to be safe.
+// slow notes that a request has waited for Kafka longer than a request that is going to succeed.
 func (r *readiness) slow(of *request) {
 	now := instant(time.Now())
 	for i := range of.uses {
@@ -70,7 +70,7 @@ func (r *readiness) slow(of *request) {
 	}
 }
 
-// full notes that a request has waited for room in the buffer that long.
+// full notes that a request has waited as long for room in the buffer.
 func (r *readiness) full() {
 	now, terms := instant(time.Now()), r.d.terms.Now()
 	for m := range r.seen {
@@ -98,7 +98,7 @@ func (e *evidence) fail(now int64, why error) {
 	e.failing.CompareAndSwap(0, now)
 }
 
-// check returns nil if events can be made safe, or what is wrong.
+// check returns nil if events can be made safe, or why they cannot.
 func (r *readiness) check() error {
 	terms := r.d.terms.Now()
 	for m := range r.seen {
@@ -123,7 +123,7 @@ func (r *readiness) checkMode(m mode, terms *terms) error {
 	case recent(seen.safe.Load()):
 		return nil
 	case m != terms.modes[events.LaneMain]:
-		// That Kafka is away says nothing against the service while ordinary events do without.
+		// An absent Kafka is no reason to turn traffic away while ordinary events do without Kafka.
 		return nil
 	default:
 		return r.possible(m, terms)
@@ -149,8 +149,8 @@ func (r *readiness) possible(m mode, terms *terms) error {
 	case modeKafka:
 		return kafka
 	case modeMemory:
-		// The producer may take messages although Kafka is away. If it did not when it was tried last, then it has to
-		// be there again.
+		// The producer may take messages although Kafka is away. If the last events failed, Kafka has to be there
+		// again.
 		if r.seen[m].failing.Load() == 0 && r.seen[m].safe.Load() != 0 {
 			return nil
 		}
@@ -171,8 +171,9 @@ func (r *readiness) possible(m mode, terms *terms) error {
 	})
 }
 
-// trouble returns what is wrong with the topic of ordinary events, if these have the mode, or else with all topics of
-// the mode: that one topic is in trouble is no reason to turn the events of others away.
+// trouble returns what is wrong with the topic of ordinary events, if that topic has the mode. For other modes it
+// returns an error only if all topics of the mode are in trouble: trouble of one topic is no reason to turn the events
+// of the others away.
 func (r *readiness) trouble(topics []string, with func(topic string) error) error {
 	var err error
 	for _, topic := range topics {
@@ -187,7 +188,7 @@ func (r *readiness) trouble(topics []string, with func(topic string) error) erro
 	return err
 }
 
-// fill says when the spool is about to be full while it is needed, so that traffic goes elsewhere in time.
+// fill returns an error when the spool is needed and about to be full, so that traffic goes elsewhere in time.
 func (r *readiness) fill(terms *terms) error {
 	limit := terms.Spool.UnreadyFill
 	if limit == 1 || !terms.useSpool() || !r.d.spooling.isOpen() {
@@ -198,12 +199,13 @@ func (r *readiness) fill(terms *terms) error {
 	if fill < limit || !r.needsSpool(terms) {
 		return nil
 	}
-	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it more room (delivery.spool.max_bytes, and the disk)",
+	return fmt.Errorf("the spool in %s is %.0f%% full: see why Kafka does not take its events, or give it "+
+		"more room (delivery.spool.max_bytes, and the disk)",
 		r.d.cfg.Spool.Dir, 100*fill)
 }
 
-// needsSpool reports whether new events go to the spool, or are about to. A disk that somebody else has filled is no
-// reason to turn events away that go straight to Kafka.
+// needsSpool reports whether new events go to the spool, or soon will. A disk that another program has filled is no
+// reason to turn away events that go straight to Kafka.
 func (r *readiness) needsSpool(terms *terms) bool {
 	if r.d.producer.Ready() != nil {
 		return true
@@ -221,10 +223,10 @@ func (r *readiness) needsSpool(terms *terms) bool {
 	return false
 }
 
-// Ready returns nil if events can be made safe, or what is wrong.
+// Ready returns nil if events can be made safe, or why they cannot.
 func (d *Delivery) Ready(context.Context) error { return d.readiness.check() }
 
-// Override returns why the service is ready although Kafka does not answer, or "" if it is not.
+// Override returns why the service is ready although Kafka does not answer, or "" if the service is not ready.
 func (d *Delivery) Override(context.Context) string {
 	switch {
 	case d.readiness.check() != nil:

@@ -13,7 +13,8 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// agree waits until requests of the lane are answered as wanted and readiness says so, and returns what it says.
+// agree waits until requests of the lane are answered as wanted and readiness agrees, and returns the error of
+// readiness.
 func (s *service) agree(lane events.Lane, safe bool) (why error) {
 	s.t.Helper()
 	s.eventually(func() bool {
@@ -24,7 +25,7 @@ func (s *service) agree(lane events.Lane, safe bool) (why error) {
 	return why
 }
 
-// For each mode, and each state that the spool and Kafka can be in.
+// The test goes through each mode, and each state of the spool and of Kafka.
 func TestAnswersAndReadinessAgree(t *testing.T) {
 	t.Parallel()
 	spools := map[string]func(*testing.T, *delivery.Config){
@@ -126,7 +127,8 @@ func TestALaneWithAnotherAckHasReadinessOfItsOwn(t *testing.T) {
 	_ = s.agree(events.LaneExceptions, true)
 }
 
-// The spool is full of dead letters: what goes straight to Kafka is answered 200, and what is refused is not.
+// The spool is full of dead letters. Events that go straight to Kafka are answered 200; events that Kafka refuses are
+// not.
 func TestDeadLettersPastTheLimitAreNoReasonToTurnTheOthersAway(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -155,7 +157,7 @@ func TestTheServiceIsUnreadyBeforeTheSpoolIsFull(t *testing.T) {
 	_ = s.agree(events.LaneMain, true)
 }
 
-// A topic of another lane fills the spool: ordinary events go straight to Kafka, and their requests say that the
+// A topic of another lane fills the spool. Ordinary events go straight to Kafka, and their requests show that the
 // service is ready.
 func TestAnotherTopicThatFillsTheSpoolTurnsNobodyAway(t *testing.T) {
 	t.Parallel()
@@ -168,7 +170,7 @@ func TestAnotherTopicThatFillsTheSpoolTurnsNobodyAway(t *testing.T) {
 			s.fillUp(events.LaneHeatmaps)
 			_ = s.agree(events.LaneMain, true)
 			batch := batchOf(events.LaneMain, "a")
-			pad(&batch.Events[0], 1000) // larger than what is left
+			pad(&batch.Events[0], 1000) // larger than the room that is left
 			requireSafe(t, s.writeBatch(batch), events.AckKafka)
 		})
 	}
@@ -186,7 +188,7 @@ func TestOneFailureIsNoReasonToTurnTrafficAway(t *testing.T) {
 	_ = s.agree(events.LaneMain, true)
 }
 
-// Each request has an event of a topic that Kafka does not take, beside one that is safe: all are answered 503.
+// Each request has a safe event and an event of a topic that Kafka does not take, so all are answered 503.
 func TestRequestsThatFailInPartAreFailures(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

@@ -13,7 +13,7 @@ import (
 // rest is the value. Numbers are varints; texts have their length before them.
 const recordVersion = 1
 
-// appendRecord appends the message as a record, with that time.
+// appendRecord appends the message as a record with the time "at".
 func appendRecord(dst []byte, m *produce.Message, at time.Time) []byte {
 	dst = append(dst, recordVersion)
 	dst = binary.AppendVarint(dst, at.UnixMilli())
@@ -39,7 +39,7 @@ func appendText(dst, text []byte) []byte {
 
 var errRecord = errors.New("the record is not one of this version of the service: start the one that has written it")
 
-// readRecord fills m from a record, whose bytes it refers to.
+// readRecord fills m from a record. m refers to the record's bytes afterwards.
 func readRecord(record []byte, m *produce.Message) error {
 	r := recordReader{rest: record, ok: len(record) > 0 && record[0] == recordVersion}
 	if !r.ok {
@@ -47,7 +47,7 @@ func readRecord(record []byte, m *produce.Message) error {
 	}
 	r.rest = r.rest[1:]
 	m.Time = time.UnixMilli(r.varint())
-	if topic := r.text(); string(topic) != m.Topic { // what is used again mostly has it already
+	if topic := r.text(); string(topic) != m.Topic { // a message that is used again mostly has the topic already
 		m.Topic = string(topic)
 	}
 	m.Key = nil
@@ -69,7 +69,7 @@ func readRecord(record []byte, m *produce.Message) error {
 	return nil
 }
 
-// recordReader reads a record from front to back; once it has failed it gives nothing.
+// recordReader reads a record from front to back. Once a read has failed, all further reads return nothing.
 type recordReader struct {
 	rest []byte
 	ok   bool

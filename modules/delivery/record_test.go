@@ -40,7 +40,7 @@ func requireSame(t require.TestingT, want, got produce.Message) {
 }
 
 func TestARecordIsReadAsItWasWritten(t *testing.T) {
-	var got produce.Message // used again, as the drain does
+	var got produce.Message // used for several records, as by the drain
 	rapid.Check(t, func(t *rapid.T) {
 		want := drawMessage(t)
 		require.NoError(t, readRecord(appendRecord(nil, &want, want.Time), &got))
@@ -49,7 +49,8 @@ func TestARecordIsReadAsItWasWritten(t *testing.T) {
 }
 
 func TestATruncatedRecordIsNoRecord(t *testing.T) {
-	m := produce.Message{Topic: "t", Key: []byte("k"), Headers: []produce.Header{{Key: []byte("a"), Value: []byte("b")}}, Time: time.Now()}
+	m := produce.Message{Topic: "t", Key: []byte("k"),
+		Headers: []produce.Header{{Key: []byte("a"), Value: []byte("b")}}, Time: time.Now()}
 	record := appendRecord(nil, &m, m.Time)
 	for n := range record {
 		require.ErrorIs(t, readRecord(record[:n], new(produce.Message)), errRecord, "%d bytes", n)
@@ -58,7 +59,8 @@ func TestATruncatedRecordIsNoRecord(t *testing.T) {
 }
 
 func FuzzSpooledMessage(f *testing.F) {
-	m := produce.Message{Topic: "t", Key: []byte("k"), Value: []byte("v"), Headers: []produce.Header{{Key: []byte("a"), Value: []byte("b")}}, Time: time.UnixMilli(1)}
+	m := produce.Message{Topic: "t", Key: []byte("k"), Value: []byte("v"),
+		Headers: []produce.Header{{Key: []byte("a"), Value: []byte("b")}}, Time: time.UnixMilli(1)}
 	f.Add(appendRecord(nil, &m, m.Time))
 	f.Add([]byte{recordVersion, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, record []byte) {

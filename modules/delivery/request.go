@@ -12,33 +12,33 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// request is messages that are made safe together. It belongs to the goroutine that made it, but for what its reports
-// touch.
+// request is a set of messages that are made safe together. The goroutine that made the request owns it. Reports come
+// on the producer's goroutines, and reach the request only through take.
 type request struct {
 	d        *Delivery
-	terms    *terms // that it is handled by
+	terms    *terms // the configuration that the request is handled by
 	messages []produce.Message
 	items    []item
-	uses     []use // of topics, in the order of their first message
+	uses     []use // the topics, in the order of their first message
 
-	set      *encode.Set // what messages are of; nil for dead letters
-	origin   *request    // whose memory messages refer to, if they are dead letters of a request
+	set      *encode.Set // the set that holds the messages; nil for dead letters
+	origin   *request    // for dead letters of a request: that request, whose memory the messages refer to
 	reserved int64       // bytes of delivery.buffer
-	exempt   bool        // records of it pass the limits of the spool
+	exempt   bool        // its records pass the limits of the spool
 
 	started  time.Time
 	timer    *time.Timer
-	awaited  atomic.Int32  // items that are sent
-	reported chan struct{} // ticked when no item is sent any more
+	awaited  atomic.Int32  // items in stateSent
+	reported chan struct{} // gets a value when no item is in stateSent any more
 	report   func(i int, err error)
 
-	// users are the owner, the producer for every message that it holds, and a request whose origin this one is. The
-	// last one to leave gives the memory back.
+	// users counts the owner, one use by the producer for every message that it holds, and one for a request of dead
+	// letters whose origin this request is. The last user to leave gives the memory back.
 	users atomic.Int32
 }
 
-// A message's state says who waits for the producer's report on it. Exactly one side wins the change from sent: the
-// report, or the owner who waits for it no longer.
+// A message's state says who waits for the producer's report on it. Either the report or the owner makes the change
+// from sent; the owner makes it when it stops waiting. Exactly one of the two wins.
 //
 //	idle ---> sent ---> reported   the owner reads err and decides
 //	             |----> spooled    a record of the message is in the spool: the report goes to its spooler
@@ -51,17 +51,17 @@ const (
 	stateAbandoned
 )
 
-// item is what is known of one message.
+// item is the state of one message.
 type item struct {
 	state atomic.Uint32
 	err   error // the report; readable once state is reported
 
-	// The owner's:
+	// Only the owner touches the following.
 	use  int // index in request.uses
 	fate fate
 	why  error // if fate is fateFailed
 
-	// Where its record is, once state is spooled.
+	// spooler and seq say where the message's record is, once state is spooled.
 	spooler *spooler
 	seq     uint64
 }
@@ -70,13 +70,13 @@ type item struct {
 type plan uint8
 
 const (
-	// planFail has their events answered 503.
+	// planFail answers the events of the messages with 503.
 	planFail plan = iota
-	// planProduce hands them to the producer.
+	// planProduce hands the messages to the producer.
 	planProduce
-	// planSpool appends them to the spool.
+	// planSpool appends the messages to the spool.
 	planSpool
-	// planDirect hands them to the producer because the spool has not taken them.
+	// planDirect hands the messages to the producer because the spool has refused them.
 	planDirect
 )
 
@@ -88,25 +88,27 @@ const (
 	fateKafka       // all in-sync replicas have it
 	fateSpool       // it is in the spool
 	fateMemory      // the producer has it
-	fateFailed      // none of these
+	fateFailed      // the message is not safe
 )
 
-// acks says what a fate means to a client.
+// acks maps a fate to what it means to a client.
 var acks = [...]events.Ack{
 	fateOpen: events.AckUnsaid, fateKafka: events.AckKafka, fateSpool: events.AckSpool, fateMemory: events.AckMemory,
 	fateFailed: events.AckUnsaid,
 }
 
-// use is a request's use of a topic. All its messages for the topic take the same way, so that they keep their order.
+// use is a request's use of a topic. All the request's messages for the topic take the same way, so that they keep
+// their order.
 type use struct {
 	*topic
-	mode mode // the strictest of its messages' modes
+	mode mode // the strictest mode of its messages
 	plan plan
-	// acked and failed count what the producer has reported, or not reported in time.
+	// acked counts the messages that Kafka has answered, refusals included. failed counts the messages whose report is
+	// another error, or has not come in time.
 	acked, failed int
 }
 
-// pool is requests to be used again.
+// pool is a pool of requests that are used again.
 type pool struct{ sync.Pool }
 
 func (p *pool) get(d *Delivery, terms *terms) *request {
@@ -124,7 +126,7 @@ func (p *pool) get(d *Delivery, terms *terms) *request {
 
 // fill makes items of the messages.
 func (r *request) fill(messages []produce.Message) {
-	const kept = 4096 // more items than that are not kept for another request
+	const kept = 4096 // a larger list of items is not kept for another request
 	r.messages = messages
 	if n := len(messages); cap(r.items) < n || cap(r.items) > kept {
 		r.items = make([]item, n)
@@ -158,7 +160,7 @@ func (r *request) useOf(name string) int {
 // of returns the item's use of its topic.
 func (r *request) of(it *item) *use { return &r.uses[it.use] }
 
-// produce hands the messages with that plan to the producer.
+// produce hands the messages with the wanted plan to the producer.
 func (r *request) produce(wanted plan) {
 	n := int32(0)
 	for i := range r.items {
@@ -189,12 +191,12 @@ func (r *request) produce(wanted plan) {
 	}
 }
 
-// hand hands the messages from the one index to the other to the producer.
+// hand hands the messages with the indexes from "from" up to, but not including, "to" to the producer.
 //
-// If the producer panics, those have failed that have no report. Nobody knows whether the producer has them: as far as
-// their mode allows they go to the spool, or else their client sends them again. That says nothing about Kafka. The
-// producer may report on them yet, so that the request's memory is used again only after that. Its room in the buffer
-// is free at once.
+// If the producer panics, hand fails the messages that have no report, because nobody knows whether the producer has
+// them. As far as their mode allows, these messages go to the spool; otherwise their client sends them again. The panic
+// says nothing about Kafka. The producer may still report on the messages, so the request's memory is used again only
+// after these reports. The request's room in the buffer is free at once.
 func (r *request) hand(from, to int, report func(int, error)) {
 	defer func() {
 		caught := panics.Caught(recover())
@@ -230,7 +232,7 @@ func (r *request) take(i int, err error) {
 	r.leave()
 }
 
-// unawait says that one more message is not waited for.
+// unawait counts one message less that is waited for.
 func (r *request) unawait() {
 	if r.awaited.Add(-1) == 0 {
 		select {
@@ -240,7 +242,7 @@ func (r *request) unawait() {
 	}
 }
 
-// abandon stops waiting for the report on a message. It reports false if the report has come.
+// abandon stops waiting for the report on a message. It returns false if the report has already come.
 func (r *request) abandon(it *item) bool {
 	if !it.state.CompareAndSwap(stateSent, stateAbandoned) {
 		return false
@@ -249,7 +251,8 @@ func (r *request) abandon(it *item) bool {
 	return true
 }
 
-// wait returns when every message that was sent has its report, or the time since the request's start or ctx is over.
+// wait returns when every message that was sent has its report. It returns earlier when ctx is over, or when most has
+// passed since the request's start.
 func (r *request) wait(ctx context.Context, most time.Duration) {
 	if r.awaited.Load() == 0 {
 		return
@@ -267,7 +270,7 @@ func (r *request) wait(ctx context.Context, most time.Duration) {
 	}
 }
 
-// leave says that the owner, or the producer for one message, has done with the request.
+// leave says that the owner, or the producer with one message, is done with the request.
 func (r *request) leave() {
 	if r.users.Add(-1) > 0 {
 		return

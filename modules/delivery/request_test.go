@@ -44,7 +44,7 @@ func requireAtRest(t *testing.T, d *Delivery) {
 	eventually(t, func() bool { return HasRoom(d, int64(d.cfg.Buffer)) }, "the whole buffer is free")
 }
 
-// The report on a late message comes after it was found to be late, and before its record is built.
+// The report on a late message comes after the owner has found it late, and before its record is built.
 func TestAReportBetweenTwoLooksAtAMessageIsSettledOnce(t *testing.T) {
 	t.Parallel()
 	for name, verdict := range map[string]error{"acknowledged": nil, "failed": errAway, "refused": errRefused} {
@@ -80,7 +80,7 @@ func TestAReportBetweenTwoLooksAtAMessageIsSettledOnce(t *testing.T) {
 	}
 }
 
-// The report comes when the record is on the disk, and before the owner has said so.
+// The report comes when the record is on the disk, and before the owner has noted that.
 func TestAReportDuringAnAppendIsSettledOnce(t *testing.T) {
 	t.Parallel()
 	for _, verdict := range []error{nil, errAway} {
@@ -158,8 +158,8 @@ func TestOneSideEndsAMessage(t *testing.T) {
 	requireAtRest(t, d)
 }
 
-// Requests come and go while the producer holds messages of those that are over; script sees whether it finds them as
-// they were.
+// Requests come and go while the producer holds messages of requests that are over. script checks that these messages
+// do not change.
 func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {
 	t.Parallel()
 	for _, m := range []mode{modeMemory, modeAuto, modeKafka} {
@@ -175,7 +175,8 @@ func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {
 				for i := range 4 {
 					writers.Go(func() {
 						for range 5 {
-							d.Write(context.Background(), batchOf(events.LaneMain, "user", strings.Repeat(fmt.Sprint(i), 1+10*round), "second"))
+							d.Write(context.Background(),
+								batchOf(events.LaneMain, "user", strings.Repeat(fmt.Sprint(i), 1+10*round), "second"))
 						}
 					})
 				}
@@ -188,8 +189,7 @@ func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {
 	}
 }
 
-// The spool has no room for a late message: the producer still has it, and it is not held any more when its report
-// comes.
+// The spool has no room for a late message. The producer still has it, and it is no longer held when its report comes.
 func TestARefusedAppendReleasesWhatItHeld(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)
@@ -214,7 +214,7 @@ func TestARefusedAppendReleasesWhatItHeld(t *testing.T) {
 	require.Equal(t, []string{"large", "b"}, k.names("main"))
 }
 
-// A dead letter is late: the request ends while the producer has it.
+// A dead letter is late: the request ends while the producer has the letter.
 func TestALateDeadLetterIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)
@@ -231,7 +231,8 @@ func TestALateDeadLetterIsWrittenOnce(t *testing.T) {
 	for i := range rounds {
 		k.hold("dead")
 		requireSafe(t, write(t, d, fmt.Sprint(i)), events.AckSpool)
-		require.False(t, HasRoom(d, int64(d.cfg.Buffer)), "the producer has the letter, and with it the request's memory")
+		require.False(t, HasRoom(d, int64(d.cfg.Buffer)),
+			"the producer has the letter, and with it the request's memory")
 		requireSafe(t, write(t, d, "another that could take that memory"), events.AckSpool)
 		k.release()
 		requireAtRest(t, d)
@@ -281,7 +282,7 @@ func TestARequestWaitsForTheBufferAndForKafkaNoLongerThanItsTimeoutTogether(t *t
 	requireAtRest(t, d)
 }
 
-// Another request is about to add a record: nobody knows whether it will, and it runs at the same time.
+// Another request is about to add a record. It runs at the same time, and nobody knows whether its append will succeed.
 func TestAFullSpoolLetsEventsPassThatNothingIsInFrontOf(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)
@@ -310,7 +311,7 @@ func (g *gate) Record(time.Duration) {
 	<-g.opened
 }
 
-// The client leaves while the disk is slow. Its event may become durable, and is then in front of those that come later.
+// The client leaves while the disk is slow. Its event may become durable, and is then in front of later events.
 func TestARecordWhoseRequestGaveUpIsNotOvertaken(t *testing.T) {
 	t.Parallel()
 	k := newScript(t)

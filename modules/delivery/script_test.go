@@ -21,17 +21,18 @@ import (
 )
 
 // script is a producer whose reports come exactly when a test says so. It keeps the promises of the port: messages of a
-// topic, which has one partition, keep their order, and those behind one that fails in passing fail with it. It also
-// sees whether a message was changed before its report. What a real one does is tested with modules/kafka.
+// topic, which has one partition, keep their order, and when one of them fails for a passing reason, those behind it
+// fail as well. It also checks that no message changes before its report. The tests of modules/kafka cover a real
+// producer.
 type script struct {
 	t       testing.TB
 	mu      sync.Mutex
 	holds   func(topic string) bool      // nil: nothing is held
 	judge   func(*produce.Message) error // nil: acknowledged
-	topics  map[string][]*scripted       // what has no report
+	topics  map[string][]*scripted       // the messages without a report
 	stored  []produce.Message
 	ready   error
-	changed []string // messages that were not left as they were
+	changed []string // messages that somebody has changed before their report
 
 	reporting sync.Mutex // one report at a time
 	running   atomic.Int32
@@ -83,7 +84,7 @@ func (k *script) Produce(messages []produce.Message, report func(int, error)) {
 	}()
 }
 
-// settle reports on what is there, unless it is held.
+// settle reports on the messages that are there and not held.
 func (k *script) settle() {
 	k.reporting.Lock()
 	defer k.reporting.Unlock()
@@ -107,7 +108,8 @@ func (k *script) settle() {
 	}
 }
 
-// next takes the first message of a topic that has any, and what is behind it if it fails in passing.
+// next takes the first message of any topic. If that message fails for a passing reason, next takes all messages behind
+// it too.
 func (k *script) next() (list []*scripted, err error) {
 	for topic, queue := range k.topics {
 		if len(queue) == 0 || k.holds != nil && k.holds(topic) {
@@ -135,27 +137,27 @@ func (k *script) set(change func()) {
 	change()
 }
 
-// hold keeps messages of the topics without a report from now on; of none: of all.
+// hold makes messages of the topics wait for their reports from now on; without topics, messages of all topics.
 func (k *script) hold(topics ...string) {
 	k.set(func() {
 		k.holds = func(topic string) bool { return len(topics) == 0 || slices.Contains(topics, topic) }
 	})
 }
 
-// release reports on the messages that are held, and on those to come.
+// release reports on the held messages, and no longer holds new ones.
 func (k *script) release() {
 	k.set(func() { k.holds = nil })
 	k.settle()
 }
 
-// always has all messages judged alike.
+// always makes the producer judge all messages alike.
 func (k *script) always(err error) {
 	k.set(func() { k.judge, k.ready = func(*produce.Message) error { return err }, err })
 }
 
 func (k *script) back() { k.set(func() { k.judge, k.ready = nil, nil }) }
 
-// names returns the names of the events that are stored in a topic.
+// names returns the names of the stored events of a topic.
 func (k *script) names(topic string) []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -207,7 +209,7 @@ func (k *script) Ready() error {
 
 func (k *script) Start(context.Context) error { return nil }
 
-// Stop fails what is held, as a producer does whose connection is closed.
+// Stop fails the held messages, like a producer whose connection is closed.
 func (k *script) Stop(context.Context) error {
 	var judge func(*produce.Message) error
 	k.set(func() { judge, k.judge = k.judge, func(*produce.Message) error { return errors.New("stopping") } })
@@ -225,11 +227,12 @@ func eventually(t require.TestingT, condition func() bool, what ...any) {
 }
 
 var scriptTopics = produce.Topics{
-	Events: "main", Recordings: "recordings", Historical: "main", ClientWarnings: "main", Exceptions: "exceptions", Overflow: "main",
-	RecordingsOverflow: "recordings", Heatmaps: "heatmaps", AI: "ai", Logs: "main", DLQ: "dead",
+	Events: "main", Recordings: "recordings", Historical: "main", ClientWarnings: "main",
+	Exceptions: "exceptions", Overflow: "main", RecordingsOverflow: "recordings", Heatmaps: "heatmaps", AI: "ai",
+	Logs: "main", DLQ: "dead",
 }
 
-// scriptConfig waits for Kafka no longer than a scripted producer needs, and for the client for ever.
+// scriptConfig makes delivery wait for Kafka only as long as a scripted producer needs, and for the client for ever.
 func scriptConfig(t testing.TB, ack mode) Config {
 	cfg := DefaultConfig()
 	cfg.Ack = ack.String()
@@ -238,7 +241,7 @@ func scriptConfig(t testing.TB, ack mode) Config {
 	return cfg
 }
 
-// begin starts a delivery to a scripted producer; stop ends both, once, at the end of the test at the latest.
+// begin starts a delivery to a scripted producer. stop ends both, once, and at the latest at the end of the test.
 func begin(t testing.TB, cfg Config, k *script) (d *Delivery, stop func()) {
 	t.Helper()
 	d = newScripted(t, cfg, k, tally.NoopScope)
@@ -263,12 +266,13 @@ func newScripted(t require.TestingT, cfg Config, k *script, scope tally.Scope) *
 	return d
 }
 
-// batchOf makes a batch of the lane's events, one a name, all of one user.
+// batchOf makes a batch of events in a lane, one for each name, all of one user.
 func batchOf(lane events.Lane, user string, names ...string) *events.Batch {
 	batch := &events.Batch{Token: "phc_test", Received: time.Now()}
 	for _, name := range names {
 		batch.Events = append(batch.Events, events.Event{
-			Name: name, DistinctID: user, Lane: lane, Timestamp: batch.Received, Raw: events.Raw{Properties: []byte("{}")},
+			Name: name, DistinctID: user, Lane: lane, Timestamp: batch.Received,
+			Raw: events.Raw{Properties: []byte("{}")},
 		})
 	}
 	return batch
@@ -284,7 +288,8 @@ func write(t testing.TB, d *Delivery, names ...string) *events.Batch {
 
 func requireSafe(t require.TestingT, batch *events.Batch, ack events.Ack) {
 	for i := range batch.Events {
-		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i, batch.Events[i].Outcome.Err)
+		require.Equal(t, events.StateAccepted, batch.Events[i].Outcome.State, "event %d: %v", i,
+			batch.Events[i].Outcome.Err)
 	}
 	require.Equal(t, ack, batch.Ack)
 }

@@ -20,22 +20,23 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// simulation is a service that lives through what a rapid test draws.
+// simulation is a service that lives through the steps that a rapid test draws.
 type simulation struct {
 	*rapid.T
 	t     *testing.T
 	cfg   Config
 	kafka *script
 	d     *Delivery
-	other *spool.Spool // another process that has the directory; nil: none
+	other *spool.Spool // another process that has the directory; nil without one
 
 	next   int
-	safe   map[string][]string // by topic and user, the events that were answered with kafka or spool, in order
-	unsafe map[string][]string // the same with those of memory among them
+	safe   map[string][]string // the events that were answered with kafka or spool, by topic and user, in order
+	unsafe map[string][]string // the same with the events of memory among them
 }
 
-// Whatever Kafka, the disk and the process do: what was answered with kafka or spool arrives, or is a dead letter, and
-// the events of a user arrive in the order of the requests. What memory has taken is there or counted as lost.
+// Whatever Kafka, the disk and the process do: an event that was answered with kafka or spool arrives, or is a dead
+// letter. The events of a user arrive in the order of the requests. An event that memory has taken arrives or is
+// counted as lost.
 func TestWhatWasAnswered200ArrivesInOrderWhateverHappens(t *testing.T) {
 	t.Parallel()
 	dir, run := t.TempDir(), 0
@@ -44,11 +45,13 @@ func TestWhatWasAnswered200ArrivesInOrderWhateverHappens(t *testing.T) {
 		s := &simulation{T: rt, t: t, kafka: newScript(t), safe: map[string][]string{}, unsafe: map[string][]string{}}
 		s.cfg = DefaultConfig()
 		s.cfg.Spool.Dir = fmt.Sprintf("%s/%d", dir, run)
-		s.cfg.Spool.Reserve, s.cfg.Spool.SegmentBytes = 0, configs.ByteSize(rapid.SampledFrom([]int{500, 5000}).Draw(rt, "segment"))
+		s.cfg.Spool.Reserve, s.cfg.Spool.SegmentBytes = 0,
+			configs.ByteSize(rapid.SampledFrom([]int{500, 5000}).Draw(rt, "segment"))
 		s.cfg.Spool.MaxBytes = configs.ByteSize(rapid.SampledFrom([]int{4000, 1 << 30}).Draw(rt, "max"))
 		s.cfg.SpoolAfter, s.cfg.Timeout, s.cfg.StopTimeout = time.Millisecond, 3*time.Millisecond, 3*time.Millisecond
 		s.start()
-		steps := []string{"write", "write", "write", "write", "hold", "ack", "fail", "away", "back", "refuse", "restart", "locked"}
+		steps := []string{"write", "write", "write", "write", "hold", "ack", "fail", "away", "back", "refuse",
+			"restart", "locked"}
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			s.step(rapid.SampledFrom(steps).Draw(rt, "step"))
 		}
@@ -66,7 +69,7 @@ func (s *simulation) start() {
 
 func (s *simulation) stop() {
 	require.NoError(s.T, s.d.Stop(context.Background()))
-	require.NoError(s.T, s.kafka.Stop(context.Background())) // fails what is held
+	require.NoError(s.T, s.kafka.Stop(context.Background())) // fails the held messages
 	s.d.work.Wait()
 }
 
@@ -112,7 +115,8 @@ func (s *simulation) step(name string) {
 		s.stop()
 		s.unlock()
 		if name == "locked" {
-			other, err := spool.Open(spool.Config{Dir: s.cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20, MaxPending: 1 << 20}, zap.NewNop())
+			other, err := spool.Open(spool.Config{Dir: s.cfg.Spool.Dir, MaxBytes: 1 << 30, SegmentBytes: 1 << 20,
+				MaxPending: 1 << 20}, zap.NewNop())
 			require.NoError(s.T, err)
 			s.other = other
 		}
@@ -122,7 +126,7 @@ func (s *simulation) step(name string) {
 
 func isGuilty(name string) bool { return strings.HasSuffix(name, "7") || strings.HasSuffix(name, "4") }
 
-// write has two users send events at the same time, and notes how they are answered.
+// write makes two users send events at the same time, and notes the answers.
 func (s *simulation) write() {
 	users := []string{"x", "y"}[:rapid.IntRange(1, 2).Draw(s.T, "users")]
 	batches := make([]*events.Batch, len(users))
@@ -166,12 +170,13 @@ func (s *simulation) write() {
 	}
 }
 
-// end lets everything arrive, and compares.
+// end lets every event arrive, and compares.
 func (s *simulation) end() {
 	s.unlock()
 	s.kafka.back()
 	s.kafka.release()
-	eventually(s.T, func() bool { return s.d.spooling.isOpen() && !s.d.waits() && s.kafka.held() == 0 }, "the spool is emptied")
+	eventually(s.T, func() bool { return s.d.spooling.isOpen() && !s.d.waits() && s.kafka.held() == 0 },
+		"the spool is emptied")
 	dead := s.dead()
 	s.stop()
 	arrived := map[string][]string{}
@@ -189,14 +194,16 @@ func (s *simulation) end() {
 	for of, names := range s.safe {
 		for _, name := range names {
 			if !slices.Contains(arrived[of], name) {
-				require.True(s.T, isGuilty(name) && slices.Contains(dead, name), "%s of %s was answered 200 and is lost", name, of)
+				require.True(s.T, isGuilty(name) && slices.Contains(dead, name),
+					"%s of %s was answered 200 and is lost", name, of)
 			}
 		}
 	}
 	for of, names := range s.unsafe {
-		// What Kafka has refused once may come again when it refuses it no more.
+		// An event that Kafka has refused once may come again when Kafka no longer refuses it.
 		innocent := func(list, among []string) string {
-			return fmt.Sprint(slices.DeleteFunc(slices.Clone(list), func(name string) bool { return isGuilty(name) || !slices.Contains(among, name) }))
+			return fmt.Sprint(slices.DeleteFunc(slices.Clone(list),
+				func(name string) bool { return isGuilty(name) || !slices.Contains(among, name) }))
 		}
 		require.Equal(s.T, innocent(names, arrived[of]), innocent(arrived[of], names), "the order of %s", of)
 	}

@@ -11,14 +11,14 @@ import (
 	"github.com/opencapture/capture/modules/delivery/spool"
 )
 
-// spooler keeps what waits for Kafka in one topic: the log, and the drain, which takes the records from the log to
-// Kafka in their order. Its life is that of the spool. While anything waits, new messages for the topic go into the log
-// behind it.
+// spooler keeps the records of one topic that wait for Kafka. It consists of the log, and of the drain, which sends the
+// records from the log to Kafka in their order. It lives as long as the spool. While any record waits, new messages for
+// the topic go into the log behind it.
 //
-// A message that is appended to the log after it was handed to the producer is held: the producer may still get it
-// acknowledged. The drain begins only when nothing is held, so that it neither sends such a message a second time nor
-// anything in front of it. The reports on held messages come from the producer's goroutines, which only note them; the
-// drain's goroutine settles them.
+// A message is held if it was handed to the producer before its record was appended to the log: the producer may still
+// get the message acknowledged. The drain begins only when no message is held. So it neither sends such a message a
+// second time, nor sends a record in front of it. The reports on held messages come from the producer's goroutines,
+// which only note them; the drain's goroutine settles them.
 type spooler struct {
 	d     *Delivery
 	topic *topic
@@ -27,10 +27,10 @@ type spooler struct {
 	wake chan struct{}
 
 	mu        sync.Mutex
-	appending int       // calls that add records
-	held      int       // messages that the producer holds and whose records are in the log, or about to be
-	reports   []settled // on held messages, not settled yet
-	spare     []settled // memory for the next ones
+	appending int       // calls that are adding records
+	held      int       // messages that the producer holds, and whose records are in the log or are being appended
+	reports   []settled // reports on held messages that are not settled yet
+	spare     []settled // memory for the next reports
 	since     time.Time // when the first record was spooled, as far as is known
 }
 
@@ -48,7 +48,7 @@ func newSpooler(d *Delivery, t *topic, log *spool.Log) *spooler {
 	return s
 }
 
-// enter makes the topic wait. The caller holds mu, or is alone with the spooler.
+// enter makes the topic wait. The caller holds mu, or is the only user of the spooler.
 func (s *spooler) enter() {
 	if !s.topic.waiting.Load() {
 		rested := make(chan struct{})
@@ -58,7 +58,7 @@ func (s *spooler) enter() {
 	}
 }
 
-// begin announces records, of which the producer holds so many messages. It is followed by end.
+// begin announces an append of records. The producer holds "held" of their messages. The caller calls end after it.
 func (s *spooler) begin(held int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,8 +67,9 @@ func (s *spooler) begin(held int) {
 	s.held += held
 }
 
-// end says that the records that begin has announced are in the log, or are left to the log because their append was
-// given up. Of the messages that begin has announced as held, so many are not any more: their append has failed.
+// end says that the append that begin has announced is over: the records are in the log, or the caller has given the
+// append up and the log decides. released is how many of the announced messages are no longer held, because their
+// append has failed.
 func (s *spooler) end(released int) {
 	s.mu.Lock()
 	s.appending--
@@ -78,7 +79,7 @@ func (s *spooler) end(released int) {
 	s.stir()
 }
 
-// report takes the producer's report on a held message. It does nothing but note it.
+// report notes the producer's report on a held message, and wakes run.
 func (s *spooler) report(seq uint64, err error) {
 	s.mu.Lock()
 	s.reports = append(s.reports, settled{seq: seq, err: err})
@@ -86,8 +87,8 @@ func (s *spooler) report(seq uint64, err error) {
 	s.stir()
 }
 
-// settle takes the records of held messages that were acknowledged out of the log. If that panics, the records stay,
-// and are sent again.
+// settle marks the records of held messages that were acknowledged as done in the log. If that panics, the records
+// stay, and are sent again.
 func (s *spooler) settle() {
 	s.mu.Lock()
 	reports := s.reports
@@ -113,7 +114,7 @@ func (s *spooler) settle() {
 	}
 }
 
-// stir has run look again.
+// stir wakes run.
 func (s *spooler) stir() {
 	select {
 	case s.wake <- struct{}{}:
@@ -127,12 +128,12 @@ func (s *spooler) drainable() bool {
 	defer s.mu.Unlock()
 	stats := s.log.Stats()
 	if stats.Records+stats.Pending > 0 {
-		s.enter() // also for records whose request has given up
+		s.enter() // also for records whose request has stopped waiting
 	}
 	return s.topic.waiting.Load() && s.held == 0 && len(s.reports) == 0
 }
 
-// rest says that nothing waits any more, if that is so.
+// rest ends the topic's wait if no record waits any more.
 func (s *spooler) rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,8 +152,8 @@ func (s *spooler) restLocked() {
 	}
 }
 
-// isEmpty reports whether no record is in the log, and no message is held. Calls that are about to add records do not
-// count: they are of requests that run at the same time, before which or behind which a new message may come.
+// isEmpty reports whether the log holds no record, and no message is held. Calls that are about to add records do not
+// count. Their requests run at the same time as the caller's, and a new message may come before or behind theirs.
 func (s *spooler) isEmpty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +175,7 @@ func (s *spooler) seen(first time.Time) {
 	s.since = first
 }
 
-// oldest returns when the first record was spooled, or zero if there is none.
+// oldest returns when the first record was spooled, or the zero time if there is none.
 func (s *spooler) oldest() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,17 +185,17 @@ func (s *spooler) oldest() time.Time {
 // drain names the spooler's goroutine.
 func (s *spooler) drain() string { return "the drain of topic " + s.topic.name }
 
-// run drains the log until ctx is over. After a panic it begins anew with the first record that is not delivered.
+// run drains the log until ctx is over. After a panic it begins again with the first record that is not delivered.
 func (s *spooler) run(ctx context.Context) {
 	defer s.topic.open()
 	c := newChunk(s)
-	// After an attempt that has brought nothing to Kafka the next one waits, longer each time.
+	// After an attempt that has delivered nothing, run waits before the next one, longer each time.
 	first, last := s.d.times.firstPause, s.d.times.lastPause
 	pause := first
 	for ctx.Err() == nil {
 		s.settle()
 		if !s.drainable() {
-			s.topic.open() // a message that is held may take long
+			s.topic.open() // a held message may take long
 			s.await(ctx)
 			continue
 		}
@@ -204,7 +205,7 @@ func (s *spooler) run(ctx context.Context) {
 		}
 		switch {
 		case loaded && !s.drainable():
-			c.unload() // a record of a message that is held by now may have been read
+			c.unload() // the chunk may hold the record of a message that is held by now
 		case loaded && c.deliver(ctx):
 			pause = first
 		case !loaded && err == nil:
@@ -219,8 +220,9 @@ func (s *spooler) run(ctx context.Context) {
 	}
 }
 
-// shut closes the topic's door if the log is empty but for what is being appended, so that the topic ceases to wait. Under
-// a steady load there would always be another request that is about to append, because the topic waits.
+// shut closes the topic's door if the log holds no record but those that are being appended, so that the topic can stop
+// waiting. Under a steady load there would otherwise always be another request that is about to append, because the
+// topic waits.
 func (s *spooler) shut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,19 +241,20 @@ func (s *spooler) await(ctx context.Context) {
 	}
 }
 
-// topic is what is known of a topic, with a spool or without.
+// topic is the state of a topic, with a spool or without.
 type topic struct {
 	name    string
 	breaker breaker
-	// waiting is set while anything waits in the topic's log, or is about to.
+	// waiting is set while records wait in the topic's log, or are being appended.
 	waiting atomic.Bool
-	// rested is closed when nothing waits any more; nil while nothing does.
+	// rested is closed when no record waits any more; it is nil while none waits.
 	rested  atomic.Pointer[chan struct{}]
 	spooler atomic.Pointer[spooler] // nil: it has none yet
 
-	// eager is set when a request has gone to the spool that would go to Kafka if nothing waited.
+	// eager is set when a request has gone to the spool only because records of the topic wait there.
 	eager atomic.Bool
-	// door is shut, and not nil, for the moment in which the last records leave the log: new requests wait until it is open.
+	// door is not nil, and shut, for the moment in which the last records leave the log. New requests wait until it
+	// opens.
 	door atomic.Pointer[chan struct{}]
 }
 
@@ -267,7 +270,7 @@ func (t *topic) open() {
 
 func (t *topic) isWaiting() bool { return t.waiting.Load() }
 
-// isEmpty reports whether nothing of the topic is in the spool, nor held.
+// isEmpty reports whether no record of the topic is in the spool, and no message of it is held.
 func (t *topic) isEmpty() bool {
 	s := t.spooler.Load()
 	return s == nil || s.isEmpty()

@@ -12,7 +12,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// idleSpooler returns a spooler that nothing runs.
+// idleSpooler returns a spooler without a running drain.
 func idleSpooler(t *testing.T) *spooler {
 	t.Helper()
 	cfg := scriptConfig(t, modeAuto)
@@ -67,14 +67,14 @@ func TestATopicWaitsFromTheAnnouncementOfARecord(t *testing.T) {
 	require.False(t, s.isEmpty(), "a message is held")
 	s.rest()
 	require.True(t, s.topic.isWaiting(), "both may still add records")
-	s.end(1) // its append has failed
+	s.end(1) // the append has failed
 	require.True(t, s.topic.isWaiting())
 	require.True(t, s.isEmpty(), "the other one has nothing in the log yet")
 	s.end(0)
 	require.False(t, s.topic.isWaiting(), "it was given up")
 }
 
-// A record of a held message is read between the look whether any is held, and the sending.
+// The drain reads the record of a held message after it has seen that no message is held, and before it sends.
 func TestWhatWasReadOfAHeldMessageIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := idleSpooler(t)
@@ -127,8 +127,8 @@ func TestReportsThatComeWhileOthersAreSettledAreKept(t *testing.T) {
 	require.Zero(t, s.held)
 }
 
-// Under a steady load some request is always about to append while its topic waits, and the topic waits as long as that is
-// so. Therefore a request that could go to Kafka is made to wait for the last of those that append.
+// Under a steady load there is always a request that is about to append while its topic waits, and so the topic goes on
+// waiting. Therefore a request that could go to Kafka is made to wait for the last of these appends.
 func TestARequestWaitsForTheLastRecordsAndThenGoesToKafka(t *testing.T) {
 	t.Parallel()
 	s := idleSpooler(t)
@@ -154,13 +154,13 @@ func TestARequestWaitsForTheLastRecordsAndThenGoesToKafka(t *testing.T) {
 		require.Fail(t, "the door is shut")
 	case <-time.After(10 * time.Millisecond):
 	}
-	s.end(0) // it was the last one
+	s.end(0) // the last append has ended
 	require.Equal(t, planProduce, <-passed)
 	require.Nil(t, s.topic.door.Load())
 	require.False(t, s.topic.isWaiting())
 }
 
-// A door that stays shut would hold requests up.
+// A door that stays shut would hold up requests.
 func TestTheDoorIsOpenWhileAMessageIsHeld(t *testing.T) {
 	t.Parallel()
 	s := idleSpooler(t)

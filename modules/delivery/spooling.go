@@ -14,21 +14,22 @@ import (
 	"github.com/opencapture/capture/modules/delivery/spool"
 )
 
-// spooling is the spool as delivery uses it: open, or not open and the topics known whose events wait in it.
+// spooling is the spool as delivery uses it. It is open; or it is not open, and spooling knows the topics whose events
+// wait in it.
 //
-// A spool that cannot be opened may hold events all the same: of a process that this one replaces and that has not
-// ended yet, or on a file system that has become read-only. New events must not overtake them. So the directory is
-// looked at without changing anything, and the topics that have records in it are blocked: their events are answered
-// 503 until the spool can be opened, or the records are gone. Where not even a look is possible, the service says that
-// it cannot keep the order, and takes events.
+// A spool that cannot be opened may hold events all the same. A process that this one replaces may still have it open,
+// or its file system may have become read-only. New events must not overtake the events in it. So spooling looks at the
+// directory without changing anything, and blocks the topics that have records there. Events of a blocked topic are
+// answered 503 until the spool can be opened, or the records are gone. If even the look fails, the service logs that it
+// cannot keep the order, and takes events.
 type spooling struct {
 	d *Delivery
 
 	opened  atomic.Pointer[spool.Spool]
-	failure atomic.Pointer[error] // why it is not open; never nil, and of no meaning once it is open
+	failure atomic.Pointer[error] // why the spool is not open; never nil, and without meaning once it is open
 	blocked atomic.Pointer[map[string]bool]
 
-	mu      sync.Mutex // guards making spoolers, and that none is made after stopped
+	mu      sync.Mutex // guards making spoolers; none is made once stopped is set
 	stopped bool
 	found   uint64 // records that waited when the spool was opened
 }
@@ -49,7 +50,7 @@ func (s *spooling) isBlocked(topic string) bool {
 	return blocked != nil && (*blocked)[topic]
 }
 
-// usable returns nil if records can be added to the spool, or why not.
+// usable returns nil if records can be added to the spool, or why they cannot.
 func (s *spooling) usable() error {
 	opened := s.opened.Load()
 	if opened == nil {
@@ -65,13 +66,14 @@ func (s *spooling) usage() spool.Usage {
 	return spool.Usage{}
 }
 
-// start opens the spool, or goes on trying in the background.
+// start opens the spool. If that fails, start goes on trying in the background.
 func (s *spooling) start() {
 	err := s.open()
 	if err == nil {
 		return
 	}
-	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background", zap.Error(err))
+	s.d.log.Error("the spool cannot be used: events are only safe once Kafka has them. Trying again in the background",
+		zap.Error(err))
 	unseen := s.look(err, nil)
 	s.d.work.Keep(s.d.ctx, "the attempt to open the spool", func(context.Context) {
 		for s.d.pause(s.d.times.reopen) {
@@ -85,7 +87,7 @@ func (s *spooling) start() {
 	})
 }
 
-// open opens the spool and begins to drain what is in it.
+// open opens the spool and begins to drain it.
 func (s *spooling) open() error {
 	opened, err := s.d.cfg.Spool.open(s.d.metrics.synced.Record, s.d.log)
 	if err != nil {
@@ -103,7 +105,7 @@ func (s *spooling) open() error {
 			s.add(s.d.topic(log.Name()), log)
 		}
 	}
-	// The topics with records wait by now, so that none is passed between being blocked and being open.
+	// The topics with records are waiting by now: no event overtakes the records between the block and the open spool.
 	s.opened.Store(opened)
 	s.blocked.Store(nil)
 	if s.found > 0 {
@@ -125,14 +127,15 @@ func limitSpool(opened *spool.Spool, terms *terms) {
 	opened.Limit(int64(terms.Spool.MaxBytes), int64(terms.Spool.Reserve))
 }
 
-// look finds out what waits in a spool that could not be opened because of err, and blocks those topics. It returns why
-// that is not possible, if it is not, and logs that when it is new; before is what it returned before.
+// look finds out which topics have records in a spool that could not be opened because of err, and blocks these topics.
+// If it cannot look, it returns why. It logs that only if before, the result of the last look, is nil.
 func (s *spooling) look(err, before error) error {
 	s.failure.Store(&err)
 	inspected, unseen := spool.Inspect(s.d.cfg.Spool.Dir)
 	if unseen != nil {
 		if before == nil {
-			s.d.log.Error("what waits in the spool is not known: new events may come to Kafka before events that wait there", zap.Error(unseen))
+			s.d.log.Error("what waits in the spool is not known: "+
+				"new events may come to Kafka before events that wait there", zap.Error(unseen))
 		}
 		s.blocked.Store(nil)
 		return unseen
@@ -148,14 +151,15 @@ func (s *spooling) look(err, before error) error {
 	}
 	known := s.blocked.Load()
 	if len(blocked) > 0 && (known == nil || len(*known) != len(blocked)) {
-		s.d.log.Error("events wait in a spool that cannot be written: new events of their topics are answered 503 until it can",
+		s.d.log.Error("events wait in a spool that cannot be written: "+
+			"new events of their topics are answered 503 until it can",
 			zap.Strings("topics", slices.Sorted(maps.Keys(blocked))), zap.Error(err))
 	}
 	s.blocked.Store(&blocked)
 	return nil
 }
 
-// spooler returns the spooler of a topic.
+// spooler returns the spooler of a topic, and makes it if there is none yet.
 func (s *spooling) spooler(t *topic) (*spooler, error) {
 	if found := t.spooler.Load(); found != nil {
 		return found, nil
@@ -175,7 +179,7 @@ func (s *spooling) spooler(t *topic) (*spooler, error) {
 	return s.add(t, opened.Log(t.name)), nil
 }
 
-// add makes the spooler of a topic and has it drain. The caller holds mu.
+// add makes the spooler of a topic and starts its drain. The caller holds mu.
 func (s *spooling) add(t *topic, log *spool.Log) *spooler {
 	made := newSpooler(s.d, t, log)
 	t.spooler.Store(made)

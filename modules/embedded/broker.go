@@ -27,8 +27,8 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// Broker is the embedded broker. It is started once and then stopped once; Address and String may be called at any
-// time, by any number of goroutines.
+// Broker is the embedded broker. It is started once and then stopped once. Any number of goroutines may call Address
+// and String at any time.
 type Broker struct {
 	cfg    Config
 	client kafka.Config
@@ -40,7 +40,7 @@ type Broker struct {
 	address string
 
 	guard    *guard
-	inside   net.Conn // leads around the guard, while starting
+	inside   net.Conn // a way around the guard, while starting
 	cluster  *kfake.Cluster
 	lock     *flock.Flock
 	ctx      context.Context // over when the broker stops
@@ -51,21 +51,23 @@ type Broker struct {
 var _ kafka.LocalBroker = (*Broker)(nil)
 
 const (
-	// retentionInterval is how often what is too old or too much is removed.
+	// retentionInterval is how often the broker removes events that are too old or too many.
 	retentionInterval = 5 * time.Second
 
-	// A segment is the unit in which disk space is given back. Segments of an eighth keep a topic near its limit.
+	// A segment is the unit in which the broker gives back disk space. Segments of an eighth keep a topic near its
+	// limit.
 	segmentsPerPartition = 8
 	minSegment           = 64 * configs.KiB
 	maxSegment           = 64 * configs.MiB
 
-	// Other producers than ours may rely on Kafka's default. A batch of messages is a little larger than its largest
+	// Producers other than ours may rely on Kafka's default. A batch of messages is a little larger than its largest
 	// message.
 	smallestMaxMessage = 1_048_588
 	batchOverhead      = 64 * configs.KiB
 )
 
-// NewBroker returns a broker that is not started, for the topics and the message size of a client.
+// NewBroker returns a broker that is not started. It serves the topics and the message size of the client's
+// configuration.
 func NewBroker(cfg Config, client kafka.Config, log *zap.Logger) *Broker {
 	b := &Broker{
 		cfg: cfg, client: client, log: log,
@@ -81,14 +83,14 @@ func NewBroker(cfg Config, client kafka.Config, log *zap.Logger) *Broker {
 	return b
 }
 
-// Address returns where the broker listens: before Start what is configured, then the real address.
+// Address returns where the broker listens: the configured address before Start, then the real one.
 func (b *Broker) Address() string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.address
 }
 
-// String describes the broker for a human, with what it does not do.
+// String describes the broker for a human, together with what the broker does not do.
 func (b *Broker) String() string {
 	safety := "one node, not replicated"
 	if !b.cfg.SyncWrites {
@@ -100,8 +102,8 @@ func (b *Broker) String() string {
 	return fmt.Sprintf("embedded broker at %s (%s), data in %s", b.Address(), safety, b.cfg.DataDir)
 }
 
-// Start loads the data, listens, and creates the topics that are missing. It returns an error if that is not done
-// within start_timeout or when ctx is over; then it leaves nothing behind.
+// Start loads the data, listens, and creates the topics that are missing. It returns an error if this is not done
+// within start_timeout or before ctx is over. After an error it leaves nothing behind.
 func (b *Broker) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.StartTimeout)
 	defer cancel()
@@ -111,7 +113,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	case err := <-opened:
 		return err
 	case <-ctx.Done():
-		// Nobody stops what did not start, so it ends itself as soon as it can.
+		// Nobody stops a broker that did not start, so the broker ends itself as soon as it can.
 		panics.Go(b.log, stopping, func() {
 			if <-opened == nil {
 				if err := b.shutdown(); err != nil {
@@ -124,14 +126,14 @@ func (b *Broker) Start(ctx context.Context) error {
 	}
 }
 
-// The broker in the log lines about panics.
+// These are the broker's names in the log lines about panics.
 const (
 	starting = "the start of the embedded broker"
 	stopping = "the end of the embedded broker"
 	trimming = "the retention of the embedded broker"
 )
 
-// open locks the data and loads it. What does not start leaves nothing behind, also if it panics.
+// open locks the data and loads it. If the broker does not start, even because of a panic, open leaves nothing behind.
 func (b *Broker) open() (err error) {
 	if err := os.MkdirAll(b.dir(), 0o750); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
@@ -184,13 +186,13 @@ func (b *Broker) load() (err error) {
 	if err := b.countTopics(); err != nil {
 		return err
 	}
-	// A crash brings back what retention had removed within a file; it goes again before anybody reads it.
+	// A crash brings back events that retention had removed within a file. They go again before anybody reads them.
 	b.cluster.ApplyRetention()
 	return nil
 }
 
-// trim applies retention until ctx is over. The broker's own ticker is not started for topics that were loaded, nor
-// often enough.
+// trim applies retention until ctx is over. The broker's own ticker is not started for topics that were loaded, and
+// does not run often enough.
 func (b *Broker) trim(ctx context.Context) {
 	ticker := time.NewTicker(b.retentionInterval)
 	defer ticker.Stop()
@@ -218,7 +220,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	}
 }
 
-// shutdown ends the background work and closes.
+// shutdown ends the background work and closes the broker.
 func (b *Broker) shutdown() error {
 	b.cancel()
 	b.trimming.Wait()
@@ -237,10 +239,11 @@ func (b *Broker) close() error {
 
 func (b *Broker) dir() string { return filepath.Join(b.cfg.DataDir, "broker") }
 
-// partitions is how many a new topic gets. One keeps all events in the order in which they came.
+// partitions returns how many partitions a new topic gets. A single one keeps all events in the order in which they
+// came.
 func (b *Broker) partitions() int { return max(b.client.Topics.Partitions, 1) }
 
-// createTopics creates the topics that are missing, and gives those that exist the limits that are configured now.
+// createTopics creates the topics that are missing, and gives the existing ones the limits that are configured now.
 func (b *Broker) createTopics() error {
 	outdated := map[string]map[string]string{}
 	for _, topic := range b.client.Topics.Names() {
@@ -264,7 +267,7 @@ func (b *Broker) createTopics() error {
 	return b.alterTopics(outdated)
 }
 
-// alterTopics sends the broker a request, because it has no other way to change a topic.
+// alterTopics changes topics by a request to the broker, because the broker offers no other way.
 func (b *Broker) alterTopics(limits map[string]map[string]string) error {
 	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	for topic, values := range limits {
@@ -292,7 +295,7 @@ func (b *Broker) alterTopics(limits map[string]map[string]string) error {
 
 // countTopics tells the guard which topics there are, so that it knows how many more clients may create.
 func (b *Broker) countTopics() error {
-	request := kmsg.NewPtrMetadataRequest() // of all topics
+	request := kmsg.NewPtrMetadataRequest() // about all topics
 	request.Version = 1
 	response, err := b.ask(request)
 	if err != nil {
@@ -325,7 +328,7 @@ func (b *Broker) ask(request kmsg.Request) (kmsg.Response, error) {
 	return response, response.ReadFrom(body)
 }
 
-// limits are a topic's settings. Kafka means bytes per partition, our configuration bytes per topic.
+// limits returns a topic's settings. Kafka limits bytes per partition, our configuration bytes per topic.
 func (b *Broker) limits(partitions int) map[string]string {
 	bytes := b.cfg.RetentionBytes / configs.ByteSize(partitions)
 	segment := min(max(bytes/segmentsPerPartition, minSegment), maxSegment)
@@ -339,17 +342,17 @@ func (b *Broker) limits(partitions int) map[string]string {
 	}
 }
 
-// thinned lets a line of one text through every ten seconds: on a full disk the broker has one for every batch.
+// thinned lets each text through once in ten seconds. On a full disk the broker logs a line for every batch.
 func thinned(core zapcore.Core) zapcore.Core {
 	return zapcore.NewSamplerWithOptions(core, 10*time.Second, 1, 0)
 }
 
-// logger hands the broker's own messages to ours. What it calls information is about every connection: debug to us. The
-// broker logs in goroutines of its own.
+// logger hands the broker's own messages to our log. The broker's information is about every connection, so it becomes
+// debug in ours. The broker logs in goroutines of its own.
 type logger struct{ *zap.SugaredLogger }
 
 func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
-	defer func() { _ = panics.Caught(recover()) }() // nobody can log about it
+	defer func() { _ = panics.Caught(recover()) }() // nobody can log this panic
 	switch level {
 	case kfake.LogLevelError:
 		l.Errorf(format, args...)

@@ -21,10 +21,11 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+// patience is how long a test waits before it says that something hangs. It does not measure speed.
 const patience = 2 * time.Minute
 
-// childDir makes the test binary a broker that acknowledges messages until it is killed; see TestAcknowledged...
+// childDir is the variable that makes the test binary a broker that acknowledges messages until it is killed; see
+// TestAcknowledged...
 const childDir = "CAPTURE_TEST_EMBEDDED_CHILD_DIR"
 
 func TestMain(m *testing.M) {
@@ -187,7 +188,7 @@ func TestLimitsThatWereChangedHoldForExistingTopics(t *testing.T) {
 	cfg.RetentionBytes = 30 * configs.MiB
 	cfg.Retention = time.Hour
 	client.MaxMessageBytes = 3_000_000
-	client.Topics.Partitions = 3 // only what is new gets them
+	client.Topics.Partitions = 3 // only new topics get them
 	client.Topics.AI = "new_topic"
 	broker := start(t, cfg, client)
 	defer stop(t, broker)
@@ -227,7 +228,7 @@ func TestAPortInUseIsNamedByItsKey(t *testing.T) {
 	stop(t, start(t, cfg, kafka.DefaultConfig())) // the failure left no lock behind
 }
 
-// child produces numbered messages into a broker of its own and prints each once it is acknowledged.
+// child produces numbered messages into a broker of its own, and prints each message once it is acknowledged.
 func child(dir string) {
 	cfg := DefaultConfig()
 	cfg.DataDir, cfg.KafkaListen, cfg.StartTimeout = dir, "127.0.0.1:0", patience
@@ -294,7 +295,7 @@ func TestAStartThatTakesTooLongLeavesNothingBehind(t *testing.T) {
 	late.StartTimeout = time.Nanosecond
 	err := NewBroker(late, client, zap.NewNop()).Start(t.Context())
 	require.ErrorContains(t, err, "embedded.start_timeout (1ns)")
-	// What it had begun ends by itself, and then the directory is free again.
+	// The work that the failed start had begun ends by itself. Then the directory is free again.
 	var broker *Broker
 	require.Eventually(t, func() bool {
 		broker = NewBroker(cfg, client, zap.NewNop())
@@ -323,7 +324,7 @@ func diskUsage(t testing.TB, dir string) int64 {
 	flat, err := filepath.Glob(filepath.Join(dir, "broker", "*", "*"))
 	require.NoError(t, err)
 	for _, file := range append(files, flat...) {
-		if info, err := os.Stat(file); err == nil && !info.IsDir() { // it may be removed at any time
+		if info, err := os.Stat(file); err == nil && !info.IsDir() { // the file may be removed at any time
 			bytes += info.Size()
 		}
 	}
@@ -331,7 +332,7 @@ func diskUsage(t testing.TB, dir string) int64 {
 	return bytes
 }
 
-// BenchmarkAcknowledge is what a request of one event waits for, without and with sync_writes.
+// BenchmarkAcknowledge measures how long a request of one event waits, without and with sync_writes.
 func BenchmarkAcknowledge(b *testing.B) {
 	for _, sync := range []bool{false, true} {
 		b.Run(fmt.Sprint("sync_writes=", sync), func(b *testing.B) {

@@ -46,7 +46,7 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// loopback tells whether only this machine reaches the port.
+// loopback reports whether only this machine reaches the port.
 func (c Config) loopback() bool {
 	host, _, err := net.SplitHostPort(c.KafkaListen)
 	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
@@ -67,7 +67,7 @@ func (c Config) stands(set *configs.Set) bool {
 	return c.Enabled && err == nil && len(client.Brokers) == 0
 }
 
-// Listens is where Kafka clients reach the embedded broker.
+// Listens returns the address at which Kafka clients reach the embedded broker.
 func (c Config) Listens(set *configs.Set) map[string]string {
 	if !c.stands(set) {
 		return nil
@@ -75,7 +75,7 @@ func (c Config) Listens(set *configs.Set) map[string]string {
 	return map[string]string{"kafka_listen": c.KafkaListen}
 }
 
-// brokersAreThere checks that there is something to write to.
+// brokersAreThere checks that there is a broker to write to.
 func brokersAreThere(set *configs.Set) error {
 	own, err := configs.SectionOf[Config](set)
 	if err != nil {

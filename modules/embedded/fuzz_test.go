@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// ordinary are requests that clients send, several to a seed where one leads to another.
+// ordinary returns requests that clients send. Requests that follow from one another share a seed.
 func ordinary() [][]kmsg.Request {
 	const topic, group = "clickhouse_events", "g"
 	produce := produceRequest(topic, batch(func(b *kmsg.RecordBatch) {
@@ -82,8 +82,8 @@ func ordinary() [][]kmsg.Request {
 	}
 }
 
-// FuzzNoRequestEndsTheProcess sends requests to a real broker behind the guard: each is two bytes of length and so many
-// of what follows the size in a frame. The broker must go on to work, and to start.
+// FuzzNoRequestEndsTheProcess sends requests to a real broker behind the guard. In the fuzzer's data a request is two
+// bytes of length, and as many bytes of the frame behind its size. The broker must go on working, and must start again.
 func FuzzNoRequestEndsTheProcess(f *testing.F) {
 	for _, requests := range ordinary() {
 		for _, newest := range []bool{false, true} {
@@ -124,7 +124,7 @@ func FuzzNoRequestEndsTheProcess(f *testing.F) {
 	})
 }
 
-// attack sends what a fuzzer made up, and takes what is answered, for a moment.
+// attack sends the fuzzer's requests, and reads the answers for a moment.
 func attack(t *testing.T, broker *Broker, data []byte) {
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", broker.Address())
 	require.NoError(t, err)
@@ -143,7 +143,7 @@ func attack(t *testing.T, broker *Broker, data []byte) {
 	io.Copy(io.Discard, conn)        //nolint:errcheck // an attacker's
 }
 
-// requireAlive produces a message and fetches it. It tries again, because the guard's patience is short here.
+// requireAlive produces a message and fetches it. It tries again, because the guard's timeouts are short here.
 func requireAlive(t *testing.T, broker *Broker) {
 	const topic = "alive"
 	if broker.cluster.TopicInfo(topic) == nil {

@@ -23,31 +23,31 @@ import (
 )
 
 // guard stands between the port and the broker, which was written for tests and trusts its clients. The guard reads
-// each request whole, and hands it on only if the broker can bear it. What it refuses ends the connection and is
-// logged.
+// each request whole, and hands it on only if the broker can bear it. A request that the guard refuses ends its
+// connection and is logged.
 //
-// A connection has one request in the broker at a time. The guard reads the next one when the answer is written, so it
-// may answer by itself, and it knows what the requests in the broker cost.
+// A connection has one request in the broker at a time. The guard reads the next request when the answer is written. So
+// the guard may answer by itself, and it knows the cost of the requests in the broker.
 type guard struct {
 	log               *zap.Logger
 	maxProduce        int64
 	maxInFlight       int64
 	defaultPartitions int
 	limits            func(partitions int) map[string]string
-	syncer            *syncer // nil: an acknowledgement does not wait for the disk
+	syncer            *syncer // nil: acknowledgements do not wait for the disk
 
 	requestTimeout time.Duration
 	idleTimeout    time.Duration
 
 	connections atomic.Int64
-	inFlight    atomic.Int64 // what the requests in the broker cost, in bytes
+	inFlight    atomic.Int64 // cost of the requests in the broker, in bytes
 
-	parsing   sync.Mutex // a small request may claim large arrays: one at a time
+	parsing   sync.Mutex // one request at a time: a small one may claim large arrays
 	newcomers *rate.Limiter
 
 	mu       sync.Mutex
 	known    map[string]struct{} // groups and producer IDs that the broker remembers
-	topics   map[string]int      // partitions of each topic that there is or was since the start
+	topics   map[string]int      // partitions of each topic since the start, deleted ones too
 	room     int                 // partitions that clients may still create
 	logged   time.Time
 	unlogged int
@@ -62,46 +62,46 @@ const (
 	produceOverhead    = configs.MiB
 	maxBatches         = 10_000
 
-	// Any other request names topics, partitions and groups: a Fetch takes 28 bytes for each partition.
+	// Other requests name topics, partitions and groups: a Fetch takes 28 bytes for each partition.
 	maxRequest = 256 * configs.KiB
-	// The broker keeps what a member of a group sends for as long as the member lives.
+	// The broker keeps the bytes that a member of a group sends for as long as the member lives.
 	maxMembership = 64 * configs.KiB
 	// A name stays in the broker's memory.
 	maxName = 255
-	// Kafka's offset.metadata.max.bytes.
+	// This is Kafka's offset.metadata.max.bytes.
 	maxOffsetMetadata = 4 * configs.KiB
 
-	// Parsed, a request of many small elements takes up to this many times its bytes. Batches are not parsed.
+	// A request of many small elements takes up to this many times its bytes when it is parsed. Batches are not parsed.
 	expansion = 32
-	// minInFlight is what the requests in the broker may cost together.
+	// minInFlight is the least limit on the cost of all requests in the broker together.
 	minInFlight = 256 * configs.MiB
 
-	// Answers of all connections together, as far as batches are not larger.
+	// These limit the answers to Fetch: of all connections together, and of one. A larger batch still comes whole.
 	maxAnswers = 128 * configs.MiB
 	maxAnswer  = 16 * configs.MiB
 
 	maxFetchWait     = 30 * time.Second
 	maxRebalanceWait = 5 * time.Minute
 
-	// A request that has begun must arrive, and an answer must be taken, within requestTimeout.
+	// A request that has begun must arrive, and a client must take an answer, within requestTimeout.
 	requestTimeout = 30 * time.Second
-	// Kafka's connections.max.idle.ms.
+	// This is Kafka's connections.max.idle.ms.
 	idleTimeout = 10 * time.Minute
 
 	// clientPartitions is how many partitions clients may create. Each takes memory, and a synced file at every stop.
 	clientPartitions = 200
 
-	// The broker never forgets a producer or group. So many new ones, members included, may come at
+	// The broker never forgets a producer or group. This many new producers, groups and members of groups may come at
 	// once, and then one a second.
 	newcomersAtOnce = 1000
 
 	logEvery = 10 * time.Second
 )
 
-// served are the requests that clients may send: what producers, consumers and their tools need. The broker has more,
-// among them transactions and the change of configuration; those are neither offered nor let through. No version here
-// has tagged fields, whose number may be a lie of four bytes that keeps a parser busy for a minute. ApiVersions has
-// them, but the guard answers it without reading it.
+// served holds the requests that clients may send: those that producers, consumers and their tools need. The broker has
+// more, among them transactions and the change of configuration; the guard neither offers nor passes these. No version
+// here has tagged fields: their number may be a lie of four bytes that keeps a parser busy for a minute. ApiVersions
+// has tagged fields, but the guard answers it without reading them.
 var served = map[kmsg.Key]struct{ min, max int16 }{
 	kmsg.Produce:              {3, 8},
 	kmsg.Fetch:                {4, 11},
@@ -127,8 +127,8 @@ var served = map[kmsg.Key]struct{ min, max int16 }{
 
 var validTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
-// newGuard returns a guard for messages of a size. Topics that clients create have so many partitions if they leave it
-// open, and these limits whatever they ask for.
+// newGuard returns a guard for messages of at most that size. A topic that a client creates has partitions partitions
+// if the client leaves the number open. It has these limits, whatever the client asks for.
 func newGuard(
 	log *zap.Logger, maxMessage configs.ByteSize, partitions int, limits func(partitions int) map[string]string,
 ) *guard {
@@ -157,7 +157,7 @@ func (g *guard) listen(l net.Listener) (net.Listener, net.Conn) {
 	return &listener{l, g, inside}, client
 }
 
-// Accept returns an error only when the listener is closed: the broker would not listen any more after any other.
+// Accept returns an error only when the listener is closed. After any other error the broker would stop listening.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.inside:
@@ -180,7 +180,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit accepts a connection. It returns nil when it has refused one.
+// admit accepts a connection. It returns nil for a connection that it has refused.
 func (l *listener) admit() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
@@ -198,7 +198,7 @@ func (l *listener) admit() (net.Conn, error) {
 	}, nil
 }
 
-// report logs what was refused, and holds its tongue for logEvery after that.
+// report logs a refusal, and then logs none for logEvery.
 func (g *guard) report(remote string, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -211,14 +211,14 @@ func (g *guard) report(remote string, err error) {
 	g.logged, g.unlogged = time.Now(), 0
 }
 
-// guarded is a connection as the broker sees it. The broker reads in one goroutine and writes, one call an answer, in
-// another.
+// guarded is a connection as the broker sees it. The broker reads in one goroutine, and writes in another with one call
+// for each answer.
 type guarded struct {
 	net.Conn
 	guard *guard
 
-	frame    []byte // what the broker has yet to read of a request
-	waiting  bool   // for the answer to it
+	frame    []byte // the part of a request that the broker has yet to read
+	waiting  bool   // for the answer to that request
 	produces int16  // version of the Produce that is in the broker, or -1
 	cost     atomic.Int64
 	answered chan struct{}
@@ -227,10 +227,10 @@ type guarded struct {
 	closed  chan struct{}
 }
 
-// guarding is the guard in the log lines about its panics. The broker calls it in goroutines of its own.
+// guarding is the guard's name in the log lines about its panics. The broker calls the guard in goroutines of its own.
 const guarding = "the guard of the embedded broker"
 
-// Read hands requests on to the broker. Any error has closed the connection, and so has a panic.
+// Read hands requests on to the broker. An error or a panic closes the connection before Read returns.
 func (c *guarded) Read(p []byte) (int, error) {
 	for len(c.frame) == 0 {
 		if err := panics.Try(c.guard.log, guarding, c.next); err != nil {
@@ -248,8 +248,9 @@ func (c *guarded) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write sends the broker's answer to the request that is in the broker. What it acknowledges is on the disk before.
-// After a panic the client has no answer, and the connection ends: it sends again what may not be on the disk.
+// Write sends the client the broker's answer to its request. The disk has every batch that the answer acknowledges.
+// After a panic the client gets no answer, and the connection ends. The client then sends again the batches that the
+// disk may lack.
 func (c *guarded) Write(answer []byte) (n int, err error) {
 	err = panics.Try(c.guard.log, guarding, func() error {
 		kept, err := c.keep(answer)
@@ -272,8 +273,8 @@ func (c *guarded) Write(answer []byte) (n int, err error) {
 	return n, err
 }
 
-// keep returns the answer to be sent in the place of one, if that is about batches: what it acknowledges is on the disk
-// by then, and what was not written is not taken for a copy later.
+// keep returns the answer that the client gets in the place of the broker's answer. If the answer is about batches, the
+// disk has the acknowledged ones by then, and a batch that was not written will not be taken for a copy later.
 func (c *guarded) keep(answer []byte) ([]byte, error) {
 	if c.produces < 0 {
 		return answer, nil
@@ -294,10 +295,10 @@ func (c *guarded) keep(answer []byte) ([]byte, error) {
 	return answer, c.guard.syncer.keep(response)
 }
 
-// disownUnwritten changes the answers about batches that the broker could not write, as on a full disk, and reports
-// whether there are any. The broker has noted their numbers before it tried, so that it would take the same batch
-// for a copy when it is sent again, and acknowledge what it does not have. The answer given instead makes a
-// producer take other numbers.
+// disownUnwritten changes the answers about batches that the broker could not write, for instance to a full disk, and
+// reports whether there are any. The broker has noted the numbers of such a batch before it tried to write it. So it
+// would take the same batch for a copy when it comes again, and acknowledge a batch that it does not have. The changed
+// answer makes a producer take other numbers.
 func disownUnwritten(response *kmsg.ProduceResponse) (changed bool) {
 	for i := range response.Topics {
 		for j := range response.Topics[i].Partitions {
@@ -318,7 +319,7 @@ func (c *guarded) write(answer []byte) error {
 	return err
 }
 
-// Close may be called any number of times.
+// Close may be called any number of times. Calls after the first return net.ErrClosed.
 func (c *guarded) Close() error {
 	err := net.ErrClosed
 	c.closing.Do(func() {
@@ -330,8 +331,8 @@ func (c *guarded) Close() error {
 	return err
 }
 
-// next waits until the request before it is answered, and takes the next one in. A client that leaves while its request
-// is in the broker keeps its place until then.
+// next waits until the request before is answered, and takes the next one in. A client that leaves while its request is
+// in the broker keeps its place until the answer.
 func (c *guarded) next() error {
 	if c.waiting {
 		late := time.NewTimer(c.guard.idleTimeout)
@@ -367,12 +368,13 @@ func (c *guarded) next() error {
 	return nil
 }
 
-// spend says what the broker has to hold for the connection's request from now on.
+// spend sets what the broker has to hold for the connection's request from now on, in bytes.
 func (c *guarded) spend(cost int64) {
 	c.guard.inFlight.Add(cost - c.cost.Swap(cost))
 }
 
-// receive reads a request, with its size in front. It takes memory for what has arrived, not for what is announced.
+// receive reads a request, with its size in front. It takes memory for the bytes that have arrived, not for those that
+// are announced.
 func (c *guarded) receive() ([]byte, error) {
 	var head [sizeBytes]byte
 	if err := c.SetReadDeadline(time.Now().Add(c.guard.idleTimeout)); err != nil {
@@ -438,7 +440,7 @@ func (c *guarded) receive() ([]byte, error) {
 const (
 	sizeBytes        = 4
 	correlationBytes = 4
-	headerSize       = 2 + 2 + correlationBytes // key and version come first
+	headerSize       = 2 + 2 + correlationBytes // key, version, correlation ID
 	firstChunk       = 64 << 10
 )
 
@@ -447,7 +449,7 @@ func keyOf(frame []byte) (kmsg.Key, int16) {
 	return kmsg.Key(int16(binary.BigEndian.Uint16(header))), int16(binary.BigEndian.Uint16(header[2:]))
 }
 
-// tooLarge says what a size most likely is.
+// tooLarge returns an error that says what a size most likely is.
 func tooLarge(head [4]byte, limit int64) error {
 	switch string(head[:]) {
 	case "GET ", "HEAD", "POST", "PUT ", "PATC", "DELE", "OPTI", "CONN", "TRAC", "PRI ":
@@ -460,7 +462,7 @@ func tooLarge(head [4]byte, limit int64) error {
 		binary.BigEndian.Uint32(head[:]), limit)
 }
 
-// unanswered tells whether a request that passed gets no answer: a Produce that asks for none.
+// unanswered reports whether a request that passed gets no answer. A Produce may ask for none.
 func unanswered(frame []byte) bool {
 	if key, _ := keyOf(frame); key != kmsg.Produce {
 		return false
@@ -477,7 +479,8 @@ func skipString(reader *kbin.Reader) {
 	}
 }
 
-// judge returns the guard's own answer to a request, or the request as the broker may have it, or why it is refused.
+// judge returns one of three things: the guard's own answer to a request, the request as the broker may have it, or why
+// the request is refused.
 func (g *guard) judge(frame []byte) (answer, passed []byte, err error) {
 	key, version := keyOf(frame)
 	correlation := frame[sizeBytes+headerSize-correlationBytes : sizeBytes+headerSize]
@@ -526,15 +529,15 @@ func parse(key kmsg.Key, version int16, body []byte) (request kmsg.Request, err 
 	return request, request.ReadFrom(body)
 }
 
-// encode puts the size in front of a header and the body that follows it.
+// encode returns the size, the header and the body of a frame.
 func encode(header []byte, body interface{ AppendTo(dst []byte) []byte }) []byte {
 	frame := body.AppendTo(append(make([]byte, sizeBytes, 256), header...))
 	binary.BigEndian.PutUint32(frame, uint32(len(frame)-sizeBytes))
 	return frame
 }
 
-// apiVersions offers what is served. Who asks in a version that is not known is told the versions of this request
-// alone, in the oldest one, as by Kafka.
+// apiVersions offers the served requests. A client that asks in a version that is not known learns only the versions of
+// ApiVersions, in the oldest format, as from Kafka.
 func apiVersions(version int16) kmsg.Response {
 	response := kmsg.NewPtrApiVersionsResponse()
 	known := version >= served[kmsg.ApiVersions].min && version <= served[kmsg.ApiVersions].max
@@ -554,7 +557,8 @@ func apiVersions(version int16) kmsg.Response {
 	return response
 }
 
-// checkProduce looks at every batch without parsing it. What is only wrong, the broker answers.
+// checkProduce looks at every batch without parsing it. It leaves requests that are merely wrong to the broker's
+// answer.
 func (g *guard) checkProduce(body []byte) error {
 	if g.syncer != nil {
 		if err := g.syncer.err(); err != nil {
@@ -591,22 +595,22 @@ func (g *guard) checkProduce(body []byte) error {
 	return nil
 }
 
-// Positions in a record batch.
+// These are positions in a record batch.
 const (
 	batchProducerID = 43
 	batchRecords    = 57
 	batchHeader     = 61
 )
 
-// checkBatch keeps away batches that take the offset back, and producers beyond number.
+// checkBatch refuses batches that would take the offset back, and producers beyond the limit of newcomers.
 func (g *guard) checkBatch(batch []byte) error {
 	if len(batch) < batchHeader {
-		return nil // the broker answers that it is corrupt
+		return nil // the broker answers that the batch is corrupt
 	}
 	if records := int32(binary.BigEndian.Uint32(batch[batchRecords:])); records <= 0 {
 		return fmt.Errorf("a batch of %d records", records)
 	}
-	if id := batch[batchProducerID : batchProducerID+8]; id[0]&0x80 == 0 { // it is not -1
+	if id := batch[batchProducerID : batchProducerID+8]; id[0]&0x80 == 0 { // the id is not -1
 		return g.admit("producer " + string(id))
 	}
 	return nil
@@ -614,7 +618,7 @@ func (g *guard) checkBatch(batch []byte) error {
 
 var errNewcomers = errors.New("too many new producers, groups and members of groups")
 
-// admit lets in what the broker remembers for good, if it is known or not one too many.
+// admit lets in a name that the broker will remember for good, if it is known already or within the limit of newcomers.
 func (g *guard) admit(name string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -635,7 +639,8 @@ func (g *guard) admitGroup(name string) error {
 	return g.admit("group " + name)
 }
 
-// check returns an answer if the request is answered here, and an error if it is refused. It changes what is too much.
+// check returns an answer if the guard answers the request itself, and an error if it refuses the request. It lowers
+// demands of the request that are too high.
 func (g *guard) check(request kmsg.Request, size int) (kmsg.Response, error) {
 	switch r := request.(type) {
 	case *kmsg.FetchRequest:
@@ -674,8 +679,8 @@ func (g *guard) check(request kmsg.Request, size int) (kmsg.Response, error) {
 	return nil, nil //nolint:nilnil // it passes
 }
 
-// checkMember keeps away members without a protocol, or with one that they name twice: the broker panics when it counts
-// them.
+// checkMember refuses members without a protocol, and members that name one twice: the broker panics when it counts the
+// protocols.
 func (g *guard) checkMember(r *kmsg.JoinGroupRequest, size int) error {
 	if size > int(maxMembership) {
 		return fmt.Errorf("%d bytes: at most %s", size, maxMembership)
@@ -696,8 +701,8 @@ func (g *guard) checkMember(r *kmsg.JoinGroupRequest, size int) error {
 	return g.admitGroup(r.Group)
 }
 
-// limitFetch bounds how much an answer holds and how long it may take. It makes every Fetch one without a session, as
-// Kafka does when its sessions are used up: the broker's sessions have no end.
+// limitFetch bounds the size of an answer and the time that it may take. It makes every Fetch one without a session, as
+// Kafka does when its sessions are used up, because the broker's sessions never end.
 func (g *guard) limitFetch(r *kmsg.FetchRequest) {
 	largest := min(int64(maxAnswer), int64(maxAnswers)/max(g.connections.Load(), 1))
 	r.MaxBytes = min(r.MaxBytes, int32(largest))
@@ -711,8 +716,8 @@ func (g *guard) limitFetch(r *kmsg.FetchRequest) {
 	}
 }
 
-// answerTimes answers a look-up of offsets by time: such an index is not kept here. The broker would decompress batches
-// for it, to any size, and trust what is within.
+// answerTimes answers a look-up of offsets by time, because the broker keeps no such index. It would decompress batches
+// for the look-up, to any size, and trust what is in them.
 func answerTimes(r *kmsg.ListOffsetsRequest) kmsg.Response {
 	byTime := false
 	response := r.ResponseKind().(*kmsg.ListOffsetsResponse)
@@ -732,8 +737,8 @@ func answerTimes(r *kmsg.ListOffsetsRequest) kmsg.Response {
 	return response
 }
 
-// checkTopics refuses topics with a name that is none, or with too many partitions, and gives the others the limits
-// that all topics have.
+// checkTopics refuses topics with an invalid name or with too many partitions. It gives the others the limits that all
+// topics have.
 func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -767,7 +772,7 @@ func (g *guard) checkTopics(r *kmsg.CreateTopicsRequest) kmsg.Response {
 	return nil
 }
 
-// exists tells the guard of a topic that there is at the start.
+// exists tells the guard about a topic that exists at the start.
 func (g *guard) exists(topic string, partitions int, ours bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -28,7 +28,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// startWatched starts a broker whose warnings are kept.
+// startWatched starts a broker, and returns the broker and its warnings.
 func startWatched(t testing.TB, change func(*Broker)) (*Broker, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zapcore.WarnLevel)
@@ -49,7 +49,7 @@ func dial(t testing.TB, broker *Broker) net.Conn {
 	return conn
 }
 
-// requireClosed reads until the connection ends, which it must.
+// requireClosed requires that the connection ends; it reads until then.
 func requireClosed(t testing.TB, conn net.Conn) {
 	t.Helper()
 	answer, err := io.ReadAll(conn)
@@ -96,7 +96,7 @@ func ask[R kmsg.Response](t testing.TB, conn net.Conn, request kmsg.Request, ver
 	return response
 }
 
-// batch returns a record batch of one empty record, with a checksum that is right.
+// batch returns a record batch of one empty record, with the right checksum.
 func batch(change func(*kmsg.RecordBatch)) []byte {
 	record := kmsg.Record{Length: 6}
 	b := kmsg.RecordBatch{
@@ -163,7 +163,7 @@ func TestClientsAreToldWhatIsServed(t *testing.T) {
 		"UNSUPPORTED_VERSION, and which are")
 }
 
-// hostile are the requests that ended the process or filled its memory, and their like.
+// hostile returns the requests that ended the process or filled its memory, and similar ones.
 func hostile() map[string]struct {
 	bytes []byte
 	says  string
@@ -255,7 +255,7 @@ func TestRefusalsAreLoggedOnceInAWhile(t *testing.T) {
 	require.Len(t, logs.All(), 1)
 }
 
-// heap is what lives in memory now.
+// heap returns how many bytes are alive in memory now.
 func heap() uint64 {
 	runtime.GC()
 	var stats runtime.MemStats
@@ -302,7 +302,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	conns := make([]net.Conn, maxConnections)
 	for i := range conns {
 		conns[i] = dial(t, broker)
-		ask[*kmsg.ApiVersionsResponse](t, conns[i], kmsg.NewPtrApiVersionsRequest(), 0) // it has been accepted
+		ask[*kmsg.ApiVersionsResponse](t, conns[i], kmsg.NewPtrApiVersionsRequest(), 0) // so the connection is accepted
 	}
 	requireClosed(t, dial(t, broker))
 	require.Contains(t, logs.All()[0].ContextMap()["error"], "more than 500 connections")
@@ -319,7 +319,7 @@ func TestRequestsTogetherAreLimited(t *testing.T) {
 	defer stop(t, broker)
 	conn := dial(t, broker)
 	_, err := conn.Write(framed(produceRequest("t", make([]byte, 2<<20)), 7))
-	if err == nil { // the guard may have hung up before
+	if err == nil { // the guard may have hung up earlier
 		requireClosed(t, conn)
 	}
 	require.Eventually(t, func() bool { return logs.Len() == 1 }, patience, time.Millisecond)
@@ -417,7 +417,7 @@ func TestNewcomersAreLimited(t *testing.T) {
 		require.Zero(t, ask[*kmsg.InitProducerIDResponse](t, conn, kmsg.NewPtrInitProducerIDRequest(), 1).ErrorCode)
 	}
 	refused := false
-	for range newcomersAtOnce { // one a second comes in
+	for range newcomersAtOnce { // the guard admits one more each second
 		if _, err := conn.Write(framed(kmsg.NewPtrInitProducerIDRequest(), 1)); err != nil {
 			refused = true
 			break
@@ -515,7 +515,7 @@ func TestOrdinaryClientsWork(t *testing.T) {
 	require.Empty(t, logs.All(), "none of what they sent was refused")
 }
 
-// collector is a member of a group that takes so many messages.
+// collector is a member of a group that takes want messages.
 type collector struct {
 	want   int
 	values []string
@@ -557,7 +557,7 @@ func TestAPortForOtherMachinesIsWarnedOf(t *testing.T) {
 	require.Contains(t, logs.All()[0].Message, "no authentication")
 }
 
-// hostAddress returns an address of this machine that is not the loopback interface's.
+// hostAddress returns an address of this machine that is not on the loopback interface.
 func hostAddress(t *testing.T) string {
 	addresses, err := net.InterfaceAddrs()
 	require.NoError(t, err)

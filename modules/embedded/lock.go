@@ -7,8 +7,8 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// lock makes sure that one process at a time uses a directory. The operating system releases it with the process, so a
-// crash leaves nothing to clean up; the file itself stays.
+// lock makes sure that one process at a time uses a directory. The operating system releases the lock with the process,
+// so a crash leaves nothing to clean up. The lock file itself stays.
 func lock(path string) (*flock.Flock, error) {
 	file := flock.New(path, flock.SetPermissions(0o600))
 	locked, err := file.TryLock()

@@ -11,8 +11,8 @@ import (
 
 // Module is a Kafka-protocol broker in this process, for a service that has no cluster.
 //
-// Provides a member of the value group "kafka_brokers", unless kafka.brokers is set or embedded.enabled is false. It
-// starts before the producer, and only if there is one.
+// Provides a member of the value group "kafka_brokers", unless kafka.brokers is set or embedded.enabled is false. The
+// broker starts before the producer, and only if there is a producer.
 // Requires kafka.Config (modules/kafka) and *zap.Logger (modules/observability).
 // Config section: "embedded".
 func Module() module.Module {

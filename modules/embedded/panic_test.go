@@ -24,7 +24,7 @@ func requirePanic(t *testing.T, logs *observer.ObservedLogs, who, function strin
 func TestARequestThatPanicsEndsItsConnectionAndNothingElse(t *testing.T) {
 	broker, logs := startWatched(t, nil)
 	defer stop(t, broker)
-	broker.guard.limits = nil // which a new topic gets
+	broker.guard.limits = nil // a new topic calls limits, which panics
 	request := kmsg.NewPtrCreateTopicsRequest()
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "new", 1, 1

@@ -15,18 +15,18 @@ import (
 	"go.uber.org/zap"
 )
 
-// syncer has the disk keep what the broker acknowledges, before a client learns of it. The broker could do that itself,
-// but it does not look at the result, and everybody waits meanwhile.
+// syncer has the disk keep each batch that the broker acknowledges, before a client gets the acknowledgement. The
+// broker could sync by itself, but it ignores the result, and all clients wait meanwhile.
 //
-// After an error nothing is acknowledged any more until a restart: the system reports a failed write once and then
-// forgets it.
+// After an error nothing is acknowledged until a restart: the system reports a failed write once and then forgets the
+// failure.
 type syncer struct {
-	dir   string // the broker's
+	dir   string // the broker's data
 	log   *zap.Logger
 	fsync func(*os.File) error
 
 	mu     sync.Mutex
-	newest map[string]int64 // of each partition's directory, the segment that it is known to keep
+	newest map[string]int64 // by partition directory: the newest segment that the directory surely keeps
 	failed error
 }
 
@@ -34,14 +34,14 @@ func newSyncer(dir string, log *zap.Logger) *syncer {
 	return &syncer{dir: dir, log: log, fsync: (*os.File).Sync, newest: map[string]int64{}}
 }
 
-// err returns why nothing is acknowledged any more.
+// err returns why nothing is acknowledged any more, or nil.
 func (s *syncer) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failed
 }
 
-// keep returns when the disk has every batch that an answer acknowledges.
+// keep returns nil when the disk has every batch that an answer acknowledges.
 func (s *syncer) keep(answer *kmsg.ProduceResponse) error {
 	for _, topic := range answer.Topics {
 		for _, partition := range topic.Partitions {
@@ -69,8 +69,8 @@ func (s *syncer) fail(err error) error {
 	return s.failed
 }
 
-// keepFrom syncs the segments of a partition from the one that has the offset. Segments that are gone were removed by
-// retention, or with their topic.
+// keepFrom syncs the segments of a partition, beginning with the segment that has the offset. It skips missing
+// segments: retention has removed them, or they went with their topic.
 func (s *syncer) keepFrom(dir string, offset int64) error {
 	segments, err := segments(dir)
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *syncer) keepFrom(dir string, offset int64) error {
 	return s.keepNames(dir, segments)
 }
 
-// keepNames syncs a partition's directory when it has a new segment.
+// keepNames syncs a partition's directory, and the directories above it, when the partition has a new segment.
 func (s *syncer) keepNames(dir string, segments []int64) error {
 	if len(segments) == 0 {
 		return nil
@@ -122,7 +122,7 @@ func (s *syncer) syncFile(path string) error {
 
 const segmentSuffix = ".dat"
 
-// segments returns the offsets that the segments of a partition begin with, the oldest first.
+// segments returns the base offsets of the segments of a partition, the oldest first.
 func segments(dir string) ([]int64, error) {
 	open, err := os.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {

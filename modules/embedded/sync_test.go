@@ -20,7 +20,7 @@ import (
 	port "github.com/opencapture/capture/modules/produce"
 )
 
-// disk counts what is synced, by the last part of its path, and fails when it is told to.
+// disk counts the synced paths, by their last part, and fails with err if that is set.
 type disk struct {
 	mu     sync.Mutex
 	synced map[string]int
@@ -34,7 +34,7 @@ func (d *disk) fsync(file *os.File) error {
 	return d.err
 }
 
-// take returns what was synced since it was asked last.
+// take returns what was synced since the last call.
 func (d *disk) take() map[string]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -129,7 +129,7 @@ func TestASegmentIsFoundByItsOffset(t *testing.T) {
 	require.NoError(t, newSyncer(dir, nil).keepFrom(filepath.Join(dir, "removed"), 3))
 }
 
-// A disk that is full takes no batch, and a producer that sends it again must not be told that it is a copy.
+// A full disk takes no batch. When a producer sends the batch again, the broker must not answer that it is a copy.
 func TestABatchThatWasNotWrittenIsNotAcknowledgedWhenItIsSentAgain(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("this system has no device that is always full")
@@ -143,7 +143,7 @@ func TestABatchThatWasNotWrittenIsNotAcknowledgedWhenItIsSentAgain(t *testing.T)
 		require.NoError(t, os.RemoveAll(segment))
 		require.NoError(t, os.Symlink("/dev/full", segment))
 		conn := dial(t, broker)
-		for epoch := range int16(3) { // as a producer does upon this answer
+		for epoch := range int16(3) { // a producer takes the next epoch upon this answer
 			request := produceRequest(topic, batch(func(b *kmsg.RecordBatch) {
 				b.ProducerID, b.ProducerEpoch, b.FirstSequence = 7, epoch, 0
 			}))

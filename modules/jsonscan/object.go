@@ -18,7 +18,7 @@ type Members struct {
 	whole []byte
 }
 
-// MembersOf begins before the first member of the object.
+// MembersOf returns a Members that stands before the first member of the object.
 func MembersOf(object []byte) Members {
 	m := Members{scan: Scanner{Data: object}}
 	if start := m.scan.Space(0); start >= len(object) || object[start] != '{' {
@@ -29,8 +29,8 @@ func MembersOf(object []byte) Members {
 	return m
 }
 
-// Next goes to the next member and reports whether there is one. Where the text is no object there is none, and Err
-// says so.
+// Next goes to the next member and reports whether there is one. A text that is no object has none, and Err returns the
+// fault.
 func (m *Members) Next() bool {
 	if !m.more {
 		return false
@@ -54,7 +54,7 @@ func (m *Members) Next() bool {
 	return true
 }
 
-// Err says what is wrong with the text once Next has returned false; nil is nothing.
+// Err returns what is wrong with the text, or nil. It is to be called once Next has returned false.
 func (m *Members) Err() error {
 	if fault := m.scan.End(m.at); fault != nil {
 		return fault
@@ -62,7 +62,8 @@ func (m *Members) Err() error {
 	return nil
 }
 
-// Get returns the value of an object's property as it stands, or nil where there is none or the text is no object.
+// Get returns the value of an object's property as it stands. It returns nil if the object has no such property, or the
+// text is no object.
 func Get(object []byte, name string) (value []byte) {
 	m := MembersOf(object)
 	for m.Next() {
@@ -76,9 +77,9 @@ func Get(object []byte, name string) (value []byte) {
 	return value
 }
 
-// AppendSet appends the object with the property set to a JSON value: in the place that the property has, or else at
-// the end. The other members stay as they stand. dst shares no memory with the object. On an error dst is as it was:
-// the text is no object, or the value no JSON.
+// AppendSet appends the object to dst, with the property set to a JSON value. The value takes the place that the
+// property has, or the end if the property is new. The other members stay as they stand. dst must share no memory with
+// the object. If the text is no object, or the value no JSON, AppendSet returns an error and dst as it was.
 func AppendSet(dst, object []byte, name string, value []byte) ([]byte, error) {
 	scan := Scanner{Data: value}
 	if scan.End(scan.Value(scan.Space(0), 1)) != nil {
@@ -114,15 +115,16 @@ func AppendSet(dst, object []byte, name string, value []byte) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// AppendDelete appends the object without the property. It is AppendWithout for one name.
+// AppendDelete appends the object to dst, without the property. It is AppendWithout for one name.
 func AppendDelete(dst, object []byte, name string) []byte {
 	return AppendWithout(dst, object, func(key []byte) bool { return string(key) == name })
 }
 
-// AppendWithout appends an object that has been scanned, without the members whose keys are unwanted; the others stay
-// as they stand. dst may be the beginning of the object's own memory: what is written is never ahead of what is read.
+// AppendWithout appends to dst an object that has been scanned, without the members whose keys are unwanted. The other
+// members stay as they stand. dst may be the beginning of the object's own memory, because AppendWithout never writes
+// ahead of what it has read.
 func AppendWithout(dst, object []byte, unwanted func(key []byte) bool) []byte {
-	m := MembersOf(object) // Before anything is written over it.
+	m := MembersOf(object) // This reads the first brace before it is written over.
 	dst = append(dst, '{')
 	start := len(dst)
 	for m.Next() {
@@ -143,7 +145,7 @@ func appendMember(dst []byte, name string, value []byte) []byte {
 	return append(dst, value...)
 }
 
-// appendString appends a text as a JSON string. What is no UTF-8 becomes U+FFFD.
+// appendString appends a text as a JSON string. Invalid UTF-8 becomes U+FFFD.
 func appendString(dst []byte, text string) []byte {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x80 {

@@ -106,7 +106,7 @@ func TestAppendDeleteTakesEveryMemberOfAName(t *testing.T) {
 	}
 }
 
-// A stage or plugin that reads and changes a property of every event costs no allocation, if it brings the memory.
+// A stage or plugin that brings its own memory reads and changes a property of every event without an allocation.
 func TestPropertiesAreReadAndChangedWithoutAllocations(t *testing.T) {
 	object, value, room := []byte(`{"$browser":"Chrome","$ip":"192.0.2.1","a":[1,2,{"b":null}]}`),
 		[]byte(`"pro"`), make([]byte, 0, 1024)
@@ -121,7 +121,7 @@ func TestPropertiesAreReadAndChangedWithoutAllocations(t *testing.T) {
 	}))
 }
 
-// FuzzProperties holds Get, AppendSet and AppendDelete against encoding/json.
+// FuzzProperties compares Get, AppendSet and AppendDelete with encoding/json.
 func FuzzProperties(f *testing.F) {
 	f.Add([]byte(`{"a":1,"b":{"c":"d"}}`), "a", []byte(`2`))
 	f.Add([]byte(`{"\u0061":1,"a":[{}]}`), "a", []byte(`{"x":"\ud83d\ude00"}`))

@@ -11,9 +11,9 @@ type Repairs struct {
 // Any reports whether anything was mended.
 func (r Repairs) Any() bool { return r != Repairs{} }
 
-// Repair returns a copy of the text in which bare NaN, Infinity and -Infinity are null and escapes of lone surrogates
-// are \ufffd. It does not judge the rest: neither mend can turn other invalid text into JSON, because it moves no
-// quote, and a null that touches another token is as invalid as what it replaces. The copy is at most a third longer.
+// Repair returns a copy of the text in which bare NaN, Infinity and -Infinity are null, and escapes of lone surrogates
+// are \ufffd. It does not judge the rest. Neither mend can turn other invalid text into JSON: it moves no quote, and a
+// null that touches another token is as invalid as the word before it was. The copy is at most a third longer.
 func Repair(data []byte) ([]byte, Repairs) {
 	var done Repairs
 	out := make([]byte, 0, len(data)+len(data)/16+16)
@@ -66,7 +66,7 @@ func Repair(data []byte) ([]byte, Repairs) {
 	return out, done
 }
 
-// escapeLen returns how long the escape sequence at i is, and whether it is a lone surrogate's.
+// escapeLen returns the length of the escape sequence at i, and whether it is the escape of a lone surrogate.
 func escapeLen(data []byte, i int) (n int, lone bool) {
 	unit, ok := uint16(0), false
 	if i+1 < len(data) && data[i+1] == 'u' {

@@ -43,7 +43,7 @@ var (
 	unicodeEscape  = regexp.MustCompile(`(?s)\\u[0-9a-fA-F]{4}|\\.`)
 )
 
-// mendBySearch is Repair written the slow way, to hold it against.
+// mendBySearch is Repair written the slow way, for comparison.
 func mendBySearch(data []byte) []byte {
 	return stringOrNumber.ReplaceAllFunc(data, func(token []byte) []byte {
 		if token[0] != '"' {
@@ -70,7 +70,7 @@ func mendBySearch(data []byte) []byte {
 	})
 }
 
-// FuzzRepair holds Repair against the slow way, and against the scanner: what needs it needs it once.
+// FuzzRepair compares Repair with the slow way and with the scanner: a text that needs a repair needs it once.
 func FuzzRepair(f *testing.F) {
 	for _, seed := range []string{`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]",
 		`["\\ud83d\udc00`, `{"\udc00":NaN`} {

@@ -21,13 +21,13 @@ type SyntaxError struct {
 // Error says what is wrong, and at which byte.
 func (e *SyntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.what, e.offset) }
 
-// Span is a value's place in the text; the zero Span is an absent value, as no value ends at 0.
+// Span is a value's place in the text. The zero Span is that of an absent value, because no value ends at 0.
 type Span struct{ From, To uint32 }
 
-// SpanOf is the place from one position to another.
+// SpanOf returns the place from one position to another.
 func SpanOf(from, to int) Span { return Span{From: uint32(from), To: uint32(to)} }
 
-// In returns the value, or nil where it is absent. Appending to it does not write into the text.
+// In returns the value, or nil if it is absent. An append to the value does not write into the text.
 func (p Span) In(data []byte) []byte {
 	if p.To == 0 {
 		return nil
@@ -35,19 +35,19 @@ func (p Span) In(data []byte) []byte {
 	return data[p.From:p.To:p.To]
 }
 
-// Scanner checks JSON and finds where values end. Its methods take the position of a value's first byte and return the
-// one after its last, or -1 after setting Err. A depth is how many arrays and objects are open around a value. The zero
-// value with its Data set is ready.
+// Scanner checks JSON and finds where values end. Its methods take the position of a value's first byte. They return
+// the position after the value's last byte, or -1 after setting Err. A depth is how many arrays and objects are open
+// around a value. A Scanner that has only its Data set is ready.
 type Scanner struct {
 	Data []byte
 	Err  *SyntaxError
-	// escapes counts the escape sequences met, so that a string without any can be told.
+	// escapes counts the escape sequences met. It shows whether a string had any.
 	escapes int
-	// Repairable is set when the fault is one of the two that Repair mends.
+	// Repairable is set if the fault is one of the two that Repair mends.
 	Repairable bool
 }
 
-// Fail notes that the text stops being what it should be at the offset, unless it did so before, and returns -1.
+// Fail notes a fault of the text at the offset, unless there is one already, and returns -1.
 func (s *Scanner) Fail(offset int, what string) int {
 	if s.Err == nil {
 		if offset >= len(s.Data) {
@@ -86,8 +86,8 @@ const (
 	spaces = ' ' * ones
 )
 
-// str skips the string whose opening quote is at i. The lowest bit that the masks set is always right (a borrow only
-// runs upwards), and only the lowest is used.
+// str skips the string whose opening quote is at i. The lowest bit that the masks set is always right, because a borrow
+// only runs upwards, and str uses only that bit.
 func (s *Scanner) str(i int) int {
 	data := s.Data
 	i++
@@ -122,7 +122,7 @@ func (s *Scanner) str(i int) int {
 	}
 }
 
-// escape skips the escape sequence at i, both halves of a surrogate pair at once.
+// escape skips the escape sequence at i. It skips both halves of a surrogate pair at once.
 func (s *Scanner) escape(i int) int {
 	s.escapes++
 	if i+1 >= len(s.Data) {
@@ -169,7 +169,7 @@ func hex4(data []byte, i int) (unit uint16, ok bool) {
 	return unit, true
 }
 
-// lowSurrogate reports whether an escape of a low surrogate stands at i; ok is false where no \u escape does.
+// lowSurrogate reports whether the escape of a low surrogate stands at i. ok is false if no \u escape stands there.
 func lowSurrogate(data []byte, i int) (low, ok bool) {
 	if i+6 > len(data) || data[i] != '\\' || data[i+1] != 'u' {
 		return false, false
@@ -193,8 +193,8 @@ func (s *Scanner) Value(i, depth int) int {
 	}
 }
 
-// container skips the array or object at i without recursion: which of the open ones are objects is kept in a bit a
-// level.
+// container skips the array or object at i without recursion. For every level it keeps a bit that says whether an
+// object is open there.
 func (s *Scanner) container(i, depth int) int {
 	data := s.Data
 	var objects [MaxDepth/64 + 1]uint64
@@ -228,7 +228,7 @@ func (s *Scanner) container(i, depth int) int {
 				return -1
 			}
 		}
-		// A value has ended at i: go on with its surroundings until the next one opens something.
+		// A value has ended at i. Go on after it until a value opens an array or object, or until all are closed.
 		opened := false
 		for depth > outer && !opened {
 			object = objects[depth>>6]&(1<<(depth&63)) != 0
@@ -376,8 +376,8 @@ func digits(data []byte, i int) int {
 	return i
 }
 
-// Open enters the object at i: it returns the place of the first key, or with more false the place after an empty
-// object.
+// Open enters the object at i. It returns the place of the first key and true. For an empty object it returns the place
+// after the object and false.
 func (s *Scanner) Open(i, depth int) (at int, more bool) {
 	if depth >= MaxDepth {
 		return s.Fail(i, fmt.Sprintf("nested deeper than %d levels", MaxDepth)), false
@@ -389,11 +389,12 @@ func (s *Scanner) Open(i, depth int) (at int, more bool) {
 	return i, true
 }
 
-// MaxEscapedKey is the longest key with escapes that Member reads: no caller looks for one that is longer.
+// MaxEscapedKey is the longest key with escapes, in bytes, whose escapes Member undoes. No caller looks for a longer
+// one.
 const MaxEscapedKey = 6 * 23
 
-// Member reads the key at i and returns it with the place of its value. The key is without quotes, and without escapes
-// up to MaxEscapedKey.
+// Member reads the key at i. It returns the key without its quotes, and the place of its value. It undoes the escapes
+// of a key of up to MaxEscapedKey bytes.
 func (s *Scanner) Member(i int) (key []byte, at int) {
 	if i >= len(s.Data) || s.Data[i] != '"' {
 		return nil, s.Fail(i, "expected a string as key")
@@ -410,7 +411,8 @@ func (s *Scanner) Member(i int) (key []byte, at int) {
 	return key, s.colon(end)
 }
 
-// Next goes on after a member's value: to the next key, or with more false to the place after the object.
+// Next goes on after a member's value. It returns the place of the next key and true. After the last member it returns
+// the place after the object and false.
 func (s *Scanner) Next(i int) (at int, more bool) {
 	i = s.Space(i)
 	if i < len(s.Data) {
@@ -424,7 +426,8 @@ func (s *Scanner) Next(i int) (at int, more bool) {
 	return s.Fail(i, "expected , or } in object"), false
 }
 
-// NextElement goes on after an array's element: to the next one, or with more false to the place after the array.
+// NextElement goes on after an array's element. It returns the place of the next element and true. After the last
+// element it returns the place after the array and false.
 func (s *Scanner) NextElement(i int) (at int, more bool) {
 	i = s.Space(i)
 	if i < len(s.Data) {
@@ -438,7 +441,7 @@ func (s *Scanner) NextElement(i int) (at int, more bool) {
 	return s.Fail(i, "expected , or ] in array"), false
 }
 
-// Present returns a value's text, or nil where it is absent or null.
+// Present returns a value's text, or nil if the value is absent or null.
 func (s *Scanner) Present(at Span) []byte {
 	raw := at.In(s.Data)
 	if len(raw) == 4 && raw[0] == 'n' {
@@ -447,7 +450,7 @@ func (s *Scanner) Present(at Span) []byte {
 	return raw
 }
 
-// Text returns what a JSON string that has been scanned says. Without escapes it aliases raw.
+// Text returns the text of a JSON string that has been scanned. If the string has no escapes, the text aliases raw.
 func Text(raw []byte) string {
 	inner := raw[1 : len(raw)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
@@ -463,8 +466,7 @@ func Text(raw []byte) string {
 // Alias returns the bytes as a string without a copy. The string is valid as long as the bytes are and do not change.
 func Alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// End checks that nothing but white space follows a value that ends at i, and returns what is wrong with the text; nil
-// is nothing.
+// End checks that only white space follows a value that ends at i. It returns what is wrong with the text, or nil.
 func (s *Scanner) End(i int) *SyntaxError {
 	if i >= 0 {
 		if i = s.Space(i); i < len(s.Data) {

@@ -27,7 +27,7 @@ func TestTextIsWhatAStringSays(t *testing.T) {
 	}
 }
 
-// FuzzScanner holds the scanner against encoding/json: both accept the same, but for the depth.
+// FuzzScanner compares the scanner with encoding/json: both accept the same texts, except for their depth.
 func FuzzScanner(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`, `{"`, `[1,]`, `nul`, `-`, `01`,

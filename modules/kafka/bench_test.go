@@ -25,15 +25,16 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// blackholeEnv makes the test binary a broker that acknowledges everything and keeps nothing, for benchmarks: in a process of its
-// own, so that its CPU time is not counted.
+// blackholeEnv makes the test binary a broker that acknowledges everything and keeps nothing, for benchmarks. The
+// broker has a process of its own, so that its CPU time is not counted.
 const blackholeEnv = "CAPTURE_TEST_BLACKHOLE"
 
 const benchTopic, benchPartitions = "bench", 3
 
-// runBlackhole is the broker. It ends when its standard input does.
+// runBlackhole runs the broker until its standard input ends.
 func runBlackhole() {
-	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(), kfake.SeedTopics(benchPartitions, benchTopic))
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce(),
+		kfake.SeedTopics(benchPartitions, benchTopic))
 	if err != nil {
 		panic(err)
 	}
@@ -62,22 +63,28 @@ func blackhole(b testing.TB) string {
 	return strings.TrimSpace(line)
 }
 
-// benchMessages are 50 messages of 1 KB, with six headers, as 50 users make them. Half of the text repeats, the other half is of
-// identifiers that do not.
+// benchMessages returns 50 messages of 1 KB, with six headers, as 50 users make them. Half of the text repeats. The
+// other half consists of identifiers that do not repeat.
 func benchMessages() []produce.Message {
 	random := rand.New(rand.NewPCG(1, 2))
 	list := make([]produce.Message, 50)
 	for i := range list {
-		value := []byte(`{"uuid":"01900000-0000-7000-8000-000000000000","distinct_id":"user","ip":"203.0.113.7","data":"{`)
+		value := []byte(`{"uuid":"01900000-0000-7000-8000-000000000000",` +
+			`"distinct_id":"user","ip":"203.0.113.7","data":"{`)
 		for len(value) < 1024 {
-			value = fmt.Appendf(value, `\"$current_url\":\"https://example.com/%016x%016x\",`, random.Uint64(), random.Uint64())
+			value = fmt.Appendf(value, `\"$current_url\":\"https://example.com/%016x%016x\",`,
+				random.Uint64(), random.Uint64())
 		}
-		header := func(key, value string) produce.Header { return produce.Header{Key: []byte(key), Value: []byte(value)} }
+		header := func(key, value string) produce.Header {
+			return produce.Header{Key: []byte(key), Value: []byte(value)}
+		}
 		list[i] = produce.Message{
 			Topic: benchTopic, Key: fmt.Appendf(nil, "phc_test:user-%d", i), Value: value[:1024],
 			Headers: []produce.Header{
-				header("token", "phc_test"), header("distinct_id", fmt.Sprint("user-", i)), header("timestamp", "1700000000000"),
-				header("event", "$pageview"), header("uuid", "01900000-0000-7000-8000-000000000000"), header("now", "2026-11-24T03:00:00.123Z"),
+				header("token", "phc_test"), header("distinct_id", fmt.Sprint("user-", i)),
+				header("timestamp", "1700000000000"),
+				header("event", "$pageview"), header("uuid", "01900000-0000-7000-8000-000000000000"),
+				header("now", "2026-11-24T03:00:00.123Z"),
 			},
 		}
 	}
@@ -91,8 +98,8 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// measure runs send, which sends 50 messages and returns when they are acknowledged, from 16 goroutines, and reports CPU time and
-// allocations a message.
+// measure runs send from 16 goroutines, and reports CPU time and allocations a message. send sends 50 messages and
+// returns when they are acknowledged.
 func measure(b *testing.B, send func(list []produce.Message, done chan struct{})) {
 	const writers = 16
 	rounds := max(b.N/(50*writers), 1)
@@ -125,8 +132,8 @@ func measure(b *testing.B, send func(list []produce.Message, done chan struct{})
 	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/n, "alloc-B/message")
 }
 
-// BenchmarkProduce compares the producer with sarama's AsyncProducer, to which messages go as they did before there was a core of
-// our own.
+// BenchmarkProduce compares the producer with sarama's AsyncProducer, which sent the messages before there was a core
+// of our own.
 func BenchmarkProduce(b *testing.B) {
 	for _, compression := range []string{"none", "lz4"} {
 		b.Run("core/"+compression, func(b *testing.B) { benchCore(b, compression) })
@@ -170,7 +177,7 @@ func benchCore(b *testing.B, compression string) {
 	measure(b, func(list []produce.Message, done chan struct{}) { produceAll(producer, list, done) })
 }
 
-// It is not parallel, since it counts the allocations of the process.
+// The test is not parallel, because it counts the allocations of the process.
 func TestAMessageTakesLessThanAnAllocation(t *testing.T) {
 	producer := benchProducer(t, "none")
 	require.Eventually(t, func() bool {
@@ -209,7 +216,9 @@ func benchAsync(b *testing.B, compression string) {
 	config.Net.MaxOpenRequests = 1
 	config.Producer.Partitioner = sarama.NewMurmur2Partitioner
 	config.Producer.Return.Successes = true
-	config.Producer.Compression = map[string]sarama.CompressionCodec{"none": sarama.CompressionNone, "lz4": sarama.CompressionLZ4}[compression]
+	config.Producer.Compression = map[string]sarama.CompressionCodec{
+		"none": sarama.CompressionNone, "lz4": sarama.CompressionLZ4,
+	}[compression]
 	producer, err := sarama.NewAsyncProducer([]string{blackhole(b)}, config)
 	require.NoError(b, err)
 	var drained sync.WaitGroup

@@ -8,14 +8,15 @@ import (
 
 // LocalBroker is a broker in this process, for a service without a cluster. It joins the value group "kafka_brokers".
 type LocalBroker interface {
-	// Address is where it listens, as host:port: before its start the configured address, then the real one.
+	// Address is where the broker listens, as host:port: the configured address before the broker starts, then the real
+	// one.
 	Address() string
 
-	// String describes it for a human.
+	// String describes the broker for a human.
 	String() string
 }
 
-// Bootstrap says which brokers to connect to first: those of the configuration, or else the local one.
+// Bootstrap holds the brokers to connect to first: those of the configuration, or else the local one.
 type Bootstrap struct {
 	brokers []string
 	local   LocalBroker
@@ -29,13 +30,16 @@ func NewBootstrap(cfg Config, locals ...LocalBroker) (*Bootstrap, error) {
 	case len(locals) == 1:
 		return &Bootstrap{local: locals[0]}, nil
 	case len(locals) == 0:
-		return nil, errors.New("kafka.brokers is empty and this build has no embedded broker: set kafka.brokers or include modules/embedded")
+		return nil, errors.New("kafka.brokers is empty and this build has no embedded broker: " +
+			"set kafka.brokers or include modules/embedded")
 	default:
-		return nil, fmt.Errorf("kafka.brokers is empty and this build has %d embedded brokers: include one", len(locals))
+		return nil, fmt.Errorf("kafka.brokers is empty and this build has %d embedded brokers: include one",
+			len(locals))
 	}
 }
 
-// Addresses returns the brokers' addresses. A local broker's may change when it starts: ask when connecting.
+// Addresses returns the brokers' addresses. The address of a local broker may change when the broker starts, so ask for
+// it when connecting.
 func (b *Bootstrap) Addresses() []string {
 	if b.local != nil {
 		return []string{b.local.Address()}

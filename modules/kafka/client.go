@@ -47,7 +47,8 @@ func isHostPort(address string) bool {
 	return err == nil && n > 0
 }
 
-// clientConfig is what every connection to the cluster has in common. It reads the files of certificates and passwords.
+// clientConfig returns the settings that every connection to the cluster has. It reads the files of certificates and
+// passwords.
 func clientConfig(cfg Config) (*sarama.Config, error) {
 	client := sarama.NewConfig()
 	client.Version = sarama.MaxVersion
@@ -55,7 +56,8 @@ func clientConfig(cfg Config) (*sarama.Config, error) {
 	client.Net.DialTimeout = cfg.ConnectTimeout
 	client.Net.WriteTimeout = cfg.ConnectTimeout
 	client.Metadata.Timeout = cfg.ConnectTimeout
-	// A cluster may have thousands of topics; only ours concern us, and they are created on purpose or not at all.
+	// A cluster may have thousands of topics: the client asks only about ours. A question about a topic must not create
+	// it.
 	client.Metadata.Full = false
 	client.Metadata.AllowAutoTopicCreation = false
 	client.Metadata.Retry.Backoff = 100 * time.Millisecond
@@ -101,7 +103,7 @@ func login(client *sarama.Config, cfg Config) error {
 	return nil
 }
 
-// producerConfig adds how messages are produced.
+// producerConfig adds the settings for producing messages to those of clientConfig.
 func producerConfig(cfg Config) (*sarama.Config, error) {
 	client, err := clientConfig(cfg)
 	if err != nil {
@@ -109,10 +111,10 @@ func producerConfig(cfg Config) (*sarama.Config, error) {
 	}
 	client.Producer.Compression = codecs[cfg.Compression]
 	client.Producer.MaxMessageBytes = int(cfg.MaxMessageBytes)
-	// The core asks again itself, and does something else in between.
+	// The core repeats a question itself, and works on other things in between.
 	client.Metadata.Retry.Max = 0
 
-	// A broker that hangs is given up early enough for another attempt within ack_timeout.
+	// The client gives up a broker that hangs early enough for another attempt within ack_timeout.
 	client.Net.ReadTimeout = cfg.AckTimeout / 2
 	client.Producer.Timeout = max(cfg.AckTimeout/3, time.Millisecond)
 	if err := client.Validate(); err != nil {
@@ -143,7 +145,7 @@ func tlsConfig(cfg TLS) (*tls.Config, error) {
 	return config, nil
 }
 
-// scramClient is one SCRAM login. sarama runs it in a goroutine of its own: a panic is a login that has failed.
+// scramClient is one SCRAM login. sarama runs it in a goroutine of its own, so it turns a panic into a failed login.
 type scramClient struct {
 	hash         scram.HashGeneratorFcn
 	conversation *scram.ClientConversation

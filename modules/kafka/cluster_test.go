@@ -28,7 +28,7 @@ func spread(topic string, first, n int) []produce.Message {
 	return list
 }
 
-// deliver produces messages until all are acknowledged: what fails is produced again, in order.
+// deliver produces messages until all are acknowledged. It produces failed messages again, in order.
 func deliver(t testing.TB, producer *kafka.Producer, list []produce.Message) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); len(list) > 0; {
@@ -116,7 +116,7 @@ func TestABrokerThatHangsHoldsNoOtherUpAndLosesItsPartitions(t *testing.T) {
 	waiting := make(chan struct{})
 	go func() {
 		defer close(waiting)
-		deliver(t, producer, hanging) //nolint:testifylint // it fails only if the whole test does
+		deliver(t, producer, hanging) //nolint:testifylint // deliver fails only with the whole test
 	}()
 	<-asked
 	deliver(t, producer, others)
@@ -205,7 +205,7 @@ func TestPartitionsThatAreAddedAreUsed(t *testing.T) {
 	require.Eventually(t, func() bool {
 		list := messages(cfg.Topics.Events, n, 10)
 		for i := range list {
-			list[i].Key = nil // those with a key would have the leaders of their partitions found
+			list[i].Key = nil // a key would have the leader of its partition found
 		}
 		deliver(t, producer, list)
 		n += 10
@@ -227,21 +227,24 @@ func TestATopicThatIsMadeAnewIsWrittenTo(t *testing.T) {
 			cfg := config(brokers...)
 			cfg.Topics.Create = false // the test does it
 			topics := admin(t, brokers)
-			require.NoError(t, topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: 1}, false))
+			require.NoError(t, topics.CreateTopic(cfg.Topics.Events,
+				&sarama.TopicDetail{NumPartitions: 3, ReplicationFactor: 1}, false))
 			producer, _ := start(t, cfg)
 			deliver(t, producer, spread(cfg.Topics.Events, 0, 60))
 			require.NoError(t, topics.DeleteTopic(cfg.Topics.Events))
-			require.Eventually(t, func() bool { // Kafka takes a moment to delete it
+			require.Eventually(t, func() bool { // Kafka takes a moment to delete the topic
 				for _, err := range send(producer, spread(cfg.Topics.Events, 100, 60)).wait(t) {
 					if err == nil {
 						return false
 					}
-					require.Contains(t, []produce.Class{produce.Missing, produce.Behind}, produce.ClassOf(err), "%v", err)
+					require.Contains(t, []produce.Class{produce.Missing, produce.Behind}, produce.ClassOf(err),
+						"%v", err)
 				}
 				return true
 			}, patience, time.Millisecond)
 			require.Eventually(t, func() bool {
-				return topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: int32(partitions), ReplicationFactor: 1}, false) == nil
+				return topics.CreateTopic(cfg.Topics.Events,
+					&sarama.TopicDetail{NumPartitions: int32(partitions), ReplicationFactor: 1}, false) == nil
 			}, patience, 10*time.Millisecond)
 			deliver(t, producer, spread(cfg.Topics.Events, 0, 60))
 			used := map[int32]bool{}
@@ -295,7 +298,9 @@ func TestAForbiddenTopicFailsAtOnceAndAlone(t *testing.T) {
 	cfg := plain(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
 	createTopics(t, broker, "secret")
-	fault := broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "secret", Err: kerr.TopicAuthorizationFailed, Count: -1})
+	fault := broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Metadata}, Topic: "secret", Err: kerr.TopicAuthorizationFailed, Count: -1,
+	})
 	send(producer, messages("secret", 0, 5)).requireFailed(t, produce.Forbidden)
 	deliver(t, producer, messages(cfg.Topics.Events, 0, 5))
 	require.NoError(t, producer.Ready())
@@ -308,15 +313,17 @@ func TestAProducerThatGetsNoIDFailsAsForbidden(t *testing.T) {
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	producer, _ := start(t, cfg)
-	fault := broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.ClusterAuthorizationFailed, Count: -1})
+	fault := broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.ClusterAuthorizationFailed, Count: -1,
+	})
 	send(producer, messages(cfg.Topics.Events, 0, 1)).requireFailed(t, produce.Forbidden)
 	fault.Remove()
 	deliver(t, producer, messages(cfg.Topics.Events, 0, 5))
 	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(0, 5))
 }
 
-// leaderless makes the broker say that the topic's partitions have no leader, for as long as still says so. Topics that do not
-// exist are unknown.
+// leaderless makes the broker say that the topic's partitions have no leader, as long as still returns true. The broker
+// says of a topic that does not exist that it does not know the topic.
 func leaderless(t *testing.T, broker *kfake.Cluster, name string, still func() bool) {
 	t.Helper()
 	host, text, err := net.SplitHostPort(broker.ListenAddrs()[0])
@@ -393,7 +400,7 @@ func TestMessagesForATopicWithoutLeadersFailInTime(t *testing.T) {
 	deliver(t, producer, messages(cfg.Topics.Events, 0, 10))
 }
 
-// Kafka has created a topic a moment before its partitions have leaders.
+// Kafka has created a topic a moment before the topic's partitions have leaders.
 func TestTheFirstMessagesOfACreatedTopicAreTaken(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -439,7 +446,8 @@ func TestAClientIsSwappedUnderLoad(t *testing.T) {
 	requireArrived(t, broker.ListenAddrs(), cfg.Topics.Events, values(0, n))
 }
 
-// A request hangs at one of the two connections: what has waited behind it goes on at the other, and it is not sent twice.
+// A request hangs at one of the two connections. The messages behind it go on at the other connection, and Kafka gets
+// no message twice.
 func TestWhatWaitsBehindARequestThatHangsGoesOnWithANewClient(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)

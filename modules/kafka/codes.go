@@ -18,31 +18,33 @@ const (
 	actAck
 	// actSplit sends the first half of the batch alone; a batch of one message is refused.
 	actSplit
-	// actRestamp sends the batch again with the present time in the place of its messages' own; a batch that had it fails.
+	// actRestamp sends the batch again with the present time in the place of its messages' own times. A batch that was
+	// sent with the present time already fails.
 	actRestamp
 	// actRenew numbers the batch anew under the next epoch of the producer id, and sends it again.
 	actRenew
-	// actRenewID does the same under another producer id.
+	// actRenewID numbers the batch anew under another producer id, and sends it again.
 	actRenewID
-	// actFail reports the batch, and what is behind it in its partition, as failed.
+	// actFail reports the batch, and the messages behind it in its partition, as failed.
 	actFail
 )
 
-// rule is what an error code means: what is done, and of which class the report is if that does not help.
+// rule is the meaning of an error code: what the producer does, and the class of the report if that does not help.
 type rule struct {
 	action action
 	class  produce.Class
-	// unsure is set where the batch may have been appended all the same.
+	// unsure is set if the broker may have appended the batch in spite of the error.
 	unsure bool
 }
 
-// rules says what an answer of Kafka to a batch means. docs/delivery.md shows this table. A code that is not in it is
-// tried again: a message must not be lost for a code that nobody thought of.
+// rules says what an answer of Kafka to a batch means. docs/delivery.md shows this table. The producer tries again
+// after a code that is not in the table: no message may be lost for a code that nobody thought of.
 var rules = map[sarama.KError]rule{
 	sarama.ErrNoError:                 {action: actAck},
 	sarama.ErrDuplicateSequenceNumber: {action: actAck},
 
-	// A leader that has appended the batch and then loses the partition, while it waits for the replicas, answers so, too.
+	// A leader that has appended the batch, and loses the partition while it waits for the replicas, gives these
+	// answers, too.
 	sarama.ErrUnknownTopicOrPartition: {action: actResolve, class: produce.Missing, unsure: true},
 	sarama.ErrLeaderNotAvailable:      {action: actResolve, unsure: true},
 	sarama.ErrNotLeaderForPartition:   {action: actResolve, unsure: true},
@@ -90,7 +92,7 @@ var rules = map[sarama.KError]rule{
 // errUnknownTopicID is UNKNOWN_TOPIC_ID, for which sarama has no name.
 const errUnknownTopicID sarama.KError = 100
 
-// ruleOf returns what the code means.
+// ruleOf returns the rule for a code.
 func ruleOf(code sarama.KError) rule {
 	if known, ok := rules[code]; ok {
 		return known

@@ -23,8 +23,8 @@ type Config struct {
 	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first attempt, for a second at most."`
 	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long a stop waits, after delivery.stop_timeout, for Kafka to acknowledge the messages that the producer still holds."`
 
-	TLS  TLS  `key:"tls"`
-	SASL SASL `key:"sasl"`
+	TLS  TLS  `key:"tls" live:"true"`
+	SASL SASL `key:"sasl" live:"true"`
 }
 
 // TLS says how connections to the brokers are encrypted. The brokers' certificates are always verified.
@@ -60,7 +60,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// largestMessage keeps a request below what sarama and most brokers take; an event is never near it.
+// largestMessage keeps a request below the size that sarama and most brokers take. No event comes near it.
 const largestMessage = 64 * configs.MiB
 
 // Validate reports every fault.
@@ -75,7 +75,8 @@ func (c Config) Validate() error {
 	}
 	faults.Check(c.MaxMessageBytes >= configs.KiB && c.MaxMessageBytes <= largestMessage, "max_message_bytes",
 		"must be from %s to %s, got %s", configs.KiB, largestMessage, c.MaxMessageBytes)
-	faults.Check(c.Linger >= 0 && c.Linger <= c.AckTimeout/2, "linger", "must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.Linger)
+	faults.Check(c.Linger >= 0 && c.Linger <= c.AckTimeout/2, "linger",
+		"must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.Linger)
 	for _, timeout := range []struct {
 		key string
 		d   time.Duration
@@ -84,17 +85,19 @@ func (c Config) Validate() error {
 	}
 	faults.Nest("tls", c.TLS.Validate())
 	faults.Nest("sasl", c.SASL.Validate())
-	faults.Check(c.SASL.Mechanism != mechanismMSK || c.TLS.Enabled, "tls.enabled", "must be true with kafka.sasl.mechanism %s", mechanismMSK)
+	faults.Check(c.SASL.Mechanism != mechanismMSK || c.TLS.Enabled, "tls.enabled",
+		"must be true with kafka.sasl.mechanism %s", mechanismMSK)
 	return faults.Err()
 }
 
-// startPatience is how long the start waits for the first connection at most: what comes before it can be kept elsewhere.
+// startPatience limits how long the start waits for the first connection. Messages that come before the first
+// connection can be kept elsewhere.
 const startPatience = time.Second
 
 // StartBudget is how long the start waits for the first connection.
 func (c Config) StartBudget() time.Duration { return min(c.ConnectTimeout, startPatience) }
 
-// StopBudget is how long the stop waits for what is in flight.
+// StopBudget is how long the stop waits for the messages in flight.
 func (c Config) StopBudget() time.Duration { return c.FlushTimeout }
 
 // Validate reports every fault.
@@ -138,10 +141,12 @@ func (s SASL) Validate() error {
 	}
 	if user {
 		faults.Check(s.Username != "", "username", "must not be empty with mechanism %s", s.Mechanism)
-		faults.Check((s.Password != "") != (s.PasswordFile != ""), "password", "either password or password_file must be given with mechanism %s", s.Mechanism)
+		faults.Check((s.Password != "") != (s.PasswordFile != ""), "password",
+			"either password or password_file must be given with mechanism %s", s.Mechanism)
 	}
 	if token {
-		faults.Check((s.TokenFile != "") != (len(s.TokenCommand) > 0), "token_file", "either token_file or token_command must be given with mechanism %s", s.Mechanism)
+		faults.Check((s.TokenFile != "") != (len(s.TokenCommand) > 0), "token_file",
+			"either token_file or token_command must be given with mechanism %s", s.Mechanism)
 		faults.Check(len(s.TokenCommand) == 0 || s.TokenCommand[0] != "", "token_command", "must begin with a program")
 	}
 	if msk {
@@ -150,7 +155,7 @@ func (s SASL) Validate() error {
 	return faults.Err()
 }
 
-// filesAreThere checks that the files which the section names can be read, and that its command can be run.
+// filesAreThere checks that the files that the section names can be read, and that the section's command can be run.
 func filesAreThere(set *configs.Set) error {
 	c, err := configs.SectionOf[Config](set)
 	if err != nil {
@@ -158,7 +163,8 @@ func filesAreThere(set *configs.Set) error {
 	}
 	var faults configs.Faults
 	for _, file := range []struct{ key, path string }{
-		{"kafka.tls.ca_file", c.TLS.CAFile}, {"kafka.tls.cert_file", c.TLS.CertFile}, {"kafka.tls.key_file", c.TLS.KeyFile},
+		{"kafka.tls.ca_file", c.TLS.CAFile}, {"kafka.tls.cert_file", c.TLS.CertFile},
+		{"kafka.tls.key_file", c.TLS.KeyFile},
 		{"kafka.sasl.password_file", c.SASL.PasswordFile}, {"kafka.sasl.token_file", c.SASL.TokenFile},
 	} {
 		if file.path != "" {

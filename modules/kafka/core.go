@@ -21,14 +21,16 @@ import (
 // core takes messages, gathers them by partition and sends them as batches, which package batch makes. It uses sarama
 // for connections, metadata and the encoding of requests.
 //
-//   - A partition has one batch in flight at most. What comes meanwhile is gathered and becomes the next one.
-//   - A link, which is the connection to one broker, has one request in flight at most. It holds a batch of each of the
-//     broker's partitions that have one. A request goes out at once when none is in flight.
-//   - What becomes of a batch is decided by rules. Its messages have their reports before anything behind them is sent.
+//   - A partition has one batch in flight at most. Messages that come meanwhile wait for the partition's next batch.
+//   - A link, which is the connection to one broker, has one request in flight at most. The request holds one batch of
+//     each of the broker's partitions that have messages. A link without a request in flight sends the next one at
+//     once.
+//   - The rules decide what an answer means for a batch. The messages of a batch have their reports before any message
+//     behind them is sent.
 //
-// One mutex guards all of it. No goroutine holds that while it encodes, uses the network or reports. Whoever locks it
-// defers unlock: after a panic of the one who holds it, nothing that it guards can be trusted, and the core begins
-// anew.
+// One mutex, mu, guards all of it. No goroutine holds mu while it encodes, uses the network or reports. A function that
+// locks mu defers unlock. After a panic of a goroutine that holds mu, nothing that mu guards can be trusted, and the
+// core begins anew.
 type core struct {
 	cfg     coreConfig
 	log     *zap.Logger
@@ -43,31 +45,31 @@ type core struct {
 	parked map[*partition]struct{}
 	id     batch.Producer
 	flying int // requests in flight
-	// panicked is why the core has begun anew. Until what was in flight then has its reports, Produce fails. Nil: it
-	// has not.
+	// panicked is why the core has begun anew. Produce fails until the batches that were in flight then have their
+	// reports. Nil: the core has not begun anew.
 	panicked error
 	// unreported counts the messages that have no report yet.
 	unreported int
-	buffered   int64         // bytes of these
-	flushed    chan struct{} // closed when unreported becomes 0; nil: nobody waits for that
+	buffered   int64         // bytes of the unreported messages
+	flushed    chan struct{} // closed when unreported becomes 0; nil: nobody waits
 	refusing   bool          // Produce fails
 	closed     bool          // nothing is sent again
-	// ended are the messages that whoever holds mu has ended, until unlock reports them.
+	// ended holds the messages that a holder of mu has ended. The unlock of that holder reports them.
 	ended []ending
-	// free is memory for batches and endings.
+	// freeBatches and freeEndings are memory for batches and endings.
 	freeBatches [][]entry
 	freeEndings [][]ending
 
 	alarm   *time.Timer // for parked partitions
 	alarmAt time.Time
 
-	resolve chan struct{}   // ticked when there is something to ask the cluster
-	ctx     context.Context // over when close has begun
+	resolve chan struct{}   // ticked when there is a question to the cluster
+	ctx     context.Context // over when close begins
 	cancel  context.CancelFunc
 	work    *panics.Group
 }
 
-// coreConfig is what the core takes from the section.
+// coreConfig is the part of the section that the core takes.
 type coreConfig struct {
 	maxBatch   int           // bytes of a batch, before compression
 	ackTimeout time.Duration // from produce to report
@@ -77,11 +79,12 @@ type coreConfig struct {
 }
 
 const (
-	// maxRequest is how many bytes of batches a request has at most, unless a single batch has more.
+	// maxRequest is the most bytes of batches in a request, unless a single batch has more.
 	maxRequest = 16 << 20
-	// missingPatience is how long messages wait for a topic that is said not to exist, such as one that was just created.
+	// missingPatience is how long messages wait for a topic that the cluster says does not exist. A topic that was
+	// created just now is such a topic.
 	missingPatience = time.Second
-	// limitRelaxes is how long it takes until a topic that has refused large batches is offered larger ones again.
+	// limitRelaxes is how long a topic that has refused large batches is spared before it is offered larger ones again.
 	limitRelaxes = time.Minute
 )
 
@@ -90,7 +93,7 @@ var (
 	errNotConnected = errors.New("not connected yet")
 )
 
-// Who panics, in the log lines about it.
+// These are the names, in the log, of the work that panics.
 const (
 	producing  = "the producer"
 	resolving  = "the producer's questions about topics"
@@ -115,7 +118,7 @@ func newCore(cfg coreConfig, log *zap.Logger, causes *observability.Causes, metr
 	return c
 }
 
-// start begins to ask the cluster what the core has to know.
+// start starts resolveAll, which asks the cluster what the core has to know.
 func (c *core) start() { c.work.Keep(c.ctx, resolving, c.resolveAll) }
 
 // produce implements produce.Producer.
@@ -131,7 +134,7 @@ func (c *core) produce(messages []produce.Message, report func(int, error)) {
 	}
 }
 
-// take takes the messages, or returns why it does not.
+// take takes the messages, or returns why it takes none.
 func (c *core) take(messages []produce.Message, report func(int, error)) error {
 	now := time.Now()
 	s := spreader{core: c, now: now}
@@ -150,7 +153,7 @@ func (c *core) take(messages []produce.Message, report func(int, error)) error {
 	return nil
 }
 
-// refusal returns why no messages are taken; nil: they are. The caller holds mu.
+// refusal returns why the core takes no messages, or nil if it takes them. The caller holds mu.
 func (c *core) refusal() error {
 	if c.flying == 0 {
 		c.panicked = nil
@@ -165,20 +168,20 @@ func (c *core) refusal() error {
 	}
 }
 
-// spreader puts messages into the partitions that they belong to.
+// spreader puts messages into their partitions.
 type spreader struct {
 	core    *core
 	now     time.Time
 	topic   *topic
 	call    time.Time  // when the last message was produced
-	unkeyed *partition // for the messages without a key of one call and topic
-	last    *partition // has messages, and is not placed yet
+	unkeyed *partition // the partition for the unkeyed messages of one call and topic
+	last    *partition // has messages and is not placed yet
 
-	taken, spread int // messages
-	bytes         int // of those that are spread
+	taken, spread int // how many messages
+	bytes         int // of the messages that are spread
 }
 
-// unlock is the core's for a spreader of these messages. If it has panicked, those have failed that it has not spread.
+// unlock is the core's unlock for a spreader. After a panic of the spreader, the messages that it has not spread fail.
 func (s *spreader) unlock(messages []produce.Message, report func(int, error)) {
 	caught := panics.Caught(recover())
 	s.core.buffered += int64(s.bytes)
@@ -189,13 +192,13 @@ func (s *spreader) unlock(messages []produce.Message, report func(int, error)) {
 	s.core.letGo(caught, nil, rest)
 }
 
-// pushed counts a message that is in a queue.
+// pushed counts a message that add has pushed into a queue.
 func (s *spreader) pushed(e *entry) {
 	s.spread++
 	s.bytes += e.size
 }
 
-// add puts a message into its partition, or into the topic's waiting room while the partitions are not known.
+// add puts a message into its partition, or into the topic's queue while the topic's partitions are not known.
 func (s *spreader) add(t *topic, e entry) {
 	if t != s.topic || e.at != s.call {
 		s.topic, s.call, s.unkeyed = t, e.at, nil
@@ -226,7 +229,8 @@ func (s *spreader) add(t *topic, e entry) {
 	s.last = p
 }
 
-// end places the partition that the last messages went into. They are together by now, and so are sent together.
+// end places the partition that the last messages went into. The messages are together by then, so that one batch takes
+// them.
 func (s *spreader) end() {
 	if s.last != nil {
 		s.core.place(s.last, s.now)
@@ -234,7 +238,7 @@ func (s *spreader) end() {
 	}
 }
 
-// ask has resolveAll look what there is to ask the cluster.
+// ask wakes resolveAll to ask the cluster what the core has to know.
 func (c *core) ask() {
 	select {
 	case c.resolve <- struct{}{}:
@@ -252,8 +256,8 @@ func (c *core) topic(name string) *topic {
 	return t
 }
 
-// unkeyed returns the partition for messages without a key: another one for every call of produce, of those that are not known
-// to be in trouble, if there is one.
+// unkeyed returns the partition for messages without a key. Each call of produce gets another partition. A partition
+// that is not known to be in trouble comes first.
 func (t *topic) unkeyed() *partition {
 	n := len(t.partitions)
 	if t.sticky == 0 {
@@ -268,7 +272,7 @@ func (t *topic) unkeyed() *partition {
 	return t.partitions[t.sticky%n]
 }
 
-// place puts a partition that is not sending where it belongs by what waits in it. The caller holds mu.
+// place moves a partition that is not sending to the state that its messages call for. The caller holds mu.
 func (c *core) place(p *partition, now time.Time) {
 	switch {
 	case p.state == sending || p.state == ready:
@@ -284,7 +288,7 @@ func (c *core) place(p *partition, now time.Time) {
 		return
 	case p.link == nil || c.id == batch.NoProducer:
 		if p.state != parked {
-			c.ask() // a partition that is parked already has been asked about
+			c.ask() // a question about a parked partition is open already
 		}
 		c.park(p, p.oldest().Add(c.cfg.ackTimeout))
 		return
@@ -306,14 +310,14 @@ func (c *core) place(p *partition, now time.Time) {
 	}
 }
 
-// park lets the partition wait until then, or until something else places it.
+// park lets the partition wait until the given time, or until another call places it.
 func (c *core) park(p *partition, until time.Time) {
 	p.state = parked
 	c.parked[p] = struct{}{}
 	c.setAlarm(until)
 }
 
-// setAlarm has ring called then, or earlier.
+// setAlarm arranges that ring is called at the given time, or earlier.
 func (c *core) setAlarm(at time.Time) {
 	if c.alarmAt.IsZero() || at.Before(c.alarmAt) {
 		c.alarmAt = at
@@ -328,7 +332,7 @@ func (c *core) unpark(p *partition, to state) {
 	p.state = to
 }
 
-// ring places the parked partitions whose time has come, and gives up what has waited too long.
+// ring places the parked partitions whose time has come, and gives up messages that have waited too long.
 func (c *core) ring() {
 	now := time.Now()
 	c.mu.Lock()
@@ -358,11 +362,11 @@ func (c *core) ring() {
 	}
 }
 
-// expired reports whether a message that was produced then has waited for its acknowledgement long enough.
+// expired reports whether a message that was produced at the given time has waited for its acknowledgement long enough.
 func (c *core) expired(at, now time.Time) bool { return c.closed || now.Sub(at) >= c.cfg.ackTimeout }
 
-// giveUp fails everything that waits in a partition, in its order: the batch for the cause, and what is behind it because of
-// that, be it there already or produced while these reports are made.
+// giveUp fails every message of a partition, in order. The messages of the batch fail for the cause. The messages
+// behind the batch fail because the batch did, also the messages that are produced while giveUp's reports are made.
 func (c *core) giveUp(p *partition, class produce.Class, cause error) {
 	switch {
 	case cause != nil:
@@ -385,18 +389,18 @@ func (c *core) giveUp(p *partition, class produce.Class, cause error) {
 		c.abandonNumbers(p)
 	}
 	p.suspects = 0
-	c.unpark(p, sending) // nothing new is sent before these reports
+	c.unpark(p, sending) // no message is sent before these reports
 	c.failBehind(p, produce.Errorf(produce.Behind, "a message in front of this one was not acknowledged: %w", err))
 }
 
-// failBehind fails what is behind a batch that has failed.
+// failBehind fails the messages behind a batch that has failed.
 func (c *core) failBehind(p *partition, err error) {
 	behind := p.waiting.shift(c.batchMemory(), p.waiting.bytes, p.waiting.len())
 	c.end(ending{entries: behind, err: err, partition: p, failsRest: true})
 }
 
-// abandonNumbers numbers the partition's next batch under another epoch. Kafka may have appended the messages that have the
-// present numbers, or may yet do so, and would take others with these numbers for a copy.
+// abandonNumbers numbers the partition's next batch under another epoch. Kafka may have appended the messages that have
+// the present numbers, or may yet append them, and would take other messages with these numbers for a copy.
 func (c *core) abandonNumbers(p *partition) {
 	if p.numbering == c.id {
 		c.renewEpoch()
@@ -404,7 +408,8 @@ func (c *core) abandonNumbers(p *partition) {
 	p.numbering, p.unsure = batch.NoProducer, false
 }
 
-// renewEpoch gives the numbers to come another epoch, or, when there is no further one, another producer id.
+// renewEpoch takes the next epoch for the batches that are numbered from now on. After the last epoch it takes another
+// producer id.
 func (c *core) renewEpoch() {
 	if c.id == batch.NoProducer {
 		return
@@ -422,7 +427,7 @@ func (c *core) renewID() {
 	c.ask()
 }
 
-// failTopic fails all that waits for a topic, be it there already or produced while these reports are made.
+// failTopic fails all messages that wait for a topic, also those that are produced while its reports are made.
 func (c *core) failTopic(t *topic, err error) {
 	if t.held || t.waiting.len() == 0 {
 		return
@@ -432,19 +437,20 @@ func (c *core) failTopic(t *topic, err error) {
 	c.end(ending{entries: entries, err: err, topic: t, failsRest: true})
 }
 
-// ending is messages that have the same report.
+// ending is a list of messages that have the same report.
 type ending struct {
 	entries []entry
 	err     error
-	// partition sends nothing, and topic spreads nothing over its partitions, until the reports are made. Nil: nothing is held.
+	// partition sends nothing until the reports are made, and topic spreads no messages over its partitions until then.
+	// Nil: nothing is held.
 	partition *partition
 	topic     *topic
-	// failsRest is set when messages that are produced while the reports are made fail, too. Whoever produces them does not
-	// know yet that something in front of them has failed.
+	// failsRest is set if messages that are produced while the reports are made fail as well. Their producer does not
+	// know yet that a message in front of them has failed.
 	failsRest bool
 }
 
-// end ends messages: unlock reports them. The caller holds mu.
+// end ends messages; the next unlock reports them. The caller holds mu.
 func (c *core) end(e ending) {
 	if c.ended == nil && len(c.freeEndings) > 0 {
 		n := len(c.freeEndings) - 1
@@ -463,11 +469,11 @@ func (c *core) batchMemory() []entry {
 	return nil
 }
 
-// unlock lets go of mu when it has reported, without mu, the messages that were ended. It is deferred.
+// unlock reports the ended messages without holding mu, and then unlocks mu. The caller defers it.
 func (c *core) unlock() { c.letGo(panics.Caught(recover()), nil, nil) }
 
-// letGo is unlock, after a panic of the caller unless caught is nil. A panic in a link's code gives the link, and one of
-// a spreader the messages that are in no queue.
+// letGo is unlock for all callers. caught is the panic of the caller, or nil. For a panic in the code of a link, in is
+// that link. For a panic of a spreader, rest holds the messages that are in no queue.
 func (c *core) letGo(caught *panics.Error, in *link, rest []entry) {
 	defer c.mu.Unlock()
 	for {
@@ -483,7 +489,8 @@ func (c *core) letGo(caught *panics.Error, in *link, rest []entry) {
 	c.metrics.buffered.Update(float64(c.buffered))
 }
 
-// reportEnded reports the messages that were ended, and those that are ended by that. It lets go of mu meanwhile.
+// reportEnded reports the ended messages, and the messages that end because of these reports. It unlocks mu while it
+// reports.
 func (c *core) reportEnded() (caught *panics.Error) {
 	defer func() { caught = panics.Caught(recover()) }()
 	const kept, keptEntries = 64, 4096
@@ -519,20 +526,21 @@ func (c *core) reportEnded() (caught *panics.Error) {
 	return nil
 }
 
-// anew is the report on a message that the core gives up to begin anew. Kafka may have it, or may not.
+// anew is the report on a message that the core gives up when it begins anew. Kafka may have the message.
 func anew(caught *panics.Error) error {
 	return produce.Errorf(produce.Unavailable, "the producer begins anew: %w", caught)
 }
 
-// beginAnew gives up what the core knows, after a panic of somebody who held mu. Each message has its report, but for
-// those of requests in flight, which get it from the answer. Topics, partitions and links are made again, and numbered
-// in another epoch. The link is the one whose code has panicked, if it was a link's. The caller holds mu.
+// beginAnew gives up the state of the core after a panic of a goroutine that held mu. It reports every message, except
+// the messages of requests in flight, which get their reports from the answers. The core then makes its topics,
+// partitions and links anew, and numbers batches in another epoch. in is the link whose code has panicked, or nil. The
+// caller holds mu.
 func (c *core) beginAnew(caught *panics.Error, in *link) {
 	panics.Log(c.log, producing, caught)
 	err := anew(caught)
 	if in != nil && !in.inFlight {
 		for _, p := range in.sent {
-			if p.state == sending && len(p.batch) > 0 { // it is in no request, and nobody reports on it
+			if p.state == sending && len(p.batch) > 0 { // the batch is in no request, and nobody reports on it
 				p.state = idle
 				c.forsake(p, err)
 			}
@@ -553,7 +561,7 @@ func (c *core) beginAnew(caught *panics.Error, in *link) {
 	}
 }
 
-// forsake gives up what waits in a partition, and the partition. It leaves alone a batch that is in flight.
+// forsake gives up a partition and the messages that wait in it. It leaves alone a batch that is in flight.
 func (c *core) forsake(p *partition, err error) {
 	var entries []entry
 	if p.state != sending {
@@ -575,7 +583,7 @@ func (c *core) dropLinks() {
 	c.links = map[int32]*link{}
 }
 
-// resume goes on with what an ending has held, now that the reports are made. The caller holds mu.
+// resume goes on with the partition or topic that an ending has held, after the reports are made. The caller holds mu.
 func (c *core) resume(e *ending, now time.Time) {
 	switch p, t := e.partition, e.topic; {
 	case p != nil && e.failsRest && p.waiting.len() > 0:
@@ -601,7 +609,7 @@ func (c *core) report(e *ending) (bytes int) {
 	return bytes
 }
 
-// tell makes a report. One that panics has been made.
+// tell makes a report. A report that panics counts as made.
 func (c *core) tell(report func(int, error), i int, err error) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
@@ -611,7 +619,7 @@ func (c *core) tell(report func(int, error), i int, err error) {
 	report(i, err)
 }
 
-// count counts messages that have their reports, and logs why they have failed.
+// count counts messages that have their reports, and logs why messages have failed.
 func (c *core) count(e *ending, bytes int) {
 	n := int64(len(e.entries))
 	if e.err == nil {

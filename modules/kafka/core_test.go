@@ -13,7 +13,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// messages returns n messages of one key, whose values are their numbers from first on.
+// messages returns n messages of one key, whose values are their numbers, beginning with first.
 func messages(topic string, first, n int) []produce.Message {
 	list := make([]produce.Message, n)
 	for i := range list {
@@ -22,21 +22,21 @@ func messages(topic string, first, n int) []produce.Message {
 	return list
 }
 
-// reports are what a producer has reported on some messages.
+// reports holds the reports of a producer on some messages.
 type reports struct {
 	mu    sync.Mutex
 	errs  []error
-	order []int // of the reports
-	times []int // reports by message
+	order []int // messages in the order of their reports
+	times []int // number of reports by message
 	done  chan struct{}
 }
 
-// send produces messages and returns their reports, which may be yet to come.
+// send produces messages and returns their reports, some of which may still be to come.
 func send(producer *kafka.Producer, list []produce.Message) *reports {
 	return sendAnd(producer, list, func(int, error) {})
 }
 
-// sendAnd also does something within each report.
+// sendAnd is send, and calls within in each report.
 func sendAnd(producer *kafka.Producer, list []produce.Message, within func(i int, err error)) *reports {
 	r := &reports{errs: make([]error, len(list)), times: make([]int, len(list)), done: make(chan struct{})}
 	producer.Produce(list, func(i int, err error) {
@@ -53,7 +53,7 @@ func sendAnd(producer *kafka.Producer, list []produce.Message, within func(i int
 	return r
 }
 
-// wait returns the errors when every message has its report.
+// wait waits until every message has its report, and returns the errors.
 func (r *reports) wait(t testing.TB) []error {
 	t.Helper()
 	select {
@@ -78,7 +78,7 @@ func (r *reports) requireAcknowledged(t testing.TB) {
 	}
 }
 
-// requireInOrder requires that the reports on a partition's messages were made in the order of these.
+// requireInOrder requires that the reports on the messages of a partition were made in the order of the messages.
 func (r *reports) requireInOrder(t testing.TB) {
 	t.Helper()
 	r.wait(t)
@@ -94,7 +94,7 @@ func (r *reports) requireFailed(t testing.TB, class produce.Class) {
 	}
 }
 
-// requireArrived requires that a topic holds these values, each once and in order, beside nothing else.
+// requireArrived requires that a topic holds exactly these values, each once and in order.
 func requireArrived(t *testing.T, brokers []string, topic string, want []string) {
 	t.Helper()
 	records := consume(t, brokers, topic, len(want))

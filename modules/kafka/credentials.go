@@ -21,8 +21,7 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// credentialFiles returns the files that clientConfig reads. The token file is not among them, because every login
-// reads it anew.
+// credentialFiles returns the files that clientConfig reads, without the token file, which every login reads anew.
 func (c Config) credentialFiles() []string {
 	var files []string
 	for _, file := range []string{c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile, c.SASL.PasswordFile} {
@@ -33,13 +32,14 @@ func (c Config) credentialFiles() []string {
 	return files
 }
 
-// fileWatch tells when the content of files has changed. It is not safe for concurrent use.
+// fileWatch tells whether the content of files has changed. It is not safe for concurrent use.
 type fileWatch struct {
 	paths []string
 	seen  [sha256.Size]byte // configs.FilesDigest
 }
 
-// newFileWatch remembers the files as they are now. Whoever reads the files afterwards misses no change.
+// newFileWatch remembers the present content of the files. A caller that reads the files only afterwards misses no
+// change.
 func newFileWatch(paths []string) *fileWatch {
 	return &fileWatch{paths: paths, seen: configs.FilesDigest(paths)}
 }
@@ -51,7 +51,8 @@ func (w *fileWatch) Changed() bool {
 	return w.seen != before
 }
 
-// password returns the password that is given itself or by its file, whose last line may end with a line break.
+// password returns the password from the section itself or from the password file. The last line of the file may end
+// with a line break.
 func (s SASL) password() (string, error) {
 	if s.PasswordFile == "" {
 		return s.Password.Reveal(), nil
@@ -67,8 +68,8 @@ func (s SASL) password() (string, error) {
 	return password, nil
 }
 
-// tokens returns where the logins get their bearer tokens from. What can be checked without fetching one is checked
-// now.
+// tokens returns the provider of the bearer tokens for the logins. It checks at once everything that can be checked
+// without fetching a token.
 func (s SASL) tokens(limit time.Duration) (sarama.AccessTokenProvider, error) {
 	switch {
 	case s.Mechanism == mechanismMSK:
@@ -87,7 +88,8 @@ func (s SASL) tokens(limit time.Duration) (sarama.AccessTokenProvider, error) {
 	}
 }
 
-// tokenFile is a file with a token, which somebody else replaces before the token expires. Every login reads it.
+// tokenFile is a file with a token. Another program replaces the file before the token expires. Every login reads the
+// file.
 type tokenFile string
 
 var _ sarama.AccessTokenProvider = tokenFile("")
@@ -105,9 +107,9 @@ func (f tokenFile) Token() (*sarama.AccessToken, error) {
 	return &sarama.AccessToken{Token: token}, nil
 }
 
-// tokenCache keeps a token as long as it is good, so that the logins to all brokers share it.
+// tokenCache keeps a token as long as it is valid, so that the logins to all brokers share it.
 type tokenCache struct {
-	// fetch gets a new token and when it expires.
+	// fetch returns a new token and when it expires.
 	fetch func(context.Context) (token string, expires time.Time, err error)
 	limit time.Duration // how long fetch may take
 
@@ -115,24 +117,25 @@ type tokenCache struct {
 	token   string
 	expires time.Time
 	renew   time.Time // when fetch is called again
-	err     error     // why the last fetch has failed, if it has
+	err     error     // why the last fetch has failed; nil: it has not
 }
 
 var _ sarama.AccessTokenProvider = (*tokenCache)(nil)
 
 const (
-	// tokenWorn is how many percent of its time a token is used for. A broker ends a session with its token, and sarama
-	// logs in again when 85 to 95 percent of the session are over. That login must get a new token. With the old one it
-	// would be the first of many, each for a smaller part of what is left of the token's time.
+	// tokenWorn is the part of a token's life, in percent, after which the cache fetches a new one. A broker ends a
+	// session when the session's token expires, and sarama logs in again when 85 to 95 percent of the session are over.
+	// That login must get a new token. A login with the old token would be the first of many, each for a smaller part
+	// of the token's remaining life.
 	tokenWorn = 80
-	// opaqueLife is how long a token counts that does not say when it expires.
+	// opaqueLife is how long the cache uses a token that does not say when it expires.
 	opaqueLife = time.Minute
 	// fetchPause is how long a failure counts, so that the logins to all brokers share it as well.
 	fetchPause = time.Second
 )
 
-// Token implements sarama.AccessTokenProvider. While no new token can be had, the old one is used as long as it is
-// valid.
+// Token implements sarama.AccessTokenProvider. While fetch yields no new token, Token returns the old one as long as
+// that is valid.
 func (c *tokenCache) Token() (*sarama.AccessToken, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,16 +181,16 @@ func (s SASL) signToken(ctx context.Context) (string, time.Time, error) {
 
 const (
 	largestToken = 64 << 10 // more than brokers take in a login
-	shownError   = 200      // bytes of what a command says of its failure
+	shownError   = 200      // bytes of a failed command's own text in the error
 )
 
-// runTokenCommand runs the command, without a shell, and takes what it prints for the token.
+// runTokenCommand runs the command without a shell, and returns what it prints as the token.
 func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
 	var printed, said output
 	program, arguments := s.TokenCommand[0], s.TokenCommand[1:]
 	command := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // it is the operator's own command
 	command.Stdout, command.Stderr = &printed, &said
-	// A process that the command leaves behind keeps these open; it is not waited for.
+	// A process that the command leaves behind keeps stdout and stderr open. Run does not wait for such a process.
 	command.WaitDelay = time.Second
 	err := command.Run()
 	switch {
@@ -211,7 +214,7 @@ func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
 	return token, expires, nil
 }
 
-// output is what a command prints. It refuses more than a token can be.
+// output collects the output of a command. It refuses more bytes than a token can have.
 type output []byte
 
 func (o *output) Write(p []byte) (int, error) {
@@ -222,8 +225,8 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// bearer returns the token in a text that has nothing else but white space around it. Other characters than a token's
-// would become part of the login's message (RFC 7628, section 3.1).
+// bearer returns the token in a text that has only white space beside it. Characters that no token has would become
+// part of the login's message (RFC 7628, section 3.1).
 func bearer(text []byte) (string, error) {
 	token := string(bytes.TrimSpace(text))
 	if token == "" {
@@ -237,8 +240,7 @@ func bearer(text []byte) (string, error) {
 	return token, nil
 }
 
-// expiry returns when a token expires, if it is a JSON Web Token that says so. Nothing is verified: that is up to the
-// broker.
+// expiry returns when a token expires, if it is a JSON Web Token that says so. It verifies nothing: the broker does.
 func expiry(token string) (time.Time, bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -43,8 +43,8 @@ func webToken(issued, expires time.Time) string {
 		encode(fmt.Appendf(nil, `{"sub":"capture","iat":%d,"exp":%d}`, issued.Unix(), expires.Unix())) + "."
 }
 
-// bearers returns a broker that lets in who has a token that valid accepts. kfake knows no such login, so the requests
-// of a login are answered here; later ones of the connection are taken as they are.
+// bearers returns a broker that lets in every client with a token that valid accepts. kfake does not know this login,
+// so bearers answers the requests of a login itself. The broker takes the later requests of the connection as they are.
 func bearers(t *testing.T, valid func(token string) bool) *kfake.Cluster {
 	t.Helper()
 	broker := fake(t)
@@ -104,7 +104,8 @@ func TestAnExpiredTokenIsReplacedWithoutARestart(t *testing.T) {
 	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, 10*time.Millisecond)
 }
 
-// An expiring session is renewed by a new token: the broker ends the connection of whoever comes with the old one.
+// The client renews an expiring session with a new token. The broker ends the connection of a client that comes with
+// the old token.
 func TestATokenOfARealBrokerIsRenewedBeforeItExpires(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("CAPTURE_TEST_KAFKA_SASL_BROKERS") == "" {
@@ -234,7 +235,7 @@ func TestWhatIsWrongWithATokenIsSaid(t *testing.T) {
 func TestACommandRunsAgainWhenItsTokenIsWorn(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		life  time.Duration // 0: the token does not say
+		life  time.Duration // 0: the token does not tell it
 		again bool
 	}{
 		"a minute without a time": {0, false},
@@ -375,8 +376,8 @@ func TestASwappedKubernetesSecretIsNoticed(t *testing.T) {
 	require.False(t, watch.Changed())
 }
 
-// The broker's password and authority are replaced under a running service. Its files follow one by one, and the first
-// is half written at first: only when all are there do they make a configuration that the new broker lets in.
+// The broker's password and authority are replaced while the service runs. The service's files follow one by one, and
+// the first is only half written for a moment. The new broker lets the service in only when all files are complete.
 func TestReplacedFilesMakeANewConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -444,7 +445,7 @@ func BenchmarkFileWatch(b *testing.B) {
 	}
 }
 
-// A file that changes while the producer runs gives it another connection; nothing is lost or comes twice by that.
+// A changed file gives a running producer another connection. No message is lost by that or comes twice.
 func TestAChangedPasswordGivesARunningProducerAnotherConnection(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "password")
@@ -477,4 +478,35 @@ func TestAChangedPasswordGivesARunningProducerAnotherConnection(t *testing.T) {
 	for i := range records {
 		require.Equal(t, strconv.Itoa(i), string(records[i].Value))
 	}
+}
+
+// A configuration that changes gives a running producer another login. With one that Kafka refuses, it keeps its connection.
+func TestAChangedLoginGivesARunningProducerAnotherConnection(t *testing.T) {
+	t.Parallel()
+	broker := fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "capture", "first"), kfake.Superuser("PLAIN", "other", "second"))
+	cfg := config(broker.ListenAddrs()...)
+	cfg.SASL = kafka.SASL{Mechanism: "PLAIN", Username: "capture", Password: "first"}
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	core, logs := observer.New(zap.InfoLevel)
+	producer, err := kafka.NewProducer(cfg, bootstrap, zap.New(core), tally.NoopScope)
+	require.NoError(t, err)
+	require.NoError(t, producer.Start(t.Context()))
+	t.Cleanup(func() { require.NoError(t, producer.Stop(context.Background())) })
+	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, 10*time.Millisecond)
+	send(producer, messages(cfg.Topics.Events, 0, 10)).requireAcknowledged(t)
+
+	lines := func(text string) func() bool {
+		return func() bool { return logs.FilterMessageSnippet(text).Len() > 0 }
+	}
+	producer.SetLogin(kafka.TLS{}, kafka.SASL{Mechanism: "PLAIN", Username: "other", Password: "wrong"})
+	require.Eventually(t, lines("Kafka cannot be reached with them"), patience, 10*time.Millisecond)
+	send(producer, messages(cfg.Topics.Events, 10, 10)).requireAcknowledged(t)
+	require.False(t, lines("connected to Kafka anew")())
+
+	producer.SetLogin(kafka.TLS{}, kafka.SASL{Mechanism: "PLAIN", Username: "other", Password: "second"})
+	require.Eventually(t, lines("connected to Kafka anew"), patience, 10*time.Millisecond)
+	send(producer, messages(cfg.Topics.Events, 20, 10)).requireAcknowledged(t)
+	sasl := kgo.SASL(login.Auth{User: "capture", Pass: "first"}.AsMechanism())
+	consume(t, broker.ListenAddrs(), cfg.Topics.Events, 30, sasl)
 }

@@ -1,26 +1,28 @@
-// Package kafka writes messages to Kafka and reads them back. Producer is the produce.Producer of a build; Reader reads whole
-// topics for commands; the command "tail" prints what arrives.
+// Package kafka writes messages to Kafka and reads them back. Producer is the produce.Producer of a build. Reader reads
+// whole topics for commands. The command "tail" prints events as they arrive.
 //
 // The contract of Producer:
-//   - Each message has exactly one report. Nil means that all in-sync replicas have the message. A message that was not
+//   - Each message has exactly one report. Nil means that all in-sync replicas have the message. A message that is not
 //     acknowledged within ack_timeout has failed, although Kafka may have it: delivery is at least once.
-//   - The messages of a partition keep their order, also over failures: see produce.Producer. The producer is idempotent: what
-//     it sends again itself neither comes twice nor late.
-//   - Only the messages are refused that are at fault themselves. What each of Kafka's error codes means stands in rules
-//     (codes.go) and in docs/delivery.md.
-//   - The producer copies no message. Its memory is that of what it was given, and of one request a broker.
-//   - A broker that is away when the service starts, or goes away later, ends nothing. The connection is tried again until it
-//     stands.
-//   - A panic ends nothing but what panicked: a report, a request, the questions to the cluster. If the state of the core
-//     cannot be trusted after it, then every message has failed, and the core begins anew.
+//   - The messages of a partition keep their order, also over failures: see produce.Producer. The producer is
+//     idempotent: a batch that the producer itself sends again is stored once and in its place.
+//   - Kafka's refusal of a batch fails only the faulty messages in it. The rules (codes.go) and docs/delivery.md say
+//     what each of Kafka's error codes means.
+//   - The producer copies no message. It holds the messages that it was given, and memory for one request to each
+//     broker.
+//   - The producer lives through the absence of a broker, at the start or later. It tries to connect until the
+//     connection stands.
+//   - A panic ends only the work that panicked: a report, a request, or the questions to the cluster. If a panic leaves
+//     the state of the core in doubt, the core fails all messages that are not in flight, and begins anew.
 //
 // The parts, each in the file of its name:
 //
-//   - producer: the life of the whole: connecting, looking after the connection, stopping.
-//   - core: from Produce to the report: messages gather by partition. partition is what one of them knows, link is the
-//     connection to one broker, resolve asks the cluster for leaders and for a producer id, codes says what an answer means.
+//   - producer: the life of the whole: it connects, looks after the connection, and stops.
+//   - core: from Produce to the report. The core gathers messages by partition. partition is the state of one
+//     partition, link is the connection to one broker, resolve asks the cluster for leaders and for a producer id, and
+//     codes says what an answer means.
 //   - batch (a package): from messages to the record batches of a request.
-//   - topics: missing topics are made, and topics that take too little are named.
+//   - topics: creates missing topics, and warns of topics whose limit of message size is too low.
 //   - client, credentials: sarama's configuration: TLS, logins, and the files that are read again when they change.
-//   - registry: keeps sarama from counting what nobody reads.
+//   - registry: keeps sarama from counting metrics that nobody reads.
 package kafka

@@ -2,7 +2,7 @@ package kafka
 
 import "github.com/opencapture/capture/modules/kafka/batch"
 
-// The following bring the producer's state into a disorder that makes its code panic.
+// The functions below bring the producer's state into a disorder that makes the producer's code panic.
 
 // IsSending reports whether a request is in flight.
 func (p *Producer) IsSending() bool {
@@ -11,8 +11,9 @@ func (p *Producer) IsSending() bool {
 	return p.core.flying > 0
 }
 
-// Disown makes the code panic that cuts, acknowledges or gives up the next batch of a topic that is not being sent, or
-// with flying set one that waits for its answer. It reports whether there is such a partition.
+// Disown makes a partition forget its topic, so that the code that cuts, acknowledges or gives up its next batch
+// panics. It does so to the partitions of the topic that are not sending, or, if flying is set, to those that are. It
+// reports whether there is one.
 func (p *Producer) Disown(name string, flying bool) (found bool) {
 	p.core.mu.Lock()
 	defer p.core.mu.Unlock()
@@ -26,7 +27,8 @@ func (p *Producer) Disown(name string, flying bool) (found bool) {
 	return found
 }
 
-// Spoil makes the code panic that encodes what waits for a topic, and returns how many messages that are.
+// Spoil takes the messages from the entries that wait for a topic, so that the code that encodes them panics. It
+// returns how many entries it has spoiled.
 func (p *Producer) Spoil(name string) (spoiled int) {
 	p.core.mu.Lock()
 	defer p.core.mu.Unlock()
@@ -41,14 +43,14 @@ func (p *Producer) Spoil(name string) (spoiled int) {
 	return spoiled
 }
 
-// Forget makes the code panic that looks for a topic it does not know yet.
+// Forget takes away the core's topics, so that the code that looks for an unknown topic panics.
 func (p *Producer) Forget() {
 	p.core.mu.Lock()
 	defer p.core.mu.Unlock()
 	p.core.topics = nil
 }
 
-// Ring parks a partition that is none, which makes the code panic that looks after the parked ones, and has that look.
+// Ring parks a nil partition, so that the code that looks after parked partitions panics, and runs that code.
 func (p *Producer) Ring() {
 	p.core.mu.Lock()
 	p.core.parked[nil] = struct{}{}
@@ -56,7 +58,7 @@ func (p *Producer) Ring() {
 	p.core.ring()
 }
 
-// Ask parks a partition that is none, which makes the code panic that has asked the cluster, and has that ask.
+// Ask parks a nil partition, so that the code that takes the cluster's answers panics, and has the core ask.
 func (p *Producer) Ask() {
 	p.core.mu.Lock()
 	defer p.core.mu.Unlock()

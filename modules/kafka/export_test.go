@@ -8,13 +8,13 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// Backoff is the pause before an attempt.
+// Backoff returns the pause before an attempt to send a batch again.
 var Backoff = backoff
 
 // PartitionOf returns which of count partitions a key belongs to.
 var PartitionOf = partitionOf
 
-// Codes returns the error codes that there are rules for.
+// Codes returns the error codes that have a rule.
 func Codes() []int16 {
 	var codes []int16
 	for code := range rules {
@@ -24,18 +24,19 @@ func Codes() []int16 {
 	return codes
 }
 
-// Rule returns what is done about a code, in words, the class of the report if that does not help, and whether the batch may have been
-// appended.
+// Rule returns the producer's action after a code, in words, the class of the report if that does not help, and whether
+// the broker may have appended the batch.
 func Rule(code int16) (does string, class produce.Class, unsure bool) {
 	r := ruleOf(sarama.KError(code))
 	does = map[action]string{
-		actRetry: "retry", actResolve: "retry", actAck: "ack", actSplit: "split", actRestamp: "restamp", actRenew: "renew", actRenewID: "renew id",
+		actRetry: "retry", actResolve: "retry", actAck: "ack", actSplit: "split", actRestamp: "restamp",
+		actRenew: "renew", actRenewID: "renew id",
 		actFail: "fail",
 	}[r.action]
 	return does, r.class, r.unsure
 }
 
-// Swap gives the producer a client of its own in the place of the one that it has, and returns it. The one before is as it was.
+// Swap gives the producer a new client and returns that client. The client before stays open.
 func (p *Producer) Swap() (sarama.Client, error) {
 	client, err := sarama.NewClient(p.bootstrap.Addresses(), p.config)
 	if err == nil {
@@ -44,14 +45,14 @@ func (p *Producer) Swap() (sarama.Client, error) {
 	return client, err
 }
 
-// RenewEpoch does what giving up a batch does that may have been appended.
+// RenewEpoch takes another epoch, as the core does when it gives up a batch that may have been appended.
 func (p *Producer) RenewEpoch() {
 	p.core.mu.Lock()
 	defer p.core.unlock()
 	p.core.renewEpoch()
 }
 
-// RenewID does what Kafka asks for that knows the producer id no more.
+// RenewID takes another producer id, as the core does when Kafka no longer knows the present one.
 func (p *Producer) RenewID() {
 	p.core.mu.Lock()
 	defer p.core.unlock()

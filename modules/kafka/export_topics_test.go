@@ -15,13 +15,13 @@ var (
 // Look is one look at the topics.
 func (k *topicKeeper) Look(client sarama.Client) error { return k.look(client) }
 
-// AwaitLeaders waits for the leaders of what the last look has created.
+// AwaitLeaders waits for the leaders of the topics that the last look has created.
 func (k *topicKeeper) AwaitLeaders(client sarama.Client) { k.awaitLeaders(client) }
 
 // MeasureAgain makes the next look read the limits of all topics.
 func (k *topicKeeper) MeasureAgain() { k.measureNext = time.Time{} }
 
-// CreationPauses returns the pauses after so many attempts that fail.
+// CreationPauses returns the pauses after that many failed attempts.
 func CreationPauses(attempts int) []time.Duration {
 	var pauses []time.Duration
 	for attempt := new(creation); len(pauses) < attempts; {

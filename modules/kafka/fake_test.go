@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// fake starts a broker of the test's own that can be made to fail.
+// fake starts a broker of the test's own. The test can make it fail.
 func fake(t testing.TB, options ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
 	broker, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, options...)...)
@@ -27,7 +27,7 @@ func fake(t testing.TB, options ...kfake.Opt) *kfake.Cluster {
 	return broker
 }
 
-// plain is the configuration of a producer whose batches seen can read.
+// plain returns the configuration of a producer whose batches batchesOf can read.
 func plain(brokers ...string) kafka.Config {
 	cfg := config(brokers...)
 	cfg.Compression = "none"
@@ -43,7 +43,7 @@ func createTopics(t testing.TB, broker *kfake.Cluster, names ...string) {
 	}
 }
 
-// seen is a batch as a broker has got it.
+// seen is a batch as the broker got it.
 type seen struct {
 	topic     string
 	partition int32
@@ -66,7 +66,8 @@ func batchesOf(request kmsg.Request) []seen {
 				panic(err)
 			}
 			s := seen{
-				topic: topic.Topic, partition: partition.Partition, id: batch.ProducerID, epoch: batch.ProducerEpoch, sequence: batch.FirstSequence,
+				topic: topic.Topic, partition: partition.Partition, id: batch.ProducerID, epoch: batch.ProducerEpoch,
+				sequence: batch.FirstSequence,
 			}
 			for rest := batch.Records; len(rest) > 0; {
 				length, n := binary.Varint(rest)
@@ -84,7 +85,7 @@ func batchesOf(request kmsg.Request) []seen {
 	return all
 }
 
-// gate sees the batches that come to a broker.
+// gate records the batches that come to a broker.
 type gate struct {
 	mu       sync.Mutex
 	requests int
@@ -119,24 +120,32 @@ func (g *gate) of(topic string) []seen {
 	return batches
 }
 
-// await returns the topic's batches when there are so many.
+// await waits for n batches of the topic, and returns the topic's batches.
 func (g *gate) await(t testing.TB, topic string, n int) []seen {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(g.of(topic)) >= n }, patience, time.Millisecond, "%d batches of topic %s", n, topic)
+	require.Eventually(t, func() bool { return len(g.of(topic)) >= n }, patience, time.Millisecond,
+		"%d batches of topic %s", n, topic)
 	return g.of(topic)
 }
 
-// refuse has the broker answer the next count batches of a topic with an error, or all until the handle is removed if count is
-// negative. It appends the batch nevertheless if the code is REQUEST_TIMED_OUT or NOT_ENOUGH_REPLICAS_AFTER_APPEND.
+// refuse has the broker answer the next count batches of a topic with an error. If count is negative, the broker
+// answers so until the handle is removed. The broker appends the batch in spite of the error if the code is
+// REQUEST_TIMED_OUT or NOT_ENOUGH_REPLICAS_AFTER_APPEND.
 func refuse(broker *kfake.Cluster, topic string, code *kerr.Error, count int) *kfake.FaultHandle {
 	return broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: count})
 }
 
-// refuseIf has the broker answer the batches of a topic, which has one partition, of which the condition is true.
+// refuseIf has the broker answer with an error the batches of a topic for which the condition holds. The topic has one
+// partition.
 func refuseIf(broker *kfake.Cluster, topic string, code *kerr.Error, condition func(seen) bool) *kfake.FaultHandle {
-	return broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: -1, When: func(request kmsg.Request) bool {
-		return slices.ContainsFunc(batchesOf(request), func(s seen) bool { return s.topic == topic && condition(s) })
-	}})
+	return broker.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: -1,
+		When: func(request kmsg.Request) bool {
+			return slices.ContainsFunc(batchesOf(request), func(s seen) bool {
+				return s.topic == topic && condition(s)
+			})
+		},
+	})
 }
 
 // hold keeps produce requests unanswered until the returned function is called.
@@ -150,10 +159,10 @@ func hold(broker *kfake.Cluster) (release func()) {
 	return sync.OnceFunc(func() { close(released) })
 }
 
-// flaky listens for a broker, and breaks connections in the place of an answer.
+// flaky listens for a broker, and breaks connections instead of passing on an answer.
 type flaky struct{ breaks atomic.Int64 }
 
-// listen is an option for a broker.
+// listen returns the broker option that makes the broker listen through f.
 func (f *flaky) listen() kfake.Opt {
 	return kfake.ListenFn(func(network, address string) (net.Listener, error) {
 		listener, err := net.Listen(network, address)

@@ -21,14 +21,15 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// passing are errors of which none says anything about a single message.
+// passing holds errors that say nothing about a single message.
 var passing = []*kerr.Error{
-	kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotEnoughReplicas, kerr.UnknownServerError,
-	kerr.KafkaStorageError, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.TopicAuthorizationFailed, errUnknownCode,
+	kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotEnoughReplicas,
+	kerr.UnknownServerError, kerr.KafkaStorageError, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID,
+	kerr.TopicAuthorizationFailed, errUnknownCode,
 }
 
-// chaos has a broker answer produce requests at random with errors, after a while, or by cutting the connection. It refuses
-// batches that hold something bad.
+// chaos has a broker answer produce requests at random with errors, late, or by cutting the connection. The broker
+// refuses batches that hold a bad message.
 type chaos struct {
 	mu     sync.Mutex
 	random *rand.Rand
@@ -68,7 +69,7 @@ func startChaos(broker *kfake.Cluster, connections *flaky, topic string, partiti
 	return c
 }
 
-// plan decides what becomes of a request.
+// plan decides how the broker answers a request.
 func (c *chaos) plan(request kmsg.Request, connections *flaky) (pause time.Duration, cut bool) {
 	plan := map[int32]*kerr.Error{}
 	c.plans[request] = plan
@@ -100,8 +101,8 @@ func (c *chaos) end() {
 	c.on = false
 }
 
-// sender produces the messages of some keys and, as the drain of a spool does, what has failed again, in its order, before
-// anything new.
+// sender produces the messages of some keys. Like the drain of a spool, it produces failed messages again, in their
+// order, before it produces new ones.
 type sender struct {
 	producer *kafka.Producer
 	random   *rand.Rand
@@ -142,7 +143,7 @@ func (s *sender) run() error {
 	return nil
 }
 
-// calls produces messages in calls of a few and returns what is reported.
+// calls produces messages, a few in each call, and returns their reports.
 func (s *sender) calls(list []produce.Message) ([]error, error) {
 	errs, times := make([]error, len(list)), make([]int, len(list))
 	var mu sync.Mutex
@@ -177,8 +178,9 @@ func (s *sender) calls(list []produce.Message) ([]error, error) {
 	return errs, nil
 }
 
-// Whatever the brokers do: nothing is lost, the first copies of each key's messages lie in their order, nothing is reported twice,
-// and only what is bad is refused. CAPTURE_TEST_SEED repeats a run, as far as goroutines let it.
+// The test requires four things of the producer, whatever the brokers do. No message is lost. The first copies of each
+// key's messages lie in order. No message is reported twice. Only bad messages are refused. CAPTURE_TEST_SEED repeats a
+// run, as far as goroutines let it.
 func TestNothingIsLostOrOvertakenUnderRandomFaults(t *testing.T) {
 	t.Parallel()
 	const runs = 4
@@ -223,7 +225,8 @@ func runFaults(t *testing.T, seed uint64) {
 					value += badValue
 					bad[value] = true
 				}
-				s.rest = append(s.rest, produce.Message{Topic: cfg.Topics.Events, Key: []byte(key), Value: []byte(value)})
+				s.rest = append(s.rest,
+					produce.Message{Topic: cfg.Topics.Events, Key: []byte(key), Value: []byte(value)})
 			}
 		}
 		all[i] = s

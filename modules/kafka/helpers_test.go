@@ -20,7 +20,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an event that must come.
 const patience = time.Minute
 
 // cluster returns the brokers that CAPTURE_TEST_KAFKA_BROKERS names, comma-separated, or a fake one of the test's own.
@@ -32,7 +32,7 @@ func cluster(t *testing.T) []string {
 	return fake(t).ListenAddrs()
 }
 
-// startEmbedded starts a broker that has none of the topics the tests use.
+// startEmbedded starts a broker that has none of the topics that the tests use.
 func startEmbedded(t *testing.T, listen string) *embedded.Broker {
 	t.Helper()
 	cfg := embedded.DefaultConfig()
@@ -41,18 +41,19 @@ func startEmbedded(t *testing.T, listen string) *embedded.Broker {
 	client.Topics = oneTopic("unused")
 	broker := embedded.NewBroker(cfg, client, zap.NewNop())
 	require.NoError(t, broker.Start(t.Context()))
-	t.Cleanup(func() { _ = broker.Stop(context.Background()) }) // a busy machine may not save its state in time
+	t.Cleanup(func() { _ = broker.Stop(context.Background()) }) // a busy machine may be too slow to save the state
 	return broker
 }
 
 func oneTopic(name string) produce.Topics {
 	return produce.Topics{
 		Events: name, Recordings: name, Historical: name, ClientWarnings: name, Exceptions: name,
-		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, Logs: name, DLQ: name, Create: true, Partitions: 3,
+		Overflow: name, RecordingsOverflow: name, Heatmaps: name, AI: name, Logs: name, DLQ: name, Create: true,
+		Partitions: 3,
 	}
 }
 
-// config is of a producer with topics of the test's own, so that a shared cluster does no harm.
+// config returns the configuration of a producer with topics of the test's own, so that tests can share a cluster.
 func config(brokers ...string) kafka.Config {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = brokers
@@ -60,7 +61,7 @@ func config(brokers ...string) kafka.Config {
 	return cfg
 }
 
-// newProducer returns a producer that is stopped at the end of the test, unless the test does so itself.
+// newProducer returns a producer. The end of the test stops it, unless the test does so itself.
 func newProducer(t testing.TB, cfg kafka.Config) (*kafka.Producer, tally.TestScope) {
 	t.Helper()
 	bootstrap, err := kafka.NewBootstrap(cfg)
@@ -91,17 +92,18 @@ func consume(t *testing.T, brokers []string, topic string, n int, options ...kgo
 	return records
 }
 
-// consumeUntil gives each the topic's records until it returns true. It fails if that is never.
+// consumeUntil gives each the topic's records until each returns true. It fails if that does not happen.
 func consumeUntil(t *testing.T, brokers []string, topic string, each func(key, value string) bool) {
 	t.Helper()
 	poll(t, brokers, topic, nil, func(r *kgo.Record) bool { return each(string(r.Key), string(r.Value)) })
 }
 
-// poll gives each the topic's records, those of one answer all, until it returns true.
+// poll gives each the topic's records until each returns true. It gives all records of one answer in any case.
 func poll(t *testing.T, brokers []string, topic string, options []kgo.Opt, each func(*kgo.Record) bool) {
 	t.Helper()
 	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond), kgo.FetchMaxWait(100*time.Millisecond))...)
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.FetchMaxWait(100*time.Millisecond))...)
 	require.NoError(t, err)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

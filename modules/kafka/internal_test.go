@@ -22,7 +22,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// unconnected returns a core that has a client and no goroutines, and that topic with so many partitions.
+// unconnected returns a core that has a client and no goroutines, and its topic "topic" with that many partitions.
 func unconnected(t *testing.T, client sarama.Client, partitions int) (*core, *topic) {
 	t.Helper()
 	m := &metrics{
@@ -40,7 +40,7 @@ func unconnected(t *testing.T, client sarama.Client, partitions int) (*core, *to
 	return c, topic
 }
 
-// stub is a client that knows nothing.
+// stub is a client without any answers.
 type stub struct{ sarama.Client }
 
 func TestAQueueKeepsItsOrder(t *testing.T) {
@@ -142,7 +142,7 @@ func TestAnEpochThatIsTheLastIsFollowedByAnotherID(t *testing.T) {
 	require.Equal(t, batch.NoProducer, c.id)
 }
 
-// A partition that comes back begins at number 0 again. Kafka must not take that for a copy of its first batch.
+// A partition that comes back begins at number 0 again. Kafka must not take its next batch for a copy of its first.
 func TestAPartitionThatComesBackHasNumbersOfAnotherEpoch(t *testing.T) {
 	t.Parallel()
 	c, topic := unconnected(t, stub{}, 3)
@@ -154,7 +154,7 @@ func TestAPartitionThatComesBackHasNumbersOfAnotherEpoch(t *testing.T) {
 	require.NotEqual(t, before, c.id)
 }
 
-// hanging is a client that is asked and does not answer.
+// hanging is a client that takes a question and keeps the answer back.
 type hanging struct {
 	sarama.Client
 	asked, answer chan struct{}
@@ -182,7 +182,8 @@ func TestNobodyWaitsWhileTheClusterIsAsked(t *testing.T) {
 	c.close()
 }
 
-// What is ready for a link is not forgotten when the client is swapped while that waits for an answer, nor sent by it later.
+// A partition is ready for a link while the client is swapped and the link waits for an answer. The partition is not
+// forgotten, and the link of the old client does not send it later.
 func TestWhatIsReadyLeavesALinkOfAClientThatWasReplaced(t *testing.T) {
 	t.Parallel()
 	c, topic := unconnected(t, stub{}, 1)
@@ -198,7 +199,7 @@ func TestWhatIsReadyLeavesALinkOfAClientThatWasReplaced(t *testing.T) {
 	c.close()
 }
 
-// That a later attempt has certainly not been appended says nothing about an earlier one.
+// A later attempt that has certainly not been appended says nothing about an earlier one.
 func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
 	t.Parallel()
 	c, topic := unconnected(t, stub{}, 1)
@@ -219,7 +220,7 @@ func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
 	require.NotEqual(t, before, c.id, "what comes next is numbered in another epoch")
 }
 
-// Somebody who waits for events in vain is told once what to look at, and not where the events are.
+// A user who waits for events in vain gets one hint what to look at. The hint does not go where the events go.
 func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -229,8 +230,9 @@ func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
 	}{
 		"nothing": {Tail{}, false, "nothing has come for 5s: does the service get events? " +
 			"See capture_events_received_total in its /metrics; --from start shows earlier ones\n"},
-		"a token": {Tail{Token: "phc_mine", FromStart: true}, true, "nothing with the token phc_mine has come for 5s: " +
-			"does the service get events? See capture_events_received_total in its /metrics\n"},
+		"a token": {Tail{Token: "phc_mine", FromStart: true}, true,
+			"nothing with the token phc_mine has come for 5s: " +
+				"does the service get events? See capture_events_received_total in its /metrics\n"},
 		"an event": {Tail{}, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

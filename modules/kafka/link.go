@@ -15,27 +15,27 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// link sends the batches of the partitions that one broker leads. One goroutine, run, encodes and sends; the reader of the
-// broker's connection, which is sarama's, brings the answers.
+// link sends the batches of the partitions that one broker leads. Its goroutine, run, encodes and sends. sarama's
+// reader of the broker's connection brings the answers.
 type link struct {
 	core *core
 	id   int32
 	work *sync.Cond // on core.mu
-	// callback is called, made a function once.
+	// callback is the method called as a function value, made once.
 	callback func(*sarama.ProduceResponse, error)
 
 	// The core's mu guards these.
 	broker   *sarama.Broker
 	ready    []*partition
 	inFlight bool
-	failure  error // why the request in flight has no answer: run closes the connection
+	failure  error // why the request in flight has no answer; run then disconnects
 	closed   bool
 
-	// sent are the partitions of the request in flight that have no answer yet. While the request is encoded nobody
-	// changes it.
+	// sent are the partitions of the request in flight that have no answer yet. Nobody changes it while run encodes the
+	// request.
 	sent []*partition
 
-	// These are run's: the broker that the request went to, and memory for the one that is being encoded.
+	// Only run uses these: the broker that the request went to, and memory for the request that run encodes.
 	to      *sarama.Broker
 	records batch.Memory
 }
@@ -57,14 +57,15 @@ func (c *core) link(broker *sarama.Broker) *link {
 type step uint8
 
 const (
-	// stepLook looks again what there is to do.
+	// stepLook looks again for work.
 	stepLook step = iota
 	stepSend
 	stepDisconnect
 	stepEnd
 )
 
-// run sends what is ready, a request at a time, until the link is closed and has nothing left. No step of it panics.
+// run sends the ready batches, one request at a time, until the link is closed and has no batch left. Each of its steps
+// catches its own panics.
 func (l *link) run(context.Context) {
 	for {
 		switch l.next() {
@@ -78,10 +79,10 @@ func (l *link) run(context.Context) {
 	}
 }
 
-// unlock is the core's for the link's own code.
+// unlock is the core's unlock for the code of the link.
 func (l *link) unlock() { l.core.letGo(panics.Caught(recover()), l, nil) }
 
-// next waits until there is something to do, and says what. What is to be sent is in l.sent.
+// next waits until there is work, and returns the step to take. For stepSend, l.sent holds the partitions to send.
 func (l *link) next() step {
 	c := l.core
 	c.mu.Lock()
@@ -104,7 +105,7 @@ func (l *link) next() step {
 	return stepSend
 }
 
-// send sends one request. After a panic nobody knows whether it went out.
+// send sends one request. After a panic of send nobody knows whether the request went out.
 func (l *link) send() {
 	defer l.records.Forget()
 	err := panics.Try(l.core.log, connecting, func() error {
@@ -117,7 +118,7 @@ func (l *link) send() {
 	}
 }
 
-// landed says that no request is in flight any more. The caller holds mu.
+// landed notes that no request is in flight any more. The caller holds mu.
 func (l *link) landed() {
 	if l.inFlight {
 		l.inFlight = false
@@ -125,11 +126,11 @@ func (l *link) landed() {
 	}
 }
 
-// disconnect closes the connection on which a request has got no answer, and has everything sent again by whoever leads the
-// partitions then.
+// disconnect closes the connection on which a request has got no answer. The batches go again to the brokers that lead
+// their partitions then.
 func (l *link) disconnect() {
 	c := l.core
-	panics.Do(c.log, connecting, func() { _ = l.to.Close() }) // the error that matters is known
+	panics.Do(c.log, connecting, func() { _ = l.to.Close() }) // l.failure is the error that matters
 	now := time.Now()
 	c.mu.Lock()
 	defer l.unlock()
@@ -150,8 +151,8 @@ func (l *link) disconnect() {
 	l.ready = l.ready[:0]
 }
 
-// cut takes a batch of each ready partition, as long as they have room in one request. Partitions that have waited too long are
-// given up. The caller holds mu.
+// cut takes a batch of each ready partition, as long as the batches fit into one request. It gives up partitions that
+// have waited too long. The caller holds mu.
 func (l *link) cut(now time.Time) {
 	c := l.core
 	l.sent = l.sent[:0]
@@ -160,7 +161,7 @@ func (l *link) cut(now time.Time) {
 	for ; n < len(l.ready) && room > 0; n++ {
 		p := l.ready[n]
 		if p.state != ready {
-			continue // it was given up
+			continue // the partition was given up
 		}
 		if p.link != l || c.id == batch.NoProducer {
 			c.unpark(p, idle)
@@ -186,7 +187,7 @@ func (l *link) cut(now time.Time) {
 	l.ready = slices.Delete(l.ready, 0, n)
 }
 
-// cutBatch makes the partition's next batch, and gives it its number.
+// cutBatch makes the partition's next batch, and gives the batch its number.
 func (c *core) cutBatch(p *partition, now time.Time) {
 	t := p.topic
 	if t.limit < c.cfg.maxBatch && now.Sub(t.limitAge) > limitRelaxes {
@@ -201,17 +202,17 @@ func (c *core) cutBatch(p *partition, now time.Time) {
 	p.number(c.id)
 }
 
-// request returns an empty request. It holds no place for the batches of l.sent yet.
+// request returns a request without batches; fill adds them.
 func (l *link) request() *sarama.ProduceRequest {
 	return &sarama.ProduceRequest{
 		RequiredAcks: sarama.WaitForAll,
 		Timeout:      int32(l.core.cfg.timeout.Milliseconds()),
-		// Later versions, which are flexible, make sarama measure every record twice.
+		// Versions above 8, which are flexible, make sarama measure every record twice.
 		Version: 8,
 	}
 }
 
-// fill adds the batches of l.sent. It holds no lock: nobody changes the batch of a partition that is sending.
+// fill adds the batches of l.sent. It holds no lock, because nobody changes the batch of a partition that is sending.
 func (l *link) fill(request *sarama.ProduceRequest) {
 	count, headers := 0, 0
 	for _, p := range l.sent {
@@ -232,7 +233,8 @@ func (l *link) fill(request *sarama.ProduceRequest) {
 	}
 }
 
-// called is answered for sarama, whose goroutine must not see a panic, even one of beginAnew.
+// called calls answered for sarama. It catches every panic, even one of beginAnew, because sarama's goroutine must not
+// see any.
 func (l *link) called(response *sarama.ProduceResponse, err error) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
@@ -242,7 +244,7 @@ func (l *link) called(response *sarama.ProduceResponse, err error) {
 	l.answered(response, err)
 }
 
-// answered takes the answer to the request in flight, or why there is none.
+// answered takes the answer to the request in flight, or the error that came instead.
 func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	c := l.core
 	now := time.Now()
@@ -250,7 +252,8 @@ func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	defer l.unlock()
 	defer l.work.Signal()
 	if err != nil {
-		// The connection must be closed before anybody asks for a new one, and not from here, where sarama reads it.
+		// run closes the connection before any goroutine asks for a new one. sarama's reader, which called this, must
+		// not close it.
 		l.failure = err
 		return
 	}
@@ -265,8 +268,8 @@ func (l *link) answered(response *sarama.ProduceResponse, err error) {
 	l.sent = l.sent[:0]
 }
 
-// unanswered has a batch sent again about which nothing is known. After a panic it is given up: the next attempt may
-// panic, too, and hold up what is sent with it.
+// unanswered sends a batch again whose request got no answer. After a panic it gives up the batch: the next attempt may
+// panic, too, and hold up the batches that are sent with it.
 func (c *core) unanswered(p *partition, err error, now time.Time) {
 	p.link = nil
 	var panicked *panics.Error
@@ -296,7 +299,9 @@ func (c *core) answer(p *partition, block *sarama.ProduceResponseBlock, now time
 		c.split(p, r.class, reasonOf(block), now)
 	case actRestamp:
 		if p.restamped || !slices.ContainsFunc(p.batch, func(e entry) bool { return !e.message.Time.IsZero() }) {
-			c.giveUp(p, produce.Unavailable, fmt.Errorf("the present time is refused, the clock of the broker or of this machine is wrong: %w", block.Err))
+			c.giveUp(p, produce.Unavailable,
+				fmt.Errorf("the present time is refused, the clock of the broker or of this machine is wrong: %w",
+					block.Err))
 			return
 		}
 		p.restamped, p.stamp = true, now
@@ -311,7 +316,7 @@ func (c *core) answer(p *partition, block *sarama.ProduceResponseBlock, now time
 	}
 }
 
-// reasonOf returns the error with the broker's own words about it.
+// reasonOf returns the broker's error together with the broker's own text.
 func reasonOf(block *sarama.ProduceResponseBlock) error {
 	text := ""
 	switch {
@@ -326,7 +331,7 @@ func reasonOf(block *sarama.ProduceResponseBlock) error {
 	return fmt.Errorf("%w (%s)", block.Err, text)
 }
 
-// acknowledge reports the batch, and goes on to what is behind it.
+// acknowledge reports the batch as acknowledged, and goes on to the messages behind it.
 func (c *core) acknowledge(p *partition, now time.Time) {
 	acked := p.batch
 	p.next = batch.Behind(p.next, len(acked))
@@ -338,7 +343,7 @@ func (c *core) acknowledge(p *partition, now time.Time) {
 	c.place(p, now)
 }
 
-// retry has the batch sent again after a pause, or gives it up when its time is over.
+// retry sends the batch again after a pause, or gives it up when its time is over.
 func (c *core) retry(p *partition, r rule, err error, now time.Time) {
 	p.attempts++
 	p.class, p.cause, p.unsure = r.class, err, p.unsure || r.unsure
@@ -351,8 +356,8 @@ func (c *core) retry(p *partition, r rule, err error, now time.Time) {
 	c.place(p, now)
 }
 
-// renew numbers the batch anew. If the numbers that Kafka does not accept are of the producer's present epoch or id, then the
-// producer takes another one.
+// renew numbers the batch anew. If Kafka has refused numbers of the producer's present epoch or id, the producer takes
+// another one.
 func (c *core) renew(p *partition, r rule, err error, now time.Time) {
 	if p.numbering == c.id {
 		if r.action == actRenewID {
@@ -361,15 +366,15 @@ func (c *core) renew(p *partition, r rule, err error, now time.Time) {
 			c.renewEpoch()
 		}
 	}
-	p.numbering = batch.NoProducer // the next attempt takes the producer's
+	p.numbering = batch.NoProducer // the next attempt takes the producer's present id and epoch
 	c.retry(p, rule{}, err, now)
 }
 
-// split has a batch that Kafka has refused sent again in halves, so that only the messages are refused that are at fault. The
-// halves have its numbers: this attempt has appended nothing.
+// split sends the halves of a batch that Kafka has refused, one after the other, so that Kafka refuses only the faulty
+// messages. The halves keep the batch's numbers, because this attempt has appended nothing.
 func (c *core) split(p *partition, class produce.Class, err error, now time.Time) {
 	if p.unsure {
-		c.abandonNumbers(p) // an earlier attempt may have been appended whole
+		c.abandonNumbers(p) // an earlier attempt may have appended the whole batch
 	}
 	refused := p.batch
 	if len(refused) > 1 {
@@ -395,7 +400,8 @@ func (c *core) split(p *partition, class produce.Class, err error, now time.Time
 	c.end(ending{entries: refused, err: produce.Errorf(class, "Kafka refused the message: %w", err), partition: p})
 }
 
-// backoff is the pause before an attempt to send a batch again, the first of which is number 1.
+// backoff returns the pause before an attempt to send a batch again. retry is the number of the attempt; the first is
+// 1.
 func backoff(retry int) time.Duration {
 	return min(50*time.Millisecond<<min(retry-1, 10), time.Second)
 }

@@ -26,13 +26,17 @@ func TestMessagesArriveAsTheyAre(t *testing.T) {
 			header := func(key, value []byte) produce.Header { return produce.Header{Key: key, Value: value} }
 			began := time.Now().Truncate(time.Millisecond)
 			list := []produce.Message{
-				{Topic: topic, Key: []byte("k"), Value: []byte(strings.Repeat("x", 100_000)), Time: at.Add(123 * time.Microsecond)},
+				{
+					Topic: topic, Key: []byte("k"), Value: []byte(strings.Repeat("x", 100_000)),
+					Time: at.Add(123 * time.Microsecond),
+				},
 				{Topic: topic, Value: []byte("no key")},
 				{Topic: topic, Key: []byte{}, Value: []byte("an empty key"), Time: at.Add(-time.Hour)},
 				{Topic: topic, Key: []byte("an empty value"), Value: []byte{}},
 				{Topic: topic, Key: []byte("no value")},
 				{Topic: topic, Key: []byte("headers"), Value: []byte("v"), Headers: []produce.Header{
-					header([]byte("a"), []byte("b")), header([]byte("a"), []byte("c")), header([]byte("empty"), []byte{}), header([]byte("nil"), nil),
+					header([]byte("a"), []byte("b")), header([]byte("a"), []byte("c")),
+					header([]byte("empty"), []byte{}), header([]byte("nil"), nil),
 				}},
 			}
 			send(producer, list).requireAcknowledged(t)
@@ -105,7 +109,8 @@ func TestACreatedTopicTakesWhatTheLimitAllows(t *testing.T) {
 	list := messages(cfg.Topics.Events, 0, 2)
 	list[1].Value = []byte(strings.Repeat("x", 2_900_000))
 	send(producer, list).requireAcknowledged(t)
-	require.Len(t, consume(t, brokers, cfg.Topics.Events, 2, kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(8<<20)), 2)
+	require.Len(t, consume(t, brokers, cfg.Topics.Events, 2,
+		kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(8<<20)), 2)
 }
 
 func TestMissingTopicsAreCreatedAsConfigured(t *testing.T) {
@@ -140,19 +145,22 @@ func TestATopicIsReadToItsEnd(t *testing.T) {
 	}
 	send(producer, list).requireAcknowledged(t)
 	found, next := map[string]bool{}, map[int32]int64{}
-	require.NoError(t, reader.ReadTopic(t.Context(), cfg.Topics.Events, func(partition int32, offset int64, m *produce.Message) error {
+	each := func(partition int32, offset int64, m *produce.Message) error {
 		require.Equal(t, next[partition], offset)
 		next[partition]++
 		require.Equal(t, m.Key, m.Headers[0].Value)
 		found[string(m.Value)] = true
 		return nil
-	}))
+	}
+	require.NoError(t, reader.ReadTopic(t.Context(), cfg.Topics.Events, each))
 	require.Len(t, found, 20)
 
 	enough := errors.New("enough")
-	require.ErrorIs(t, reader.ReadTopic(t.Context(), cfg.Topics.Events, func(int32, int64, *produce.Message) error { return enough }), enough)
+	require.ErrorIs(t, reader.ReadTopic(t.Context(), cfg.Topics.Events,
+		func(int32, int64, *produce.Message) error { return enough }), enough)
 	cfg.Brokers = []string{freeAddress(t)}
 	bootstrap, err = kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
-	require.ErrorContains(t, kafka.NewReader(cfg, bootstrap).ReadTopic(t.Context(), cfg.Topics.Events, none), "no broker answers at")
+	require.ErrorContains(t, kafka.NewReader(cfg, bootstrap).ReadTopic(t.Context(), cfg.Topics.Events, none),
+		"no broker answers at")
 }

@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"reflect"
+
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 	"go.uber.org/zap"
@@ -12,9 +14,10 @@ import (
 
 // Module writes events to Kafka.
 //
-// Provides produce.Producer, produce.Settings, produce.Reader, *Bootstrap (the brokers to begin with) and the command "tail".
-// Requires *zap.Logger and tally.Scope (modules/observability); takes the value group "kafka_brokers" of LocalBroker (see
-// AsLocalBrokers), which is needed only when kafka.brokers is empty.
+// Provides produce.Producer, produce.Settings, produce.Reader, *Bootstrap (the brokers to begin with) and the command
+// "tail".
+// Requires *zap.Logger and tally.Scope (modules/observability). Takes the value group "kafka_brokers" of LocalBroker
+// (see AsLocalBrokers); the group may be empty unless kafka.brokers is.
 // Config section: "kafka".
 func Module() module.Module {
 	return module.Module{
@@ -35,7 +38,8 @@ func Module() module.Module {
 	}
 }
 
-// AsLocalBrokers annotates a constructor that returns a []LocalBroker so that they join the value group.
+// AsLocalBrokers annotates a constructor that returns a []LocalBroker, so that the constructor's brokers join the value
+// group.
 func AsLocalBrokers(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"kafka_brokers,flatten"`))
 }
@@ -51,8 +55,17 @@ func newProducer(
 	if err != nil {
 		return nil, err
 	}
-	err = configs.Follow(live, func(_, after produce.Topics) (configs.Change, error) {
-		return configs.Change{Commit: func() { producer.SetTopics(after) }}, nil
+	err = configs.Follow(live, func(before, after Config) (configs.Change, error) {
+		// What is wrong with certificates and passwords refuses the configuration.
+		if _, err := producerConfig(after); err != nil {
+			return configs.Change{}, err
+		}
+		return configs.Change{Commit: func() {
+			producer.SetTopics(after.Topics)
+			if !reflect.DeepEqual(before.TLS, after.TLS) || !reflect.DeepEqual(before.SASL, after.SASL) {
+				producer.SetLogin(after.TLS, after.SASL)
+			}
+		}}, nil
 	})
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// parts is what the rest of a build takes from the module.
+// parts is the part of the module that the rest of a build takes.
 type parts struct {
 	fx.In
 
@@ -54,10 +54,12 @@ func TestWithoutBrokersTheModulesServeTheEmbeddedOne(t *testing.T) {
 	require.Equal(t, produce.Settings{Topics: cfg.Topics, MaxMessageBytes: int(cfg.MaxMessageBytes)}, p.Settings)
 	app.RequireStart()
 	require.Eventually(t, func() bool { return p.Producer.Ready() == nil }, patience, time.Millisecond)
-	require.Regexp(t, `^embedded broker at 127\.0\.0\.1:\d+ \(one node, not replicated\), data in /`, p.Producer.(fmt.Stringer).String())
+	require.Regexp(t, `^embedded broker at 127\.0\.0\.1:\d+ \(one node, not replicated\), data in /`,
+		p.Producer.(fmt.Stringer).String())
 	send(p.Producer.(*kafka.Producer), messages(cfg.Topics.Events, 0, 5)).requireAcknowledged(t)
 	read := 0
-	require.NoError(t, p.Reader.ReadTopic(t.Context(), cfg.Topics.Events, func(int32, int64, *produce.Message) error { read++; return nil }))
+	require.NoError(t, p.Reader.ReadTopic(t.Context(), cfg.Topics.Events,
+		func(int32, int64, *produce.Message) error { read++; return nil }))
 	require.Equal(t, 5, read)
 
 	flags := pflag.NewFlagSet("tail", pflag.ContinueOnError)
@@ -97,14 +99,14 @@ func (silent) Stop(context.Context) error  { return nil }
 func TestOverridingTheProducerBuildsNoClientAndNoBroker(t *testing.T) {
 	t.Parallel()
 	cfg := kafka.DefaultConfig()
-	cfg.TLS = kafka.TLS{Enabled: true, CAFile: "no/such/file"} // would end the build of a client
+	cfg.TLS = kafka.TLS{Enabled: true, CAFile: "no/such/file"} // the build of a client would fail
 	app, p := graph(t, cfg, fx.Decorate(func() produce.Producer { return silent{} }))
 	app.RequireStart()
 	require.NoError(t, p.Producer.Ready())
 	app.RequireStop()
 }
 
-// A graph that is built and never started, as for a picture of it, leaves nothing behind: see TestMain.
+// A graph that is built and never started, as for a picture of the graph, leaves no goroutine behind: see TestMain.
 func TestAGraphThatIsNotStartedLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	_, p := graph(t, kafka.DefaultConfig())

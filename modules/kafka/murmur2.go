@@ -2,7 +2,8 @@ package kafka
 
 import "encoding/binary"
 
-// partitionOf returns which of count partitions a key belongs to: the one that Java's and librdkafka's clients choose.
+// partitionOf returns the partition, of count partitions, that a key belongs to. Java's and librdkafka's clients choose
+// the same one.
 func partitionOf(key []byte, count int) int {
 	return int(murmur2(key)&0x7fffffff) % count
 }

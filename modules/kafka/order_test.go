@@ -25,8 +25,8 @@ func TestEveryReplicaAcknowledges(t *testing.T) {
 	require.NotEqual(t, int64(-1), came.of(cfg.Topics.Events)[0].id, "an idempotent producer has an id")
 }
 
-// The broker appends the batch and then says that replicas have not got it in time: nothing is acknowledged before a copy of the
-// batch is, and Kafka takes the copy for one.
+// The broker appends the batch and then says that the replicas have not got it in time. The producer sends the batch
+// again and reports no message before that copy is acknowledged. Kafka recognises the copy.
 func TestATimeoutOfReplicasIsNoAcknowledgement(t *testing.T) {
 	t.Parallel()
 	for _, code := range []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend} {
@@ -73,22 +73,23 @@ func TestAnAnswerThatIsLostMakesNoCopy(t *testing.T) {
 	require.Greater(t, len(came.of(cfg.Topics.Events)), rounds)
 }
 
-// The broker has a batch and does not answer in time. What comes next must not be taken for a copy of that, and the late batch
-// must not be in the way.
+// The broker has a batch and does not answer in time. Kafka must not take the next batch for a copy of it, and the late
+// batch must not hold up the next one.
 func TestWhatFollowsABatchThatWasGivenUpIsNotTakenForACopy(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	cfg.AckTimeout = 300 * time.Millisecond
 	producer, _ := start(t, cfg)
-	require.Eventually(t, func() bool { return send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0] == nil }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0] == nil },
+		patience, time.Millisecond)
 	came := watch(broker)
 	fault := refuse(broker, cfg.Topics.Events, kerr.RequestTimedOut, -1) // and append
 	given := send(producer, messages(cfg.Topics.Events, 1000, 3))
 	given.requireFailed(t, produce.Timeout)
 	fault.Remove()
 	r := send(producer, messages(cfg.Topics.Events, 2000, 3))
-	require.Eventually(t, func() bool { // a slow machine may fail it, too
+	require.Eventually(t, func() bool { // on a slow machine r may time out, too
 		for _, err := range r.wait(t) {
 			if err != nil {
 				r = send(producer, messages(cfg.Topics.Events, 2000, 3))
@@ -133,13 +134,14 @@ func TestABatchThatABrokerHoldsIsGivenUpInTime(t *testing.T) {
 	first.requireFailed(t, produce.Timeout)
 	require.NoError(t, producer.Flush(t.Context()))
 	require.EqualValues(t, 3, counter(scope, "messages_failed_total+class=timeout"))
-	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 },
+		patience, time.Millisecond)
 	release()
 	list := messages(cfg.Topics.Events, 3, 3)
 	require.Eventually(t, func() bool { return send(producer, list).wait(t)[0] == nil }, patience, time.Millisecond)
 }
 
-// A caller that produces while the failure of an earlier message is being reported does not know of that yet.
+// A caller that produces while the failure of an earlier message is being reported does not know of the failure yet.
 func TestWhatIsProducedDuringAFailingReportFailsToo(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -174,10 +176,12 @@ func TestWhatIsProducedWhileAMissingTopicIsReportedFailsToo(t *testing.T) {
 	})
 	first.requireFailed(t, produce.Missing)
 	second.requireFailed(t, produce.Missing)
-	require.Eventually(t, func() bool { return send(producer, messages("late", 2, 1)).wait(t)[0] == nil }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return send(producer, messages("late", 2, 1)).wait(t)[0] == nil },
+		patience, time.Millisecond)
 }
 
-// What is behind a refused message has been refused with it in the same batch, and goes on when that has its report.
+// A message was refused only because it was in the batch of a faulty one. It is sent again when the faulty message has
+// its report.
 func TestARefusalIsReportedBeforeAnythingBehindItIsSent(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -205,7 +209,8 @@ func TestAPartitionThatFailsHoldsNoOtherUp(t *testing.T) {
 	cfg.Topics.Partitions = 2
 	producer, _ := start(t, cfg)
 	fault := broker.Fault(kfake.Fault{
-		Keys: []kmsg.Key{kmsg.Produce}, Topic: cfg.Topics.Events, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas, Count: -1,
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: cfg.Topics.Events, Partitions: []int32{0}, Err: kerr.NotEnoughReplicas,
+		Count: -1,
 	})
 	list := messages(cfg.Topics.Events, 0, 100)
 	acknowledged := make(chan int, len(list))

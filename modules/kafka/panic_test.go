@@ -20,7 +20,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// watched starts a producer and returns what it logs.
+// watched starts a producer and returns the producer and its log.
 func watched(t *testing.T, cfg kafka.Config, options ...zap.Option) (*kafka.Producer, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
@@ -34,7 +34,7 @@ func watched(t *testing.T, cfg kafka.Config, options ...zap.Option) (*kafka.Prod
 	return producer, logs
 }
 
-// requirePanics requires that so many lines tell of the panics of somebody, each with a stack that names a function.
+// requirePanics requires that at least n lines tell of panics of who, each with a stack that names the function.
 func requirePanics(t *testing.T, logs *observer.ObservedLogs, who string, n int, function string) {
 	t.Helper()
 	told := func() []observer.LoggedEntry { return logs.FilterMessage(who + " panicked").All() }
@@ -45,7 +45,7 @@ func requirePanics(t *testing.T, logs *observer.ObservedLogs, who string, n int,
 	require.Len(t, told(), n)
 }
 
-// requireWorks requires that the producer gets messages acknowledged, after a while in which it may refuse them.
+// requireWorks requires that the producer gets messages acknowledged, if need be after a while of failures.
 func requireWorks(t *testing.T, producer *kafka.Producer, topic string, first int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -93,7 +93,8 @@ func TestAReportOfARefusalThatPanicsIsOneReport(t *testing.T) {
 	require.EqualValues(t, 3, made.Load())
 }
 
-// Nobody knows then whether the batch went out. Its messages fail, and what comes next is of another epoch.
+// After a panic of the encoding nobody knows whether the batch went out. Its messages fail, and the next batch has
+// another epoch.
 func TestABatchWhoseEncodingPanicsFailsAndTheNextIsSent(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -159,7 +160,7 @@ func TestTheAlarmThatPanicsRingsAgain(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
-	cfg.Linger = time.Millisecond // which takes an alarm for each batch
+	cfg.Linger = time.Millisecond // so that each batch needs an alarm
 	gate, topic := watch(broker), cfg.Topics.Events
 	producer, logs := watched(t, cfg)
 	requireWorks(t, producer, topic, 0)
@@ -200,8 +201,8 @@ func TestASupervisionThatPanicsConnectsAnew(t *testing.T) {
 	requireWorks(t, producer, cfg.Topics.Events, 0)
 }
 
-// However often its state is in disorder, the producer makes one report a message, and what it reports as acknowledged
-// is in Kafka.
+// However often its state is in disorder, the producer makes one report on each message. Every message that it reports
+// as acknowledged is in Kafka.
 func TestEveryMessageHasOneReportWhileTheProducerPanics(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)

@@ -20,17 +20,18 @@ type entry struct {
 type topic struct {
 	name       string
 	partitions []*partition
-	// waiting are messages of a topic whose partitions are not known yet.
+	// waiting holds the messages of a topic whose partitions are not known yet.
 	waiting queue
-	// sticky is the partition that messages without a key go to next.
+	// sticky numbers the partition, modulo their count, that got the last messages without a key.
 	sticky int
-	// limit is the size of the largest batch that the topic takes, as far as its refusals have shown.
+	// limit is the size in bytes of the largest batch that the topic takes, as far as its refusals have shown.
 	limit    int
-	limitAge time.Time // when limit was changed last
+	limitAge time.Time // when limit last changed
 
-	// cause is why the partitions are not known; nil: they are, or nobody has asked.
+	// cause is why the partitions are not known. Nil: they are known, or nobody has asked.
 	cause error
-	// missingSince is since when Kafka says that the topic does not exist. Zero: it does, as far as is known.
+	// missingSince is when Kafka began to say that the topic does not exist. Zero: the topic exists, as far as is
+	// known.
 	missingSince time.Time
 	// held is set while reports are made on messages that have waited for the topic in vain.
 	held bool
@@ -42,48 +43,48 @@ type state uint8
 const (
 	// idle: nothing waits.
 	idle state = iota
-	// ready: the partition waits for its link to send its next batch.
+	// ready: the partition waits until its link sends its next batch.
 	ready
-	// sending: its batch is in a request, or is being reported as failed.
+	// sending: the partition's batch is in a request, or its failure is being reported.
 	sending
-	// parked: it waits for a leader, for a producer id, or for the end of a pause.
+	// parked: the partition waits for a leader, for a producer id, or for the end of a pause.
 	parked
 )
 
-// partition gathers messages and sends them, one batch at a time. The core's mu guards it; batch is also read without mu by
-// the link that sends it, during which nobody changes it.
+// partition gathers messages and sends them, one batch at a time. The core's mu guards it, with one exception: the link
+// that sends batch reads it without mu, and nobody changes batch meanwhile.
 //
-// A batch keeps its messages, their times and its numbers from attempt to attempt, so that Kafka recognises a copy. Only a batch
-// that Kafka has refused, and therefore not appended, is cut into smaller ones, or gets other times.
+// A batch keeps its messages, their times and its numbers from attempt to attempt, so that Kafka recognises a copy.
+// Only a batch that Kafka has refused, and therefore not appended, is cut into smaller ones or gets other times.
 type partition struct {
 	topic *topic
 	id    int32
-	link  *link // to the partition's leader; nil: not known
+	link  *link // to the partition's leader; nil: no leader is known
 	state state
-	// gone is set when the topic has this partition no more.
+	// gone is set when the topic no longer has this partition.
 	gone bool
 
-	waiting queue // behind batch
+	waiting queue // the messages behind batch
 	batch   []entry
-	// suspects is how many messages, from the first of batch on, are of a batch that was refused for one of them. A batch
-	// holds none that is behind them.
+	// suspects counts the messages of a batch that Kafka has refused because of one of them. They begin with the first
+	// message of batch. No batch reaches beyond them.
 	suspects int
-	// stamp is the time of those messages of the batch that have none, or of all if restamped is set.
+	// stamp is the time of the batch's messages that have none of their own, or of all of them if restamped is set.
 	stamp     time.Time
 	restamped bool
-	// unsure is set when an earlier attempt may have been appended.
+	// unsure is set if the broker may have appended the batch at an earlier attempt.
 	unsure bool
 
-	attempts int   // of the batch, without an acknowledgement
+	attempts int   // to send the batch, so far in vain
 	cause    error // why the last attempt failed
 	class    produce.Class
 	notUntil time.Time // when the next attempt may be made
 
-	numbering batch.Producer // what next is a number of
+	numbering batch.Producer // the id and epoch that next belongs to
 	next      int32          // the sequence number of batch's first message
 }
 
-// queue is entries in their order.
+// queue holds entries in their order.
 type queue struct {
 	entries []entry
 	head    int
@@ -102,8 +103,8 @@ func (q *queue) push(e entry) {
 	q.bytes += e.size
 }
 
-// shift moves entries from the front of the queue to the end of dst: at most most of them, of at most so many bytes, but one
-// at least if there is any.
+// shift moves entries from the front of the queue to the end of dst: at most most entries of at most so many bytes
+// together, but always one if there is any.
 func (q *queue) shift(dst []entry, bytes, most int) []entry {
 	n := 0
 	for rest := q.entries[q.head:]; n < len(rest) && n < most; n++ {
@@ -131,7 +132,8 @@ func (q *queue) pop() entry {
 	return e
 }
 
-// reuse begins again at the front of the memory when nothing is left, and gives up memory that an unusual rush has needed.
+// reuse goes back to the front of the memory when the queue is empty. It gives up memory that an unusual rush has
+// needed.
 func (q *queue) reuse() {
 	const kept = 4096
 	if q.head < len(q.entries) {
@@ -143,7 +145,7 @@ func (q *queue) reuse() {
 	}
 }
 
-// rest appends the entries of a queue that a panic may have left in disorder to dst, and gives them up.
+// rest appends to dst the entries of a queue that a panic may have left in disorder, and empties the queue.
 func (q *queue) rest(dst []entry) []entry {
 	for i := range q.entries {
 		if q.entries[i].report != nil {
@@ -168,7 +170,7 @@ func (q *queue) unshift(front []entry) {
 	q.head = 0
 }
 
-// oldest returns when the partition's first message was produced.
+// oldest returns the time at which the partition's first message was produced.
 func (p *partition) oldest() time.Time {
 	if len(p.batch) > 0 {
 		return p.batch[0].at
@@ -178,15 +180,15 @@ func (p *partition) oldest() time.Time {
 
 func (p *partition) isEmpty() bool { return len(p.batch) == 0 && p.waiting.len() == 0 }
 
-// number gives the batch its sequence number under the producer's present id. It is called before the batch's first attempt,
-// and again when Kafka knows the partition's numbering no more.
+// number gives the batch a sequence number under the producer's present id. It is called before the batch's first
+// attempt, and again when Kafka no longer knows the partition's numbering.
 func (p *partition) number(id batch.Producer) {
 	if p.numbering != id {
 		p.numbering, p.next = id, 0
 	}
 }
 
-// settled forgets what was about the attempts of a batch that has ended.
+// settled forgets a batch that has ended, and what is known of its attempts.
 func (p *partition) settled() {
 	p.batch = nil
 	p.attempts, p.cause, p.unsure, p.restamped = 0, nil, false, false

@@ -10,7 +10,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// Section 4.3 of the protocol. The vectors are those of Apache Kafka's own UtilsTest.testMurmur2.
+// This is section 4.3 of the protocol. The vectors are those of Apache Kafka's own UtilsTest.testMurmur2.
 func TestKeysGoToThePartitionThatKafkasOwnClientsChoose(t *testing.T) {
 	t.Parallel()
 	for key, hash := range map[string]int32{

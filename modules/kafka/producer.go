@@ -20,11 +20,13 @@ import (
 
 // Producer writes messages to Kafka. Its life:
 //
-//  1. NewProducer checks what can be checked without a network, and reads certificates.
-//  2. Start makes a first attempt to reach the cluster. If that fails, Start succeeds all the same and attempts go on in the
-//     background; meanwhile Ready says why, and Produce fails every message at once.
-//  3. Connected, it asks the cluster every few seconds whether that is still there, and looks after the topics.
-//  4. Stop refuses new messages, waits for the reports on what it holds, and says how much of that was not acknowledged.
+//  1. NewProducer checks everything that can be checked without a network, and reads certificates.
+//  2. Start makes a first attempt to reach the cluster. If the attempt fails, Start succeeds all the same, and the
+//     producer tries again in the background. Meanwhile Ready says why, and Produce fails every message at once.
+//  3. Once connected, the producer asks the cluster every few seconds whether it still answers, and looks after the
+//     topics.
+//  4. Stop refuses new messages, waits for the reports on the messages that the producer holds, and says how many of
+//     them were not acknowledged.
 //
 // Start and Stop are called once; the other methods are safe for concurrent use.
 type Producer struct {
@@ -33,15 +35,18 @@ type Producer struct {
 	core      *core
 	log       *zap.Logger
 	reached   *observability.Causes // whether the cluster answers
-	renewed   *observability.Causes // whether changed files of certificates and passwords let in
+	renewed   *observability.Causes // whether changed certificates and passwords let in
 	health    atomic.Pointer[health]
 
-	// The supervisor's:
-	client sarama.Client // nil: not connected
-	config *sarama.Config
-	keeper *topicKeeper
-	files  *fileWatch // of certificates and passwords
-	stale  bool       // the files have changed since config was made
+	login atomic.Pointer[identity] // that the next connection is made with; nil: that of the last one
+
+	// The supervisor uses these:
+	client  sarama.Client // nil: not connected
+	section Config        // that config is made of
+	config  *sarama.Config
+	keeper  *topicKeeper
+	files   *fileWatch // of certificates and passwords
+	stale   bool       // the section or the files have changed since config was made
 
 	started  atomic.Bool
 	stopping atomic.Bool
@@ -60,28 +65,29 @@ type metrics struct {
 	buffered tally.Gauge
 }
 
-// health is what the last look at the cluster has shown.
+// health is the result of the last look at the cluster.
 type health struct {
 	err error
 	at  time.Time
 }
 
 const (
-	// probeInterval is how often the cluster is asked whether it is still there.
+	// probeInterval is how often the producer asks the cluster whether it still answers.
 	probeInterval = 2 * time.Second
-	// staleAfter is when a good answer no longer counts, because the question after it hangs.
+	// staleAfter is the age at which a good answer no longer counts, because the question after it hangs.
 	staleAfter = 15 * time.Second
 
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 10 * time.Second
 
-	// logEvery is how often one cause of failures is logged.
+	// logEvery is how often the producer logs one cause of failures.
 	logEvery = time.Minute
 )
 
-// NewProducer returns a producer that is not connected. The scope records messages acknowledged ("messages_acked_total") and
-// failed ("messages_failed_total", by class), bytes acknowledged ("bytes_total") and held ("buffered_bytes"), both before
-// compression, and the time from the first message of a batch to its acknowledgement ("produce_seconds").
+// NewProducer returns a producer that is not connected. The scope records messages acknowledged
+// ("messages_acked_total") and failed ("messages_failed_total", by class), bytes acknowledged ("bytes_total") and held
+// ("buffered_bytes"), both before compression, and the time from the first message of a batch to its acknowledgement
+// ("produce_seconds").
 func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.Scope) (*Producer, error) {
 	files := newFileWatch(cfg.credentialFiles())
 	config, err := producerConfig(cfg)
@@ -95,12 +101,14 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 		buffered: scope.Gauge("buffered_bytes"),
 	}
 	for _, class := range produce.Classes() {
-		m.failed = append(m.failed, scope.Tagged(map[string]string{"class": class.String()}).Counter("messages_failed_total"))
+		m.failed = append(m.failed,
+			scope.Tagged(map[string]string{"class": class.String()}).Counter("messages_failed_total"))
 	}
 	causes := observability.NewCauses(log, "messages are not acknowledged", "messages are acknowledged again", logEvery)
 	p := &Producer{
 		cfg:       cfg,
 		bootstrap: bootstrap,
+		section:   cfg,
 		config:    config,
 		keeper:    newTopicKeeper(cfg.Topics, int(cfg.MaxMessageBytes), log),
 		files:     files,
@@ -111,10 +119,13 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 			linger:     cfg.Linger,
 			codec:      config.Producer.Compression,
 		}, log, causes, m),
-		log:     log,
-		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background", "Kafka can be used again", logEvery),
-		renewed: observability.NewCauses(log, "the files of certificates and passwords have changed, and Kafka cannot be reached with them: "+
-			"the connection with the old ones is kept", "Kafka is reached with the changed files", logEvery),
+		log: log,
+		reached: observability.NewCauses(log, bootstrap.String()+" cannot be used, trying again in the background",
+			"Kafka can be used again", logEvery),
+		renewed: observability.NewCauses(log,
+			"certificates or passwords have changed, and Kafka cannot be reached with them: "+
+				"the connection with the old ones is kept",
+			"Kafka is reached with the changed certificates and passwords", logEvery),
 		work: panics.NewGroup(log),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -122,7 +133,17 @@ func NewProducer(cfg Config, bootstrap *Bootstrap, log *zap.Logger, scope tally.
 	return p, nil
 }
 
-// SetTopics has the producer look after other topics, and make missing ones in another way, from the next look on.
+// SetLogin has the producer connect anew with other certificates and another login. As long as the producer cannot
+// reach Kafka with them, it keeps its present connection.
+func (p *Producer) SetLogin(tls TLS, sasl SASL) { p.login.Store(&identity{tls, sasl}) }
+
+// identity is what a connection is made with.
+type identity struct {
+	tls  TLS
+	sasl SASL
+}
+
+// SetTopics has the producer look after other topics and create missing ones in another way, from its next look on.
 func (p *Producer) SetTopics(topics produce.Topics) { p.keeper.next.Store(&topics) }
 
 // String describes for a human where events go.
@@ -133,8 +154,8 @@ func (p *Producer) String() string {
 	return p.bootstrap.String() + ", topic " + p.cfg.Topics.Events
 }
 
-// Start begins to connect. It returns when the first attempt has ended, or connect_timeout, a second or ctx is over, and never
-// fails for a cluster that cannot be reached.
+// Start begins to connect. It returns when the first attempt has ended, or when connect_timeout, a second or ctx is
+// over. It succeeds even if the cluster cannot be reached.
 func (p *Producer) Start(ctx context.Context) error {
 	p.started.Store(true)
 	p.core.start()
@@ -154,7 +175,8 @@ func (p *Producer) Start(ctx context.Context) error {
 }
 
 // supervise connects, however long that takes, and then looks after the connection until ctx is over. It calls
-// attempted after the first attempt. After a panic the connection is not used any more: the next call makes another.
+// attempted after the first attempt. A panic in supervise drops the connection; the next call of supervise makes
+// another one.
 func (p *Producer) supervise(ctx context.Context, addresses []string, attempted func()) {
 	ended := false
 	defer func() {
@@ -189,7 +211,7 @@ func (p *Producer) supervise(ctx context.Context, addresses []string, attempted 
 
 var errUnsupervised = errors.New("the supervision of the connection panicked and begins anew: see the log")
 
-// keepConnecting returns false if ctx was over first.
+// keepConnecting tries to connect until an attempt succeeds. It returns false if ctx is over first.
 func (p *Producer) keepConnecting(ctx context.Context, addresses []string, attempted func()) bool {
 	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
 		client, err := p.connect(addresses)
@@ -205,7 +227,7 @@ func (p *Producer) keepConnecting(ctx context.Context, addresses []string, attem
 		if client != nil {
 			return true
 		}
-		// Jitter keeps a fleet of services from asking a cluster that comes back all at once.
+		// Jitter spreads the attempts of a fleet of services when a cluster comes back.
 		retry := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-ctx.Done():
@@ -216,11 +238,23 @@ func (p *Producer) keepConnecting(ctx context.Context, addresses []string, attem
 	}
 }
 
-// connect makes one attempt to reach the cluster with what the files of certificates and passwords hold now, and to create the
-// topics that are missing.
+// isStale reports whether the client's configuration must be made anew, because the section or the content of the
+// files has changed.
+func (p *Producer) isStale() bool {
+	if next := p.login.Swap(nil); next != nil {
+		p.section.TLS, p.section.SASL = next.tls, next.sasl
+		p.files = newFileWatch(p.section.credentialFiles())
+		p.stale = true
+	}
+	p.stale = p.files.Changed() || p.stale
+	return p.stale
+}
+
+// connect makes one attempt to reach the cluster with the present content of the files of certificates and passwords,
+// and to create the topics that are missing.
 func (p *Producer) connect(addresses []string) (sarama.Client, error) {
-	if p.files.Changed() || p.stale {
-		config, err := producerConfig(p.cfg)
+	if p.isStale() {
+		config, err := producerConfig(p.section)
 		if p.stale = err != nil; p.stale {
 			return nil, err
 		}
@@ -244,10 +278,10 @@ func (p *Producer) connect(addresses []string) (sarama.Client, error) {
 	return client, nil
 }
 
-// reconnect connects anew if files of certificates or passwords have changed. What is in flight with the client before
-// is sent again by the new one, and Kafka tells that from a copy.
+// reconnect connects anew if certificates or passwords have changed. The core sends the batches in flight with the old
+// client again with the new one. Kafka recognises a batch that it has already.
 func (p *Producer) reconnect(addresses []string) {
-	if !p.stale && !p.files.Changed() {
+	if !p.isStale() {
 		return
 	}
 	p.stale = true // connect reads the files
@@ -257,7 +291,7 @@ func (p *Producer) reconnect(addresses []string) {
 		p.stale = true
 		return
 	}
-	p.log.Info("connected to Kafka anew, with the changed files of certificates and passwords")
+	p.log.Info("connected to Kafka anew, with the changed certificates and passwords")
 	before := p.client
 	p.client = renewed
 	p.core.setClient(renewed, nil)
@@ -270,7 +304,7 @@ func (p *Producer) close(client sarama.Client) {
 	}
 }
 
-// report stores what a look at the cluster has shown.
+// report stores the result of a look at the cluster.
 func (p *Producer) report(err error) {
 	var caught *panics.Error
 	if errors.As(err, &caught) { // in a callback of sarama's, such as that of a login
@@ -283,7 +317,7 @@ func (p *Producer) report(err error) {
 	p.reached.Log(err)
 }
 
-// Ready implements produce.Producer: it tells what the last look at the cluster has shown.
+// Ready implements produce.Producer. It tells the result of the last look at the cluster.
 func (p *Producer) Ready() error {
 	seen := p.health.Load()
 	if seen.err != nil {
@@ -296,7 +330,7 @@ func (p *Producer) Ready() error {
 }
 
 // Produce implements produce.Producer. A message that is not acknowledged within ack_timeout fails. Before the first
-// connection, and after Stop has begun, everything fails at once.
+// connection, and after Stop has begun, every message fails at once.
 func (p *Producer) Produce(messages []produce.Message, report func(i int, err error)) {
 	p.core.produce(messages, report)
 }
@@ -304,9 +338,10 @@ func (p *Producer) Produce(messages []produce.Message, report func(i int, err er
 // Flush implements produce.Producer.
 func (p *Producer) Flush(ctx context.Context) error { return p.core.flush(ctx) }
 
-// Stop refuses new messages, waits until those that the producer holds have their reports or flush_timeout or ctx is over, and
-// closes the connection. While Kafka does not answer it does not wait. Each message has its report, by which its owner knows
-// whether it is kept elsewhere; how many were not acknowledged is logged.
+// Stop refuses new messages, waits until the messages that the producer holds have their reports or until flush_timeout
+// or ctx is over, and closes the connection. It waits for no report while Kafka does not answer. Each message has its
+// report, which tells its owner whether the message must be kept elsewhere. Stop logs how many messages were not
+// acknowledged.
 func (p *Producer) Stop(ctx context.Context) error {
 	if p.stopping.Swap(true) {
 		return nil
@@ -317,10 +352,11 @@ func (p *Producer) Stop(ctx context.Context) error {
 	if p.Ready() == nil {
 		patience, done := context.WithTimeout(ctx, p.cfg.FlushTimeout*9/10)
 		defer done()
-		_ = p.core.flush(patience) // close says how much is left
+		_ = p.core.flush(patience) // core.close returns how many messages are left
 	}
 	if unflushed := p.core.close(); unflushed > 0 {
-		p.log.Warn("messages were not acknowledged before the end: what is not in the spool is lost, or is sent again by its client",
+		p.log.Warn("messages were not acknowledged before the end: "+
+			"what is not in the spool is lost, or is sent again by its client",
 			zap.Int("messages", unflushed))
 	}
 	p.cancel()

@@ -23,7 +23,7 @@ import (
 func TestStopFlushesMessagesInFlight(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)
-	cfg.Linger = time.Second // so that they are in flight when Stop begins
+	cfg.Linger = time.Second // so that the messages are in flight when Stop begins
 	producer, scope := start(t, cfg)
 	var sent []*reports
 	size := 0
@@ -67,7 +67,8 @@ func TestStopTellsTheOwnersOfMessagesThatWereNotFlushed(t *testing.T) {
 		require.False(t, produce.IsRefusal(err), "message %d: %v", i, err)
 		require.True(t, i < 12 || err != nil, "message %d was sent after the end", i)
 	}
-	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return scope.Snapshot().Gauges()["buffered_bytes+"].Value() == 0 },
+		patience, time.Millisecond)
 }
 
 func TestFlushWaitsForEveryReport(t *testing.T) {
@@ -92,14 +93,14 @@ func TestFlushWaitsForEveryReport(t *testing.T) {
 	r.requireAcknowledged(t)
 }
 
-// The producer is stopped while a refusal is being reported, behind which something waits.
+// The producer is stopped while a refusal is being reported and another message waits behind the refused one.
 func TestWhatWaitsBehindAReportWhenStoppingHasAReport(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
 	cfg.FlushTimeout = 50 * time.Millisecond
 	producer, _ := start(t, cfg)
-	refuse(broker, cfg.Topics.Events, kerr.InvalidRecord, 2) // both, and then the first alone
+	refuse(broker, cfg.Topics.Events, kerr.InvalidRecord, 2) // the batch of both, and then the first alone
 	r := sendAnd(producer, messages(cfg.Topics.Events, 0, 2), func(i int, _ error) {
 		if i == 0 {
 			_ = producer.Stop(context.Background())
@@ -186,7 +187,8 @@ func TestEveryTopicIsCreatedWhenConnecting(t *testing.T) {
 	cfg.Topics.Custom = []string{"quarantine", "vip"}
 	start(t, cfg)
 	for _, topic := range []string{
-		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings", "exceptions", "events_overflow",
+		"clickhouse_events", "clickhouse_session_recording_events", "historical_events", "client_warnings",
+		"exceptions", "events_overflow",
 		"session_recording_overflow", "heatmaps", "ai_events", "ai_overflow", "logs", "events_dlq", "quarantine", "vip",
 	} {
 		require.NotNil(t, broker.TopicInfo(topic), topic)
@@ -225,11 +227,12 @@ func TestTopicsThatTakeTooLittleAreNamed(t *testing.T) {
 	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, 10*time.Millisecond)
 	warnings := logs.FilterMessageSnippet("max.message.bytes").All()
 	require.Len(t, warnings, 1)
-	require.Equal(t, map[string]any{"topics": []any{cfg.Topics.Exceptions}, "needed": int64(1001024)}, warnings[0].ContextMap())
+	require.Equal(t, map[string]any{"topics": []any{cfg.Topics.Exceptions}, "needed": int64(1001024)},
+		warnings[0].ContextMap())
 }
 
-// The memory of batches and requests is used again. That must never show: whatever lies in Kafka is one message, whole, also
-// where connections were cut and batches were sent again.
+// The memory of batches and requests is used again. No record in Kafka may show that: each record is one whole message,
+// even where connections were cut and batches were sent again.
 func TestMemoryThatIsUsedAgainNeverMixesMessages(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -255,7 +258,7 @@ func TestMemoryThatIsUsedAgainNeverMixesMessages(t *testing.T) {
 				}
 				deliver(t, producer, list)
 				for i := range list {
-					clear(list[i].Value) // it is the caller's again
+					clear(list[i].Value) // the value is the caller's again
 				}
 			}
 		})

@@ -26,7 +26,9 @@ func NewReader(cfg Config, bootstrap *Bootstrap) *Reader {
 }
 
 // ReadTopic implements produce.Reader. A topic that does not exist holds nothing.
-func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partition int32, offset int64, m *produce.Message) error) error {
+func (r *Reader) ReadTopic(
+	ctx context.Context, topic string, each func(partition int32, offset int64, m *produce.Message) error,
+) error {
 	config, err := clientConfig(r.cfg)
 	if err != nil {
 		return err
@@ -60,7 +62,7 @@ func (r *Reader) ReadTopic(ctx context.Context, topic string, each func(partitio
 	return nil
 }
 
-// offsets returns the oldest offset of a partition and the one behind its newest.
+// offsets returns the oldest offset of a partition and the offset behind its newest message.
 func offsets(client sarama.Client, topic string, partition int32) (oldest, end int64, err error) {
 	err = askLeader(client, func() error {
 		if oldest, err = client.GetOffset(topic, partition, sarama.OffsetOldest); err != nil {
@@ -72,7 +74,8 @@ func offsets(client sarama.Client, topic string, partition int32) (oldest, end i
 	return oldest, end, err
 }
 
-// askLeader asks a partition's leader something, and asks again while the leader is about to change or has just been elected.
+// askLeader asks a partition's leader a question. It asks again while the leader is about to change or has just been
+// elected.
 func askLeader(client sarama.Client, ask func() error) error {
 	for deadline := time.Now().Add(client.Config().Metadata.Timeout); ; {
 		err := ask()

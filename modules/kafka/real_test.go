@@ -15,7 +15,8 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// The tests of this file have a real Kafka answer with errors that the fake one does not know, or does not check in the same way.
+// The tests of this file have a real Kafka answer with errors that the fake one does not know, or checks in another
+// way.
 
 // realCluster returns the brokers that CAPTURE_TEST_KAFKA_BROKERS names.
 func realCluster(t *testing.T) []string {
@@ -27,7 +28,7 @@ func realCluster(t *testing.T) []string {
 	return strings.Split(brokers, ",")
 }
 
-// withTopic returns a producer's configuration and its topic of one partition, made with these settings.
+// withTopic creates a topic of one partition with these settings, and returns the configuration of its producer.
 func withTopic(t *testing.T, brokers []string, settings map[string]string) kafka.Config {
 	t.Helper()
 	cfg := config(brokers...)
@@ -45,7 +46,9 @@ func withTopic(t *testing.T, brokers []string, settings map[string]string) kafka
 func setTopic(t *testing.T, cfg kafka.Config, key, value string) {
 	t.Helper()
 	require.NoError(t, admin(t, cfg.Brokers).IncrementalAlterConfig(sarama.TopicResource, cfg.Topics.Events,
-		map[string]sarama.IncrementalAlterConfigsEntry{key: {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value}}, false))
+		map[string]sarama.IncrementalAlterConfigsEntry{
+			key: {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &value},
+		}, false))
 }
 
 func TestALimitThatIsLoweredRefusesOnlyWhatIsTooLarge(t *testing.T) {
@@ -144,13 +147,15 @@ func TestATopicThatIsDeletedUnderLoadIsMissingAndComesBack(t *testing.T) {
 	close(enough)
 	load.Wait()
 	require.Eventually(t, func() bool {
-		return topics.CreateTopic(cfg.Topics.Events, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false) == nil
+		return topics.CreateTopic(cfg.Topics.Events,
+			&sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false) == nil
 	}, patience, 10*time.Millisecond)
 	deliver(t, producer, spread(cfg.Topics.Events, 0, 100))
 	requireAllArrived(t, cfg.Brokers, cfg.Topics.Events, 100)
 }
 
-// Kafka keeps the epoch of a producer for each partition. Batches that it may have are given up, and what follows is numbered anew.
+// Kafka keeps the epoch of a producer for each partition. The producer gives up batches that Kafka may have, and
+// numbers the next ones anew.
 func TestRealKafkaTakesTheNumbersThatFollowABatchThatWasGivenUp(t *testing.T) {
 	t.Parallel()
 	cfg := withTopic(t, realCluster(t), nil)

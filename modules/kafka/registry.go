@@ -2,14 +2,14 @@ package kafka
 
 import gometrics "github.com/rcrowley/go-metrics"
 
-// noMetrics is the registry of metrics that sarama gets. It keeps nothing and its metrics count nothing: sarama would
-// update some twenty of them for each request, and nobody reads them.
+// noMetrics is sarama's registry of metrics. It keeps nothing and its metrics count nothing: sarama would update some
+// twenty metrics for each request, and nobody reads them.
 type noMetrics struct{}
 
 var _ gometrics.Registry = noMetrics{}
 
-// GetOrRegister returns a metric of the wanted kind that does nothing. A kind it does not know is the caller's own,
-// unregistered.
+// GetOrRegister returns a metric of the wanted kind that does nothing. For a kind that it does not know it returns
+// wanted, unregistered.
 func (noMetrics) GetOrRegister(_ string, wanted any) any {
 	switch wanted.(type) {
 	case gometrics.Meter, func() gometrics.Meter:

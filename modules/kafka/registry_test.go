@@ -11,7 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// produceDirectly opens a connection to the topic's broker and returns what sends it one request of one message.
+// produceDirectly opens a connection to the topic's broker. The function that it returns sends one request of one
+// message.
 func produceDirectly(t testing.TB, broker *kfake.Cluster, config *sarama.Config) func() error {
 	t.Helper()
 	require.NoError(t, broker.CreateTopic("t", 1, nil))
@@ -74,7 +75,7 @@ func TestEveryKindOfMetricDoesNothing(t *testing.T) {
 	require.Equal(t, "another kind", registry.GetOrRegister("a", "another kind"))
 }
 
-// What the metrics of one request cost is the difference of the two.
+// The difference between the two is the cost of the metrics of one request.
 func BenchmarkProduceRequest(b *testing.B) {
 	registries := map[string]gometrics.Registry{"metrics": gometrics.NewRegistry(), "none": kafka.NoMetrics{}}
 	for name, registry := range registries {

@@ -13,11 +13,11 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// resolveAll asks the cluster what the core has to know: the partitions of topics, their leaders, and a producer id. It tries
-// again, with growing pauses, until there is nothing left to ask.
+// resolveAll asks the cluster what the core has to know: the partitions of topics, their leaders, and a producer id. It
+// tries again, with growing pauses, until every question is answered.
 func (c *core) resolveAll(ctx context.Context) {
 	const first, last = 20 * time.Millisecond, time.Second
-	c.ask() // for what was asked before a panic
+	c.ask() // for the questions from before a panic
 	for {
 		select {
 		case <-c.resolve:
@@ -28,7 +28,7 @@ func (c *core) resolveAll(ctx context.Context) {
 			timer := time.NewTimer(pause)
 			select {
 			case <-timer.C:
-			case <-c.resolve: // something that was not asked before
+			case <-c.resolve: // a new question
 				pause = first
 			case <-ctx.Done():
 				timer.Stop()
@@ -39,7 +39,7 @@ func (c *core) resolveAll(ctx context.Context) {
 	}
 }
 
-// resolveOnce asks once, and reports whether nothing is left to ask.
+// resolveOnce asks once, and reports whether every question is answered.
 func (c *core) resolveOnce() bool {
 	client, wanted, wantsID := c.questions()
 	if client == nil {
@@ -62,7 +62,7 @@ func (c *core) resolveOnce() bool {
 	return resolved
 }
 
-// questions returns what there is to ask the cluster: the client to ask, the topics of which to ask, and whether to ask
+// questions returns the open questions to the cluster: the client to ask, the topics to ask about, and whether to ask
 // for a producer id.
 func (c *core) questions() (client sarama.Client, wanted []string, wantsID bool) {
 	c.mu.Lock()
@@ -75,20 +75,21 @@ func (c *core) questions() (client sarama.Client, wanted []string, wantsID bool)
 	return c.client, wanted, c.id == batch.NoProducer && (len(wanted) > 0 || len(c.parked) > 0)
 }
 
-// learn takes what a client has found out about a topic, if it is still the core's client and has found that many
-// partitions. It reports false if there is more to find out.
+// learn takes what a client has found out about a topic, provided that it is still the core's client and has found at
+// least that many partitions. It returns false if a question about the topic is still open.
 func (c *core) learn(client sarama.Client, name string, f finding, least int) bool {
 	c.mu.Lock()
 	defer c.unlock()
 	return c.client != client || len(f.leaders) < least || c.found(name, f)
 }
 
-// isUnresolved reports whether messages wait for something about the topic that only the cluster knows.
+// isUnresolved reports whether messages wait for an answer of the cluster about the topic.
 func (t *topic) isUnresolved() bool {
-	return t.waiting.len() > 0 || slices.ContainsFunc(t.partitions, func(p *partition) bool { return p.state == parked && p.link == nil })
+	return t.waiting.len() > 0 ||
+		slices.ContainsFunc(t.partitions, func(p *partition) bool { return p.state == parked && p.link == nil })
 }
 
-// resolveID asks for a producer id and reports whether there is one.
+// resolveID asks for a producer id and reports whether the core has one.
 func (c *core) resolveID(client sarama.Client) bool {
 	answer, err := requestID(client)
 	now := time.Now()
@@ -132,13 +133,14 @@ func requestID(client sarama.Client) (*sarama.InitProducerIDResponse, error) {
 
 // finding is what the cluster says of a topic.
 type finding struct {
-	leaders []*sarama.Broker // by partition; nil where there is none
-	err     error            // why there are no partitions, or not all leaders
+	leaders []*sarama.Broker // by partition; nil: no leader
+	err     error            // why partitions or leaders are missing
 	missing bool             // the cluster says that the topic does not exist
 	denied  bool             // the cluster says nothing to this user
 }
 
-// look returns what the last answer said of a topic. refreshed is the error of the refresh.
+// look returns what the client's last answer said of a topic. refreshed is the error of the refresh that got the
+// answer.
 func look(client sarama.Client, name string, refreshed error) finding {
 	known, err := client.Topics()
 	if err != nil {
@@ -146,8 +148,9 @@ func look(client sarama.Client, name string, refreshed error) finding {
 	}
 	if !slices.Contains(known, name) {
 		f := finding{err: refreshed}
-		if errors.Is(refreshed, sarama.ErrTopicAuthorizationFailed) || errors.Is(refreshed, sarama.ErrUnknownTopicOrPartition) {
-			// The error may be another topic's: this one is asked for alone.
+		if errors.Is(refreshed, sarama.ErrTopicAuthorizationFailed) ||
+			errors.Is(refreshed, sarama.ErrUnknownTopicOrPartition) {
+			// The error may be about another topic of the refresh: look asks for this one alone.
 			f.err = client.RefreshMetadata(name)
 		}
 		f.denied = errors.Is(f.err, sarama.ErrTopicAuthorizationFailed)
@@ -177,7 +180,7 @@ func look(client sarama.Client, name string, refreshed error) finding {
 	return f
 }
 
-// found takes what was found out about a topic, and reports whether that is all there is to know. The caller holds mu.
+// found takes a finding about a topic, and reports whether no question about the topic is left. The caller holds mu.
 func (c *core) found(name string, f finding) bool {
 	if c.closed {
 		return true
@@ -215,14 +218,16 @@ func (c *core) found(name string, f finding) bool {
 	return resolved
 }
 
-// resize gives the topic as many partitions as it has in the cluster. What waits for one that is gone fails: where it belongs
-// now is not known to whoever has put it in order. Should the partition come back, then its numbers are of another epoch.
+// resize gives the topic as many partitions as it has in the cluster. The messages that wait for a removed partition
+// fail: their producer has put them in order for that partition and does not know to which they belong now. If the
+// partition comes back, its batches have numbers of another epoch.
 func (c *core) resize(t *topic, count int) {
 	if len(t.partitions) > count {
 		c.renewEpoch()
 	}
 	for len(t.partitions) < count {
-		t.partitions = append(t.partitions, &partition{topic: t, id: int32(len(t.partitions)), numbering: batch.NoProducer})
+		t.partitions = append(t.partitions,
+			&partition{topic: t, id: int32(len(t.partitions)), numbering: batch.NoProducer})
 	}
 	for _, p := range t.partitions[count:] {
 		p.gone = true
@@ -235,7 +240,8 @@ func (c *core) resize(t *topic, count int) {
 
 var errGone = errors.New("the topic was made anew without this partition")
 
-// notFound notes why a topic cannot be written to. What waits for it fails when that is certain.
+// notFound notes why the topic cannot be written to. If Kafka denies the topic, or misses it for longer than
+// missingPatience, the messages that wait for the topic fail.
 func (c *core) notFound(t *topic, f finding, now time.Time) bool {
 	t.cause = f.err
 	switch {
@@ -268,8 +274,8 @@ func (c *core) notFound(t *topic, f finding, now time.Time) bool {
 	return true
 }
 
-// setClient makes the core use a client, from now on. What is in flight with the one before gets its answer, or is sent again
-// when the caller closes that one. A nil client means that there is none, because of why.
+// setClient makes the core use a client from now on. Batches in flight with the client before get their answer, or are
+// sent again when the caller closes that client. A nil client means that there is none; why says why.
 func (c *core) setClient(client sarama.Client, why error) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -288,14 +294,15 @@ func (c *core) setClient(client sarama.Client, why error) {
 	c.ask()
 }
 
-// recount looks whether topics have more partitions than before, or leaders again. The client's metadata have been refreshed.
+// recount looks whether topics have more partitions than before, or leaders again. The caller has refreshed the
+// client's metadata.
 func (c *core) recount(client sarama.Client) {
 	for name, count := range c.counts() {
 		c.learn(client, name, look(client, name, nil), count)
 	}
 }
 
-// counts returns how many partitions the topics have, as far as that is known.
+// counts returns the number of partitions of each topic whose partitions are known.
 func (c *core) counts() map[string]int {
 	c.mu.Lock()
 	defer c.unlock()
@@ -315,8 +322,8 @@ func (c *core) refuse() {
 	c.refusing = true
 }
 
-// close fails what has no report yet, and has the goroutines end. It returns how many messages had no report. Those that are in
-// flight get theirs when their answer comes, or when the connection is closed.
+// close fails the messages that have no report yet, and ends the goroutines. It returns how many messages had no
+// report. Messages in flight get theirs when the answer comes, or when the connection is closed.
 func (c *core) close() (unreported int) {
 	c.mu.Lock()
 	defer c.unlock()

@@ -18,19 +18,19 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// expected is what is to be done about an error code.
+// expected is what the producer must do about an error code.
 type expected struct {
 	code  *kerr.Error
 	does  string
 	class produce.Class // of the report if that does not help
-	// unsure is set where the broker may have appended the batch all the same.
+	// unsure is set if the broker may have appended the batch in spite of the error.
 	unsure bool
 }
 
-// errUnknownCode is a code that nobody has thought of.
+// errUnknownCode is a code that Kafka does not have.
 var errUnknownCode = &kerr.Error{Message: "UNHEARD_OF", Code: 12345}
 
-// rules are all codes, as Kafka's documentation and its source have them.
+// rules holds all codes, as Kafka's documentation and source define them.
 var rules = []expected{
 	{&kerr.Error{Message: "NONE"}, "ack", 0, false},
 	{kerr.DuplicateSequenceNumber, "ack", 0, false},
@@ -79,7 +79,7 @@ var rules = []expected{
 	{kerr.InvalidRequest, "fail", produce.Unavailable, false},
 }
 
-// that returns the rules that do that.
+// that returns the rules with one of these actions.
 func that(does ...string) []expected {
 	return slices.DeleteFunc(slices.Clone(rules), func(e expected) bool { return !slices.Contains(does, e.does) })
 }
@@ -98,8 +98,8 @@ func TestThereIsARuleForEveryCode(t *testing.T) {
 	}
 }
 
-// One producer sends a batch to a topic for each code, and what the broker says of each is said once. Only a broker that has
-// appended the batch is asked a second time about the same numbers, and knows them.
+// One producer sends a batch to a topic for each code, and the broker refuses each batch twice with the topic's code. A
+// broker that has appended the batch recognises the copies by their numbers.
 func TestWhatPassesIsTriedAgainWithTheSameNumbers(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -123,8 +123,8 @@ func TestWhatPassesIsTriedAgainWithTheSameNumbers(t *testing.T) {
 	}
 }
 
-// What is said for good fails a batch with its class, and what has been produced behind the batch meanwhile because of that. The
-// topic takes what comes then.
+// The broker answers with the topic's error for good. The batch fails with the class of the error. The messages that
+// were produced behind the batch meanwhile fail because the batch did. The topic takes later messages.
 func TestWhatDoesNotPassFailsWithAllThatIsBehindIt(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -139,7 +139,7 @@ func TestWhatDoesNotPassFailsWithAllThatIsBehindIt(t *testing.T) {
 		first, second = append(first, messages(topic, 0, 3)...), append(second, messages(topic, 3, 3)...)
 		third = append(third, messages(topic, 6, 3)...)
 	}
-	require.Eventually(t, func() bool { // the topics' leaders are known, so that the first messages are one request
+	require.Eventually(t, func() bool { // so that all leaders are known and first is one request
 		return !slices.ContainsFunc(send(producer, third).wait(t), func(err error) bool { return err != nil })
 	}, patience, time.Millisecond)
 	var faults []*kfake.FaultHandle
@@ -206,10 +206,11 @@ func TestNumbersThatKafkaDoesNotAcceptAreRenewed(t *testing.T) {
 	}
 }
 
-// guilty are the messages of a batch of 200 that a broker refuses.
+// guilty holds the indexes of the messages, in a batch of 200, that a broker refuses.
 var guilty = []int{0, 100, 101, 199}
 
-// requireOnlyTheGuilty requires that of 200 messages only the guilty were refused, and that the others have arrived, in order.
+// requireOnlyTheGuilty requires that of 200 messages only the guilty ones were refused, and that the others have
+// arrived, in order.
 func requireOnlyTheGuilty(t *testing.T, cfg kafka.Config, r *reports, class produce.Class) {
 	t.Helper()
 	r.requireInOrder(t)
@@ -237,7 +238,7 @@ func TestOnlyTheGuiltyAreRefused(t *testing.T) {
 			cfg := plain(broker.ListenAddrs()...)
 			producer, scope := start(t, cfg)
 			list := messages(cfg.Topics.Events, 0, 200)
-			for _, i := range guilty { // so large that what is learnt of the topic leaves room for the others
+			for _, i := range guilty { // so large that the learnt limit still fits the others
 				list[i].Headers = []produce.Header{{Key: []byte("x"), Value: make([]byte, 3000)}}
 			}
 			isGuilty := func(s seen) bool {
@@ -274,7 +275,7 @@ func TestOnlyWhatIsTooLargeForItsTopicIsRefused(t *testing.T) {
 	}
 }
 
-// A broker reports which of the messages is at fault in its own words.
+// A broker says in its own words which message is at fault.
 func TestARefusalHasTheBrokersWords(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -298,7 +299,8 @@ func TestARefusalHasTheBrokersWords(t *testing.T) {
 	require.ErrorContains(t, errs[0], "(compacted topics need keys)")
 }
 
-// An earlier attempt may have been appended. What is behind a refused message must then not be taken for that one.
+// An earlier attempt to send the refused message may have been appended. Kafka must not take the message behind it for
+// a copy of that attempt.
 func TestWhatIsBehindARefusedMessageIsNotTakenForACopy(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -390,7 +392,7 @@ func TestBackoffHasAPauseForEveryFurtherAttempt(t *testing.T) {
 	}
 }
 
-// A report is made without the producer's lock.
+// The producer makes a report without holding its lock.
 func TestAReportMayProduce(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)

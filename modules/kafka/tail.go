@@ -24,8 +24,9 @@ func tailCommand() module.Command {
 	return module.Command{
 		Use:   "tail",
 		Short: "Print events as they arrive in Kafka",
-		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what they
-are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running "capture serve".`,
+		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what
+they are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running
+"capture serve".`,
 		Example: `  capture tail --from start --limit 10
   capture tail --topic exceptions --token phc_mine --output table`,
 		Output: module.JSON,
@@ -52,11 +53,11 @@ are about. Reads from kafka.brokers or, where that is empty, from the embedded b
 
 // Tail prints events from Kafka.
 type Tail struct {
-	// Topics are the topics to read; empty means those of the section that exist.
+	// Topics are the topics to read. Empty: the topics of the section that exist.
 	Topics []string
-	// Token selects a project; empty means all.
+	// Token selects a project. Empty: all projects.
 	Token string
-	// FromStart begins with the oldest event that is kept instead of with the next one.
+	// FromStart begins with the oldest event that Kafka still has, instead of with the next one.
 	FromStart bool
 	// Limit is how many events to print; 0 means no limit.
 	Limit int
@@ -70,11 +71,12 @@ type Line struct {
 	Key       *string           `json:"key"`
 	Timestamp time.Time         `json:"timestamp"`
 	Headers   map[string]string `json:"headers"`
-	// Value is the message's JSON with the JSON in its field data opened up, or a string if the message is not JSON.
+	// Value is the message's JSON, in which the JSON text of the field data is replaced by the JSON itself. It is a
+	// string if the message is not JSON.
 	Value json.RawMessage `json:"value"`
 }
 
-// Run prints until the user interrupts it or the limit is reached, both of which are no error.
+// Run prints events until the user interrupts it or the limit is reached. Neither of these is an error.
 func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
 	config, err := clientConfig(cfg)
 	if err != nil {
@@ -100,7 +102,7 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 	ctx, cancel := context.WithCancelCause(use.Context)
 	defer cancel(nil)
 	lines := make(chan *sarama.ConsumerMessage)
-	readers := panics.NewGroup(zap.NewNop()) // a reader's panic is what Run returns
+	readers := panics.NewGroup(zap.NewNop()) // Run returns a reader's panic
 	defer readers.Wait()
 	defer cancel(nil)
 	for _, topic := range topics {
@@ -140,7 +142,8 @@ func read(ctx context.Context, reader sarama.PartitionConsumer, lines chan<- *sa
 		case <-ctx.Done():
 			return nil
 		case err := <-reader.Errors():
-			// The reader itself tries again, but for a range that is no longer there.
+			// The reader tries again by itself after every error but this one: its offset is no longer in the
+			// partition.
 			if err != nil && errors.Is(err, sarama.ErrOffsetOutOfRange) {
 				return fmt.Errorf("the oldest events were removed while they were read: %w", err)
 			}
@@ -157,7 +160,7 @@ func read(ctx context.Context, reader sarama.PartitionConsumer, lines chan<- *sa
 	}
 }
 
-// quiet is after how long without an event somebody who waits for one wonders why.
+// quiet is the time without an event after which the user gets a hint.
 const quiet = 5 * time.Second
 
 func (t Tail) print(use module.Invocation, lines <-chan *sarama.ConsumerMessage) error {
@@ -195,7 +198,7 @@ func (t Tail) print(use module.Invocation, lines <-chan *sarama.ConsumerMessage)
 	return nil
 }
 
-// wonder says what to look at when nothing is printed.
+// wonder tells the user what to look at when no event comes.
 func (t Tail) wonder(use module.Invocation) {
 	what, advice := "nothing", "does the service get events? See capture_events_received_total in its /metrics"
 	if t.Token != "" {
@@ -207,13 +210,13 @@ func (t Tail) wonder(use module.Invocation) {
 	use.Hint("%s has come for %s: %s", what, quiet, advice)
 }
 
-// topics returns the topics to read, which exist.
+// topics returns the topics to read, all of which exist.
 func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) ([]string, error) {
 	wanted := t.Topics
 	if len(wanted) == 0 {
 		wanted = cfg.Topics.Names()
 	}
-	// A topic that is not there is told below, with its name.
+	// A topic that does not exist is named in the error below.
 	if err := client.RefreshMetadata(wanted...); err != nil && len(client.Brokers()) == 0 {
 		if bootstrap.local != nil {
 			return nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
@@ -227,7 +230,8 @@ func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) ([]
 	existing := slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return !slices.Contains(known, name) })
 	switch {
 	case len(t.Topics) > 0 && len(existing) < len(t.Topics):
-		missing := slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return slices.Contains(known, name) })
+		missing := slices.DeleteFunc(slices.Clone(wanted),
+			func(name string) bool { return slices.Contains(known, name) })
 		return nil, fmt.Errorf("no such topic: %s", strings.Join(missing, ", "))
 	case len(existing) == 0:
 		return nil, fmt.Errorf("none of the topics exists: %s", strings.Join(wanted, ", "))
@@ -251,8 +255,8 @@ func newLine(message *sarama.ConsumerMessage) Line {
 	return line
 }
 
-// opened returns a message's JSON with the string in its field data replaced by the JSON that it holds. The order of the
-// fields is kept.
+// opened returns a message's JSON, in which the string in the field data is replaced by the JSON that it holds. The
+// order of the fields is kept.
 func opened(value []byte) json.RawMessage {
 	if !json.Valid(value) {
 		text, _ := json.Marshal(string(value)) // a string can always be marshalled

@@ -17,7 +17,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// output is a writer that may be read while it is written.
+// output is a writer whose text may be read while it is written.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -53,13 +53,14 @@ func (o *output) lines(t *testing.T) []kafka.Line {
 	return lines
 }
 
-// events returns messages as the service writes them, of a project.
+// events returns messages of a project, as the service writes them.
 func events(topic, token string, data ...string) []produce.Message {
 	list := make([]produce.Message, len(data))
 	for i := range list {
 		quoted, _ := json.Marshal(data[i]) // a string can always be marshalled
 		list[i] = produce.Message{
-			Topic: topic, Key: []byte(token + ":user"), Value: []byte(`{"uuid":"u","data":` + string(quoted) + `,"now":"n"}`),
+			Topic: topic, Key: []byte(token + ":user"),
+			Value:   []byte(`{"uuid":"u","data":` + string(quoted) + `,"now":"n"}`),
 			Headers: []produce.Header{{Key: []byte("token"), Value: []byte(token)}},
 		}
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// authority makes a certificate for 127.0.0.1 that is its own authority, and the PEM file of it.
+// authority makes a certificate for 127.0.0.1 that is its own authority, and writes its PEM file.
 func authority(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -42,8 +42,9 @@ func authority(t *testing.T) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-// secured returns the brokers that CAPTURE_TEST_KAFKA_SASL_BROKERS names, comma-separated, with the file of their authority in
-// CAPTURE_TEST_KAFKA_CA_FILE, or a broker of the test's own; they know the user "capture" with the password "secret".
+// secured returns brokers that know the user "capture" with the password "secret", and the file of their authority.
+// CAPTURE_TEST_KAFKA_SASL_BROKERS names the brokers, comma-separated, and CAPTURE_TEST_KAFKA_CA_FILE the file. Without
+// these variables secured starts a broker of the test's own.
 func secured(t *testing.T, mechanism string) (brokers []string, caFile string) {
 	t.Helper()
 	if brokers := os.Getenv("CAPTURE_TEST_KAFKA_SASL_BROKERS"); brokers != "" {
@@ -95,7 +96,8 @@ func TestABrokerWithoutAProperCertificateOrLoginIsNotReady(t *testing.T) {
 			err := producer.Ready()
 			require.Error(t, err)
 			require.NotContains(t, err.Error(), "secret")
-			require.Equal(t, produce.Unavailable, produce.ClassOf(send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0]))
+			require.Equal(t, produce.Unavailable,
+				produce.ClassOf(send(producer, messages(cfg.Topics.Events, 0, 1)).wait(t)[0]))
 		})
 	}
 }

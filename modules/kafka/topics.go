@@ -16,35 +16,37 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// topicKeeper looks after the topics that are written to. Its looks are called one after the other, every few seconds:
+// topicKeeper looks after the topics that the producer writes to. The producer calls look every few seconds, one call
+// after the other:
 //
-//  1. Each asks the cluster about the topics, which also says whether the cluster is there at all.
-//  2. It creates what is missing, if it may: at first, after somebody has deleted a topic, and in a cluster that has
-//     lost its data. A topic that cannot be created is tried again after a pause, which grows from a second to a minute.
-//  3. It warns of topics that take less than kafka.max_message_bytes. It asks for the limits of new topics at once, and
-//     for those of the others every ten minutes.
+//  1. Each look asks the cluster about the topics. The answer also shows whether the cluster is there at all.
+//  2. Each look creates missing topics, if it may: at first, after somebody has deleted a topic, and in a cluster that
+//     has lost its data. After a failure the keeper tries again to create the topic, after a pause that grows from a
+//     second to a minute.
+//  3. The keeper warns of topics that take less than kafka.max_message_bytes. It asks for the limits of new topics at
+//     once, and for the limits of the others every ten minutes.
 //
-// It logs what has changed since the look before, and nothing else.
+// The keeper logs only what has changed since the look before.
 type topicKeeper struct {
-	next       atomic.Pointer[produce.Topics] // that the next look takes; nil: those of the last one
+	next       atomic.Pointer[produce.Topics] // for the next look; nil: no change
 	topics     produce.Topics
 	maxMessage int
 	log        *zap.Logger
 
 	seen     map[string]bool      // topics that have existed
-	attempts map[string]*creation // what is missing
-	fresh    []string             // what the last look has created, or found to have been created just then
-	missing  string               // what was last logged of missing topics
+	attempts map[string]*creation // to create the missing topics
+	fresh    []string             // topics created by the last look or just before it
+	missing  string               // the last news logged of missing topics
 
 	measured    map[string]bool // topics whose limit is known
 	measureNext time.Time
-	limits      string // what was last logged of limits
+	limits      string // the last news logged of limits
 }
 
-// creation is what was tried to create a topic that is missing.
+// creation is the history of the attempts to create a missing topic.
 type creation struct {
 	tries  int
-	next   time.Time // when it is tried again
+	next   time.Time // when to try again
 	reason string    // why the last attempt has failed, if it has
 }
 
@@ -52,14 +54,14 @@ const (
 	// firstCreation and lastCreation are the shortest and the longest pause between two attempts to create a topic.
 	firstCreation = time.Second
 	lastCreation  = time.Minute
-	// measureEvery is how often the limits of topics are read that were there before.
+	// measureEvery is how often the keeper reads the limits of topics that it has measured before.
 	measureEvery = 10 * time.Minute
 
-	batchOverhead = 1 << 10             // more bytes than a record batch of one message takes beside the message
+	batchOverhead = 1 << 10             // bytes; a record batch of one message has less beside it
 	limitKey      = "max.message.bytes" // a topic's largest record batch
 )
 
-// errNoTopic is what look returns if the cluster is there and the topic of ordinary events is not.
+// errNoTopic is the error of look if the cluster is there but the topic of ordinary events is not.
 var errNoTopic = errors.New("does not exist or this user may not see it")
 
 func newTopicKeeper(topics produce.Topics, maxMessage int, log *zap.Logger) *topicKeeper {
@@ -69,9 +71,9 @@ func newTopicKeeper(topics produce.Topics, maxMessage int, log *zap.Logger) *top
 	}
 }
 
-// look asks the cluster and does what there is to do. It returns nil if ordinary events can be produced as far as the
-// cluster says. Each request that it sends is given up after the client's dial timeout. It is not safe for concurrent
-// use; the client may be another one each time.
+// look asks the cluster about the topics and does its work on them. It returns nil if ordinary events can be produced
+// as far as the cluster says. Each request of look is given up after the client's dial timeout. look is not safe for
+// concurrent use; each call may bring another client.
 func (k *topicKeeper) look(client sarama.Client) error {
 	if next := k.next.Swap(nil); next != nil {
 		k.topics = *next
@@ -98,8 +100,8 @@ func (k *topicKeeper) look(client sarama.Client) error {
 	return fmt.Errorf("topic %s %w", k.topics.Events, errNoTopic)
 }
 
-// refresh asks the cluster about the topics. An answer about a topic, even a bad one, is an answer: the cluster is
-// there.
+// refresh asks the cluster about the topics. An error about a topic counts as an answer, because it shows that the
+// cluster is there.
 func refresh(client sarama.Client, topics []string) error {
 	err := client.RefreshMetadata(topics...)
 	for _, answer := range []error{
@@ -119,8 +121,8 @@ func known(client sarama.Client, topic string) bool {
 	return err == nil && slices.Contains(topics, topic)
 }
 
-// absent returns the topics that the cluster's last answer lacks, and forgets what was known of them or tried for the
-// others.
+// absent returns the topics that the cluster's last answer lacks. It forgets the limits of these topics, and the
+// attempts to create the others.
 func (k *topicKeeper) absent(client sarama.Client) []string {
 	var missing []string
 	for _, name := range k.topics.Names() {
@@ -135,8 +137,8 @@ func (k *topicKeeper) absent(client sarama.Client) []string {
 	return missing
 }
 
-// create asks the controller to create those missing topics whose time has come, all in one request. It reports whether
-// there were any.
+// create asks the controller in one request to create the missing topics whose next attempt is due. It reports whether
+// any was due.
 func (k *topicKeeper) create(client sarama.Client, missing []string) bool {
 	var due []string
 	for _, name := range missing {
@@ -179,13 +181,13 @@ func (k *topicKeeper) create(client sarama.Client, missing []string) bool {
 	return true
 }
 
-// note takes down an attempt and, unless refusal is nil, why it has failed. The pause grows even after a success: a
-// topic that stays invisible is not asked for all the time. A topic that exists at the first attempt was created by
-// another instance just now.
+// note records an attempt and, unless refusal is nil, why it has failed. The pause grows even after a success, so that
+// the keeper does not ask all the time for a topic that stays invisible. A topic that exists at the first attempt was
+// created by another instance just now.
 func (c *creation) note(refusal error) {
 	pause := min(firstCreation<<min(c.tries, 10), lastCreation)
 	c.tries++
-	// Jitter keeps a fleet of services from asking all at once.
+	// Jitter spreads the requests of a fleet of services.
 	c.next = time.Now().Add(pause/2 + rand.N(pause/2))
 	switch {
 	case refusal == nil:
@@ -208,8 +210,8 @@ func answerAbout(answers map[string]*sarama.TopicError, name string) error {
 	}
 }
 
-// request asks the controller to create topics. A topic that has to take larger messages than is usual says so; the
-// others leave it to the cluster.
+// request asks the controller to create topics. It sets the limit of message size only if kafka.max_message_bytes is
+// larger than the default; otherwise the cluster's limit applies.
 func (k *topicKeeper) request(client sarama.Client, names []string) (map[string]*sarama.TopicError, error) {
 	controller, err := dialController(client)
 	if err != nil {
@@ -238,7 +240,7 @@ func (k *topicKeeper) request(client sarama.Client, names []string) (map[string]
 	}
 	for _, answer := range response.TopicErrors {
 		if errors.Is(answer, sarama.ErrNotController) {
-			// The next attempt goes to the new one.
+			// The next attempt goes to the new controller.
 			_, _ = client.RefreshController()
 			break
 		}
@@ -246,8 +248,8 @@ func (k *topicKeeper) request(client sarama.Client, names []string) (map[string]
 	return response.TopicErrors, nil
 }
 
-// dialController opens a connection of its own: a broker answers one request of a connection after the other, so on the
-// client's connection a slow request would hold up messages, and wait for them.
+// dialController opens a connection of its own. A broker answers the requests of a connection one after the other, so a
+// slow request on the client's connection would hold up messages, and would wait for messages itself.
 func dialController(client sarama.Client) (*sarama.Broker, error) {
 	controller, err := client.Controller()
 	if err != nil {
@@ -265,8 +267,8 @@ func dialController(client sarama.Client) (*sarama.Broker, error) {
 	return broker, nil
 }
 
-// tellMissing logs the missing topics by the reason why they cannot be created. What was created and is not visible yet
-// is no news.
+// tellMissing logs the missing topics by the reason why they cannot be created. It leaves out topics that were created
+// and are not visible yet.
 func (k *topicKeeper) tellMissing(missing []string) {
 	reasons := map[string][]string{}
 	for _, name := range missing {
@@ -278,7 +280,7 @@ func (k *topicKeeper) tellMissing(missing []string) {
 			reasons[reason] = append(reasons[reason], name)
 		}
 	}
-	news := fmt.Sprint(reasons) // a map is printed in the order of its keys
+	news := fmt.Sprint(reasons) // Sprint prints a map in the order of its keys
 	if len(reasons) == 0 {
 		news = ""
 	}
@@ -296,7 +298,7 @@ func (k *topicKeeper) tellMissing(missing []string) {
 }
 
 // measure warns of topics that take less than a full record batch. Kafka refuses such a batch whole, so that events of
-// any size are rejected with the large ones beside them.
+// any size are rejected together with the large ones beside them.
 func (k *topicKeeper) measure(client sarama.Client) {
 	var names []string
 	unmeasured := false
@@ -331,7 +333,8 @@ func (k *topicKeeper) measure(client sarama.Client) {
 			zap.Strings("topics", hidden), zap.Int("needed", needed))
 	}
 	if len(low) > 0 {
-		k.log.Warn("topics take less than kafka.max_message_bytes, so batches are refused: raise their max.message.bytes",
+		k.log.Warn("topics take less than kafka.max_message_bytes, so batches are refused: "+
+			"raise their max.message.bytes",
 			zap.Strings("topics", low), zap.Int("needed", needed))
 	}
 	if news == "" {
@@ -339,14 +342,14 @@ func (k *topicKeeper) measure(client sarama.Client) {
 	}
 }
 
-// lowLimits returns the topics whose limit is lower than needed, and those that do not tell it.
+// lowLimits returns the topics whose limit is lower than needed, and the topics whose limit the cluster does not tell.
 func lowLimits(client sarama.Client, names []string, needed int) (low, hidden []string, err error) {
 	controller, err := dialController(client)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer controller.Close()                              //nolint:errcheck // the answer is there
-	request := &sarama.DescribeConfigsRequest{Version: 4} // sarama lowers it to what the broker knows
+	request := &sarama.DescribeConfigsRequest{Version: 4} // sarama lowers it to the broker's version
 	for _, name := range names {
 		request.Resources = append(request.Resources,
 			&sarama.ConfigResource{Type: sarama.TopicResource, Name: name, ConfigNames: []string{limitKey}})
@@ -370,7 +373,7 @@ func lowLimits(client sarama.Client, names []string, needed int) (low, hidden []
 	return low, hidden, nil
 }
 
-// awaitLeaders waits until every partition of the topics that the last look has created has a leader, but not longer
+// awaitLeaders waits until every partition of the topics that the last look has created has a leader, but no longer
 // than the client's dial timeout. It is a part of connecting: a message that comes before the leader would fail.
 func (k *topicKeeper) awaitLeaders(client sarama.Client) {
 	for deadline := time.Now().Add(client.Config().Net.DialTimeout); ; {

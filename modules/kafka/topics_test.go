@@ -22,7 +22,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// keeping is a keeper of topics, the client it looks through and what it logs.
+// keeping is a topicKeeper under test: its methods with their client, and its log.
 type keeping struct {
 	look  func() error
 	await func()
@@ -51,13 +51,13 @@ func keep(t *testing.T, cfg kafka.Config) keeping {
 	}
 }
 
-// lookUntil looks until the condition holds.
+// lookUntil calls look until the condition holds.
 func (k keeping) lookUntil(t *testing.T, condition func(err error) bool) {
 	t.Helper()
 	require.Eventually(t, func() bool { return condition(k.look()) }, patience, 10*time.Millisecond)
 }
 
-// lines returns what was logged, one line each: the message, and the topics and the error if there are any.
+// lines returns the lines of the log: for each the message, and the topics and the error if there are any.
 func (k keeping) lines() []string {
 	var lines []string
 	for _, entry := range k.logs.TakeAll() {
@@ -75,7 +75,7 @@ func (k keeping) lines() []string {
 	return lines
 }
 
-// absent is how a line about missing topics begins.
+// absent is the beginning of a line about missing topics.
 const absent = "topics do not exist and are not created: events for them fail until somebody creates them "
 
 func noError(err error) bool { return err == nil }
@@ -228,7 +228,7 @@ func TestTopicsAreLeftAloneWithoutCreate(t *testing.T) {
 	require.Equal(t, []string{"all topics exist"}, k.lines())
 }
 
-// Several instances start at once: what one of them has created is no fault of another's.
+// Several instances start at once. A topic that one of them has created is no fault to the others.
 func TestATopicThatSomebodyElseCreatesIsNoTrouble(t *testing.T) {
 	t.Parallel()
 	broker := fake(t)
@@ -351,7 +351,7 @@ func TestLeadersOfCreatedTopicsAreAwaited(t *testing.T) {
 	require.Equal(t, []string{"created topics " + cfg.Topics.Events}, k.lines())
 }
 
-// Real Kafka: the plaintext listener of CAPTURE_TEST_KAFKA_BROKERS.
+// The broker is a real Kafka at the plaintext listener of CAPTURE_TEST_KAFKA_BROKERS.
 func TestADeletedTopicIsCreatedAgainByTheRealBrokerToo(t *testing.T) {
 	t.Parallel()
 	cfg := config(cluster(t)...)

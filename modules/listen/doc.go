@@ -1,2 +1,2 @@
-// Package listen binds the addresses that the configuration names. A leaf: the servers of the service share it.
+// Package listen binds the addresses that the configuration names. It is a leaf that the servers of the service share.
 package listen

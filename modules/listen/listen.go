@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// TCP binds the TCP address that a key configures. An error names the key and, of an address in use, how to find who
-// uses it. When the process has no file descriptor left for another connection, the listener's Accept waits for one
-// instead of failing: that ends with the clients that hold them, and is no reason to end the service.
+// TCP binds the TCP address that the key configures. An error names the key. If the address is in use, the error also
+// tells how to find the process that uses it. When the process has no file descriptor left for another connection, the
+// listener's Accept waits for one instead of failing: clients give the descriptors back when they leave, and the
+// service goes on.
 func TCP(ctx context.Context, key, address string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -26,7 +27,7 @@ func TCP(ctx context.Context, key, address string) (net.Listener, error) {
 	return patientListener{listener}, nil
 }
 
-// whoListens is the command that shows which process listens on a TCP port.
+// whoListens returns the command that shows which process listens on a TCP port.
 func whoListens(port string) string {
 	if runtime.GOOS == "linux" {
 		return fmt.Sprintf("ss -ltnp 'sport = :%s'", port)
@@ -58,7 +59,8 @@ func isPassing(err error) bool {
 	return false
 }
 
-// URL is where this machine reaches an HTTP server that listens on the address: an unspecified host is localhost.
+// URL returns the URL at which this machine reaches an HTTP server that listens on the address. It writes localhost for
+// an unspecified host.
 func URL(address net.Addr) string {
 	host, port, err := net.SplitHostPort(address.String())
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// failing is a listener that fails as it is told before it accepts.
+// failing is a listener that fails with each of its errors before it accepts.
 type failing struct {
 	net.Listener
 	errors []error

@@ -1,12 +1,13 @@
-// Package panics keeps a panic in one part of the service from ending the others. Every goroutine of the service is
-// started by it; a test in app/standard finds those that are not. A panic is counted, logged once with its stack, and
-// ends what panicked. Work that has to go on is started again, with growing pauses.
+// Package panics keeps a panic in one part of the service from ending the others. It starts every goroutine of the
+// service; a test in app/standard finds those that it does not start. A panic is counted, logged once with its stack,
+// and ends only the work that panicked. Work that has to go on is started again, with growing pauses.
 //
-// What a panic leaves undone is for the part itself to set right: to answer whoever waits, to give back what it has
-// taken, and to begin again from a state that can be trusted. A callback that a library calls in a goroutine of its own
+// The part itself repairs what its panic has left undone: it answers the callers that wait, gives back what it has
+// taken, and begins again from a state that can be trusted. A callback that a library calls in a goroutine of its own
 // is such a part as well.
 //
-// The count is of the process: of several services in one process, as tests have them, each shows all panics.
+// The count is the count of the process. If several services share a process, as in tests, each of them shows all
+// panics.
 package panics
 
 import (
@@ -36,11 +37,11 @@ func (e *Error) Unwrap() error {
 
 var count atomic.Int64
 
-// Count is how many panics have been caught since the process began.
+// Count returns how many panics have been caught since the process began.
 func Count() int64 { return count.Load() }
 
-// Caught counts what recover has returned and returns it as an error; nil is none. It is for a deferred function that calls
-// recover itself; the stack is that of the panic.
+// Caught counts a panic and returns it as an error. value is the result of recover; Caught returns nil if value is nil.
+// A deferred function that calls recover itself uses Caught. The stack is that of the panic.
 func Caught(value any) *Error {
 	if value == nil {
 		return nil
@@ -49,7 +50,7 @@ func Caught(value any) *Error {
 	return &Error{Value: value, Stack: debug.Stack()}
 }
 
-// Catch runs f and returns what it returns, or the *Error of its panic.
+// Catch runs f and returns its error, or the *Error of its panic.
 func Catch(f func() error) (err error) {
 	defer func() {
 		if caught := Caught(recover()); caught != nil {
@@ -59,14 +60,14 @@ func Catch(f func() error) (err error) {
 	return f()
 }
 
-// Log writes the line about a panic: who panicked, and the stack. It returns even if the logger panics itself.
+// Log writes the log line about a panic: who panicked, and the stack. It returns even if the logger panics itself.
 func Log(log *zap.Logger, who string, caught *Error, fields ...zap.Field) {
 	defer func() { _ = Caught(recover()) }()
 	log.WithOptions(zap.AddCallerSkip(1)).Error(who+" panicked",
 		append(fields, zap.Any("panic", caught.Value), zap.ByteString("stack", caught.Stack))...)
 }
 
-// Try is Catch and Log: it runs f and returns what it returns, or the *Error of its panic, which it has logged.
+// Try is Catch and Log: it runs f and returns its error, or the *Error of its panic, which Try has logged.
 func Try(log *zap.Logger, who string, f func() error) (err error) {
 	defer func() {
 		if caught := Caught(recover()); caught != nil {
@@ -77,11 +78,11 @@ func Try(log *zap.Logger, who string, f func() error) (err error) {
 	return f()
 }
 
-// Go runs f in a goroutine of its own. A panic is counted and logged and ends the goroutine, and nothing else. name
-// says in the log whose goroutine it is.
+// Go runs f in a goroutine of its own. A panic is counted and logged, and ends only this goroutine. name tells in the
+// log whose goroutine it is.
 func Go(log *zap.Logger, name string, f func()) { go Do(log, name, f) }
 
-// AfterFunc is time.AfterFunc with the function that Go would run.
+// AfterFunc is time.AfterFunc; it treats a panic of f as Go does.
 func AfterFunc(log *zap.Logger, name string, after time.Duration, f func()) *time.Timer {
 	return time.AfterFunc(after, func() { Do(log, name, f) })
 }
@@ -96,15 +97,15 @@ func Do(log *zap.Logger, who string, f func()) (returned bool) {
 	return returned
 }
 
-// The pauses before work that has panicked is started again: the first, and what they grow to.
+// firstPause is the pause before work is started again after its first panic. The pause grows to lastPause.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 30 * time.Second
-	// calm is how long work has to run until a panic counts as the first one again.
+	// calm is how long work has to run before its next panic counts as the first one again.
 	calm = time.Minute
 )
 
-// Group is goroutines that somebody waits for. Its Go and Keep may be called at any time before Wait.
+// Group is a group of goroutines. Its Go and Keep may be called at any time before Wait.
 type Group struct {
 	log *zap.Logger
 	wg  sync.WaitGroup
@@ -122,8 +123,8 @@ func (g *Group) Go(name string, f func()) {
 	}()
 }
 
-// Keep runs f in a goroutine until f returns or ctx is over. After a panic it runs f again, with pauses that grow from a
-// tenth of a second to half a minute.
+// Keep runs f in a goroutine until f returns or ctx is over. After a panic it runs f again, with pauses that grow from
+// a tenth of a second to half a minute.
 func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) {
 	g.wg.Add(1)
 	go func() {
@@ -152,8 +153,8 @@ func (g *Group) Keep(ctx context.Context, name string, f func(context.Context)) 
 // Wait returns when every member has ended.
 func (g *Group) Wait() { g.wg.Wait() }
 
-// Ended returns a channel that is closed when every member has ended, for whoever waits for something else as well. It
-// is called when no further member begins.
+// Ended returns a channel that is closed when every member has ended. It is for callers that wait for something else as
+// well. Call it only when no further member begins.
 func (g *Group) Ended() <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {

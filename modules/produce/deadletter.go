@@ -2,8 +2,8 @@ package produce
 
 import "slices"
 
-// The headers that a dead letter has beside its message's own: why it is one, which step of the service says so, since
-// when, and the topic that the message was meant for.
+// These are the headers that a dead letter has beside those of its message: why the message became a dead letter, which
+// step of the service says so, when it became one, and the topic that the message was meant for.
 const (
 	HeaderDLQReason = "dlq_reason"
 	HeaderDLQStep   = "dlq_step"
@@ -14,8 +14,8 @@ const (
 	DLQTimeFormat = "2006-01-02T15:04:05.000Z07:00"
 )
 
-// WithoutDLQHeaders returns a copy of the headers without those of a dead letter, which a
-// message has that was one before.
+// WithoutDLQHeaders returns a copy of the headers without those of a dead letter. A message that was a dead letter
+// before has such headers.
 func WithoutDLQHeaders(headers []Header) []Header {
 	return slices.DeleteFunc(slices.Clone(headers), func(h Header) bool {
 		switch string(h.Key) {

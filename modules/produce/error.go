@@ -8,8 +8,8 @@ import (
 // Class says why a message is not in Kafka. Its text is a label of metrics and the reason in a dead letter.
 type Class uint8
 
-// The classes. The first five pass: sending the message again is right, although Kafka may have it already. The others
-// are refusals: Kafka will never take the message.
+// The first five classes pass: the owner of the message must send it again, although Kafka may have it already. The
+// others are refusals: Kafka will never take the message.
 const (
 	// Unavailable: Kafka, or the broker that the message needs, does not answer or cannot store it.
 	Unavailable Class = iota
@@ -19,10 +19,10 @@ const (
 	Forbidden
 	// Missing: the topic does not exist.
 	Missing
-	// Behind: a message in front of it in its partition has failed.
+	// Behind: a message in front of this one in its partition has failed.
 	Behind
 
-	// TooLarge: the message is larger than its topic takes.
+	// TooLarge: the message is larger than its topic allows.
 	TooLarge
 	// Invalid: Kafka finds a fault with the message itself.
 	Invalid
@@ -41,7 +41,7 @@ func Classes() []Class {
 	return classes
 }
 
-// String returns the class's word.
+// String returns the word for the class.
 func (c Class) String() string {
 	if c < classCount {
 		return classNames[c]
@@ -49,7 +49,7 @@ func (c Class) String() string {
 	return "unknown"
 }
 
-// IsRefusal reports whether Kafka will never take a message of which this is said.
+// IsRefusal reports whether Kafka will never take a message whose report has this class.
 func (c Class) IsRefusal() bool { return c >= TooLarge }
 
 // Error is the report on a message that Kafka has not acknowledged.

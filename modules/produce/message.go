@@ -2,11 +2,11 @@ package produce
 
 import "time"
 
-// Message is what is written to Kafka as one record.
+// Message becomes one record in Kafka.
 type Message struct {
 	Topic string
-	// Key decides which partition the message belongs to. The messages of a partition keep their
-	// order. Nil: any partition.
+	// Key decides which partition the message belongs to. The messages of a partition keep their order. Nil: any
+	// partition.
 	Key     []byte
 	Value   []byte
 	Headers []Header
@@ -18,15 +18,15 @@ type Message struct {
 type Header struct{ Key, Value []byte }
 
 const (
-	// recordOverhead is the most that a record takes beside its key, value and headers: five lengths, an offset, a time
-	// and its attributes, all but the last as varints.
+	// recordOverhead is the most bytes that a record takes beside its key, value and headers: five lengths, an offset,
+	// a time and its attributes, all but the last as varints.
 	recordOverhead = 5*5 + 10 + 1
-	// headerOverhead is the most that the two lengths of a header take.
+	// headerOverhead is the most bytes that the two lengths of a header take.
 	headerOverhead = 2 * 5
 )
 
-// Size returns the most bytes that the message takes as a record, before compression.
-// kafka.max_message_bytes limits it.
+// Size returns the most bytes that the message takes as a record, before compression. kafka.max_message_bytes limits
+// it.
 func (m *Message) Size() int {
 	size := recordOverhead + len(m.Key) + len(m.Value)
 	for i := range m.Headers {

@@ -7,14 +7,14 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Settings is what whoever makes messages has to know of the place that they go to.
+// Settings tells the makers of messages about the place that the messages go to.
 type Settings struct {
 	Topics Topics
 	// MaxMessageBytes limits Message.Size.
 	MaxMessageBytes int
 }
 
-// Topics is the configuration section "kafka.topics": the topic of each stream, and how missing ones are made.
+// Topics is the configuration section "kafka.topics": the topic of each stream, and how missing topics are created.
 type Topics struct {
 	Events             string   `key:"events" doc:"Topic of ordinary events."`
 	Recordings         string   `key:"recordings" doc:"Topic of session recordings. A recording that is too large for one message is split."`
@@ -56,7 +56,7 @@ func DefaultTopics() Topics {
 // LongestTopicName is how many characters the name of a topic may have.
 const LongestTopicName = 249
 
-// TopicNameRule says in words what IsTopicName asks for.
+// TopicNameRule is the rule of IsTopicName in words.
 const TopicNameRule = "1 to 249 letters, digits, dots, underscores or hyphens"
 
 var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
@@ -77,7 +77,7 @@ func (t Topics) Validate() error {
 	return faults.Err()
 }
 
-// Names returns every topic that is written to, once.
+// Names returns every topic that the service writes to, each once.
 func (t Topics) Names() []string {
 	var names []string
 	for _, topic := range t.keyed() {

@@ -21,10 +21,10 @@ import (
 	"github.com/opencapture/capture/testkit/proof"
 )
 
-// long makes faults last longer and adds what takes too long for every change.
+// long makes faults last longer, and adds scenarios that take too long for every change.
 var long = flag.Bool("chaos.long", false, "all faults at their full length")
 
-// shortOr is the first value, or in the long run the second.
+// shortOr returns the first value, or in the long run the second.
 func shortOr[T any](short, full T) T {
 	if *long {
 		return full
@@ -32,13 +32,13 @@ func shortOr[T any](short, full T) T {
 	return short
 }
 
-// workplace holds what the run writes: the binary, Kafka's data, and a directory for each scenario with the service's
-// log and its spool. Those of scenarios that pass are removed at once, those of others stay.
+// workplace holds the files that the run writes: the binary, Kafka's data, and a directory for each scenario with the
+// service's log and its spool. The directory of a scenario that passes is removed at once; the others stay.
 var workplace string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// Toxiproxy's own log.
+	// This is Toxiproxy's own log.
 	zerolog.SetGlobalLevel(zerolog.Disabled)
 	var err error
 	if workplace, err = os.MkdirTemp("", "capture-chaos-"); err != nil {
@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared is the clusters that scenarios share: one of one broker, which stays, and one of three, which ends when a
+// shared holds the clusters that scenarios share: one of one broker, which stays, and one of three, which ends when a
 // scenario comes that does not need it.
 var shared clusters
 
@@ -88,40 +88,40 @@ func (c *clusters) close() {
 	}
 }
 
-// scenario is a row of the table: a fault, and the ack modes in which it is borne. The modes run at the same time, each
-// in a service and under a load of its own, so that a fault of Kafka's is the same for all of them.
+// scenario is a row of the table: a fault, and the ack modes that bear it. The modes run at the same time, each in a
+// service and under a load of its own, so that all of them meet the same fault of Kafka.
 type scenario struct {
 	name  string
 	modes []string
-	// brokers is how many Kafka has: 1, unless it is said.
+	// brokers is how many brokers Kafka has; 0 means 1.
 	brokers int
-	// shape and rate are each service's load, if not the usual one.
+	// shape and rate describe each service's load, if it is not the usual one.
 	shape proof.Shape
 	rate  float64
-	// environ is added to the service's.
+	// environ is added to the service's environment.
 	environ []string
 	// before prepares a service before its first start.
 	before func(*stage, *service) error
-	// fault is what happens under load. It returns when it is over.
+	// fault plays the fault under load. It returns when the fault is over.
 	fault func(*stage) error
-	// spools says that mode auto has to spool in this scenario: else the fault has not been one.
+	// spools says that mode auto has to spool in this scenario: otherwise the fault was none.
 	spools bool
-	// letters says that there have to be dead letters: else nothing was refused.
+	// letters says that there have to be dead letters: otherwise nothing was refused.
 	letters bool
-	// fills says that the spool becomes so full that the service asks for less traffic before it has to refuse any:
-	// then it says that it is not ready although it answers 200 (delivery.spool.unready_fill).
+	// fills says that the spool becomes so full that the service asks for less traffic before it has to refuse any. The
+	// service then says that it is not ready although it answers 200 (delivery.spool.unready_fill).
 	fills bool
-	// moves says that topics get more partitions, so that there is no order between what a key had before and what it
-	// has then.
+	// moves says that topics get more partitions, so that there is no order between the earlier and the later events of
+	// a key.
 	moves bool
 }
 
-// The usual load is moderate, so that latencies are the faults' and not the machine's.
+// usual is a moderate load, so that latencies come from the faults and not from the machine.
 var usual = proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150}
 
 const usualRate = 2000
 
-// stage is where a scenario is played.
+// stage is the place where a scenario is played.
 type stage struct {
 	scenario
 	dir      string
@@ -129,15 +129,16 @@ type stage struct {
 	services []*service
 	loads    map[*service]*proof.Load
 	mu       sync.Mutex
-	// further is what a line says beside the verdict.
+	// further holds what a line says beside the verdict.
 	further map[*service][]string
-	// excused is which events were damaged on purpose, and excuses which batches may be lost.
+	// excused holds the events that were damaged on purpose. excuses holds functions that say which batches may be
+	// lost.
 	excused map[*service][]proof.Event
 	excuses map[*service][]func(proof.Batch) bool
-	// kept is what was in topics that do not exist any more; generation counts how often that was.
+	// kept holds the messages of topics that no longer exist. generation counts how often topics have gone.
 	kept       map[*service][]proof.Copy
 	generation int
-	// others are loads of the services that have ended, or that end with the scenario's own.
+	// others are the services' further loads, which have ended or end with the scenario's own load.
 	others map[*service][]*proof.Load
 	undo   []func() error
 }
@@ -157,21 +158,21 @@ func (s *stage) each(f func(*service) error) error {
 	return errors.Join(faults...)
 }
 
-// say adds to a service's line.
+// say adds a figure to a service's line.
 func (s *stage) say(of *service, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.further[of] = append(s.further[of], fmt.Sprintf(format, args...))
 }
 
-// later has something undone when the stage is struck, in reverse order.
+// later registers an undo. When the stage is struck, the undos run in reverse order.
 func (s *stage) later(undo func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.undo = append(s.undo, undo)
 }
 
-// newStage prepares a scenario up to the start of its services. t's cleanup strikes the stage.
+// newStage prepares a scenario up to the start of its services. The cleanup of t strikes the stage.
 func newStage(t *testing.T, sc scenario) *stage {
 	if sc.rate == 0 {
 		sc.rate = usualRate
@@ -202,7 +203,7 @@ func newStage(t *testing.T, sc scenario) *stage {
 	return s
 }
 
-// strike ends what the stage has started. The logs stay if the scenario has failed.
+// strike ends the processes and loads that the stage has started. The logs stay if the scenario has failed.
 func (s *stage) strike(t *testing.T) {
 	for of, load := range s.loads {
 		for _, load := range append(s.others[of], load) {
@@ -229,8 +230,8 @@ func (s *stage) strike(t *testing.T) {
 	}
 }
 
-// load puts every service under the scenario's load, and returns when it is acknowledged at
-// the rate that it is sent at.
+// load puts every service under the scenario's load. It returns when the service acknowledges at the rate at which the
+// load sends.
 func (s *stage) load() error {
 	for _, service := range s.services {
 		s.loads[service] = service.load(s.shape, s.rate)
@@ -239,14 +240,14 @@ func (s *stage) load() error {
 }
 
 const (
-	// flowFor is how many seconds' worth of events has to be acknowledged for a load to flow.
+	// flowFor is how many seconds' worth of events a service has to acknowledge before its load flows.
 	flowFor = 1
-	// flowPatience is how long that may take. A producer that has given up on a broker asks for it
-	// again after some seconds.
+	// flowPatience is how long a load may take to flow. A producer that has given up on a broker asks for it again
+	// after some seconds.
 	flowPatience = 40 * time.Second
 )
 
-// flow returns when every service has acknowledged what is sent in a second, from now on.
+// flow returns when every service has acknowledged a second's worth of further events.
 func (s *stage) flow() error {
 	return s.each(func(service *service) error {
 		load := s.loads[service]
@@ -259,9 +260,9 @@ func (s *stage) flow() error {
 	})
 }
 
-// observe returns when the services have been watched for some time, under a fault that has lasted long enough to be
-// noticed. In that time those in the modes have to answer nothing but 503, and the others 200, at half their rate at
-// least.
+// observe watches the services for some time, under a fault that has lasted long enough to be noticed. During that time
+// the services in the refusing modes have to answer nothing but 503. The others have to answer 200, at half their rate
+// at least.
 func (s *stage) observe(d time.Duration, refusing ...string) error {
 	return s.each(func(service *service) error {
 		load := s.loads[service]
@@ -285,11 +286,10 @@ func (s *stage) excuseBatches(of *service, yes func(proof.Batch) bool) {
 	s.excuses[of] = append(s.excuses[of], yes)
 }
 
-// drainPatience is how long a spool may take to be empty after the end of the load.
+// drainPatience is how long the spool may take to be empty after the end of the load.
 func drainPatience() time.Duration { return shortOr(time.Minute, 10*time.Minute) }
 
-// finish ends a service in the way that it is meant to end, with an empty spool, and says what
-// became of its loads' events.
+// finish ends a service in the intended way, with an empty spool, and returns the verdict on the events of its loads.
 func (s *stage) finish(of *service, histories ...*proof.History) (proof.Verdict, error) {
 	judge := proof.NewJudge(histories...)
 	for _, e := range s.excused[of] {
@@ -332,12 +332,12 @@ func (s *stage) finish(of *service, histories ...*proof.History) (proof.Verdict,
 	return v, nil
 }
 
-// read shows what is in a service's topics.
+// read shows the messages in a service's topics.
 func (s *stage) read(of *service, see func(proof.Copy)) error {
 	return proof.ReadCopies(s.kafka.direct(), of.prefix, topicWarnings, topicDLQ, s.generation, see)
 }
 
-// pass tells whether the promise was kept, and prints the line.
+// pass requires that the promise was kept, and prints the line.
 func (s *stage) pass(t *testing.T, of *service, v proof.Verdict) {
 	t.Helper()
 	line := v.Line(s.name+"/"+of.mode, append(s.further[of], fmt.Sprint("untrue=", of.watched.untrue))...)
@@ -350,7 +350,7 @@ func (s *stage) pass(t *testing.T, of *service, v proof.Verdict) {
 		assert.Positive(t, v.DLQ, "nothing was refused, so this was no fault: %s", line)
 	}
 	if of.mode == modeMemory {
-		return // It promises nothing.
+		return // Mode memory promises nothing.
 	}
 	assert.Zero(t, v.Lost, "%s\nsuch as %+v", line, v.Missing)
 	assert.Zero(t, v.Reordered, line)
@@ -373,7 +373,7 @@ func play(t *testing.T, sc scenario) {
 	require.NoError(t, err)
 }
 
-// stopAndJudge ends the loads, and then the services.
+// stopAndJudge ends the loads and then the services, and returns the verdicts.
 func (s *stage) stopAndJudge() ([]proof.Verdict, error) {
 	verdicts := make([]proof.Verdict, len(s.services))
 	histories := make([][]*proof.History, len(s.services))
@@ -397,7 +397,7 @@ func TestNoAcknowledgedEventIsLost(t *testing.T) {
 	}
 }
 
-// only keeps the modes that are named in CAPTURE_CHAOS_MODES, for whoever works on one.
+// only keeps the modes that CAPTURE_CHAOS_MODES names, for a developer who works on one.
 func only(modes []string) []string {
 	named := os.Getenv("CAPTURE_CHAOS_MODES")
 	if named == "" {

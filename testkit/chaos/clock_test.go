@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// jumpsEnv tells the binary with the jumping clock when its clock is to be wrong: "2:86400,4:-86400,6:0" is a day fast
-// from the second second of the process's life on, a day slow from the fourth on, and right from the sixth on.
+// jumpsEnv tells the binary with the jumping clock when its clock must be wrong. "2:86400,4:-86400,6:0" means a day
+// fast from the second second of the process's life on, a day slow from the fourth on, and right from the sixth on.
 const jumpsEnv = "CHAOS_JUMPS"
 
-// jumping builds the binary with a clock that jumps. Nothing but the standard library's time.Now is another: the Go
-// runtime reads the time from memory that it shares with the kernel, so nothing outside of the process can change what
-// it sees, short of the clock of the whole machine.
+// jumping builds the binary with a clock that jumps. Only the standard library's time.Now is changed. The Go runtime
+// reads the time from memory that it shares with the kernel. So nothing outside of the process can change the time that
+// the process sees, short of the clock of the whole machine.
 var jumping = sync.OnceValues(func() (string, error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -94,17 +94,17 @@ func chaosJump(mono int64) (by int64) {
 })
 
 // wrongClock gives the service a clock that is fast, at first by less than Kafka forgives
-// (log.message.timestamp.after.max.ms, an hour), then by a day, then slow by a day, and at last right.
+// (log.message.timestamp.after.max.ms, an hour), then by a day. The clock is then slow by a day, and at last right.
 func wrongClock(_ *stage, service *service) (err error) {
 	service.path, err = jumping()
 	service.environ = append(service.environ, jumpsEnv+"=2:1800,3:86400,7:-86400,9:0")
 	return err
 }
 
-// clockJump: the clock jumps while the service runs, with Kafka there, with Kafka away, when requests have failed
-// already, and while it is drained. Then the service is killed with something in its spool, and the times of its files
-// are moved by a day, of every second one into the future and of the others into the past, as a clock leaves them that
-// jumped while they were written.
+// clockJump: the clock jumps while the service runs: with Kafka there, with Kafka away, when requests have failed
+// already, and during the drain. Then the service is killed with events in its spool, and the times of its files are
+// moved by a day, of every second one into the future and of the others into the past. A clock that jumped while they
+// were written would leave such files.
 func clockJump(s *stage) error {
 	last(2 * time.Second)
 	s.kafka.cut()

@@ -24,15 +24,15 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// cluster is a real Apache Kafka of one broker or of three. The service reaches each broker through a proxy,
-// whose address the broker gives to its clients on that listener; the judge and the brokers among themselves
-// use a listener of their own.
+// cluster is a real Apache Kafka of one broker or of three. The service reaches each broker through a proxy; the broker
+// gives the proxy's address to its clients on that listener. The judge and the brokers among themselves use a listener
+// of their own.
 type cluster struct {
 	brokers []*broker
 	server  *toxiproxy.ApiServer // of the proxies
 }
 
-// broker is one of a cluster's.
+// broker is one broker of a cluster.
 type broker struct {
 	dir                string
 	command, format    []string
@@ -41,7 +41,7 @@ type broker struct {
 	process            *process
 }
 
-// jars is the directory of Kafka's jars.
+// jars returns the directory of Kafka's jars.
 var jars = sync.OnceValues(func() (string, error) {
 	command := exec.Command("../services/services.sh", "jars")
 	command.Stderr = os.Stderr
@@ -52,11 +52,11 @@ var jars = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(output)), nil
 })
 
-// given are the ports that freePort has given.
+// given holds the ports that freePort has returned.
 var given sync.Map
 
-// freePort returns a port that nobody listens on and that it has not given before. The range is below that of ephemeral
-// ports, so that no outgoing connection takes the port while its owner is down.
+// freePort returns a port that nobody listens on and that it has not returned before. The range is below that of
+// ephemeral ports, so that no outgoing connection takes the port while its owner is down.
 func freePort() int {
 	for {
 		port := 10000 + rand.IntN(10000)
@@ -128,7 +128,8 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 			fmt.Sprint("transaction.state.log.min.isr=", inSync),
 		}
 		if n == 1 {
-			// Several controllers could not elect one of them: they have no ACLs before there is one.
+			// Only a single controller has an authorizer. Several controllers could not elect one of them, because they
+			// have no ACLs before the election.
 			settings = append(settings,
 				"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 				"allow.everyone.if.no.acl.found=true")
@@ -167,7 +168,7 @@ func (b *broker) start() (err error) {
 	return err
 }
 
-// empty removes the data of a broker that does not run, and prepares its directory for a cluster that has none.
+// empty removes the data of a broker that does not run, and prepares its directory for a cluster without data.
 func (b *broker) empty() error {
 	if err := os.RemoveAll(filepath.Join(b.dir, "data")); err != nil {
 		return err
@@ -178,14 +179,14 @@ func (b *broker) empty() error {
 	return nil
 }
 
-// kill ends a broker at once, as a crash does: what it had is on the disk, or in the kernel's care.
+// kill ends a broker at once, as a crash does. The data that it had written is on the disk, or in the kernel's care.
 func (b *broker) kill() {
 	if b.process != nil {
 		b.process.kill()
 	}
 }
 
-// freeze stops a broker with its connections open: it no longer answers. thaw lets it go on.
+// freeze stops a broker while its connections stay open, so that it no longer answers. thaw lets it go on.
 func (b *broker) freeze() error { return b.process.signal(syscall.SIGSTOP) }
 func (b *broker) thaw() error   { return b.process.signal(syscall.SIGCONT) }
 
@@ -211,7 +212,7 @@ func (c *cluster) serves() error {
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
 	config.Metadata.Retry.Max, config.Net.DialTimeout, config.Net.ReadTimeout = 0, time.Second, 3*time.Second
-	// Each for itself: a broker that is back in the cluster's list may not listen yet.
+	// Each broker is asked separately: a broker that is back in the cluster's list may not listen yet.
 	for _, b := range c.brokers {
 		client, err := sarama.NewClient([]string{address(b.direct)}, config)
 		if err != nil {
@@ -226,7 +227,7 @@ func (c *cluster) serves() error {
 	return nil
 }
 
-// addresses are the brokers' as the service is told them; direct are those that avoid the proxies.
+// addresses returns the brokers' addresses as the service is told them. direct returns those that avoid the proxies.
 func (c *cluster) addresses() []string {
 	var all []string
 	for _, b := range c.brokers {
@@ -243,7 +244,7 @@ func (c *cluster) direct() []string {
 	return all
 }
 
-// cut closes all connections between service and Kafka; new ones are refused. mend allows them again.
+// cut closes all connections between the service and Kafka, and refuses new ones. mend allows connections again.
 func (c *cluster) cut() {
 	for _, b := range c.brokers {
 		b.proxy.Stop()
@@ -259,7 +260,7 @@ func (c *cluster) mend() error {
 	return nil
 }
 
-// poison adds a toxic to every connection, as toxiproxy's own interface describes it.
+// poison adds a toxic to every connection. toxiproxy's own interface describes the text of a toxic.
 func (c *cluster) poison(toxic string) error {
 	for _, b := range c.brokers {
 		if _, err := b.proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
@@ -269,7 +270,7 @@ func (c *cluster) poison(toxic string) error {
 	return nil
 }
 
-// revive undoes what a scenario that failed has left: brokers that do not run or do not answer, and toxics.
+// revive undoes the remains of a failed scenario: brokers that do not run or do not answer, and toxics.
 func (c *cluster) revive() error {
 	if err := c.each(func(_ int, b *broker) error {
 		if b.process.ended() {
@@ -295,12 +296,12 @@ func (c *cluster) admin(f func(sarama.ClusterAdmin) error) error {
 	return errors.Join(f(admin), admin.Close())
 }
 
-// cure removes all toxics. It closes the connections with them: toxiproxy may drop some bytes of a stream from which a
-// toxic is removed, and goes on with the rest, which no network does.
+// cure removes all toxics, together with their connections. When a toxic is removed, toxiproxy may drop some bytes of a
+// stream and go on with the rest, which no network does.
 func (c *cluster) cure() error {
 	for _, b := range c.brokers {
-		// A proxy that is new has no toxics. Those of the old one cannot be taken away safely: toxiproxy waits for
-		// ever, now and then, when a connection ends meanwhile.
+		// A new proxy has no toxics. The toxics of the old one cannot be taken away safely: now and then toxiproxy
+		// waits for ever, when a connection ends meanwhile.
 		b.proxy.Stop()
 		b.proxy = toxiproxy.NewProxy(c.server, b.proxy.Name, b.proxy.Listen, b.proxy.Upstream)
 	}

@@ -64,18 +64,18 @@ var scenarios = []scenario{
 	{name: "spool-late", modes: spooling, fault: spoolLate},
 	{name: "spool-deleted", modes: spooling, fault: spoolDeleted, environ: smallSegments, spools: true},
 
-	// With three brokers.
+	// These scenarios have three brokers.
 	{name: "broker-killed", modes: promising, brokers: 3, fault: brokerKilled},
 	{name: "broker-killed-long", modes: promising, brokers: 3, fault: brokerKilled, environ: impatient},
 	{name: "min-isr", modes: promising, brokers: 3, fault: minISR, spools: true},
 }
 
-// impatient makes faults longer than kafka.ack_timeout: the producer gives batches up that Kafka may append later.
+// impatient makes faults longer than kafka.ack_timeout. The producer then gives up batches that Kafka may append later.
 var impatient = []string{
 	"CAPTURE_KAFKA__ACK_TIMEOUT=2s", "CAPTURE_DELIVERY__TIMEOUT=3s", "CAPTURE_DELIVERY__SPOOL_AFTER=500ms",
 }
 
-// smallSegments make the spool begin a new file often.
+// smallSegments makes the spool begin a new file often.
 var smallSegments = []string{"CAPTURE_DELIVERY__SPOOL__SEGMENT_BYTES=1MiB"}
 
 // kafkaStopped: the broker crashes and comes back.
@@ -105,8 +105,8 @@ func kafkaFrozen(s *stage) error {
 	return s.kafka.awaitBrokers()
 }
 
-// brokerKilled: one of three brokers crashes, which leads a third of the partitions, and comes back. In
-// the long run so does each.
+// brokerKilled: one of three brokers crashes, which leads a third of the partitions, and comes back. In the long run
+// each of the three does so.
 func brokerKilled(s *stage) error {
 	for i, broker := range s.kafka.brokers {
 		broker.kill()
@@ -131,7 +131,7 @@ func brokerKilled(s *stage) error {
 	return nil
 }
 
-// connectionCut: connections are reset in the middle of what is being written or answered, several times.
+// connectionCut: connections are reset in the middle of a request or an answer, several times.
 func connectionCut(s *stage) error {
 	for range shortOr(6, 60) {
 		for _, direction := range []string{"upstream", "downstream"} {
@@ -167,8 +167,8 @@ func bandwidth(s *stage) error {
 	return s.kafka.cure()
 }
 
-// kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also meet
-// what is being spooled and what is being drained.
+// kills: the service is killed every one to two seconds. Kafka is away for some of the time, so that kills also come
+// while the service spools and while it drains.
 func kills(s *stage) error {
 	n := shortOr(4, 100)
 	for i := range n {
@@ -193,8 +193,8 @@ func kills(s *stage) error {
 	return s.each(func(service *service) error { return service.awaitAnswer("/_liveness") })
 }
 
-// sigterm: the service is asked to end, and started again; then once more while Kafka is away,
-// in modes that do without.
+// sigterm: the service is asked to end, and started again. The same happens once more while Kafka is away, in the modes
+// that do without Kafka.
 func sigterm(s *stage) error {
 	for range shortOr(1, 20) {
 		for _, away := range []bool{false, true} {
@@ -237,7 +237,7 @@ func (s *stage) mount(source, target, kind string, flags uintptr, data string) e
 		if err := syscall.Unmount(target, syscall.MNT_DETACH); !errors.Is(err, syscall.EINVAL) {
 			return err
 		}
-		return nil // It was no longer mounted.
+		return nil // The file system was no longer mounted.
 	})
 	return nil
 }
@@ -247,8 +247,8 @@ func smallDisk(s *stage, service *service) error {
 	return s.mount("tmpfs", service.spool, "tmpfs", 0, "size=32m")
 }
 
-// diskFull: Kafka is away until the disk is full and requests are refused. Then somebody else takes what the service
-// has left free, and Kafka comes back: a full disk allows draining.
+// diskFull: Kafka is away until the disk is full and requests are refused. Then another program takes the space that
+// the service has left free, and Kafka comes back: the service must be able to drain on a full disk.
 func diskFull(s *stage) error {
 	s.kafka.cut()
 	err := s.each(func(service *service) error {
@@ -281,11 +281,11 @@ func diskFull(s *stage) error {
 	return s.flow()
 }
 
-// readOnly: the spool's directory becomes read-only while the service runs, then Kafka goes away, then the service is
-// killed and started again. As soon as the directory can be written to, the service is to work as before.
+// readOnly: the spool's directory becomes read-only while the service runs. Then Kafka goes away, and the service is
+// killed and started again. As soon as the directory can be written to, the service has to work as before.
 func readOnly(s *stage) error {
-	// A file system with files that are open for writing can't be made read-only; but one can be laid above it, which
-	// whoever opens the next file meets.
+	// A file system with files that are open for writing can't be made read-only. But a read-only one can be laid above
+	// it, and the service meets that one when it opens the next file.
 	err := s.each(func(service *service) error {
 		if err := s.mount(service.spool, service.spool, "", syscall.MS_BIND, ""); err != nil {
 			return err
@@ -350,8 +350,8 @@ func segments(spool string) ([]string, error) {
 	return files, err
 }
 
-// damage: while the service is down, something happens to its spool. The records that were damaged may be lost, and no
-// others; the service has to start and to say how much it has cut out.
+// damage: while the service is down, how damages a file of its spool. The damaged records may be lost, and no others.
+// The service has to start, and to say how much it has cut out.
 func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*stage) error {
 	return func(s *stage) error {
 		if err := s.spoolFor(5 * time.Second); err != nil {
@@ -365,7 +365,7 @@ func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*sta
 			if len(files) < 2 {
 				return fmt.Errorf("%d segments: too few to damage one", len(files))
 			}
-			// The longest but the newest, whose end a crash may have torn.
+			// This is the longest file except the newest, whose end a crash may have torn.
 			files = slices.DeleteFunc(files, func(path string) bool { return path == files[len(files)-1] })
 			path := slices.MaxFunc(files, func(a, b string) int { return cmp.Compare(size(a), size(b)) })
 			content, err := os.ReadFile(path)
@@ -420,7 +420,7 @@ func size(path string) int64 {
 
 var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4000-8000-[0-9a-f]{12}`)
 
-// excuse tells the judge of the service's events about all whose ids are in the record.
+// excuse tells the judge of the service's events about every event whose id is in the record.
 func (s *stage) excuse(of *service, record []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -435,7 +435,7 @@ func (s *stage) excuse(of *service, record []byte) {
 	}
 }
 
-// flips is how many bytes are flipped.
+// flips is how many bytes flip changes.
 const flips = 5
 
 // flip changes single bytes.
@@ -448,13 +448,14 @@ func flip(content []byte) (damaged []byte, from, to []int) {
 	return content, from, to
 }
 
-// truncate takes the last third away.
+// truncate cuts off the last third.
 func truncate(content []byte) (damaged []byte, from, to []int) {
 	at := len(content) * 2 / 3
 	return content[:at], []int{at}, []int{len(content)}
 }
 
-// slowSync has every fsync of the service take 200 ms longer. The tracer is no parent of the service and ends with it.
+// slowSync makes every fsync of the service take 200 ms longer. The tracer is no parent of the service and ends with
+// it.
 func slowSync(s *stage, service *service) error {
 	strace, err := exec.LookPath("strace")
 	if err != nil {

@@ -15,32 +15,33 @@ import (
 
 const (
 	mib = 1 << 20
-	// What has to hold: the rate with Kafka away against the rate with it; the rate of the drain against that of the
-	// live load at the same time; the live p99 during the drain against that without one.
+	// leastRatio is for the rate without Kafka against the rate with Kafka. leastDrain is for the rate of the drain
+	// against that of the live load at the same time. mostP99 is for the live p99 during the drain against that without
+	// a drain.
 	leastRatio, leastDrain, mostP99 = 0.5, 3.0, 2.0
-	// shortDrain is leastDrain for the short run, which has only seconds for it.
+	// shortDrain replaces leastDrain in the short run, whose drain has only seconds.
 	shortDrain = 2.0
-	// liveShare is which part of the rate that the service can take at most the live load is
-	// while the spool is drained.
+	// liveShare is the live load during the drain, as a part of the highest rate that the service can take.
 	liveShare = 0.1
-	// mostRestart and mostMemory are for a restart with a full spool.
+	// mostRestart and mostMemory are the limits for a restart with a full spool.
 	mostRestart = time.Second
 	mostMemory  = 200 * mib
-	// mostAway is for any time without Kafka, whatever is sent: the bodies that may be in flight,
-	// Kafka's buffer, and the rest.
+	// mostAway is the limit of memory for any time without Kafka, whatever clients send: the bodies that may be in
+	// flight, Kafka's buffer, and the rest.
 	mostAway = 700 * mib
 )
 
-// p99Floor is below what a p99 is compared for: timers and the scheduler of a busy machine are not the service's, and
-// in a short run the few requests that count meet more of that.
+// p99Floor returns a latency that is always good enough for the p99 during the drain. Timers and the scheduler of a
+// busy machine are not the service's doing, and they disturb the few requests of a short run more.
 func p99Floor() time.Duration { return shortOr(40*time.Millisecond, 5*time.Millisecond) }
 
-// full is a load that takes what it can get.
+// full is a load that sends as fast as the service answers.
 var full = proof.Shape{Workers: 64, Keys: 4, PerKey: 10, Pad: 150}
 
-// TestAnOutageIsBorne measures what an outage of Kafka costs in mode auto: the most that the
-// service takes with Kafka and, in the same run and under the same load, without; with Kafka back, the drain and the
-// latency of a moderate live load beside it; and at last the latency of the same load without a drain.
+// TestAnOutageIsBorne measures the cost of an outage of Kafka in mode auto. It measures the highest rate that the
+// service takes with Kafka and, in the same run and under the same load, without Kafka. When Kafka is back, it measures
+// the drain and the latency of a moderate live load beside the drain. At last it measures the latency of the same load
+// without a drain.
 func TestAnOutageIsBorne(t *testing.T) {
 	s := newStage(t, scenario{name: "outage", modes: []string{modeAuto}, shape: full})
 	for _, service := range s.services {
@@ -57,7 +58,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 			return float64(history.Acked()) / d.Seconds()
 		}
 
-		// What the first requests meet is cold.
+		// The first requests meet a cold service.
 		during(0, 2*time.Second)
 		measure := shortOr(4*time.Second, 30*time.Second)
 		from := time.Now()
@@ -86,9 +87,9 @@ func TestAnOutageIsBorne(t *testing.T) {
 		require.NoError(t, err)
 		load = service.load(full, live)
 		require.NoError(t, s.kafka.mend())
-		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves
-		// one that has failed alone for up to ten), which is no part of the drain's rate: that counts from
-		// a tenth of the records on.
+		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves a failed
+		// one alone for up to ten). That time is no part of the drain's rate, which counts only after a tenth of the
+		// records.
 		require.NoError(t, poll(flowPatience, time.Millisecond, func() (bool, error) {
 			now, err := service.metric(metricDrained)
 			flows := now >= drained+records/10
@@ -129,7 +130,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 }
 
 // TestARestartWithAFullSpoolTakesNoTime fills the spool while Kafka is away, kills the service and starts it again,
-// without Kafka and with it. The memory is the most that the process had, until the spool was empty.
+// without Kafka and with it. It measures the most memory that the process had until the spool was empty.
 func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 	goal := float64(256 * mib)
 	if *long {
@@ -153,7 +154,7 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 			bytes, err = service.metric(metricBytes)
 			return bytes >= goal, err
 		}), "%.0f bytes in the spool", bytes)
-		// Under load, as it comes.
+		// The kill comes under load, as a real one would.
 		service.kill()
 		delete(s.loads, service)
 		history := load.Stop()
@@ -190,8 +191,8 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away, to a
-// service in each mode at a time.
+// TestMemoryIsBoundedWithoutKafka sends all that the service takes while Kafka is away, to a service in each mode at a
+// time.
 func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	away := shortOr(4*time.Second, 10*time.Minute)
 	s := newStage(t, scenario{
@@ -205,7 +206,7 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	s.kafka.cut()
 	require.NoError(t, s.each(func(service *service) error {
 		acked := s.loads[service].Acked()
-		// The middle tells a plateau from a slope.
+		// The figure at half time tells a plateau from a slope.
 		last(away / 2)
 		half, err := service.memory("VmHWM")
 		if err != nil {

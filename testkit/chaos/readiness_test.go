@@ -9,25 +9,26 @@ import (
 	"time"
 )
 
-// watcher compares what a service says at /_readiness with what it answers to its loads. When all answers were 200 for
-// a while, the service has to be ready, and when all were 503, it must not be. A watcher has no opinion on mixtures, on
-// a service that has just been started, nor on one that is to end.
+// watcher compares the readiness of a service with its answers to its loads. When all answers were 200 for a while, the
+// service has to be ready. When all were 503, it must not be ready. A watcher has no opinion on mixtures, nor on a
+// service that has just been started or is about to end.
 type watcher struct {
 	service *service
-	// fills allows the service to be not ready although it answers 200.
+	// fills allows the service not to be ready although it answers 200.
 	fills bool
 	stop  chan struct{}
 	ended sync.WaitGroup
 
-	// untrue counts the polls that disagreed, and sample is one of them. They are for those who have ended the watcher.
+	// untrue counts the polls in which the two disagreed, and sample is one of them. Read them only after the watcher's
+	// end.
 	untrue int
 	sample string
 }
 
 const (
-	// watchEvery is how often the service is asked.
+	// watchEvery is how often the watcher asks the service.
 	watchEvery = 200 * time.Millisecond
-	// watchFor is how long answers have to be alike until the readiness has to follow.
+	// watchFor is how long answers have to be alike before the readiness has to follow.
 	watchFor = 4 * time.Second
 )
 
@@ -77,7 +78,7 @@ func (w *watcher) poll() {
 	}
 }
 
-// known returns since when the service runs, and what it has answered, if its answers were alike.
+// known returns since when the service runs, and which answer it has given, if its answers were alike.
 func (w *watcher) known() (serving int64, safe, alike bool) {
 	now := time.Now()
 	serving = w.service.serving.Load()

@@ -11,10 +11,10 @@ import (
 	"github.com/opencapture/capture/testkit/proof"
 )
 
-// guilty is a load of which some events are larger than refusedSize allows, even compressed.
+// guilty is a load with some events that are larger than the limit of refusedSize, even compressed.
 var guilty = proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150, Every: 50, Large: 40_000, Reason: "too_large"}
 
-// smallLimit is what a topic takes then.
+// smallLimit is the topic's limit in refusedSize, in bytes.
 const smallLimit = "16384"
 
 // configure sets a topic's configuration for all services; an empty value is the cluster's default.
@@ -35,7 +35,7 @@ func (s *stage) configure(topic, key, value string) error {
 }
 
 // refusedSize: the topic takes no large batches for a while. Events that are too large by themselves become dead
-// letters, and none of those that were in a batch with them.
+// letters. No event that was in a batch with them does.
 func refusedSize(s *stage) error {
 	if err := s.configure(topicEvents, "max.message.bytes", smallLimit); err != nil {
 		return err
@@ -52,8 +52,8 @@ func refusedSize(s *stage) error {
 	return s.configure(topicEvents, "max.message.bytes", "")
 }
 
-// refusedTimestamp: Kafka is away for longer than the topic allows a message to be old. What waits in the spool is
-// refused for its time, and sent again with the present one.
+// refusedTimestamp: Kafka is away for longer than the topic allows a message to be old. Kafka refuses the events in the
+// spool for their time, and the service sends them again with the present time.
 func refusedTimestamp(s *stage) error {
 	if err := s.configure(topicEvents, "message.timestamp.before.max.ms", "3000"); err != nil {
 		return err
@@ -63,8 +63,8 @@ func refusedTimestamp(s *stage) error {
 	return s.kafka.mend()
 }
 
-// forbidden: the service's user may not write to the topic any more, and then not even see it; each time that is given
-// back.
+// forbidden: the service's user may no longer write to the topic, and then no longer see it. Each time the right is
+// given back.
 func forbidden(s *stage) error {
 	for _, denied := range []sarama.AclOperation{sarama.AclOperationWrite, sarama.AclOperationAll} {
 		if err := s.deny(denied); err != nil {
@@ -82,13 +82,13 @@ func forbidden(s *stage) error {
 	return nil
 }
 
-// deny keeps everybody from an operation on the services' topics.
+// deny forbids everybody an operation on the services' topics.
 func (s *stage) deny(operation sarama.AclOperation) error {
 	s.later(s.allow)
 	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
 		var acls []*sarama.ResourceAcls
 		for _, service := range s.services {
-			// With any ACL on a topic, all is denied that none allows.
+			// A topic with any ACL forbids everything that no ACL allows.
 			acls = append(acls, &sarama.ResourceAcls{
 				Resource: sarama.Resource{
 					ResourceType: sarama.AclResourceTopic, ResourceName: service.prefix + topicEvents,
@@ -105,7 +105,7 @@ func (s *stage) deny(operation sarama.AclOperation) error {
 	})
 }
 
-// allow removes what deny has set.
+// allow removes the ACLs that deny has set.
 func (s *stage) allow() error {
 	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
 		_, err := admin.DeleteACL(sarama.AclFilter{
@@ -119,7 +119,7 @@ func (s *stage) allow() error {
 // throttledBytes is how many bytes a second the quota leaves to all services together.
 const throttledBytes = 50_000
 
-// throttled: a quota slows the service's client down, and is lifted. Soon after that answers come as fast as before.
+// throttled: a quota slows the service's client down, and is lifted. Soon afterwards answers come as fast as before.
 func throttled(s *stage) error {
 	if err := s.quota(false); err != nil {
 		return err
@@ -145,7 +145,7 @@ func throttled(s *stage) error {
 	})
 }
 
-// quota limits how many bytes a second clients of the service's name may write, or lifts that.
+// quota limits how many bytes a second clients of the service's name may write, or lifts that limit.
 func (s *stage) quota(lift bool) error {
 	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
 		return admin.AlterClientQuotas(
@@ -164,7 +164,8 @@ func minISR(s *stage) error {
 	broker := s.kafka.brokers[0]
 	broker.kill()
 	s.kafka.brokers[0].proxy.Stop()
-	// Until the partitions that it has led have other leaders, and the replicas are seen to be out of sync.
+	// The fault lasts until the partitions that this broker led have other leaders, and until the replicas are seen to
+	// be out of sync.
 	last(12 * time.Second)
 	if err := s.observe(4*time.Second, modeKafka); err != nil {
 		return err

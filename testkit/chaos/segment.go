@@ -6,16 +6,15 @@ import (
 	"fmt"
 )
 
-// What modules/delivery/spool says of its files in its doc.go: the sizes of a segment's header and of a record's head,
-// and with what a head begins.
+// These are facts about the spool's files from doc.go of modules/delivery/spool: the sizes of a segment's header and of
+// a record's head, and the number with which a head begins.
 const (
 	segmentHeader = 20
 	recordHead    = 24
 	recordMagic   = 0xda7ac0de
 )
 
-// recordsIn returns those records of a whole segment of the spool that have any of the bytes from one place up to
-// another.
+// recordsIn returns the records, in a whole segment of the spool, that have any of the bytes from from up to to.
 func recordsIn(segment []byte, from, to int) ([][]byte, error) {
 	var found [][]byte
 	at := segmentHeader

@@ -26,11 +26,11 @@ import (
 // process is a program that runs in the background.
 type process struct {
 	command *exec.Cmd
-	exited  chan struct{} // closed when it has ended, with err
+	exited  chan struct{} // closed when the process has ended, with err
 	err     error
 }
 
-// spawn starts a program that appends what it prints to a file. It does not outlive this one.
+// spawn starts a program that appends its output to a file. The program does not outlive this one.
 func spawn(dir, log string, environ []string, command ...string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -39,7 +39,8 @@ func spawn(dir, log string, environ []string, command ...string) (*process, erro
 	defer func() { _ = file.Close() }()
 	p := &process{command: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
 	p.command.Dir, p.command.Env, p.command.Stdout, p.command.Stderr = dir, environ, file, file
-	// In a group of its own, so that the terminal's interrupt does not reach it before this program has spoken.
+	// The program has a process group of its own, so that the terminal's interrupt reaches it only through this
+	// program.
 	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.command.Start(); err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func (p *process) ended() bool {
 // stopPatience is more than app.stop_timeout, within which the service has to end.
 const stopPatience = time.Minute
 
-// terminate asks the process to end, and returns an error unless it does so with exit code 0.
+// terminate asks the process to end, and returns an error unless it ends with exit code 0.
 func (p *process) terminate() error {
 	if err := p.signal(syscall.SIGTERM); err != nil {
 		return err
@@ -84,8 +85,7 @@ func (p *process) terminate() error {
 	}
 }
 
-// memory returns a figure of the process's memory in bytes: VmRSS, what it has now, or VmHWM,
-// the most that it ever had.
+// memory returns a figure of the process's memory in bytes: VmRSS, the present one, or VmHWM, the highest ever.
 func (p *process) memory(figure string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
@@ -116,21 +116,22 @@ const (
 	modeMemory = "memory"
 )
 
-// service is the binary under test, with its own topics and directory. It may run several times,
-// always at the same addresses.
+// service is the binary under test, with its own topics and directory. It may run several times, always at the same
+// addresses.
 type service struct {
 	mode, dir, spool string
 	prefix           string
 	url, admin       string
 	environ          []string
-	// path is the binary, if not the stock one.
+	// path is the binary. Empty: the stock binary.
 	path string
 	// wrap is the beginning of a command line that runs the binary.
 	wrap []string
 	*process
-	// serving is since when the process runs and is not to end, in nanoseconds since 1970; 0: it does not.
+	// serving is the time since when the process runs and is not about to end, in nanoseconds since 1970. 0: it does
+	// not run, or is about to end.
 	serving atomic.Int64
-	// answers is what the loads have heard, and watched who compares that with the service's readiness.
+	// answers holds the answers to the loads. watched is the watcher that compares them with the service's readiness.
 	answers proof.Answers
 	watched *watcher
 }
@@ -141,7 +142,7 @@ const (
 	letterLog = "%40dead-letters"
 )
 
-// The ends of topics' names, which begin with the service's prefix.
+// Topics' names have these ends. They begin with the service's prefix.
 const (
 	topicEvents   = "events"
 	topicOther    = "other"
@@ -149,7 +150,8 @@ const (
 	topicWarnings = "warnings"
 )
 
-// newService returns a service that is not started. Its topics are few, since one broker holds those of every scenario.
+// newService returns a service that is not started. Its topics are few, because one broker holds those of every
+// scenario.
 func newService(dir, mode string, kafka *cluster, environ ...string) (*service, error) {
 	s := &service{
 		mode: mode, dir: dir, spool: filepath.Join(dir, "spool"), url: "http://" + address(freePort()),
@@ -177,7 +179,7 @@ func newService(dir, mode string, kafka *cluster, environ ...string) (*service, 
 	return s, nil
 }
 
-// log is where the service's output goes, of all its runs.
+// log returns the file with the service's output, of all its runs.
 func (s *service) log() string { return filepath.Join(s.dir, "capture.log") }
 
 // start starts the service and does not wait for anything.
@@ -198,7 +200,7 @@ func (s *service) binary() (string, error) {
 	return stock()
 }
 
-// kill and terminate end the process as those of the process do.
+// kill and terminate end the process like the methods of process.
 func (s *service) kill() {
 	s.serving.Store(0)
 	s.process.kill()
@@ -223,7 +225,7 @@ func (s *service) setAck(mode string) {
 	}
 }
 
-// letters shows the dead letters that are on the disk, by what the command says about them.
+// letters shows the dead letters on the disk, as the service's command prints them.
 func (s *service) letters(see func(id, reason string)) error {
 	if _, err := os.Stat(filepath.Join(s.spool, letterLog)); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -282,7 +284,7 @@ func (s *service) restart() error {
 	return s.start()
 }
 
-// metric returns a metric, as the sum over its labels; 0 where there is none.
+// metric returns a metric, as the sum over its labels; 0 if the service does not have it.
 func (s *service) metric(name string) (float64, error) {
 	_, body, err := get(s.admin + "/metrics")
 	if err != nil {
@@ -304,7 +306,7 @@ func (s *service) metric(name string) (float64, error) {
 	return sum, nil
 }
 
-// awaitDrain returns when nothing is left in the spool.
+// awaitDrain returns when the spool is empty.
 func (s *service) awaitDrain(patience time.Duration) error {
 	var left float64
 	err := poll(patience, 50*time.Millisecond, func() (bool, error) {
@@ -337,7 +339,7 @@ func get(url string) (int, []byte, error) {
 	return response.StatusCode, body, err
 }
 
-// binaryEnv names another binary than that of this checkout.
+// binaryEnv names a binary other than that of this checkout.
 const binaryEnv = "CAPTURE_CHAOS_BINARY"
 
 // stock builds the stock binary, as it is shipped, once for all scenarios.
@@ -354,10 +356,10 @@ var stock = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// errLate is what poll returns when the time is over.
+// errLate is the error of poll when the time is over.
 var errLate = errors.New("not in time")
 
-// poll asks again and again until the answer is yes, an error, or the time is over.
+// poll calls ask until it returns true or an error, or until the time is over.
 func poll(patience, interval time.Duration, ask func() (bool, error)) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

@@ -14,12 +14,12 @@ import (
 	"github.com/opencapture/capture/testkit/proof"
 )
 
-// slowDrain makes a spool take long to be empty, so that much can happen meanwhile.
+// slowDrain makes a drain take long, so that much can happen meanwhile.
 var slowDrain = []string{"CAPTURE_DELIVERY__DRAIN__MIN_RATE=256KiB", "CAPTURE_DELIVERY__DRAIN__SPEED=1.2"}
 
 // modeChange: the service is started again and again with another ack mode, while its spool fills and drains.
 func modeChange(s *stage) error {
-	// Mode memory promises nothing; its events only have to be in order.
+	// Mode memory promises nothing. Its events only have to be in order.
 	for _, service := range s.services {
 		s.excuseBatches(service, func(b proof.Batch) bool { return b.Ack == modeMemory })
 	}
@@ -64,7 +64,7 @@ func modeChange(s *stage) error {
 		if err == nil && waiting == 0 {
 			err = errors.New("nothing waits in the spool any more: the modes have changed too late")
 		}
-		// From now on as fast as usual.
+		// From now on the service drains as fast as usual.
 		service.environ = slices.DeleteFunc(service.environ, func(text string) bool {
 			return slices.Contains(slowDrain, text)
 		})
@@ -86,7 +86,7 @@ func modeChange(s *stage) error {
 	return nil
 }
 
-// lanes: exceptions are only acknowledged when Kafka has them, and ordinary events when the spool has them.
+// lanes: exceptions are acknowledged only when Kafka has them, and ordinary events when the spool has them.
 func lanes(s *stage) error {
 	service := s.services[0]
 	exceptions := service.load(proof.Shape{Workers: 4, Keys: 4, PerKey: 5, Pad: 150, Name: "$exception"}, usualRate/4)
@@ -118,8 +118,8 @@ func lanes(s *stage) error {
 	return flows(exceptions.Acked())
 }
 
-// spoolLate: the service is started while it can't have the spool in which events wait: another process has it, then it
-// is read-only. Nothing may overtake the events that wait, although Kafka is there.
+// spoolLate: the service starts while it can't have the spool in which events wait. First another process has the
+// spool, then the spool is read-only. Nothing may overtake the events that wait, although Kafka is there.
 func spoolLate(s *stage) error {
 	for _, occupy := range []func(*service) (free func() error, err error){s.lock, s.makeReadOnly} {
 		if err := s.spoolFor(2 * time.Second); err != nil {
@@ -137,7 +137,7 @@ func spoolLate(s *stage) error {
 				return errors.Join(err, free())
 			}
 			load := s.loads[service]
-			// What the process before has answered is on its way.
+			// Answers of the process before are still on their way.
 			last(time.Second)
 			acked, refused := load.Acked(), load.Refused()
 			last(shortOr(5*time.Second, 30*time.Second))
@@ -158,7 +158,7 @@ func spoolLate(s *stage) error {
 	return nil
 }
 
-// lock takes the spool's lock as another process does.
+// lock takes the spool's lock, as another process would.
 func (s *stage) lock(of *service) (free func() error, err error) {
 	file, err := os.OpenFile(filepath.Join(of.spool, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *stage) lock(of *service) (free func() error, err error) {
 	return file.Close, nil
 }
 
-// makeReadOnly lays a file system above the spool's directory that can't be written to.
+// makeReadOnly lays a read-only file system above the spool's directory.
 func (s *stage) makeReadOnly(of *service) (free func() error, err error) {
 	if err := s.mount(of.spool, of.spool, "", syscall.MS_BIND, ""); err != nil {
 		return nil, err
@@ -179,8 +179,8 @@ func (s *stage) makeReadOnly(of *service) (free func() error, err error) {
 	return free, syscall.Mount("", of.spool, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, "")
 }
 
-// spoolDeleted: somebody removes the spool's files while Kafka is away, first what a shell's * matches, then the
-// directory itself. What only they have held is lost; what is acknowledged after that is not.
+// spoolDeleted: somebody removes the spool's files while Kafka is away, first those that a shell's * matches, then the
+// directory itself. Events that only these files held are lost. Events that are acknowledged after that are not lost.
 func spoolDeleted(s *stage) error {
 	s.kafka.cut()
 	for _, all := range []bool{false, true} {
@@ -204,7 +204,7 @@ func spoolDeleted(s *stage) error {
 	return s.kafka.mend()
 }
 
-// removed removes what is in a directory, or the directory too, and tells whether that has succeeded.
+// removed removes the files in a directory, or with all the directory too, and reports whether it has succeeded.
 func removed(dir string, all bool) bool {
 	if all {
 		return os.RemoveAll(dir) == nil

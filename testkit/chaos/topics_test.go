@@ -13,8 +13,8 @@ import (
 	"github.com/opencapture/capture/testkit/proof"
 )
 
-// keep lets the services deliver all that they have acknowledged, reads it, and then lets the loads go on. What is in
-// the topics may be destroyed from then on: the judge has seen it. It returns when that was.
+// keep lets the services deliver everything that they have acknowledged, and reads the topics. It returns the time of
+// that, and lets the loads go on. From then on the messages in the topics may be destroyed: the judge has seen them.
 func (s *stage) keep() (time.Time, error) {
 	for _, service := range s.services {
 		load := s.loads[service]
@@ -37,9 +37,9 @@ func (s *stage) keep() (time.Time, error) {
 	return time.Now(), err
 }
 
-// destroyed tells the judges that what lay in the topics at that time is gone. What came after kept and before that may
-// be lost. Kafka may have acknowledged some to the service until the topics were there again; what the spool has taken
-// meanwhile may not be lost.
+// destroyed tells the judges that the topics were destroyed at the time gone. Batches that were sent between kept and
+// gone may be lost. A batch that Kafka has acknowledged may be lost even if it was sent later, until the time again,
+// when the topics were there again. A batch that the spool has taken after gone may not be lost.
 func (s *stage) destroyed(kept, gone, again time.Time) {
 	s.generation++
 	for _, service := range s.services {
@@ -53,8 +53,8 @@ func (s *stage) destroyed(kept, gone, again time.Time) {
 	}
 }
 
-// incarnations returns the ids of the services' topics of events in the brokers' own order; without one of them, or
-// while one has partitions without leaders, ok is false.
+// incarnations returns the ids of the services' topics of events, in the brokers' own order. ok is false if a topic is
+// missing or has partitions without leaders.
 func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
 	request := &sarama.MetadataRequest{Version: 10}
 	for _, service := range s.services {
@@ -83,7 +83,7 @@ func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
 // createPatience is how long the service may take to see that its topics are missing, and to create them.
 const createPatience = 30 * time.Second
 
-// awaitTopics returns when the services have made their topics anew.
+// awaitTopics returns when the services have created their topics anew.
 func (s *stage) awaitTopics(before []sarama.Uuid) error {
 	err := poll(createPatience, 20*time.Millisecond, func() (bool, error) {
 		now, ok, err := s.incarnations()
@@ -95,7 +95,7 @@ func (s *stage) awaitTopics(before []sarama.Uuid) error {
 	return nil
 }
 
-// applied is how long a broker may take to act upon what it tells of a topic.
+// applied is how long a broker may take to act upon its own news of a topic.
 const applied = 500 * time.Millisecond
 
 // topicDeleted: somebody deletes the topic under load. The service creates it anew.

@@ -1,11 +1,11 @@
-// Command cpu compares what builds of the service take of the processor for an event, with a real Kafka:
+// Command cpu compares how much CPU time builds of the service take for an event, with a real Kafka:
 //
 //	testkit/services/services.sh run go run ./testkit/cpu bin/capture /path/to/another/capture
 //
-// It plays the same load to each binary, in alternating runs, and prints the CPU time of the service's process
-// for an event: of single events (-batch 1) or of events in gzip batches of 50 (-batch 50). On a machine that
-// does other things as well, the least of several runs says most, and the ratio of two binaries in one
-// invocation more than either figure.
+// It plays the same load to each binary, in alternating runs, and prints the CPU time of the service's process for an
+// event: of single events (-batch 1) or of events in gzip batches of 50 (-batch 50). On a machine that does other work
+// as well, the least of several runs says most. The ratio of two binaries in one invocation says more than either
+// figure.
 package main
 
 import (
@@ -133,7 +133,7 @@ func (o options) measure(binary string) (cost float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for deadline := time.Now().Add(time.Minute); ; { // until the topics are there, and what came before that is drained
+	for deadline := time.Now().Add(time.Minute); ; { // until the topics exist and the spool is drained
 		if err := o.load(request, o.events/10); err == nil {
 			break
 		} else if time.Now().After(deadline) {
@@ -151,7 +151,7 @@ func (o options) measure(binary string) (cost float64, err error) {
 	return float64((after - before).Microseconds()) / float64(o.events), err
 }
 
-// request returns what makes a request of the load.
+// request returns the function that makes the requests of the load.
 func (o options) request(url string) (func(context.Context) (*http.Request, error), error) {
 	const single = `{"api_key":"phc_cpu","event":"$pageview","distinct_id":"user-%d","properties":{%s"$lib":"web"},` +
 		`"timestamp":"2026-11-29T12:00:00.000Z"}`
@@ -180,7 +180,7 @@ func (o options) request(url string) (func(context.Context) (*http.Request, erro
 	}, nil
 }
 
-// load sends so many events and returns when all are acknowledged by Kafka.
+// load sends that many events and returns when Kafka has acknowledged all of them.
 func (o options) load(request func(context.Context) (*http.Request, error), events int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
@@ -221,13 +221,13 @@ func send(ctx context.Context, client *http.Client, next func(context.Context) (
 	return nil
 }
 
-// cpuTime returns the CPU time that a process has used, as Linux tells it: in hundredths of a second.
+// cpuTime returns the CPU time that a process has used. Linux tells it in hundredths of a second.
 func cpuTime(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// The second field, the name, may hold anything but ends with the last parenthesis.
+	// The second field, the name, may hold any characters, but it ends with the last parenthesis.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))

@@ -15,14 +15,15 @@ import (
 	"github.com/opencapture/capture/testkit/proof"
 )
 
-// partitions is how many every topic has, of every broker, so that an event's partition is the same in all of them.
+// partitions is how many partitions every topic of every broker has, so that an event's partition is the same in all of
+// them.
 const partitions = 3
 
-// kafka is a broker in this process, which keeps everything in memory and loses its power never. It may be away. It
-// remembers when it has answered what.
+// kafka is a broker in this process. It keeps everything in memory and never loses its power. It may be away. It
+// remembers the time of each of its answers.
 type kafka struct {
 	cluster *kfake.Cluster
-	// latency is how long it keeps answers to itself.
+	// latency is how long the broker holds its answers back.
 	latency time.Duration
 
 	mu      sync.Mutex
@@ -37,7 +38,7 @@ type place struct {
 	partition int32
 }
 
-// answer is that the messages from an offset on have been acknowledged.
+// answer records that the messages from an offset on have been acknowledged.
 type answer struct {
 	from int64
 	at   time.Time
@@ -58,7 +59,7 @@ func (k *kafka) address() string { return k.cluster.ListenAddrs()[0] }
 
 func (k *kafka) close() { k.cluster.Close() }
 
-// leave makes the broker cut its connections and take no others.
+// leave makes the broker cut its connections and take no new ones.
 func (k *kafka) leave() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -68,20 +69,21 @@ func (k *kafka) leave() {
 	}
 }
 
-// back ends what leave has begun.
+// back ends the absence that leave has begun.
 func (k *kafka) back() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.absent = false
 }
 
-// stored is a message in Kafka, with the time at which it was acknowledged. The service can't have known before.
+// stored is a message in Kafka, with the time at which the broker acknowledged it. The service can't have known
+// earlier.
 type stored struct {
 	proof.Message
 	acked time.Time
 }
 
-// read returns everything that the broker holds.
+// read returns all messages that the broker holds.
 func (k *kafka) read() ([]stored, error) {
 	var all []stored
 	err := proof.Read([]string{k.address()}, "", topicWarnings, func(m proof.Message) {
@@ -95,10 +97,10 @@ func (k *kafka) read() ([]stored, error) {
 	return all, err
 }
 
-// topicWarnings is the end of the name of the topic for which nobody has sent events.
+// topicWarnings is the end of the name of the topic for which the load sends no events.
 const topicWarnings = "_warnings"
 
-// acked returns when a message was acknowledged. An answer covers the messages up to the next one.
+// acked returns when a message was acknowledged. An answer covers the messages up to the first one of the next answer.
 func (k *kafka) acked(m proof.Message) time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -137,16 +139,16 @@ func (g gate) Accept() (net.Conn, error) {
 	}
 }
 
-// link is a connection. It reads along.
+// link is a connection. It reads the requests and answers that pass.
 type link struct {
 	net.Conn
 	k *kafka
 
 	mu sync.Mutex
-	// head is the beginning of the request that is being read, and rest is how much of the request is to come.
+	// head is the beginning of the request that is being read. rest is how many bytes of the request are still to come.
 	head []byte
 	rest int
-	// versions are those of the produce requests that are not answered, by their correlation.
+	// versions are the versions of the produce requests without an answer, by their correlation ids.
 	versions map[int32]int16
 }
 
@@ -196,7 +198,7 @@ func (l *link) Write(data []byte) (int, error) {
 	return l.Conn.Write(data)
 }
 
-// note remembers what an answer acknowledges.
+// note remembers which messages an answer acknowledges.
 func (k *kafka) note(data []byte, version int16) {
 	now := time.Now()
 	response := kmsg.NewPtrProduceResponse()

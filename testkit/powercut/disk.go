@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Disk knows what a directory holds in the page cache, and what of that is certain to be on the disk. It follows the
-// steps of the programs that use the directory, one program after the other: Apply.
+// Disk knows what a directory holds in the page cache, and which part of that is certain to be on the disk. Apply has
+// it follow the steps of the programs that use the directory, one program after the other.
 type Disk struct {
-	// Journal says that the disk's file system is like ext4 and XFS rather than only what POSIX asks of it: names
-	// change in the order of the calls, and syncing a new file makes its name durable, with every change of a name
-	// before that.
+	// Journal says that the disk's file system behaves like ext4 and XFS, and not only as POSIX requires. Names change
+	// in the order of the calls. A sync of a new file makes the file's name durable, with every change of a name before
+	// that.
 	Journal bool
 
 	root    string // absolute
@@ -25,9 +25,9 @@ type Disk struct {
 
 	run     int
 	handles map[int64]*handle
-	// ends is what the calls do at their end that have begun.
+	// ends holds, for each call that has begun, what the call does at its end.
 	ends map[*Call]func()
-	// halves are the writes of the present process that it may not see the end of.
+	// halves are the writes of the present process whose end the process may not see.
 	halves []half
 }
 
@@ -41,10 +41,10 @@ type half struct {
 
 // node is a file or a directory.
 type node struct {
-	// names is what the directory holds, and durable what of that is certain. Both are nil for a file.
+	// names holds the nodes in the directory, and durable those that are certain to survive. Both are nil for a file.
 	names, durable map[string]*node
 
-	// synced is what is certain of the file's content, and writes are what came on top, in the order in which they
+	// synced is the certain part of the file's content. writes are the changes on top of it, in the order in which they
 	// began.
 	synced []byte
 	writes []*write
@@ -56,7 +56,7 @@ type node struct {
 type write struct {
 	at   int64
 	data []byte
-	// resize says that the file's length becomes at, and nothing is written.
+	// resize says that the file's length becomes at, and that no data is written.
 	resize bool
 	// ended says that the call has returned: a sync that begins now makes the write durable.
 	ended bool
@@ -68,7 +68,7 @@ type change struct {
 	ended   bool
 }
 
-// effect is that a name in a directory becomes that of a node, or of none.
+// effect gives a name in a directory to a node, or takes the name away if node is nil.
 type effect struct {
 	dir  *node
 	name string
@@ -84,7 +84,7 @@ type handle struct {
 	append   bool
 }
 
-// NewDisk returns a disk that holds what the directory root holds now, and all of it for certain.
+// NewDisk returns a disk that holds the present content of the directory root, all of it durable.
 func NewDisk(root string) (*Disk, error) {
 	root, err := filepath.EvalSymlinks(root)
 	if err != nil {
@@ -121,8 +121,8 @@ func newDirectory() *node { return &node{names: map[string]*node{}, durable: map
 
 func (n *node) isDirectory() bool { return n.names != nil }
 
-// Apply follows a step, and reports whether it is about the directory. The error says that the step may do something to
-// the directory that the disk does not know.
+// Apply follows a step, and reports whether the step is about the directory. The error says that the step may do
+// something to the directory that the disk does not know.
 func (d *Disk) Apply(step Step) (mine bool, err error) {
 	if step.Ended {
 		end, mine := d.ends[step.Call]
@@ -133,7 +133,8 @@ func (d *Disk) Apply(step Step) (mine bool, err error) {
 		return mine, nil
 	}
 	if step.Run != d.run {
-		// The process before has ended: what it had not written to the page cache is gone, and its files are closed.
+		// The process before has ended: bytes that it had not written to the page cache are gone, and its files are
+		// closed.
 		d.run, d.handles, d.halves = step.Run, map[int64]*handle{}, nil
 		clear(d.ends)
 	}
@@ -152,7 +153,7 @@ var (
 	errMissing = errors.New("the model does not have this file")
 )
 
-// begin returns what the call does at its end, and whether it is about the directory.
+// begin returns what the call does at its end, and whether the call is about the directory.
 func (d *Disk) begin(c *Call) (end func(), mine bool, err error) {
 	if c.Failed && c.Name != "close" {
 		return nil, false, nil
@@ -163,7 +164,7 @@ func (d *Disk) begin(c *Call) (end func(), mine bool, err error) {
 	case "close":
 		fd, err := c.number(0)
 		_, mine := d.handles[fd]
-		// The number may be given to another file before the call has returned.
+		// The kernel may give the number to another file before the call has returned.
 		delete(d.handles, fd)
 		return nil, mine, err
 	case "dup", "dup2", "dup3":
@@ -213,7 +214,7 @@ func (d *Disk) withHandle(c *Call, arg int, f func(*handle) (func(), error)) (en
 	return end, true, err
 }
 
-// path returns the absolute path of an argument. at is the argument that says what a relative path begins at, or -1. A
+// path returns the absolute path of an argument. at is the argument that says where a relative path begins, or -1. A
 // relative path begins at the root, where the programs are started, unless it begins at an open directory.
 func (d *Disk) path(c *Call, at, arg int) (string, error) {
 	if arg >= len(c.Args) {
@@ -245,7 +246,7 @@ func (d *Disk) path(c *Call, at, arg int) (string, error) {
 // inside reports whether a path is the root or below it.
 func (d *Disk) inside(path string) bool { return path == d.root || strings.HasPrefix(path, d.root+"/") }
 
-// parent returns the directory in which the path's last name is.
+// parent returns the directory that holds the path's last name.
 func (d *Disk) parent(path string) (dir *node, name string, err error) {
 	path = strings.TrimPrefix(strings.TrimPrefix(path, d.root), "/")
 	names := strings.Split(path, "/")
@@ -272,7 +273,7 @@ func (d *Disk) find(path string) (*node, error) {
 	return nil, errMissing
 }
 
-// set changes names in the page cache, and returns what makes the change one that has ended.
+// set changes names in the page cache. It returns the function that marks the change as ended.
 func (d *Disk) set(effects ...effect) func() {
 	c := &change{effects: effects}
 	d.changes = append(d.changes, c)
@@ -286,7 +287,7 @@ func (d *Disk) set(effects ...effect) func() {
 	return func() { c.ended = true }
 }
 
-// effect is that the path becomes that of the node.
+// effect returns the effect that gives the path to the node.
 func (d *Disk) effect(path string, n *node) (effect, error) {
 	dir, name, err := d.parent(path)
 	return effect{dir: dir, name: name, node: n, path: path}, err
@@ -332,7 +333,7 @@ func (d *Disk) open(c *Call) (end func(), mine bool, err error) {
 	}, true, nil
 }
 
-// put adds a write, and returns what makes it one that has ended.
+// put adds a write. It returns the function that marks the write as ended.
 func (n *node) put(w *write) func() {
 	n.writes = append(n.writes, w)
 	if w.resize {
@@ -405,7 +406,7 @@ func (d *Disk) change(c *Call, h *handle) (end func(), err error) {
 	return h.put(w), nil
 }
 
-// Resolve finds out how much was written by the calls that a process has not seen the end of, when it has ended and
+// Resolve finds out how much was written by the calls whose end a process has not seen, when the process has ended and
 // left the tree. It changes these calls, and returns the steps of their ends.
 func (d *Disk) Resolve(left Tree, at time.Time) []Step {
 	var steps []Step
@@ -496,8 +497,8 @@ func (d *Disk) move(c *Call, fromAt, fromArg, toAt, toArg int) (end func(), mine
 	return d.set(removed, added), true, nil
 }
 
-// sync follows a sync of a file or of a directory. It is certain only for what had ended when it began, and only from
-// its end on.
+// sync follows a sync of a file or of a directory. The sync is certain only for the changes that had ended when it
+// began, and only from its own end on.
 func (d *Disk) sync(n *node) func() {
 	var writes []*write
 	for _, w := range n.writes {
@@ -536,7 +537,8 @@ func (d *Disk) syncedNames(n *node) []*change {
 	return slices.DeleteFunc(slices.Clone(d.changes[:last+1]), func(c *change) bool { return !c.ended })
 }
 
-// settle makes a change of names durable. Changes before it of the same names can no longer show.
+// settle makes a change of names durable. It drops the effects of earlier changes on the same names, which can no
+// longer show.
 func (d *Disk) settle(c *change) {
 	i := slices.Index(d.changes, c)
 	if i < 0 {
@@ -581,7 +583,7 @@ func resize(content []byte, size int64) []byte {
 	return content[:size:size]
 }
 
-// Pending says for a human what is not durable, each once.
+// Pending describes for a human the changes that are not durable, each once.
 func (d *Disk) Pending() []string {
 	var all []string
 	for _, c := range d.changes {
@@ -611,7 +613,7 @@ func (d *Disk) Pending() []string {
 	return all
 }
 
-// walk visits what the page cache holds, in the order of the paths.
+// walk visits the nodes in the page cache, in the order of their paths.
 func (d *Disk) walk(n *node, path string, visit func(string, *node)) {
 	visit(path, n)
 	for _, name := range slices.Sorted(maps.Keys(n.names)) {

@@ -74,7 +74,7 @@ func (s *script) syncDir(path string) {
 
 func (s *script) after(fate Fate) Tree { return s.disk.After(fate, rand.New(rand.NewPCG(1, 1))) }
 
-// possible returns every tree that a mixed fate gives in many attempts, as text.
+// possible returns, as text, every tree that a mixed fate gives in many attempts.
 func (s *script) possible() map[string]bool {
 	all := map[string]bool{}
 	random := rand.New(rand.NewPCG(1, 2))
@@ -249,7 +249,7 @@ func TestFilesAreToldApartByTheirDescriptors(t *testing.T) {
 	s.call(1, "write", fd, quote("a"), "1")
 	s.call(1, "write", "40", quote("b"), "1")
 	s.call(0, "close", fd)
-	s.call(1, "write", fd, quote("x"), "1") // a socket that has the number now
+	s.call(1, "write", fd, quote("x"), "1") // a socket has the number now
 	s.call(9, "lseek", "40", "9", "SEEK_SET")
 	s.call(1, "write", "40", quote("c"), "1")
 	require.Equal(t, "ab\x00\x00\x00\x00\x00\x00\x00c", string(s.after(Everything)["file"]))

@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// Fate says what of that survives a power cut which was not synced.
+// Fate says which of the changes that were not synced survive a power cut.
 type Fate int
 
 const (
-	// Nothing is the least that a disk owes: what was synced.
+	// Nothing is the least that a disk owes: only what was synced.
 	Nothing Fate = iota
-	// Everything is what a process leaves that was killed.
+	// Everything is what a killed process leaves.
 	Everything
 	// NamesOnly has every change of names but no content.
 	NamesOnly
@@ -29,8 +29,8 @@ func (f Fate) String() string {
 	return [...]string{"nothing", "everything", "names only", "content only", "mixed"}[f]
 }
 
-// sector is what a disk writes as a whole or not at all. It writes what the page cache has for it at some moment, so a
-// later write comes with all earlier ones to the same sector.
+// sector is the number of bytes that a disk writes as a whole or not at all. The disk writes the state of the sector in
+// the page cache at some moment, so a later write to a sector comes with all earlier ones to it.
 const sector = 512
 
 // After returns a directory that a power cut may leave at this moment. The same random numbers give the same directory.
@@ -58,7 +58,7 @@ func (d *Disk) After(fate Fate, random *rand.Rand) Tree {
 	return tree
 }
 
-// names decides which changes of names survive, and returns what each directory then holds.
+// names decides which changes of names survive, and returns the names that each directory then holds.
 func (d *Disk) names(fate Fate, random *rand.Rand) func(*node) map[string]*node {
 	changed := map[*node]map[string]*node{}
 	survives := func(int) bool { return fate == Everything || fate == NamesOnly }
@@ -93,7 +93,7 @@ func (d *Disk) names(fate Fate, random *rand.Rand) func(*node) map[string]*node 
 	}
 }
 
-// content is what survives of a file.
+// content returns the part of a file's content that survives.
 func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	content := bytes.Clone(n.synced)
 	if len(n.writes) == 0 {
@@ -116,8 +116,8 @@ func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	if fate == Nothing || resized {
 		return content
 	}
-	// The length is written apart from the content: there may be zeros where nothing was written, and something that
-	// was written may be beyond the end. What was synced is within it.
+	// The disk writes the length apart from the content. So there may be zeros where nothing was written, and written
+	// bytes may lie beyond the end. The synced bytes lie within the length.
 	switch least := int64(len(n.synced)); random.IntN(4) {
 	case 0:
 		content = resize(content, longest)
@@ -127,11 +127,11 @@ func (n *node) content(fate Fate, random *rand.Rand) []byte {
 	return content
 }
 
-// mix gives every sector one of the states in which it has been in the page cache since it was synced, each for itself.
-// Only changes of the length that a call has asked for happen in the order of the calls.
+// mix gives each sector, independently of the others, one of the states that it has had in the page cache since its
+// last sync. Only the changes of the length that a call has asked for happen in the order of the calls.
 func (n *node) mix(content []byte, random *rand.Rand) []byte {
 	writes := n.writes
-	// Sometimes all is there up to a write, so that only that one and those behind it are torn.
+	// Sometimes every write up to a random one is there whole, so that only that write and those behind it are torn.
 	if random.IntN(2) == 0 {
 		whole := random.IntN(len(writes) + 1)
 		for _, w := range writes[:whole] {
@@ -157,7 +157,7 @@ func (n *node) mix(content []byte, random *rand.Rand) []byte {
 	return content
 }
 
-// tear applies to every sector as many of the writes as it likes: those from the first on.
+// tear applies to every sector a random number of the writes that touch it, beginning with the first.
 func tear(content []byte, writes []*write, random *rand.Rand) []byte {
 	luck := random.Float64()
 	prefix := random.IntN(2) == 0
@@ -167,7 +167,7 @@ func tear(content []byte, writes []*write, random *rand.Rand) []byte {
 			touching[s]++
 		}
 	}
-	// states are how many of the writes that touch it each sector has seen.
+	// states counts, by sector, how many of the writes that touch the sector are still to be applied.
 	states := map[int64]int{}
 	for i, s := range slices.Sorted(maps.Keys(touching)) {
 		switch {

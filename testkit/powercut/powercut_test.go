@@ -27,7 +27,7 @@ var (
 		"begin of the random numbers that choose cuts and what survives them; 0: any")
 )
 
-// workplace holds the binary and what the scenarios record. What those leave that fail stays.
+// workplace holds the binary and the recordings of the scenarios. The recordings of failed scenarios stay.
 var workplace string
 
 func TestMain(m *testing.M) {
@@ -49,29 +49,29 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// scenario is a row of the table: a service, and what happens to it while it is recorded.
+// scenario is a row of the table: a service, and what happens to it during the recording.
 type scenario struct {
 	name    string
 	environ []string
 	play    func(*recording) error
-	// embedded says that the service has no Kafka but its own.
+	// embedded says that the service has no Kafka but its own broker.
 	embedded bool
-	// journal says that the disk is like ext4 and XFS: Disk.Journal.
+	// journal says that the disk behaves like ext4 and XFS: Disk.Journal.
 	journal bool
-	// mayLose says that nothing is promised: the line says how much is lost, and that is no fault.
+	// mayLose says that nothing is promised. The line says how much is lost, and a loss is no fault.
 	mayLose bool
-	// again says that the power is cut twice: the second time in the course of what the service does after the first
-	// cut, with this recorded.
+	// again says that the power is cut twice. It plays the service after the first cut, while that is recorded, and the
+	// second cut falls into this recording.
 	again func(*recording) error
 }
 
 var (
 	inSpool = []string{"CAPTURE_DELIVERY__ACK=spool"}
 	inAuto  = []string{"CAPTURE_DELIVERY__ACK=auto", "CAPTURE_DELIVERY__SPOOL_AFTER=50ms"}
-	// inBroker is the way to have the embedded broker's acknowledgement mean what the spool's does.
+	// inBroker makes an acknowledgement of the embedded broker as safe as one of the spool.
 	inBroker = []string{"CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_EMBEDDED__SYNC_WRITES=true",
 		"CAPTURE_EMBEDDED__KAFKA_LISTEN=127.0.0.1:0",
-		// Each partition has several files, and nothing is removed.
+		// Each partition has several files, and retention removes nothing.
 		"CAPTURE_EMBEDDED__RETENTION_BYTES=12MiB"}
 )
 
@@ -85,7 +85,7 @@ var scenarios = []scenario{
 	{name: "embedded-posix", environ: inBroker, play: alone, embedded: true, mayLose: true},
 }
 
-// environment is the service's, with Kafka at an address.
+// environment returns the environment of the service, with Kafka at the given address.
 func (s *scenario) environment(address string) []string {
 	environ := append([]string{
 		fmt.Sprint("CAPTURE_KAFKA__TOPICS__PARTITIONS=", partitions),
@@ -115,7 +115,7 @@ func draining(r *recording) error {
 	)
 }
 
-// drainingAgain is what is recorded of a service whose power was cut.
+// drainingAgain plays a service whose power was cut once.
 func drainingAgain(r *recording) error {
 	return inTurn(
 		r.start, r.flows(300), r.comes, r.flows(300), r.kill,
@@ -153,14 +153,14 @@ func (r *recording) goes() error {
 	return nil
 }
 
-// outcome is what the cuts of a scenario have come to.
+// outcome is the result of the cuts of a scenario.
 type outcome struct {
 	mu sync.Mutex
-	// cuts and layouts count what was tried; pending is how many cuts have found something that was not synced.
+	// cuts and layouts count the attempts. pending is how many cuts met changes that were not synced.
 	cuts, layouts, pending         int
 	acked, lost, reordered, others int
 	corrupt                        float64
-	// failed is how many layouts there are of which nothing can be told.
+	// failed is how many layouts have no verdict.
 	failed int
 	faults []string
 }
@@ -173,11 +173,11 @@ type layout struct {
 	about string
 }
 
-// layoutsPerCut is how many directories each cut leaves: the least that is possible, any, and each of the other fates
-// in turn.
+// layoutsPerCut is how many directories each cut leaves: the least that is possible, a random one, and each of the
+// other fates in turn.
 const layoutsPerCut = 3
 
-// cut cuts the power at n steps of a recording, and has each layout tried.
+// cut cuts the power at n steps of a recording, and calls try with each layout.
 func (o *outcome) cut(r *recording, n int, random *rand.Rand, try func(layout)) error {
 	disk, err := r.disk()
 	if err != nil {
@@ -206,8 +206,8 @@ func (o *outcome) cut(r *recording, n int, random *rand.Rand, try func(layout)) 
 	return nil
 }
 
-// try starts the service on a layout, and holds what it then delivers, and what was in Kafka before, against what was
-// promised.
+// try starts the service on a layout. It compares the events that the service then delivers, and those that were in
+// Kafka before, with the promises.
 func (o *outcome) try(l layout, number int) {
 	dir := filepath.Join(l.of.dir, fmt.Sprint("layout.", number))
 	verdict, corrupt, err := l.verdict(dir)
@@ -231,7 +231,7 @@ func (o *outcome) try(l layout, number int) {
 	}
 }
 
-// probe is what is sent to a service after a cut.
+// probe is the load on a service after a cut.
 var probe = proof.Shape{Workers: 2, Keys: 2, PerKey: 2, Pad: 100}
 
 // verdict tries a layout in a directory.
@@ -286,10 +286,10 @@ func (l layout) verdict(dir string) (verdict proof.Verdict, corrupt float64, err
 	return judge.Verdict(), corrupt, nil
 }
 
-// behind is added to offsets to put messages behind those of another broker.
+// behind is added to offsets, to put messages behind those of another broker.
 const behind = 1 << 40
 
-// copy is the message as the judge looks at it.
+// copy returns the message as the judge looks at it.
 func (m stored) copy() proof.Copy {
 	// All topics but that of events and that of dead letters stay empty, so a partition's number is enough.
 	return proof.Copy{
@@ -330,7 +330,7 @@ func (o *outcome) record(sc scenario, random *rand.Rand, try func(layout)) (*rec
 	return r, o.cutAgain(r, random, try)
 }
 
-// cutsPerFirst is how often the power is cut in what is recorded after each of the first cuts.
+// cutsPerFirst is how many second cuts follow each first cut.
 const cutsPerFirst = 10
 
 // cutAgain cuts the power, records what the service does then, and cuts the power again.
@@ -341,7 +341,7 @@ func (o *outcome) cutAgain(r *recording, random *rand.Rand, try func(layout)) er
 		return err
 	}
 	for i := range firsts {
-		// Of each cut the directory in which anything may have survived.
+		// first is the directory in which anything may have survived the cut.
 		first := left[layoutsPerCut*i+1]
 		sc := r.scenario
 		sc.play = sc.again
@@ -364,7 +364,7 @@ func (o *outcome) cutAgain(r *recording, random *rand.Rand, try func(layout)) er
 	return nil
 }
 
-// faultsShown is how many of a scenario's faults are shown.
+// faultsShown is how many faults of a scenario are shown.
 const faultsShown = 5
 
 func TestNoAcknowledgedEventIsLostInAPowerCut(t *testing.T) {

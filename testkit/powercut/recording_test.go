@@ -23,11 +23,11 @@ import (
 // recording is what a service has done to its directory, what it has promised meanwhile, and what was in Kafka.
 type recording struct {
 	scenario
-	// dir holds the traces and the output, and root is the service's working directory, of which the model knows
+	// dir holds the traces and the output. root is the service's working directory, of which the model knows
 	// everything.
 	dir, root string
 	before    Tree
-	// earlier are promises that were made before the recording, all of which hold.
+	// earlier are promises from before the recording, all of which hold.
 	earlier []*proof.History
 
 	kafka   *kafka
@@ -38,14 +38,14 @@ type recording struct {
 	runs    int
 	left    []Tree // by each run
 
-	// What remains of it.
+	// These are the results of the recording.
 	steps   []Step
 	history *proof.History
 	inKafka []stored
 }
 
-// shape and rate are of the load: a few users, so that their order is tried, and few events a request, so that there
-// are many commits.
+// shape and rate describe the load. It has few users, so that their order is tested, and few events in a request, so
+// that there are many commits.
 var shape = proof.Shape{Workers: 8, Keys: 2, PerKey: 2, Pad: 1000}
 
 const rate = 1500
@@ -102,7 +102,7 @@ func (r *recording) start() (err error) {
 
 func (r *recording) trace(run int) string { return filepath.Join(r.dir, fmt.Sprint("trace.", run)) }
 
-// flow returns when so many more events are acknowledged.
+// flow waits until that many more events are acknowledged.
 func (r *recording) flow(events int64) error {
 	goal := r.load.Acked() + events
 	err := poll(func() (bool, error) { return r.load.Acked() >= goal, r.service.ended() })
@@ -112,13 +112,13 @@ func (r *recording) flow(events int64) error {
 	return nil
 }
 
-// kill ends the service as kill -9 does.
+// kill ends the service like kill -9.
 func (r *recording) kill() error {
 	r.service.kill()
 	return r.look()
 }
 
-// terminate ends the service as SIGTERM does.
+// terminate ends the service with SIGTERM.
 func (r *recording) terminate() error {
 	if err := r.service.terminate(); err != nil {
 		return err
@@ -126,14 +126,14 @@ func (r *recording) terminate() error {
 	return r.look()
 }
 
-// look keeps what a run has left.
+// look records the directory that a run has left.
 func (r *recording) look() error {
 	left, err := ReadTree(r.root)
 	r.left = append(r.left, left)
 	return err
 }
 
-// understand makes the steps of the traces. It makes sure that the model has come to what is really there.
+// understand makes the steps from the traces. It makes sure that the model and the real directories agree.
 func (r *recording) understand() error {
 	disk, err := r.disk()
 	if err != nil {
@@ -175,20 +175,20 @@ func (r *recording) disk() (*Disk, error) {
 	return disk, err
 }
 
-// obligations are the promises that had been given at a time.
+// obligations returns the promises that had been given at a time.
 func (r *recording) obligations(at time.Time) []*proof.History {
 	return append(slices.Clone(r.earlier), r.history.Between(time.Time{}, at))
 }
 
-// cuts chooses steps before which the power is cut. Half are anywhere, and half are where names change or a directory
-// is synced, which is rare among all the writes.
+// cuts chooses the steps before which the power is cut. Half of them are anywhere. The other half are near a change of
+// names or a sync of a directory, both of which are rare among all the writes.
 func (r *recording) cuts(n int, random *rand.Rand) []int {
 	var rare []int
 	for i, step := range r.steps {
 		switch step.Name {
 		case "write", "pwrite64", "fsync", "fdatasync", "close", "lseek":
 		default:
-			// In the course of the call, and with what comes behind.
+			// The cut may come in the course of the call, or during the steps behind it.
 			for j := i; j < min(i+8, len(r.steps)); j++ {
 				rare = append(rare, j)
 			}

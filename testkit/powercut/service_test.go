@@ -20,19 +20,19 @@ import (
 	"time"
 )
 
-// service is the binary under test, in a directory of its own that it regards as its working directory.
+// service is the binary under test. It has a directory of its own as its working directory.
 type service struct {
 	dir, output string
 	command     *exec.Cmd
-	exited      chan struct{} // closed when it has ended, with err
+	exited      chan struct{} // closed when the service has ended, with err
 	err         error
-	// trace is where its system calls are recorded, if they are: then the command is the tracer's.
+	// trace is the file that records the system calls, if they are recorded. Then command is the tracer.
 	trace string
-	// url and admin are where it listens, and broker is where its embedded broker does.
+	// url and admin are the addresses that the service listens on. broker is the address of its embedded broker.
 	url, admin, broker string
 }
 
-// serve starts the service and returns when it serves. If trace is not empty, its system calls are recorded there.
+// serve starts the service and returns when it serves. If trace is not empty, that file records its system calls.
 func serve(dir, output, trace string, environ []string) (*service, error) {
 	path, err := stock()
 	if err != nil {
@@ -75,8 +75,7 @@ func serve(dir, output, trace string, environ []string) (*service, error) {
 	return s, nil
 }
 
-// patience is how long anything may take that has to happen. A service that is traced without Kafka takes seconds to
-// start.
+// patience is how long a test waits for an event that must come. A traced service without Kafka takes seconds to start.
 const patience = 30 * time.Second
 
 var (
@@ -85,7 +84,7 @@ var (
 	saysBroker = regexp.MustCompile(`(?m)^events to +embedded broker at (\S+) `)
 )
 
-// await returns when the service has said where it listens. It says so when everything has started.
+// await returns when the service has said where it listens. The service says so when all its parts have started.
 func (s *service) await() error {
 	return poll(func() (bool, error) {
 		output, err := os.ReadFile(s.output)
@@ -127,7 +126,7 @@ func (s *service) signal(signal syscall.Signal) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	// Every line begins with a thread. The process begins with its own.
+	// Every line begins with the id of a thread. The first thread of the process has the id of the process.
 	var pid int
 	if _, err := fmt.Fscan(file, &pid); err != nil {
 		return fmt.Errorf("%s: %w", s.trace, err)
@@ -146,7 +145,7 @@ func (s *service) kill() {
 	<-s.exited
 }
 
-// terminate has the service end by itself.
+// terminate asks the service to end by itself.
 func (s *service) terminate() error {
 	if err := s.signal(syscall.SIGTERM); err != nil {
 		return err
@@ -168,7 +167,7 @@ const (
 
 var client = &http.Client{Timeout: 10 * time.Second}
 
-// metrics returns the sums over all labels of the metrics that there are.
+// metrics returns the sums, over all labels, of the service's metrics.
 func (s *service) metrics() (map[string]float64, error) {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.admin+"/metrics", http.NoBody)
 	if err != nil {
@@ -199,7 +198,7 @@ func (s *service) metrics() (map[string]float64, error) {
 	return sums, nil
 }
 
-// drained returns the metrics when there is a spool and nothing is left in it.
+// drained returns the metrics when there is a spool and it is empty.
 func (s *service) drained() (metrics map[string]float64, err error) {
 	late := poll(func() (bool, error) {
 		if metrics, err = s.metrics(); err != nil {
@@ -214,7 +213,7 @@ func (s *service) drained() (metrics map[string]float64, err error) {
 	return metrics, nil
 }
 
-// binaryEnv names another binary than that of this checkout.
+// binaryEnv names a binary other than that of this checkout.
 const binaryEnv = "CAPTURE_POWERCUT_BINARY"
 
 // stock builds the stock binary, as it is shipped, once.
@@ -231,7 +230,7 @@ var stock = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// poll asks again and again until the answer is yes, an error, or patience is over.
+// poll calls ask until it returns true or an error, or until patience is over.
 func poll(ask func() (bool, error)) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()

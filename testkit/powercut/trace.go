@@ -11,16 +11,16 @@ import (
 
 // Call is a system call of a traced program.
 type Call struct {
-	// Run is the number of the process among those that used the directory one after the other.
+	// Run numbers the processes that used the directory one after the other.
 	Run  int
 	Name string
 	// Args are the arguments as strace prints them.
 	Args []string
-	// Result is what the call returned. It means nothing if Failed or Unanswered.
+	// Result is the return value of the call. It means nothing if Failed or Unanswered is set.
 	Result int64
 	// Failed says that the call returned an error.
 	Failed bool
-	// Unanswered says that the process ended before the call returned. What it has done is not known.
+	// Unanswered says that the process ended before the call returned. Nobody knows what the call has done.
 	Unanswered bool
 }
 
@@ -30,11 +30,12 @@ type Step struct {
 	*Call
 	// Ended says that the call has returned.
 	Ended bool
-	// At is the time by the clock that the clients use as well. It is not later than the real time of the step.
+	// At is the time of the step, by the clock that the clients use as well. It is not later than the real time of the
+	// step.
 	At time.Time
 }
 
-// String names the step for a human. Long arguments are cut.
+// String describes the step for a human. It cuts long arguments.
 func (s Step) String() string {
 	const longest = 60
 	args := make([]string, len(s.Args))
@@ -51,7 +52,7 @@ func (s Step) String() string {
 	return fmt.Sprintf("%s %s(%s)", when, s.Name, strings.Join(args, ", "))
 }
 
-// Options are the options of strace with which it prints what Parse reads, except for -o.
+// Options returns the options of strace, except for -o, with which strace prints what Parse reads.
 func Options() []string {
 	return []string{
 		"-f", "--seccomp-bpf", "-q", "-xx", "-s", strconv.Itoa(longestString),
@@ -63,8 +64,8 @@ func Options() []string {
 // longestString is how many bytes of a buffer strace prints.
 const longestString = 64 << 20
 
-// traced are the calls that a disk knows, and those that it refuses because they may change files in a way that it does
-// not know.
+// traced holds the calls that a disk knows, and the calls that it refuses because they may change files in a way that
+// it does not know.
 var traced = []string{
 	"open", "openat", "openat2", "creat", "close", "dup", "dup2", "dup3", "lseek",
 	"write", "pwrite64", "writev", "pwritev", "pwritev2", "copy_file_range", "splice",
@@ -74,9 +75,9 @@ var traced = []string{
 	"io_uring_setup",
 }
 
-// Parse reads what strace has printed with Options of one process and its threads, and returns the steps in the order
-// in which the tracer saw them. The tracer stops a thread at each step, so whatever a thread did because of a step
-// comes after that step.
+// Parse reads the output of strace with Options about one process and its threads. It returns the steps in the order in
+// which strace saw them. strace stops a thread at each step, so everything that a thread does because of a step comes
+// after that step.
 func Parse(trace []byte, run int) ([]Step, error) {
 	var steps []Step
 	open := map[string]*Call{} // by thread
@@ -136,11 +137,11 @@ func parseLine(line string, run int, open map[string]*Call, steps *[]Step) error
 	*steps = append(*steps, Step{Call: call, At: at})
 	if args, cut := strings.CutSuffix(rest, unfinished); cut {
 		call.Args = splitArgs(strings.TrimSuffix(args, ","))
-		call.Unanswered = true // until it is resumed
+		call.Unanswered = true // until the call is resumed
 		open[thread] = call
 		return nil
 	}
-	// In strings even parentheses are escaped.
+	// Strings hold no bare parenthesis: strace escapes all their characters.
 	end := strings.IndexByte(rest, ')')
 	if end < 0 {
 		return errLine
@@ -171,8 +172,8 @@ func parseTime(stamp string) (time.Time, error) {
 	return time.Unix(s, n), nil
 }
 
-// parseResult reads what stands behind the arguments: ") = 3 <0.000016>", ") = -1 ENOENT (No such file) <0.000010>" or
-// ") = ?".
+// parseResult reads the text behind the arguments: ") = 3 <0.000016>", ") = -1 ENOENT (No such file) <0.000010>" or ")
+// = ?".
 func (c *Call) parseResult(tail string) (took time.Duration, err error) {
 	_, result, found := strings.Cut(tail, "= ")
 	if !found {
@@ -197,8 +198,8 @@ func (c *Call) parseResult(tail string) (took time.Duration, err error) {
 	return took, nil
 }
 
-// splitArgs splits at the commas that are in no string and in no brackets. In strings everything is escaped but the
-// quotes.
+// splitArgs splits at the commas that are in no string and in no brackets. In strings all characters but the quotes are
+// escaped.
 func splitArgs(text string) []string {
 	var args []string
 	depth, quoted, start := 0, false, 0

@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// As strace 6.1 prints it: a thread's call is interrupted by another thread's, one fails, one is not answered.
+// sample is output of strace 6.1. A thread's call is interrupted by another thread's, one call fails, and one is not
+// answered.
 const sample = `19580 1795971303.759616111 ` +
 	`openat(AT_FDCWD, "\x2f\x65\x22", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 3 <0.000038377>
 19592 1795971304.083816872 write(3, "\x7b\x22\x2c", 3 <unfinished ...>

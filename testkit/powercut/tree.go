@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// Tree is what a directory holds: the content of files by their paths. A path that ends in a slash is a directory's.
+// Tree is the content of a directory: the content of files by their paths. A path that ends in a slash is a
+// directory's.
 type Tree map[string][]byte
 
 func isDirectory(path string) bool { return strings.HasSuffix(path, "/") }
@@ -34,7 +35,7 @@ func ReadTree(dir string) (Tree, error) {
 	return tree, err
 }
 
-// Write makes the directory, which must not exist, and lays out the tree in it.
+// Write makes the directory dir, which must not exist, and lays out the tree in it.
 func (t Tree) Write(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Answers tells what a service has answered of late: always 200, always 503, or neither. It is safe for concurrent use.
+// Answers tells how a service has answered of late: always 200, always 503, or neither. It is safe for concurrent use.
 type Answers struct {
 	mu     sync.Mutex
 	status int       // of the last answer; 0: an attempt was not answered
-	since  time.Time // when the first one came of those that were all alike
+	since  time.Time // when the first answer with this status came, of an unbroken row
 	last   time.Time
 }
 
-// lively is how long ago the last answer may be of a service that has something to say.
+// lively is how old the last answer may be. After a longer silence Answers says nothing about the service.
 const lively = time.Second
 
 // Add takes an answer, or status 0 for an attempt that was not answered.
@@ -28,7 +28,8 @@ func (a *Answers) Add(status int, at time.Time) {
 	a.last = at
 }
 
-// Uniform reports whether all answers of a time up to now were alike, and whether they were 200 or 503.
+// Uniform reports whether all answers were alike during the given time up to now, and whether that answer was 200
+// (safe). Only answers of 200 and of 503 count as alike.
 func (a *Answers) Uniform(now time.Time, during time.Duration) (safe, alike bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -10,27 +10,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// Shape says how a load's events are spread. A batch has PerKey events of each of its worker's Keys,
-// taken in turns: a, b, a, b.
+// Shape says how a load spreads its events. A batch has PerKey events of each of its worker's Keys, taken in turns: a,
+// b, a, b.
 type Shape struct {
-	// Workers send at the same time, each a batch at a time. Keys is how many distinct_ids each of them has to itself.
+	// Workers is how many workers send at the same time, one batch each. Keys is how many distinct_ids each worker has
+	// to itself.
 	Workers, Keys, PerKey int
-	// Pad is how many bytes of each event are there for its size only.
+	// Pad is how many bytes of each event only add to its size.
 	Pad int
 	// Name is the events' name; empty: "chaos".
 	Name string
-	// Of Every events of a worker's first key one has Large bytes in the place of Pad. It is guilty: only such events
-	// may become dead letters, for the reason Reason. Every 0: none is guilty.
+	// One of Every events of a worker's first key has Large bytes in the place of Pad. Such an event is guilty: only
+	// guilty events may become dead letters, for the reason Reason. Every 0: no event is guilty.
 	Every, Large int
 	Reason       string
 }
 
-// IsGuilty tells whether Kafka may refuse the event.
+// IsGuilty reports whether Kafka may refuse the event.
 func (s Shape) IsGuilty(e Event) bool {
 	return s.Every > 0 && e.Key == 0 && e.Number%s.Every == s.Every-1
 }
 
-// padOf is how many bytes of the event are there for its size only.
+// padOf returns how many bytes of the event only add to its size.
 func (s Shape) padOf(e Event) int {
 	if s.IsGuilty(e) {
 		return s.Large
@@ -38,7 +39,7 @@ func (s Shape) padOf(e Event) int {
 	return s.Pad
 }
 
-// name is the events' name.
+// name returns the events' name.
 func (s Shape) name() string {
 	if s.Name == "" {
 		return "chaos"
@@ -46,33 +47,36 @@ func (s Shape) name() string {
 	return s.Name
 }
 
-// Size is how many events a batch has.
+// Size returns how many events a batch has.
 func (s Shape) Size() int { return s.Keys * s.PerKey }
 
-// Batch is a batch that was acknowledged: each of its events is an obligation.
+// Batch is a batch that was acknowledged. Each of its events is an obligation.
 type Batch struct {
-	// Attempts is how often it was sent, the acknowledged attempt included. Those before it may have left copies.
+	// Attempts is how often the batch was sent, the acknowledged attempt included. The attempts before may have left
+	// copies.
 	Attempts int
-	// Ack says where the service has put it, in the words of its answer's header; empty if it does not say.
+	// Ack says where the service has put the batch, in the words of its answer's header. Empty: the answer does not
+	// say.
 	Ack string
-	// Latency is how long the acknowledged attempt took, which was answered At.
+	// Latency is how long the acknowledged attempt took. Its answer came at At.
 	Latency time.Duration
 	At      time.Time
 }
 
-// Sent is when the acknowledged attempt was sent.
+// Sent returns when the acknowledged attempt was sent.
 func (b Batch) Sent() time.Time { return b.At.Add(-b.Latency) }
 
-// History is what a load has been promised.
+// History is the promises that a load has got.
 type History struct {
-	// ID tells the events of loads apart. It is never 0.
+	// ID tells the events of different loads apart. It is never 0.
 	ID uint32
 	Shape
-	// Batches are the acknowledged ones of each worker. A worker sends a batch until it is acknowledged and only then
-	// the next one: so batch i holds the numbers from i*PerKey to (i+1)*PerKey-1 of each key, and was first sent after
-	// batch i-1 was acknowledged.
+	// Batches are the acknowledged batches of each worker. A worker sends a batch until it is acknowledged and only
+	// then the next one. So batch i holds the numbers from i*PerKey to (i+1)*PerKey-1 of each key, and was first sent
+	// after batch i-1 was acknowledged.
 	Batches [][]Batch
-	// Refused counts attempts that were answered by another status than 200, Unanswered those that got no answer.
+	// Refused counts attempts that were answered with another status than 200, Unanswered the attempts that got no
+	// answer.
 	Refused, Unanswered int
 }
 
@@ -81,13 +85,13 @@ func NewHistory(shape Shape) *History {
 	return &History{ID: 1 + rand.Uint32N(1<<32-2), Shape: shape, Batches: make([][]Batch, shape.Workers)}
 }
 
-// Event identifies an event: Number counts those of one key of one worker of one load.
+// Event identifies an event. Number counts the events of one key of one worker of one load.
 type Event struct {
 	Load                uint32
 	Worker, Key, Number int
 }
 
-// UUID is the event's uuid, which holds all of it in the form of a random uuid (version 4).
+// UUID returns the event's uuid, which holds the whole Event in the form of a random uuid (version 4).
 func (e Event) UUID() uuid.UUID {
 	var id uuid.UUID
 	binary.BigEndian.PutUint32(id[0:], e.Load)
@@ -109,12 +113,12 @@ func EventOf(id uuid.UUID) (e Event, ok bool) {
 	return e, e.UUID() == id
 }
 
-// DistinctID is the distinct_id of the event's key, which no other worker and no other load has.
+// DistinctID returns the distinct_id of the event's key. No other worker and no other load has it.
 func (e Event) DistinctID() string {
 	return strconv.FormatUint(uint64(e.Load), 16) + "-" + strconv.Itoa(e.Worker) + "-" + strconv.Itoa(e.Key)
 }
 
-// Acked is how many events were acknowledged.
+// Acked returns how many events were acknowledged.
 func (h *History) Acked() int {
 	sum := 0
 	for _, batches := range h.Batches {
@@ -123,7 +127,7 @@ func (h *History) Acked() int {
 	return sum
 }
 
-// Between returns the history of the batches that were acknowledged from one time up to another: for rates and
+// Between returns the history of the batches that were acknowledged at or after from and before to. It is for rates and
 // latencies, not for a judge.
 func (h *History) Between(from, to time.Time) *History {
 	part := &History{ID: h.ID, Shape: h.Shape}
@@ -139,7 +143,7 @@ func (h *History) Between(from, to time.Time) *History {
 	return part
 }
 
-// P99 is the 99th percentile of the latency of acknowledged requests, over all of the histories.
+// P99 returns the 99th percentile of the latency of acknowledged requests, over all of the histories.
 func P99(histories ...*History) time.Duration {
 	var all []time.Duration
 	for _, history := range histories {
@@ -156,7 +160,7 @@ func P99(histories ...*History) time.Duration {
 	return all[(len(all)*99-1)/100]
 }
 
-// pool is what pads are cut from. It is the same in every process, and does not compress to nothing.
+// pool holds the bytes that pads are cut from. It is the same in every process, and does not compress to nothing.
 var pool = func() []byte {
 	random := rand.New(rand.NewPCG(1, 2))
 	const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
@@ -167,13 +171,13 @@ var pool = func() []byte {
 	return pool
 }()
 
-// pad is n bytes that belong to the event.
+// pad returns n bytes that belong to the event.
 func (e Event) pad(n int) []byte {
 	start := (e.Number*7919 + e.Key*104729 + e.Worker*1299709) % (len(pool) - n)
 	return pool[start : start+n]
 }
 
-// appendJSON appends the event as a load of this shape sends it.
+// appendJSON appends the event in the form in which a load of this shape sends it.
 func (e Event) appendJSON(to []byte, shape Shape) []byte {
 	to = append(to, `{"uuid":"`...)
 	id := e.UUID()

@@ -13,40 +13,39 @@ import (
 	"github.com/google/uuid"
 )
 
-// Judge holds what lies in Kafka against what was acknowledged. Tell it the histories, then each message once,
-// then ask for the verdict.
+// Judge compares the messages in Kafka with the events that were acknowledged. Give it the histories, then each message
+// once, then ask for the verdict.
 //
 // An obligation is an event of a batch that was answered 200. It is
 //
-//   - lost if there is no intact copy of it in any topic;
-//   - duplicated as often as there are copies beyond its first. Delivery is at-least-once, so a
-//     verdict only counts them;
-//   - reordered if it comes too late: behind another obligation of its key that was to come after it.
+//   - lost if no topic holds an intact copy of it;
+//   - duplicated as often as there are copies beyond the first. Delivery is at-least-once, so a verdict only counts
+//     duplicates;
+//   - reordered if it comes too late: behind another obligation of its key that the promise puts after it.
 //
-// What that is depends on what the client was told. Let e1 and e2 be obligations of one key, e1 the earlier, and
-// let first and last be the offsets of the first and the last of all their copies, those of unanswered and
-// refused attempts included.
+// The answers that the client got decide which order is promised. Let e1 and e2 be obligations of one key, e1 the
+// earlier. Let first and last be the offsets of the first and the last of all their copies, including the copies that
+// unanswered and refused attempts have left.
 //
-//   - In different batches, e2 was first sent after an attempt of e1 was acknowledged. Whatever became of the other
-//     attempts, that one has put a copy of e1 in front of everything that was ever sent of e2. So e1 is reordered
-//     if first(e2) < first(e1).
-//   - In one batch that was acknowledged at its first attempt, the same holds: the batch has an
-//     order, and was sent once.
-//   - In one batch that was sent several times, an attempt that failed may have left a copy of e2 without one of e1: no
-//     one was promised anything about it. The attempt that was acknowledged has left e1 in front of e2, so there is an
-//     e2 behind that e1. So e1 is reordered if last(e2) < first(e1).
+//   - In different batches, e2 was first sent after an attempt to send e1 was acknowledged. Whatever the other attempts
+//     did, that attempt has put a copy of e1 in front of all copies of e2. So e1 is reordered if first(e2) < first(e1).
+//   - In one batch that was acknowledged at its first attempt, the same holds: the batch has an order, and was sent
+//     once.
+//   - In one batch that was sent several times, a failed attempt may have left a copy of e2 without one of e1, because
+//     a failed attempt promises nothing. The acknowledged attempt has left e1 in front of e2, so a copy of e2 lies
+//     behind that copy of e1. So e1 is reordered if last(e2) < first(e1).
 //
-// Lost events have no order. Each event counts once, with however many others it is in the wrong order; so no event is
-// reordered exactly if no pair is. All copies of a key have to be in one partition, since there is no order between
-// two: an event with a copy elsewhere than the key's first is reordered too, unless KeysMove was called. Copies in the
-// dead letter topic have arrived, and have no order.
+// Lost events have no order. Each event counts once, however many pairs it is in the wrong order in; so no event is
+// reordered exactly if no pair is. All copies of a key have to be in one partition, because there is no order between
+// two partitions. So an event with a copy outside the partition of the key's first copy is reordered too, unless
+// KeysMove was called. Copies in the dead letter topic have arrived, and have no order.
 //
 // A dead letter is innocent if its event is not guilty, or if it gives another reason than the load's shape does.
 type Judge struct {
 	loads  map[uint32]*load
 	places map[place]int
 	moving bool
-	// dlq, innocent, mangled and unknown are counted as Verdict says.
+	// Verdict documents dlq, innocent, mangled and unknown.
 	dlq, innocent, mangled, unknown int
 	excused                         map[Event]bool
 	excuses                         []func(Batch) bool
@@ -60,30 +59,30 @@ type place struct {
 
 type load struct {
 	*History
-	// keys are what was seen of each key, by worker*Keys+key.
+	// keys holds what the judge has seen of each key, at worker*Keys+key.
 	keys []key
 }
 
-// key is what was seen of a key's events, by their numbers.
+// key is what the judge has seen of the events of one key, by their numbers.
 type key struct {
 	seen []seen
-	// places are the partitions with copies of them, the first one first.
+	// places are the partitions with copies of the key's events. The partition that was seen first comes first.
 	places []copies
 }
 
-// seen counts the copies of an event. elsewhere is set if one is not in the key's first partition.
+// seen counts the copies of an event. elsewhere is set if one of them is not in the key's first partition.
 type seen struct {
 	count     uint32
 	elsewhere bool
 }
 
-// copies is where the events of a key lie in one partition, by their numbers.
+// copies holds the offsets of a key's events in one partition, by their numbers.
 type copies struct {
 	place int
 	spans []span
 }
 
-// span is the offsets of the first and the last copy of an event. last is -1 if there is none.
+// span is the offsets of the first and the last copy of an event. last is -1 if there is no copy.
 type span struct{ first, last int64 }
 
 // of returns the span of an event's copies.
@@ -105,13 +104,13 @@ func NewJudge(histories ...*History) *Judge {
 	return j
 }
 
-// KeysMove tells the judge that topics have got more partitions, so that a key may move from one to another. Kafka has
-// no order between two partitions, so the judge looks at the order in each partition only.
+// KeysMove tells the judge that topics have got more partitions, so that a key may move from one partition to another.
+// Kafka has no order between two partitions, so the judge then looks only at the order within each.
 func (j *Judge) KeysMove() { j.moving = true }
 
-// Copy is a message as a judge looks at it.
+// Copy is a message as the judge looks at it.
 type Copy struct {
-	// ID is the uuid, as the message's header has it.
+	// ID is the uuid from the message's header.
 	ID []byte
 	// Value is the whole message.
 	Value []byte
@@ -119,16 +118,16 @@ type Copy struct {
 	Topic     string
 	Partition int32
 	Offset    int64
-	// DLQ says that the message lies in the dead letter topic, and Reason what its header gives as the reason.
+	// DLQ says that the message lies in the dead letter topic. Reason is the reason in its header.
 	DLQ    bool
 	Reason string
 }
 
-// Excuse tells the judge that an event has been damaged on purpose: it is counted apart if it is lost.
+// Excuse tells the judge that an event has been damaged on purpose. If the event is lost, Verdict.Damaged counts it.
 func (j *Judge) Excuse(e Event) { j.excused[e] = true }
 
-// ExcuseBatches tells the judge that acknowledged batches of which yes returns true may be lost: they are counted
-// apart.
+// ExcuseBatches tells the judge that acknowledged batches may be lost if yes returns true of them. Verdict.Excused
+// counts their lost events.
 func (j *Judge) ExcuseBatches(yes func(Batch) bool) { j.excuses = append(j.excuses, yes) }
 
 // See tells the judge a message.
@@ -164,7 +163,8 @@ func (j *Judge) SeeLetter(id, reason string) {
 	}
 }
 
-// find returns the load that a message is of, or nil for a message that nobody has sent, which it counts.
+// find returns the load and the event of a message. It returns nil for a message that nobody has sent, and counts that
+// one.
 func (j *Judge) find(text []byte) (*load, Event) {
 	id, err := uuid.ParseBytes(text)
 	if err != nil {
@@ -218,7 +218,7 @@ func (k *key) in(place int) *copies {
 	return &k.places[len(k.places)-1]
 }
 
-// intact tells whether a message is the event that was sent, and whole.
+// intact reports whether a message holds the whole event as it was sent.
 func intact(value []byte, e Event, shape Shape) bool {
 	pad := shape.padOf(e)
 	want := make([]byte, 0, 64+pad)
@@ -231,28 +231,29 @@ func intact(value []byte, e Event, shape Shape) bool {
 		bytes.Contains(value, []byte(`"uuid":"`+e.UUID().String()+`"`)) && json.Valid(value)
 }
 
-// Verdict is what a judge has found.
+// Verdict is the result of a judge.
 type Verdict struct {
-	// Acked is the number of obligations; Lost, Duplicated and Reordered are as Judge says.
+	// Acked is the number of obligations. Judge defines Lost, Duplicated and Reordered.
 	Acked, Lost, Duplicated, Reordered int
-	// Damaged and Excused are how many are lost that the judge was told to excuse, by the event and by the batch; they
-	// are not in Lost.
+	// Damaged and Excused count the lost events that the judge was told to excuse, by the event and by the batch. Lost
+	// does not count them.
 	Damaged, Excused int
-	// DLQ counts dead letters, and Innocent those that should be none. Mangled counts messages that are not what was
-	// sent under their id, and Unknown those with an id that nobody has sent.
+	// DLQ counts dead letters, and Innocent the dead letters that should be none. Mangled counts messages that differ
+	// from the event that was sent under their id. Unknown counts messages with an id that nobody has sent.
 	DLQ, Innocent, Mangled, Unknown int
 	// P99 is the 99th percentile of the latency of acknowledged requests.
 	P99 time.Duration
-	// ByAck is how many events were acknowledged in each way, Resent how many only after several attempts.
+	// ByAck counts the acknowledged events by the way of their acknowledgement. Resent counts the events that were
+	// acknowledged only after several attempts.
 	ByAck  map[string]int
 	Resent int
 	// Refused and Unanswered count attempts to send a batch.
 	Refused, Unanswered int
-	// Missing are some of the lost.
+	// Missing names some of the lost events.
 	Missing []Event
 }
 
-// Verdict says what became of every obligation.
+// Verdict returns the fate of all obligations.
 func (j *Judge) Verdict() Verdict {
 	v := Verdict{DLQ: j.dlq, Innocent: j.innocent, Mangled: j.mangled, Unknown: j.unknown, ByAck: make(map[string]int)}
 	var histories []*History
@@ -277,10 +278,10 @@ func (j *Judge) Verdict() Verdict {
 	return v
 }
 
-// missing is how many of the lost a verdict names.
+// missing is how many lost events a verdict names.
 const missing = 5
 
-// judge goes through a key's obligations.
+// judge adds the fate of a key's obligations to the verdict.
 func (j *Judge) judge(v *Verdict, l *load, e Event, batches []Batch) {
 	k := &l.keys[e.Worker*l.Keys+e.Key]
 	late := make([]bool, len(batches)*l.PerKey)
@@ -316,13 +317,14 @@ func (j *Judge) excuse(batch Batch) bool {
 	return slices.ContainsFunc(j.excuses, func(yes func(Batch) bool) bool { return yes(batch) })
 }
 
-// judge goes through the obligations of which there are copies in this partition, from the last to the first, and marks
-// those that come too late.
+// judge goes through the obligations that have copies in this partition, from the last to the first. It marks those
+// that come too late.
 func (c *copies) judge(batches []Batch, perKey int, late []bool) {
 	// later is the least offset of a first copy in the batches behind.
 	later := int64(math.MaxInt64)
 	for i := len(batches) - 1; i >= 0; i-- {
-		// here is the same of the events behind in this batch, or of their last copies, as their attempts command.
+		// here is the least offset among the later events of this batch: of their first copies, or of their last ones
+		// if the batch was sent several times.
 		here, firsts := int64(math.MaxInt64), int64(math.MaxInt64)
 		for k := perKey - 1; k >= 0; k-- {
 			number := i*perKey + k

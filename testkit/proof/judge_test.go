@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// message is a message as the service makes it of an event with that pad.
+// message returns a message as the service makes it from an event with that pad.
 func message(e Event, pad int) []byte {
 	value, err := json.Marshal(map[string]string{
 		"uuid": e.UUID().String(), "data": string(e.appendJSON(nil, Shape{Pad: pad})),
@@ -21,8 +21,8 @@ func message(e Event, pad int) []byte {
 	return value
 }
 
-// A made-up history of one key: attempts of each batch, with two events a batch, and the events' numbers in the order
-// in which their copies lie in Kafka.
+// Each case is a made-up history of one key: the attempts of each batch, with two events a batch, and the events'
+// numbers in the order in which their copies lie in Kafka.
 func TestJudgeFindsWhatIsLostTwiceAndTooLate(t *testing.T) {
 	for _, test := range []struct {
 		name                        string

@@ -15,13 +15,13 @@ const (
 	AckHeader = "X-Capture-Ack"
 	// token is the project that the events are for.
 	token = "phc_chaos"
-	// answerTimeout is how long a worker waits for an answer. The service is to answer much earlier.
+	// answerTimeout is how long a worker waits for an answer. The service must answer much earlier.
 	answerTimeout = 30 * time.Second
 	// pause is how long a worker waits before it sends a batch again.
 	pause = 100 * time.Millisecond
 )
 
-// Load sends events as an SDK does: each worker sends a batch until it is acknowledged, then the next one.
+// Load sends events as an SDK does. Each worker sends a batch until it is acknowledged, and then the next batch.
 type Load struct {
 	url     string
 	rate    float64
@@ -30,15 +30,15 @@ type Load struct {
 	stop    chan struct{}
 	workers sync.WaitGroup
 	heard   []*Answers
-	// gate is read-locked by a worker from its first attempt to send a batch until that is acknowledged.
+	// gate is read-locked by each worker from its first attempt to send a batch until the batch is acknowledged.
 	gate sync.RWMutex
 
 	acked, refused, unanswered atomic.Int64
 }
 
-// StartLoad starts a load on the service at url. Rate is in events per second, over all workers; with 0
-// each worker sends as soon as it is answered. A worker that was held up does not make up for it. Each of
-// heard is told of every answer.
+// StartLoad starts a load on the service at url. rate is in events per second, over all workers. With rate 0 each
+// worker sends as soon as it has an answer. A worker that was held up does not catch up. Each of heard is told every
+// answer.
 func StartLoad(url string, shape Shape, rate float64, heard ...*Answers) *Load {
 	l := &Load{
 		url: url + "/batch/", rate: rate, history: NewHistory(shape), stop: make(chan struct{}), heard: heard,
@@ -50,20 +50,20 @@ func StartLoad(url string, shape Shape, rate float64, heard ...*Answers) *Load {
 	return l
 }
 
-// Acked is how many events are acknowledged by now.
+// Acked returns how many events are acknowledged by now.
 func (l *Load) Acked() int64 { return l.acked.Load() }
 
-// Pause returns when every batch that was sent is acknowledged, and keeps the load from sending others until Resume.
+// Pause returns when every batch that was sent is acknowledged. The load sends no further batches until Resume.
 func (l *Load) Pause() { l.gate.Lock() }
 
-// Resume ends what Pause has begun.
+// Resume ends a Pause.
 func (l *Load) Resume() { l.gate.Unlock() }
 
-// Refused is how many attempts were answered by another status than 200 by now.
+// Refused returns how many attempts were answered by now with another status than 200.
 func (l *Load) Refused() int64 { return l.refused.Load() }
 
-// Stop ends the load and returns its history. Requests that are on their way are waited for; batches that are not
-// acknowledged then never are, and are no obligations.
+// Stop ends the load and returns its history. It waits for the requests that are on their way. A batch that is not
+// acknowledged then never will be, and its events are no obligations.
 func (l *Load) Stop() *History {
 	close(l.stop)
 	l.workers.Wait()
@@ -101,7 +101,7 @@ func (l *Load) work(worker int) {
 	}
 }
 
-// deliver sends a batch until it is acknowledged. It returns false if the load ends before.
+// deliver sends a batch until it is acknowledged. It returns false if the load ends first.
 func (l *Load) deliver(body []byte) (batch Batch, acked bool) {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
@@ -113,7 +113,7 @@ func (l *Load) deliver(body []byte) (batch Batch, acked bool) {
 	return batch, true
 }
 
-// wait returns false if the load is to end.
+// wait waits for d. It returns false if the load must end.
 func (l *Load) wait(d time.Duration) bool {
 	select {
 	case <-l.stop:
@@ -133,7 +133,7 @@ func (l *Load) wait(d time.Duration) bool {
 	}
 }
 
-// body appends a batch as it is sent.
+// body appends a batch in the form in which the load sends it.
 func (l *Load) body(to []byte, worker, number int) []byte {
 	to = append(to, `{"api_key":"`+token+`","batch":[`...)
 	for k := range l.history.PerKey {
@@ -148,7 +148,7 @@ func (l *Load) body(to []byte, worker, number int) []byte {
 	return append(to, `]}`...)
 }
 
-// send makes one attempt and tells whether it was acknowledged.
+// send makes one attempt, and reports whether the batch was acknowledged.
 func (l *Load) send(body []byte, batch *Batch) bool {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, l.url, bytes.NewReader(body))
 	if err != nil {
@@ -162,7 +162,7 @@ func (l *Load) send(body []byte, batch *Batch) bool {
 		l.hear(0)
 		return false
 	}
-	// An answer that is cut off is none: its status has been sent, but the client can't trust it.
+	// An answer that is cut off counts as none: its status has been sent, but the client can't trust it.
 	_, err = io.Copy(io.Discard, response.Body)
 	if closeErr := response.Body.Close(); err != nil || closeErr != nil {
 		l.unanswered.Add(1)
@@ -180,7 +180,7 @@ func (l *Load) send(body []byte, batch *Batch) bool {
 	return true
 }
 
-// hear tells those who want to hear of it how an attempt was answered; 0: not at all.
+// hear tells each of heard how an attempt was answered. Status 0 means that there was no answer.
 func (l *Load) hear(status int) {
 	for _, answers := range l.heard {
 		answers.Add(status, time.Now())

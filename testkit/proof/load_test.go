@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The server refuses, hangs up and cuts answers off in turns; what it has acknowledged is what the history says.
+// The server refuses, hangs up and cuts answers off in turns. The history must hold exactly the batches that the server
+// has acknowledged.
 func TestLoadSendsABatchUntilItIsAcknowledged(t *testing.T) {
 	var (
 		mu       sync.Mutex
@@ -86,7 +87,7 @@ func TestLoadKeepsItsRate(t *testing.T) {
 	started := time.Now()
 	load := StartLoad(server.URL, Shape{Workers: 4, Keys: 1, PerKey: 5}, 1000)
 	require.Eventually(t, func() bool { return load.Acked() >= 300 }, 2*time.Minute, time.Millisecond)
-	// No faster than it should: a busy machine may make it slower.
+	// The load is no faster than it should be. A busy machine may make it slower.
 	require.GreaterOrEqual(t, time.Since(started), 250*time.Millisecond)
 	load.Stop()
 }

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// fetchBytes is how much is asked for at once.
+	// fetchBytes is how many bytes one request asks for.
 	fetchBytes = 16 << 20
-	// readPatience is how long a partition may give nothing.
+	// readPatience is how long a partition may yield no message.
 	readPatience = 30 * time.Second
 	// uuidHeader is the header of a message that holds the event's uuid.
 	uuidHeader = "uuid"
@@ -25,15 +25,16 @@ type Message struct {
 	Topic     string
 	Partition int32
 	Offset    int64
-	// ID is the uuid that the message's header has.
+	// ID is the uuid from the message's header.
 	ID, Value []byte
-	// Reason is why it is a dead letter, as its header has it.
+	// Reason is the reason in the header of a dead letter.
 	Reason string
 }
 
-// ReadCopies shows every message in the topics that begin with the prefix, from the beginning of each partition to what
-// is its end at the call. Topics whose names end with skip are left out; that of dead letters ends with dlq. Generation
-// counts how often the topics have been made anew: what lies in a later one is behind what lay in an earlier one.
+// ReadCopies shows every message in the topics that begin with the prefix, from the beginning of each partition to its
+// end at the time of the call. It leaves out topics whose names end with skip. The name of the dead letter topic ends
+// with dlq. generation counts how often the topics have been made anew: messages of a later generation lie behind those
+// of an earlier one.
 func ReadCopies(brokers []string, prefix, skip, dlq string, generation int, see func(Copy)) error {
 	return Read(brokers, prefix, skip, func(m Message) {
 		see(Copy{
@@ -44,7 +45,7 @@ func ReadCopies(brokers []string, prefix, skip, dlq string, generation int, see 
 	})
 }
 
-// generationBits is how many bits of an offset are left to those within one generation of a topic.
+// generationBits is how many bits of an offset number the messages within one generation of a topic.
 const generationBits = 40
 
 // Read shows every message in the topics that begin with the prefix, as ReadCopies does.
@@ -92,7 +93,7 @@ func header(record *sarama.Record, name string) []byte {
 	return nil
 }
 
-// readPartition asks the partition's leader itself: a consumer would wait for more before it ends.
+// readPartition asks the partition's leader itself, because a consumer would wait for more messages before it ends.
 func readPartition(client sarama.Client, topic string, partition int32, see func(*sarama.Record, int64)) error {
 	next, err := client.GetOffset(topic, partition, sarama.OffsetOldest)
 	if err != nil {

@@ -1,28 +1,29 @@
 #!/usr/bin/env bash
-# Real services for the integration tests: one Apache Kafka and one Redis, on free ports of the loopback interface.
+# services.sh gives the integration tests real services: one Apache Kafka and one Redis, on free ports of the loopback
+# interface.
 #
-#   services.sh up           start them, unless they run already, and print how to reach them
-#   services.sh down         end what up started and remove its data
-#   services.sh status       print how to reach them; exit code 1 if they do not run
-#   services.sh run CMD...   run a command with their addresses in its environment. Services that run already are used
-#                            and left alone; otherwise they are started, and ended when the command has ended
-#   services.sh jars         print the directory of Kafka's jars, fetched where they are missing, for tests that start
-#                            brokers of their own
+#   services.sh up           start the services, unless they run already, and print how to reach them
+#   services.sh down         end the services that up started, and remove their data
+#   services.sh status       print how to reach the services; exit code 1 if they do not run
+#   services.sh run CMD...   run a command with the services' addresses in its environment. It uses services that run
+#                            already and leaves them alone; otherwise it starts them, and ends them after the command
+#   services.sh jars         print the directory of Kafka's jars, for tests that start brokers of their own; fetch the
+#                            jars that are missing
 #
-# Where a Docker engine answers they are the kafka and redis of docker-compose.yml. Elsewhere they are processes of this
-# machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs redis-server). Only
-# these also have a listener with TLS and SASL.
+# Where a Docker engine answers, the services are the kafka and redis of docker-compose.yml. Elsewhere they are
+# processes of this machine: Kafka from its Maven artifacts (needs java, mvn and openssl), Redis from PATH (needs
+# redis-server). Only the Kafka process also has a listener with TLS and SASL.
 #
-# The addresses are environment variables of the tests:
+# The tests find the addresses in environment variables:
 #   CAPTURE_TEST_KAFKA_BROKERS        plaintext, no login
-#   CAPTURE_TEST_KAFKA_SASL_BROKERS TLS; login by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 as
-#   "capture", password "secret", or
-#                                     by OAUTHBEARER with an unsigned JSON Web Token (alg "none") of "capture"
-#   CAPTURE_TEST_KAFKA_CA_FILE        what the certificate of the TLS listener is verified against
+#   CAPTURE_TEST_KAFKA_SASL_BROKERS   TLS; login by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 as "capture", password
+#                                     "secret", or by OAUTHBEARER with an unsigned JSON Web Token (alg "none") of
+#                                     "capture"
+#   CAPTURE_TEST_KAFKA_CA_FILE        the authority of the TLS listener's certificate
 #   CAPTURE_TEST_REDIS_ADDR           no login
 #
-# Nothing is written into the checkout. Below ${XDG_CACHE_HOME:-~/.cache}/capture are Kafka's jars, kept, and a
-# directory for the running services of this checkout, with their data, logs and pid files, removed by down.
+# The script writes nothing into the checkout. Below ${XDG_CACHE_HOME:-~/.cache}/capture it keeps Kafka's jars, and a
+# directory for the running services of this checkout, with their data, logs and pid files. down removes that directory.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -46,10 +47,9 @@ need() {
 }
 
 # --- processes
-# ---------------------------------------------------------------------------------------------------------
 
-# started prints when the process with pid $1 was started, or nothing if there is none. A pid alone may belong to
-# another process by now; together with this it does not.
+# started prints when the process with pid $1 was started, or nothing if there is no such process. A pid alone may
+# belong to another process by now; a pid with its start does not.
 started() {
   if [[ -d /proc/self ]]; then
     # Field 22 of "pid (name) state ...", where the name may hold spaces. A zombie has ended.
@@ -59,7 +59,8 @@ started() {
   fi
 }
 
-# spawn starts a service in the background: its name, then the command. It outlives this script and its terminal.
+# spawn starts a service in the background: its name, then the command. The service outlives this script and its
+# terminal.
 spawn() {
   local name=$1
   shift
@@ -67,7 +68,7 @@ spawn() {
   printf '%s %s\n' "$!" "$(started "$!")" >"$state/$name.pid"
 }
 
-# running tells whether the service $1 that spawn started still runs, and sets pid.
+# running tells whether the service $1 that spawn started still runs. It sets pid.
 running() {
   local when
   [[ -s $state/$1.pid ]] || return 1
@@ -87,7 +88,7 @@ stop() {
   done
 }
 
-# await polls until a service is ready: its name, the seconds to wait, then the command that finds out.
+# await polls until a service is ready: its name, the seconds to wait, then the command that tells whether it is.
 await() {
   local name=$1 limit=$2 problem=
   local deadline=$((SECONDS + limit))
@@ -107,11 +108,11 @@ await() {
   done
 }
 
-# connects tells whether somebody listens on port $1.
+# connects tells whether a program listens on port $1.
 connects() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# free_port sets port to one that nobody listens on and that it has not given before. The range is below that of
-# ephemeral ports, so that no outgoing connection takes the port before the service does.
+# free_port sets port to a port that nobody listens on and that free_port has not given before. The range is below that
+# of ephemeral ports, so that no outgoing connection takes the port before the service does.
 given=" "
 free_port() {
   while :; do
@@ -124,7 +125,6 @@ free_port() {
 }
 
 # --- Redis
-# -------------------------------------------------------------------------------------------------------------
 
 redis_answers() {
   local answer=
@@ -143,9 +143,8 @@ start_redis() {
 }
 
 # --- Kafka
-# -------------------------------------------------------------------------------------------------------------
 
-# fetch_kafka sets lib to a directory with Kafka's jars. A pom that changed gets a directory of its own.
+# fetch_kafka sets lib to a directory with Kafka's jars. A changed pom gets a directory of its own.
 fetch_kafka() {
   lib=$cache/kafka/$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
   if [[ -d $lib ]]; then
@@ -159,7 +158,7 @@ fetch_kafka() {
   mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fetched" </dev/null >&2 ||
     { rm -rf "$fetched"; die "Kafka's jars could not be fetched"; }
   chmod 755 "$fetched"
-  # Who has fetched them first at the same time has won.
+  # If two scripts fetch the jars at the same time, the first to end wins.
   mv -T "$fetched" "$lib" 2>/dev/null || rm -rf "$fetched"
 }
 
@@ -178,8 +177,9 @@ start_kafka() {
     { cat "$dir/openssl.log" >&2; die "openssl made no certificate"; }
   cat "$dir/key.pem" "$dir/ca.pem" >"$dir/server.pem"
 
-  # A session by OAUTHBEARER ends with its token, for which connections.max.reauth.ms must be set; else it would go on
-  # for ever. Topics are not created by merely asking for them, so that the tests see whether Capture creates its own.
+  # With connections.max.reauth.ms a session by OAUTHBEARER ends with its token; without, the session would go on for
+  # ever. The broker creates no topic that a client merely asks for, so that the tests see whether Capture creates its
+  # own.
   cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
@@ -215,23 +215,22 @@ PROPERTIES
   spawn kafka java -Xmx512m -cp "$lib/*" kafka.Kafka "$dir/server.properties"
 }
 
-# kafka_started: Kafka writes the line once its broker is registered and answers requests on every listener.
+# kafka_started tells whether Kafka is ready. Kafka writes the line once its broker is registered and answers requests
+# on every listener.
 kafka_started() {
   grep -q 'Kafka Server started' "$state/kafka.log" && connects "$kafka_port" && connects "$kafka_sasl_port"
 }
 
 # --- Docker
-# ------------------------------------------------------------------------------------------------------------
 
 compose() { docker compose --project-name "capture-test-$id" --file "$root/docker-compose.yml" "$@"; }
 
-# docker_engine tells whether there is an engine behind the client, and the client can compose.
+# docker_engine tells whether the Docker client has an engine behind it and can compose.
 docker_engine() {
   [[ -n $(docker info --format '{{.ServerVersion}}' 2>/dev/null || true) ]] && docker compose version >/dev/null 2>&1
 }
 
 # --- commands
-# ----------------------------------------------------------------------------------------------------------
 
 # is_up tells whether every service runs.
 is_up() {
@@ -254,7 +253,7 @@ down() {
 }
 
 start() {
-  # What is left of services that were killed, or of a start that was.
+  # down removes the remains of services, or of a start, that were killed.
   down
   mkdir -p "$state"
   trap down EXIT

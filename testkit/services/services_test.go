@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// composeFile is what the tests look at of docker-compose.yml.
+// composeFile is the part of docker-compose.yml that the tests look at.
 type composeFile struct {
 	Services map[string]struct {
 		Image       string

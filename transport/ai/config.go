@@ -15,9 +15,10 @@ func DefaultConfig() Config {
 // Validate reports every fault of the section.
 func (c Config) Validate() error {
 	var faults configs.Faults
-	faults.Check(c.MaxSumOfParts > 0 && c.MaxSumOfParts <= configs.GiB, "max_sum_of_parts", "must be from 1 to 1GiB, got %s", c.MaxSumOfParts)
+	faults.Check(c.MaxSumOfParts > 0 && c.MaxSumOfParts <= configs.GiB, "max_sum_of_parts",
+		"must be from 1 to 1GiB, got %s", c.MaxSumOfParts)
 	return faults.Err()
 }
 
-// maxBody is the largest body on the wire: the parts and what multipart puts around them.
+// maxBody returns the largest body on the wire: the parts, and a tenth more for what multipart puts around them.
 func (c Config) maxBody() int64 { return int64(c.MaxSumOfParts) + int64(c.MaxSumOfParts)/10 }

@@ -12,7 +12,7 @@ import (
 	"github.com/opencapture/capture/transport/posthog"
 )
 
-// names are the events that the path takes.
+// names are the names of the events that the path takes.
 var names = []string{"$ai_generation", "$ai_trace", "$ai_span", "$ai_embedding", "$ai_metric", "$ai_feedback"}
 
 var (
@@ -34,14 +34,14 @@ func invalid(format string, args ...any) *events.Error {
 	return events.Errorf(events.Invalid, "failed to parse request: "+format, args...)
 }
 
-// form is what a request consists of.
+// form is the parts of a request.
 type form struct {
 	event []byte
-	// properties is nil where they stand in the event itself.
+	// properties is nil if the event itself holds its properties.
 	properties []byte
 }
 
-// newForm picks the parts that the path knows.
+// newForm finds the parts that the path knows. Any other part is an error.
 func newForm(parts []part) (form, *events.Error) {
 	var f form
 	if len(parts) == 0 {
@@ -66,21 +66,21 @@ func newForm(parts []part) (form, *events.Error) {
 			return f, errPropertiesText
 		}
 		if f.properties = bytes.TrimSpace(found.data); f.properties == nil {
-			// An empty part is there, though it is no JSON.
+			// An empty part is not nil: it is there, though it is no JSON.
 			f.properties = []byte{}
 		}
 	}
 	return f, nil
 }
 
-// fields is an event's own JSON, found but not yet judged; null is absent.
+// fields are the values of an event's JSON, found but not yet judged. null counts as absent.
 type fields struct {
 	name, uuid, distinctID, timestamp, sentAt, properties, set, setOnce []byte
 
 	model, ignoreSentAt, internal []byte
 }
 
-// read finds the fields.
+// read finds the fields in the form.
 func (f *fields) read(form form) *events.Error {
 	event := jsonscan.MembersOf(form.event)
 	for event.Next() {
@@ -148,7 +148,7 @@ func present(value []byte) []byte {
 	return value
 }
 
-// stringOf returns what a value says if it is a string.
+// stringOf returns the text of a value that is a string, else "".
 func stringOf(value []byte) string {
 	if len(value) == 0 || value[0] != '"' {
 		return ""
@@ -156,10 +156,10 @@ func stringOf(value []byte) string {
 	return jsonscan.Text(value)
 }
 
-// isObject holds for an absent value, too.
+// isObject reports whether a value is an object, or absent.
 func isObject(value []byte) bool { return value == nil || value[0] == '{' }
 
-// hydrate fills in the event, or says what is wrong with it. The strings and slices alias the request.
+// hydrate fills in the event, or returns what is wrong with it. The event's strings and slices alias the request.
 func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reason, *events.Error) {
 	event.Lane = events.LaneAI
 	event.Name = stringOf(f.name)
@@ -168,7 +168,8 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 		return events.ReasonMissingName, errNoName
 	case !slices.Contains(names, event.Name):
 		event.Name = cut(event.Name)
-		return events.ReasonNotAI, invalid("%q is not an AI event: event must be one of %s; send others to the analytics endpoint",
+		return events.ReasonNotAI, invalid(
+			"%q is not an AI event: event must be one of %s; send others to the analytics endpoint",
 			event.Name, strings.Join(names, ", "))
 	}
 	if event.UUID, event.ClientUUID = posthog.ParseUUID(stringOf(f.uuid)); !event.ClientUUID {
@@ -186,7 +187,8 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 		return events.ReasonInvalidEvent, errNoModel
 	}
 	event.Raw = events.Raw{
-		DistinctID: f.distinctID, Timestamp: f.timestamp, Properties: posthog.StripGateway(f.properties), Set: f.set, SetOnce: f.setOnce,
+		DistinctID: f.distinctID, Timestamp: f.timestamp, Properties: posthog.StripGateway(f.properties),
+		Set: f.set, SetOnce: f.setOnce,
 	}
 	if f.internal != nil {
 		event.ClientIP = posthog.InternalIP
@@ -201,7 +203,7 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 	return "", nil
 }
 
-// maxShown is how much of a name that is refused is shown.
+// maxShown is how many bytes of a refused name the answer shows.
 const maxShown = 100
 
 func cut(name string) string {

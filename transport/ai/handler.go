@@ -26,8 +26,8 @@ type Handler struct {
 	repaired  tally.Counter
 }
 
-// NewHandler makes the handler, which follows its section and transport.posthog as they change. What it makes of a
-// request beside what the decoder does counts against the budget.
+// NewHandler returns a handler that follows changes of its section and of transport.posthog. The memory that the
+// handler takes beside the decoder's counts against the budget.
 func NewHandler(
 	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
 ) (*Handler, error) {
@@ -40,11 +40,12 @@ func NewHandler(
 		return nil, err
 	}
 	return &Handler{
-		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor, repaired: scope.Counter("json_repaired_total"),
+		config: config, protocol: protocol, decoder: decoder, budget: budget, processor: processor,
+		repaired: scope.Counter("json_repaired_total"),
 	}, nil
 }
 
-// Routes returns the path.
+// Routes returns the route of the path.
 func (h *Handler) Routes() []route.Route {
 	return []route.Route{{
 		Group: route.AI, Path: "/i/v0/ai", Methods: []string{http.MethodPost}, MaxBody: h.maxBody,
@@ -52,10 +53,10 @@ func (h *Handler) Routes() []route.Route {
 	}}
 }
 
-// maxBody is the largest body on the wire.
+// maxBody returns the largest body on the wire, in bytes.
 func (h *Handler) maxBody(config *configs.View) int64 { return h.config.In(config).maxBody() }
 
-// Capture takes the event of a request and answers when it is safe, or with what is wrong.
+// Capture takes the event of a request. It answers once the event is safe, or says what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	config, protocol := h.config.In(request.Config), h.protocol.In(request.Config)
 	token, fault := posthog.BearerToken(request)
@@ -84,7 +85,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	// What is mended or stripped is a copy of the form, or of a part of it.
+	// Mending and stripping make a copy of the form, or of a part of it.
 	room := int64(len(form.event)+len(form.properties)) * 7 / 3
 	lease := h.budget.Lease()
 	if !lease.Reserve(room) {
@@ -114,19 +115,20 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	return answer(&batch, parts).About(&batch)
 }
 
-// checkSize compares the parts with what the section allows.
+// checkSize returns an error if the parts are larger than the section allows.
 func (c Config) checkSize(parts []part) *events.Error {
 	sum := 0
 	for i := range parts {
 		sum += len(parts[i].data)
 	}
 	if limit := int(c.MaxSumOfParts); sum > limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d", sum, limit)
+		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d",
+			sum, limit)
 	}
 	return nil
 }
 
-// read finds the event's fields, after mending what real SDKs get wrong.
+// read finds the event's fields. If that fails, it mends what real SDKs get wrong and tries again.
 func (h *Handler) read(f form, batch *events.Batch) (fields, *events.Error) {
 	var found fields
 	fault := found.read(f)
@@ -160,7 +162,7 @@ type acceptedPart struct {
 	ContentEncoding string  `json:"content-encoding,omitempty"`
 }
 
-// answer renders what became of the event, and of what stages have added to it.
+// answer renders the outcome of the event, and of the events that stages have added to the batch.
 func answer(batch *events.Batch, parts []part) route.Response {
 	switch sum := batch.Summary(); {
 	case sum.Failed > 0:
@@ -172,7 +174,9 @@ func answer(batch *events.Batch, parts []part) route.Response {
 		Parts []acceptedPart `json:"accepted_parts"`
 	}{make([]acceptedPart, len(parts))}
 	for i := range parts {
-		accepted.Parts[i] = acceptedPart{Name: parts[i].name, Length: len(parts[i].data), ContentEncoding: parts[i].contentEncoding}
+		accepted.Parts[i] = acceptedPart{
+			Name: parts[i].name, Length: len(parts[i].data), ContentEncoding: parts[i].contentEncoding,
+		}
 		if parts[i].contentType != "" {
 			accepted.Parts[i].ContentType = &parts[i].contentType
 		}

@@ -33,7 +33,7 @@ const (
 	goodProp = `{"$ai_model":"m","$ai_input":[{"role":"user","content":"hi"}]}`
 )
 
-// sink keeps what it accepts, and judges as it is told.
+// sink keeps the events that it accepts, and judges events as it is told.
 type sink struct {
 	kept  []events.Event
 	batch events.Batch
@@ -64,7 +64,10 @@ type service struct {
 }
 
 // newHandler is NewHandler with a configuration that does not change.
-func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+func newHandler(
+	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor,
+	scope tally.Scope,
+) *Handler {
 	handler, err := NewHandler(configs.Fixed(config, protocol), decoder, budget, processor, scope)
 	if err != nil {
 		panic(err)
@@ -80,7 +83,8 @@ func newService(tb testing.TB, config Config) *service {
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(tb, err)
 	budget := memory.NewBudget(8 << 20)
-	s.Handler = newHandler(config, protocol, decode.New(route.Fixed(2<<20), budget), budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
+	s.Handler = newHandler(config, protocol, decode.New(route.Fixed(2<<20), budget), budget,
+		events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), scope), scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -91,18 +95,20 @@ func newService(tb testing.TB, config Config) *service {
 
 func (s *service) post(contentType string, body []byte, encoding string) route.Response {
 	return s.Capture(context.Background(), &route.Request{
-		Path: "/i/v0/ai", ContentType: contentType, ContentEncoding: encoding, Body: body, ClientIP: "192.0.2.1", Received: received,
-		Header: route.Headers{"Authorization": "Bearer phc_test"},
+		Path: "/i/v0/ai", ContentType: contentType, ContentEncoding: encoding, Body: body, ClientIP: "192.0.2.1",
+		Received: received,
+		Header:   route.Headers{"Authorization": "Bearer phc_test"},
 	})
 }
 
-// encode is a form as the standard library writes it; parts are names and contents in turn.
+// encode returns a form as the standard library writes it. parts are names and contents in turn.
 func encode(tb testing.TB, parts ...string) (contentType string, body []byte) {
 	var out bytes.Buffer
 	writer := multipart.NewWriter(&out)
 	for i := 0; i < len(parts); i += 2 {
 		part, err := writer.CreatePart(textproto.MIMEHeader{
-			"Content-Disposition": {fmt.Sprintf(`form-data; name="%s"`, parts[i])}, "Content-Type": {"application/json"},
+			"Content-Disposition": {fmt.Sprintf(`form-data; name="%s"`, parts[i])},
+			"Content-Type":        {"application/json"},
 		})
 		require.NoError(tb, err)
 		_, err = part.Write([]byte(parts[i+1]))
@@ -112,7 +118,7 @@ func encode(tb testing.TB, parts ...string) (contentType string, body []byte) {
 	return writer.FormDataContentType(), out.Bytes()
 }
 
-// Section 6 of the protocol, AI multipart: what a request gets for an answer.
+// Section 6 of the protocol, AI multipart: the answers to requests.
 func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 	event := func(change string) string { return strings.Replace(goodPart, `"distinct_id":"u"`, change, 1) }
 	large := `{"$ai_model":"m","x":"` + strings.Repeat("x", 4000) + `"}`
@@ -123,35 +129,78 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		answer string
 	}{
 		{"event and properties", []string{"event", goodPart, "event.properties", goodProp}, 200,
-			fmt.Sprintf(`{"accepted_parts":[{"name":"event","length":%d,"content-type":"application/json"},{"name":"event.properties","length":%d,"content-type":"application/json"}]}`, len(goodPart), len(goodProp))},
+			fmt.Sprintf(`{"accepted_parts":[{"name":"event","length":%d,"content-type":"application/json"},`+
+				`{"name":"event.properties","length":%d,"content-type":"application/json"}]}`, len(goodPart),
+				len(goodProp))},
 		{"properties in the event", []string{"event", event(`"distinct_id":"u","properties":` + goodProp)}, 200, ""},
-		{"no part at all", nil, 400, "failed to parse request: the body has no part: send the event in a part named event"},
-		{"first part is another", []string{"event.properties", goodProp, "event", goodPart}, 400, `failed to parse request: the first part must be event, got "event.properties"`},
-		{"unknown part", []string{"event", goodPart, "event.properties.$ai_input", "x"}, 400, `failed to parse request: unknown part "event.properties.$ai_input": a request has the parts event and event.properties`},
-		{"two events", []string{"event", goodPart, "event", goodPart}, 400, "failed to parse request: the body has more than one part named event: send one event a request"},
-		{"two properties", []string{"event", goodPart, "event.properties", goodProp, "event.properties", goodProp}, 400, "failed to parse request: the body has more than one part named event.properties"},
-		{"properties twice", []string{"event", event(`"distinct_id":"u","properties":{}`), "event.properties", goodProp}, 400, "failed to parse request: the event has properties and there is a part event.properties: send them in one place"},
-		{"event that is no JSON", []string{"event", "{"}, 400, "failed to parse request: the part event: unexpected end of JSON at byte 1"},
-		{"event that is no object", []string{"event", "[]"}, 400, "failed to parse request: the part event: expected an object at byte 0"},
-		{"event that is no UTF-8", []string{"event", "{\"event\":\"\xff\"}"}, 400, "failed to parse request: the part event must be valid UTF-8"},
-		{"properties that are no JSON", []string{"event", goodPart, "event.properties", "{"}, 400, "failed to parse request: the part event.properties: unexpected end of JSON at byte 1"},
-		{"properties that are no object", []string{"event", event(`"distinct_id":"u","properties":[]`)}, 400, "failed to parse request: properties: expected an object at byte 0"},
-		{"properties that are empty", []string{"event", goodPart, "event.properties", ""}, 400, "failed to parse request: the part event.properties: unexpected end of JSON at byte 0"},
-		{"properties that are no UTF-8", []string{"event", goodPart, "event.properties", "{\"a\":\"\xff\"}"}, 400, "failed to parse request: the part event.properties must be valid UTF-8"},
-		{"no name", []string{"event", `{"uuid":"` + id + `","distinct_id":"u"}`, "event.properties", goodProp}, 400, "failed to parse request: the event needs a name: set event to one of $ai_generation, $ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback"},
-		{"another event", []string{"event", strings.Replace(goodPart, "$ai_generation", "$pageview", 1), "event.properties", goodProp}, 400, `failed to parse request: "$pageview" is not an AI event: event must be one of $ai_generation, $ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback; send others to the analytics endpoint`},
-		{"no uuid", []string{"event", strings.Replace(goodPart, id, "", 1), "event.properties", goodProp}, 400, "failed to parse request: the event needs a uuid, which must be a UUID"},
-		{"no distinct_id", []string{"event", event(`"distinct_id":null`), "event.properties", goodProp}, 400, "failed to parse request: the event needs a distinct_id that is not empty"},
-		{"blank distinct_id", []string{"event", event(`"distinct_id":" "`), "event.properties", goodProp}, 400, "failed to parse request: the event needs a distinct_id that is not empty"},
-		{"number for a distinct_id, as v0 takes it", []string{"event", event(`"distinct_id":5`), "event.properties", goodProp}, 200, ""},
-		{"no properties", []string{"event", goodPart}, 400, "failed to parse request: properties must have $ai_model, the name of the model, as a string that is not empty"},
-		{"no model", []string{"event", goodPart, "event.properties", `{}`}, 400, "failed to parse request: properties must have $ai_model, the name of the model, as a string that is not empty"},
-		{"empty model", []string{"event", goodPart, "event.properties", `{"$ai_model":""}`}, 400, "failed to parse request: properties must have $ai_model, the name of the model, as a string that is not empty"},
-		{"model of another type", []string{"event", goodPart, "event.properties", `{"$ai_model":1}`}, 400, "failed to parse request: properties must have $ai_model, the name of the model, as a string that is not empty"},
-		{"timestamp of another type", []string{"event", event(`"distinct_id":"u","timestamp":1`), "event.properties", goodProp}, 400, "failed to parse request: timestamp must be a string"},
-		{"$set of another type", []string{"event", event(`"distinct_id":"u","$set":[]`), "event.properties", goodProp}, 400, "failed to parse request: $set and $set_once must be objects"},
-		{"too large an event", []string{"event", goodPart, "event.properties", large}, 413, "maximum AI event size exceeded: the properties of an AI event are larger than 2000 bytes"},
-		{"too large a sum", []string{"event", goodPart, "event.properties", goodProp, "more", strings.Repeat("x", 6000)}, 413, fmt.Sprintf("maximum event size exceeded: the parts have %d bytes, the limit is 5000", len(goodPart)+len(goodProp)+6000)},
+		{"no part at all", nil, 400,
+			"failed to parse request: the body has no part: send the event in a part named event"},
+		{"first part is another", []string{"event.properties", goodProp, "event", goodPart}, 400,
+			`failed to parse request: the first part must be event, got "event.properties"`},
+		{"unknown part", []string{"event", goodPart, "event.properties.$ai_input", "x"}, 400,
+			`failed to parse request: unknown part "event.properties.$ai_input": a request has the parts event and ` +
+				`event.properties`},
+		{"two events", []string{"event", goodPart, "event", goodPart}, 400,
+			"failed to parse request: the body has more than one part named event: send one event a request"},
+		{"two properties", []string{"event", goodPart, "event.properties", goodProp, "event.properties", goodProp}, 400,
+			"failed to parse request: the body has more than one part named event.properties"},
+		{"properties twice",
+			[]string{"event", event(`"distinct_id":"u","properties":{}`), "event.properties", goodProp}, 400,
+			"failed to parse request: the event has properties and there is a part event.properties: send them " +
+				"in one place"},
+		{"event that is no JSON", []string{"event", "{"}, 400,
+			"failed to parse request: the part event: unexpected end of JSON at byte 1"},
+		{"event that is no object", []string{"event", "[]"}, 400,
+			"failed to parse request: the part event: expected an object at byte 0"},
+		{"event that is no UTF-8", []string{"event", "{\"event\":\"\xff\"}"}, 400,
+			"failed to parse request: the part event must be valid UTF-8"},
+		{"properties that are no JSON", []string{"event", goodPart, "event.properties", "{"}, 400,
+			"failed to parse request: the part event.properties: unexpected end of JSON at byte 1"},
+		{"properties that are no object", []string{"event", event(`"distinct_id":"u","properties":[]`)}, 400,
+			"failed to parse request: properties: expected an object at byte 0"},
+		{"properties that are empty", []string{"event", goodPart, "event.properties", ""}, 400,
+			"failed to parse request: the part event.properties: unexpected end of JSON at byte 0"},
+		{"properties that are no UTF-8", []string{"event", goodPart, "event.properties", "{\"a\":\"\xff\"}"}, 400,
+			"failed to parse request: the part event.properties must be valid UTF-8"},
+		{"no name", []string{"event", `{"uuid":"` + id + `","distinct_id":"u"}`, "event.properties", goodProp}, 400,
+			"failed to parse request: the event needs a name: set event to one of $ai_generation, $ai_trace, " +
+				"$ai_span, $ai_embedding, $ai_metric, $ai_feedback"},
+		{"another event",
+			[]string{"event", strings.Replace(goodPart, "$ai_generation", "$pageview", 1), "event.properties",
+				goodProp}, 400,
+			`failed to parse request: "$pageview" is not an AI event: event must be one of $ai_generation, ` +
+				`$ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback; send others to the analytics endpoint`},
+		{"no uuid", []string{"event", strings.Replace(goodPart, id, "", 1), "event.properties", goodProp}, 400,
+			"failed to parse request: the event needs a uuid, which must be a UUID"},
+		{"no distinct_id", []string{"event", event(`"distinct_id":null`), "event.properties", goodProp}, 400,
+			"failed to parse request: the event needs a distinct_id that is not empty"},
+		{"blank distinct_id", []string{"event", event(`"distinct_id":" "`), "event.properties", goodProp}, 400,
+			"failed to parse request: the event needs a distinct_id that is not empty"},
+		{"number for a distinct_id, as v0 takes it",
+			[]string{"event", event(`"distinct_id":5`), "event.properties", goodProp}, 200, ""},
+		{"no properties", []string{"event", goodPart}, 400,
+			"failed to parse request: properties must have $ai_model, the name of the model, as a string that is not " +
+				"empty"},
+		{"no model", []string{"event", goodPart, "event.properties", `{}`}, 400,
+			"failed to parse request: properties must have $ai_model, the name of the model, as a string that is not " +
+				"empty"},
+		{"empty model", []string{"event", goodPart, "event.properties", `{"$ai_model":""}`}, 400,
+			"failed to parse request: properties must have $ai_model, the name of the model, as a string that is not " +
+				"empty"},
+		{"model of another type", []string{"event", goodPart, "event.properties", `{"$ai_model":1}`}, 400,
+			"failed to parse request: properties must have $ai_model, the name of the model, as a string that is not " +
+				"empty"},
+		{"timestamp of another type",
+			[]string{"event", event(`"distinct_id":"u","timestamp":1`), "event.properties", goodProp}, 400,
+			"failed to parse request: timestamp must be a string"},
+		{"$set of another type", []string{"event", event(`"distinct_id":"u","$set":[]`), "event.properties", goodProp},
+			400, "failed to parse request: $set and $set_once must be objects"},
+		{"too large an event", []string{"event", goodPart, "event.properties", large}, 413,
+			"maximum AI event size exceeded: the properties of an AI event are larger than 2000 bytes"},
+		{"too large a sum",
+			[]string{"event", goodPart, "event.properties", goodProp, "more", strings.Repeat("x", 6000)}, 413,
+			fmt.Sprintf("maximum event size exceeded: the parts have %d bytes, the limit is 5000",
+				len(goodPart)+len(goodProp)+6000)},
 		{"NaN", []string{"event", goodPart, "event.properties", `{"$ai_model":"m","a":NaN,"b":"\ud83d"}`}, 200, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -176,23 +225,29 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 func TestAnEventKeepsWhatItWasSentWith(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	contentType, body := encode(t,
-		"event", ` {"event":"$ai_span","uuid":"`+id+`","distinct_id":"u","timestamp":"2026-11-24T11:00:00Z","sent_at":"2026-11-24T11:50:00Z","$set":{"a":1}} `,
+		"event", ` {"event":"$ai_span","uuid":"`+id+
+			`","distinct_id":"u","timestamp":"2026-11-24T11:00:00Z","sent_at":"2026-11-24T11:50:00Z","$set":{"a":1}} `,
 		"event.properties", ` {"$ai_model":"m", "$ai_gateway_verified":true, "$ai_input": "x"} `)
 	require.Equal(t, 200, s.post(contentType, body, "").Status)
 	event := s.sink.kept[0]
 	require.Equal(t, events.LaneAI, event.Lane)
 	require.Equal(t, id, event.UUID.String())
 	require.True(t, event.ClientUUID)
-	require.Equal(t, time.Date(2026, 11, 24, 11, 10, 0, 0, time.UTC), event.Timestamp, "the client's clock is ten minutes slow")
-	require.Equal(t, `{"$ai_model":"m","$ai_input": "x"}`, string(event.Raw.Properties), "what claims to be the gateway's is gone")
+	require.Equal(t, time.Date(2026, 11, 24, 11, 10, 0, 0, time.UTC), event.Timestamp,
+		"the client's clock is ten minutes slow")
+	require.Equal(t, `{"$ai_model":"m","$ai_input": "x"}`, string(event.Raw.Properties),
+		"what claims to be the gateway's is gone")
 	require.Equal(t, "phc_test", s.sink.batch.Token)
 	require.Equal(t, time.Date(2026, 11, 24, 11, 50, 0, 0, time.UTC), s.sink.batch.SentAt)
 }
 
 func TestTheClockIsNotCorrectedWhereNothingSaysSo(t *testing.T) {
 	for name, event := range map[string]string{
-		"no sent_at":      `{"event":"$ai_span","uuid":"` + id + `","distinct_id":"u","timestamp":"2026-11-24T11:00:00Z","properties":{"$ai_model":"m"}}`,
-		"$ignore_sent_at": `{"event":"$ai_span","uuid":"` + id + `","distinct_id":"u","timestamp":"2026-11-24T11:00:00Z","sent_at":"2026-11-24T11:50:00Z","properties":{"$ai_model":"m","$ignore_sent_at":true}}`,
+		"no sent_at": `{"event":"$ai_span","uuid":"` + id +
+			`","distinct_id":"u","timestamp":"2026-11-24T11:00:00Z","properties":{"$ai_model":"m"}}`,
+		"$ignore_sent_at": `{"event":"$ai_span","uuid":"` + id +
+			`","distinct_id":"u","timestamp":"2026-11-24T11:00:00Z","sent_at":"2026-11-24T11:50:00Z",` +
+			`"properties":{"$ai_model":"m","$ignore_sent_at":true}}`,
 	} {
 		s := newService(t, DefaultConfig())
 		contentType, body := encode(t, "event", event)
@@ -225,7 +280,8 @@ func TestATokenIsNeeded(t *testing.T) {
 		"Bearer phx_key": "API key is not valid: personal_api_key",
 	} {
 		s := newService(t, DefaultConfig())
-		response := s.Capture(context.Background(), &route.Request{ContentType: contentType, Body: body, Header: route.Headers{"Authorization": authorization}})
+		response := s.Capture(context.Background(),
+			&route.Request{ContentType: contentType, Body: body, Header: route.Headers{"Authorization": authorization}})
 		require.Equal(t, 401, response.Status)
 		require.Equal(t, want, response.Body)
 	}
@@ -246,19 +302,33 @@ func TestHostileFormsAreRefused(t *testing.T) {
 		{"nothing sent", "multipart/form-data; boundary=b", "", 400, "request missing data payload"},
 		{"not a form", "multipart/form-data; boundary=b", goodPart, 400, errNoParts.Error()},
 		{"only the end", "multipart/form-data; boundary=b", "--b--", 400, errNoEventPart.Error()},
-		{"no end", "multipart/form-data; boundary=b", "--b\r\n" + disposition + "\r\n" + goodPart, 400, errNoEnd.Error()},
+		{"no end", "multipart/form-data; boundary=b", "--b\r\n" + disposition + "\r\n" + goodPart, 400,
+			errNoEnd.Error()},
 		{"only a beginning", "multipart/form-data; boundary=b", "--b", 400, errNoEnd.Error()},
 		{"boundary that goes on", "multipart/form-data; boundary=b", "--bc\r\n", 400, errNoEnd.Error()},
-		{"no header", "multipart/form-data; boundary=b", "--b\r\n" + goodPart + "\r\n--b--", 400, errPartHeader.Error()},
-		{"header of a megabyte", "multipart/form-data; boundary=b", "--b\r\n" + disposition + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n{}\r\n--b--", 400, errPartHeader.Error()},
-		{"header lines without end", "multipart/form-data; boundary=b", "--b\r\n" + strings.Repeat("A: b\r\n", 100_000) + "\r\n{}\r\n--b--", 400, errPartHeader.Error()},
-		{"header that is none", "multipart/form-data; boundary=b", "--b\r\nnonsense\r\n\r\n{}\r\n--b--", 400, errPartHeader.Error()},
-		{"no disposition", "multipart/form-data; boundary=b", "--b\r\nA: b\r\n\r\n{}\r\n--b--", 400, errDisposition.Error()},
-		{"no name", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data\r\n\r\n{}\r\n--b--", 400, errDisposition.Error()},
-		{"an attachment", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: attachment; name=\"event\"\r\n\r\n{}\r\n--b--", 400, errDisposition.Error()},
-		{"ten thousand parts", "multipart/form-data; boundary=b", "--b" + strings.Repeat("\r\n"+disposition+"\r\n{}\r\n--b", 10_000) + "--", 400, errManyParts.Error()},
-		{"nested without end", "multipart/form-data; boundary=b", "--b\r\n" + disposition + "\r\n" + strings.Repeat(`{"a":`, 100_000) + "\r\n--b--", 400, "failed to parse request: the part event: nested deeper than 128 levels at byte 640"},
-		{"a preamble, blanks after the boundary and an epilogue", "multipart/form-data; boundary=b", "hello\r\n--b \t\r\n" + disposition + "\r\n" + strings.Replace(goodPart, "}", `,"properties":`+goodProp+"}", 1) + "\r\n--b--\r\nbye", 200, ""},
+		{"no header", "multipart/form-data; boundary=b", "--b\r\n" + goodPart + "\r\n--b--", 400,
+			errPartHeader.Error()},
+		{"header of a megabyte", "multipart/form-data; boundary=b",
+			"--b\r\n" + disposition + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n{}\r\n--b--", 400,
+			errPartHeader.Error()},
+		{"header lines without end", "multipart/form-data; boundary=b",
+			"--b\r\n" + strings.Repeat("A: b\r\n", 100_000) + "\r\n{}\r\n--b--", 400, errPartHeader.Error()},
+		{"header that is none", "multipart/form-data; boundary=b", "--b\r\nnonsense\r\n\r\n{}\r\n--b--", 400,
+			errPartHeader.Error()},
+		{"no disposition", "multipart/form-data; boundary=b", "--b\r\nA: b\r\n\r\n{}\r\n--b--", 400,
+			errDisposition.Error()},
+		{"no name", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data\r\n\r\n{}\r\n--b--", 400,
+			errDisposition.Error()},
+		{"an attachment", "multipart/form-data; boundary=b",
+			"--b\r\nContent-Disposition: attachment; name=\"event\"\r\n\r\n{}\r\n--b--", 400, errDisposition.Error()},
+		{"ten thousand parts", "multipart/form-data; boundary=b",
+			"--b" + strings.Repeat("\r\n"+disposition+"\r\n{}\r\n--b", 10_000) + "--", 400, errManyParts.Error()},
+		{"nested without end", "multipart/form-data; boundary=b",
+			"--b\r\n" + disposition + "\r\n" + strings.Repeat(`{"a":`, 100_000) + "\r\n--b--", 400,
+			"failed to parse request: the part event: nested deeper than 128 levels at byte 640"},
+		{"a preamble, blanks after the boundary and an epilogue", "multipart/form-data; boundary=b",
+			"hello\r\n--b \t\r\n" + disposition + "\r\n" +
+				strings.Replace(goodPart, "}", `,"properties":`+goodProp+"}", 1) + "\r\n--b--\r\nbye", 200, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -280,10 +350,20 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 		answer string
 	}{
 		{"dropped by policy", func(e *events.Event) { e.Drop(events.ReasonQuota) }, 200, false, ""},
-		{"too large for Kafka", func(e *events.Event) { e.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "too large")) }, 413, false, "maximum AI event size exceeded: too large"},
-		{"refused", func(e *events.Event) { e.Reject(events.ReasonInvalidEvent, events.Errorf(events.Invalid, "no")) }, 400, false, "no"},
-		{"not now", func(e *events.Event) { e.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "away")) }, 503, true, "transient error, please retry"},
-		{"a fault of ours", func(e *events.Event) { e.Fail(events.ReasonStage, events.Errorf(events.Internal, "secret")) }, 500, false, "internal server error"},
+		{"too large for Kafka",
+			func(e *events.Event) {
+				e.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "too large"))
+			}, 413, false, "maximum AI event size exceeded: too large"},
+		{"refused", func(e *events.Event) { e.Reject(events.ReasonInvalidEvent, events.Errorf(events.Invalid, "no")) },
+			400, false, "no"},
+		{"not now",
+			func(e *events.Event) {
+				e.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "away"))
+			}, 503, true, "transient error, please retry"},
+		{"a fault of ours",
+			func(e *events.Event) {
+				e.Fail(events.ReasonStage, events.Errorf(events.Internal, "secret"))
+			}, 500, false, "internal server error"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -324,7 +404,8 @@ func TestConfigReportsEveryFault(t *testing.T) {
 func FuzzMultipart(f *testing.F) {
 	contentType, body := encode(f, "event", goodPart, "event.properties", goodProp)
 	f.Add(contentType, body)
-	f.Add("multipart/form-data; boundary=b", []byte("--b\r\nContent-Disposition: form-data; name=event\r\n\r\n"+goodPart+"\r\n--b--"))
+	f.Add("multipart/form-data; boundary=b",
+		[]byte("--b\r\nContent-Disposition: form-data; name=event\r\n\r\n"+goodPart+"\r\n--b--"))
 	f.Add("multipart/form-data; boundary=b", []byte("--b\r\n\r\n\r\n--b\r\n--b--"))
 	f.Add(`multipart/form-data; boundary="b c"`, []byte("\x1f\x8b\x08--b c--"))
 	statuses := []int{200, 400, 413, 503}

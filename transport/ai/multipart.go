@@ -10,23 +10,30 @@ import (
 )
 
 const (
-	// maxParts is how many parts are looked at: two are of use, and an answer should be able to name a third.
+	// maxParts is how many parts a body may have. Two are of use, and an answer should be able to name a third.
 	maxParts = 10
-	// maxPartHeader is the largest header of a part.
+	// maxPartHeader is the largest header of a part, in bytes.
 	maxPartHeader = 4 << 10
-	// maxBoundary is the longest boundary (RFC 2046, section 5.1.1).
+	// maxBoundary is the longest boundary, in characters (RFC 2046, section 5.1.1).
 	maxBoundary = 70
 )
 
 var (
-	errNotMultipart = events.Errorf(events.Invalid, "failed to decode request: Content-Type must be multipart/form-data")
-	errBoundary     = events.Errorf(events.Invalid,
-		"failed to decode request: Content-Type must name the boundary of the parts, of 1 to %d characters", maxBoundary)
-	errNoParts     = events.Errorf(events.Invalid, "failed to decode request: the boundary that Content-Type names does not begin the body")
-	errNoEnd       = events.Errorf(events.Invalid, "failed to decode request: the multipart body ends before its closing boundary")
-	errManyParts   = events.Errorf(events.Invalid, "failed to decode request: the body has more than %d parts", maxParts)
-	errPartHeader  = events.Errorf(events.Invalid, "failed to decode request: a part's header is malformed or larger than %d bytes", maxPartHeader)
-	errDisposition = events.Errorf(events.Invalid, "failed to decode request: a part needs a Content-Disposition of form-data with a name")
+	errNotMultipart = events.Errorf(events.Invalid,
+		"failed to decode request: Content-Type must be multipart/form-data")
+	errBoundary = events.Errorf(events.Invalid,
+		"failed to decode request: Content-Type must name the boundary of the parts, of 1 to %d characters",
+		maxBoundary)
+	errNoParts = events.Errorf(events.Invalid,
+		"failed to decode request: the boundary that Content-Type names does not begin the body")
+	errNoEnd = events.Errorf(events.Invalid,
+		"failed to decode request: the multipart body ends before its closing boundary")
+	errManyParts = events.Errorf(events.Invalid,
+		"failed to decode request: the body has more than %d parts", maxParts)
+	errPartHeader = events.Errorf(events.Invalid,
+		"failed to decode request: a part's header is malformed or larger than %d bytes", maxPartHeader)
+	errDisposition = events.Errorf(events.Invalid,
+		"failed to decode request: a part needs a Content-Disposition of form-data with a name")
 )
 
 // part is one part of a body.
@@ -49,7 +56,7 @@ func boundaryOf(contentType string) (string, *events.Error) {
 	return boundary, nil
 }
 
-// split finds the parts of a body (RFC 2046, section 5.1). Their data are slices of it.
+// split finds the parts of a body (RFC 2046, section 5.1). Their data are slices of the body.
 func split(body []byte, boundary string) ([]part, *events.Error) {
 	delimiter := []byte("\r\n--" + boundary)
 	if opening := delimiter[2:]; bytes.HasPrefix(body, opening) {
@@ -61,7 +68,8 @@ func split(body []byte, boundary string) ([]part, *events.Error) {
 	}
 	var parts []part
 	for {
-		// body is what follows a boundary: two hyphens end the parts, and a line end, perhaps after blanks, begins another.
+		// body begins after a boundary. Two hyphens there end the parts. A line end there, perhaps after blanks, begins
+		// another part.
 		if bytes.HasPrefix(body, []byte("--")) {
 			return parts, nil
 		}
@@ -85,7 +93,7 @@ func split(body []byte, boundary string) ([]part, *events.Error) {
 	}
 }
 
-// readPart tells a part's header from its data.
+// readPart separates a part's header from its data.
 func readPart(text []byte) (part, *events.Error) {
 	head := text[:min(len(text), maxPartHeader)]
 	end := bytes.Index(head, []byte("\r\n\r\n"))

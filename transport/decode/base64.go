@@ -1,13 +1,14 @@
 package decode
 
-// What base64 characters mean to the decoder beside their six bits.
+// The entries of base64Values for characters without six bits of their own.
 const (
 	base64Skip    = 0x40 // line breaks and tabs
 	base64Padding = 0x41
 	base64Invalid = 0xff
 )
 
-// base64Values has both alphabets in one. A space is a plus that was sent without percent-encoding (spec 2.3, step 3).
+// base64Values maps characters to their six bits, for both alphabets at once. A space is a plus that was sent without
+// percent-encoding (spec 2.3, step 3).
 var base64Values = func() (values [256]byte) {
 	for i := range values {
 		values[i] = base64Invalid
@@ -21,16 +22,17 @@ var base64Values = func() (values [256]byte) {
 	return values
 }()
 
-// isBase64Of reports whether b begins like base64 of something that is worth decoding: JSON, gzip, or, where nested, base64 again.
-// Decoding anything else would only turn one text that is no JSON into another.
+// isBase64Of reports whether b begins like base64 of something that is worth decoding: JSON, gzip or, if nested, base64
+// again. Decoding anything else would only turn one text that is no JSON into another.
 func isBase64Of(b []byte, nested bool) bool {
 	var head [sniffed]byte
 	n, ok := decodeBase64(head[:], b[:min(len(b), sniffed)], len(b) > sniffed)
 	return ok && (isGzip(head[:n]) || isJSON(head[:n]) || nested && isBase64Of(head[:n], false))
 }
 
-// decodeBase64 decodes src into dst, which needs 3/4 of its length and may be src itself. It takes the standard and the URL-safe
-// alphabet, padded or not, spaces for pluses, and ignores line breaks. A cut src may end in the middle of a group.
+// decodeBase64 decodes src into dst, which needs 3/4 of the length of src and may be src itself. It takes the standard
+// and the URL-safe alphabet, with or without padding, and spaces for pluses. It ignores line breaks. If cut is set, src
+// may end in the middle of a group.
 func decodeBase64(dst, src []byte, cut bool) (n int, ok bool) {
 	for len(src) > 0 {
 		for len(src) >= 4 {
@@ -42,7 +44,7 @@ func decodeBase64(dst, src []byte, cut bool) (n int, ok bool) {
 			n += 3
 			src = src[4:]
 		}
-		// One group with something else in it, or the last one.
+		// This group has other characters in it, or it is the last one.
 		var group [4]byte
 		size := 0
 		for size < len(group) && len(src) > 0 {
@@ -80,7 +82,7 @@ func decodeBase64(dst, src []byte, cut bool) (n int, ok bool) {
 	return n, true
 }
 
-// isPadding reports whether nothing but padding and line breaks is in b.
+// isPadding reports whether b holds only padding, line breaks and spaces.
 func isPadding(b []byte) bool {
 	for _, c := range b {
 		if value := base64Values[c]; value != base64Padding && value != base64Skip && c != ' ' {

@@ -34,7 +34,7 @@ func BenchmarkGzip55KB(b *testing.B) {
 	benchmark(b, Input{Body: packOnce(b, newGzip, batch(50))})
 }
 
-// BenchmarkGzip55KBAlone is what klauspost/compress takes by itself.
+// BenchmarkGzip55KBAlone measures klauspost/compress alone.
 func BenchmarkGzip55KBAlone(b *testing.B) {
 	packed := packOnce(b, newGzip, batch(50))
 	text := make([]byte, 64<<10)

@@ -20,7 +20,8 @@ const (
 	bombChunk = 1 << 20
 )
 
-// repeated is a stream of bombSize spaces, made from what the encoder puts out for the second chunk and any after it.
+// repeated returns a stream of bombSize spaces. Every chunk after the first is what the encoder puts out for the
+// second.
 func repeated(t *testing.T, encoder func(io.Writer) flusher) []byte {
 	t.Helper()
 	var packed bytes.Buffer
@@ -38,7 +39,7 @@ func repeated(t *testing.T, encoder func(io.Writer) flusher) []byte {
 	return append(bytes.Clone(out[:ends[1]]), bytes.Repeat(out[ends[1]:ends[2]], bombSize/bombChunk-1)...)
 }
 
-// lz64Bomb is bombSize times "a": each code is the entry that is about to be made.
+// lz64Bomb returns bombSize times "a". Each code names the entry that is about to be made.
 func lz64Bomb() []byte {
 	w := &lzWriter{}
 	size, width, left := reserved, 2, 1
@@ -73,13 +74,14 @@ func bombs(t *testing.T) map[string]Input {
 		"deflate":                  {Body: repeated(t, newDeflate), ContentEncoding: "deflate"},
 		"zlib":                     {Body: repeated(t, newZlib), ContentEncoding: "deflate"},
 		"br":                       {Body: repeated(t, newBrotli), ContentEncoding: "br"},
-		"zstd of many frames":      {Body: bytes.Repeat(honest.EncodeAll([]byte(space), nil), bombSize/bombChunk), ContentEncoding: "zstd"},
-		"zstd in one frame":        {Body: repeated(t, newZstdStream), ContentEncoding: "zstd"},
-		"lz64":                     {Body: lz64Bomb(), QueryHint: "lz64"},
+		"zstd of many frames": {Body: bytes.Repeat(honest.EncodeAll([]byte(space), nil), bombSize/bombChunk),
+			ContentEncoding: "zstd"},
+		"zstd in one frame": {Body: repeated(t, newZstdStream), ContentEncoding: "zstd"},
+		"lz64":              {Body: lz64Bomb(), QueryHint: "lz64"},
 	}
 }
 
-// allocated returns how many bytes f allocates: no less than the memory that it needs at any time.
+// allocated returns how many bytes f allocates, which is no less than the memory that f needs at any time.
 func allocated(f func()) int64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -90,7 +92,8 @@ func allocated(f func()) int64 {
 
 func TestABombCostsHardlyAnyMemory(t *testing.T) {
 	const limit = 32 << 20
-	// What grows up to memory.MaxPooled, the tables and windows of the decompressors, and what base64 decodes to. All well below the limit.
+	// constant is for the buffers that grow up to memory.MaxPooled, the tables and windows of the decompressors, and
+	// the output of base64. It is well below the limit.
 	const constant = 16 << 20
 	for name, bomb := range bombs(t) {
 		t.Run(name, func(t *testing.T) {

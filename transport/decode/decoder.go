@@ -10,8 +10,8 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// Input is what one request carries that matters for decoding. Nothing of it is kept after Decode returns, except that
-// Payload.Bytes may alias Body.
+// Input is what decoding needs of a request. The decoder keeps none of it after Decode returns, but Payload.Bytes may
+// alias Body.
 type Input struct {
 	// Body is the body as read from the wire.
 	Body []byte
@@ -24,7 +24,7 @@ type Input struct {
 	ContentType string
 	// ContentEncoding is the header of that name.
 	ContentEncoding string
-	// Config is the configuration that judges the request; nil is the one in force.
+	// Config is the configuration that judges the request; nil: the one in force.
 	Config *configs.View
 }
 
@@ -37,8 +37,8 @@ type Decoder struct {
 	gzips, zlibs, flates, brotlis, zstds, lz64s sync.Pool
 }
 
-// New returns a Decoder whose payloads have at most limit bytes each, by the configuration that judges the request. It
-// reserves them, and its other large memory, from the budget; a nil budget is unbounded.
+// New returns a Decoder. limit returns how many bytes a payload may have, by the configuration that judges the request.
+// The decoder reserves its payloads, and its other large memory, from the budget; a nil budget is unbounded.
 func New(limit func(*configs.View) int64, budget *memory.Budget) *Decoder {
 	return &Decoder{
 		limit:   limit,
@@ -53,24 +53,25 @@ func New(limit func(*configs.View) int64, budget *memory.Budget) *Decoder {
 	}
 }
 
-// Limit is how many bytes a payload has at most.
+// Limit returns how many bytes a payload may have.
 func (d *Decoder) Limit(config *configs.View) int64 { return d.limit(config) }
 
 var (
 	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
-	errManyEncodings = events.Errorf(events.Invalid, "failed to decode request: Content-Encoding names more than one encoding")
-	errNoForm        = events.Errorf(events.Invalid, "failed to decode request: expected form data in POST request payload")
-	errGzip          = events.Errorf(events.Invalid, "failed to decode request: invalid GZIP data")
-	errGzipText      = events.Errorf(events.Invalid, "failed to decode request: invalid gzip data")
-	errZstd          = events.Errorf(events.Invalid, "failed to decode request: invalid ZSTD data")
-	errBrotli        = events.Errorf(events.Invalid, "failed to decode request: invalid BROTLI data")
-	errDeflate       = events.Errorf(events.Invalid, "failed to decode request: invalid DEFLATE data")
-	errBase64        = events.Errorf(events.Invalid, "failed to decode request: invalid base64 data")
-	errText          = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
+	errManyEncodings = events.Errorf(events.Invalid,
+		"failed to decode request: Content-Encoding names more than one encoding")
+	errNoForm   = events.Errorf(events.Invalid, "failed to decode request: expected form data in POST request payload")
+	errGzip     = events.Errorf(events.Invalid, "failed to decode request: invalid GZIP data")
+	errGzipText = events.Errorf(events.Invalid, "failed to decode request: invalid gzip data")
+	errZstd     = events.Errorf(events.Invalid, "failed to decode request: invalid ZSTD data")
+	errBrotli   = events.Errorf(events.Invalid, "failed to decode request: invalid BROTLI data")
+	errDeflate  = events.Errorf(events.Invalid, "failed to decode request: invalid DEFLATE data")
+	errBase64   = events.Errorf(events.Invalid, "failed to decode request: invalid base64 data")
+	errText     = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
 )
 
-// Decode returns the text that a request means; the caller releases it. The data parameter of the query goes before the
-// body.
+// Decode returns the text that a request means. The data parameter of the query goes before the body. The caller
+// releases the payload.
 //
 // Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit,
 // Unavailable if the budget is spent.
@@ -108,9 +109,9 @@ func (p *Payload) decode(in *Input) error {
 	return p.finish(hints)
 }
 
-// Inflate undoes the compression of a body that is not a text, or not only one, and nothing else: what Content-Encoding
-// names or the bytes tell. Of the input, neither the query nor the content type matters. The caller releases the
-// result, of which Bytes need not be valid UTF-8. The errors are those of Decode.
+// Inflate undoes the compression of a body, and nothing else, for bodies that are not a text or not only one. It goes
+// by Content-Encoding and by the bytes, and looks at neither the query nor the content type. The caller releases the
+// payload, whose Bytes need not be valid UTF-8. The errors are those of Decode.
 func (d *Decoder) Inflate(in Input) (*Payload, error) {
 	p := &Payload{decoder: d, limit: d.limit(in.Config), Bytes: in.Body}
 	if err := p.inflate(in.ContentEncoding); err != nil {
@@ -135,8 +136,8 @@ func (p *Payload) inflate(contentEncoding string) error {
 	return p.account()
 }
 
-// undoContentEncoding undoes the encodings of a body that section 0 of the spec adds to the protocol's own; those are
-// left to unwrap.
+// undoContentEncoding undoes zstd, brotli and deflate, which section 0 of the spec adds to the protocol's own
+// encodings. It leaves the protocol's own to unwrap.
 func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
 	switch {
 	case isText(p.Bytes):
@@ -156,13 +157,13 @@ func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
 	}
 }
 
-// maxBase64 is how often base64 is undone: once as the form of the request (spec 2.3, step 2) and once as the form of
-// the text (spec 2.4).
+// maxBase64 is how many times base64 is undone: once as the form of the request (spec 2.3, step 2) and once as the form
+// of the text (spec 2.4).
 const maxBase64 = 2
 
-// unwrap looks at the bytes, undoes what they are, and looks again, until they are JSON or nothing that can be undone.
-// So the order of the hints (spec 2.3, step 4) does not matter: lz-string is the only one that the bytes don't tell,
-// and it is tried where nothing else fits.
+// unwrap looks at the bytes, undoes the encoding that they show, and looks again, until they are JSON or show nothing
+// that can be undone. So the order of the hints (spec 2.3, step 4) does not matter: lz-string is the only encoding that
+// the bytes do not show, and unwrap tries it where nothing else fits.
 func (p *Payload) unwrap(hints *hintSet, form bool) error {
 	base64s, gzipped := 0, false
 	for {
@@ -192,7 +193,7 @@ func (p *Payload) unwrap(hints *hintSet, form bool) error {
 }
 
 // undoForm goes on with the form's data and returns the compression that the form names. A form without data stays as
-// it is, but is not looked at again.
+// it is, and is not looked at again.
 func (p *Payload) undoForm() (hint, error) {
 	data, compression, err := scanForm(p.Bytes)
 	if err != nil {
@@ -222,7 +223,7 @@ func (p *Payload) undoForm() (hint, error) {
 	return named, nil
 }
 
-// undoBase64 decodes in place, unless the bytes are the client's.
+// undoBase64 decodes base64. It works in place, unless the bytes are the client's.
 func (p *Payload) undoBase64() error {
 	if p.buffer != nil {
 		n, ok := decodeBase64(p.Bytes, p.Bytes, false)
@@ -248,11 +249,11 @@ func (p *Payload) undoBase64() error {
 	return nil
 }
 
-// undo decompresses.
+// undo undoes a compression.
 func (p *Payload) undo(step Steps) error {
 	d := p.decoder
-	// What was decompressed before and is read from now counts, too, with all its buffer but what a pooled one may have
-	// over: the request as a whole holds no more than the limit.
+	// The input of this step counts, too, if an earlier step has decompressed it: the request as a whole holds no more
+	// than the limit. Its whole buffer counts, less the room that a pooled buffer may have to spare.
 	room := room{limit: p.limit}
 	if p.Steps&stepsInflating != 0 {
 		room.held = int64(max(len(p.Bytes), cap(p.buffer.Bytes)-memory.MaxPooled))
@@ -278,15 +279,15 @@ func (p *Payload) undo(step Steps) error {
 	return nil
 }
 
-// become takes over what a step has made.
+// become makes the output of a step the payload's bytes.
 func (p *Payload) become(out *memory.Buffer, step Steps) {
 	p.decoder.buffers.Put(p.buffer)
 	p.buffer, p.Bytes = out, out.Bytes
 	p.Steps |= step
 }
 
-// join makes characters of surrogates that were written in three bytes each, as posthog-js 1.0 writes whatever is
-// beyond the Basic Multilingual Plane, and replaces lone ones. The rest stays as it is.
+// join makes characters of pairs of surrogates that were written in three bytes each, and replaces lone surrogates.
+// posthog-js 1.0 writes every character beyond the Basic Multilingual Plane so. The rest of the text stays as it is.
 func (p *Payload) join() error {
 	if !hasSurrogate(p.Bytes) {
 		return nil
@@ -308,7 +309,7 @@ func (p *Payload) finish(hints hintSet) error {
 	if err := p.account(); err != nil {
 		return err
 	}
-	// encoding/json and its like refuse a byte order mark, though it says nothing that is not known.
+	// JSON parsers such as encoding/json refuse a byte order mark, though it tells nothing new about the text.
 	p.Bytes = bytes.TrimPrefix(p.Bytes, byteOrderMark)
 	if !utf8.Valid(p.Bytes) {
 		if err := p.join(); err != nil {
@@ -328,11 +329,12 @@ func (p *Payload) finish(hints hintSet) error {
 	return nil
 }
 
-// account checks the size of what the request has become, and reserves it where it is a part of the body.
+// account checks the size of the payload. Where the payload is a part of the body, account also reserves the size.
 func (p *Payload) account() error {
 	size := int64(len(p.Bytes))
 	if size > p.limit {
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", p.limit, size)
+		return events.Errorf(events.TooLarge,
+			"maximum event size exceeded: Uncompressed payload size limit %d exceeded: %d", p.limit, size)
 	}
 	if p.buffer == nil {
 		p.aliased = p.decoder.budget.Lease()

@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// recordedRequest is a row of testdata/requests.jsonl: what a real SDK sent, and what it means.
+// recordedRequest is a row of testdata/requests.jsonl: the request of a real SDK, and what the request means.
 type recordedRequest struct {
 	SDK      string            `json:"sdk"`
 	Seq      int               `json:"seq"`
@@ -23,11 +23,11 @@ type recordedRequest struct {
 	Steps    []string          `json:"steps"`
 	Body     []byte            `json:"body_b64"`
 	JSON     json.RawMessage   `json:"json"`
-	// NaN marks a request that holds NaN or Infinity, which is for the scanner to repair.
+	// NaN marks a request that holds NaN or Infinity, which the scanner repairs.
 	NaN bool `json:"nan"`
 }
 
-// steps translates the recording's names.
+// steps translates the recording's names of the steps.
 func (r *recordedRequest) steps() string {
 	names := make([]string, len(r.Steps))
 	for i, step := range r.Steps {

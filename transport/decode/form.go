@@ -8,8 +8,8 @@ import (
 
 var errForm = events.Errorf(events.Invalid, "failed to decode request: invalid urlencoded form data")
 
-// scanForm finds the fields data and compression of a urlencoded form, as they stand, still encoded; data is nil if there is
-// none. Data that came twice is an error: one of the two would be lost.
+// scanForm finds the fields data and compression of a urlencoded form. It returns them as they stand, still encoded;
+// data is nil if the form has none. A form that has data twice is an error, because one of the two would be lost.
 func scanForm(form []byte) (data, compression []byte, err error) {
 	for len(form) > 0 {
 		var field []byte
@@ -36,7 +36,7 @@ func isEscaped(value []byte) bool {
 	return bytes.IndexByte(value, '%') >= 0 || bytes.IndexByte(value, '+') >= 0
 }
 
-// unescape appends the form's value to dst, which has room for it.
+// unescape appends the form's value, unescaped, to dst, which has room for it.
 func unescape(dst, value []byte) ([]byte, error) {
 	for {
 		i := bytes.IndexByte(value, '%')
@@ -69,7 +69,7 @@ func unescape(dst, value []byte) ([]byte, error) {
 	}
 }
 
-// hexValue returns 255 for what is no hex digit.
+// hexValue returns the value of a hex digit, or 255 for any other character.
 func hexValue(c byte) byte {
 	switch {
 	case '0' <= c && c <= '9':

@@ -35,7 +35,8 @@ func FuzzDecode(f *testing.F) {
 	decoder := newDecoder(limit, budget)
 	f.Fuzz(func(t *testing.T, body []byte, data, hint, contentType, contentEncoding string) {
 		sent := string(body)
-		payload, err := decoder.Decode(Input{Body: body, QueryData: data, QueryHint: hint, ContentType: contentType, ContentEncoding: contentEncoding})
+		payload, err := decoder.Decode(Input{Body: body, QueryData: data, QueryHint: hint, ContentType: contentType,
+			ContentEncoding: contentEncoding})
 		require.Equal(t, sent, string(body))
 		if err != nil {
 			require.Nil(t, payload)

@@ -16,31 +16,34 @@ import (
 )
 
 const (
-	// gzipMember is the size of the smallest gzip member; its last four bytes are the length of what it holds, modulo
-	// 2^32.
+	// gzipMember is the size of the smallest gzip member, in bytes. The last four bytes of a member are the length of
+	// its content, modulo 2^32.
 	gzipMember = 18
-	// plausibleRatio bounds how far a length is believed that a large payload claims for itself. One that claims more
-	// is measured. Batches of events compress 5 to 15 times, repetitive ones 100 times and more.
+	// plausibleRatio is how many times longer than itself a large payload may claim its content to be. The length of a
+	// payload that claims more is measured. Batches of events compress 5 to 15 times, repetitive ones 100 times and
+	// more.
 	plausibleRatio = 64
-	// firstRatio makes the first buffer where no length is claimed.
+	// firstRatio gives the size of the first buffer where no claimed length is believed.
 	firstRatio = 4
 )
 
 // stepsInflating are the steps whose output may be many times as large as their input.
 const stepsInflating = StepGzip | StepZstd | StepBrotli | StepDeflate | StepLZ64
 
-// room is how much a step may put out: the limit less what is held already.
+// room bounds the output of a step: to the limit less what the request holds already, in bytes.
 type room struct{ limit, held int64 }
 
 func (r room) left() int64 { return r.limit - r.held }
 
-// tooLarge is the error for an output of which size bytes have been seen.
+// tooLarge returns the error for an output of which size bytes have been seen.
 func (r room) tooLarge(size int64) error {
-	return events.Errorf(events.TooLarge, "maximum event size exceeded: Decompressed payload would exceed %d bytes (got %d bytes)",
+	return events.Errorf(events.TooLarge,
+		"maximum event size exceeded: Decompressed payload would exceed %d bytes (got %d bytes)",
 		r.limit, r.held+size)
 }
 
-// firstSize is the size of the first buffer for what src inflates to, of which it claims the length unless that is 0.
+// firstSize returns the size of the first buffer for the output of src. claim is the length that src claims for its
+// output; 0 is none.
 func (r room) firstSize(src []byte, claim int64) int64 {
 	if claim > 0 && claim <= r.left() && (claim < memory.MaxPooled || claim <= plausibleRatio*int64(len(src))) {
 		return claim
@@ -55,7 +58,7 @@ type stream interface {
 	open(src []byte) error
 }
 
-// input is what a stream reads from. Readers are kept, inputs are not.
+// input is what a stream reads from. A stream is kept for another request, its input is not.
 type input struct{ wire bytes.Reader }
 
 func (i *input) close() { i.wire.Reset(nil) }
@@ -108,7 +111,8 @@ func (s *brotliStream) open(src []byte) error {
 	return s.Reset(&s.wire)
 }
 
-// inflateGzip undoes gzip. The last member's length is the claim; where there are several members it is too small.
+// inflateGzip undoes gzip. It takes the length of the last member for the claim, which is too small if there are
+// several members.
 func (d *Decoder) inflateGzip(src []byte, room room) (*memory.Buffer, error) {
 	s := d.gzips.Get().(*gzipStream)
 	defer d.gzips.Put(s)
@@ -120,7 +124,7 @@ func (d *Decoder) inflateGzip(src []byte, room room) (*memory.Buffer, error) {
 	return d.inflate(s, src, room, claim, errGzip)
 }
 
-// inflateDeflate undoes what HTTP calls deflate: zlib, or, as some clients understand it, the bare stream.
+// inflateDeflate undoes what HTTP calls deflate: zlib or, as some clients understand it, the bare stream.
 func (d *Decoder) inflateDeflate(src []byte, room room) (*memory.Buffer, error) {
 	if isZlib(src) {
 		s := d.zlibs.Get().(*zlibStream)
@@ -134,8 +138,8 @@ func (d *Decoder) inflateDeflate(src []byte, room room) (*memory.Buffer, error) 
 	return d.inflate(s, src, room, 0, errDeflate)
 }
 
-// inflateBrotli undoes brotli. Its reader has a window of up to 16 MiB, which counts while it is at work; one that may
-// have become large is not kept.
+// inflateBrotli undoes brotli. Its reader has a window of up to 16 MiB, which counts against the budget while the
+// reader works. A reader that may have become large is not kept.
 func (d *Decoder) inflateBrotli(src []byte, room room) (*memory.Buffer, error) {
 	window := brotliWindow(src)
 	lease := d.budget.Lease()
@@ -152,7 +156,7 @@ func (d *Decoder) inflateBrotli(src []byte, room room) (*memory.Buffer, error) {
 	return out, err
 }
 
-// brotliWindow is the window that a brotli stream says in its first byte (RFC 7932, section 9.1).
+// brotliWindow returns the size of the window that a brotli stream names in its first byte (RFC 7932, section 9.1).
 func brotliWindow(src []byte) int64 {
 	switch first := src[0]; {
 	case first&1 == 0:
@@ -192,17 +196,17 @@ func (d *Decoder) inflateLZ64(src []byte, room room) (out *memory.Buffer, replac
 	return out, replaced, nil
 }
 
-// inflate returns what the stream makes of src. claim is the length that src claims for its output, 0 if it does not.
-// invalid is the error for a broken input.
+// inflate returns what the stream makes of src. claim is the length that src claims for its output; 0 is none. invalid
+// is the error for a broken input.
 //
-// A buffer that is too small grows while it is of a size that is pooled. Beyond that the rest of the output is only
-// measured, and the work is done again into a buffer of that size: a copy to a larger one would need both at once, and
-// a bomb would have had all the memory before it is known for one.
+// A buffer that is too small grows while its size is one that is pooled. Beyond that, inflate only measures the rest of
+// the output, and then decompresses src again into a buffer of the measured size. A copy to a larger buffer would need
+// both buffers at once, and a bomb would have had all the memory before it is known for a bomb.
 func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid error) (*memory.Buffer, error) {
 	if s.open(src) != nil {
 		return nil, invalid
 	}
-	// There is always room for one byte more, so that the end is seen.
+	// The buffer has one byte more than the output, so that fill sees the end.
 	out, err := d.buffers.Get(room.firstSize(src, claim) + 1)
 	if err != nil {
 		return nil, err
@@ -237,7 +241,7 @@ func (d *Decoder) inflate(s stream, src []byte, room room, claim int64, invalid 
 	}
 }
 
-// fill reads until the buffer is full or r at its end, which it reports.
+// fill reads until the buffer is full or r is at its end. It reports whether r is at its end.
 func fill(b *memory.Buffer, r io.Reader) (end bool, err error) {
 	for len(b.Bytes) < cap(b.Bytes) {
 		n, err := r.Read(b.Bytes[len(b.Bytes):cap(b.Bytes)])
@@ -252,8 +256,8 @@ func fill(b *memory.Buffer, r io.Reader) (end bool, err error) {
 	return false, nil
 }
 
-// measure reads r to its end, or out of room, and returns the size of all its output, of which there were size bytes
-// before.
+// measure reads s to its end, or until it is out of room. It returns the size of the whole output, of which size bytes
+// were read before.
 func (r room) measure(s io.Reader, size int64, invalid error) (int64, error) {
 	rest, err := io.Copy(io.Discard, io.LimitReader(s, r.left()-size+1))
 	if size += rest; size > r.left() {

@@ -12,29 +12,29 @@ import (
 
 var errLZ64 = events.Errorf(events.Invalid, "failed to decode request: decompress_lz64: failed decompress to UTF16")
 
-// lz64 undoes compressToBase64 of the JavaScript library lz-string: LZ78 over UTF-16 units, in a stream of codes that
-// grow with the dictionary, as base64.
+// lz64 undoes compressToBase64 of the JavaScript library lz-string. That is LZ78 over UTF-16 units. The codes become
+// wider as the dictionary grows, and their stream is written as base64.
 //
-// Every entry of the dictionary is a string that the output already holds: an entry is made of the string that was put
-// out last and the first unit of the next one, which follows it. So an entry is a span of the output, and its length
-// can be known before there is any output: run measures without one, and fills one that is just large enough.
+// Every entry of the dictionary is a string that the output already holds: the string that was put out last, and the
+// first unit of the string that follows it. So an entry is a span of the output, and lengths can be known before there
+// is any output. run first measures without an output, and then fills one that is just large enough.
 //
-// The output is UTF-8 but for surrogates, which are put out one by one, in three bytes each: whether two of them are a
-// pair shows only when both are there. See joinSurrogates.
+// The output is UTF-8 except for surrogates. These are put out one by one, in three bytes each, because only both of
+// them together show whether they are a pair. See joinSurrogates.
 type lz64 struct {
 	budget *memory.Budget
-	// lease is of the entries.
+	// lease is for the entries.
 	lease   memory.Lease
 	entries []span
-	// width is that of the next code in bits, left how many entries may be added until it grows.
+	// width is the width of the next code in bits. left is how many entries may be added until the codes become wider.
 	width uint
 	left  int
-	// surrogates is set if the output has to be joined.
+	// surrogates is set if the output has surrogates to join.
 	surrogates bool
 }
 
-// span is a string of the output, by byte offsets. head has the number of bytes of its first unit in its last two bits,
-// and that of the string above them.
+// span is a string of the output, by byte offsets. The last two bits of head are the size of the string's first unit in
+// bytes, and the bits above them are the size of the string.
 type span struct{ start, head uint32 }
 
 func newSpan(start int64, size, first uint32) span {
@@ -49,7 +49,8 @@ const (
 	maxLZ64 = 1<<30 - 1
 
 	spanSize = 8
-	// minEntries is the smallest dictionary that is made, maxEntries the largest that is kept for another request.
+	// minEntries is the size of the smallest dictionary that is made, maxEntries that of the largest that is kept for
+	// another request.
 	minEntries, maxEntries = 1 << 12, 1 << 16
 
 	// The codes that are not entries.
@@ -57,8 +58,8 @@ const (
 	reserved                    = 3
 )
 
-// lzBits reads codes. The first bit of a code is its lowest, but the first bit of a base64 character its highest: so
-// each character's bits are reversed.
+// lzBits reads codes. The first bit of a code is its lowest, but the first bit of a base64 character is its highest. So
+// lzBits reverses the bits of each character.
 type lzBits struct {
 	src   []byte
 	bits  uint64
@@ -88,7 +89,7 @@ func (r *lzBits) next(width uint) (uint32, bool) {
 	return code, true
 }
 
-// open takes what the dictionary has from the budget.
+// open reserves the memory that the dictionary has from the budget.
 func (z *lz64) open(budget *memory.Budget) error {
 	z.budget, z.lease, z.surrogates = budget, budget.Lease(), false
 	if z.entries == nil {
@@ -100,7 +101,7 @@ func (z *lz64) open(budget *memory.Budget) error {
 	return nil
 }
 
-// close gives it back.
+// close gives the memory back. A dictionary that has become large is not kept.
 func (z *lz64) close() {
 	z.lease.Release()
 	if cap(z.entries) > maxEntries {
@@ -108,7 +109,7 @@ func (z *lz64) close() {
 	}
 }
 
-// run decodes src into out, or if that is nil only adds up the length, and returns it.
+// run decodes src into out and returns the length of the output. If out is nil, run only adds up that length.
 func (z *lz64) run(out, src []byte, limit int64) (size int64, err error) {
 	limit = min(limit, maxLZ64)
 	z.entries = append(z.entries[:0], make([]span, reserved)...)
@@ -141,17 +142,19 @@ func (z *lz64) run(out, src []byte, limit int64) (size int64, err error) {
 		case int(code) < len(z.entries):
 			entry = z.entries[code]
 		case int(code) == len(z.entries) && size > 0:
-			// The entry that is made below.
+			// The code names the entry that is made below.
 			entry = newSpan(int64(last.start), last.size()+last.first(), last.first())
 		default:
 			return 0, errLZ64
 		}
 		end := size + int64(entry.size())
 		if end > limit {
-			return 0, events.Errorf(events.TooLarge, "maximum event size exceeded: Decompressed LZ64 payload would exceed %d bytes", limit)
+			return 0, events.Errorf(events.TooLarge,
+				"maximum event size exceeded: Decompressed LZ64 payload would exceed %d bytes", limit)
 		}
 		if out != nil {
-			// What is put out may begin in what there is and end in itself; a unit of its own is there already.
+			// The entry may begin in the output so far and end in its own copy, so it takes two copies. A unit that
+			// came with the code is there already.
 			done := copy(out[size:end], out[entry.start:size])
 			copy(out[size+int64(done):end], out[size:])
 		}
@@ -165,7 +168,7 @@ func (z *lz64) run(out, src []byte, limit int64) (size int64, err error) {
 	}
 }
 
-// add adds an entry to the dictionary. Codes become wider as it grows.
+// add adds an entry to the dictionary. The codes become wider as the dictionary grows.
 func (z *lz64) add(entry span) error {
 	if len(z.entries) == cap(z.entries) {
 		if err := z.enlarge(2 * cap(z.entries)); err != nil {
@@ -180,7 +183,7 @@ func (z *lz64) add(entry span) error {
 	return nil
 }
 
-// enlarge makes the dictionary one with room for n entries, which the budget has to have.
+// enlarge gives the dictionary room for n entries. It fails if the budget has no memory for them.
 func (z *lz64) enlarge(n int) error {
 	lease := z.budget.Lease()
 	if !lease.Reserve(int64(n) * spanSize) {
@@ -195,7 +198,7 @@ func (z *lz64) enlarge(n int) error {
 
 func isSurrogate(unit uint32) bool { return unit >= 0xd800 && unit < 0xe000 }
 
-// unitSize is how many bytes a UTF-16 unit takes in the output.
+// unitSize returns how many bytes a UTF-16 unit takes in the output.
 func unitSize(unit uint32) uint32 {
 	switch {
 	case unit < 0x80:
@@ -218,13 +221,13 @@ func putUnit(dst []byte, unit uint32) {
 	}
 }
 
-// joinSurrogates makes UTF-8 of a text in which surrogates stand for themselves, in three bytes each, in place: pairs
-// become characters, lone ones U+FFFD, as browsers write them when they encode text themselves. It returns the text and
-// how many were alone.
+// joinSurrogates makes UTF-8 of a text in which surrogates stand for themselves, in three bytes each. It works in
+// place. A pair becomes the character that it means, a lone surrogate U+FFFD, as browsers write it when they encode
+// text themselves. joinSurrogates returns the text and the number of lone surrogates.
 func joinSurrogates(b []byte) (text []byte, replaced int) {
 	text = b[:0]
 	for {
-		// Only the three bytes of a surrogate begin with 0xed and have 0xa0 or more next.
+		// Only a surrogate begins with 0xed and has a second byte of 0xa0 or more.
 		plain := bytes.IndexByte(b, 0xed)
 		if plain < 0 {
 			return append(text, b...), replaced
@@ -245,7 +248,7 @@ func joinSurrogates(b []byte) (text []byte, replaced int) {
 	}
 }
 
-// hasSurrogate reports whether a surrogate stands in the text for itself.
+// hasSurrogate reports whether the text has a surrogate that stands for itself.
 func hasSurrogate(b []byte) bool {
 	for {
 		at := bytes.IndexByte(b, 0xed)
@@ -259,7 +262,7 @@ func hasSurrogate(b []byte) bool {
 	}
 }
 
-// surrogate returns the surrogate that b begins with, 0 if it doesn't.
+// surrogate returns the surrogate that b begins with, or 0 if there is none.
 func surrogate(b []byte) rune {
 	if len(b) < 3 || b[0] != 0xed || b[1] < 0xa0 || b[1] > 0xbf || b[2] < 0x80 || b[2] > 0xbf {
 		return 0

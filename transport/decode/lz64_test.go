@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// lz64Vector is one of testdata/lz64.json, made by the original lz-string: see make_lz64_vectors.mjs.
+// lz64Vector is an element of testdata/lz64.json, made by the original lz-string (see make_lz64_vectors.mjs).
 type lz64Vector struct {
 	Name   string `json:"name"`
 	Unit   string `json:"unit"`
@@ -51,7 +51,7 @@ func TestLZ64MeansWhatTheOriginalMeant(t *testing.T) {
 				require.Equal(t, vector.SHA256, hex.EncodeToString(sum[:]))
 				return
 			}
-			// encoding/json makes U+FFFD of a lone surrogate, too.
+			// encoding/json also makes U+FFFD of a lone surrogate.
 			require.Equal(t, strings.Repeat(vector.Unit, vector.Count), text)
 		})
 	}
@@ -111,7 +111,8 @@ func TestALargeLZ64DictionaryCountsAgainstTheBudget(t *testing.T) {
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-// lzWriter writes codes as the original does: the lowest bit of a code first, into the highest of each character.
+// lzWriter writes codes as the original does: the lowest bit of a code comes first, into the highest bit of a
+// character.
 type lzWriter struct {
 	bits []byte
 }
@@ -138,7 +139,7 @@ func (w *lzWriter) text() string {
 	return text.String()
 }
 
-// encodeLZ64 is a plain encoder: the longest known string each time.
+// encodeLZ64 is a plain encoder. It writes the longest known string each time.
 func encodeLZ64(units []uint16) string {
 	key := func(units []uint16) string {
 		var b strings.Builder
@@ -181,8 +182,8 @@ func encodeLZ64(units []uint16) string {
 		} else {
 			w.put(known[key(units[:n])], width)
 		}
-		// The decoder makes the entry of the string before and the first unit of this one only now; the encoder may use it
-		// from the next code on, as the decoder then can.
+		// The decoder makes an entry of the last string and the first unit of this one only now. The encoder may use
+		// the entry from the next code on, when the decoder can use it, too.
 		if last != nil {
 			made := key(append(append([]uint16{}, last...), units[0]))
 			if _, ok := known[made]; !ok {
@@ -196,7 +197,7 @@ func encodeLZ64(units []uint16) string {
 	return w.text()
 }
 
-// decodeLZ64 is the original's algorithm, written down as it stands.
+// decodeLZ64 is the original's algorithm, copied as it stands.
 func decodeLZ64(src string, limit int) (units []uint16, ok bool) {
 	var bits []byte
 	for _, c := range []byte(src) {

@@ -22,12 +22,12 @@ type Payload struct {
 	// limit is how many bytes the payload may have.
 	limit  int64
 	buffer *memory.Buffer
-	// aliased is the lease of a text that is a part of the body.
+	// aliased is the lease for a text that is a part of the body.
 	aliased memory.Lease
 }
 
-// Release gives the memory back to the pool and the bytes back to the budget. Bytes is invalid afterwards. Releasing
-// again does nothing.
+// Release gives the memory back to the pool and its bytes back to the budget. Bytes is invalid afterwards. A second
+// Release does nothing.
 func (p *Payload) Release() {
 	if p.decoder == nil {
 		return
@@ -40,7 +40,7 @@ func (p *Payload) Release() {
 // Steps is the set of encodings that were undone to get at a text. The zero value is none of them.
 type Steps uint16
 
-// The steps. Their order is that in which requests usually nest them, outermost first.
+// The steps, in the order in which requests usually nest them, outermost first.
 const (
 	StepQuery Steps = 1 << iota
 	StepZstd

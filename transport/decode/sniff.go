@@ -19,8 +19,8 @@ func isZstd(b []byte) bool {
 	return len(b) >= 4 && b[0] == 0x28 && b[1] == 0xb5 && b[2] == 0x2f && b[3] == 0xfd
 }
 
-// isZlib tells a zlib header from the start of a bare deflate stream, which could have these bits only in the padding of a
-// stored block, where encoders write zeros.
+// isZlib tells a zlib header from the start of a bare deflate stream. A bare stream could have these bits only in the
+// padding of a stored block, where encoders write zeros.
 func isZlib(b []byte) bool {
 	return len(b) >= 2 && b[0]&0x0f == 8 && b[0]>>4 <= 7 && (int(b[0])<<8|int(b[1]))%31 == 0
 }
@@ -31,8 +31,9 @@ func isJSON(b []byte) bool {
 	return len(b) > 0 && (b[0] == '{' || b[0] == '[')
 }
 
-// isText reports whether b begins like a text. A single byte says too little: a brotli stream of 64 KiB and more usually begins
-// with "[", and so do some of deflate. But that the first 128 bytes of one are all printable does not happen.
+// isText reports whether b begins like a text. A single byte says too little: a brotli stream of 64 KiB and more
+// usually begins with "[", and so do some deflate streams. But the first 128 bytes of such a stream are never all
+// printable.
 func isText(b []byte) bool {
 	head := b[:min(len(b), sniffed)]
 	for _, c := range head {
@@ -49,11 +50,11 @@ func isText(b []byte) bool {
 	return utf8.Valid(head)
 }
 
-// formFields are the fields that tell a form (spec 2.3, step 2).
+// formFields are the fields by which a form is known (spec 2.3, step 2).
 var formFields = [...]string{"data=", "_=", "ip=", "compression="}
 
-// isForm reports whether b looks like a urlencoded form (spec 2.3, step 2). A JSON text may well contain "&data=", so that has
-// to be ruled out first.
+// isForm reports whether b looks like a urlencoded form (spec 2.3, step 2). A JSON text may well contain "&data=", so
+// the caller rules JSON out first.
 func isForm(b []byte) bool {
 	for field := b[:min(len(b), sniffed)]; ; {
 		for _, name := range formFields {
@@ -82,12 +83,13 @@ const (
 	hintDeflate
 )
 
-// hints are those of one request, by the header, the query and the form.
+// hintSet is the hints of one request: those of the header, the query and the form.
 type hintSet [3]hint
 
 func (s hintSet) has(h hint) bool { return s[0] == h || s[1] == h || s[2] == h }
 
-// parseCompression reads the compression parameter of a query or a form; what it doesn't know is no hint (spec 2.1).
+// parseCompression reads the compression parameter of a query or a form. A name that it doesn't know is no hint (spec
+// 2.1).
 func parseCompression(name string) hint {
 	switch strings.ToLower(name) {
 	case "gzip", "gzip-js":
@@ -101,7 +103,7 @@ func parseCompression(name string) hint {
 	}
 }
 
-// parseContentEncoding reads the header; several is true if more than one encoding was applied.
+// parseContentEncoding reads the header. several is set if the header names more than one encoding.
 func parseContentEncoding(header string) (h hint, several bool) {
 	for header != "" {
 		var name string

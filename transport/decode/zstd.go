@@ -9,21 +9,22 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// zstdWindow is the largest window that is kept while an output of unknown length is measured. RFC 8878 wants decoders
-// to take 8 MiB, and encoders use more only if told to.
+// zstdWindow is the largest window that is kept while an output of unknown length is measured, in bytes. RFC 8878 wants
+// decoders to take 8 MiB, and encoders use more only if they are told to.
 const zstdWindow = 8 << 20
 
-// newZstd returns a decoder that decodes into what it is given and nowhere else: its output is its window, so that it
-// needs no memory of its own beyond some tables, whatever a frame claims.
+// newZstd returns a decoder that decodes into the buffer that it is given and nowhere else. Its output is its window,
+// so it needs no memory of its own beyond some tables, whatever a frame claims.
 func newZstd() any {
-	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		panic("decode: the zstd options contradict each other: " + err.Error())
 	}
 	return decoder
 }
 
-// inflateZstd returns what zstd frames hold.
+// inflateZstd returns the content of zstd frames.
 func (d *Decoder) inflateZstd(src []byte, room room) (*memory.Buffer, error) {
 	decoder := d.zstds.Get().(*zstd.Decoder)
 	defer d.zstds.Put(decoder)
@@ -56,14 +57,14 @@ func (d *Decoder) inflateZstd(src []byte, room room) (*memory.Buffer, error) {
 		case measured:
 			return nil, errZstd
 		}
-		// Broken, or the buffer is too small: the error does not always say which.
+		// The input is broken, or the buffer is too small. The error does not always say which.
 		if size, err = d.measureZstd(src, room); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// measureZstd returns how long the output is. That takes a decoder with a window.
+// measureZstd returns how long the output is. To measure that, it needs a decoder with a window.
 func (d *Decoder) measureZstd(src []byte, room room) (int64, error) {
 	lease := d.budget.Lease()
 	if !lease.Reserve(zstdWindow) {

@@ -6,11 +6,11 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// ErrSpent is the answer when the budget has no room.
+// ErrSpent is the error of a request for which the budget has no room.
 var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
 
-// Budget bounds the bytes that all requests of the process hold at once. It never blocks: who does not get what he asks
-// for refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+// Budget bounds the bytes that all requests of the process hold at once. It never blocks: if it has no room, its user
+// refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
 type Budget struct {
 	limit atomic.Int64
 	inUse atomic.Int64
@@ -23,10 +23,11 @@ func NewBudget(limit int64) *Budget {
 	return b
 }
 
-// Resize makes the budget one of limit bytes. Of what is reserved beyond that nothing is taken back.
+// Resize sets the budget to limit bytes. Bytes that are reserved beyond the new limit stay reserved until they are
+// released.
 func (b *Budget) Resize(limit int64) { b.limit.Store(limit) }
 
-// reserve takes n bytes and reports whether they were there; if not, it takes nothing.
+// reserve takes n bytes and reports whether the budget had them. If not, it takes none.
 func (b *Budget) reserve(n int64) bool {
 	if b == nil {
 		return true
@@ -57,7 +58,7 @@ func (b *Budget) InUse() int64 {
 	return b.inUse.Load()
 }
 
-// Limit returns how many bytes there are in all; 0 for a nil Budget, which has no limit.
+// Limit returns how many bytes the budget has in all; 0 for a nil Budget, which has no limit.
 func (b *Budget) Limit() int64 {
 	if b == nil {
 		return 0

@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// MaxPooled is the largest buffer that is kept for another request. Pooled buffers have capacities of 4 KiB, 8 KiB
-	// and so on up to it. Larger ones are made to measure and left to the garbage collector, so that no burst of large
-	// requests leaves its memory behind.
+	// MaxPooled is the capacity of the largest buffer that is kept for another request, in bytes. Pooled buffers have
+	// capacities of 4 KiB, 8 KiB and so on up to MaxPooled. Larger buffers are made to measure and left to the garbage
+	// collector, so that no burst of large requests leaves its memory behind.
 	MaxPooled = 1 << 20
 
 	minPooled = 4 << 10
@@ -16,13 +16,13 @@ const (
 	classes = 9 // from minPooled to MaxPooled in powers of two
 )
 
-// Buffer is memory whose capacity is reserved from the budget for as long as it is out of the pool.
+// Buffer is memory whose capacity is reserved from the budget for as long as the buffer is out of the pool.
 type Buffer struct {
 	Bytes []byte
 }
 
-// Buffers hands out memory under a budget: 4 KiB or at most twice what is asked for, as a small request that holds a
-// large buffer takes it from all others. It is safe for concurrent use.
+// Buffers hands out buffers under a budget. A buffer has 4 KiB, or at most twice the size that was asked for: a small
+// request with a large buffer would take that memory from all other requests. Buffers is safe for concurrent use.
 type Buffers struct {
 	budget *Budget
 	pools  [classes]sync.Pool
@@ -45,7 +45,7 @@ func (p *Buffers) Get(size int64) (*Buffer, error) {
 	return &Buffer{Bytes: make([]byte, 0, size)}, nil
 }
 
-// Put takes a buffer back; nil is none.
+// Put takes a buffer back. A nil buffer is ignored.
 func (p *Buffers) Put(b *Buffer) {
 	if b == nil {
 		return
@@ -58,8 +58,8 @@ func (p *Buffers) Put(b *Buffer) {
 	}
 }
 
-// Grow returns a buffer of the same content with room for at least size bytes and takes the old one back; on an error
-// the old one is kept.
+// Grow returns a buffer with the same content and room for at least size bytes, and takes the old buffer back. With an
+// error it returns the old buffer.
 func (p *Buffers) Grow(b *Buffer, size int64) (*Buffer, error) {
 	larger, err := p.Get(size)
 	if err != nil {
@@ -70,7 +70,7 @@ func (p *Buffers) Grow(b *Buffer, size int64) (*Buffer, error) {
 	return larger, nil
 }
 
-// capacity rounds a size up to that of a pooled buffer, if there are such.
+// capacity rounds a size up to the capacity of a pooled buffer. A size over MaxPooled stays as it is.
 func capacity(size int64) int64 {
 	switch {
 	case size <= minPooled:

@@ -1,3 +1,4 @@
-// Package memory bounds what all requests of the process hold at once: a Budget is the bytes that there are, a Lease
-// what one holder has of them, and Buffers hand out memory that counts against the budget for as long as it is in use.
+// Package memory bounds the bytes that all requests of the process hold at once. A Budget is all the bytes that there
+// are, and a Lease is one holder's share of them. Buffers hand out memory that counts against the budget for as long as
+// it is in use.
 package memory

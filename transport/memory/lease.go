@@ -1,7 +1,7 @@
 package memory
 
-// Lease is what one holder has of a budget. It is taken in parts and given back whole. A lease belongs to one goroutine
-// at a time; the zero Lease is of a budget without bounds.
+// Lease is one holder's share of a budget. The holder takes it in parts and gives it back whole. A lease belongs to one
+// goroutine at a time. The budget of the zero Lease is unbounded.
 type Lease struct {
 	budget *Budget
 	held   int64
@@ -10,7 +10,7 @@ type Lease struct {
 // Lease returns an empty lease.
 func (b *Budget) Lease() Lease { return Lease{budget: b} }
 
-// Reserve adds n bytes to the lease and reports whether they were there; if not, the lease stays as it is.
+// Reserve adds n bytes to the lease and reports whether the budget had them. If not, the lease stays as it is.
 func (l *Lease) Reserve(n int64) bool {
 	if !l.budget.reserve(n) {
 		return false
@@ -19,13 +19,14 @@ func (l *Lease) Reserve(n int64) bool {
 	return true
 }
 
-// Raise makes the lease one of n bytes, unless it has more already. It reports whether the bytes were there.
+// Raise enlarges the lease to n bytes, unless it has them already. It reports whether the budget had the missing bytes.
 func (l *Lease) Raise(n int64) bool { return n <= l.held || l.Reserve(n-l.held) }
 
 // Held returns how many bytes the lease has.
 func (l *Lease) Held() int64 { return l.held }
 
-// Release gives everything back. The lease is empty then: releasing it again does nothing, and it can be used anew.
+// Release gives all bytes of the lease back. The lease is then empty and can be used anew; releasing an empty lease
+// does nothing.
 func (l *Lease) Release() {
 	l.budget.release(l.held)
 	l.held = 0

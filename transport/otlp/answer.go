@@ -15,7 +15,7 @@ const typeProtobuf = "application/x-protobuf"
 // answers writes answers in the encoding of the request.
 type answers struct {
 	protobuf bool
-	// rejected is the name of the count of what was rejected, in JSON.
+	// rejected is the JSON name for the number of rejected spans or records.
 	rejected string
 }
 
@@ -26,7 +26,7 @@ func (a answers) response(status int, json string, protobuf []byte) route.Respon
 	return route.Response{Status: status, ContentType: route.TypeJSON, Body: json}
 }
 
-// success answers that everything is safe but what was rejected; message says what is wrong with that.
+// success answers that all events but the rejected ones are safe. message says what is wrong with those.
 func (a answers) success(rejected int, message string) route.Response {
 	if rejected == 0 {
 		return a.response(http.StatusOK, "{}", nil)
@@ -41,21 +41,22 @@ func (a answers) success(rejected int, message string) route.Response {
 		protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), partial))
 }
 
-// refusal answers with an error.
+// refusal renders the answer to an error.
 func (a answers) refusal(err error) route.Response { return a.refused(route.ToError(err)) }
 
-// refused renders an answer as OTLP has it, a google.rpc.Status.
+// refused renders an answer in OTLP's form, a google.rpc.Status.
 func (a answers) refused(answer route.Answer) route.Response {
 	body := protowire.AppendTag(nil, 1, protowire.VarintType)
 	body = protowire.AppendVarint(body, uint64(answer.RPC))
 	body = protowire.AppendTag(body, 2, protowire.BytesType)
 	body = protowire.AppendString(body, answer.Text)
-	response := a.response(answer.Status, `{"code":`+strconv.Itoa(answer.RPC)+`,"message":`+quoted(answer.Text)+`}`, body)
+	response := a.response(answer.Status,
+		`{"code":`+strconv.Itoa(answer.RPC)+`,"message":`+quoted(answer.Text)+`}`, body)
 	response.Retry, response.RetryAfter = answer.Retry, answer.RetryAfter
 	return response
 }
 
-// overQuota answers that the project has used up what it may send, in JSON as upstream words it.
+// overQuota answers that the project's quota is used up. In JSON it uses upstream's words.
 func (a answers) overQuota() route.Response {
 	response := a.refused(route.OverQuota)
 	if !a.protobuf {
@@ -64,7 +65,7 @@ func (a answers) overQuota() route.Response {
 	return response
 }
 
-// batch renders what became of a batch.
+// batch renders the answer to a batch that has been processed.
 func (a answers) batch(batch *events.Batch) route.Response {
 	sum := batch.Summary()
 	switch {
@@ -79,7 +80,7 @@ func (a answers) batch(batch *events.Batch) route.Response {
 	}
 }
 
-// quoted is a text as JSON.
+// quoted returns a text as a JSON string.
 func quoted(text string) string {
 	size := len(text)*6 + 2
 	w := writer{limit: size, left: size}

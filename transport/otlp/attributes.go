@@ -6,8 +6,8 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
 
-// attributes are those of a span, record or resource that say something: those that have a value, and of several with one key
-// the last.
+// attributes are the attributes of a span, record or resource that have a value. Of several attributes with one key
+// only the last is among them.
 type attributes struct {
 	list  []*commonpb.KeyValue
 	byKey map[string]*commonpb.KeyValue
@@ -20,11 +20,13 @@ func newAttributes(list []*commonpb.KeyValue) attributes {
 			byKey[attribute.GetKey()] = attribute
 		}
 	}
-	list = slices.DeleteFunc(slices.Clone(list), func(attribute *commonpb.KeyValue) bool { return byKey[attribute.GetKey()] != attribute })
+	list = slices.DeleteFunc(slices.Clone(list), func(attribute *commonpb.KeyValue) bool {
+		return byKey[attribute.GetKey()] != attribute
+	})
 	return attributes{list, byKey}
 }
 
-// textOf returns the text of the first of the keys that has one, other than an empty one.
+// textOf returns the text of the first key that has one which is not empty, or "".
 func textOf(attributes []*commonpb.KeyValue, keys ...string) string {
 	for _, key := range keys {
 		for _, attribute := range attributes {

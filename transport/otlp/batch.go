@@ -18,14 +18,14 @@ type batch struct {
 	*request
 
 	writer writer
-	// made counts the events of one identity, so that equal ones in a request are told apart.
+	// made counts the events of one identity, so that equal events in a request get UUIDs of their own.
 	made map[uuid.UUID]int
 }
 
-// eventSize is what an event takes beside its text.
+// eventSize is the memory that an event takes beside its text, in bytes.
 const eventSize = int64(unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(0))
 
-// grow makes room for so many events.
+// grow reserves the memory for n events and makes room for them.
 func (b *batch) grow(n int) *events.Error {
 	if !b.lease.Reserve(int64(n) * eventSize) {
 		return memory.ErrSpent
@@ -39,22 +39,25 @@ func (b *batch) grow(n int) *events.Error {
 type source struct {
 	name string
 	lane events.Lane
-	// user is the user's name; empty: nobody says, and fallback stands for him.
+	// user names the user. If it is empty, fallback stands for the user.
 	user, fallback string
-	// nanos is when it happened, in nanoseconds since 1970; 0 is not known.
+	// nanos is when the event happened, in nanoseconds since 1970; 0 is unknown.
 	nanos uint64
-	// impersonal is set for what makes no persons, even if it names the user.
+	// impersonal is set for an event that makes no person, even if it names the user.
 	impersonal bool
 	session    string
-	// space is what the event's identity is made in, identity what it is made of; empty: of the event itself.
+	// space is the namespace of the event's UUID, and identity the text that the UUID is made of. With an empty
+	// identity the UUID is made of the event itself.
 	space    uuid.UUID
 	identity string
 }
 
-// add makes an event of its source and of the properties, which write writes. What is wrong with one event ends it
-// alone; an error concerns the request.
+// add makes an event of its source and of the properties, which write writes. It rejects an event that is too large and
+// returns nil. Any error that it returns concerns the whole request.
 func (b *batch) add(from source, write func(*writer)) *events.Error {
-	b.Events = append(b.Events, events.Event{Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true})
+	b.Events = append(b.Events, events.Event{
+		Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true,
+	})
 	event := &b.Events[len(b.Events)-1]
 	w := &b.writer
 
@@ -90,7 +93,7 @@ func (b *batch) add(from source, write func(*writer)) *events.Error {
 	}
 }
 
-// name gives the event the name of a user by the protocol's rules; a blank one is none.
+// name gives the event a user's name by the protocol's rules. After a blank name the event has none.
 func (b *batch) name(event *events.Event, user string) *events.Error {
 	b.writer.begin()
 	b.writer.string(user)
@@ -105,7 +108,7 @@ func (b *batch) name(event *events.Event, user string) *events.Error {
 	return nil
 }
 
-// identify makes an event's UUID, which is the same when the request is sent again.
+// identify makes an event's UUID. The same event of a request that is sent again gets the same UUID.
 func (b *batch) identify(from source, properties []byte) uuid.UUID {
 	if from.identity != "" {
 		return uuid.NewSHA1(from.space, []byte(from.identity))
@@ -120,7 +123,7 @@ func (b *batch) identify(from source, properties []byte) uuid.UUID {
 	return id
 }
 
-// timeOf returns the time that a number of nanoseconds since 1970 means, or the zero time for 0.
+// timeOf returns the time so many nanoseconds after the beginning of 1970, or the zero time for 0.
 func timeOf(nanos uint64) time.Time {
 	if nanos == 0 {
 		return time.Time{}

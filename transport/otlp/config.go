@@ -20,7 +20,8 @@ func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.Check(c.MaxBody > 0 && c.MaxBody <= configs.GiB, "max_body", "must be from 1 to 1GiB, got %s", c.MaxBody)
 	faults.Check(c.MaxSpans > 0, "max_spans", "must be positive, got %d", c.MaxSpans)
-	faults.Check(c.MaxAISpans > 0 && c.MaxAISpans <= c.MaxSpans, "max_ai_spans", "must be from 1 to max_spans (%d), got %d", c.MaxSpans, c.MaxAISpans)
+	faults.Check(c.MaxAISpans > 0 && c.MaxAISpans <= c.MaxSpans, "max_ai_spans",
+		"must be from 1 to max_spans (%d), got %d", c.MaxSpans, c.MaxAISpans)
 	faults.Check(c.MaxRecords > 0, "max_records", "must be positive, got %d", c.MaxRecords)
 	return faults.Err()
 }

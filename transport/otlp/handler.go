@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// Handler answers the requests of the paths. It is safe for concurrent use.
+// Handler answers the requests of this package's paths. It is safe for concurrent use.
 type Handler struct {
 	config            *configs.Value[Config]
 	protocol          *configs.Value[posthog.Config]
@@ -28,8 +28,8 @@ type Handler struct {
 	ignored, repaired tally.Counter
 }
 
-// NewHandler makes the handler, which follows its section and transport.posthog as they change. What it makes of
-// requests beside what the decoder does counts against the budget.
+// NewHandler returns a handler that follows changes of its section and of transport.posthog. The memory that the
+// handler takes beside the decoder's counts against the budget.
 func NewHandler(
 	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
 ) (*Handler, error) {
@@ -47,16 +47,19 @@ func NewHandler(
 	}, nil
 }
 
-// Routes returns the paths.
+// Routes returns the routes of the paths.
 func (h *Handler) Routes() []route.Route {
 	type handle = func(context.Context, *route.Request) route.Response
-	post := func(group route.Group, path string, maxBody func(*configs.View) int64, kind answers, handle handle) route.Route {
+	post := func(
+		group route.Group, path string, maxBody func(*configs.View) int64, kind answers, handle handle,
+	) route.Route {
 		token := posthog.BearerToken
 		if kind == logAnswers {
 			token = logToken
 		}
 		return route.Route{
-			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Token: token, Handle: handle,
+			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Token: token,
+			Handle: handle,
 			Refuse: func(request *route.Request, err error) route.Response { return kind.to(request).refusal(err) },
 		}
 	}
@@ -74,13 +77,13 @@ var (
 	logAnswers  = answers{rejected: "rejectedLogRecords"}
 )
 
-// to returns the answers to a request.
+// to returns the answers in the encoding of the request.
 func (a answers) to(request *route.Request) answers {
 	a.protobuf = isProtobuf(request.ContentType)
 	return a
 }
 
-// Traces takes the spans of a request that are about AI and answers when their events are safe, or with what is wrong.
+// Traces takes the spans of a request that are about AI. It answers once their events are safe, or says what is wrong.
 func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Response {
 	token, err := posthog.BearerToken(request)
 	if err != nil {
@@ -97,8 +100,8 @@ func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Resp
 	})
 }
 
-// Logs takes the records of a request and answers when their events are safe, or with what is wrong. The token may
-// stand in the query, as posthog-js has it.
+// Logs takes the log records of a request. It answers once their events are safe, or says what is wrong. The token may
+// stand in the query, where posthog-js writes it.
 func (h *Handler) Logs(ctx context.Context, request *route.Request) route.Response {
 	token, err := logToken(request)
 	if err != nil {
@@ -119,9 +122,10 @@ func logToken(request *route.Request) (string, *events.Error) {
 	return posthog.BearerToken(request)
 }
 
-// take reads a request into data, has events made of that, and processes them.
+// take reads a request into data, has fill make events of data, and processes these events.
 func (h *Handler) take(
-	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message, fill func(*batch) *events.Error,
+	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message,
+	fill func(*batch) *events.Error,
 ) route.Response {
 	payload, err := h.decoder.Inflate(decode.Input{Body: r.Body, ContentEncoding: r.ContentEncoding, Config: r.Config})
 	if err != nil {

@@ -29,7 +29,7 @@ import (
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// sink keeps what it accepts, and judges as it is told.
+// sink keeps the events that it accepts, and judges events as it is told.
 type sink struct {
 	kept  []events.Event
 	batch events.Batch
@@ -50,7 +50,8 @@ func (s *sink) Write(_ context.Context, batch *events.Batch) {
 			kept := *event
 			kept.DistinctID, kept.SessionID = strings.Clone(event.DistinctID), strings.Clone(event.SessionID)
 			raw := &kept.Raw
-			raw.DistinctID, raw.Timestamp, raw.Properties = bytes.Clone(raw.DistinctID), bytes.Clone(raw.Timestamp), bytes.Clone(raw.Properties)
+			raw.DistinctID, raw.Timestamp, raw.Properties = bytes.Clone(raw.DistinctID), bytes.Clone(raw.Timestamp),
+				bytes.Clone(raw.Properties)
 			s.kept = append(s.kept, kept)
 		}
 	}
@@ -65,7 +66,10 @@ type service struct {
 }
 
 // newHandler is NewHandler with a configuration that does not change.
-func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+func newHandler(
+	config Config, protocol posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor,
+	scope tally.Scope,
+) *Handler {
 	handler, err := NewHandler(configs.Fixed(config, protocol), decoder, budget, processor, scope)
 	if err != nil {
 		panic(err)
@@ -74,10 +78,12 @@ func newHandler(config Config, protocol posthog.Config, decoder *decode.Decoder,
 }
 
 func newService(tb testing.TB, config Config) *service {
-	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: memory.NewBudget(256 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &sink{}, ledger: events.NewLedger(), budget: memory.NewBudget(256 << 20),
+		scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(tb, err)
-	s.Handler = newHandler(config, posthog.DefaultConfig(), decode.New(route.Fixed(16<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, posthog.DefaultConfig(), decode.New(route.Fixed(16<<20), s.budget), s.budget,
+		events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	tb.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(tb, totals.Received, totals.Ended())
@@ -90,7 +96,8 @@ const typeJSON = "application/json"
 
 func requestOf(contentType string, body []byte) *route.Request {
 	return &route.Request{
-		ContentType: contentType, Body: body, ClientIP: "192.0.2.1", Received: received, Header: route.Headers{"Authorization": "Bearer phc_test"},
+		ContentType: contentType, Body: body, ClientIP: "192.0.2.1", Received: received,
+		Header: route.Headers{"Authorization": "Bearer phc_test"},
 	}
 }
 
@@ -109,18 +116,20 @@ func marshal(tb testing.TB, message proto.Message) []byte {
 }
 
 func str(key, value string) *commonpb.KeyValue {
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
+	return &commonpb.KeyValue{Key: key,
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
 }
 
 func num(key string, value int64) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: value}}}
 }
 
-// tracesOf is a request with the spans, of a resource with the attributes.
+// tracesOf returns a request with the spans of one resource, which has the attributes.
 func tracesOf(resource []*commonpb.KeyValue, spans ...*tracepb.Span) *tracepb.TracesData {
 	return &tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{
-		Resource:   &resourcepb.Resource{Attributes: resource},
-		ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: "lib", Version: "1.2.3"}, Spans: spans}},
+		Resource: &resourcepb.Resource{Attributes: resource},
+		ScopeSpans: []*tracepb.ScopeSpans{{Scope: &commonpb.InstrumentationScope{Name: "lib", Version: "1.2.3"},
+			Spans: spans}},
 	}}}
 }
 
@@ -138,7 +147,7 @@ var (
 	began   = uint64(time.Date(2026, 11, 24, 11, 0, 0, 123456789, time.UTC).UnixNano())
 )
 
-// spanOf is a span about AI that has the attributes.
+// spanOf returns a span about AI that has the attributes.
 func spanOf(attributes ...*commonpb.KeyValue) *tracepb.Span {
 	return &tracepb.Span{
 		TraceId: traceID, SpanId: spanID, ParentSpanId: parent, Name: "chat gpt-4",
@@ -146,7 +155,7 @@ func spanOf(attributes ...*commonpb.KeyValue) *tracepb.Span {
 	}
 }
 
-// properties reads an event's properties, which must be JSON with no key twice.
+// properties reads an event's properties, which must be JSON without a repeated key.
 func properties(tb testing.TB, event events.Event) map[string]any {
 	require.True(tb, json.Valid(event.Raw.Properties), "%s", event.Raw.Properties)
 	decoder := json.NewDecoder(bytes.NewReader(event.Raw.Properties))
@@ -269,7 +278,7 @@ func TestATokenIsNeeded(t *testing.T) {
 	}
 }
 
-// Section 6 of the protocol, OTEL: 400 for used up quota, as OTLP's clients send again upon a 429.
+// Section 6 of the protocol, OTEL: a used-up quota is a 400, because OTLP's clients send again upon a 429.
 func TestOutcomesBecomeAnswers(t *testing.T) {
 	fail := func(code events.Code) func(int, *events.Event) {
 		return func(_ int, e *events.Event) { e.Fail(events.ReasonUnavailable, events.Errorf(code, "secret")) }
@@ -282,15 +291,18 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 		answer  string
 		message string // of the protobuf answer
 	}{
-		{"all over quota", func(_ int, e *events.Event) { e.Drop(events.ReasonQuota) }, 400, false, `{"error":"quota exceeded"}`, "quota exceeded"},
+		{"all over quota", func(_ int, e *events.Event) { e.Drop(events.ReasonQuota) }, 400, false,
+			`{"error":"quota exceeded"}`, "quota exceeded"},
 		{"some over quota", func(i int, e *events.Event) {
 			if i == 0 {
 				e.Drop(events.ReasonQuota)
 			}
 		}, 200, false, "{}", ""},
 		{"dropped by a rule", func(_ int, e *events.Event) { e.Drop(events.ReasonRule) }, 200, false, "{}", ""},
-		{"not now", fail(events.Unavailable), 503, true, `{"code":14,"message":"transient error, please retry"}`, "transient error, please retry"},
-		{"a fault of ours", fail(events.Internal), 500, false, `{"code":13,"message":"internal server error"}`, "internal server error"},
+		{"not now", fail(events.Unavailable), 503, true, `{"code":14,"message":"transient error, please retry"}`,
+			"transient error, please retry"},
+		{"a fault of ours", fail(events.Internal), 500, false, `{"code":13,"message":"internal server error"}`,
+			"internal server error"},
 		{"too fast", func(_ int, e *events.Event) {
 			e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
 		}, 429, true, `{"code":8,"message":"rate limited, please retry later"}`, "rate limited, please retry later"},
@@ -304,7 +316,9 @@ func TestOutcomesBecomeAnswers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
 			s.sink.judge = test.judge
-			response := s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a","value":{"intValue":"1"}}]},{"attributes":[{"key":"gen_ai.a","value":{"intValue":2}}]}]}]}]}`))
+			response := s.traces(typeJSON,
+				[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a",`+
+					`"value":{"intValue":"1"}}]},{"attributes":[{"key":"gen_ai.a","value":{"intValue":2}}]}]}]}]}`))
 			require.Equal(t, test.status, response.Status, response.Body)
 			require.Equal(t, test.retry, response.Retry)
 			require.Equal(t, test.answer, response.Body)
@@ -338,14 +352,18 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	require.Len(t, s.sink.kept, 1)
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Rejected[events.ReasonTooLarge])
 
-	// Of log records, which have no such ceiling, a request becomes no more than one may hold.
+	// Log records have no such ceiling. All events of a request together are bounded by the limit of the decoder.
 	s = newService(t, DefaultConfig())
 	s.decoder = decode.New(route.Fixed(10_000), s.budget)
-	response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+
-		`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+`"}}]}]},`+
-		`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
+	response = s.logs(typeJSON,
+		[]byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+
+			`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+
+			`"}}]}]},`+
+			`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
 	require.Equal(t, 200, response.Status)
-	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"maximum event size exceeded: the request becomes too large: send smaller batches"}}`, response.Body)
+	require.Equal(t,
+		`{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"maximum event size exceeded: the request becomes `+
+			`too large: send smaller batches"}}`, response.Body)
 	require.Len(t, s.sink.kept, 3)
 }
 
@@ -359,8 +377,10 @@ func TestTheNumberOfSpansAndRecordsIsLimited(t *testing.T) {
 		answer string
 	}{
 		{"as many as may be", []*tracepb.Span{ai, ai, other, other, other}, 200, ""},
-		{"too many", []*tracepb.Span{ai, other, other, other, other, other}, 400, "request holds 6 spans, the limit is 5: send smaller batches"},
-		{"too many about AI", []*tracepb.Span{ai, ai, ai}, 400, "request holds 3 AI spans, the limit is 2: send smaller batches"},
+		{"too many", []*tracepb.Span{ai, other, other, other, other, other}, 400,
+			"request holds 6 spans, the limit is 5: send smaller batches"},
+		{"too many about AI", []*tracepb.Span{ai, ai, ai}, 400,
+			"request holds 3 AI spans, the limit is 2: send smaller batches"},
 	} {
 		s := newService(t, config)
 		response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, test.spans...)))
@@ -380,7 +400,8 @@ func TestTheNumberOfSpansAndRecordsIsLimited(t *testing.T) {
 func TestOtherSpansAreIgnoredAndCounted(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	other := spanOf(str("http.method", "GET"))
-	require.Equal(t, 200, s.traces(typeProtobuf, marshal(t, tracesOf(nil, other, spanOf(str("gen_ai.a", "b")), other))).Status)
+	require.Equal(t, 200,
+		s.traces(typeProtobuf, marshal(t, tracesOf(nil, other, spanOf(str("gen_ai.a", "b")), other))).Status)
 	require.Equal(t, 200, s.traces(typeProtobuf, marshal(t, tracesOf(nil, other))).Status)
 	require.Equal(t, int64(3), s.scope.Snapshot().Counters()["spans_ignored_total+"].Value())
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Received, "they are no events")

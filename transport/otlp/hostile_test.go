@@ -18,16 +18,18 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// nested is a value within so many lists.
+// nested returns a value within so many lists.
 func nested(depth int) *commonpb.AnyValue {
 	value := str("", "x").GetValue()
 	for range depth {
-		value = &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: []*commonpb.AnyValue{value}}}}
+		value = &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{
+			Values: []*commonpb.AnyValue{value},
+		}}}
 	}
 	return value
 }
 
-// nestedWire is nested in protobuf, for depths at which the library does not write it.
+// nestedWire is nested in protobuf, for depths at which the library refuses to write it.
 func nestedWire(depth int) []byte {
 	value := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "x")
 	for range depth {
@@ -37,7 +39,7 @@ func nestedWire(depth int) []byte {
 	return value
 }
 
-// within is a message that holds another in the field.
+// within returns a message that holds another message in the field.
 func within(field protowire.Number, message []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), message)
 }
@@ -49,7 +51,9 @@ func nestedJSON(depth int) string {
 func TestValuesNestALimitedNumberOfLevels(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	require.Equal(t, 200, s.logs(typeProtobuf, marshal(t, logsOf(nil, &logspb.LogRecord{Body: nested(40)}))).Status)
-	require.Equal(t, 200, s.logs(typeJSON, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(40)+`}]}]}]}`)).Status)
+	require.Equal(t, 200,
+		s.logs(typeJSON,
+			[]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(40)+`}]}]}]}`)).Status)
 	require.Equal(t, string(s.sink.kept[0].Raw.Properties), string(s.sink.kept[1].Raw.Properties))
 	require.Contains(t, string(s.sink.kept[0].Raw.Properties), strings.Repeat("[", 40)+`"x"`+strings.Repeat("]", 40))
 
@@ -59,7 +63,8 @@ func TestValuesNestALimitedNumberOfLevels(t *testing.T) {
 		_, message := status(t, response.Body)
 		require.Equal(t, "failed to parse request: invalid protobuf: values are nested too deeply", message)
 
-		response = s.logs(typeJSON, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(depth)+`}]}]}]}`))
+		response = s.logs(typeJSON,
+			[]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(depth)+`}]}]}]}`))
 		require.Equal(t, 400, response.Status)
 		require.Contains(t, response.Body, "depth")
 	}
@@ -76,13 +81,22 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 		status            int
 	}{
 		{"a bomb of values in two bytes each", typeProtobuf, span(slices.Repeat(within(9, nil), 600_000)), 413},
-		{"a bomb of spans in two bytes each", typeProtobuf, within(1, within(2, slices.Repeat(within(2, nil), 600_000))), 413},
+		{"a bomb of spans in two bytes each", typeProtobuf,
+			within(1, within(2, slices.Repeat(within(2, nil), 600_000))), 413},
 		{"a bomb of values, compressed", typeProtobuf, packed(t, span(slices.Repeat(within(9, nil), 6_000_000))), 413},
-		{"a bomb of values in JSON", typeJSON, []byte(`{"resourceSpans":[` + strings.Repeat("{},", 600_000) + `{}]}`), 413},
-		{"a bomb of texts in two bytes each", typeProtobuf, packed(t, within(1, within(1, within(3, slices.Repeat(within(3, nil), 600_000))))), 413},
-		{"a bomb of texts in JSON", typeJSON, []byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) + `]}]}}]}`), 413},
-		{"texts whose count is hidden behind colons", typeJSON, []byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) + `]}]}}` + strings.Repeat(":", 600_000)), 413},
-		{"texts whose count is hidden behind members", typeJSON, []byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) + `]}]}}],""` + strings.Repeat(`:""`, 600_000)), 413},
+		{"a bomb of values in JSON", typeJSON, []byte(`{"resourceSpans":[` + strings.Repeat("{},", 600_000) + `{}]}`),
+			413},
+		{"a bomb of texts in two bytes each", typeProtobuf,
+			packed(t, within(1, within(1, within(3, slices.Repeat(within(3, nil), 600_000))))), 413},
+		{"a bomb of texts in JSON", typeJSON,
+			[]byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) +
+				`]}]}}]}`), 413},
+		{"texts whose count is hidden behind colons", typeJSON,
+			[]byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) +
+				`]}]}}` + strings.Repeat(":", 600_000)), 413},
+		{"texts whose count is hidden behind members", typeJSON,
+			[]byte(`{"resourceSpans":[{"resource":{"entityRefs":[{"idKeys":[""` + strings.Repeat(`,""`, 600_000) +
+				`]}]}}],""` + strings.Repeat(`:""`, 600_000)), 413},
 		{"a bomb of zeros", typeProtobuf, packed(t, make([]byte, 20<<20)), 413},
 		{"many spans", typeProtobuf, within(1, within(2, slices.Repeat(within(2, nil), 1001))), 400},
 		{"text that is no UTF-8", typeProtobuf, span(ai, within(5, []byte("\xff"))), 400},
@@ -90,13 +104,21 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 		{"a group without end", typeProtobuf, []byte{0x0b}, 400},
 		{"groups within groups", typeProtobuf, slices.Repeat([]byte{0x0b}, 1_000_000), 400},
 		{"a length beyond the end", typeProtobuf, []byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f}, 400},
-		{"a length that overflows", typeProtobuf, []byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, 400},
+		{"a length that overflows", typeProtobuf,
+			[]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, 400},
 		{"field zero", typeProtobuf, []byte{0x02, 0x00}, 400},
-		{"a number of a hundred million digits", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":1e100000000}]}]}]}`), 400},
-		{"a number of many zeros", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"flags":0.` + strings.Repeat("0", 100_000) + `e-999999999}]}]}]}`), 200},
-		{"an id that is neither digits nor base64", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"!"}]}]}]}`), 400},
-		{"an id that is a number", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":1}]}]}]}`), 400},
-		{"two values in one", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"a","value":{"intValue":1,"stringValue":"b"}}]}]}]}]}`), 400},
+		{"a number of a hundred million digits", typeJSON,
+			[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":1e100000000}]}]}]}`), 400},
+		{"a number of many zeros", typeJSON,
+			[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"flags":0.` + strings.Repeat("0", 100_000) +
+				`e-999999999}]}]}]}`), 200},
+		{"an id that is neither digits nor base64", typeJSON,
+			[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"!"}]}]}]}`), 400},
+		{"an id that is a number", typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":1}]}]}]}`),
+			400},
+		{"two values in one", typeJSON,
+			[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"a","value":{"intValue":1,` +
+				`"stringValue":"b"}}]}]}]}]}`), 400},
 		{"a list", typeJSON, []byte(`[]`), 400},
 		{"more after the end", typeJSON, []byte(`{}{}`), 400},
 	} {
@@ -108,7 +130,7 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// A resource counts for every record of it: what a small request would become is bounded by the budget.
+// A resource counts again for every record of it, so the budget bounds what a small request can become.
 func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	many := make([]*commonpb.KeyValue, 20_000)
 	for i := range many {
@@ -123,11 +145,16 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 		status int
 		send   func(*service) int
 	}{
-		{"a large resource of too many spans", 413, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, tooMany...))).Status }},
-		{"a large resource of many records", 503, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))).Status }},
-		{"a resource of one key of many records", 200, func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))).Status }},
-		{"a large resource of many spans", 200, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))).Status }},
-		{"a resource of one key of many spans", 200, func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(same, spans...))).Status }},
+		{"a large resource of too many spans", 413,
+			func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, tooMany...))).Status }},
+		{"a large resource of many records", 503,
+			func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))).Status }},
+		{"a resource of one key of many records", 200,
+			func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))).Status }},
+		{"a large resource of many spans", 200,
+			func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))).Status }},
+		{"a resource of one key of many spans", 200,
+			func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(same, spans...))).Status }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -138,18 +165,20 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	}
 }
 
-// Messages of people and models are full of braces, quotes and commas: they make nothing but text.
+// Messages of people and models are full of braces, quotes and commas. In a text these make no values.
 func TestWhatStandsInATextIsNotCounted(t *testing.T) {
 	text, err := json.Marshal(strings.Repeat(`{{"a\",`, 260_000))
 	require.NoError(t, err)
 	s := newService(t, DefaultConfig())
-	response := s.logs(typeJSON, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":`+string(text)+`}}]}]}]}`))
+	response := s.logs(typeJSON,
+		[]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":`+string(text)+`}}]}]}]}`))
 	require.Equal(t, 200, response.Status, response.Body)
 	require.Len(t, s.sink.kept, 1)
 
 	for text, values := range map[string]int{
-		`{}`: 1, ` { "a" : { "b" : "c" } }`: 2, `{"a":["b" , "c:", "\"{"]}`: 4, `{"a\":":{"b":[{},{"c":null}]}}`: 4, `{"a":1,"b":[2,3]}`: 1,
-		``: 0, `"`: 1, `{"a`: 2, `"a\`: 1,
+		`{}`: 1, ` { "a" : { "b" : "c" } }`: 2, `{"a":["b" , "c:", "\"{"]}`: 4, `{"a\":":{"b":[{},{"c":null}]}}`: 4,
+		`{"a":1,"b":[2,3]}`: 1,
+		``:                  0, `"`: 1, `{"a`: 2, `"a\`: 1,
 	} {
 		require.Equal(t, values, valuesOf([]byte(text)), text)
 	}
@@ -179,14 +208,24 @@ func TestDecodedMessagesAreAccountedFor(t *testing.T) {
 
 func FuzzOTLP(f *testing.F) {
 	data := tracesOf([]*commonpb.KeyValue{str("service.name", "s")}, spanOf(
-		str("gen_ai.operation.name", "chat"), str("gen_ai.input.messages", `[{"role":"user"}]`), num("gen_ai.usage.input_tokens", 1),
+		str("gen_ai.operation.name", "chat"), str("gen_ai.input.messages", `[{"role":"user"}]`),
+		num("gen_ai.usage.input_tokens", 1),
 		&commonpb.KeyValue{Key: "list", Value: nested(2)},
 	))
-	data.ResourceSpans[0].ScopeSpans[0].Spans[0].Events = []*tracepb.Span_Event{{Name: "gen_ai.choice", Attributes: []*commonpb.KeyValue{str("message", "{}")}}}
+	data.ResourceSpans[0].ScopeSpans[0].Spans[0].Events = []*tracepb.Span_Event{{Name: "gen_ai.choice",
+		Attributes: []*commonpb.KeyValue{str("message", "{}")}}}
 	f.Add(true, true, marshal(f, data))
-	f.Add(true, false, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","attributes":[{"key":"gen_ai.a","value":{"doubleValue":"NaN"}},{"key":"$ai_model","value":{"bytesValue":"AAEC"}}]}]}]}]}`))
-	f.Add(false, true, marshal(f, logsOf([]*commonpb.KeyValue{str("a", "b")}, &logspb.LogRecord{Body: nested(3), Attributes: []*commonpb.KeyValue{str("user.id", "u")}})))
-	f.Add(false, false, []byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1","body":{"kvlistValue":{"values":[{"key":"a","value":{"intValue":"5"}}]}}}]}]}]}`))
+	f.Add(true, false,
+		[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c",`+
+			`"attributes":[{"key":"gen_ai.a","value":{"doubleValue":"NaN"}},{"key":"$ai_model",`+
+			`"value":{"bytesValue":"AAEC"}}]}]}]}]}`))
+	f.Add(false, true,
+		marshal(f,
+			logsOf([]*commonpb.KeyValue{str("a", "b")},
+				&logspb.LogRecord{Body: nested(3), Attributes: []*commonpb.KeyValue{str("user.id", "u")}})))
+	f.Add(false, false,
+		[]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1",`+
+			`"body":{"kvlistValue":{"values":[{"key":"a","value":{"intValue":"5"}}]}}}]}]}]}`))
 	f.Add(false, false, packed(f, []byte(`{"resourceLogs":[]}`)))
 	statuses := []int{200, 400, 413, 503}
 	f.Fuzz(func(t *testing.T, traces, protobuf bool, body []byte) {

@@ -15,7 +15,7 @@ import (
 // logSpace is the namespace of the UUIDs of log records.
 var logSpace = uuid.MustParse("0c3c2f4e-95d1-5f0e-8a57-6f1d0f5b7c2a")
 
-// The attributes by which records name their user, session and window; the first of each is posthog-js's.
+// The attributes in which a log record names its user, session and window. The first of each list is posthog-js's.
 var (
 	logUsers    = []string{"posthogDistinctId", "posthog.distinct_id", "user.id", "enduser.id"}
 	logSessions = []string{"sessionId", "session.id", "$session_id"}
@@ -31,7 +31,8 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 		}
 	}
 	if records > config.MaxRecords {
-		return events.Errorf(events.TooLarge, "request holds %d log records, the limit is %d: send smaller batches", records, config.MaxRecords)
+		return events.Errorf(events.TooLarge, "request holds %d log records, the limit is %d: send smaller batches",
+			records, config.MaxRecords)
 	}
 	if err := b.grow(records); err != nil {
 		return err
@@ -49,18 +50,18 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 	return nil
 }
 
-// logResource is what records say by where they come from.
+// logResource is what a resource says about its log records.
 type logResource struct {
 	user, session, window, service string
-	// attributes is all of it, as JSON, unless fault says why not.
+	// attributes is the whole resource as JSON. It is nil if fault is set, which says why.
 	attributes []byte
 	fault      *events.Error
 }
 
 func (b *batch) logResource(attributes []*commonpb.KeyValue) logResource {
 	resource := logResource{
-		user: textOf(attributes, logUsers...), session: textOf(attributes, logSessions...), window: textOf(attributes, logWindows...),
-		service: textOf(attributes, "service.name"),
+		user: textOf(attributes, logUsers...), session: textOf(attributes, logSessions...),
+		window: textOf(attributes, logWindows...), service: textOf(attributes, "service.name"),
 	}
 	b.writer.begin()
 	b.writer.object(attributes)
@@ -69,10 +70,13 @@ func (b *batch) logResource(attributes []*commonpb.KeyValue) logResource {
 }
 
 // log makes the event of one record.
-func (b *batch) log(record *logspb.LogRecord, resource logResource, scope *commonpb.InstrumentationScope) *events.Error {
+func (b *batch) log(
+	record *logspb.LogRecord, resource logResource, scope *commonpb.InstrumentationScope,
+) *events.Error {
 	trace := idOf(record.GetTraceId(), traceIDSize)
 	from := source{
-		name: "$log", lane: events.LaneLogs, space: logSpace, impersonal: true, fallback: trace, nanos: record.GetTimeUnixNano(),
+		name: "$log", lane: events.LaneLogs, space: logSpace, impersonal: true, fallback: trace,
+		nanos:   record.GetTimeUnixNano(),
 		user:    cmp.Or(textOf(record.GetAttributes(), logUsers...), resource.user),
 		session: cmp.Or(textOf(record.GetAttributes(), logSessions...), resource.session),
 	}
@@ -115,7 +119,7 @@ func (b *batch) log(record *logspb.LogRecord, resource logResource, scope *commo
 	})
 }
 
-// scopeName is the name of an instrumentation, with its version.
+// scopeName returns the name of an instrumentation with its version, as name@version.
 func scopeName(scope *commonpb.InstrumentationScope) string {
 	return strings.TrimSuffix(scope.GetName()+"@"+scope.GetVersion(), "@")
 }

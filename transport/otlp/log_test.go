@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// recordedValue is a value as OTLP/JSON has it, for those that posthog-js sends.
+// recordedValue is a value of OTLP/JSON, of the kinds that posthog-js sends.
 type recordedValue struct {
 	StringValue *string `json:"stringValue"`
 	IntValue    *string `json:"intValue"`
@@ -58,7 +58,7 @@ func (a recordedAttributes) plain(t *testing.T) map[string]any {
 	return all
 }
 
-// recorded is a request of posthog-js, and what the recorder has read in it.
+// recorded is a request of posthog-js, with what the recorder has read in it.
 type recorded struct {
 	Path     string            `json:"path"`
 	RawQuery string            `json:"raw_query"`
@@ -102,7 +102,8 @@ func TestLogsOfPosthogJSBecomeEvents(t *testing.T) {
 	for _, row := range recordings(t) {
 		s := newService(t, DefaultConfig())
 		response := s.Logs(context.Background(), &route.Request{
-			Path: row.Path, RawQuery: row.RawQuery, ContentType: row.Headers["content-type"], Body: row.Body, Received: received,
+			Path: row.Path, RawQuery: row.RawQuery, ContentType: row.Headers["content-type"], Body: row.Body,
+			Received: received,
 		})
 		require.Equal(t, 200, response.Status, response.Body)
 		require.Equal(t, "{}", response.Body)
@@ -141,17 +142,24 @@ func TestLogsOfPosthogJSBecomeEvents(t *testing.T) {
 func TestARecordSaysAllThatItHas(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	data := logsOf([]*commonpb.KeyValue{str("service.name", "shop"), str("sessionId", "s1")}, &logspb.LogRecord{
-		TimeUnixNano: began, ObservedTimeUnixNano: began + 1, SeverityNumber: logspb.SeverityNumber_SEVERITY_NUMBER_ERROR, SeverityText: "ERROR",
-		Body:    &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: &commonpb.KeyValueList{Values: []*commonpb.KeyValue{str("a", "b")}}}},
-		TraceId: traceID, SpanId: spanID, Flags: 1, EventName: "order", Attributes: []*commonpb.KeyValue{num("n", 1), {Key: "none"}},
+		TimeUnixNano: began, ObservedTimeUnixNano: began + 1,
+		SeverityNumber: logspb.SeverityNumber_SEVERITY_NUMBER_ERROR, SeverityText: "ERROR",
+		Body: &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: &commonpb.KeyValueList{
+			Values: []*commonpb.KeyValue{str("a", "b")},
+		}}},
+		TraceId: traceID, SpanId: spanID, Flags: 1, EventName: "order",
+		Attributes: []*commonpb.KeyValue{num("n", 1), {Key: "none"}},
 	})
 	data.ResourceLogs[0].ScopeLogs[0].Scope = &commonpb.InstrumentationScope{Name: "lib", Version: "2"}
 	require.Equal(t, 200, s.logs(typeProtobuf, marshal(t, data)).Status)
 	event := s.sink.kept[0]
 	require.Equal(t, map[string]any{
-		"body": map[string]any{"a": "b"}, "severity_text": "ERROR", "severity_number": 17., "service_name": "shop", "event_name": "order",
-		"trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "eee19b7ec3c1b174", "trace_flags": 1., "instrumentation_scope": "lib@2",
-		"observed_timestamp": "2026-11-24T11:00:00.12345679Z", "$session_id": "s1", "attributes": map[string]any{"n": 1.},
+		"body": map[string]any{"a": "b"}, "severity_text": "ERROR", "severity_number": 17., "service_name": "shop",
+		"event_name": "order",
+		"trace_id":   "5b8efff798038103d269b633813fc60c", "span_id": "eee19b7ec3c1b174", "trace_flags": 1.,
+		"instrumentation_scope": "lib@2",
+		"observed_timestamp":    "2026-11-24T11:00:00.12345679Z", "$session_id": "s1",
+		"attributes":          map[string]any{"n": 1.},
 		"resource_attributes": map[string]any{"service.name": "shop", "sessionId": "s1"},
 	}, properties(t, event))
 	require.Equal(t, "5b8efff798038103d269b633813fc60c", event.DistinctID, "a record without a user has its trace's id")
@@ -162,7 +170,8 @@ func TestARecordThatSaysNothingIsAnEvent(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	require.Equal(t, 200, s.logs(typeProtobuf, marshal(t, logsOf(nil, &logspb.LogRecord{}))).Status)
 	event := s.sink.kept[0]
-	require.JSONEq(t, `{"body":null,"severity_number":0,"trace_flags":0,"attributes":{},"resource_attributes":{}}`, string(event.Raw.Properties))
+	require.JSONEq(t, `{"body":null,"severity_number":0,"trace_flags":0,"attributes":{},"resource_attributes":{}}`,
+		string(event.Raw.Properties))
 	require.Equal(t, event.UUID.String(), event.DistinctID)
 	require.Equal(t, received, event.Timestamp)
 }
@@ -172,7 +181,8 @@ func TestARecordSentAgainIsTheSameEvent(t *testing.T) {
 	later := &logspb.LogRecord{TimeUnixNano: began + 1, Body: str("", "hello").GetValue()}
 	send := func(resource string, token string) []events.Event {
 		s := newService(t, DefaultConfig())
-		r := requestOf(typeProtobuf, marshal(t, logsOf([]*commonpb.KeyValue{str("service.name", resource)}, line, line, later)))
+		r := requestOf(typeProtobuf,
+			marshal(t, logsOf([]*commonpb.KeyValue{str("service.name", resource)}, line, line, later)))
 		r.Header = route.Headers{"Authorization": "Bearer " + token}
 		require.Equal(t, 200, s.Logs(context.Background(), r).Status)
 		return s.sink.kept

@@ -19,13 +19,14 @@ import (
 )
 
 const (
-	// maxDepth is how many messages may be nested. A list within a list takes two levels, an object within an object
+	// maxDepth is how deep messages may be nested. A list within a list takes two levels, an object within an object
 	// three.
 	maxDepth = 100
-	// maxValues is how many messages, and texts in lists, a request may consist of: every attribute is one, and its
+	// maxValues is how many messages, and texts in lists, a request may consist of. An attribute is one message, its
 	// value another.
 	maxValues = 500_000
-	// valueSize is about what one takes beside its text, once it is decoded and while its attributes are looked up.
+	// valueSize is about the memory in bytes that one of these takes beside its text, once it is decoded and while its
+	// attributes are looked up.
 	valueSize = 224
 )
 
@@ -40,8 +41,8 @@ func isProtobuf(contentType string) bool {
 	return strings.Contains(strings.ToLower(contentType), "protobuf")
 }
 
-// isJSON tells the encoding of a body. A message in protobuf never begins with a brace; in any other case the content
-// type decides, if it names one of the two.
+// isJSON reports whether a body is JSON, else it is protobuf. A message in protobuf never begins with a brace. For any
+// other body the content type decides, if it names one of the two.
 func isJSON(body []byte, contentType string) bool {
 	switch {
 	case len(body) > 0 && body[0] == '{':
@@ -49,18 +50,20 @@ func isJSON(body []byte, contentType string) bool {
 	case isProtobuf(contentType):
 		return false
 	default:
-		return strings.Contains(strings.ToLower(contentType), "json") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
+		return strings.Contains(strings.ToLower(contentType), "json") ||
+			bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
 	}
 }
 
 // request is a decoded request and the memory that is reserved for it.
 type request struct {
 	lease memory.Lease
-	// repaired is set where the JSON had to be mended.
+	// repaired is set if the JSON had to be mended.
 	repaired bool
 }
 
-// decode reads a body into the message. Before anything is made of it, it is known how much that will be.
+// decode reads a body into the message. It counts the values of the body and reserves their memory before it decodes
+// them.
 func (r *request) decode(body []byte, contentType string, into proto.Message) *events.Error {
 	if isJSON(body, contentType) {
 		return r.decodeJSON(body, into)
@@ -75,13 +78,15 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	case !r.lease.Reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
 		return memory.ErrSpent
 	}
-	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(body, into); err != nil {
+	if err := (proto.UnmarshalOptions{
+		DiscardUnknown: true, RecursionLimit: maxDepth,
+	}).Unmarshal(body, into); err != nil {
 		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
 	}
 	return nil
 }
 
-// decodeJSON reads JSON, after mending what real SDKs get wrong.
+// decodeJSON reads JSON. If the JSON is invalid, it first mends what real SDKs get wrong.
 func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	values := valuesOf(body)
 	switch {
@@ -110,8 +115,8 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	return events.Errorf(events.Invalid, "failed to parse request: invalid OTLP/JSON: %w", fault)
 }
 
-// valuesOf counts what JSON would become without making it: an object is a message, and a string that is neither a key
-// nor a member's value a text in a list.
+// valuesOf counts the values that JSON would become, without decoding it. An object is a message. A string that is
+// neither a key nor a member's value is a text in a list.
 func valuesOf(text []byte) (n int) {
 	before := byte(0)
 	for i := 0; i < len(text); i++ {
@@ -130,7 +135,7 @@ func valuesOf(text []byte) (n int) {
 			n++
 		case ':':
 			if before == '"' {
-				n-- // It was a key.
+				n-- // The string was a key.
 			}
 		}
 		before = c
@@ -138,7 +143,7 @@ func valuesOf(text []byte) (n int) {
 	return n
 }
 
-// endOf returns where the string ends that begins at i.
+// endOf returns the place of the closing quote of the string that begins at i.
 func endOf(text []byte, i int) int {
 	for i++; i < len(text) && text[i] != '"'; i++ {
 		if text[i] == '\\' {
@@ -148,10 +153,11 @@ func endOf(text []byte, i int) int {
 	return i
 }
 
-// counter counts what a request in protobuf would become without making it.
+// counter counts the values that a request in protobuf would become, without decoding it.
 type counter struct{ left int }
 
-// message counts what a message holds; depth is how many more may be nested. It stops when too much was found.
+// message counts the values in a message. depth is how many more levels may be nested. The count stops as soon as there
+// are too many values.
 func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte, depth int) error {
 	if depth == 0 {
 		return errDepth
@@ -187,9 +193,9 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 	return nil
 }
 
-// idOf returns a trace's or span's id as hexadecimal digits, or "" where there is none or only zeros. OTLP/JSON writes
-// ids so, and not in base64 like all other bytes: decoded as base64 they are of another size, and encoding them again
-// gives the digits back.
+// idOf returns the id of a trace or span as hexadecimal digits, or "" if the id is absent or all zeros. OTLP/JSON
+// writes ids as hexadecimal digits, and all other bytes as base64. So the JSON decoder has read these digits as base64,
+// and the id has another size. Encoding it as base64 gives the digits back.
 func idOf(id []byte, size int) string {
 	text := hex.EncodeToString(id)
 	if len(id) != size {

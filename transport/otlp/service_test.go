@@ -16,19 +16,24 @@ import (
 )
 
 func traces(t *testing.T) string {
-	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{
-		TraceId: []byte("0123456789abcdef"), SpanId: []byte("01234567"), Name: "chat", Attributes: []*commonpb.KeyValue{
-			{Key: "gen_ai.operation.name", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "chat"}}},
-			{Key: "user.id", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "ann"}}},
-		},
-	}}}}}}})
+	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{
+		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{
+			TraceId: []byte("0123456789abcdef"), SpanId: []byte("01234567"), Name: "chat",
+			Attributes: []*commonpb.KeyValue{
+				{Key: "gen_ai.operation.name",
+					Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "chat"}}},
+				{Key: "user.id", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "ann"}}},
+			},
+		}}}},
+	}}})
 	require.NoError(t, err)
 	return string(body)
 }
 
 func TestTracesReachTheTopicOfAIEvents(t *testing.T) {
 	service := testkit.Start(t)
-	response := service.Post("/i/v0/ai/otel/v1/traces", traces(t), "Content-Type", "application/x-protobuf", "Authorization", "Bearer phc_test")
+	response := service.Post("/i/v0/ai/otel/v1/traces", traces(t), "Content-Type", "application/x-protobuf",
+		"Authorization", "Bearer phc_test")
 	require.Equal(t, 200, response.Status, response.Body)
 	require.Equal(t, "application/x-protobuf", response.Header.Get("Content-Type"))
 	require.Empty(t, response.Body)
@@ -53,7 +58,7 @@ func TestTracesReachTheTopicOfAIEvents(t *testing.T) {
 	require.Equal(t, "30313233343536373839616263646566", data.Properties["$ai_trace_id"])
 }
 
-// Section 2 of the SDKs, row Logs: what a browser posts is taken as it comes, and answered so that the page may read it.
+// Section 2 of the SDKs, row Logs: the service takes what a browser posts, and answers so that the page may read it.
 func TestLogsOfABrowserAreTaken(t *testing.T) {
 	file, err := os.Open("testdata/logs.jsonl")
 	require.NoError(t, err)
@@ -70,7 +75,8 @@ func TestLogsOfABrowserAreTaken(t *testing.T) {
 
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Override[events.Sink](sink))
-	response := service.Post(row.Path+"?"+row.RawQuery, string(row.Body), "Content-Type", "text/plain", "Origin", "http://shop.example")
+	response := service.Post(row.Path+"?"+row.RawQuery, string(row.Body), "Content-Type", "text/plain", "Origin",
+		"http://shop.example")
 	require.Equal(t, 200, response.Status, response.Body)
 	require.Equal(t, "{}", response.Body)
 	require.Equal(t, "http://shop.example", response.Header.Get("Access-Control-Allow-Origin"))
@@ -82,15 +88,18 @@ func TestLogsOfABrowserAreTaken(t *testing.T) {
 
 func TestABodyOverTheLimitIsAnsweredAsOTLPDoes(t *testing.T) {
 	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Set("otlp.max_body", "1KiB"))
-	response := service.Post("/i/v0/ai/otel", string(make([]byte, 2000)), "Content-Type", "application/json", "Authorization", "Bearer phc_test")
+	response := service.Post("/i/v0/ai/otel", string(make([]byte, 2000)), "Content-Type", "application/json",
+		"Authorization", "Bearer phc_test")
 	require.Equal(t, 413, response.Status)
-	require.JSONEq(t, `{"code":3,"message":"maximum event size exceeded: Request body exceeds limit of 1024 bytes"}`, response.Body)
+	require.JSONEq(t, `{"code":3,"message":"maximum event size exceeded: Request body exceeds limit of 1024 bytes"}`,
+		response.Body)
 }
 
 func TestABuildWithoutTheModuleServesTheRest(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Without("otlp"), testkit.Override[events.Sink](sink))
-	for _, path := range []string{"/i/v0/ai/otel", "/i/v0/ai/otel/v1/traces", "/i/v0/ai/otel/v1/logs", "/i/v1/logs?token=k"} {
+	for _, path := range []string{"/i/v0/ai/otel", "/i/v0/ai/otel/v1/traces", "/i/v0/ai/otel/v1/logs",
+		"/i/v1/logs?token=k"} {
 		require.Equal(t, 404, service.Post(path, `{}`, "Authorization", "Bearer k").Status, path)
 	}
 	require.Equal(t, 200, service.Post("/e/", `{"event":"a","distinct_id":"u","api_key":"k"}`).Status)

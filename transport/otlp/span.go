@@ -22,20 +22,26 @@ const (
 // spanSpace is the namespace of the UUIDs of spans.
 var spanSpace = uuid.MustParse("7d0f3d5b-6a0e-5b0a-9f43-2f8f1c64a9d1")
 
-// aiPrefixes begin the attributes that only spans about AI have: OpenTelemetry's own conventions and those of the libraries that
-// were there before. (The one of llm. covers OpenInference's and Traceloop's.)
-var aiPrefixes = []string{"gen_ai.", "ai.", "eve.", "pydantic_ai.", "traceloop.", "llm.", "openinference.", "langwatch."}
+// aiPrefixes begin the names of the attributes that only spans about AI have: those of OpenTelemetry's own conventions
+// and those of the libraries before them. (OpenInference and Traceloop both use the one of llm.)
+var aiPrefixes = []string{
+	"gen_ai.", "ai.", "eve.", "pydantic_ai.", "traceloop.", "llm.", "openinference.", "langwatch.",
+}
 
 // isAI reports whether a span is about AI.
 func isAI(span *tracepb.Span) bool {
-	return slices.ContainsFunc(span.GetAttributes(), func(attribute *commonpb.KeyValue) bool { return hasPrefix(attribute, aiPrefixes) })
+	return slices.ContainsFunc(span.GetAttributes(), func(attribute *commonpb.KeyValue) bool {
+		return hasPrefix(attribute, aiPrefixes)
+	})
 }
 
 func hasPrefix(attribute *commonpb.KeyValue, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(attribute.GetKey(), prefix) })
+	return slices.ContainsFunc(prefixes, func(prefix string) bool {
+		return strings.HasPrefix(attribute.GetKey(), prefix)
+	})
 }
 
-// Each convention says in an attribute of its own what a span did.
+// operations are the attributes, one of each convention, that say what a span did, with the events for their values.
 var operations = []struct {
 	key    string
 	events map[string]string
@@ -43,7 +49,9 @@ var operations = []struct {
 	{"gen_ai.operation.name", map[string]string{
 		"chat": generation, "text_completion": generation, "generate_content": generation, "embeddings": embedding,
 	}},
-	{"llm.request.type", map[string]string{"chat": generation, "completion": generation, "embedding": embedding, "embeddings": embedding}},
+	{"llm.request.type", map[string]string{
+		"chat": generation, "completion": generation, "embedding": embedding, "embeddings": embedding,
+	}},
 	{"openinference.span.kind", map[string]string{"LLM": generation, "EMBEDDING": embedding}},
 }
 
@@ -52,10 +60,10 @@ const (
 	embedding  = "$ai_embedding"
 )
 
-// eventName says which event a span becomes.
+// eventName returns the name of the event that a span becomes.
 func eventName(span *tracepb.Span) string {
 	name := ""
-	// Vercel's AI SDK marks the spans around the one that calls the model with the same gen_ai attributes as that one.
+	// Vercel's AI SDK gives the gen_ai attributes of the span that calls the model to the spans around it, too.
 	if operation := textOf(span.GetAttributes(), "ai.operationId"); operation != "" {
 		switch {
 		case strings.HasSuffix(operation, ".doGenerate"), strings.HasSuffix(operation, ".doStream"):
@@ -80,53 +88,65 @@ func eventName(span *tracepb.Span) string {
 	}
 }
 
-// mapped are the properties that are made of attributes, of the first of theirs that a span has. The attributes stay, too: they
-// are small, and PostHog's pipeline looks at some of them.
+// mapped are the properties that are made of attributes. Each is made of the first of its attributes that the span has.
+// The attributes stay in the event, too: they are small, and PostHog's pipeline looks at some of them.
 var mapped = []struct {
 	to   string
 	from []string
 }{
-	{"$ai_model", []string{"gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name"}},
+	{"$ai_model", []string{
+		"gen_ai.response.model", "gen_ai.request.model", "llm.response.model", "llm.request.model", "llm.model_name",
+	}},
 	{"$ai_provider", []string{"gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "llm.vendor"}},
 	{"$ai_input_tokens", []string{
 		"gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt",
 	}},
 	{"$ai_output_tokens", []string{
-		"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens", "llm.token_count.completion",
+		"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens",
+		"llm.token_count.completion",
 	}},
-	{"$ai_cache_read_input_tokens", []string{"gen_ai.usage.cache_read.input_tokens", "llm.token_count.prompt_details.cache_read"}},
-	{"$ai_cache_creation_input_tokens", []string{"gen_ai.usage.cache_creation.input_tokens", "llm.token_count.prompt_details.cache_write"}},
+	{"$ai_cache_read_input_tokens", []string{
+		"gen_ai.usage.cache_read.input_tokens", "llm.token_count.prompt_details.cache_read",
+	}},
+	{"$ai_cache_creation_input_tokens", []string{
+		"gen_ai.usage.cache_creation.input_tokens", "llm.token_count.prompt_details.cache_write",
+	}},
 	{"$ai_base_url", []string{"server.address"}},
 	{"$ai_session_id", []string{
-		"ai.telemetry.metadata.$ai_session_id", "ai.settings.context.$ai_session_id", "eve.session.id", "anthropic.session.id",
+		"ai.telemetry.metadata.$ai_session_id", "ai.settings.context.$ai_session_id", "eve.session.id",
+		"anthropic.session.id",
 		"gen_ai.conversation.id", "session.id",
 	}},
 }
 
-// messages are the properties that hold what was said. They may be large, so the attribute goes where its value went. roles are
-// the events of a span that hold one message each, and whose it is.
+// messages are the properties that hold what was said. They may be large, so an attribute that became one of them is
+// left out of the event. roles are the names of the span's events that hold one message each, with the role of its
+// speaker.
 var messages = []struct {
 	to    string
 	from  []string
 	roles map[string]string
 }{
 	{"$ai_input", []string{"gen_ai.input.messages", "gen_ai.prompt", "ai.prompt.messages"}, map[string]string{
-		"gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant", "gen_ai.tool.message": "tool",
+		"gen_ai.system.message": "system", "gen_ai.user.message": "user", "gen_ai.assistant.message": "assistant",
+		"gen_ai.tool.message": "tool",
 	}},
-	{"$ai_output_choices", []string{"gen_ai.output.messages", "gen_ai.completion"}, map[string]string{"gen_ai.choice": "assistant"}},
+	{"$ai_output_choices", []string{"gen_ai.output.messages", "gen_ai.completion"},
+		map[string]string{"gen_ai.choice": "assistant"}},
 }
 
-// noise begins the attributes that SDKs find out about the process by themselves.
+// noise begins the names of the attributes in which SDKs by themselves describe the process.
 var noise = []string{"host.", "process.", "os.", "telemetry."}
 
 var (
 	spanUsers = []string{
-		"ai.telemetry.metadata.posthog_distinct_id", "ai.settings.context.posthog_distinct_id", "posthog.distinct_id", "user.id", "enduser.id",
+		"ai.telemetry.metadata.posthog_distinct_id", "ai.settings.context.posthog_distinct_id", "posthog.distinct_id",
+		"user.id", "enduser.id",
 	}
 	resourceUsers = []string{"posthog.distinct_id", "user.id", "enduser.id"}
 )
 
-// traces makes an event of every span that is about AI, and returns how many others there were.
+// traces makes an event of every span that is about AI. It returns how many other spans there were.
 func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, err *events.Error) {
 	spans, ai := 0, 0
 	for _, resource := range data.GetResourceSpans() {
@@ -141,14 +161,16 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	}
 	switch {
 	case spans > config.MaxSpans:
-		return 0, events.Errorf(events.Invalid, "request holds %d spans, the limit is %d: send smaller batches", spans, config.MaxSpans)
+		return 0, events.Errorf(events.Invalid, "request holds %d spans, the limit is %d: send smaller batches",
+			spans, config.MaxSpans)
 	case ai > config.MaxAISpans:
-		return 0, events.Errorf(events.Invalid, "request holds %d AI spans, the limit is %d: send smaller batches", ai, config.MaxAISpans)
+		return 0, events.Errorf(events.Invalid, "request holds %d AI spans, the limit is %d: send smaller batches",
+			ai, config.MaxAISpans)
 	}
 	if err := b.grow(ai); err != nil {
 		return 0, err
 	}
-	// A resource's attributes stand in the event of each of its spans: they count anew for each.
+	// The event of every span repeats the attributes of the resource, so they count again for each span.
 	left := maxValues
 	for _, resource := range data.GetResourceSpans() {
 		quiet := slices.Clone(resource.GetResource().GetAttributes())
@@ -189,7 +211,8 @@ func (b *batch) span(span *tracepb.Span, resource attributes, scope *commonpb.In
 	}
 	return b.add(from, func(w *writer) {
 		p := spanProperties{
-			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource, done: map[string]bool{},
+			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource,
+			done: map[string]bool{},
 		}
 		p.write(trace, id)
 	})
@@ -201,12 +224,13 @@ type spanProperties struct {
 	span  *tracepb.Span
 	scope *commonpb.InstrumentationScope
 
-	// own are the span's attributes; they go before those of the resource. done are the names that are written, or not to be.
+	// own are the span's attributes and go before those of the resource. done are the names that are written already,
+	// and the names that must not be written.
 	own, resource attributes
 	done          map[string]bool
 }
 
-// find returns the attribute of a name that is not done.
+// find returns the attribute of a name, or nil if there is none or the name is done.
 func (p *spanProperties) find(name string) *commonpb.KeyValue {
 	if p.done[name] {
 		return nil
@@ -249,7 +273,7 @@ func (p *spanProperties) write(trace, id string) {
 	p.raw("}")
 }
 
-// rest writes an attribute under its own name, unless that is done.
+// rest writes an attribute under its own name, unless that name is done or one of the AI gateway's.
 func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
 	if name := attribute.GetKey(); !p.done[name] && !strings.HasPrefix(name, posthog.GatewayPrefix) {
 		p.key(name)
@@ -257,10 +281,11 @@ func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
 	}
 }
 
-// free reports whether the span has no attribute of the name, which would count before what is made of others.
+// free reports whether no attribute of the name is left to write. Such an attribute counts before a property of the
+// same name that is made of others.
 func (p *spanProperties) free(name string) bool { return p.find(name) == nil }
 
-// text writes a property that counts before any attribute of its name; an empty one is none.
+// text writes a property that counts before any attribute of its name. An empty text writes neither.
 func (p *spanProperties) text(name, text string) {
 	p.done[name] = true
 	if text != "" {
@@ -289,7 +314,7 @@ func (p *spanProperties) times() {
 	}
 }
 
-// fault writes what a span that failed says of it.
+// fault writes the error of a span that failed.
 func (p *spanProperties) fault() {
 	if p.span.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_ERROR {
 		return
@@ -302,7 +327,8 @@ func (p *spanProperties) fault() {
 	}
 	kind, message := "", ""
 	for _, event := range slices.Backward(p.span.GetEvents()) {
-		kind, message = textOf(event.GetAttributes(), "exception.type"), textOf(event.GetAttributes(), "exception.message")
+		kind, message = textOf(event.GetAttributes(), "exception.type"),
+			textOf(event.GetAttributes(), "exception.message")
 		if kind != "" || message != "" {
 			break
 		}
@@ -319,8 +345,8 @@ func (p *spanProperties) fault() {
 	p.text("$ai_error", message)
 }
 
-// defaults writes what SDKs of PostHog's own would have sent: no place is to be looked up for the address of what is usually a
-// server, and the library is the one that the instrumentation names.
+// defaults writes the properties that PostHog's own SDKs would have sent. $geoip_disable is true where the span does
+// not say, because the client is usually a server. $lib_version is the version of the instrumentation.
 func (p *spanProperties) defaults() {
 	if p.free("$geoip_disable") {
 		p.key("$geoip_disable")
@@ -339,7 +365,8 @@ func (p *spanProperties) defaults() {
 	}
 }
 
-// said writes messages that an attribute holds, of the span or of one of its events.
+// said writes the messages that an attribute holds, be it the span's or that of one of its events. It reports whether
+// it found one.
 func (p *spanProperties) said(to string, keys []string) bool {
 	for _, key := range keys {
 		if found := p.find(key); found != nil {
@@ -361,7 +388,7 @@ func (p *spanProperties) said(to string, keys []string) bool {
 	return false
 }
 
-// spoken writes messages that are events of the span, one each.
+// spoken writes the messages that are events of the span, one message from each event.
 func (p *spanProperties) spoken(to string, roles map[string]string) {
 	begun := false
 	for _, event := range p.span.GetEvents() {
@@ -383,7 +410,8 @@ func (p *spanProperties) spoken(to string, roles map[string]string) {
 			p.string(role)
 		}
 		for _, attribute := range attributes.list {
-			if key := attribute.GetKey(); key != "gen_ai.system" && (key != "role" || attribute.GetValue().GetStringValue() != "") {
+			if key := attribute.GetKey(); key != "gen_ai.system" &&
+				(key != "role" || attribute.GetValue().GetStringValue() != "") {
 				p.key(key)
 				p.structured(attribute.GetValue())
 			}

@@ -36,7 +36,8 @@ func TestWhatASpanDidNamesItsEvent(t *testing.T) {
 		{[]*commonpb.KeyValue{str("llm.request.type", "completion")}, "$ai_generation"},
 		{[]*commonpb.KeyValue{str("llm.request.type", "embedding")}, "$ai_embedding"},
 		{[]*commonpb.KeyValue{str("llm.request.type", "rerank")}, "$ai_span"},
-		{[]*commonpb.KeyValue{str("gen_ai.operation.name", "other"), str("llm.request.type", "chat")}, "$ai_generation"},
+		{[]*commonpb.KeyValue{str("gen_ai.operation.name", "other"), str("llm.request.type", "chat")},
+			"$ai_generation"},
 		{[]*commonpb.KeyValue{str("openinference.span.kind", "LLM")}, "$ai_generation"},
 		{[]*commonpb.KeyValue{str("openinference.span.kind", "EMBEDDING")}, "$ai_embedding"},
 		{[]*commonpb.KeyValue{str("openinference.span.kind", "TOOL")}, "$ai_span"},
@@ -64,22 +65,32 @@ func TestWhatASpanDidNamesItsEvent(t *testing.T) {
 }
 
 func TestASpanBecomesAnEventWithItsProperties(t *testing.T) {
-	bytesValue := &commonpb.KeyValue{Key: "raw", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BytesValue{BytesValue: []byte{0xab, 0xcd}}}}
-	list := &commonpb.KeyValue{Key: "list", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{
-		Values: []*commonpb.AnyValue{str("", "a").GetValue(), num("", 1).GetValue(), {}, {Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}},
-	}}}}
-	object := &commonpb.KeyValue{Key: "object", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: &commonpb.KeyValueList{
-		Values: []*commonpb.KeyValue{str("a", "b"), num("a", 2), str("c\n", "\x01\"\\")},
-	}}}}
-	nan := &commonpb.KeyValue{Key: "nan", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: math.NaN()}}}
-	float := &commonpb.KeyValue{Key: "float", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: 1e21}}}
+	bytesValue := &commonpb.KeyValue{Key: "raw",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BytesValue{BytesValue: []byte{0xab, 0xcd}}}}
+	list := &commonpb.KeyValue{Key: "list",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{
+			Values: []*commonpb.AnyValue{str("", "a").GetValue(), num("", 1).GetValue(), {},
+				{Value: &commonpb.AnyValue_BoolValue{BoolValue: true}}},
+		}}}}
+	object := &commonpb.KeyValue{Key: "object",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: &commonpb.KeyValueList{
+			Values: []*commonpb.KeyValue{str("a", "b"), num("a", 2), str("c\n", "\x01\"\\")},
+		}}}}
+	nan := &commonpb.KeyValue{Key: "nan",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: math.NaN()}}}
+	float := &commonpb.KeyValue{Key: "float",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: 1e21}}}
 	event := take(t,
-		[]*commonpb.KeyValue{str("service.name", "shop"), str("host.name", "h"), str("process.pid", "1"), str("telemetry.sdk.name", "s"), str("shared", "resource")},
+		[]*commonpb.KeyValue{str("service.name", "shop"), str("host.name", "h"), str("process.pid", "1"),
+			str("telemetry.sdk.name", "s"), str("shared", "resource")},
 		spanOf(
-			str("gen_ai.operation.name", "chat"), str("gen_ai.request.model", "gpt-4"), str("gen_ai.response.model", "gpt-4-0613"), str("gen_ai.system", "openai"),
-			num("gen_ai.usage.input_tokens", 12), num("gen_ai.usage.output_tokens", 34), str("gen_ai.conversation.id", "c1"), str("server.address", "api.example.com"),
+			str("gen_ai.operation.name", "chat"), str("gen_ai.request.model", "gpt-4"),
+			str("gen_ai.response.model", "gpt-4-0613"), str("gen_ai.system", "openai"),
+			num("gen_ai.usage.input_tokens", 12), num("gen_ai.usage.output_tokens", 34),
+			str("gen_ai.conversation.id", "c1"), str("server.address", "api.example.com"),
 			str("gen_ai.input.messages", `[{"role":"user","content":"hi"}]`), str("gen_ai.output.messages", `not JSON`),
-			bytesValue, list, object, nan, float, str("shared", "first"), str("shared", "span"), &commonpb.KeyValue{Key: "valueless"},
+			bytesValue, list, object, nan, float, str("shared", "first"), str("shared", "span"),
+			&commonpb.KeyValue{Key: "valueless"},
 			str("$ai_gateway_verified", "true"), str("$ai_trace_id", "forged"),
 		))[0]
 	require.Equal(t, "$ai_generation", event.Name)
@@ -87,26 +98,35 @@ func TestASpanBecomesAnEventWithItsProperties(t *testing.T) {
 	require.Equal(t, time.Date(2026, 11, 24, 11, 0, 0, 123456789, time.UTC), event.Timestamp)
 	require.True(t, event.ClientUUID)
 	require.Equal(t, map[string]any{
-		"$ai_trace_id": "5b8efff798038103d269b633813fc60c", "$ai_span_id": "eee19b7ec3c1b174", "$ai_parent_id": "eee19b7ec3c1b173",
+		"$ai_trace_id": "5b8efff798038103d269b633813fc60c", "$ai_span_id": "eee19b7ec3c1b174",
+		"$ai_parent_id":        "eee19b7ec3c1b173",
 		"$ai_ingestion_source": "otel", "$ai_span_name": "chat gpt-4", "$otel_span_name": "chat gpt-4",
-		"$otel_start_time_unix_nano": "1795518000123456789", "$otel_end_time_unix_nano": "1795518001623456789", "$ai_latency": 1.5,
-		"$ai_model": "gpt-4-0613", "$ai_provider": "openai", "$ai_input_tokens": 12., "$ai_output_tokens": 34., "$ai_session_id": "c1",
-		"$ai_base_url": "api.example.com", "$geoip_disable": true, "$lib": "posthog-otel", "$lib_version": "1.2.3",
+		"$otel_start_time_unix_nano": "1795518000123456789", "$otel_end_time_unix_nano": "1795518001623456789",
+		"$ai_latency": 1.5,
+		"$ai_model":   "gpt-4-0613", "$ai_provider": "openai", "$ai_input_tokens": 12., "$ai_output_tokens": 34.,
+		"$ai_session_id": "c1",
+		"$ai_base_url":   "api.example.com", "$geoip_disable": true, "$lib": "posthog-otel", "$lib_version": "1.2.3",
 		"$ai_input": []any{map[string]any{"role": "user", "content": "hi"}}, "$ai_output_choices": "not JSON",
-		"service.name": "shop", "shared": "span", "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4", "gen_ai.response.model": "gpt-4-0613",
-		"gen_ai.system": "openai", "gen_ai.usage.input_tokens": 12., "gen_ai.usage.output_tokens": 34., "gen_ai.conversation.id": "c1",
-		"server.address": "api.example.com", "raw": "abcd", "list": []any{"a", 1., nil, true}, "object": map[string]any{"a": 2., "c\n": "\x01\"\\"},
-		"nan": nil, "float": 1e21,
+		"service.name": "shop", "shared": "span", "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4",
+		"gen_ai.response.model": "gpt-4-0613",
+		"gen_ai.system":         "openai", "gen_ai.usage.input_tokens": 12., "gen_ai.usage.output_tokens": 34.,
+		"gen_ai.conversation.id": "c1",
+		"server.address":         "api.example.com", "raw": "abcd", "list": []any{"a", 1., nil, true},
+		"object": map[string]any{"a": 2., "c\n": "\x01\"\\"},
+		"nan":    nil, "float": 1e21,
 	}, properties(t, event))
 }
 
 func TestAnAttributeOfThePropertysNameCountsBeforeOthers(t *testing.T) {
 	got := properties(t, take(t, nil, spanOf(
-		str("gen_ai.request.model", "a"), str("$ai_model", "b"), str("$ai_span_name", "c"), str("$lib", "d"), str("$lib_version", "e"),
-		str("gen_ai.input.messages", "f"), str("$ai_input", "g"), num("$ai_latency", 7), str("posthog.geoip_disable", "no"),
+		str("gen_ai.request.model", "a"), str("$ai_model", "b"), str("$ai_span_name", "c"), str("$lib", "d"),
+		str("$lib_version", "e"),
+		str("gen_ai.input.messages", "f"), str("$ai_input", "g"), num("$ai_latency", 7),
+		str("posthog.geoip_disable", "no"),
 	))[0])
 	for name, want := range map[string]any{
-		"$ai_model": "b", "$ai_span_name": "c", "$otel_span_name": "chat gpt-4", "$lib": "d", "$lib_version": "e", "$ai_input": "g",
+		"$ai_model": "b", "$ai_span_name": "c", "$otel_span_name": "chat gpt-4", "$lib": "d", "$lib_version": "e",
+		"$ai_input":             "g",
 		"gen_ai.input.messages": "f", "$ai_latency": 7., "$geoip_disable": "no",
 	} {
 		require.Equal(t, want, got[name], name)
@@ -117,14 +137,20 @@ func TestAnAttributeOfThePropertysNameCountsBeforeOthers(t *testing.T) {
 func TestMessagesMayBeEventsOfTheSpan(t *testing.T) {
 	span := spanOf(str("gen_ai.operation.name", "chat"))
 	span.Events = []*tracepb.Span_Event{
-		{Name: "gen_ai.system.message", Attributes: []*commonpb.KeyValue{str("gen_ai.system", "openai"), str("content", "be kind")}},
+		{Name: "gen_ai.system.message",
+			Attributes: []*commonpb.KeyValue{str("gen_ai.system", "openai"), str("content", "be kind")}},
 		{Name: "gen_ai.user.message", Attributes: []*commonpb.KeyValue{str("content", "hi"), str("role", "customer")}},
 		{Name: "something else", Attributes: []*commonpb.KeyValue{str("content", "x")}},
-		{Name: "gen_ai.choice", Attributes: []*commonpb.KeyValue{num("index", 0), str("message", `{"content":"hello"}`)}},
+		{Name: "gen_ai.choice",
+			Attributes: []*commonpb.KeyValue{num("index", 0), str("message", `{"content":"hello"}`)}},
 	}
 	got := properties(t, take(t, nil, span)[0])
-	require.Equal(t, []any{map[string]any{"role": "system", "content": "be kind"}, map[string]any{"role": "customer", "content": "hi"}}, got["$ai_input"])
-	require.Equal(t, []any{map[string]any{"role": "assistant", "index": 0., "message": map[string]any{"content": "hello"}}}, got["$ai_output_choices"])
+	require.Equal(t,
+		[]any{map[string]any{"role": "system", "content": "be kind"},
+			map[string]any{"role": "customer", "content": "hi"}}, got["$ai_input"])
+	require.Equal(t,
+		[]any{map[string]any{"role": "assistant", "index": 0., "message": map[string]any{"content": "hello"}}},
+		got["$ai_output_choices"])
 
 	span.Events = []*tracepb.Span_Event{
 		{Name: "gen_ai.content.prompt", Attributes: []*commonpb.KeyValue{str("gen_ai.prompt", `[{"role":"user"}]`)}},
@@ -151,13 +177,17 @@ func TestASpanThatFailedSaysWhy(t *testing.T) {
 		isError    any
 		why        any
 	}{
-		{"fine", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_OK}, exception(str("exception.message", "m")), nil, nil, nil},
+		{"fine", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_OK}, exception(str("exception.message", "m")), nil,
+			nil, nil},
 		{"no status", nil, nil, nil, nil, nil},
-		{"type and message", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"}, exception(str("exception.type", "T"), str("exception.message", "m")), nil, true, "T: m"},
-		{"type", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"}, exception(str("exception.type", "T")), nil, true, "T"},
+		{"type and message", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"},
+			exception(str("exception.type", "T"), str("exception.message", "m")), nil, true, "T: m"},
+		{"type", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"},
+			exception(str("exception.type", "T")), nil, true, "T"},
 		{"no exception", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"}, nil, nil, true, "s"},
 		{"nothing but the code", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}, nil, nil, true, nil},
-		{"said in an attribute", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"}, nil, []*commonpb.KeyValue{str("$ai_error", "own"), str("$ai_is_error", "no")}, true, "own"},
+		{"said in an attribute", &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: "s"}, nil,
+			[]*commonpb.KeyValue{str("$ai_error", "own"), str("$ai_is_error", "no")}, true, "own"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			span := spanOf(append(test.attributes, str("gen_ai.a", "b"))...)
@@ -178,12 +208,19 @@ func TestTheUserIsNamedBySpanOrResource(t *testing.T) {
 	}{
 		{"nobody: the trace", nil, nil, "5b8efff798038103d269b633813fc60c", true},
 		{"blank: the trace", []*commonpb.KeyValue{str("user.id", "  ")}, nil, "5b8efff798038103d269b633813fc60c", true},
-		{"metadata before posthog.distinct_id", []*commonpb.KeyValue{str("posthog.distinct_id", "b"), str("ai.telemetry.metadata.posthog_distinct_id", "a")}, nil, "a", false},
-		{"posthog.distinct_id before user.id", []*commonpb.KeyValue{str("user.id", "b"), str("posthog.distinct_id", "a")}, nil, "a", false},
-		{"user.id before enduser.id", []*commonpb.KeyValue{str("enduser.id", "b"), str("user.id", "a")}, nil, "a", false},
-		{"any of the span before the resource", []*commonpb.KeyValue{str("enduser.id", "a")}, []*commonpb.KeyValue{str("posthog.distinct_id", "b")}, "a", false},
-		{"the resource", []*commonpb.KeyValue{str("user.id", ""), num("posthog.distinct_id", 5)}, []*commonpb.KeyValue{str("user.id", "a")}, "a", false},
-		{"cut as everywhere", []*commonpb.KeyValue{str("user.id", strings.Repeat("ä", 250))}, nil, strings.Repeat("ä", 200), false},
+		{"metadata before posthog.distinct_id",
+			[]*commonpb.KeyValue{str("posthog.distinct_id", "b"),
+				str("ai.telemetry.metadata.posthog_distinct_id", "a")}, nil, "a", false},
+		{"posthog.distinct_id before user.id",
+			[]*commonpb.KeyValue{str("user.id", "b"), str("posthog.distinct_id", "a")}, nil, "a", false},
+		{"user.id before enduser.id", []*commonpb.KeyValue{str("enduser.id", "b"), str("user.id", "a")}, nil, "a",
+			false},
+		{"any of the span before the resource", []*commonpb.KeyValue{str("enduser.id", "a")},
+			[]*commonpb.KeyValue{str("posthog.distinct_id", "b")}, "a", false},
+		{"the resource", []*commonpb.KeyValue{str("user.id", ""), num("posthog.distinct_id", 5)},
+			[]*commonpb.KeyValue{str("user.id", "a")}, "a", false},
+		{"cut as everywhere", []*commonpb.KeyValue{str("user.id", strings.Repeat("ä", 250))}, nil,
+			strings.Repeat("ä", 200), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			event := take(t, test.resource, spanOf(append(test.span, str("gen_ai.a", "b"))...))[0]
@@ -205,7 +242,7 @@ func TestASpanSentAgainIsTheSameEvent(t *testing.T) {
 	require.Equal(t, first[1].UUID, again[0].UUID)
 	require.NotEqual(t, first[0].UUID, first[1].UUID)
 
-	// Without ids, what they say tells them apart, and their order where that is the same.
+	// Spans without ids are told apart by what they say, and equal spans by their order.
 	one.SpanId, other.SpanId = nil, make([]byte, 8)
 	first, again = take(t, nil, one, other), take(t, nil, one, other)
 	require.Equal(t, first[0].UUID, again[0].UUID)
@@ -242,18 +279,27 @@ func TestJSONSaysTheSameAsProtobuf(t *testing.T) {
 	want := take(t, []*commonpb.KeyValue{str("service.name", "s")}, span)[0]
 
 	for name, ids := range map[string]string{
-		"lower case": `"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","parentSpanId":"eee19b7ec3c1b173"`,
-		"upper case": `"traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"EEE19B7EC3C1B174","parentSpanId":"EEE19B7EC3C1B173"`,
-		"base64":     `"traceId":"W47/95gDgQPSabYzgT/GDA==","spanId":"7uGbfsPBsXQ=","parentSpanId":"7uGbfsPBsXM="`,
-		"snake case": `"trace_id":"5b8efff798038103d269b633813fc60c","span_id":"eee19b7ec3c1b174","parent_span_id":"eee19b7ec3c1b173"`,
+		"lower case": `"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",` +
+			`"parentSpanId":"eee19b7ec3c1b173"`,
+		"upper case": `"traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"EEE19B7EC3C1B174",` +
+			`"parentSpanId":"EEE19B7EC3C1B173"`,
+		"base64": `"traceId":"W47/95gDgQPSabYzgT/GDA==","spanId":"7uGbfsPBsXQ=","parentSpanId":"7uGbfsPBsXM="`,
+		"snake case": `"trace_id":"5b8efff798038103d269b633813fc60c","span_id":"eee19b7ec3c1b174",` +
+			`"parent_span_id":"eee19b7ec3c1b173"`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
-			response := s.traces(typeJSON, []byte(`{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"s"}}]},`+
-				`"scopeSpans":[{"scope":{"name":"lib","version":"1.2.3","future":1},"spans":[{`+ids+`,"name":"chat gpt-4","kind":3,`+
-				`"startTimeUnixNano":"1795518000123456789","endTimeUnixNano":1795518001623456789,"status":{"code":2,"message":"m"},`+
-				`"attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"n","value":{"intValue":"9223372036854775807"}},`+
-				`{"key":"d","value":{"doubleValue":0.5}},{"key":"e","value":{}},{"key":"f","value":{"doubleValue":null}}]}]}]}]}`))
+			response := s.traces(typeJSON,
+				[]byte(`{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name",`+
+					`"value":{"stringValue":"s"}}]},`+
+					`"scopeSpans":[{"scope":{"name":"lib","version":"1.2.3","future":1},"spans":[{`+ids+
+					`,"name":"chat gpt-4","kind":3,`+
+					`"startTimeUnixNano":"1795518000123456789","endTimeUnixNano":1795518001623456789,`+
+					`"status":{"code":2,"message":"m"},`+
+					`"attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},{"key":"n",`+
+					`"value":{"intValue":"9223372036854775807"}},`+
+					`{"key":"d","value":{"doubleValue":0.5}},{"key":"e","value":{}},{"key":"f",`+
+					`"value":{"doubleValue":null}}]}]}]}]}`))
 			require.Equal(t, 200, response.Status, response.Body)
 			got := s.sink.kept[0]
 			require.Equal(t, string(want.Raw.Properties), string(got.Raw.Properties))
@@ -263,15 +309,18 @@ func TestJSONSaysTheSameAsProtobuf(t *testing.T) {
 	}
 }
 
-// An id of zeros is none, whatever wrote it.
+// An id of zeros is none in either encoding.
 func TestAParentOfZerosIsNone(t *testing.T) {
 	want := spanOf(str("gen_ai.a", "b"))
 	want.ParentSpanId = make([]byte, spanIDSize)
 	require.Equal(t, "$ai_trace", take(t, nil, want)[0].Name)
 
 	s := newService(t, DefaultConfig())
-	require.Equal(t, 200, s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"00000000000000000000000000000000",`+
-		`"spanId":"eee19b7ec3c1b174","parentSpanId":"0000000000000000","attributes":[{"key":"gen_ai.a","value":{"stringValue":"b"}}]}]}]}]}`)).Status)
+	require.Equal(t, 200,
+		s.traces(typeJSON,
+			[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"00000000000000000000000000000000",`+
+				`"spanId":"eee19b7ec3c1b174","parentSpanId":"0000000000000000","attributes":[{"key":"gen_ai.a",`+
+				`"value":{"stringValue":"b"}}]}]}]}]}`)).Status)
 	got := s.sink.kept[0]
 	require.Equal(t, "$ai_trace", got.Name)
 	require.NotContains(t, properties(t, got), "$ai_parent_id")
@@ -282,7 +331,10 @@ func TestAParentOfZerosIsNone(t *testing.T) {
 // Trap 12 of the SDKs: a string cut inside an emoji.
 func TestALoneSurrogateIsMended(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	response := s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a","value":{"stringValue":"x\ud83d"}},{"key":"d","value":{"doubleValue":"NaN"}},{"key":"e","value":{"doubleValue":NaN}}]}]}]}]}`))
+	response := s.traces(typeJSON,
+		[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a",`+
+			`"value":{"stringValue":"x\ud83d"}},{"key":"d","value":{"doubleValue":"NaN"}},{"key":"e",`+
+			`"value":{"doubleValue":NaN}}]}]}]}]}`))
 	require.Equal(t, 200, response.Status, response.Body)
 	got := properties(t, s.sink.kept[0])
 	require.Equal(t, "x\ufffd", got["gen_ai.a"])

@@ -15,15 +15,15 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// writer writes JSON values, one after the other, into memory that it reserves by its lease before it takes it. A value
-// that would be too large, or has no room, is given up: what is written to it after that is ignored, and end says why.
+// writer writes JSON values, one after the other. It reserves memory by its lease before it takes it. It gives up a
+// value that is too large or has no room: it ignores the rest of the value, and end returns the error.
 type writer struct {
 	lease memory.Lease
-	// limit is the size of the largest value, left what all that are still to come may have together.
+	// limit is the size of the largest value, in bytes. left is how many bytes all values still to come may have
+	// together.
 	limit, left int
 
-	// text is the memory at hand; the value that is being written begins at start. Values that are done stay where they
-	// are.
+	// text is the memory at hand. The value that is being written begins at start. Finished values stay where they are.
 	text  []byte
 	start int
 	err   *events.Error
@@ -31,13 +31,13 @@ type writer struct {
 
 var errManyBytes = events.Errorf(events.TooLarge, "the request becomes too large: send smaller batches")
 
-// chunk is how much memory is taken at least.
+// chunk is the least memory that the writer takes at once, in bytes.
 const chunk = 16 << 10
 
 // begin begins a value.
 func (w *writer) begin() { w.start, w.err = len(w.text), nil }
 
-// end returns the value that was written, or says why there is none.
+// end returns the value that was written, or the error for which it was given up.
 func (w *writer) end() ([]byte, *events.Error) {
 	if w.err != nil {
 		w.text = w.text[:w.start]
@@ -47,7 +47,7 @@ func (w *writer) end() ([]byte, *events.Error) {
 	return w.text[w.start:len(w.text):len(w.text)], nil
 }
 
-// room makes room for n bytes more, unless the value is given up.
+// room makes room for n more bytes. It reports false for a value that is given up.
 func (w *writer) room(n int) bool {
 	size := len(w.text) - w.start + n
 	switch {
@@ -94,7 +94,7 @@ func (w *writer) key(name string) {
 	w.raw(":")
 }
 
-// string writes a string. Bytes that are no UTF-8 become U+FFFD.
+// string writes a string. Invalid UTF-8 becomes U+FFFD.
 func (w *writer) string(s string) {
 	const digits = "0123456789abcdef"
 	w.raw(`"`)
@@ -132,7 +132,7 @@ func (w *writer) integer(n int64) {
 	}
 }
 
-// number writes a number; what JSON has none for is null.
+// number writes a number. NaN and the infinities become null, because JSON has no numbers for them.
 func (w *writer) number(f float64) {
 	switch {
 	case math.IsNaN(f) || math.IsInf(f, 0):
@@ -151,8 +151,8 @@ func (w *writer) time(t time.Time) {
 	}
 }
 
-// value writes an attribute's value: bytes as hexadecimal digits, as upstream does, and one that is not set as null.
-// How deep values nest was limited when they were decoded.
+// value writes an attribute's value: bytes as hexadecimal digits, as upstream does, and a value that is not set as
+// null. The decoder has limited how deep values nest.
 func (w *writer) value(value *commonpb.AnyValue) {
 	switch v := value.GetValue().(type) {
 	case *commonpb.AnyValue_StringValue:
@@ -185,7 +185,7 @@ func (w *writer) value(value *commonpb.AnyValue) {
 	}
 }
 
-// object writes attributes as an object. Of two with one key the last counts.
+// object writes attributes as an object. Of several attributes with one key the last counts.
 func (w *writer) object(list []*commonpb.KeyValue) {
 	w.raw("{")
 	for _, attribute := range newAttributes(list).list {
@@ -195,7 +195,8 @@ func (w *writer) object(list []*commonpb.KeyValue) {
 	w.raw("}")
 }
 
-// structured writes a value that may be JSON within a string as that JSON.
+// structured writes a value. Where the value is a string that holds a JSON object or array, it writes that in its
+// place.
 func (w *writer) structured(value *commonpb.AnyValue) {
 	text := strings.TrimSpace(value.GetStringValue())
 	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {

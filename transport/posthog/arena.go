@@ -5,15 +5,15 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// arena is memory for the JSON that is written anew for some events of a request. Its first chunk is used again for the
-// next request; further ones are made as they are needed and accounted for.
+// arena is memory for the JSON that is written anew for some events of a request. The next request uses its first chunk
+// again. Further chunks are made as they are needed, and are reserved by the lease.
 type arena struct {
 	chunk []byte
 	first []byte
 	lease *memory.Lease
 }
 
-// firstChunk is what a session keeps, and does not account for.
+// firstChunk is the size in bytes of the chunk that a session keeps. That chunk does not count against the budget.
 const firstChunk = 64 << 10
 
 // take returns an empty slice with room for n bytes.
@@ -34,5 +34,5 @@ func (a *arena) take(n int) ([]byte, *events.Error) {
 	return a.chunk[start : start : start+n], nil
 }
 
-// reset makes the memory ready for another request.
+// reset makes the arena ready for another request.
 func (a *arena) reset() { a.chunk = a.first }

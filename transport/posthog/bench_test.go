@@ -12,7 +12,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// BenchmarkScan50 is one scan and the building of the events of a batch of 50; the figures are for one event.
+// BenchmarkScan50 measures one scan of a batch of 50 events, and the making of these events. The figures are for one
+// event.
 func BenchmarkScan50(b *testing.B) {
 	decoder := decode.New(route.Fixed(1<<30), memory.NewBudget(1<<30))
 	payload, err := decoder.Decode(decode.Input{Body: benchmarkBatch(b)})
@@ -32,7 +33,7 @@ func BenchmarkScan50(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
 }
 
-// benchmarkBatch is what a server SDK sends: a gzip batch of 50 events, about 52 KB before compression.
+// benchmarkBatch returns the batch of a server SDK: 50 events in gzip, about 52 KB before compression.
 func benchmarkBatch(tb testing.TB) []byte {
 	batch, err := os.ReadFile("../../testkit/testdata/batch50.json.gz")
 	require.NoError(tb, err)

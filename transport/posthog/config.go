@@ -14,9 +14,9 @@ const (
 
 // The values of Config.AILane.
 const (
-	// AIAllowlist: the six AI events that PostHog's pipeline knows by name.
+	// AIAllowlist takes the six AI events that PostHog's pipeline knows by name.
 	AIAllowlist = "allowlist"
-	// AIPrefix: every event whose name begins with $ai_.
+	// AIPrefix takes every event whose name begins with $ai_.
 	AIPrefix = "prefix"
 )
 
@@ -41,9 +41,11 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.Check(c.MaxEvents > 0, "max_events", "must be positive, got %d", c.MaxEvents)
-	faults.Check(c.MaxRecording > 0 && c.MaxRecording <= configs.GiB, "max_recording", "must be from 1 to 1GiB, got %s", c.MaxRecording)
+	faults.Check(c.MaxRecording > 0 && c.MaxRecording <= configs.GiB, "max_recording",
+		"must be from 1 to 1GiB, got %s", c.MaxRecording)
 	faults.Check(c.MaxAIEvent >= 0, "max_ai_event", "must not be negative, got %s", c.MaxAIEvent)
-	faults.Check(c.AILane == AIAllowlist || c.AILane == AIPrefix, "ai_lane", "must be %s or %s, got %q", AIAllowlist, AIPrefix, c.AILane)
+	faults.Check(c.AILane == AIAllowlist || c.AILane == AIPrefix, "ai_lane",
+		"must be %s or %s, got %q", AIAllowlist, AIPrefix, c.AILane)
 	faults.Check(c.BatchPolicy == PolicyPartial || c.BatchPolicy == PolicyAllOrNothing, "batch_policy",
 		"must be %s or %s, got %q", PolicyPartial, PolicyAllOrNothing, c.BatchPolicy)
 	return faults.Err()

@@ -6,9 +6,9 @@ import (
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// object is what one scan has found of an event.
+// object is what a scan has found in one event.
 type object struct {
-	// isObject is not set for an element that is something else.
+	// isObject is set unless the element is something else than an object.
 	isObject bool
 
 	name, uuid, timestamp, offset      jsonscan.Span
@@ -17,9 +17,9 @@ type object struct {
 	properties, set, setOnce           jsonscan.Span
 	propToken, propDistinctID          jsonscan.Span
 	cookieless, ignoreSentAt, internal jsonscan.Span
-	// marks tell which properties are there that make more work later.
+	// marks are those of the event's properties that make more work later.
 	marks marks
-	// replay is the place in document.replays of what only recordings have, plus one; 0: not a recording's.
+	// replay is the event's place in document.replays, plus one; 0 if the event is not a recording's.
 	replay int32
 }
 
@@ -33,32 +33,33 @@ const (
 	markGateway
 )
 
-// envelope is what one scan has found around the events.
+// envelope is what a scan has found around the events.
 type envelope struct {
 	batch, apiKey, token            jsonscan.Span
 	historical, sentAt, sentAtAlias jsonscan.Span
 }
 
-// document is a request's JSON, found but not yet judged. It is used again for the next request.
+// document is what a scan has found in a request's JSON, before it is judged. Its memory is used again for the next
+// request.
 type document struct {
 	jsonscan.Scanner
 	objects []object
-	// limit is how many events there may be, and how many snapshots; room is asked before there is memory for more of
-	// them. full and spent say which of the two has ended a scan.
+	// limit is how many events there may be, and how many snapshots. room reserves the memory for more of them. full is
+	// set if the limit has ended a scan, spent if room has.
 	limit       int
 	room        func(events, snapshots int) bool
 	full, spent bool
 	envelope    envelope
-	// recordings is set to look for what recordings are made of, which replays and snapshots then hold.
+	// recordings has a scan look for the parts of recordings, which replays and snapshots then hold.
 	recordings bool
 	replays    []replay
 	snapshots  []snapshot
 	arena      arena
-	// enveloped: the events are an envelope's batch. single: the request is one object, which is the event.
+	// enveloped is set if the events are an envelope's batch, single if the request is one object, which is the event.
 	enveloped, single bool
 }
 
-// scan finds the events of a request: an array of them, an envelope with a batch, or a single one.
+// scan finds the events of a request, which is an array of events, an envelope with a batch, or a single event.
 func (d *document) scan(data []byte) *jsonscan.SyntaxError {
 	*d = document{
 		Scanner: jsonscan.Scanner{Data: data}, objects: d.objects[:0], limit: d.limit, room: d.room,
@@ -103,7 +104,8 @@ func (d *document) events(i, depth int) int {
 		}
 		d.objects = append(d.objects, object{})
 		if i < len(d.Data) && d.Data[i] == '{' {
-			// An event holds no events, so the slice does not move while the pointer is in use.
+			// The pointer stays valid while it is in use: an event holds no events, so the slice does not grow
+			// meanwhile.
 			i = d.event(i, depth+1, &d.objects[len(d.objects)-1], nil)
 		} else {
 			i = d.Value(i, depth+1)
@@ -118,7 +120,7 @@ func (d *document) events(i, depth int) int {
 	}
 }
 
-// grow makes room for more events, if there may be more.
+// grow makes room for more events. It reports false if the limit is reached or room refuses.
 func (d *document) grow() bool {
 	room := min(max(64, 2*cap(d.objects)), d.limit)
 	if room <= cap(d.objects) {
@@ -131,8 +133,8 @@ func (d *document) grow() bool {
 	return true
 }
 
-// event scans the object at i for an event's fields, and for an envelope's where around is given. Of two equal keys the
-// last counts.
+// event scans the object at i for the fields of an event and, if around is given, for those of an envelope. Of two
+// equal keys the last counts.
 func (d *document) event(i, depth int, found *object, around *envelope) int {
 	found.isObject = true
 	if d.recordings {
@@ -211,11 +213,11 @@ func (d *document) event(i, depth int, found *object, around *envelope) int {
 	return i
 }
 
-// batch scans the value of an envelope's batch. Of one that stood there before nothing is left.
+// batch scans the value of an envelope's batch. If there was an earlier batch, its events are forgotten.
 func (d *document) batch(i, depth int) int {
 	d.objects = d.objects[:0]
 	if d.recordings {
-		d.replays = d.replays[:1] // The first is the envelope's own.
+		d.replays = d.replays[:1] // The first replay is the envelope's own.
 	}
 	d.enveloped = i < len(d.Data) && d.Data[i] == '['
 	if d.enveloped {
@@ -292,7 +294,7 @@ func (d *document) properties(i, depth int, found *object) int {
 	return i
 }
 
-// mark notes that a property is there and not null.
+// mark notes that the wanted property is there and not null.
 func (d *document) mark(found *object, key []byte, value jsonscan.Span, want string, mark marks) {
 	if string(key) == want && d.Present(value) != nil {
 		found.marks |= mark

@@ -13,7 +13,7 @@ import (
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// newDocument has room for everything.
+// newDocument returns a document that has room for everything.
 func newDocument() *document {
 	return &document{limit: math.MaxInt, room: func(int, int) bool { return true }}
 }
@@ -100,15 +100,20 @@ func TestScanReadsKeysAsWhatTheyMean(t *testing.T) {
 	require.Equal(t, `"u"`, string(d.objects[0].propDistinctID.In(text)))
 }
 
-// FuzzScan holds the scanner against encoding/json: what passes must be valid there and mean the same, what encoding/json
-// accepts must pass (but for the depth and for the shape of a request), and nothing else may but the two repairs.
+// FuzzScan compares the scanner with encoding/json. A text that the scanner accepts must be valid there and mean the
+// same. A text that encoding/json accepts must pass here, except for its depth and for the shape of a request. Any
+// other text must fail, unless the two repairs make JSON of it.
 func FuzzScan(f *testing.F) {
 	for _, seed := range []string{
-		`{"api_key":"k","batch":[{"event":"a","distinct_id":1,"properties":{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}}],"sent_at":"x"}`,
+		`{"api_key":"k","batch":[{"event":"a","distinct_id":1,"properties":` +
+			`{"a":[{},[]," \"\\ \u00e9"],"b":-0.5e+3}}],` +
+			`"sent_at":"x"}`,
 		`[{"event":"a","uuid":null,"properties":{"token":"t","distinct_id":"d","$cookieless_mode":true}}]`,
 		`{"$token":"t","$distinct_id":"d","$set":{},"$set_once":{"a":1},"timestamp":"","offset":3}`,
-		`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]", `{"batch":[],"batch":3,"event":"e"}`,
-		`{"\u0065vent":"a","historical_migration":true,"sentAt":"y","token":"z"}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`, `{"`, `[1,]`, `nul`,
+		`[{"a":NaN,"b":"\ud83d","c":-Infinity}]`, "[\"\\ud83d\\ude00\", 1, \"\x7f\"]",
+		`{"batch":[],"batch":3,"event":"e"}`,
+		`{"\u0065vent":"a","historical_migration":true,"sentAt":"y","token":"z"}`, `[[[[]]],{"a":{"b":{}}}]`, `"`, `[`,
+		`{"`, `[1,]`, `nul`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -126,7 +131,8 @@ func FuzzScan(f *testing.F) {
 		}
 		valid := json.Valid(data)
 		if err != nil {
-			if valid && !strings.Contains(err.Error(), "nested deeper") && !strings.Contains(err.Error(), "expected an event") {
+			if valid && !strings.Contains(err.Error(), "nested deeper") &&
+				!strings.Contains(err.Error(), "expected an event") {
 				t.Fatalf("%q is JSON, but: %v", data, err)
 			}
 			return
@@ -138,7 +144,7 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// requireSameMeaning checks every value found against what encoding/json finds.
+// requireSameMeaning compares every value that the scan has found with the value that encoding/json finds.
 func requireSameMeaning(t *testing.T, data []byte, d *document) {
 	var elements []json.RawMessage
 	var top map[string]json.RawMessage
@@ -172,7 +178,8 @@ func requireSameMeaning(t *testing.T, data []byte, d *document) {
 		for key, at := range map[string]jsonscan.Span{
 			"event": found.name, "uuid": found.uuid, "timestamp": found.timestamp, "offset": found.offset,
 			"token": found.token, "$token": found.dollarToken, "api_key": found.apiKey, "distinct_id": found.distinctID,
-			"$distinct_id": found.dollarDistinctID, "properties": found.properties, "$set": found.set, "$set_once": found.setOnce,
+			"$distinct_id": found.dollarDistinctID, "properties": found.properties, "$set": found.set,
+			"$set_once": found.setOnce,
 		} {
 			require.Equal(t, string(fields[key]), string(at.In(data)), key)
 		}

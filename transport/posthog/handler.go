@@ -26,8 +26,8 @@ type Handler struct {
 	sessions  sync.Pool
 }
 
-// NewHandler makes the handler, which follows the section as it changes. Decoded bytes are accounted to budget, by the
-// decoder and here.
+// NewHandler returns a handler that follows changes of the section. The bytes that the decoder and the handler make of
+// a request count against the budget.
 func NewHandler(
 	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
 ) (*Handler, error) {
@@ -58,30 +58,31 @@ func (h *Handler) Routes() []route.Route {
 	)
 }
 
-// maxRecording is the largest body of a recording.
+// maxRecording returns the largest body of a recording, in bytes.
 func (h *Handler) maxRecording(config *configs.View) int64 {
 	return int64(h.config.In(config).MaxRecording)
 }
 
-// session is the memory that one request needs and the next one uses again.
+// session is the memory of one request, which the next one uses again.
 type session struct {
-	// config is what judges the request.
+	// config is the configuration that judges the request.
 	config   Config
 	document document
 	batch    events.Batch
-	// lease is what the request holds of the budget for all, many the part of that for its events where they are many.
+	// lease is for the request's memory, and many for that of its events and snapshots where they are many.
 	lease, many memory.Lease
-	// recordings and snapshots are what the events of recordings refer to.
+	// recordings and snapshots are the memory to which the events of recordings refer.
 	recordings []events.Recording
 	snapshots  []events.Snapshot
 }
 
 const (
-	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. That much is
-	// not accounted for.
+	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. So much
+	// memory does not count against the budget.
 	maxPooled = 4096
-	// eventSize and snapshotSize are what an event and a snapshot take beside their text.
-	eventSize    = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(events.Recording{}))
+	// eventSize and snapshotSize are the memory in bytes that an event and a snapshot take beside their text.
+	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) +
+		unsafe.Sizeof(events.Recording{}))
 	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
@@ -118,14 +119,14 @@ func (h *Handler) release(s *session) {
 	h.sessions.Put(s)
 }
 
-// Capture takes the events of a request and answers when they are safe, or with what is wrong.
+// Capture takes the events of a request. It answers once they are safe, or says what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
 		return s.document.hydrate(&s.batch, &s.config, intake{query: query, engage: isEngage(request.Path)})
 	}, resourceEvents)
 }
 
-// CaptureAI is Capture for a route that takes nothing but AI events.
+// CaptureAI is Capture for a path that takes only AI events.
 func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
 		return s.document.hydrate(&s.batch, &s.config, intake{query: query, aiOnly: true})
@@ -139,7 +140,7 @@ func (h *Handler) Record(ctx context.Context, request *route.Request) route.Resp
 	}, resourceRecordings)
 }
 
-// BlackHole does all that Capture does but keep the events; it answers 200 whatever comes.
+// BlackHole does all that Capture does, but drops the events. It answers 200 to every request.
 func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.Response {
 	h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
 		reason, fault := s.document.hydrate(&s.batch, &s.config, intake{query: query})
@@ -151,9 +152,11 @@ func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.R
 	return success(false)
 }
 
-// take decodes and scans a request, has hydrate make a batch of what was found, and answers with what became of it.
+// take decodes and scans a request, has hydrate make a batch of the objects found, and answers with the batch's
+// outcomes.
 func (h *Handler) take(
-	ctx context.Context, request *route.Request, hydrate func(*session, query) (events.Reason, *events.Error), resource string,
+	ctx context.Context, request *route.Request, hydrate func(*session, query) (events.Reason, *events.Error),
+	resource string,
 ) route.Response {
 	query, fault := parseQuery(request.RawQuery)
 	if fault != nil {
@@ -222,16 +225,17 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 	case s.document.spent:
 		return memory.ErrSpent
 	case s.document.full:
-		return events.Errorf(events.TooLarge, "maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
+		return events.Errorf(events.TooLarge,
+			"maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
 	default:
 		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
 	}
 }
 
-// isEngage reports whether an event may come without a name.
+// isEngage reports whether the path takes events without a name.
 func isEngage(path string) bool { return len(path) >= 7 && path[:7] == "/engage" }
 
-// RejectAll rejects all events of a batch that have not ended yet.
+// RejectAll rejects all events of a batch that have no outcome yet.
 func RejectAll(batch *events.Batch, reason events.Reason, err error) {
 	for i := range batch.Events {
 		batch.Events[i].Reject(reason, err)

@@ -23,11 +23,11 @@ import (
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// recorder is a sink that keeps a copy of what it accepted and can be told to fail.
+// recorder is a sink that keeps a copy of the events that it accepted. It can be told to fail.
 type recorder struct {
 	events []events.Event
 	batch  events.Batch
-	// repaired is the last batch's mark of that name.
+	// repaired is the field Repaired of the last batch.
 	repaired bool
 	judge    func(*events.Event)
 }
@@ -51,17 +51,21 @@ func (r *recorder) Write(_ context.Context, batch *events.Batch) {
 			continue
 		}
 		kept := *event
-		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID), strings.Clone(event.SessionID)
+		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID),
+			strings.Clone(event.SessionID)
 		if event.Recording != nil {
 			recording := *event.Recording
-			recording.WindowID, recording.Host, recording.Lib = bytes.Clone(recording.WindowID), bytes.Clone(recording.Host), strings.Clone(recording.Lib)
+			recording.WindowID, recording.Host, recording.Lib = bytes.Clone(recording.WindowID),
+				bytes.Clone(recording.Host), strings.Clone(recording.Lib)
 			recording.Items = slices.Clone(recording.Items)
 			for i, item := range recording.Items {
-				recording.Items[i] = events.Snapshot{JSON: bytes.Clone(item.JSON), Timestamp: bytes.Clone(item.Timestamp)}
+				recording.Items[i] = events.Snapshot{JSON: bytes.Clone(item.JSON),
+					Timestamp: bytes.Clone(item.Timestamp)}
 			}
 			kept.Recording = &recording
 		}
-		for _, raw := range []*[]byte{&kept.Heatmap, &kept.Raw.Token, &kept.Raw.DistinctID, &kept.Raw.Timestamp, &kept.Raw.Offset, &kept.Raw.Properties, &kept.Raw.Set, &kept.Raw.SetOnce} {
+		for _, raw := range []*[]byte{&kept.Heatmap, &kept.Raw.Token, &kept.Raw.DistinctID, &kept.Raw.Timestamp,
+			&kept.Raw.Offset, &kept.Raw.Properties, &kept.Raw.Set, &kept.Raw.SetOnce} {
 			*raw = bytes.Clone(*raw)
 		}
 		r.events = append(r.events, kept)
@@ -77,7 +81,9 @@ type service struct {
 }
 
 // newHandler is NewHandler with a configuration that does not change.
-func newHandler(config Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+func newHandler(
+	config Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
+) *Handler {
 	handler, err := NewHandler(configs.Fixed(config), decoder, budget, processor, scope)
 	if err != nil {
 		panic(err)
@@ -86,10 +92,12 @@ func newHandler(config Config, decoder *decode.Decoder, budget *memory.Budget, p
 }
 
 func newService(t *testing.T, config Config) *service {
-	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20),
+		scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
-	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget,
+		events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
@@ -100,12 +108,13 @@ func newService(t *testing.T, config Config) *service {
 
 func (s *service) post(path, body string) route.Response {
 	path, query, _ := strings.Cut(path, "?")
-	return s.Capture(context.Background(), &route.Request{Path: path, RawQuery: query, Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
+	return s.Capture(context.Background(),
+		&route.Request{Path: path, RawQuery: query, Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
 }
 
 const okBody = `{"status":"Ok"}`
 
-// Sections 2.6 to 2.10 and 3 of the protocol: what a request gets for an answer, and how many of its events are kept.
+// Sections 2.6 to 2.10 and 3 of the protocol: the answers to requests, and how many events of each are kept.
 func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 	good := `{"event":"a","distinct_id":"u","api_key":"k"}`
 	for _, test := range []struct {
@@ -116,53 +125,94 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 	}{
 		{"2.6", "array", "/e/", `[` + good + `,` + good + `]`, 200, okBody, 2},
 		{"2.6", "envelope", "/batch/", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u"}]}`, 200, okBody, 1},
-		{"2.6", "envelope on any path", "/e", `{"batch":[{"event":"a","distinct_id":"u"}],"token":"k"}`, 200, okBody, 1},
+		{"2.6", "envelope on any path", "/e", `{"batch":[{"event":"a","distinct_id":"u"}],"token":"k"}`, 200, okBody,
+			1},
 		{"2.6", "single", "/capture/", good, 200, okBody, 1},
 		{"2.6", "engage", "/engage/", `{"$token":"k","$distinct_id":"u","$set":{"a":1}}`, 200, okBody, 1},
-		{"2.6", "engage shape elsewhere", "/e/", `{"$token":"k","$distinct_id":"u","$set":{"a":1}}`, 400, "failed to hydrate events from request: non-engage request missing event name attribute", 0},
-		{"2.6", "an object of no shape", "/e/", `{}`, 400, "failed to hydrate events from request: non-engage request missing event name attribute", 0},
-		{"2.6", "a batch of another type", "/batch/", `{"batch":{}}`, 400, "failed to hydrate events from request: non-engage request missing event name attribute", 0},
+		{"2.6", "engage shape elsewhere", "/e/", `{"$token":"k","$distinct_id":"u","$set":{"a":1}}`, 400,
+			"failed to hydrate events from request: non-engage request missing event name attribute", 0},
+		{"2.6", "an object of no shape", "/e/", `{}`, 400,
+			"failed to hydrate events from request: non-engage request missing event name attribute", 0},
+		{"2.6", "a batch of another type", "/batch/", `{"batch":{}}`, 400,
+			"failed to hydrate events from request: non-engage request missing event name attribute", 0},
 		{"2.6", "engage shape without a token", "/engage/", `{}`, 401, "event submitted without an api_key", 0},
 		{"2.6", "not JSON", "/e/", `{"event":`, 400, "failed to parse request: unexpected end of JSON at byte 9", 0},
 		{"2.6", "scalar", "/e/", `[1`, 400, "failed to parse request: unexpected end of JSON at byte 2", 0},
 		{"2.6", "empty array", "/e/", `[]`, 400, "request holds no event", 0},
 		{"2.6", "empty batch", "/batch", `{"api_key":"k","batch":[]}`, 400, "request holds no event", 0},
-		{"2.6", "performance event alone", "/e/", `{"event":"$performance_event","distinct_id":"u","token":"k"}`, 200, okBody, 0},
+		{"2.6", "performance event alone", "/e/", `{"event":"$performance_event","distinct_id":"u","token":"k"}`, 200,
+			okBody, 0},
 		{"2.6", "performance event without anything", "/e/", `{"event":"$performance_event"}`, 200, okBody, 0},
-		{"2.6", "performance event beside a bad one", "/e/", `[{"event":"$performance_event"},{"event":"","token":"k"}]`, 400, "event submitted with an empty event name", 0},
-		{"2.8", "tokens are trimmed before they are compared", "/e", `[{"event":"a","distinct_id":"u","token":"k"},{"event":"a","distinct_id":"u","token":" k "}]`, 200, okBody, 2},
+		{"2.6", "performance event beside a bad one", "/e/",
+			`[{"event":"$performance_event"},{"event":"","token":"k"}]`, 400,
+			"event submitted with an empty event name", 0},
+		{"2.8", "tokens are trimmed before they are compared", "/e",
+			`[{"event":"a","distinct_id":"u","token":"k"},{"event":"a","distinct_id":"u","token":" k "}]`, 200, okBody,
+			2},
 		{"2.1", "percent-encoded clock", "/e/?_=%31795383045842", good, 200, okBody, 1},
 		{"2.3", "nothing sent", "/e/", ``, 400, "request missing data payload", 0},
 		{"2.1", "beacon", "/e/?beacon=1", good, 204, "", 1},
 		{"2.1", "beacon with a fault", "/e/?beacon=1", `[]`, 400, "request holds no event", 0},
-		{"2.1", "clock that is no number", "/e/?_=soon", good, 400, "failed to decode request: query parameter _ must be an integer", 0},
-		{"2.7", "one bad neighbour", "/batch", `{"api_key":"k","batch":[{"event":"a"},{"event":"b","distinct_id":"u"}]}`, 200, okBody, 1},
-		{"2.7", "only bad ones: the first one's answer", "/batch", `{"api_key":"k","batch":[{"event":"a"},{"event":"","distinct_id":"u"}]}`, 400, "event submitted without a distinct_id", 0},
-		{"2.7", "empty name", "/e", `{"event":"","distinct_id":"u","token":"k"}`, 400, "event submitted with an empty event name", 0},
-		{"2.7", "name of another type", "/e", `{"event":5,"distinct_id":"u","token":"k"}`, 400, "failed to parse request: event must be a string", 0},
+		{"2.1", "clock that is no number", "/e/?_=soon", good, 400,
+			"failed to decode request: query parameter _ must be an integer", 0},
+		{"2.7", "one bad neighbour", "/batch",
+			`{"api_key":"k","batch":[{"event":"a"},{"event":"b","distinct_id":"u"}]}`, 200, okBody, 1},
+		{"2.7", "only bad ones: the first one's answer", "/batch",
+			`{"api_key":"k","batch":[{"event":"a"},{"event":"","distinct_id":"u"}]}`, 400,
+			"event submitted without a distinct_id", 0},
+		{"2.7", "empty name", "/e", `{"event":"","distinct_id":"u","token":"k"}`, 400,
+			"event submitted with an empty event name", 0},
+		{"2.7", "name of another type", "/e", `{"event":5,"distinct_id":"u","token":"k"}`, 400,
+			"failed to parse request: event must be a string", 0},
 		{"2.7", "element that is no object", "/e", `[5,` + good + `]`, 200, okBody, 1},
-		{"2.7", "only elements that are no objects", "/batch", `{"api_key":"k","batch":[5]}`, 400, "failed to parse request: an event must be an object", 0},
-		{"2.7", "properties null", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":null}`, 400, "failed to parse request: properties must be an object", 0},
-		{"2.7", "timestamp as number", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":1}`, 400, "failed to parse request: timestamp must be a string", 0},
-		{"2.7", "offset as text", "/e", `{"event":"a","distinct_id":"u","token":"k","offset":"1"}`, 400, "failed to parse request: offset must be a number of milliseconds", 0},
-		{"2.7", "$set as list", "/e", `{"event":"a","distinct_id":"u","token":"k","$set":[]}`, 400, "failed to parse request: $set must be an object", 0},
-		{"2.7", "uuid that is none", "/e", `{"event":"a","distinct_id":"u","token":"k","uuid":"1"}`, 400, "failed to parse request: uuid must be a UUID", 0},
+		{"2.7", "only elements that are no objects", "/batch", `{"api_key":"k","batch":[5]}`, 400,
+			"failed to parse request: an event must be an object", 0},
+		{"2.7", "properties null", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":null}`, 400,
+			"failed to parse request: properties must be an object", 0},
+		{"2.7", "timestamp as number", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":1}`, 400,
+			"failed to parse request: timestamp must be a string", 0},
+		{"2.7", "offset as text", "/e", `{"event":"a","distinct_id":"u","token":"k","offset":"1"}`, 400,
+			"failed to parse request: offset must be a number of milliseconds", 0},
+		{"2.7", "$set as list", "/e", `{"event":"a","distinct_id":"u","token":"k","$set":[]}`, 400,
+			"failed to parse request: $set must be an object", 0},
+		{"2.7", "uuid that is none", "/e", `{"event":"a","distinct_id":"u","token":"k","uuid":"1"}`, 400,
+			"failed to parse request: uuid must be a UUID", 0},
 		{"2.7", "uuid empty", "/e", `{"event":"a","distinct_id":"u","token":"k","uuid":""}`, 200, okBody, 1},
 		{"2.8", "no token", "/e", `{"event":"a","distinct_id":"u"}`, 401, "event submitted without an api_key", 0},
-		{"2.8", "two tokens", "/e", `[{"event":"a","distinct_id":"u","token":"k"},{"event":"a","distinct_id":"u","properties":{"token":"l"}}]`, 401, "batch submitted with inconsistent api_key values", 0},
-		{"0", "a bad event's token counts", "/e", `[{"event":"a","distinct_id":"u","token":"k"},{"event":"","token":"l"}]`, 401, "batch submitted with inconsistent api_key values", 0},
-		{"0", "the request's fault comes before an event's", "/e", `[{"event":""}]`, 401, "event submitted without an api_key", 0},
-		{"0", "envelope without a token takes its events'", "/batch", `{"batch":[{"event":"a","distinct_id":"u","properties":{"token":"k"}}]}`, 200, okBody, 1},
-		{"0", "envelope without any token", "/batch", `{"batch":[{"event":"a","distinct_id":"u"}]}`, 401, "event submitted without an api_key", 0},
-		{"2.8", "envelope's token wins", "/batch", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u","token":"l"}]}`, 200, okBody, 1},
-		{"2.8", "token in the properties", "/e", `{"event":"a","properties":{"token":"k","distinct_id":"u"}}`, 200, okBody, 1},
-		{"2.8", "personal key", "/e", `{"event":"a","distinct_id":"u","token":"phx_1"}`, 401, "API key is not valid: personal_api_key", 0},
-		{"2.8", "empty key", "/batch", `{"api_key":"","batch":[{"event":"a","distinct_id":"u"}]}`, 401, "API key is not valid: empty", 0},
-		{"2.9", "distinct_id null at the top, given in the properties", "/e", `{"event":"a","distinct_id":null,"token":"k","properties":{"distinct_id":"u"}}`, 200, okBody, 1},
-		{"0", "distinct_id blank at the top is missing", "/e", `{"event":"a","distinct_id":" ","token":"k","properties":{"distinct_id":"u"}}`, 400, "event submitted without a distinct_id", 0},
-		{"2.12", "cookieless of another type", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":{"$cookieless_mode":1}}`, 400, "event submitted with invalid cookieless mode", 0},
-		{"2.6", "historical_migration of another type", "/batch", `{"api_key":"k","historical_migration":1,"batch":[{"event":"a","distinct_id":"u"}]}`, 400, "failed to parse request: historical_migration must be true or false", 0},
-		{"0", "NaN and a lone surrogate are mended", "/batch", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u","properties":{"x":NaN,"y":"\ud83d"}}]}`, 200, okBody, 1},
+		{"2.8", "two tokens", "/e",
+			`[{"event":"a","distinct_id":"u","token":"k"},{"event":"a","distinct_id":"u","properties":{"token":"l"}}]`,
+			401, "batch submitted with inconsistent api_key values", 0},
+		{"0", "a bad event's token counts", "/e",
+			`[{"event":"a","distinct_id":"u","token":"k"},{"event":"","token":"l"}]`, 401,
+			"batch submitted with inconsistent api_key values", 0},
+		{"0", "the request's fault comes before an event's", "/e", `[{"event":""}]`, 401,
+			"event submitted without an api_key", 0},
+		{"0", "envelope without a token takes its events'", "/batch",
+			`{"batch":[{"event":"a","distinct_id":"u","properties":{"token":"k"}}]}`, 200, okBody, 1},
+		{"0", "envelope without any token", "/batch", `{"batch":[{"event":"a","distinct_id":"u"}]}`, 401,
+			"event submitted without an api_key", 0},
+		{"2.8", "envelope's token wins", "/batch",
+			`{"api_key":"k","batch":[{"event":"a","distinct_id":"u","token":"l"}]}`, 200, okBody, 1},
+		{"2.8", "token in the properties", "/e", `{"event":"a","properties":{"token":"k","distinct_id":"u"}}`, 200,
+			okBody, 1},
+		{"2.8", "personal key", "/e", `{"event":"a","distinct_id":"u","token":"phx_1"}`, 401,
+			"API key is not valid: personal_api_key", 0},
+		{"2.8", "empty key", "/batch", `{"api_key":"","batch":[{"event":"a","distinct_id":"u"}]}`, 401,
+			"API key is not valid: empty", 0},
+		{"2.9", "distinct_id null at the top, given in the properties", "/e",
+			`{"event":"a","distinct_id":null,"token":"k","properties":{"distinct_id":"u"}}`, 200, okBody, 1},
+		{"0", "distinct_id blank at the top is missing", "/e",
+			`{"event":"a","distinct_id":" ","token":"k","properties":{"distinct_id":"u"}}`, 400,
+			"event submitted without a distinct_id", 0},
+		{"2.12", "cookieless of another type", "/e",
+			`{"event":"a","distinct_id":"u","token":"k","properties":{"$cookieless_mode":1}}`, 400,
+			"event submitted with invalid cookieless mode", 0},
+		{"2.6", "historical_migration of another type", "/batch",
+			`{"api_key":"k","historical_migration":1,"batch":[{"event":"a","distinct_id":"u"}]}`, 400,
+			"failed to parse request: historical_migration must be true or false", 0},
+		{"0", "NaN and a lone surrogate are mended", "/batch",
+			`{"api_key":"k","batch":[{"event":"a","distinct_id":"u","properties":{"x":NaN,"y":"\ud83d"}}]}`, 200,
+			okBody, 1},
 	} {
 		t.Run(test.section+" "+test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -179,8 +229,12 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 
 func TestCaptureReadsAnEventsFields(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	response := s.post("/batch/", `{"historical_migration":true,"sentAt":"2026-11-24T11:00:00Z","batch":[{"type":"capture","event":"a","uuid":"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D",
-		"distinct_id": 12345, "timestamp":"2026-11-24T10:59:00+00:00","properties": {"a": [1, 2.50, "\u00fc"], "$cookieless_mode":true, "capture_internal":0} ,"$set":{"x":1},"$set_once":null},
+	response := s.post("/batch/",
+		`{"historical_migration":true,"sentAt":"2026-11-24T11:00:00Z",`+
+			`"batch":[{"type":"capture","event":"a","uuid":"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D",
+		"distinct_id": 12345, "timestamp":"2026-11-24T10:59:00+00:00",`+
+			`"properties": {"a": [1, 2.50, "\u00fc"], "$cookieless_mode":true, "capture_internal":0} ,`+
+			`"$set":{"x":1},"$set_once":null},
 		{"event":"$exception","distinct_id":"u","offset":1500}],"api_key":" k "}`)
 	require.Equal(t, 200, response.Status, response.Body)
 	require.Equal(t, "k", s.sink.batch.Token)
@@ -191,7 +245,8 @@ func TestCaptureReadsAnEventsFields(t *testing.T) {
 	require.True(t, first.ClientUUID)
 	require.Equal(t, "12345", first.DistinctID)
 	require.Equal(t, received.Add(-time.Minute), first.Timestamp, "the client's clock is an hour slow")
-	require.Equal(t, `{"a": [1, 2.50, "\u00fc"], "$cookieless_mode":true, "capture_internal":0}`, string(first.Raw.Properties))
+	require.Equal(t, `{"a": [1, 2.50, "\u00fc"], "$cookieless_mode":true, "capture_internal":0}`,
+		string(first.Raw.Properties))
 	require.Equal(t, `12345`, string(first.Raw.DistinctID))
 	require.Equal(t, `{"x":1}`, string(first.Raw.Set))
 	require.Nil(t, first.Raw.SetOnce)
@@ -213,7 +268,8 @@ func TestASentAtThatIsNoTimeIsPassedOver(t *testing.T) {
 		`"sent_at":"1700000000"`:                              {},
 		`"sent_at":"garbage"`:                                 {},
 	} {
-		require.Equal(t, 200, s.post("/batch", `{"api_key":"k",`+envelope+`,"batch":[{"event":"a","distinct_id":"u"}]}`).Status)
+		require.Equal(t, 200,
+			s.post("/batch", `{"api_key":"k",`+envelope+`,"batch":[{"event":"a","distinct_id":"u"}]}`).Status)
 		require.Equal(t, want, s.sink.batch.SentAt, envelope)
 	}
 }
@@ -223,14 +279,20 @@ func TestHugeValuesAreNotRead(t *testing.T) {
 	huge := `"` + strings.Repeat(`\n`, 100_000) + `"`
 	require.Equal(t, 401, s.post("/e", `{"event":"a","distinct_id":"u","token":`+huge+`}`).Status)
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k",`+huge+`:1}`).Status)
-	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":`+strings.Repeat("7", 200_000)+`,"token":"k","timestamp":`+huge+`}`).Status)
+	require.Equal(t, 200,
+		s.post("/e", `{"event":"a","distinct_id":`+strings.Repeat("7", 200_000)+`,"token":"k","timestamp":`+huge+
+			`}`).Status)
 	s.Handler = newHandler(DefaultConfig(), decode.New(route.Fixed(4<<20), nil), nil, s.processor, s.scope)
-	require.Equal(t, 413, s.post("/e", `{"event":"`+strings.Repeat("n", 1<<20)+`","distinct_id":"u","token":"k"}`).Status)
+	require.Equal(t, 413,
+		s.post("/e", `{"event":"`+strings.Repeat("n", 1<<20)+`","distinct_id":"u","token":"k"}`).Status)
 }
 
 func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	require.Equal(t, 200, s.post("/e/", `{"event":"a","token":"k","distinct_id":"\ud83d","properties":{"x":NaN,"y":[-Infinity],"z":"\udc00\\"}}`).Status)
+	require.Equal(t, 200,
+		s.post("/e/",
+			`{"event":"a","token":"k","distinct_id":"\ud83d",`+
+				`"properties":{"x":NaN,"y":[-Infinity],"z":"\udc00\\"}}`).Status)
 	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd\\"}`, string(s.sink.events[0].Raw.Properties))
 	require.Equal(t, "\ufffd", s.sink.events[0].DistinctID)
 	counters := map[string]int64{}
@@ -248,7 +310,8 @@ func TestAllOrNothingRejectsTheBatchForOneBadEvent(t *testing.T) {
 	require.Equal(t, 400, response.Status)
 	require.Equal(t, "event submitted without a distinct_id", response.Body)
 	require.Empty(t, s.sink.events)
-	require.Equal(t, map[events.Reason]uint64{events.ReasonBatchRefused: 1, events.ReasonMissingDistinctID: 1}, s.ledger.Snapshot().Rejected)
+	require.Equal(t, map[events.Reason]uint64{events.ReasonBatchRefused: 1, events.ReasonMissingDistinctID: 1},
+		s.ledger.Snapshot().Rejected)
 }
 
 func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
@@ -284,9 +347,11 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 				event.Reject(events.ReasonTooLarge, tooLarge)
 			}
 		}, 200, okBody},
-		{"all too large", func(event *events.Event) { event.Reject(events.ReasonTooLarge, tooLarge) }, 413, "maximum event size exceeded: 2000000 bytes"},
+		{"all too large", func(event *events.Event) { event.Reject(events.ReasonTooLarge, tooLarge) }, 413,
+			"maximum event size exceeded: 2000000 bytes"},
 		{"dropped by a rule", func(event *events.Event) { event.Drop(events.ReasonRule) }, 200, okBody},
-		{"all over the quota", func(event *events.Event) { event.Drop(events.ReasonQuota) }, 200, `{"status":"Ok","quota_limited":["events"]}`},
+		{"all over the quota", func(event *events.Event) { event.Drop(events.ReasonQuota) }, 200,
+			`{"status":"Ok","quota_limited":["events"]}`},
 		{"one over the quota", func(event *events.Event) {
 			if event.Name == "a" {
 				event.Drop(events.ReasonQuota)
@@ -317,7 +382,8 @@ func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
 func TestBlackHoleKeepsNothingAndAlwaysSaysYes(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	for _, body := range []string{`{"event":"a","distinct_id":"u","token":"k"}`, `[`, ``} {
-		response := s.BlackHole(context.Background(), &route.Request{Path: "/test/black_hole", Body: []byte(body), Received: received})
+		response := s.BlackHole(context.Background(),
+			&route.Request{Path: "/test/black_hole", Body: []byte(body), Received: received})
 		require.Equal(t, 200, response.Status)
 		require.Equal(t, okBody, response.Body)
 	}
@@ -336,7 +402,7 @@ func TestCaptureIsBusyWhenTheBudgetIsSpent(t *testing.T) {
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
 }
 
-// Three bytes make an event of half a kilobyte: what a request may hold has to be limited by number, too.
+// Three bytes make an event of half a kilobyte, so the number of a request's events must be limited, too.
 func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	many := func(n int) string { return `{"api_key":"k","batch":[{}` + strings.Repeat(",{}", n-1) + `]}` }
 	config := Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial}
@@ -355,22 +421,28 @@ func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	require.Equal(t, 200, s.post("/e", `{"event":"a","distinct_id":"u","token":"k"}`).Status)
 }
 
-// FuzzCapture feeds whole requests: nothing may panic, leak the budget or lose count, and what is kept must be sound.
+// FuzzCapture feeds whole requests. Nothing may panic, leak the budget or lose count, and every event that is kept must
+// be sound.
 func FuzzCapture(f *testing.F) {
 	f.Add("/e/", "", []byte(`{"event":"a","distinct_id":"u","token":"k"}`))
-	f.Add("/e/", "", []byte(`{"event":"$ai_x","distinct_id":"u","token":"k","properties":{"$ai_gateway_a":1,"$heatmap_data":{},"\u0024heatmap_data":[],"$current_url":"u","$prev_pageview_pathname":"p"}}`))
+	f.Add("/e/", "",
+		[]byte(`{"event":"$ai_x","distinct_id":"u","token":"k","properties":{"$ai_gateway_a":1,"$heatmap_data":{},`+
+			`"\u0024heatmap_data":[],"$current_url":"u","$prev_pageview_pathname":"p"}}`))
 	f.Add("/engage/", "beacon=1&_=1795383045842", []byte(`data=eyJldmVudCI6ImEifQ%3D%3D&compression=base64`))
-	f.Add("/batch/", "retry_count=1", []byte(`{"api_key":"k","batch":[{"event":"a","distinct_id":NaN,"offset":-1e99,"timestamp":"2026-11-24"}]}`))
+	f.Add("/batch/", "retry_count=1",
+		[]byte(`{"api_key":"k","batch":[{"event":"a","distinct_id":NaN,"offset":-1e99,"timestamp":"2026-11-24"}]}`))
 	f.Fuzz(func(t *testing.T, path, query string, body []byte) {
 		s := newService(t, DefaultConfig())
-		response := s.Capture(context.Background(), &route.Request{Path: path, RawQuery: query, Body: body, ClientIP: "192.0.2.1", Received: received})
+		response := s.Capture(context.Background(),
+			&route.Request{Path: path, RawQuery: query, Body: body, ClientIP: "192.0.2.1", Received: received})
 		switch response.Status {
 		case 200, 204, 400, 401, 413:
 		default:
 			t.Fatalf("status %d: %s", response.Status, response.Body)
 		}
 		for _, event := range s.sink.events {
-			if event.Name == "" || event.DistinctID == "" || event.Timestamp.IsZero() || event.Raw.Properties[0] != '{' {
+			if event.Name == "" || event.DistinctID == "" || event.Timestamp.IsZero() ||
+				event.Raw.Properties[0] != '{' {
 				t.Fatalf("an unsound event was kept: %+v", event)
 			}
 			if event.Heatmap != nil {
@@ -380,7 +452,7 @@ func FuzzCapture(f *testing.F) {
 	})
 }
 
-// checkHeatmap holds what was split off an event against what the event has left.
+// checkHeatmap compares the heatmap data that were split off an event with what is left in the event.
 func checkHeatmap(t *testing.T, event events.Event) {
 	var left, heatmap map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(event.Raw.Properties, &left), "%s", event.Raw.Properties)

@@ -5,26 +5,28 @@ import (
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// heatmapData is what a heatmap is drawn from, and the only property of an event that goes to its heatmap event alone.
+// heatmapData is the property that a heatmap is drawn from. It is the only property that moves to the heatmap event;
+// all others are copied.
 const heatmapData = "$heatmap_data"
 
-// heatmapName is the event that carries heatmap data.
+// heatmapName is the name of the event that carries heatmap data.
 const heatmapName = "$$heatmap"
 
-// heatmapProperties are what a heatmap event has, in the order in which they are written.
+// heatmapProperties are the properties of a heatmap event, in the order in which they are written.
 var heatmapProperties = [...]string{
-	heatmapData, "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname", "$prev_pageview_max_scroll",
+	heatmapData, "$viewport_height", "$viewport_width", "$session_id", "$prev_pageview_pathname",
+	"$prev_pageview_max_scroll",
 	"$current_url", "$raw_user_agent", "$ip", "$host", "$timezone", "$cookieless_extra", "$cookieless_mode",
 }
 
-// hasHeatmap reports whether an event of another name says something for heatmaps: clicks and moves, or how far the
-// page before was scrolled.
+// hasHeatmap reports whether an event of another name has data for heatmaps: clicks and moves, or how far the page
+// before was scrolled.
 func hasHeatmap(name string, found marks) bool {
 	const scrolled = markPreviousPath | markCurrentURL
 	return name != heatmapName && (found&markHeatmapData != 0 || found&scrolled == scrolled)
 }
 
-// splitHeatmap takes the heatmap data out of an event.
+// splitHeatmap takes the heatmap data out of an event's properties and writes event.Heatmap.
 func (d *document) splitHeatmap(found *object, event *events.Event) *events.Error {
 	var values [len(heatmapProperties)][]byte
 	size := 2
@@ -67,6 +69,8 @@ func (d *document) splitHeatmap(found *object, event *events.Event) *events.Erro
 	if err != nil {
 		return err
 	}
-	event.Raw.Properties = jsonscan.AppendWithout(rest, event.Raw.Properties, func(key []byte) bool { return string(key) == heatmapData })
+	event.Raw.Properties = jsonscan.AppendWithout(rest, event.Raw.Properties, func(key []byte) bool {
+		return string(key) == heatmapData
+	})
 	return nil
 }

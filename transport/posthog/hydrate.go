@@ -11,12 +11,13 @@ import (
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// What can be wrong with an event or its request, in the protocol's words. They are made once: a hostile batch of a
-// million bad events costs no allocation each.
+// The faults of an event or its request, in the protocol's words. They are made once, so that a hostile batch of a
+// million bad events costs no allocation for each.
 var (
-	errNoEvent        = events.Errorf(events.Invalid, "request holds no event")
-	errNotObject      = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
-	errNoName         = events.Errorf(events.Invalid, "failed to hydrate events from request: non-engage request missing event name attribute")
+	errNoEvent   = events.Errorf(events.Invalid, "request holds no event")
+	errNotObject = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
+	errNoName    = events.Errorf(events.Invalid,
+		"failed to hydrate events from request: non-engage request missing event name attribute")
 	errEmptyName      = events.Errorf(events.Invalid, "event submitted with an empty event name")
 	errNoDistinctID   = events.Errorf(events.Invalid, "event submitted without a distinct_id")
 	errCookieless     = events.Errorf(events.Invalid, "event submitted with invalid cookieless mode")
@@ -43,28 +44,28 @@ func wrongType(key, want string) *events.Error {
 }
 
 const (
-	// maxName is the longest event name, as JSON. The protocol has no limit, but no Kafka message would hold a longer
-	// one.
+	// maxName is the longest event name in bytes, as JSON. The protocol has no limit, but no Kafka message would hold a
+	// longer name.
 	maxName = 1 << 20
-	// maxRawToken is the longest token that is looked at, as JSON: the longest allowed, escaped, with room for white
-	// space.
+	// maxRawToken is the longest token in bytes, as JSON, that is looked at: the longest allowed token, escaped, with
+	// room for white space.
 	maxRawToken = 1 << 10
 )
 
-// InternalIP stands for the client of events that the service's own operators send.
+// InternalIP stands for the client's address in events that the service's own operators send.
 const InternalIP = "127.0.0.1"
 
 var noProperties = []byte("{}")
 
-// intake is what the place that a request came to says about its events.
+// intake is what a request's path and query say about its events.
 type intake struct {
 	query query
-	// engage: an event may come without a name. aiOnly: events of other lanes are in the wrong place.
+	// engage allows events without a name. aiOnly rejects events of other lanes.
 	engage, aiOnly bool
 }
 
-// hydrate makes the batch's events of the objects found. What concerns the whole request is returned as an error with
-// its reason; an event that is bad alone is rejected in the batch.
+// hydrate makes the batch's events of the objects found. It rejects a bad event in the batch. It returns a fault of the
+// whole request, with the reason.
 func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (events.Reason, *events.Error) {
 	batch.Events = slices.Grow(batch.Events[:0], len(d.objects))[:len(d.objects)]
 	clear(batch.Events)
@@ -85,7 +86,7 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 	token, reason, err := d.token()
 	if err != nil {
 		if d.single && !from.engage && d.Present(d.objects[0].name) == nil {
-			// An object of no shape is told so before it is asked for a token.
+			// A single object without a name is hardly an event. The answer says so, and does not ask for a token.
 			return events.ReasonMissingName, errNoName
 		}
 		return reason, err
@@ -106,7 +107,8 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 	return "", nil
 }
 
-// end returns a function that ends the event as an error says; without one it stays as it is.
+// end returns a function that ends the event by an error: as failed if the error is Unavailable, else as rejected.
+// Without an error the event stays as it is.
 func end(event *events.Event) func(events.Reason, *events.Error) {
 	return func(reason events.Reason, err *events.Error) {
 		switch {
@@ -119,8 +121,11 @@ func end(event *events.Event) func(events.Reason, *events.Error) {
 	}
 }
 
-// suit makes an event as its lane wants it.
-func (d *document) suit(found *object, event *events.Event, config *Config, aiOnly bool) (events.Reason, *events.Error) {
+// suit checks an event by its lane, and takes out of its properties what only the AI gateway or a heatmap event may
+// have.
+func (d *document) suit(
+	found *object, event *events.Event, config *Config, aiOnly bool,
+) (events.Reason, *events.Error) {
 	if aiOnly && event.Lane != events.LaneAI {
 		return events.ReasonNotAI, errNotAI
 	}
@@ -144,7 +149,7 @@ func (d *document) suit(found *object, event *events.Event, config *Config, aiOn
 	return "", nil
 }
 
-// dropUnwanted drops the events that nobody keeps, before anything about them is judged, and returns how many are left.
+// dropUnwanted drops the events that nobody keeps, before anything about them is judged. It returns how many are left.
 func (d *document) dropUnwanted(batch *events.Batch) int {
 	left := len(d.objects)
 	for i := range d.objects {
@@ -158,10 +163,10 @@ func (d *document) dropUnwanted(batch *events.Batch) int {
 	return left
 }
 
-// PerformanceEvent is a name that old SDKs send and nothing uses.
+// PerformanceEvent is the name of an event that old SDKs send and nothing uses.
 const PerformanceEvent = "$performance_event"
 
-// readEnvelope reads what an envelope says beside its token and its events.
+// readEnvelope reads the fields of an envelope other than its token and its events.
 func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *events.Error) {
 	if !d.enveloped {
 		return time.Time{}, false, nil
@@ -171,7 +176,7 @@ func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *eve
 		if raw != nil && raw[0] != '"' {
 			return time.Time{}, false, errTypeSentAt
 		}
-		// A bare number, as the query has it, is no time here: in seconds it would be taken for one long ago.
+		// A bare number is a time in the query, but not here: one in seconds would be taken for a time long ago.
 		if raw != nil && sentAt.IsZero() {
 			sentAt, _ = parseDate(jsonscan.Text(head(raw)))
 		}
@@ -186,7 +191,8 @@ func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *eve
 	return sentAt, historical, nil
 }
 
-// token finds the project token of the request: the envelope's own, else the one and only that its events carry.
+// token finds the project token of the request: the envelope's own, else the token of its events, which must not name
+// two.
 func (d *document) token() (string, events.Reason, *events.Error) {
 	var token string
 	found := false
@@ -228,7 +234,8 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 	return trimmed, "", nil
 }
 
-// tokenText returns what a token says, trimmed; of one that is far too long it is enough to know that.
+// tokenText returns the text of a token without surrounding white space. A token that is far too long stays as it is,
+// which is enough to refuse it.
 func tokenText(raw []byte) string {
 	if len(raw) > maxRawToken {
 		return jsonscan.Alias(raw)
@@ -236,7 +243,7 @@ func tokenText(raw []byte) string {
 	return strings.TrimSpace(jsonscan.Text(raw))
 }
 
-// ownToken returns the token that an event carries itself, beside its properties.
+// ownToken returns the token that an event carries beside its properties.
 func (d *document) ownToken(found *object) []byte {
 	for _, at := range [...]jsonscan.Span{found.token, found.dollarToken, found.apiKey} {
 		if raw := d.Present(at); raw != nil {
@@ -246,12 +253,14 @@ func (d *document) ownToken(found *object) []byte {
 	return nil
 }
 
-// hydrateEvent fills in an event, or says what is wrong with it.
-func (d *document) hydrateEvent(found *object, event *events.Event, at Clock, engage bool) (events.Reason, *events.Error) {
+// hydrateEvent fills in an event, or returns what is wrong with it.
+func (d *document) hydrateEvent(
+	found *object, event *events.Event, at Clock, engage bool,
+) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
-	// First, so that whoever is told of another fault is told of which event, too.
+	// The uuid comes first, so that a client that is told of another fault is also told which event has it.
 	if reason, err := d.clientUUID(found, event); err != nil {
 		return reason, err
 	}
@@ -319,7 +328,7 @@ func (d *document) cookieless(found *object, event *events.Event) *events.Error 
 	return nil
 }
 
-// date computes when the event happened, and makes its uuid if it has none.
+// date computes when the event happened. It makes the event's uuid if the client sent none.
 func (d *document) date(found *object, event *events.Event, at Clock) {
 	var stamp time.Time
 	var offset int64
@@ -337,7 +346,7 @@ func (d *document) date(found *object, event *events.Event, at Clock) {
 	}
 }
 
-// raw takes over an event's own JSON and checks the types of what is not read any further.
+// raw takes over an event's own JSON and checks the types of its fields.
 func (d *document) raw(found *object, raw *events.Raw) *events.Error {
 	raw.Token = d.ownToken(found)
 	raw.DistinctID = d.Present(found.distinctID)
@@ -369,10 +378,10 @@ func (d *document) raw(found *object, raw *events.Raw) *events.Error {
 	return nil
 }
 
-// maxMilliseconds is farther than any year that a time may have, from any other.
+// maxMilliseconds is longer than the time between any two years that an event may have.
 const maxMilliseconds = 1e15
 
-// milliseconds reads a JSON number of milliseconds; one that is out of all bounds is cut.
+// milliseconds reads a JSON number of milliseconds. A number beyond maxMilliseconds is cut to that.
 func milliseconds(raw []byte) int64 {
 	if ms, err := strconv.ParseInt(jsonscan.Alias(raw), 10, 32); err == nil {
 		return ms
@@ -387,7 +396,7 @@ func milliseconds(raw []byte) int64 {
 	return int64(min(max(ms, -maxMilliseconds), maxMilliseconds))
 }
 
-// CheckAI says what is wrong with an AI event whose properties are over the ceiling.
+// CheckAI returns an error if the properties of an AI event are over the ceiling, MaxAIEvent.
 func (c *Config) CheckAI(properties []byte) *events.Error {
 	if c.MaxAIEvent > 0 && len(properties) > int(c.MaxAIEvent) {
 		return events.Errorf(events.TooLarge, "the properties of an AI event are larger than %d bytes", c.MaxAIEvent)
@@ -395,10 +404,10 @@ func (c *Config) CheckAI(properties []byte) *events.Error {
 	return nil
 }
 
-// IsAI reports whether a name is that of an AI event, be it one that the allowlist does not know.
+// IsAI reports whether a name is that of an AI event, also of one that the allowlist does not know.
 func IsAI(name string) bool { return strings.HasPrefix(name, "$ai_") }
 
-// Lane says where an event belongs by its name; the special names win over a historical migration.
+// Lane returns the lane of an event by its name. The special names go before a historical migration.
 func (c *Config) Lane(name string, historical bool) events.Lane {
 	if strings.HasPrefix(name, "$") {
 		switch name {

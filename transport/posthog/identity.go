@@ -19,14 +19,15 @@ import (
 const (
 	// maxDistinctID is the longest distinct_id, in characters; a longer one is cut.
 	maxDistinctID = 200
-	// maxCanonical is the longest array or object that is put in order before it is cut. A user of the name of a larger
-	// one does not exist, but somebody could send it to make the service work.
+	// maxCanonical is the longest array or object, in bytes, that is put in order before it is cut. No user's name is a
+	// larger one, but somebody could send it to make the service work.
 	maxCanonical = 4 << 10
-	// maxRead is how much of a longer value is read: more than its first 200 characters can take, all escaped.
+	// maxRead is how many bytes of a longer value are read: more than its first 200 characters can take, all of them
+	// escaped.
 	maxRead = 4 << 10
 )
 
-// identify gives the event the text that a distinct_id's JSON value says, and notes where that had to be cut.
+// identify gives the event the text of a distinct_id's JSON value, and notes if that had to be cut.
 func identify(event *events.Event, raw []byte) {
 	id, cut := distinctID(raw)
 	event.DistinctID = id
@@ -50,7 +51,7 @@ func distinctID(raw []byte) (id string, cut bool) {
 		}
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		id = numberText(raw)
-	default: // true, false; null is taken as absent before
+	default: // true or false; the caller takes null for absent
 		id = jsonscan.Alias(raw)
 	}
 	if strings.IndexByte(id, 0) >= 0 {
@@ -67,7 +68,7 @@ func distinctID(raw []byte) (id string, cut bool) {
 	return id, false
 }
 
-// head returns a string value that begins like the given one and is not much longer than what is read of it.
+// head returns a string value as it is. It cuts a value longer than 2*maxRead to a string value of about maxRead bytes.
 func head(raw []byte) []byte {
 	if len(raw) <= 2*maxRead {
 		return raw
@@ -106,8 +107,8 @@ func canonical(raw []byte) string {
 	return strings.TrimSuffix(out.String(), "\n")
 }
 
-// numberText writes a number as upstream does: a 64-bit integer as it stands, any other as the shortest text of the
-// nearest float64, with ".0" where it is whole and an exponent from 1e16 on and below 1e-5.
+// numberText writes a number as upstream does. A 64-bit integer stays as it stands. Any other number becomes the
+// shortest text of the nearest float64, with ".0" if it is whole, and with an exponent from 1e16 on and below 1e-5.
 func numberText(raw []byte) string {
 	s := jsonscan.Alias(raw)
 	if len(s) > maxRead {
@@ -138,7 +139,7 @@ func numberText(raw []byte) string {
 // maxToken is the longest project token, in bytes.
 const maxToken = 64
 
-// checkToken returns the token without surrounding white space and what is wrong with it, in the protocol's words.
+// checkToken returns the token without surrounding white space, or the fault of a bad token in the protocol's words.
 func checkToken(token string) (trimmed, fault string) {
 	token = strings.TrimSpace(token)
 	switch {
@@ -170,7 +171,7 @@ func parseUUID(s string) (uuid.UUID, bool) {
 	return id, err == nil
 }
 
-// newUUID makes a UUIDv7 for an event that came without one: the time part is the event's own time in milliseconds.
+// newUUID makes a UUIDv7 for an event that came without a uuid. Its time part is the event's own time in milliseconds.
 func newUUID(at time.Time) uuid.UUID {
 	ms := uint64(max(at.UnixMilli(), 0))
 	a, b := rand.Uint64(), rand.Uint64()

@@ -14,10 +14,12 @@ func TestDistinctIDIsTextWhateverWasSent(t *testing.T) {
 	long := strings.Repeat("ü", 250)
 	for raw, want := range map[string]string{
 		`"user"`: "user", `" user "`: " user ", `""`: "", `"  \t"`: "  \t", `"\u00a0"`: "\u00a0",
-		`23`: "23", `23.4`: "23.4", `-7`: "-7", `18446744073709551615`: "18446744073709551615", `1.0`: "1.0", `1e2`: "100.0",
+		`23`: "23", `23.4`: "23.4", `-7`: "-7", `18446744073709551615`: "18446744073709551615", `1.0`: "1.0",
+		`1e2`:  "100.0",
 		`1e21`: "1e21", `0.000001`: "1e-6", `1e16`: "1e16", `-0`: "-0.0",
 		`123456789012345678901234567890`: "1.2345678901234568e29",
-		`["a", "b"]`:                     `["a","b"]`, `{"b": 1, "a": [true, null]}`: `{"a":[true,null],"b":1}`, `{"a":"<&>"}`: `{"a":"<&>"}`,
+		`["a", "b"]`:                     `["a","b"]`, `{"b": 1, "a": [true, null]}`: `{"a":[true,null],"b":1}`,
+		`{"a":"<&>"}`:                                       `{"a":"<&>"}`,
 		`[` + strings.Repeat(` 1,`, 2000) + `1]`:            (`[` + strings.Repeat(` 1,`, 2000))[:200],
 		`"` + strings.Repeat(`\u00fc`, 10_000) + `"`:        strings.Repeat("ü", 200),
 		`"` + strings.Repeat(`ü`, 10_000) + `"`:             strings.Repeat("ü", 200),
@@ -60,7 +62,8 @@ func TestNewUUIDCarriesTheEventsTime(t *testing.T) {
 // Section 2.10 of the protocol.
 func TestParseUUIDTakesEveryUsualForm(t *testing.T) {
 	const want = "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d"
-	for _, text := range []string{want, strings.ToUpper(want), strings.ReplaceAll(want, "-", ""), "{" + want + "}", "urn:uuid:" + want} {
+	for _, text := range []string{want, strings.ToUpper(want), strings.ReplaceAll(want, "-", ""), "{" + want + "}",
+		"urn:uuid:" + want} {
 		id, ok := parseUUID(text)
 		require.True(t, ok, text)
 		require.Equal(t, want, id.String())

@@ -39,13 +39,15 @@ func TestSection212EachEventHasItsLane(t *testing.T) {
 		config := DefaultConfig()
 		config.AILane = test.aiLane
 		s := newService(t, config)
-		response := s.post("/batch/", fmt.Sprintf(`{"api_key":"k","historical_migration":%t,"batch":[{"event":%q,"distinct_id":"u"}]}`, test.historical, test.name))
+		response := s.post("/batch/",
+			fmt.Sprintf(`{"api_key":"k","historical_migration":%t,"batch":[{"event":%q,"distinct_id":"u"}]}`,
+				test.historical, test.name))
 		require.Equal(t, 200, response.Status)
 		require.Equal(t, test.want, s.sink.events[0].Lane, "%+v", test)
 	}
 }
 
-// Section 2.12 of the protocol: which event has heatmap data split off, and what is in each of the two.
+// Section 2.12 of the protocol: which events have heatmap data split off, and what each of the two events then holds.
 func TestSection212HeatmapDataIsSplitOff(t *testing.T) {
 	for _, test := range []struct{ about, event, properties, left, heatmap string }{
 		{
@@ -54,9 +56,15 @@ func TestSection212HeatmapDataIsSplitOff(t *testing.T) {
 		},
 		{
 			"how far the page before was scrolled", "$pageleave",
-			`{"$prev_pageview_pathname":"/a","$current_url":"http://x/b","$prev_pageview_max_scroll":7,"$ip":"1","$host":"x","$session_id":"s","$timezone":"UTC","$raw_user_agent":"ua","$viewport_width":3,"$cookieless_mode":false,"$cookieless_extra":"e","other":1}`,
-			`{"$prev_pageview_pathname":"/a","$current_url":"http://x/b","$prev_pageview_max_scroll":7,"$ip":"1","$host":"x","$session_id":"s","$timezone":"UTC","$raw_user_agent":"ua","$viewport_width":3,"$cookieless_mode":false,"$cookieless_extra":"e","other":1}`,
-			`{"$prev_pageview_pathname":"/a","$current_url":"http://x/b","$prev_pageview_max_scroll":7,"$ip":"1","$host":"x","$session_id":"s","$timezone":"UTC","$raw_user_agent":"ua","$viewport_width":3,"$cookieless_mode":false,"$cookieless_extra":"e"}`,
+			`{"$prev_pageview_pathname":"/a","$current_url":"http://x/b","$prev_pageview_max_scroll":7,"$ip":"1",` +
+				`"$host":"x","$session_id":"s","$timezone":"UTC","$raw_user_agent":"ua","$viewport_width":3,` +
+				`"$cookieless_mode":false,"$cookieless_extra":"e","other":1}`,
+			`{"$prev_pageview_pathname":"/a","$current_url":"http://x/b","$prev_pageview_max_scroll":7,"$ip":"1",` +
+				`"$host":"x","$session_id":"s","$timezone":"UTC","$raw_user_agent":"ua","$viewport_width":3,` +
+				`"$cookieless_mode":false,"$cookieless_extra":"e","other":1}`,
+			`{"$prev_pageview_pathname":"/a","$current_url":"http://x/b","$prev_pageview_max_scroll":7,"$ip":"1",` +
+				`"$host":"x","$session_id":"s","$timezone":"UTC","$raw_user_agent":"ua","$viewport_width":3,` +
+				`"$cookieless_mode":false,"$cookieless_extra":"e"}`,
 		},
 		{"data alone", "x", `{"$heatmap_data":[]}`, `{}`, `{"$heatmap_data":[]}`},
 		{"data under an escaped name", "x", `{"\u0024heatmap_data":{"a":1}}`, `{}`, `{"$heatmap_data":{"a":1}}`},
@@ -66,7 +74,10 @@ func TestSection212HeatmapDataIsSplitOff(t *testing.T) {
 	} {
 		t.Run(test.about, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
-			require.Equal(t, 200, s.post("/e/", fmt.Sprintf(`{"event":%q,"distinct_id":"u","token":"k","properties":%s}`, test.event, test.properties)).Status)
+			require.Equal(t, 200,
+				s.post("/e/",
+					fmt.Sprintf(`{"event":%q,"distinct_id":"u","token":"k","properties":%s}`, test.event,
+						test.properties)).Status)
 			require.Len(t, s.sink.events, 1, "the two share one outcome")
 			event := s.sink.events[0]
 			require.JSONEq(t, test.left, string(event.Raw.Properties))
@@ -84,7 +95,9 @@ func TestHeatmapsOfAWholeBatchKeepApart(t *testing.T) {
 	var batch []string
 	pad := strings.Repeat("x", 10_000)
 	for i := range 20 {
-		batch = append(batch, fmt.Sprintf(`{"event":"e","distinct_id":"u","properties":{"$heatmap_data":{"n":%d,"pad":%q},"keep":%d}}`, i, pad, i))
+		batch = append(batch,
+			fmt.Sprintf(`{"event":"e","distinct_id":"u","properties":{"$heatmap_data":{"n":%d,"pad":%q},"keep":%d}}`, i,
+				pad, i))
 	}
 	for range 2 {
 		s.sink.events = nil
@@ -97,11 +110,12 @@ func TestHeatmapsOfAWholeBatchKeepApart(t *testing.T) {
 	}
 }
 
-// Section 2.12 of the protocol: what only PostHog's own gateway may say is not believed of anybody else.
+// Section 2.12 of the protocol: gateway properties are PostHog's own gateway's, and nobody else is believed.
 func TestSection212GatewayPropertiesAreStrippedOffAIEvents(t *testing.T) {
 	long := strings.Repeat("y", 200)
 	for _, test := range []struct{ event, properties, want string }{
-		{"$ai_generation", `{"a":1,"$ai_gateway":1,"$ai_gateway_signature":"x","$ai_model":"m"}`, `{"a":1,"$ai_model":"m"}`},
+		{"$ai_generation", `{"a":1,"$ai_gateway":1,"$ai_gateway_signature":"x","$ai_model":"m"}`,
+			`{"a":1,"$ai_model":"m"}`},
 		{"$ai_anything", `{"$ai_gateway_x":{"$ai_gateway":1}}`, `{}`},
 		{"$ai_span", `{"\u0024ai_gateway_x":1,"b":2}`, `{"b":2}`},
 		{"$ai_span", `{"\u0024ai_gateway_` + long + `":1,"b":2}`, `{"b":2}`},
@@ -109,21 +123,26 @@ func TestSection212GatewayPropertiesAreStrippedOffAIEvents(t *testing.T) {
 		{"$pageview", `{"$ai_gateway_x":1}`, `{"$ai_gateway_x":1}`},
 	} {
 		s := newService(t, DefaultConfig())
-		require.Equal(t, 200, s.post("/e/", fmt.Sprintf(`{"event":%q,"distinct_id":"u","token":"k","properties":%s}`, test.event, test.properties)).Status)
+		require.Equal(t, 200,
+			s.post("/e/",
+				fmt.Sprintf(`{"event":%q,"distinct_id":"u","token":"k","properties":%s}`, test.event,
+					test.properties)).Status)
 		require.JSONEq(t, test.want, string(s.sink.events[0].Raw.Properties), test.properties)
 	}
 }
 
-// Section 1.2 and 6 of the protocol: the AI batch takes AI events, each up to a ceiling of its own.
+// Sections 1.2 and 6 of the protocol: the AI batch takes AI events, each up to a ceiling of its own.
 func TestSection6TheAIBatchTakesAIEventsOnly(t *testing.T) {
 	config := DefaultConfig()
 	config.MaxAIEvent = 100
 	s := newService(t, config)
 	ai := func(body string) route.Response {
-		return s.CaptureAI(context.Background(), &route.Request{Path: "/i/v0/ai/batch/", Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
+		return s.CaptureAI(context.Background(),
+			&route.Request{Path: "/i/v0/ai/batch/", Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
 	}
 	small := `{"event":"$ai_generation","distinct_id":"u","token":"k","properties":{"$ai_model":"m"}}`
-	large := `{"event":"$ai_generation","distinct_id":"u","token":"k","properties":{"$ai_input":"` + strings.Repeat("x", 100) + `"}}`
+	large := `{"event":"$ai_generation","distinct_id":"u","token":"k","properties":{"$ai_input":"` +
+		strings.Repeat("x", 100) + `"}}`
 	other := `{"event":"$pageview","distinct_id":"u","token":"k"}`
 	require.Equal(t, 200, ai(`[`+small+`,`+other+`,`+large+`]`).Status, "bad ones are rejected alone")
 	require.Len(t, s.sink.events, 1)
@@ -133,7 +152,8 @@ func TestSection6TheAIBatchTakesAIEventsOnly(t *testing.T) {
 	require.Equal(t, "the event is not an AI event; send it to the analytics endpoint", response.Body)
 	response = ai(`[` + large + `]`)
 	require.Equal(t, 413, response.Status)
-	require.Equal(t, "maximum AI event size exceeded: the properties of an AI event are larger than 100 bytes", response.Body)
+	require.Equal(t, "maximum AI event size exceeded: the properties of an AI event are larger than 100 bytes",
+		response.Body)
 	require.Equal(t, 413, s.post("/e/", large).Status, "the ceiling is the lane's, not the route's")
 	totals := s.ledger.Snapshot()
 	require.EqualValues(t, 2, totals.Rejected[events.ReasonNotAI])

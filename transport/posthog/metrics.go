@@ -9,9 +9,9 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// Metrics are what both generations of the protocol count and time.
+// Metrics are the counters and timers of both generations of the protocol.
 type Metrics struct {
-	// Decode, Scan and Process are how long the steps of a request take.
+	// Decode, Scan and Process time the steps of a request.
 	Decode, Scan, Process tally.Timer
 
 	numbers, surrogates tally.Counter
@@ -31,11 +31,11 @@ func NewMetrics(scope tally.Scope) Metrics {
 	}
 }
 
-// Mend has the text scanned and, where that stumbles over what real SDKs get wrong, scanned again with that repaired.
-// The repaired copy counts against the lease. The batch is told of it, and of what decoding
-// had to mend.
+// Mend has the text scanned. If the scan meets a fault that Repair can mend, Mend repairs the text and has the copy
+// scanned. The copy counts against the lease. Mend notes in the batch whether it or the decoder has mended anything.
 func (m *Metrics) Mend(
-	payload *decode.Payload, scan func([]byte) *jsonscan.SyntaxError, scanner *jsonscan.Scanner, batch *events.Batch, lease *memory.Lease,
+	payload *decode.Payload, scan func([]byte) *jsonscan.SyntaxError, scanner *jsonscan.Scanner, batch *events.Batch,
+	lease *memory.Lease,
 ) (*jsonscan.SyntaxError, *events.Error) {
 	m.surrogates.Inc(int64(payload.Replaced))
 	batch.Repaired = payload.Replaced > 0
@@ -44,7 +44,7 @@ func (m *Metrics) Mend(
 	if fault == nil || !scanner.Repairable {
 		return fault, nil
 	}
-	// A mend adds a third at most: NaN becomes null.
+	// A repair adds a third at most: NaN becomes null.
 	if !lease.Reserve(int64(len(data)) * 4 / 3) {
 		return nil, memory.ErrSpent
 	}

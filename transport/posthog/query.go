@@ -18,7 +18,7 @@ type query struct {
 	retryCount  int
 }
 
-// parseQuery reads the parameters that the protocol knows; of two equal ones the first counts.
+// parseQuery reads the parameters that the protocol knows. Of two equal parameters the first counts.
 func parseQuery(raw string) (query, *events.Error) {
 	var q query
 	var seen [5]bool
@@ -35,7 +35,8 @@ func parseQuery(raw string) (query, *events.Error) {
 		case key == "data" && first(0):
 			data, err := url.QueryUnescape(value)
 			if err != nil {
-				return query{}, events.Errorf(events.Invalid, "failed to decode request: invalid percent-encoding in query parameter data")
+				return query{}, events.Errorf(events.Invalid,
+					"failed to decode request: invalid percent-encoding in query parameter data")
 			}
 			q.data = data
 		case key == "compression" && first(1):
@@ -45,7 +46,7 @@ func parseQuery(raw string) (query, *events.Error) {
 			if err != nil {
 				return query{}, notInteger(key)
 			}
-			// Seconds in the place of milliseconds end up in 1970: useless as a clock.
+			// A client that sends seconds in the place of milliseconds ends up in 1970, which is useless as a clock.
 			if at := time.UnixMilli(ms).UTC(); at.Year() > 2020 && at.Year() <= 9999 {
 				q.sentAt = at
 			}
@@ -62,7 +63,8 @@ func parseQuery(raw string) (query, *events.Error) {
 	return q, nil
 }
 
-// unescaped undoes percent-encoding; what cannot be undone stays, and is then no value that means anything.
+// unescaped undoes percent-encoding. A value that is not properly encoded stays as it is, and no parameter knows such a
+// value.
 func unescaped(value string) string {
 	if plain, err := url.QueryUnescape(value); err == nil {
 		return plain

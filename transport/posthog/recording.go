@@ -10,10 +10,10 @@ import (
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
-// replay is what one scan has found of a recorded event, beside what every event has.
+// replay is what a scan has found in a recorded event, beside what every event has.
 type replay struct {
 	session, window, source, lib, host, sentAt jsonscan.Span
-	// hasSnapshots is set when there is usable snapshot data: snapshots[from:to] of the document.
+	// hasSnapshots is set if there is usable snapshot data. The data are snapshots[from:to] of the document.
 	hasSnapshots bool
 	from, to     int
 }
@@ -21,7 +21,7 @@ type replay struct {
 // snapshot is one step of a recording and its own time.
 type snapshot struct{ json, timestamp jsonscan.Span }
 
-// snapshotsName is the name of the event that a recording is written as.
+// snapshotsName is the name of the event that a recording becomes.
 const snapshotsName = "$snapshot_items"
 
 var (
@@ -56,7 +56,8 @@ func (d *document) replayProperty(key []byte, i, depth int, found *object) (end 
 	return end, true
 }
 
-// snapshotData scans the snapshots of an event: an array of them, or a single one. Of two values the last counts.
+// snapshotData scans the snapshots of an event, which are an array of them or a single one. Of two equal keys the last
+// counts.
 func (d *document) snapshotData(r *replay, i, depth int) int {
 	r.from = len(d.snapshots)
 	end := d.snapshotValues(i, depth, &r.hasSnapshots)
@@ -123,7 +124,7 @@ func (d *document) snapshot(i, depth int) int {
 	return i
 }
 
-// growSnapshots makes room for more snapshots, if there may be more.
+// growSnapshots makes room for more snapshots. It reports false if the limit is reached or room refuses.
 func (d *document) growSnapshots() bool {
 	room := min(max(256, 2*cap(d.snapshots)), d.limit)
 	if room <= cap(d.snapshots) {
@@ -136,9 +137,9 @@ func (d *document) growSnapshots() bool {
 	return true
 }
 
-// hydrateRecordings makes a batch of the recorded events: one event for all that belong to one window of one session,
-// which is all of them but where a session ended within the request. What is bad alone is an event of its own,
-// rejected.
+// hydrateRecordings makes a batch of the recorded events. All that belong to one window of one session become one
+// event. A request has more than one such event only if a session ended within it. A bad recorded event becomes an
+// event of its own, which is rejected.
 func (d *document) hydrateRecordings(s *session, query query, userAgent string) (events.Reason, *events.Error) {
 	batch := &s.batch
 	batch.Events = batch.Events[:0]
@@ -163,17 +164,20 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 		found := &d.objects[i]
 		session, window := "", []byte(nil)
 		reason, err := d.checkRecording(found, current, &session, &window)
-		if err == nil && current != nil && current.SessionID == session && bytes.Equal(current.Recording.WindowID, window) {
+		if err == nil && current != nil && current.SessionID == session &&
+			bytes.Equal(current.Recording.WindowID, window) {
 			s.addSnapshots(found, current.Recording)
 			continue
 		}
-		batch.Events = append(batch.Events, events.Event{Name: snapshotsName, Lane: events.LaneRecordings, SessionID: session})
+		batch.Events = append(batch.Events, events.Event{
+			Name: snapshotsName, Lane: events.LaneRecordings, SessionID: session,
+		})
 		event := &batch.Events[len(batch.Events)-1]
 		switch {
 		case err == nil:
 			reason, err = d.hydrateRecording(found, event, at)
 		case found.isObject:
-			// Whoever is told of the fault is told of which event.
+			// The client is also told which event has the fault.
 			_, _ = d.clientUUID(found, event)
 		}
 		if err != nil {
@@ -188,7 +192,8 @@ func (d *document) hydrateRecordings(s *session, query query, userAgent string) 
 	return "", nil
 }
 
-// recordingSentAt is when the client says that it sent the recording: in the first event, the envelope or the query.
+// recordingSentAt returns when the client says that it sent the recording: in the first event, else in the envelope,
+// else in the query.
 func (d *document) recordingSentAt(query query) time.Time {
 	first := jsonscan.Span{}
 	if d.objects[0].replay > 0 {
@@ -207,9 +212,11 @@ func (d *document) recordingSentAt(query query) time.Time {
 // maxSession is the longest session id, in bytes.
 const maxSession = 70
 
-// checkRecording finds which session and window an event belongs to. One that does not say belongs where the one before
-// does.
-func (d *document) checkRecording(found *object, before *events.Event, session *string, window *[]byte) (events.Reason, *events.Error) {
+// checkRecording finds the session and the window of an event. An event that does not name them has those of the event
+// before it.
+func (d *document) checkRecording(
+	found *object, before *events.Event, session *string, window *[]byte,
+) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
 	}
@@ -267,7 +274,7 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at Clock
 	if id != nil {
 		identify(event, id)
 	}
-	// Other than for events, a blank one is as good as any: it is the session that counts.
+	// A recording may have a blank distinct_id, which other events may not: what counts is its session.
 	if event.DistinctID == "" {
 		return events.ReasonMissingDistinctID, errNoDistinctID
 	}
@@ -283,7 +290,7 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at Clock
 	return "", nil
 }
 
-// describeRecording reads what is the same for all snapshots of a recording.
+// describeRecording reads what all snapshots of a recording have in common.
 func (d *document) describeRecording(found *object, window []byte, userAgent string) events.Recording {
 	r := &d.replays[found.replay-1]
 	recording := events.Recording{WindowID: window, Source: "web", Lib: libraryOf(userAgent)}
@@ -299,7 +306,7 @@ func (d *document) describeRecording(found *object, window []byte, userAgent str
 	return recording
 }
 
-// libraryOf guesses from the user agent which library has recorded. The header may hold any bytes.
+// libraryOf guesses from the user agent which library has recorded. The user agent may hold any bytes.
 func libraryOf(userAgent string) string {
 	if userAgent == "" {
 		return "unknown"
@@ -310,13 +317,15 @@ func libraryOf(userAgent string) string {
 	return "web"
 }
 
-// addSnapshots adds an event's snapshots to the recording, which the session's latest ones belong to.
+// addSnapshots adds an event's snapshots to a recording, to which the last of the session's snapshots must belong.
 func (s *session) addSnapshots(found *object, recording *events.Recording) {
 	d := &s.document
 	r := &d.replays[found.replay-1]
 	start := len(s.snapshots) - len(recording.Items)
 	for _, item := range d.snapshots[r.from:r.to] {
-		s.snapshots = append(s.snapshots, events.Snapshot{JSON: item.json.In(d.Data), Timestamp: d.Present(item.timestamp)})
+		s.snapshots = append(s.snapshots, events.Snapshot{
+			JSON: item.json.In(d.Data), Timestamp: d.Present(item.timestamp),
+		})
 	}
 	recording.Items = s.snapshots[start:len(s.snapshots):len(s.snapshots)]
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// success answers that every event is safe, or was not meant to be kept. A beacon has nobody who reads the answer.
+// success answers that every event is safe or was not meant to be kept. The answer to a beacon has no body, because
+// nobody reads it.
 func success(beacon bool) route.Response {
 	if beacon {
 		return route.Response{Status: http.StatusNoContent}
@@ -15,15 +16,15 @@ func success(beacon bool) route.Response {
 	return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok"}`}
 }
 
-// What a client is told that it has used up its quota of.
+// The words by which an answer tells a client which quota is used up.
 const (
 	resourceEvents     = "events"
 	resourceRecordings = "recordings"
 )
 
-// answer renders what became of a batch. Anything that failed makes the client send all of it again; otherwise one good
-// event makes the answer a success, since the bad ones would be as bad the next time. Where the quota has taken all
-// that was good, the answer says so: current SDKs then pause.
+// answer renders the outcomes of a batch. If an event has failed, the client is to send the whole batch again.
+// Otherwise one good event makes the answer a success, since the bad events would be as bad the next time. If the quota
+// has taken all events that were good, the answer says so, and current SDKs then pause.
 func answer(batch *events.Batch, policy string, beacon bool, resource string) route.Response {
 	sum := batch.Summary()
 	good := sum.Accepted + sum.Dropped
@@ -33,7 +34,10 @@ func answer(batch *events.Batch, policy string, beacon bool, resource string) ro
 	case sum.Rejected > 0 && (good+sum.Limited == 0 || policy == PolicyAllOrNothing):
 		return route.ToRejection(sum.Rejection).Refused()
 	case sum.Limited > 0 && good == 0:
-		return route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`}
+		return route.Response{
+			Status: http.StatusOK, ContentType: route.TypeJSON,
+			Body: `{"status":"Ok","quota_limited":["` + resource + `"]}`,
+		}
 	default:
 		return success(beacon)
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// What the protocols beside v0 have in common with it.
+// The other protocols share these functions with v0.
 
-// BearerToken returns the project token that the Authorization header carries, checked for its shape.
+// BearerToken returns the project token of the Authorization header, after a check of the token's shape.
 func BearerToken(request *route.Request) (string, *events.Error) {
 	scheme, token, _ := strings.Cut(strings.TrimSpace(request.Get("Authorization")), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -30,8 +30,8 @@ func Token(text string) (string, *events.Error) {
 	return token, nil
 }
 
-// Identify gives the event the text that a distinct_id's JSON value says, cut to 200 characters, which it notes, and
-// reports whether that names anybody.
+// Identify gives the event the text of a distinct_id's JSON value, cut to 200 characters. It notes a cut in the event,
+// and reports whether the text names anybody.
 func Identify(event *events.Event, value []byte) bool {
 	identify(event, value)
 	return !isBlank(event.DistinctID)
@@ -43,8 +43,8 @@ func ParseUUID(text string) (uuid.UUID, bool) { return parseUUID(text) }
 // ParseTime reads a time in any of the forms that the protocol allows.
 func ParseTime(text string) (time.Time, bool) { return parseTime(text) }
 
-// EventTime computes when an event happened: stamp by the client's clock, sentAt what that clock said when it sent the
-// event, and now what the service's says. A zero stamp or sentAt is one that is not known.
+// EventTime computes when an event happened. stamp is that time by the client's clock, sentAt what the client's clock
+// said when it sent the event, and now what the service's clock says. A zero stamp or sentAt is unknown.
 func EventTime(now, sentAt, stamp time.Time) time.Time {
 	return Clock{Now: now, SentAt: sentAt}.eventTime(stamp, !stamp.IsZero(), 0, false, false)
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// strangers is a sink that looks for what is not of the event's own request, whose mark is the request id. It looks twice, and
-// lets other requests go on in between.
+// strangers is a sink that looks for bytes of another request than the event's own, whose mark is the request id. It
+// looks twice, and lets other requests go on in between.
 type strangers struct {
 	mu    sync.Mutex
 	found []string
@@ -41,7 +41,8 @@ func (s *strangers) Write(_ context.Context, batch *events.Batch) {
 				continue
 			}
 			for _, text := range textsOf(batch, event) {
-				if strings.Count(text, "mark") == 0 || strings.Count(text, "mark") != strings.Count(text, batch.RequestID) {
+				if strings.Count(text, "mark") == 0 ||
+					strings.Count(text, "mark") != strings.Count(text, batch.RequestID) {
 					s.mu.Lock()
 					s.found = append(s.found, batch.RequestID+" has "+text)
 					s.mu.Unlock()
@@ -60,13 +61,14 @@ func (s *strangers) Write(_ context.Context, batch *events.Batch) {
 	}
 }
 
-// textsOf returns all that an event says for itself.
+// textsOf returns all texts of an event.
 func textsOf(batch *events.Batch, event *events.Event) []string {
 	texts := []string{batch.Token, event.DistinctID}
 	if event.Recording == nil {
 		texts = append(texts, event.Name, string(event.Raw.Properties))
 	} else {
-		texts = append(texts, event.SessionID, string(event.Recording.WindowID), string(event.Recording.Host), event.Recording.Lib)
+		texts = append(texts, event.SessionID, string(event.Recording.WindowID), string(event.Recording.Host),
+			event.Recording.Lib)
 		for _, item := range event.Recording.Items {
 			texts = append(texts, string(item.JSON), string(item.Timestamp))
 		}
@@ -79,27 +81,32 @@ func textsOf(batch *events.Batch, event *events.Event) []string {
 	return texts
 }
 
-// Sessions, their arenas and the buffers of the decoder are used again and again: what one request holds must not be another's.
+// Sessions, their arenas and the decoder's buffers are used again and again. The bytes of one request must never show
+// up in another.
 func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 	const workers, requests = 8, 40
 	received := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	sink, budget, scope := &strangers{}, memory.NewBudget(1<<30), tally.NoopScope
 	pipeline, err := events.NewPipeline(zap.NewNop(), scope)
 	require.NoError(t, err)
-	decoder, processor := decode.New(route.Fixed(64<<20), budget), events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
+	decoder, processor := decode.New(route.Fixed(64<<20), budget),
+		events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), scope)
 	live := configs.Fixed(posthog.DefaultConfig())
 	h, err := posthog.NewHandler(live, decoder, budget, processor, scope)
 	require.NoError(t, err)
 	second, err := v1.NewHandler(live, decoder, budget, processor, scope)
 	require.NoError(t, err)
 
-	// Every text holds the mark M. Some are escaped, so that they are not the request's own bytes, and some mended.
+	// Every text holds the mark M. Some texts are escaped, so that they are not the request's own bytes, and some are
+	// mended.
 	event := `{"event":"M-1","distinct_id":"\u004d1-M","$set":{"M":"M"},"properties":{"a":"M%s","n":NaN}}`
 	heatmap := `{"event":"M-2","distinct_id":"M","properties":{"$heatmap_data":{"M":"M%s"},"M":1}}`
 	gateway := `{"event":"$ai_M","distinct_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
-	replay := `{"properties":{"distinct_id":"M","$session_id":"M-%d","$window_id":"w\u004d-M","$lib":"M","$snapshot_host":"M","$snapshot_data":[{"timestamp":"M","a":"M%s"},["timestamp M"],"M"]}}`
+	replay := `{"properties":{"distinct_id":"M","$session_id":"M-%d","$window_id":"w\u004d-M","$lib":"M",` +
+		`"$snapshot_host":"M","$snapshot_data":[{"timestamp":"M","a":"M%s"},["timestamp M"],"M"]}}`
 	snapshots := strings.NewReplacer(`["timestamp M"],"M"`, `{"timestamp":"M"}`)
-	strict := `{"event":"M","uuid":"0198c0de-0000-7000-8000-%012d","distinct_id":"M","timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
+	strict := `{"event":"M","uuid":"0198c0de-0000-7000-8000-%012d","distinct_id":"M",` +
+		`"timestamp":"2026-11-24T11:58:00Z","session_id":"M","properties":{"$ai_gateway":"%s","M":"M"}}`
 	var working sync.WaitGroup
 	for worker := range workers {
 		working.Go(func() {
@@ -131,10 +138,13 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 					body = gzipped(body)
 				}
 				request := &route.Request{
-					Path: "/e/", ContentType: "application/json", Body: []byte(body), ClientIP: "192.0.2.1", RequestID: mark, Received: received,
+					Path: "/e/", ContentType: "application/json", Body: []byte(body), ClientIP: "192.0.2.1",
+					RequestID: mark, Received: received,
 					Header: route.Headers{
-						"Authorization": "Bearer " + mark, "PostHog-Sdk-Info": "test/1", "PostHog-Attempt": "1", "User-Agent": "test",
-						"PostHog-Request-Id": "01a20526-db14-71b9-bce0-3d6c94bebba0", "PostHog-Request-Timestamp": received.Format(time.RFC3339),
+						"Authorization": "Bearer " + mark, "PostHog-Sdk-Info": "test/1", "PostHog-Attempt": "1",
+						"User-Agent":                "test",
+						"PostHog-Request-Id":        "01a20526-db14-71b9-bce0-3d6c94bebba0",
+						"PostHog-Request-Timestamp": received.Format(time.RFC3339),
 					},
 				}
 				if response := handle(context.Background(), request); response.Status != 200 {
@@ -142,7 +152,7 @@ func TestNoRequestSeesTheBytesOfAnother(t *testing.T) {
 					sink.found = append(sink.found, response.Body)
 					sink.mu.Unlock()
 				}
-				// As the server's own buffers do, the body's hold another request's as soon as this one is answered.
+				// As in the server, the body's buffer holds another request as soon as this one is answered.
 				clear(request.Body)
 			}
 		})

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// maxFuture is how far ahead of the service's clock an event may lie before its time is taken as wrong.
+// maxFuture is how far ahead of the service's clock an event's time may lie before it is taken for wrong.
 const maxFuture = 23 * time.Hour
 
-// maxTime is the longest text that is read as a time.
+// maxTime is the longest text in bytes that is read as a time.
 const maxTime = 64
 
-// layouts are the forms beside RFC 3339 that SDKs and their users write, tried in this order. A layout without a zone
-// means UTC.
+// layouts are the forms beside RFC 3339 that SDKs and their users write. They are tried in this order. A layout without
+// a zone means UTC.
 var layouts = []string{
 	"2006-01-02T15:04:05Z07",
 	"2006-01-02T15:04:05",
@@ -36,7 +36,7 @@ var layouts = []string{
 }
 
 // parseTime reads a time in any of the forms that the protocol allows. A bare number is seconds since 1970, or
-// milliseconds where seconds would lie beyond the year 5138.
+// milliseconds if in seconds it would lie beyond the year 5138.
 func parseTime(s string) (time.Time, bool) {
 	if t, ok := parseDate(s); ok {
 		return t, true
@@ -44,7 +44,7 @@ func parseTime(s string) (time.Time, bool) {
 	return parseEpoch(strings.TrimSpace(s))
 }
 
-// parseDate is parseTime without the bare numbers.
+// parseDate is parseTime without bare numbers.
 func parseDate(s string) (time.Time, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) > maxTime || s == "" {
@@ -54,7 +54,7 @@ func parseDate(s string) (time.Time, bool) {
 		s = strings.ToUpper(s)
 	}
 	if len(s) > 19 && s[16:19] == ":60" {
-		// A leap second, which the clocks of computers do not have.
+		// This is a leap second, which the clocks of computers do not have.
 		t, ok := parseDate(s[:16] + ":59" + s[19:])
 		return t.Add(time.Second), ok
 	}
@@ -69,14 +69,15 @@ func parseDate(s string) (time.Time, bool) {
 	return parseRFC2822(s)
 }
 
-// zones are the names that RFC 2822 knows; of others nobody can say what they mean.
+// zones are the names of zones that RFC 2822 knows. Nobody can say what other names mean.
 var zones = map[string]string{
 	"UT": "+0000", "GMT": "+0000", "UTC": "+0000", "Z": "+0000",
-	"EST": "-0500", "EDT": "-0400", "CST": "-0600", "CDT": "-0500", "MST": "-0700", "MDT": "-0600", "PST": "-0800", "PDT": "-0700",
+	"EST": "-0500", "EDT": "-0400", "CST": "-0600", "CDT": "-0500", "MST": "-0700", "MDT": "-0600", "PST": "-0800",
+	"PDT": "-0700",
 }
 
-// parseRFC2822 reads what mail has for a date, Mon, 23 Nov 2026 19:52:25 +0100, of which the weekday and the seconds
-// may be missing.
+// parseRFC2822 reads a date as mail writes it: Mon, 23 Nov 2026 19:52:25 +0100. The weekday and the seconds may be
+// missing.
 func parseRFC2822(s string) (time.Time, bool) {
 	if comma := strings.IndexByte(s, ','); comma >= 0 {
 		s = strings.TrimSpace(s[comma+1:])
@@ -107,23 +108,23 @@ func parseEpoch(s string) (time.Time, bool) {
 	}
 }
 
-// Clock is what a request says about time: the service's own now, and the client's if it is known.
+// Clock is what is known about the time of a request: the service's now, and the client's if the client has sent it.
 type Clock struct {
 	Now    time.Time
 	SentAt time.Time // zero: unknown
-	// Retried: the request carries the sent_at and the offsets of an earlier attempt, so the distance to now is not the
-	// client's skew but the delay of the retry.
+	// Retried is set if the request carries the sent_at and the offsets of an earlier attempt. The distance from
+	// sent_at to now is then the delay of the retry, and not the skew of the client's clock.
 	Retried bool
 }
 
-// At computes when an event with a timestamp happened. ignoreSentAt is set where the client asks not to correct its
-// clock.
+// At computes when an event with a timestamp happened. ignoreSentAt is set if the client asks the service not to
+// correct its clock.
 func (c Clock) At(stamp time.Time, ignoreSentAt bool) time.Time {
 	return c.eventTime(stamp, true, 0, false, ignoreSentAt)
 }
 
-// eventTime computes when an event happened. stamp is its timestamp where it has a readable one, offset how many
-// milliseconds before sending it happened.
+// eventTime computes when an event happened. stamp is its timestamp, if hasStamp says that there is a readable one.
+// offset is how many milliseconds before the sending it happened, if hasOffset says that there is one.
 func (c Clock) eventTime(stamp time.Time, hasStamp bool, offset int64, hasOffset, ignoreSentAt bool) time.Time {
 	sentAt := c.SentAt
 	if ignoreSentAt {
@@ -136,7 +137,8 @@ func (c Clock) eventTime(stamp time.Time, hasStamp bool, offset int64, hasOffset
 	case hasOffset:
 		t = before(c.Now, offset)
 	case hasStamp && !c.Retried && !sentAt.IsZero():
-		t = time.Unix(stamp.Unix()+c.Now.Unix()-sentAt.Unix(), int64(stamp.Nanosecond()+c.Now.Nanosecond()-sentAt.Nanosecond())).UTC()
+		t = time.Unix(stamp.Unix()+c.Now.Unix()-sentAt.Unix(),
+			int64(stamp.Nanosecond()+c.Now.Nanosecond()-sentAt.Nanosecond())).UTC()
 	case hasStamp:
 		t = stamp
 	}
@@ -149,7 +151,7 @@ func (c Clock) eventTime(stamp time.Time, hasStamp bool, offset int64, hasOffset
 	return t
 }
 
-// before is so many milliseconds before a time. A Duration would hold no more than 292 years.
+// before returns the time so many milliseconds before t. It uses no Duration, which would hold no more than 292 years.
 func before(t time.Time, ms int64) time.Time {
 	return time.Unix(t.Unix()-ms/1000, int64(t.Nanosecond())-ms%1000*int64(time.Millisecond)).UTC()
 }

@@ -44,14 +44,15 @@ func TestParseTimeReadsEveryFormOfTheProtocol(t *testing.T) {
 		require.True(t, ok, text)
 		require.Equal(t, want, got.Format(time.RFC3339Nano), text)
 	}
-	for _, text := range []string{"", "yesterday", "2026-13-01T00:00:00Z", "2026-02-29T00:00:00Z", "2026-11-23T24:00:00Z", "NaN", "1e400", "2026-11-23T19:52:25.Z", "Fri, 20 Nov 2026 10:00:00 XYZ"} {
+	for _, text := range []string{"", "yesterday", "2026-13-01T00:00:00Z", "2026-02-29T00:00:00Z",
+		"2026-11-23T24:00:00Z", "NaN", "1e400", "2026-11-23T19:52:25.Z", "Fri, 20 Nov 2026 10:00:00 XYZ"} {
 		_, ok := parseTime(text)
 		require.False(t, ok, text)
 	}
 }
 
-// FuzzParseTime holds the parser against the library: what is a time there is the same time here, and every time is in
-// UTC.
+// FuzzParseTime compares the parser with the library: what the library takes for a time is the same time here, and
+// every time is in UTC.
 func FuzzParseTime(f *testing.F) {
 	f.Add("2026-11-23T19:52:25.857975+00:00")
 	f.Add("2026-02-30T19:52:25Z")
@@ -63,7 +64,8 @@ func FuzzParseTime(f *testing.F) {
 		if ok && got.Location() != time.UTC {
 			t.Fatalf("parseTime(%q) = %v", text, got)
 		}
-		if want, err := time.Parse(time.RFC3339Nano, text); err == nil && len(text) <= maxTime && (!ok || !want.Equal(got)) {
+		if want, err := time.Parse(time.RFC3339Nano, text); err == nil && len(text) <= maxTime &&
+			(!ok || !want.Equal(got)) {
 			t.Fatalf("parseTime(%q) = %v %t, want %v", text, got, ok, want)
 		}
 	})
@@ -86,16 +88,23 @@ func TestEventTimeFollowsTheRules(t *testing.T) {
 		{name: "without sent_at the timestamp stands", clock: Clock{Now: now}, stamp: stamp, want: stamp},
 		{name: "$ignore_sent_at", clock: Clock{Now: now, SentAt: sent}, stamp: stamp, ignore: true, want: stamp},
 		{name: "nothing: now", clock: Clock{Now: now, SentAt: sent}, want: now},
-		{name: "offset overrides", clock: Clock{Now: now, SentAt: sent}, stamp: stamp, offset: 1000, hasOffset: true, want: now.Add(-time.Second)},
+		{name: "offset overrides", clock: Clock{Now: now, SentAt: sent}, stamp: stamp, offset: 1000, hasOffset: true,
+			want: now.Add(-time.Second)},
 		{name: "retry: no correction", clock: Clock{Now: now, SentAt: sent, Retried: true}, stamp: stamp, want: stamp},
-		{name: "retry: offset from sent_at", clock: Clock{Now: now, SentAt: sent, Retried: true}, offset: 1000, hasOffset: true, want: sent.Add(-time.Second)},
-		{name: "offset of centuries", clock: Clock{Now: now}, offset: 1000 * 365 * 24 * 3_600_000, hasOffset: true, want: now.AddDate(0, 0, -365_000)},
-		{name: "offset to before year 0: epoch", clock: Clock{Now: now}, offset: maxMilliseconds, hasOffset: true, want: time.Unix(0, 0).UTC()},
+		{name: "retry: offset from sent_at", clock: Clock{Now: now, SentAt: sent, Retried: true}, offset: 1000,
+			hasOffset: true, want: sent.Add(-time.Second)},
+		{name: "offset of centuries", clock: Clock{Now: now}, offset: 1000 * 365 * 24 * 3_600_000, hasOffset: true,
+			want: now.AddDate(0, 0, -365_000)},
+		{name: "offset to before year 0: epoch", clock: Clock{Now: now}, offset: maxMilliseconds, hasOffset: true,
+			want: time.Unix(0, 0).UTC()},
 		{name: "offset ahead: now", clock: Clock{Now: now}, offset: -maxMilliseconds, hasOffset: true, want: now},
-		{name: "skew of centuries", clock: Clock{Now: now, SentAt: now.AddDate(1000, 0, 0)}, stamp: now.AddDate(1000, 0, -1), want: now.AddDate(0, 0, -1)},
+		{name: "skew of centuries", clock: Clock{Now: now, SentAt: now.AddDate(1000, 0, 0)},
+			stamp: now.AddDate(1000, 0, -1), want: now.AddDate(0, 0, -1)},
 		{name: "too far ahead: now", clock: Clock{Now: now}, stamp: now.Add(23*time.Hour + 1), want: now},
-		{name: "just not too far ahead", clock: Clock{Now: now}, stamp: now.Add(23 * time.Hour), want: now.Add(23 * time.Hour)},
-		{name: "before year 0: epoch", clock: Clock{Now: now}, stamp: time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC), want: time.Unix(0, 0).UTC()},
+		{name: "just not too far ahead", clock: Clock{Now: now}, stamp: now.Add(23 * time.Hour),
+			want: now.Add(23 * time.Hour)},
+		{name: "before year 0: epoch", clock: Clock{Now: now}, stamp: time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC),
+			want: time.Unix(0, 0).UTC()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := test.clock.eventTime(test.stamp, !test.stamp.IsZero(), test.offset, test.hasOffset, test.ignore)

@@ -7,22 +7,22 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// Answer is what an error is answered with, in the words of every protocol. The protocols only render it.
+// Answer is the answer to an error, with the words of every protocol. The protocols only render it.
 type Answer struct {
 	// Status is the HTTP status.
 	Status int
-	// Text is what the client is told.
+	// Text tells the client what is wrong.
 	Text string
-	// Retry is set where the answer says when to come again, and RetryV1 where that of the protocol v1 does, whose SDKs
-	// look for it on more answers. RetryAfter is when; 0 is as configured.
+	// Retry is set if the answer says when to come again. RetryV1 is the same for the protocol v1, whose SDKs look for
+	// a Retry-After on more answers. RetryAfter is the time to wait; 0 stands for transport.retry_after.
 	Retry, RetryV1 bool
 	RetryAfter     time.Duration
-	// Tag is v1's word, RPC the google.rpc code of OTLP.
+	// Tag is v1's word for the error, RPC the google.rpc code in OTLP's answer.
 	Tag string
 	RPC int
 }
 
-// The codes of google.rpc that OTLP is answered with.
+// The codes of google.rpc that OTLP's answers have.
 const (
 	rpcInvalidArgument   = 3
 	rpcDeadlineExceeded  = 4
@@ -32,16 +32,18 @@ const (
 	rpcUnauthenticated   = 16
 )
 
-// byCode is the table of answers: docs/protocol.md shows it, and a test compares the two.
+// byCode is the table of answers by an error's code. docs/protocol.md shows the table, and a test compares the two.
 var byCode = [...]struct {
-	Answer // Without a Text the client is told the error's own.
-	// failed is told of an event that failed, whose error is the service's business.
+	Answer // Without a Text, the client gets the error's own text.
+	// failed is the text for a failed event, whose error is the service's business.
 	failed string
-	// large begins what is told of an event that was rejected, largeAI of an AI event.
+	// large begins the text for a rejected event, largeAI that for a rejected AI event.
 	large, largeAI string
 }{
 	events.Internal: {
-		Answer: Answer{Status: 500, Text: "internal server error", RetryV1: true, Tag: "internal_error", RPC: rpcInternal},
+		Answer: Answer{
+			Status: 500, Text: "internal server error", RetryV1: true, Tag: "internal_error", RPC: rpcInternal,
+		},
 	},
 	events.Invalid:      {Answer: Answer{Status: 400, Tag: "request_decoding_error", RPC: rpcInvalidArgument}},
 	events.Unauthorized: {Answer: Answer{Status: 401, Tag: "invalid_api_token", RPC: rpcUnauthenticated}},
@@ -50,7 +52,9 @@ var byCode = [...]struct {
 		large:  "maximum event size exceeded: ", largeAI: "maximum AI event size exceeded: ",
 	},
 	events.Unsupported: {Answer: Answer{Status: 415, Tag: "unsupported_content_type", RPC: rpcInvalidArgument}},
-	events.SlowClient:  {Answer: Answer{Status: 408, RetryV1: true, Tag: "body_read_timeout", RPC: rpcDeadlineExceeded}},
+	events.SlowClient: {
+		Answer: Answer{Status: 408, RetryV1: true, Tag: "body_read_timeout", RPC: rpcDeadlineExceeded},
+	},
 	events.Unavailable: {
 		Answer: Answer{Status: 503, Retry: true, RetryV1: true, Tag: "service_unavailable", RPC: rpcUnavailable},
 		failed: "transient error, please retry",
@@ -61,18 +65,20 @@ var byCode = [...]struct {
 	},
 }
 
-// byReason has what an answer takes from the reason of an event's outcome. A reason that is not here has v1's own word
-// for the result, or else is itself the word.
+// byReason is the table of answers by the reason of an event's outcome. A reason without a row takes the details of
+// byState, or else is itself the details.
 var byReason = map[events.Reason]struct {
-	// details is v1's word beside an event's result, detailsAI that of an AI event.
+	// details is v1's word beside an event's result, detailsAI the word beside that of an AI event.
 	details, detailsAI string
-	// failed is told of a failed event instead of what its code says, and retryAfter is when to send it again.
+	// failed is the text for a failed event in the place of the text by its code. retryAfter is how long the client
+	// should wait before it sends the event again.
 	failed     string
 	retryAfter time.Duration
 }{
 	events.ReasonDuplicate: {details: "duplicate"},
 	events.ReasonInFlight: {
-		details: "in_flight", failed: "another request with the same event is being handled, please retry", retryAfter: time.Second,
+		details: "in_flight", failed: "another request with the same event is being handled, please retry",
+		retryAfter: time.Second,
 	},
 	events.ReasonRateLimited:      {details: "rate_limited"},
 	events.ReasonQuota:            {details: "billing_limit_exceeded"},
@@ -82,7 +88,7 @@ var byReason = map[events.Reason]struct {
 	events.ReasonTooLarge:         {details: "event_too_big", detailsAI: "ai_event_too_big"},
 }
 
-// byState has v1's result of an event, and the details of one whose reason has no row.
+// byState is v1's result of an event by the state of its outcome, and the details where byReason has none.
 var byState = [...]struct{ result, details string }{
 	events.StatePending:  {"retry", "not_persisted"},
 	events.StateAccepted: {"ok", ""},
@@ -91,11 +97,11 @@ var byState = [...]struct{ result, details string }{
 	events.StateFailed:   {"retry", "not_persisted"},
 }
 
-// OverQuota answers a request all of whose events were dropped because the quota is used up, where the protocol has no
-// word for that in a success. It is OTLP's, whose clients would send again upon a 429.
+// OverQuota answers a request whose events were all dropped because the quota is used up. It is for OTLP, which has no
+// word for that in a success, and whose clients would send the request again upon a 429.
 var OverQuota = Answer{Status: 400, Text: "quota exceeded", RPC: rpcInvalidArgument}
 
-// ToError answers a request that is refused with an error.
+// ToError returns the answer to a request that is refused with the error.
 func ToError(err error) Answer {
 	answer := byCode[events.CodeOf(err)].Answer
 	if answer.Text == "" {
@@ -104,7 +110,8 @@ func ToError(err error) Answer {
 	return answer
 }
 
-// ToRejection answers a request in which no event was good with what is wrong with the rejected event.
+// ToRejection returns the answer to a request in which no event was good. It says what is wrong with the rejected
+// event.
 func ToRejection(event *events.Event) Answer {
 	err := event.Outcome.Err
 	answer, row := ToError(err), &byCode[events.CodeOf(err)]
@@ -116,7 +123,8 @@ func ToRejection(event *events.Event) Answer {
 	return answer
 }
 
-// ToFailure answers a request of which the event has failed. All of it is to be sent again, and the error stays inside.
+// ToFailure returns the answer to a request whose event has failed. The client is to send the whole request again, and
+// does not see the error.
 func ToFailure(event *events.Event) Answer {
 	code := events.CodeOf(event.Outcome.Err)
 	if code != events.Internal && code != events.RateLimited {
@@ -128,7 +136,7 @@ func ToFailure(event *events.Event) Answer {
 	return answer
 }
 
-// ToEvent is v1's answer to one event: the result, and the details, which may be empty.
+// ToEvent returns v1's answer to one event: the result, and the details, which may be empty.
 func ToEvent(event *events.Event) (result, details string) {
 	outcome := &event.Outcome
 	state := byState[outcome.State]
@@ -142,10 +150,10 @@ func ToEvent(event *events.Event) (result, details string) {
 	return state.result, cmp.Or(reason.details, state.details, string(outcome.Reason))
 }
 
-// Refused renders the answer as v0 has it, which is plain text.
+// Refused renders the answer as v0 does, in plain text.
 func (a Answer) Refused() Response {
 	return Response{Status: a.Status, ContentType: TypeText, Body: a.Text, Retry: a.Retry, RetryAfter: a.RetryAfter}
 }
 
-// Refusal answers with an error as plain text.
+// Refusal renders the answer to an error in plain text.
 func Refusal(err error) Response { return ToError(err).Refused() }

@@ -17,7 +17,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// table renders the table of answers as docs/protocol.md has it.
+// table renders the table of answers as docs/protocol.md shows it.
 func table() string {
 	var out strings.Builder
 	code := func(word string) string {
@@ -27,7 +27,8 @@ func table() string {
 		return "`" + word + "`"
 	}
 	row := func(cells ...string) { fmt.Fprintf(&out, "| %s |\n", strings.Join(cells, " | ")) }
-	row("code", "status", "a refused request is told", "a failed event is told", "Retry-After", "v1 `error`", "google.rpc")
+	row("code", "status", "a refused request is told", "a failed event is told", "Retry-After", "v1 `error`",
+		"google.rpc")
 	row("---", "---", "---", "---", "---", "---", "---")
 	for _, of := range events.Codes() {
 		answer := &byCode[of]
@@ -35,12 +36,14 @@ func table() string {
 		if answer.large != "" {
 			told += ", of an event behind " + code(answer.large) + " or " + code(answer.largeAI)
 		}
-		retry := map[[2]bool]string{{true, true}: "yes", {false, true}: "v1", {false, false}: "no"}[[2]bool{answer.Retry, answer.RetryV1}]
+		retry := map[[2]bool]string{{true, true}: "yes", {false, true}: "v1",
+			{false, false}: "no"}[[2]bool{answer.Retry, answer.RetryV1}]
 		failed := code(cmp.Or(answer.failed, answer.Text))
 		if answer.failed == "" && answer.Text == "" {
 			failed = "as `unavailable`"
 		}
-		row(code(of.String()), fmt.Sprintf("%d %s", answer.Status, http.StatusText(answer.Status)), told, failed, retry, code(answer.Tag), fmt.Sprint(answer.RPC))
+		row(code(of.String()), fmt.Sprintf("%d %s", answer.Status, http.StatusText(answer.Status)), told, failed, retry,
+			code(answer.Tag), fmt.Sprint(answer.RPC))
 	}
 	out.WriteByte('\n')
 	row("reason", "v1 `details`", "a failed event is told", "Retry-After")
@@ -60,7 +63,8 @@ func table() string {
 	out.WriteByte('\n')
 	row("outcome", "v1 `result`", "v1 `details` without a row above")
 	row("---", "---", "---")
-	for _, of := range []events.State{events.StateAccepted, events.StateDropped, events.StateRejected, events.StateFailed} {
+	for _, of := range []events.State{events.StateAccepted, events.StateDropped, events.StateRejected,
+		events.StateFailed} {
 		details := cmp.Or(code(byState[of].details), "its reason")
 		if of == events.StateAccepted {
 			details = "none"
@@ -97,7 +101,7 @@ func TestEveryCodeAndStateHasAnAnswer(t *testing.T) {
 	require.Equal(t, "internal server error", ToError(errors.New("secret")).Text)
 }
 
-// Whoever is told that an event failed is told to send it again, and nothing of the service's insides.
+// A client whose event has failed is told to send it again, and nothing of the service's insides.
 func TestAFailedEventIsToBeSentAgain(t *testing.T) {
 	for _, code := range events.Codes() {
 		event := &events.Event{}
@@ -137,9 +141,13 @@ func TestAnEventsResultIsItsStatesAndItsReasonsWord(t *testing.T) {
 		{"drop", "billing_limit_exceeded"}: func(e *events.Event) { e.Drop(events.ReasonQuota) },
 		{"drop", "bot"}:                    func(e *events.Event) { e.Drop("bot") },
 		{"drop", "event_too_big"}:          func(e *events.Event) { e.Reject(events.ReasonTooLarge, cause) },
-		{"drop", "ai_event_too_big"}:       func(e *events.Event) { e.Lane = events.LaneAI; e.Reject(events.ReasonTooLarge, cause) },
-		{"retry", "not_persisted"}:         func(e *events.Event) { e.Fail(events.ReasonUnavailable, cause) },
-		{"retry", "in_flight"}:             func(e *events.Event) { e.Fail(events.ReasonInFlight, cause) },
+		{"drop",
+			"ai_event_too_big"}: func(e *events.Event) {
+			e.Lane = events.LaneAI
+			e.Reject(events.ReasonTooLarge, cause)
+		},
+		{"retry", "not_persisted"}: func(e *events.Event) { e.Fail(events.ReasonUnavailable, cause) },
+		{"retry", "in_flight"}:     func(e *events.Event) { e.Fail(events.ReasonInFlight, cause) },
 	} {
 		event := &events.Event{}
 		end(event)

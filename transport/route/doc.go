@@ -1,4 +1,4 @@
-// Package route is what the server and the protocols on it agree upon: a Route is a path that a module serves, a Request what a
-// protocol needs of an HTTP request, and a Response its answer. A protocol knows nothing of the server that carries it, and the
-// server nothing of what its routes say.
+// Package route is the contract between the server and the protocols. A Route is a path that a module serves, a Request
+// is the part of an HTTP request that a protocol needs, and a Response is the answer to it. A protocol knows nothing of
+// the server that carries it, and the server knows nothing of what its routes say.
 package route

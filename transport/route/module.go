@@ -2,8 +2,8 @@ package route
 
 import "go.uber.org/fx"
 
-// As annotates a constructor that returns a []Route so that the server (transport) serves them. It may return an error as
-// well.
+// As annotates a constructor that returns a []Route, so that the server (transport) serves these routes. The
+// constructor may return an error as well.
 func As(constructor any) any {
 	return fx.Annotate(constructor, fx.ResultTags(`group:"routes,flatten"`))
 }

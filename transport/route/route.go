@@ -10,7 +10,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// Group is a set of routes that an installation serves or not (transport.serve).
+// Group is a set of routes that an installation serves or leaves out (transport.serve).
 type Group string
 
 // The groups of the stock modules.
@@ -30,66 +30,67 @@ type Route struct {
 	// Group decides whether an installation serves the route. A group that is not one of Groups is always served.
 	Group Group
 
-	// Path is the path without a trailing slash; it is served with one, too. A segment that begins with a colon stands
-	// for any one segment, and a last segment * for any rest.
+	// Path is the path without a trailing slash; the server serves it with one, too. A segment that begins with a colon
+	// stands for any one segment, and a last segment * for any rest.
 	Path string
 
-	// Methods are those that reach Handle. OPTIONS, and HEAD where there is GET, are answered by the server where they
-	// are not among them. A GET that carries a body is taken for a POST where both are.
+	// Methods are the methods that reach Handle. If OPTIONS is not among them, the server answers it; so it does with
+	// HEAD where GET is among them. If GET and POST are both among them, a GET that carries a body is taken for a POST.
 	Methods []string
 
-	// MaxBody is the largest body on the wire, in bytes, by the configuration that judges the request (nil: the one in
-	// force). Without a MaxBody it is what transport.max_body says. More than half of transport.max_in_flight it can
-	// not be.
+	// MaxBody returns the largest body on the wire, in bytes, by the configuration that judges the request (nil: the
+	// one in force). A nil MaxBody stands for transport.max_body. The server takes no body that is larger than half of
+	// transport.max_in_flight, whatever MaxBody returns.
 	MaxBody func(*configs.View) int64
 
-	// Token returns the project's token of a request whose head says it, without a look at the body. With it the gates can
-	// refuse a request before its body is read. Nil: the body has the token.
+	// Token returns the project's token of a request whose head has it, without a look at the body. With the token the
+	// gates can refuse a request before the server reads its body. Nil: the token is in the body.
 	Token func(request *Request) (string, *events.Error)
 
-	// Handle answers a request. The context is not the client's: a request that came whole is worth keeping, whoever
-	// waits.
+	// Handle answers a request. ctx goes on when the client has left: a request that has come whole is worth keeping,
+	// whether or not somebody waits for the answer.
 	Handle func(ctx context.Context, request *Request) Response
 
-	// Refuse answers a request whose body could not be read; nil is Refusal.
+	// Refuse answers a request that the gates refused, or whose body could not be read; nil is Refusal.
 	Refuse func(request *Request, err error) Response
 }
 
-// Request is what a protocol needs of an HTTP request. All of it is valid until the handler has returned; whoever needs
-// it longer copies it.
+// Request is the part of an HTTP request that a protocol needs. It is valid until the handler has returned; a handler
+// that keeps a part of it longer copies that part.
 type Request struct {
 	Method          string
 	Path            string
 	RawQuery        string
 	ContentType     string
 	ContentEncoding string
-	// Header has the other headers; nil is none.
+	// Header has the other headers; nil has none.
 	Header Header
 	// Body is the body as it came over the wire.
 	Body []byte
-	// ClientIP is the address of the client behind the proxies that are trusted.
+	// ClientIP is the address of the client behind the trusted proxies.
 	ClientIP  string
 	RequestID string
 	// TraceParent is the trace that the request belongs to, as in events.Batch.
 	TraceParent string
-	// Received is the service's now for all that the request holds.
+	// Received is when the server had read the request: the service's now for everything in it.
 	Received time.Time
-	// Gates decide whether the caller may send, Caller is what they were told before the body was read.
+	// Gates decide whether the caller may send. Caller is what they were told before the body was read, and whom they
+	// found the token to belong to.
 	Gates  events.Gates
 	Caller events.Caller
-	// Config is the configuration that judges the request, from beginning to end; nil: the one in force.
+	// Config is the configuration that judges the request from beginning to end; nil: the one in force.
 	Config *configs.View
 }
 
-// Describe writes into a batch what the request says of all its events, whatever the protocol.
+// Describe writes into a batch what the request says of all its events in every protocol.
 func (r *Request) Describe(batch *events.Batch) {
 	batch.Received, batch.ClientIP, batch.RequestID = r.Received, r.ClientIP, r.RequestID
 	batch.TraceParent, batch.Config = r.TraceParent, r.Config
 }
 
-// Admit asks the gates about the batch's token, unless they know it already, and says in the batch whom the token belongs
-// to. An error refuses the request; the events that were pending have ended by it. The protocol calls Admit when the batch
-// has its token and before it is processed.
+// Admit asks the gates about the batch's token, unless they have been asked about it already, and writes into the batch
+// whom the token belongs to. With an error the request is refused, and Admit has ended the pending events. The protocol
+// calls Admit when the batch has its token and before the batch is processed.
 func (r *Request) Admit(ctx context.Context, batch *events.Batch) error {
 	if len(r.Gates) == 0 {
 		return nil
@@ -112,10 +113,10 @@ func (r *Request) Admit(ctx context.Context, batch *events.Batch) error {
 	return nil
 }
 
-// Fixed is a limit that is the same in every configuration.
+// Fixed returns a MaxBody that is the same in every configuration.
 func Fixed(limit int64) func(*configs.View) int64 { return func(*configs.View) int64 { return limit } }
 
-// Get returns a header's value, or "". It is valid as long as the request is.
+// Get returns a header's value, or "".
 func (r *Request) Get(name string) string {
 	if r.Header == nil {
 		return ""
@@ -123,15 +124,14 @@ func (r *Request) Get(name string) string {
 	return string(r.Header.Peek(name))
 }
 
-// Header is a request's headers; names are not case-sensitive.
+// Header is the headers of a request. Their names are not case-sensitive.
 type Header interface {
 	Peek(name string) []byte
-	// VisitAll calls visit for every header, in any order; what it hands over is valid as long as the request is.
+	// VisitAll calls visit for every header, in any order. The name and the value are valid as long as the request is.
 	VisitAll(visit func(name, value []byte))
 }
 
-// Headers is a Header made by hand, for callers without a server, such as tests. Its names are looked up as they are
-// written.
+// Headers is a Header made by hand, for callers without a server, such as tests. It looks names up as they are written.
 type Headers map[string]string
 
 var _ Header = Headers(nil)
@@ -152,17 +152,17 @@ type Response struct {
 	// ContentType is empty where there is no body.
 	ContentType string
 	Body        string
-	// Bytes is the body in the place of Body where it is large: it is not copied. Done, if there is one, is then called
-	// once, when the answer has been written or given up.
+	// Bytes is a large body in the place of Body. The server does not copy it, and calls Done once, if Done is set,
+	// when it has written the answer or given it up.
 	Bytes []byte
 	Done  func()
-	// Retry is set when trying again later is right: the answer then says when, RetryAfter from now or else as
-	// configured.
+	// Retry is set when the client should try again later. The answer then says when: RetryAfter from now, or for 0
+	// after transport.retry_after.
 	Retry      bool
 	RetryAfter time.Duration
-	// Ack is what made the request's events safe; the answer names it.
+	// Ack is what made the request's events safe. The answer names it.
 	Ack events.Ack
-	// Header has further headers of the answer; a name may be there more than once.
+	// Header has further headers of the answer. A name may occur more than once.
 	Header []Field
 }
 
@@ -175,8 +175,8 @@ const (
 	TypeText = "text/plain; charset=utf-8"
 )
 
-// About adds to the answer to a batch what is the same in every protocol: what made its events safe, and how long the
-// sink asks to wait. It is called when the batch has been processed.
+// About adds to a batch's answer what is the same in every protocol: what made the events safe, and how long the sink
+// asks the client to wait. The protocol calls About when the batch has been processed.
 func (r Response) About(batch *events.Batch) Response {
 	r.RetryAfter = cmp.Or(batch.RetryAfter, r.RetryAfter)
 	if r.Status < http.StatusBadRequest {

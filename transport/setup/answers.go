@@ -15,31 +15,32 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// maxBody is the largest body of a set-up call on the wire: an SDK tells what it knows of a person, no more.
+// maxBody is the largest body of a set-up call on the wire, in bytes: an SDK says what it knows of a person, no more.
 const maxBody = 1 << 20
 
-// typeScript is the content type that browsers want of a script.
+// typeScript is the content type that browsers want for a script.
 const typeScript = "application/javascript"
 
-// How long an answer may be kept: that there are no flags is asked anew each time, a configuration is good for a
-// while, as it is at PostHog's.
+// How long an answer may be kept. SDKs ask for flags anew each time, though there are none. A configuration is good for
+// a while, as it is at PostHog's.
 var (
 	keepNot   = route.Field{Name: "Cache-Control", Value: "no-store"}
 	keepShort = route.Field{Name: "Cache-Control", Value: "public, max-age=300"}
 	keepAsked = route.Field{Name: "Cache-Control", Value: "private, no-cache"}
 )
 
-// Answers answers the set-up calls without anybody's help. It is safe for concurrent use.
+// Answers answers the set-up calls without an upstream. It is safe for concurrent use.
 type Answers struct{ texts *configs.Value[*texts] }
 
 // texts are the answers of one configuration.
 type texts struct {
-	// flags are the answers to /flags, by whether the request is of version 2 and whether it wants the configuration as
-	// well, all but their last two fields.
+	// flags are the answers to /flags without their last two fields: by whether the request is of version 2, and by
+	// whether it wants the configuration as well.
 	flags [2][2]string
 	// decide are the answers to /decide, by the request's version less one.
 	decide [4]route.Response
-	// config is the configuration, and script the same between what comes before and after the token.
+	// config is the configuration as JSON. script is the configuration as a script, in two parts that go around the
+	// token.
 	config        route.Response
 	script        [2]string
 	definitions   route.Response
@@ -49,7 +50,7 @@ type texts struct {
 
 type object = map[string]any
 
-// NewAnswers makes the answers of the section.
+// NewAnswers returns answers that follow changes of the section.
 func NewAnswers(live *configs.Live) (*Answers, error) {
 	texts, err := configs.NewValue(live, func(config Config) (*texts, error) { return newTexts(config), nil })
 	if err != nil {
@@ -67,8 +68,9 @@ func newTexts(config Config) *texts {
 		return encode(all)
 	}
 
-	// Flags were told as an object of values and another of payloads before they became one object that tells all of
-	// each. With config=true, mobile SDKs and posthog-js of around 1.260 ask for their configuration in the same call.
+	// Older SDKs read an object with the values of flags and another with their payloads. Newer SDKs read one object
+	// that has all about each flag. With config=true, mobile SDKs and posthog-js of around 1.260 ask for their
+	// configuration in the same call.
 	values := object{"featureFlags": object{}, "featureFlagPayloads": object{}, "errorsWhileComputingFlags": false}
 	details := object{"flags": object{}, "errorsWhileComputingFlags": false}
 	for i, fields := range []object{values, details} {
@@ -95,8 +97,8 @@ func newTexts(config Config) *texts {
 	return a
 }
 
-// remoteConfig is what an SDK is told to do, for SDKs of any age: each reads some of it. What is off is said to be off,
-// since an SDK that is told nothing goes by what it was told before.
+// remoteConfig returns what an SDK is told to do. SDKs of any age read it, each of them some of it. It names every
+// feature that is off, because an SDK that is told nothing goes by what it was told before.
 func remoteConfig(config Config) object {
 	var recording any = false
 	if config.RecordingEndpoint != "" {
@@ -104,7 +106,7 @@ func remoteConfig(config Config) object {
 	}
 	return object{
 		"analytics": object{"endpoint": config.AnalyticsEndpoint},
-		// A browser compresses only if gzip-js is here.
+		// A browser compresses only if gzip-js is among these.
 		"supportedCompression":  []string{"gzip", "gzip-js"},
 		"elementsChainAsString": true,
 		"sessionRecording":      recording,
@@ -117,8 +119,8 @@ func remoteConfig(config Config) object {
 		"captureDeadClicks":     false,
 		"capturePerformance":    false,
 		"defaultIdentifiedOnly": true,
-		// A browser that is told that there are no flags does not ask for them, but neither does it
-		// call those who wait for them.
+		// A browser that is told that there are no flags does not ask for them, and never calls back a page that waits
+		// for them.
 		"hasFeatureFlags": true,
 		"surveys":         false,
 		"siteApps":        []string{},
@@ -127,16 +129,16 @@ func remoteConfig(config Config) object {
 	}
 }
 
-// encode writes JSON that may stand in a script, too.
+// encode writes JSON that may also stand in a script.
 func encode(value any) string {
 	text, err := json.Marshal(value)
 	if err != nil {
-		panic(fmt.Sprintf("setup: %v", err)) // Nothing here is of a type without JSON.
+		panic(fmt.Sprintf("setup: %v", err)) // All values here have types that JSON can write.
 	}
 	return string(text)
 }
 
-// open leaves a JSON object open for further fields.
+// open takes the closing brace off a JSON object, so that further fields can follow.
 func open(text string) string { return strings.TrimSuffix(text, "}") }
 
 func answer(body string, header ...route.Field) route.Response {
@@ -163,8 +165,8 @@ func (a *Answers) Routes() []route.Route {
 	}
 }
 
-// Flags answers that no flag is on for anybody. The answer names the request, for an SDK to name it
-// in what it sends of flags.
+// Flags answers that no flag is on for anybody. The answer has the request's id, which the SDK repeats in what it sends
+// about flags.
 func (a *Answers) Flags(_ context.Context, request *route.Request) route.Response {
 	version, config := 0, 0
 	if number(request.RawQuery) > 1 {
@@ -178,7 +180,7 @@ func (a *Answers) Flags(_ context.Context, request *route.Request) route.Respons
 		`,"evaluatedAt":`+strconv.FormatInt(request.Received.UnixMilli(), 10)+"}", keepNot)
 }
 
-// Decide answers what older SDKs ask in one call: no flags, and the configuration.
+// Decide answers older SDKs, which ask for everything in one call: there are no flags, and this is the configuration.
 func (a *Answers) Decide(_ context.Context, request *route.Request) route.Response {
 	texts := a.texts.In(request.Config)
 	return texts.decide[min(max(number(request.RawQuery), 1), len(texts.decide))-1]
@@ -189,8 +191,8 @@ func (a *Answers) Config(_ context.Context, request *route.Request) route.Respon
 	return a.texts.In(request.Config).config
 }
 
-// Script answers the configuration as a script that keeps it under the token, which the path has. A token that would
-// have to be escaped there is not found; its SDK then asks for the JSON.
+// Script answers the configuration as a script that keeps it under the token in the path. A token that would have to be
+// escaped in the script is not found; its SDK then asks for the JSON.
 func (a *Answers) Script(_ context.Context, request *route.Request) route.Response {
 	token, _, _ := strings.Cut(strings.TrimPrefix(request.Path, "/array/"), "/")
 	if !isToken(token) {
@@ -203,8 +205,8 @@ func (a *Answers) Script(_ context.Context, request *route.Request) route.Respon
 	}
 }
 
-// Definitions answers servers that evaluate flags by themselves: none are defined, and for whoever
-// knows that, nothing is new.
+// Definitions answers servers that evaluate flags by themselves: no flags are defined. A server that knows this answer
+// already is told that nothing is new.
 func (a *Answers) Definitions(_ context.Context, request *route.Request) route.Response {
 	texts := a.texts.In(request.Config)
 	if !matches(request.Get("If-None-Match"), texts.definitionTag) {
@@ -213,13 +215,13 @@ func (a *Answers) Definitions(_ context.Context, request *route.Request) route.R
 	return route.Response{Status: http.StatusNotModified, Header: texts.definitions.Header}
 }
 
-// Surveys answers that there are none.
+// Surveys answers that there are no surveys.
 func (a *Answers) Surveys(_ context.Context, request *route.Request) route.Response {
 	return a.texts.In(request.Config).surveys
 }
 
-// isToken reports whether the text is such a token as PostHog gives out: it means the same in a
-// path, in HTML and in a script.
+// isToken reports whether the text looks like PostHog's tokens. Such a text means the same in a path, in HTML and in a
+// script.
 func isToken(text string) bool {
 	if text == "" || len(text) > 64 {
 		return false
@@ -244,7 +246,7 @@ func matches(list, tag string) bool {
 	return false
 }
 
-// number returns the version that a query asks for, 0 for none.
+// number returns the version that a query asks for, or 0 if it asks for none.
 func number(query string) int {
 	version, err := strconv.Atoi(parameter(query, "v"))
 	if err != nil {
@@ -253,7 +255,8 @@ func number(query string) int {
 	return version
 }
 
-// parameter returns a query's first value of that name as it stands: what is asked for here has nothing to escape.
+// parameter returns the first value of a query's parameter as it stands. The values that are read here have nothing to
+// escape.
 func parameter(query, name string) string {
 	for query != "" {
 		var pair string

@@ -53,14 +53,14 @@ func answersOf(config Config) *Answers {
 	return a
 }
 
-// withRecordings has mobile SDKs, and pages that bring the recorder along, record.
+// withRecordings returns a configuration in which mobile SDKs, and pages that bring the recorder along, record.
 func withRecordings() Config {
 	config := DefaultConfig()
 	config.RecordingEndpoint, config.RecorderBundled = "/s/", true
 	return config
 }
 
-// Which shape an SDK reads goes by the version that it asks for (sdks.md, 2, Flags).
+// The version that an SDK asks for decides which shape it reads (sdks.md, 2, Flags).
 func TestFlagsAreToldInTheShapeThatIsAskedFor(t *testing.T) {
 	a := answersOf(DefaultConfig())
 	received := time.Date(2026, 11, 24, 1, 2, 3, 4e6, time.UTC)
@@ -87,7 +87,7 @@ func TestFlagsAreToldInTheShapeThatIsAskedFor(t *testing.T) {
 	}
 }
 
-// Mobile SDKs, and posthog-js for a while, have their configuration from /flags.
+// Mobile SDKs get their configuration from /flags, as posthog-js did for a while.
 func TestFlagsBringTheConfigurationIfAskedTo(t *testing.T) {
 	a := answersOf(DefaultConfig())
 	for _, query := range []string{"v=2&config=true", "config=1", "config=true&v=2"} {
@@ -99,8 +99,9 @@ func TestFlagsBringTheConfigurationIfAskedTo(t *testing.T) {
 	}
 }
 
-// /decide listed flags at first, then told their values, then payloads as well, and then all in one (sdks.md, 2); the
-// configuration is always in it, since the first answer is all that posthog-js up to 1.200 has of it.
+// /decide listed flags at first, then gave their values, then their payloads as well, and then everything in one object
+// (sdks.md, 2). The configuration is always in the answer, because posthog-js up to 1.200 reads it in the first answer
+// only.
 func TestDecideSaysNoFlagsInTheShapeThatIsAskedFor(t *testing.T) {
 	a := answersOf(DefaultConfig())
 	list, values := object{"featureFlags": []any{}}, object{"featureFlags": object{}}
@@ -120,7 +121,7 @@ func TestDecideSaysNoFlagsInTheShapeThatIsAskedFor(t *testing.T) {
 	}
 }
 
-// What each browser SDK needs to find is in sdks.md, 2 (Config) and 4 (checklist, 9).
+// The configuration that each browser SDK needs is in sdks.md, 2 (Config) and 4 (checklist, 9).
 func TestTheConfigurationSaysWhatIsConfigured(t *testing.T) {
 	response := answersOf(withRecordings()).Config(ctx, &route.Request{})
 	require.Equal(t, []string{"public, max-age=300"}, header(response, "Cache-Control"))
@@ -150,7 +151,7 @@ func TestTheConfigurationSaysWhatIsConfigured(t *testing.T) {
 	})
 }
 
-// script is the whole of what config.js may be, whatever the path says.
+// script is all that config.js may be, whatever the path says.
 var script = regexp.MustCompile(`^\(function\(\)\{` +
 	`window\._POSTHOG_REMOTE_CONFIG=window\._POSTHOG_REMOTE_CONFIG\|\|\{\};` +
 	`window\._POSTHOG_REMOTE_CONFIG\["([A-Za-z0-9_-]{1,64})"\]=\{config:(\{.*\}),siteApps:\[\]\}\}\)\(\);$`)
@@ -207,8 +208,8 @@ func FuzzNoPathMakesAnotherScript(f *testing.F) {
 	})
 }
 
-// Servers that evaluate flags ask for definitions again and again, with the tag of those that they
-// have (sdks.md, 2, Flags).
+// Servers that evaluate flags ask for definitions again and again, with the tag of the definitions that they have
+// (sdks.md, 2, Flags).
 func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 	a := answersOf(DefaultConfig())
 	response := a.Definitions(ctx, &route.Request{})
@@ -233,7 +234,7 @@ func TestThereAreNoSurveys(t *testing.T) {
 	require.Equal(t, object{"surveys": []any{}}, get(t, answersOf(DefaultConfig()).Surveys(ctx, &route.Request{})))
 }
 
-// Events that were sent here by mistake, or no readable request at all, change nothing: the answer is the same.
+// Events that were sent here by mistake, and requests that nobody can read, change nothing: the answer is the same.
 func TestNoBodyIsRead(t *testing.T) {
 	for _, served := range answersOf(DefaultConfig()).Routes() {
 		require.Equal(t, route.Setup, served.Group)

@@ -22,29 +22,29 @@ import (
 )
 
 const (
-	// maxAnswer is the largest answer that is passed on; the scripts of SDKs have a few hundred kilobytes.
+	// maxAnswer is the largest answer that is passed on, in bytes. The scripts of SDKs have a few hundred kilobytes.
 	maxAnswer = 32 << 20
-	// firstBuffer is what an answer of unknown length gets before its bytes have come.
+	// firstBuffer is the size in bytes of the first buffer for an answer of unknown length.
 	firstBuffer = 16 << 10
 	// maxIdle is how many connections to the upstream are kept between requests.
 	maxIdle = 64
-	// logEvery is how often a failing upstream is logged at most.
+	// logEvery is the least time between two log lines of a failing upstream.
 	logEvery = time.Minute
 )
 
-// Proxy passes the set-up calls, and the scripts of SDKs, on to a PostHog host. Requests and answers go through as they
-// are, encodings, entity tags and redirects included, but for what concerns a single connection and:
+// Proxy passes the set-up calls, and the calls for the scripts of SDKs, on to a PostHog host. Requests and answers go
+// through as they are, with their encodings, entity tags and redirects. The exceptions are the headers that concern a
+// single connection, and these:
 //
-//   - A request's cookies stay here. Where this service shares a site with an application, they are that application's,
-//     and nothing that an SDK asks needs them; Authorization, which SDKs do need, is passed on.
-//   - Who the client is, is said in X-Forwarded-For, -Proto and -Host, and there alone. The address is the one
-//     that this service believes (transport.trusted_proxies); the protocol is what a proxy in front of this
-//     service says, http without one.
-//   - An answer's CORS headers and request id are this server's own, and what speaks for the upstream's host as a
-//     whole, such as its cookies and its Strict-Transport-Security, would speak for this host here: it is left out.
+//   - A request's cookies stay here. If this service shares a site with an application, the cookies are that
+//     application's, and no call of an SDK needs them. Authorization, which SDKs do need, is passed on.
+//   - Only X-Forwarded-For, -Proto and -Host say who the client is. The address is the one that this service believes
+//     (transport.trusted_proxies). The protocol is the one that a proxy in front of this service names, else http.
+//   - An answer's CORS headers and request id are this server's own. Headers that speak for the upstream's host as a
+//     whole, such as its cookies and its Strict-Transport-Security, are left out: here they would speak for this host.
 //
-// An upstream that cannot be reached, or does not answer in time, is answered 502 with Retry-After, and an answer for
-// which there is no memory 503. It is safe for concurrent use.
+// If the upstream cannot be reached, or does not answer in time, the client is answered 502 with Retry-After. If there
+// is no memory for the answer, the client is answered 503. Proxy is safe for concurrent use.
 type Proxy struct {
 	upstream  string
 	timeout   time.Duration
@@ -53,8 +53,8 @@ type Proxy struct {
 	log       *zap.Logger
 }
 
-// NewProxy makes a proxy to the upstream, a URL of scheme, host and perhaps a path, which has the timeout to give its
-// whole answer. The answers count against the budget until they are written.
+// NewProxy returns a proxy to the upstream, a URL of scheme, host and perhaps a path. timeout is how long the upstream
+// may take to give its whole answer. An answer counts against the budget until it is written.
 func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log *zap.Logger) *Proxy {
 	return &Proxy{
 		upstream: strings.TrimSuffix(upstream, "/"),
@@ -73,10 +73,10 @@ func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log
 	}
 }
 
-// Close gives up the connections that no request uses.
+// Close closes the connections that no request uses.
 func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
 
-// Routes returns the paths that are passed on.
+// Routes returns the routes of the paths that are passed on.
 func (p *Proxy) Routes() []route.Route {
 	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
 	var routes []route.Route
@@ -106,11 +106,11 @@ var (
 	errHuge        = fmt.Errorf("the upstream's answer exceeds %d bytes", maxAnswer)
 )
 
-// Forward passes a request on and its answer back.
+// Forward passes a request on to the upstream, and the upstream's answer back.
 func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Response {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	// The body is copied: it may go on being sent when the answer is there already.
+	// The body is copied, because the transport may still be sending it when the answer is there.
 	sent := p.budget.Lease()
 	if !sent.Reserve(int64(len(request.Body))) {
 		return route.Refusal(memory.ErrSpent)
@@ -150,7 +150,7 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	}
 }
 
-// fail answers that the upstream is to blame. What it did is for the log alone.
+// fail answers that the upstream is to blame. The client reads told; cause is for the log alone.
 func (p *Proxy) fail(told, cause error) route.Response {
 	p.log.Warn("transport.upstream fails", zap.Error(cause))
 	return route.Response{Status: http.StatusBadGateway, ContentType: route.TypeText, Body: told.Error(), Retry: true}
@@ -191,13 +191,13 @@ func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Req
 	return outgoing, nil
 }
 
-// climbs reports whether a path has a segment that stands for another: behind it lies what is not to be passed on.
+// climbs reports whether a path has a segment . or .., by which it could reach a path that must not be passed on.
 func climbs(u *url.URL) bool {
 	return slices.ContainsFunc(strings.FieldsFunc(u.Path, func(c rune) bool { return c == '/' || c == '\\' }),
 		func(segment string) bool { return segment == "." || segment == ".." })
 }
 
-// read reads an answer's body. The lease is of the body's memory; with an error it is empty.
+// read reads an answer's body. The lease holds the body's capacity; if read returns an error, the lease is empty.
 func (p *Proxy) read(answer *http.Response) (body []byte, lease memory.Lease, err error) {
 	lease = p.budget.Lease()
 	defer func() {
@@ -205,7 +205,7 @@ func (p *Proxy) read(answer *http.Response) (body []byte, lease memory.Lease, er
 			lease.Release()
 		}
 	}()
-	if answer.Body == http.NoBody { // An answer to HEAD has none, whatever length it names.
+	if answer.Body == http.NoBody { // An answer to HEAD has no body, whatever length it names.
 		return nil, lease, nil
 	}
 	if answer.ContentLength > maxAnswer {
@@ -213,7 +213,7 @@ func (p *Proxy) read(answer *http.Response) (body []byte, lease memory.Lease, er
 	}
 	size := int64(firstBuffer)
 	if answer.ContentLength >= 0 {
-		size = answer.ContentLength + 1 // The last byte is for the end to be seen.
+		size = answer.ContentLength + 1 // With one byte more, Read sees the end.
 	}
 	for {
 		if len(body) == cap(body) {
@@ -238,7 +238,7 @@ func (p *Proxy) read(answer *http.Response) (body []byte, lease memory.Lease, er
 }
 
 // passedBack returns the headers of an answer that are for the client. The content type goes with the body, and so does
-// the length but for HEAD, which has none.
+// the length. Only an answer to HEAD, which has no body, has its length among the headers.
 func passedBack(answer *http.Response) []route.Field {
 	header := answer.Header.Clone()
 	removeHops(header)
@@ -263,8 +263,8 @@ func passedBack(answer *http.Response) []route.Field {
 	return fields
 }
 
-// removeHops removes the headers that concern a single connection (RFC 9110, 7.6.1), and those that
-// Connection says are such.
+// removeHops removes the headers that concern a single connection (RFC 9110, 7.6.1), and the headers that Connection
+// names.
 func removeHops(header http.Header) {
 	for _, list := range header.Values("Connection") {
 		for name := range strings.SplitSeq(list, ",") {

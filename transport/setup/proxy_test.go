@@ -21,10 +21,10 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// patience is how long a test waits before it says that something hangs. It is no measure of speed.
+// patience is how long a test waits before it says that something hangs. It measures no speed.
 const patience = 2 * time.Minute
 
-// upstream is a PostHog host that keeps what it was asked.
+// upstream is a PostHog host that keeps the requests that it got.
 type upstream struct {
 	*Proxy
 	budget *memory.Budget
@@ -53,7 +53,7 @@ func startUpstream(t *testing.T, path string, answer http.HandlerFunc) *upstream
 	return u
 }
 
-// request makes a request; header holds names and values in turn.
+// request returns a request. header holds names and values in turn.
 func request(method, path, query, body string, header ...string) *route.Request {
 	var headers fasthttp.RequestHeader
 	headers.SetHost("capture.example")
@@ -65,7 +65,7 @@ func request(method, path, query, body string, header ...string) *route.Request 
 	}
 }
 
-// forward passes a request on and takes the answer as the server does, which must leave nothing on the budget.
+// forward passes a request on and takes the answer as the server does. The budget must then be empty.
 func (u *upstream) forward(t *testing.T, request *route.Request) (route.Response, string) {
 	response := u.Forward(ctx, request)
 	body := response.Body
@@ -112,7 +112,8 @@ func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
 	require.NotContains(t, asked.Header, "User-Agent")
 }
 
-// Hop-by-hop headers are RFC 9110, 7.6.1; a cookie of the site that this service is part of is not PostHog's to see.
+// RFC 9110, 7.6.1, lists the hop-by-hop headers. PostHog must not see the cookies of the site that this service is part
+// of.
 func TestWhatIsNotForTheUpstreamStaysHere(t *testing.T) {
 	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
 	response, _ := u.forward(t, request("GET", "/array/phc_test/config.js", "", "",
@@ -182,7 +183,7 @@ func TestWhatIsKnownAndWhatIsElsewhereIsForTheClientToKnow(t *testing.T) {
 	require.Len(t, u.asked, 2, "nobody went there")
 }
 
-// A path such as /static/../api leads to what is not served here.
+// A path such as /static/../api leads to paths that are not served here.
 func TestAPathThatClimbsIsNotPassedOn(t *testing.T) {
 	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
 	for _, path := range []string{
@@ -222,7 +223,7 @@ func TestAnUpstreamThatCannotBeReachedIsSaidAndLoggedOnce(t *testing.T) {
 	require.NotContains(t, u.logs.All()[0].ContextMap()["error"], "phc_test")
 }
 
-// An upstream may be slow to answer, or to end its answer.
+// An upstream may be slow to begin its answer, or to end it.
 func TestAnUpstreamHasItsTimeAndNoMore(t *testing.T) {
 	u := startUpstream(t, "", func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/static") {
@@ -238,7 +239,7 @@ func TestAnUpstreamHasItsTimeAndNoMore(t *testing.T) {
 	}
 }
 
-// What follows a change of protocols has no end, and no timeout reaches it.
+// The stream after a change of protocols has no end, and no timeout reaches it.
 func TestAChangeOfProtocolsIsNoAnswer(t *testing.T) {
 	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -311,8 +312,8 @@ func TestWithoutMemoryNothingIsPassedOn(t *testing.T) {
 	require.Len(t, u.asked, 1, "a request that there is no memory for is not sent")
 }
 
-// The server uses a request's memory again once it is answered, which an upstream may do before it has read all. The
-// race detector sees who reads it then.
+// The server uses a request's memory again after the answer. An upstream may answer before it has read the whole
+// request. The race detector sees who reads the memory then.
 func TestARequestIsNotUsedAfterItsAnswer(t *testing.T) {
 	received := make(chan string, 1)
 	answered := make(chan struct{})

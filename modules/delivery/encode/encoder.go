@@ -19,41 +19,45 @@ import (
 // A message's value is a JSON object with the fields uuid, distinct_id, ip, data, now, sent_at (if the client said),
 // token, event, timestamp, is_cookieless_mode and historical_migration (if true), in this order. Field data is a string
 // that holds the event's JSON as the client sent it: token, distinct_id, uuid (null if the client made none), event,
-// properties, timestamp, offset, $set and $set_once, of which those that were absent are left out.
+// properties, timestamp, offset, $set and $set_once. A field that the client left out is left out here too.
 //
-// The topic is that of the event's lane, unless Routing says otherwise. The key is "token:distinct_id", "token:ip" for
-// a cookieless event, and the session's id for a recording. An event of the main stream or of an overflow has no key
+// The topic is that of the event's lane, unless Routing names another. The key is "token:distinct_id", "token:ip" for a
+// cookieless event, and the session's id for a recording. An event of the main stream or of an overflow has no key
 // where Routing says that its order does not matter. The headers are token, distinct_id, timestamp (milliseconds since
-// 1970), event, uuid and now, and where they have something to say historical_migration, session_id,
-// force_disable_person_processing, skip_heatmap_processing, dlq_reason, dlq_step, dlq_timestamp and dlq_topic (where
-// the event would have gone).
+// 1970), event, uuid and now. Where they apply, there are also historical_migration, session_id,
+// force_disable_person_processing, skip_heatmap_processing, dlq_reason, dlq_step, dlq_timestamp and dlq_topic (the
+// topic that the event was meant for).
 //
-// Some events make more than one message; these follow one another. An event with heatmap data has a $$heatmap event
-// behind it, which is left out if it is too large. A recording that is too large for one message makes as many as it
-// needs. The identifiers of further messages follow from the event's, so that an event that is sent again makes the
-// same.
+// Some events make more than one message; the messages of one event follow one another. An event with heatmap data
+// makes a $$heatmap event behind its own, which is left out if it is too large. A recording that is too large for one
+// message makes as many as it needs. The identifiers of the further messages are derived from the event's, so an event
+// that is sent again makes the same identifiers.
 type Encoder struct {
 	topics   produce.Topics
 	maxBytes int
 	sets     sync.Pool
 }
 
-// NewEncoder returns an encoder for these topics and this limit of a message's size.
+// NewEncoder returns an encoder for the topics and the limit of a message's size in settings.
 func NewEncoder(settings produce.Settings) *Encoder {
-	return &Encoder{topics: settings.Topics, maxBytes: settings.MaxMessageBytes, sets: sync.Pool{New: func() any { return new(Set) }}}
+	return &Encoder{
+		topics: settings.Topics, maxBytes: settings.MaxMessageBytes,
+		sets: sync.Pool{New: func() any { return new(Set) }},
+	}
 }
 
-// Set is the messages of one batch and the memory that they share. Their text is one allocation, their headers
-// are one, and so are the two lists, so that a further message costs none. Only a recording, or JSON with unusually
-// many quotes, needs more pieces of text.
+// Set is the messages of one batch and the memory that they share. The text of all messages is one allocation. All
+// headers are another, and so are the two lists. So a further message costs no allocation. Only a recording, or JSON
+// with unusually many quotes, needs more pieces of text.
 type Set struct {
 	Messages []produce.Message
 
-	// Events says which event message i is of, or a part of, by the event's index in the batch. The messages of one
-	// event follow one another.
+	// Events[i] is the index in the batch of the event that message i belongs to. The messages of one event follow one
+	// another.
 	Events []int
 
-	// HeatmapsDropped is how many events have lost their heatmap data, because its message would have been too large.
+	// HeatmapsDropped is how many events have lost their heatmap data, because the message for it would have been too
+	// large.
 	HeatmapsDropped int
 
 	text    []byte
@@ -61,7 +65,7 @@ type Set struct {
 	headers []produce.Header
 }
 
-// Bytes returns what the set's messages take in memory.
+// Bytes returns how many bytes the set's messages take in memory.
 func (s *Set) Bytes() int64 {
 	bytes := messageSize * int64(len(s.Messages))
 	for i := range s.Messages {
@@ -73,8 +77,8 @@ func (s *Set) Bytes() int64 {
 // maxPooledText is the largest text that is kept for another batch.
 const maxPooledText = 1 << 20
 
-// Recycle takes back the memory of a set for another batch. From then on nobody may use the set or its messages. A
-// caller who cannot be certain of that leaves the set to the garbage collector instead.
+// Recycle takes back the memory of a set for another batch. From then on nobody may use the set or its messages. If a
+// caller does not know whether they are still used, it leaves the set to the garbage collector instead.
 func (e *Encoder) Recycle(set *Set) {
 	if set.full+cap(set.text) <= maxPooledText {
 		e.sets.Put(set)
@@ -103,23 +107,24 @@ var (
 const (
 	maxHeaders = 14
 	uuidLength = 36
-	uuidStart  = len(`{"uuid":"`) // in a value
-	// textPerEvent is the most that a message holds besides the event's own text: field names, times, identifiers.
+	uuidStart  = len(`{"uuid":"`) // where the identifier starts in a value
+	// textPerEvent is the most text of a message besides the event's own: field names, times, identifiers.
 	textPerEvent = 640
-	// textPerBatch is the most that the texts hold which are made once for a batch, besides the batch's own.
+	// textPerBatch is the most text that is made once for a batch, besides the batch's token and address.
 	textPerBatch = 512
-	// messageSize is what a message takes beside its text.
-	messageSize = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)) + maxHeaders*unsafe.Sizeof(produce.Header{}))
+	// messageSize is how many bytes a message takes besides its text.
+	messageSize = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)) +
+		maxHeaders*unsafe.Sizeof(produce.Header{}))
 
-	// countedBesideText is the most that Message.Size counts of a message beside its text: the names of headers, the
-	// values that messages share, and what Kafka adds.
+	// countedBesideText is the most bytes that Message.Size counts besides the message's own text: the names of
+	// headers, the values that messages share, and the bytes that Kafka adds.
 	countedBesideText = 448
 
-	// heatmapName is the name of the events that hold heatmap data and nothing else.
+	// heatmapName is the name of the events that hold only heatmap data.
 	heatmapName = "$$heatmap"
 )
 
-// Bound returns an upper bound of what Encode allocates for the batch, and of the Set.Bytes of what Encode returns.
+// Bound returns an upper bound of the bytes that Encode allocates for the batch, and of the Set.Bytes of its result.
 func (e *Encoder) Bound(batch *events.Batch) int64 {
 	bound, largest := int64(commonText(batch)), int64(0)
 	for i := range batch.Events {
@@ -138,7 +143,7 @@ func (e *Encoder) Bound(batch *events.Batch) int64 {
 			bound += e.boundRecording(event, messageSize+text)
 		}
 	}
-	return bound + largest // An event that has no room in a piece of text leaves the piece's end unused.
+	return bound + largest // An event that does not fit into a piece of text leaves the piece's end unused.
 }
 
 // commonText returns the most text that is made once for all messages of the batch.
@@ -146,10 +151,11 @@ func commonText(batch *events.Batch) int {
 	return textPerBatch + 6*(len(batch.Token)+len(batch.ClientIP))
 }
 
-// maxText returns the most text that the event's messages can be made of, not counting the snapshots of a recording.
-// raw is the event's rawBytes.
+// maxText returns the most text of the event's messages, without the snapshots of a recording. raw is the event's
+// rawBytes.
 func (e *Encoder) maxText(batch *events.Batch, event *events.Event, raw int) int {
-	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+len(event.Routing.DLQ)+len(batch.Token))
+	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+
+		len(event.Routing.DLQ)+len(batch.Token))
 	if event.Routing.DLQ != "" {
 		frame += produce.LongestTopicName
 	}
@@ -162,19 +168,21 @@ func (e *Encoder) maxText(batch *events.Batch, event *events.Event, raw int) int
 	return frame + 2*raw
 }
 
-// rawBytes returns how long the event's own JSON is, which is the least that it takes in a message. Of a recording it
-// returns how long the JSON is that every message repeats.
+// rawBytes returns the length of the event's own JSON, which is the least text of its message. For a recording it
+// returns the length of the JSON that every message repeats.
 func rawBytes(event *events.Event) int {
 	if recording := event.Recording; recording != nil {
-		return len(event.Name) + len(recording.WindowID) + len(recording.Host) + len(recording.Source) + len(recording.Lib)
+		return len(event.Name) + len(recording.WindowID) + len(recording.Host) + len(recording.Source) +
+			len(recording.Lib)
 	}
 	raw := &event.Raw
-	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) + len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
+	return len(event.Name) + len(raw.Token) + len(raw.DistinctID) + len(raw.Timestamp) + len(raw.Offset) +
+		len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
 }
 
-// Encode builds the messages of the batch's pending events, in their order. It rejects an event that is too large. A
-// snapshot that is too large is replaced in its recording, and the event gets events.NoteSnapshotReplaced. The set
-// shares nothing with the batch.
+// Encode builds the messages of the batch's pending events, in their order. It rejects an event that is too large. It
+// replaces a snapshot that is too large by a mark, and sets events.NoteSnapshotReplaced on the event. The set shares no
+// memory with the batch.
 func (e *Encoder) Encode(batch *events.Batch) *Set {
 	plan := e.plan(batch)
 	set := e.sets.Get().(*Set)
@@ -195,7 +203,8 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 		}
 		raw := rawBytes(event)
 		if raw > e.maxBytes {
-			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
+			event.Reject(events.ReasonTooLarge,
+				events.Errorf(events.TooLarge, "the event is larger than %d bytes", e.maxBytes))
 			continue
 		}
 		most := e.maxText(batch, event, raw)
@@ -206,30 +215,32 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 			continue
 		}
 		if size := b.event(event, i); size > e.maxBytes {
-			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge, "the event makes a message of %d bytes, the limit is %d", size, e.maxBytes))
+			event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
+				"the event makes a message of %d bytes, the limit is %d", size, e.maxBytes))
 			continue
 		}
 		if event.Heatmap != nil && !b.heatmap(event, i) {
 			dropped++
 		}
 	}
-	set.text, set.full, set.headers, set.Messages, set.Events, set.HeatmapsDropped = b.text, b.full, b.headers, b.messages, b.origins, dropped
+	set.text, set.full, set.headers = b.text, b.full, b.headers
+	set.Messages, set.Events, set.HeatmapsDropped = b.messages, b.origins, dropped
 	return set
 }
 
-// plan says how much memory a batch needs: how many messages there will be if no recording is split, and how much text.
+// plan says how much memory a batch needs: how many messages it makes if no recording is split, and how much text.
 type plan struct {
 	messages int
 	// usual is how much text the events make if about every fourth byte of their JSON has to be escaped. Few need more.
 	usual int
 	// most is how much text the events make if every byte has to be escaped.
 	most int
-	// largest is the share in most of the event that has the largest one.
+	// largest is the greatest share of a single event in most.
 	largest int
 }
 
-// text returns how much text to allocate at once. That is the usual amount, and room for the worst that a single event
-// can need: Encode begins no event that might not fit, and so the last one needs all of that room left over, although
+// text returns how much text to allocate at once: the usual amount, and room for the worst case of a single event.
+// Encode begins an event only if the worst case of that event fits. So the last event needs all of that room, although
 // it will hardly use it.
 func (p *plan) text() int { return min(p.usual+p.largest, p.most) }
 
@@ -265,12 +276,12 @@ type batchEncoder struct {
 	messages []produce.Message
 	origins  []int // Set.Events
 
-	// What is the same in every message.
+	// The following texts are the same in every message.
 	token []byte
 	ip    []byte
 	now   []byte
 	sent  []byte // the field sent_at
-	tail  []byte // of the value, from the end of data to the beginning of the event's name
+	tail  []byte // the part of a value from the end of data to the beginning of the event's name
 }
 
 func (b *batchEncoder) common() {
@@ -304,14 +315,14 @@ func (b *batchEncoder) add(s string) []byte {
 // since returns the text from start on.
 func (b *batchEncoder) since(start int) []byte { return b.text[start:len(b.text):len(b.text)] }
 
-// frame is what an event's messages have in common: where they go, and all that they hold but data and identifier.
+// frame is what the messages of an event have in common: the topic, and all fields but data and the identifier.
 type frame struct {
 	topic                                   string
 	key, ip, name, distinctID, milliseconds []byte
 	session                                 []byte // nil where there is none
 }
 
-// frame fills f, which is empty, with what the event's messages have in common.
+// frame fills f, which is empty, with what the messages of the event have in common.
 func (b *batchEncoder) frame(event *events.Event, f *frame) {
 	f.ip = b.ip
 	if event.ClientIP != "" {
@@ -347,7 +358,7 @@ func (b *batchEncoder) frame(event *events.Event, f *frame) {
 	f.milliseconds = b.since(start)
 }
 
-// open appends a value up to the beginning of data, within its braces.
+// open appends a value up to and including the opening brace of data.
 func (b *batchEncoder) open(f *frame, id uuid.UUID) {
 	b.text = append(b.text, `{"uuid":"`...)
 	b.text = appendUUID(b.text, id)
@@ -358,7 +369,7 @@ func (b *batchEncoder) open(f *frame, id uuid.UUID) {
 	b.text = append(b.text, `","data":"{`...)
 }
 
-// close appends what follows data, with its closing brace.
+// close appends the part of a value behind data, with the closing brace of the value.
 func (b *batchEncoder) close(f *frame, event *events.Event) {
 	b.text = append(b.text, b.tail...)
 	b.text = appendEscaped(b.text, f.name)
@@ -374,7 +385,7 @@ func (b *batchEncoder) close(f *frame, event *events.Event) {
 	b.text = append(b.text, '}')
 }
 
-// event builds the event's message and returns its size. It does not keep a message that is over the limit.
+// event builds the event's message and returns its size. It drops a message that is over the limit.
 func (b *batchEncoder) event(event *events.Event, index int) int {
 	text, headers := len(b.text), len(b.headers)
 	var f frame
@@ -391,8 +402,8 @@ func (b *batchEncoder) event(event *events.Event, index int) int {
 	return size
 }
 
-// heatmap builds the message of the event's heatmap data, which is an event of its own. It returns false if that
-// message would be too large.
+// heatmap builds a message of the event's heatmap data, as an event of its own. It returns false if that message would
+// be too large.
 func (b *batchEncoder) heatmap(event *events.Event, index int) bool {
 	companion := *event
 	companion.UUID, companion.ClientUUID = uuid.NewSHA1(event.UUID, []byte(heatmapName)), false
@@ -444,13 +455,13 @@ func (b *batchEncoder) message(event *events.Event, index int, f *frame, value [
 	return b.messages[len(b.messages)-1].Size()
 }
 
-// takeBack removes the last message, before which there were so many headers.
+// takeBack removes the last message. headers is how many headers there were before it.
 func (b *batchEncoder) takeBack(headers int) {
 	last := len(b.messages) - 1
 	b.headers, b.messages, b.origins = b.headers[:headers], b.messages[:last], b.origins[:last]
 }
 
-// appendData appends the event's JSON, but for the braces, as it stands inside a JSON string.
+// appendData appends the event's JSON without its braces, escaped for a place inside a JSON string.
 func appendData(dst []byte, event *events.Event, name []byte) []byte {
 	raw := &event.Raw
 	if raw.Token != nil {

@@ -16,14 +16,21 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// properties are what posthog-js sends with a page view.
-const properties = `{"$os":"Linux","$os_version":"","$browser":"Chrome","$device_type":"Desktop","$current_url":"http://127.0.0.1:8080/index.html?utm_source=x",` +
-	`"$host":"127.0.0.1:8080","$pathname":"/index.html","$raw_user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",` +
-	`"$browser_version":131,"$browser_language":"en-US","$screen_height":1080,"$screen_width":1920,"$viewport_height":969,"$viewport_width":1920,"$lib":"web",` +
-	`"$lib_version":"1.200.2","$insert_id":"k3p1m7x2q9w8e5r4","$time":1732412345.678,"distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",` +
-	`"$device_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","$active_feature_flags":[],"$referrer":"$direct","$referring_domain":"$direct",` +
+// properties are the properties that posthog-js sends with a page view.
+const properties = `{"$os":"Linux","$os_version":"","$browser":"Chrome","$device_type":"Desktop",` +
+	`"$current_url":"http://127.0.0.1:8080/index.html?utm_source=x",` +
+	`"$host":"127.0.0.1:8080","$pathname":"/index.html",` +
+	`"$raw_user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML,` +
+	` like Gecko) Chrome/131.0.0.0 Safari/537.36",` +
+	`"$browser_version":131,"$browser_language":"en-US","$screen_height":1080,"$screen_width":1920,` +
+	`"$viewport_height":969,"$viewport_width":1920,"$lib":"web",` +
+	`"$lib_version":"1.200.2","$insert_id":"k3p1m7x2q9w8e5r4","$time":1732412345.678,` +
+	`"distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",` +
+	`"$device_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","$active_feature_flags":[],"$referrer":"$direct",` +
+	`"$referring_domain":"$direct",` +
 	`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","$session_id":"0193a1b2-c3d4-7e5f-8a9b-1c2d3e4f5a6b",` +
-	`"$window_id":"0193a1b2-c3d4-7e5f-8a9b-2c3d4e5f6a7b","$is_identified":false,"$process_person_profile":true,"plan":"pro"}`
+	`"$window_id":"0193a1b2-c3d4-7e5f-8a9b-2c3d4e5f6a7b","$is_identified":false,"$process_person_profile":true,` +
+	`"plan":"pro"}`
 
 func batchOf(n int) *events.Batch {
 	batch := &events.Batch{
@@ -49,14 +56,14 @@ func batchOf(n int) *events.Batch {
 	return batch
 }
 
-// standard is the topics and the limit that the service has by default.
+// standard returns the topics and the limit that the service has by default.
 func standard() produce.Settings {
 	return produce.Settings{Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000}
 }
 
 func testEncoder() *Encoder { return NewEncoder(standard()) }
 
-// Section 4.4 of the protocol.
+// The order is that of section 4.4 of the protocol.
 func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	batch := batchOf(1)
 	event := &batch.Events[0]
@@ -76,18 +83,23 @@ func TestAMessageHasTheFieldsInPostHogsOrder(t *testing.T) {
 	m := &messages[0]
 
 	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000","distinct_id":"{\"a\":\"b\"}","ip":"203.0.113.7",`+
-		`"data":"{\"token\":\"phc_own\",\"distinct_id\":{\"a\":\"b\"},\"uuid\":\"0193a1b2-c3d4-7e5f-8a9b-000000000000\",\"event\":\"say \\\"hi\\\"\",`+
-		`\"properties\":{ \"a\" : \"x\\ny\\\"z\", \"n\":1.50 },\"timestamp\":\"2026-11-24T01:02:02.123Z\",\"offset\":12,\"$set\":{\"email\":\"a@example.com\"},\"$set_once\":{}}",`+
-		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z","token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"say \"hi\"",`+
-		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true,"historical_migration":true}`, string(m.Value))
+		`"data":"{\"token\":\"phc_own\",\"distinct_id\":{\"a\":\"b\"},`+
+		`\"uuid\":\"0193a1b2-c3d4-7e5f-8a9b-000000000000\",\"event\":\"say \\\"hi\\\"\",`+
+		`\"properties\":{ \"a\" : \"x\\ny\\\"z\", \"n\":1.50 },\"timestamp\":\"2026-11-24T01:02:02.123Z\",`+
+		`\"offset\":12,\"$set\":{\"email\":\"a@example.com\"},\"$set_once\":{}}",`+
+		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z",`+
+		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"say \"hi\"",`+
+		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true,"historical_migration":true}`,
+		string(m.Value))
 	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(m.Key))
 	require.Equal(t, []string{
-		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", `distinct_id={"a":"b"}`, "timestamp=1795482122123", `event=say "hi"`,
+		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", `distinct_id={"a":"b"}`, "timestamp=1795482122123",
+		`event=say "hi"`,
 		"uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z", "historical_migration=true",
 	}, headersOf(m))
 }
 
-// Section 4.4 of the protocol.
+// The fields are those of section 4.4 of the protocol.
 func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 	batch := batchOf(1)
 	batch.SentAt = time.Time{}
@@ -96,9 +108,11 @@ func TestFieldsWithoutAValueAreLeftOut(t *testing.T) {
 	event.ClientIP = "2001:db8::1"
 	event.Raw = events.Raw{Properties: []byte(`{}`)}
 	m := &testEncoder().Encode(batch).Messages[0]
-	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000","distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"2001:db8::1",`+
+	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000",`+
+		`"distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"2001:db8::1",`+
 		`"data":"{\"uuid\":null,\"event\":\"$pageview\",\"properties\":{}}","now":"2026-11-24T01:02:03.45Z",`+
-		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$pageview","timestamp":"2026-11-24T01:02:02.123Z"}`, string(m.Value))
+		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$pageview",`+
+		`"timestamp":"2026-11-24T01:02:02.123Z"}`, string(m.Value))
 	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(m.Key))
 	require.Len(t, m.Headers, 6)
 }
@@ -116,7 +130,7 @@ func TestPropertiesComeOutByteEqual(t *testing.T) {
 	}
 }
 
-// one encodes a batch of one event, as change leaves it.
+// one returns the messages of a batch of one event. change may change the event before it is encoded.
 func one(t *testing.T, settings produce.Settings, change func(*events.Event)) []produce.Message {
 	t.Helper()
 	batch := batchOf(1)
@@ -126,16 +140,17 @@ func one(t *testing.T, settings produce.Settings, change func(*events.Event)) []
 	return messages
 }
 
-// recordingOf makes an event a recording of so many snapshots.
+// recordingOf makes an event a recording of these snapshots.
 func recordingOf(event *events.Event, snapshots ...string) {
-	event.Lane, event.Name, event.SessionID, event.Raw = events.LaneRecordings, "$snapshot_items", "0193a1b2-session", events.Raw{}
+	event.Lane, event.Name, event.SessionID, event.Raw = events.LaneRecordings, "$snapshot_items", "0193a1b2-session",
+		events.Raw{}
 	event.Recording = &events.Recording{WindowID: []byte(`"0193a1b2-window"`), Source: "web", Lib: "web"}
 	for _, snapshot := range snapshots {
 		event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: []byte(snapshot)})
 	}
 }
 
-// laneOf puts an event into a lane, as what that lane is made of.
+// laneOf puts an event into a lane, and gives it the content that events of the lane have.
 func laneOf(event *events.Event, lane events.Lane) {
 	event.Lane = lane
 	if lane == events.LaneRecordings {
@@ -171,7 +186,7 @@ func TestSection42TopicsAndPrecedence(t *testing.T) {
 				event.Routing = routing
 			})[0].Topic
 		}
-		overflow := laneTopics[lane] // the overflow of a lane that has none
+		overflow := laneTopics[lane] // a lane without an overflow of its own stays in its topic
 		if own, has := overflowTopics[lane]; has {
 			overflow = own
 		}
@@ -200,8 +215,10 @@ func TestSection43Keys(t *testing.T) {
 	for _, lane := range events.Lanes() {
 		for _, valved := range []bool{false, true} {
 			for _, routing := range []events.Routing{
-				{}, {SkipPerson: true}, {Overflow: true}, {Overflow: true, Unkeyed: true}, {Overflow: true, SkipPerson: true}, {Unkeyed: true},
-				{Overflow: true, Unkeyed: true, SkipPerson: true, Topic: "aside"}, {Overflow: true, Unkeyed: true, SkipPerson: true, DLQ: "event_restriction"},
+				{}, {SkipPerson: true}, {Overflow: true}, {Overflow: true, Unkeyed: true},
+				{Overflow: true, SkipPerson: true}, {Unkeyed: true},
+				{Overflow: true, Unkeyed: true, SkipPerson: true, Topic: "aside"},
+				{Overflow: true, Unkeyed: true, SkipPerson: true, DLQ: "event_restriction"},
 			} {
 				for _, cookieless := range []bool{false, true} {
 					want, settings := own, standard()
@@ -229,7 +246,8 @@ func TestSection43Keys(t *testing.T) {
 					if message.Key != nil {
 						got = string(message.Key)
 					}
-					require.Equal(t, want, got, "lane %s, AI overflow %t, cookieless %t, %+v", lane, valved, cookieless, routing)
+					require.Equal(t, want, got, "lane %s, AI overflow %t, cookieless %t, %+v", lane, valved, cookieless,
+						routing)
 				}
 			}
 		}
@@ -239,7 +257,8 @@ func TestSection43Keys(t *testing.T) {
 func TestSection45Headers(t *testing.T) {
 	plain := headersOf(&one(t, standard(), func(*events.Event) {})[0])
 	require.Equal(t, []string{
-		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "timestamp=1795482122123",
+		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+		"timestamp=1795482122123",
 		"event=$pageview", "uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z",
 	}, plain, "headers without a value are left out")
 	for name, test := range map[string]struct {
@@ -247,17 +266,20 @@ func TestSection45Headers(t *testing.T) {
 		more   []string
 	}{
 		"session": {func(e *events.Event) { e.SessionID = "s-1" }, []string{"session_id=s-1"}},
-		"person":  {func(e *events.Event) { e.Routing.SkipPerson = true }, []string{"force_disable_person_processing=true"}},
+		"person": {func(e *events.Event) { e.Routing.SkipPerson = true },
+			[]string{"force_disable_person_processing=true"}},
 		"heatmap": {func(e *events.Event) { e.Heatmap = []byte(`{}`) }, []string{"skip_heatmap_processing=true"}},
 		"dlq": {
 			func(e *events.Event) { e.Routing.DLQ = "event_restriction" },
-			[]string{"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z", "dlq_topic=clickhouse_events"},
+			[]string{"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z",
+				"dlq_topic=clickhouse_events"},
 		},
 		"custom topic": {func(e *events.Event) { e.Routing.Topic = "aside" }, nil},
 		"overflow":     {func(e *events.Event) { e.Routing.Overflow, e.Routing.Unkeyed = true, true }, nil},
 		"everything": {
 			func(e *events.Event) {
-				e.SessionID, e.Heatmap, e.Routing = "s-1", []byte(`{}`), events.Routing{DLQ: "event_restriction", SkipPerson: true}
+				e.SessionID, e.Heatmap, e.Routing = "s-1", []byte(`{}`),
+					events.Routing{DLQ: "event_restriction", SkipPerson: true}
 			},
 			[]string{
 				"session_id=s-1", "force_disable_person_processing=true", "skip_heatmap_processing=true",
@@ -275,7 +297,8 @@ func TestSection45Headers(t *testing.T) {
 func TestSection44WhatIsSetAsideHasTheSameValue(t *testing.T) {
 	want := one(t, standard(), func(*events.Event) {})[0].Value
 	for _, routing := range []events.Routing{{DLQ: "event_restriction"}, {Topic: "aside"}, {Overflow: true}} {
-		require.Equal(t, string(want), string(one(t, standard(), func(event *events.Event) { event.Routing = routing })[0].Value))
+		require.Equal(t, string(want),
+			string(one(t, standard(), func(event *events.Event) { event.Routing = routing })[0].Value))
 	}
 }
 
@@ -285,7 +308,8 @@ func TestSection212HeatmapDataIsAnEventOfItsOwn(t *testing.T) {
 	event.SessionID, event.Cookieless = "s-1", true
 	event.Heatmap = []byte(`{"$heatmap_data":{"/":[{"x":1}]}}`)
 	event.Raw = events.Raw{
-		Token: []byte(`"phc_own"`), DistinctID: []byte(`"me"`), Timestamp: []byte(`"2026-11-24T01:02:02.123Z"`), Offset: []byte(`12`),
+		Token: []byte(`"phc_own"`), DistinctID: []byte(`"me"`), Timestamp: []byte(`"2026-11-24T01:02:02.123Z"`),
+		Offset:     []byte(`12`),
 		Properties: []byte(`{"a":1}`), Set: []byte(`{"b":2}`), SetOnce: []byte(`{"c":3}`),
 	}
 	event.Routing = events.Routing{DLQ: "event_restriction"}
@@ -302,11 +326,14 @@ func TestSection212HeatmapDataIsAnEventOfItsOwn(t *testing.T) {
 	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:203.0.113.7", string(companion.Key))
 	require.Equal(t, `{"uuid":"`+id+`","distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","ip":"203.0.113.7",`+
 		`"data":"{\"token\":\"phc_own\",\"distinct_id\":\"me\",\"uuid\":null,\"event\":\"$$heatmap\",`+
-		`\"properties\":{\"$heatmap_data\":{\"/\":[{\"x\":1}]}},\"timestamp\":\"2026-11-24T01:02:02.123Z\",\"offset\":12}",`+
-		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z","token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$$heatmap",`+
+		`\"properties\":{\"$heatmap_data\":{\"/\":[{\"x\":1}]}},\"timestamp\":\"2026-11-24T01:02:02.123Z\",`+
+		`\"offset\":12}",`+
+		`"now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z",`+
+		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$$heatmap",`+
 		`"timestamp":"2026-11-24T01:02:02.123Z","is_cookieless_mode":true}`, string(companion.Value))
 	require.Equal(t, []string{
-		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "timestamp=1795482122123",
+		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", "distinct_id=0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+		"timestamp=1795482122123",
 		"event=$$heatmap", "uuid=" + id, "now=2026-11-24T01:02:03.45Z", "session_id=s-1",
 	}, headersOf(companion))
 }
@@ -316,14 +343,16 @@ func TestHeatmapDataHasAKeyThoughItsEventHasNone(t *testing.T) {
 		event.Heatmap, event.Routing.SkipPerson = []byte(`{}`), true
 	})
 	require.Nil(t, messages[0].Key)
-	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", string(messages[1].Key))
+	require.Equal(t, "phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD:0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+		string(messages[1].Key))
 	require.Contains(t, headersOf(&messages[1]), "force_disable_person_processing=true")
 }
 
 func TestHeatmapDataThatIsTooLargeIsLeftOutAndItsEventKept(t *testing.T) {
 	settings := standard()
 	settings.MaxMessageBytes = 4000
-	for name, size := range map[string]int{"its own JSON is over the limit": 10_000, "only its message is over the limit": 3900} {
+	for name, size := range map[string]int{"its own JSON is over the limit": 10_000,
+		"only its message is over the limit": 3900} {
 		t.Run(name, func(t *testing.T) {
 			batch := batchOf(3)
 			batch.Events[1].Heatmap = []byte(`{"x":"` + strings.Repeat("x", size) + `"}`)
@@ -332,7 +361,8 @@ func TestHeatmapDataThatIsTooLargeIsLeftOutAndItsEventKept(t *testing.T) {
 			require.Equal(t, 1, set.HeatmapsDropped)
 			require.Equal(t, 3, batch.Pending())
 			require.Contains(t, string(set.Messages[2].Value), batch.Events[2].UUID.String())
-			require.Equal(t, headersOf(&NewEncoder(settings).Encode(batchOf(3)).Messages[2]), headersOf(&set.Messages[2]))
+			require.Equal(t, headersOf(&NewEncoder(settings).Encode(batchOf(3)).Messages[2]),
+				headersOf(&set.Messages[2]))
 		})
 	}
 }
@@ -350,7 +380,8 @@ func TestHeatmapDataIsNotWrittenWithoutItsEvent(t *testing.T) {
 func TestAnOversizeEventIsRejectedAlone(t *testing.T) {
 	settings := standard()
 	settings.MaxMessageBytes = 4000
-	for name, size := range map[string]int{"its own JSON is over the limit": 10_000, "only its message is over the limit": 3900} {
+	for name, size := range map[string]int{"its own JSON is over the limit": 10_000,
+		"only its message is over the limit": 3900} {
 		t.Run(name, func(t *testing.T) {
 			batch := batchOf(3)
 			batch.Events[1].Raw.Properties = []byte(`{"x":"` + strings.Repeat("x", size) + `"}`)
@@ -411,15 +442,16 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 		for _, size := range []int{1, 1000, 40_000} {
 			batch := batchOf(20)
 			for i := range batch.Events {
-				if i%2 == 0 { // neighbours that grow less than others
+				if i%2 == 0 { // so that the neighbours grow less
 					batch.Events[i].Raw.Properties = []byte(`{"` + strings.Repeat(unit, size) + `":1}`)
 				}
 			}
 			batches = append(batches, batch)
 		}
 	}
-	for _, frame := range []int{1, 100, 3000, 7000} { // what all parts repeat: from nearly nothing to nearly what is allowed
-		for _, snapshot := range []string{`1`, `{"type":3,"timestamp":1}`, `"` + strings.Repeat(`\"`, 3000) + `"`, `"` + strings.Repeat(`\"`, 40_000) + `"`} {
+	for _, frame := range []int{1, 100, 3000, 7000} { // bytes that all parts repeat: up to nearly the limit
+		for _, snapshot := range []string{`1`, `{"type":3,"timestamp":1}`, `"` + strings.Repeat(`\"`, 3000) + `"`,
+			`"` + strings.Repeat(`\"`, 40_000) + `"`} {
 			recording := batchOf(1)
 			event := &recording.Events[0]
 			recordingOf(event, slices.Repeat([]string{snapshot}, 1+100_000/len(snapshot))...)
@@ -435,13 +467,13 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 		held := int64(inUse()) - int64(before)
 		require.NotEmpty(t, set.Messages)
 		require.LessOrEqual(t, set.Bytes(), bound)
-		const beside = 16 << 10 // what the runtime itself may take meanwhile
+		const beside = 16 << 10 // bytes that the runtime itself may take meanwhile
 		require.LessOrEqual(t, held, bound+beside, "%d messages of %d bytes", len(set.Messages), set.Bytes())
 	}
 	runtime.KeepAlive(batches)
 }
 
-// Of the smallest events with every header it is not the text that takes most.
+// For the smallest events with every header, the text is not the largest part of the memory.
 func TestSmallEventsTakeNoMoreThanIsReserved(t *testing.T) {
 	batch := batchOf(200)
 	batch.Token, batch.Historical, batch.ClientIP = "t", true, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"
@@ -451,7 +483,8 @@ func TestSmallEventsTakeNoMoreThanIsReserved(t *testing.T) {
 		event.Name, event.DistinctID, event.SessionID, event.Cookieless = "e", "d", "s", true
 		event.Timestamp = event.Timestamp.Add(time.Nanosecond)
 		event.Raw = events.Raw{
-			Token: []byte(`1`), DistinctID: []byte(`1`), Timestamp: []byte(`1`), Offset: []byte(`1`), Properties: []byte(`{}`), Set: []byte(`1`), SetOnce: []byte(`1`),
+			Token: []byte(`1`), DistinctID: []byte(`1`), Timestamp: []byte(`1`), Offset: []byte(`1`),
+			Properties: []byte(`{}`), Set: []byte(`1`), SetOnce: []byte(`1`),
 		}
 		event.Heatmap = []byte(`{}`)
 		event.Routing = events.Routing{DLQ: "x", SkipPerson: true}
@@ -470,7 +503,7 @@ func TestASetIsAsLargeAsItsMessages(t *testing.T) {
 	require.Zero(t, new(Set).Bytes())
 }
 
-// inUse returns how many bytes are in use once all garbage is collected.
+// inUse returns how many bytes of the heap are in use once all garbage is collected.
 func inUse() uint64 {
 	runtime.GC()
 	var stats runtime.MemStats
@@ -486,10 +519,11 @@ func headersOf(m *produce.Message) []string {
 	return headers
 }
 
-// BenchmarkBuildRecording is one request of a session's recording, as posthog-js sends it.
+// BenchmarkBuildRecording builds one request of a session's recording, as posthog-js sends it.
 func BenchmarkBuildRecording(b *testing.B) {
 	encoder, batch := testEncoder(), batchOf(1)
-	const move = `{"type":3,"data":{"source":1,"positions":[{"x":611,"y":318,"id":105,"timeOffset":-451},{"x":598,"y":335,"id":105,"timeOffset":-399}]},` +
+	const move = `{"type":3,"data":{"source":1,"positions":[{"x":611,"y":318,"id":105,"timeOffset":-451},{"x":598,` +
+		`"y":335,"id":105,"timeOffset":-399}]},` +
 		`"timestamp":1732412345678}`
 	recordingOf(&batch.Events[0], slices.Repeat([]string{move}, 500)...)
 	b.SetBytes(500 * int64(len(move)))

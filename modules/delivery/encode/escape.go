@@ -13,12 +13,13 @@ const (
 	escapeIn = 256 // bytes that are escaped between two looks at the room that is left
 )
 
-// appendEscaped appends src as it stands inside a JSON string, without the quotes around it. src must be valid UTF-8.
+// appendEscaped appends src escaped for a place inside a JSON string, without the quotes around it. src must be valid
+// UTF-8.
 //
-// This is the hottest loop of the service: an event's JSON goes into a string of another JSON value, and every eighth
-// byte or so is a quote. So it works on eight bytes at a time and spends no branch on a quote but the loop's own: the
-// word is stored whole, and for each special byte the rest of the word is stored again, one place further, behind a
-// backslash.
+// This is the hottest loop of the service: an event's JSON goes into a string of another JSON value, and about every
+// eighth byte is a quote. So the loop works on eight bytes at a time, and a quote costs no branch but the inner loop's
+// own. It stores the word whole. Then, for each special byte, it writes a backslash and stores the rest of the word
+// again behind it, one place further.
 func appendEscaped(dst, src []byte) []byte {
 	for len(src) >= 8 {
 		part := src[:min(len(src), escapeIn)&^7]
@@ -81,8 +82,8 @@ func escapes(src []byte) int {
 	return n
 }
 
-// appendTwiceEscaped appends src as it stands inside a JSON string that stands inside another one, without any quotes
-// around it.
+// appendTwiceEscaped appends src escaped for a place inside a JSON string that is itself inside another JSON string,
+// without quotes around it.
 func appendTwiceEscaped(dst, src []byte) []byte {
 	start := len(dst)
 	dst = appendEscaped(dst, src)
@@ -92,7 +93,7 @@ func appendTwiceEscaped(dst, src []byte) []byte {
 	return appendEscaped(dst[:start], append([]byte(nil), dst[start:]...))
 }
 
-// quotesAndBackslashes has the high bit set of each byte that is one, and no other.
+// quotesAndBackslashes returns a word with the high bit of each byte that is a quote or a backslash.
 func quotesAndBackslashes(word uint64) uint64 {
 	quotes := word ^ '"'*eachByte
 	backslashes := word ^ '\\'*eachByte
@@ -100,8 +101,8 @@ func quotesAndBackslashes(word uint64) uint64 {
 	return ^neither & highBits
 }
 
-// anyControl reports whether a byte is below 0x20. In JSON as clients send it that is whitespace between tokens, which
-// is rare. (A borrow can flag the byte above one that is flagged rightly, which does not matter here.)
+// anyControl reports whether a byte of the word is below 0x20. In JSON as clients send it such a byte is whitespace
+// between tokens, which is rare. (A borrow can also flag the byte above a byte below 0x20; the result stays right.)
 func anyControl(word uint64) bool {
 	return (word-0x20*eachByte)&^word&highBits != 0
 }

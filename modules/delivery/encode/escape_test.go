@@ -19,7 +19,7 @@ func FuzzWhatIsEscapedDecodesToTheSameBytes(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		if !utf8.Valid(src) {
-			return // JSON is UTF-8
+			return // JSON is always UTF-8
 		}
 		prefix := []byte("before")
 		escaped := appendEscaped(prefix[:len(prefix):len(prefix)], src)

@@ -9,7 +9,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// longestChanging is how long those texts in a message are at most that may differ when a client sends the same
+// longestChanging is the greatest total length of the texts in a message that may differ when a client sends the same
 // recording again: the address, now (as a field and as a header), sent_at with its field's name, and the timestamp.
 const (
 	longestAddress  = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
@@ -18,10 +18,10 @@ const (
 )
 
 // recording builds the messages of a recording: one, or as many as its snapshots need, each as full as possible. The
-// first message has the event's identifier. Message number n has one that is made from that identifier and n.
+// first message has the event's identifier. The identifier of message number n is derived from the event's and n.
 //
-// Every message repeats what the snapshots have in common. If that takes more than half of a message, recording rejects
-// the event: otherwise nothing would bound how much is made of one recording.
+// Every message repeats the part that the snapshots have in common. If that part takes more than half of a message,
+// recording rejects the event: otherwise the size of the messages would have no bound.
 func (b *batchEncoder) recording(event *events.Event, index int) {
 	text, headers := len(b.text), len(b.headers)
 	var f frame
@@ -45,7 +45,8 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	if room < b.maxBytes/2 {
 		b.text = b.text[:text]
 		event.Reject(events.ReasonTooLarge, events.Errorf(events.TooLarge,
-			"the recording makes a message of %d bytes before its first snapshot, more than half of the limit of %d", size, b.maxBytes))
+			"the recording makes a message of %d bytes before its first snapshot, more than half of the limit of %d",
+			size, b.maxBytes))
 		return
 	}
 
@@ -73,13 +74,13 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 	}
 }
 
-// spareText is how much text is usually written before a recording's first message. A new piece of text has room for it
-// beside a message. So the piece is large enough for the whole of such a batch when it is recycled.
+// spareText is how much text is usually written before a recording's first message. A new piece of text has room for a
+// message and for this text. So when the piece is recycled, it is large enough for the whole of such a batch.
 const spareText = 4 << 10
 
-// reserve makes room for n bytes of text. If the present piece of text has too little, reserve begins a new piece of
-// the given size. It copies nothing, because earlier messages refer to the old piece and keep it alive: a copy would be
-// there twice.
+// reserve makes room for n bytes of text. If the present piece of text has too little room, reserve begins a new piece
+// of the given size. It copies nothing: earlier messages refer to the old piece and keep it in memory, so a copy would
+// only double the bytes.
 func (b *batchEncoder) reserve(n, size int) {
 	if cap(b.text)-len(b.text) < n {
 		b.full += cap(b.text)
@@ -87,8 +88,8 @@ func (b *batchEncoder) reserve(n, size int) {
 	}
 }
 
-// fit returns how many of the snapshots in rest go into a message that has room bytes for them, and how many bytes they
-// take. It replaces a snapshot that no message has room for by a mark.
+// fit returns how many of the snapshots in rest fit into room bytes of a message, and how many bytes they take. It
+// replaces a snapshot that is larger than room by a mark.
 func fit(event *events.Event, rest []events.Snapshot, room int) (n, size int) {
 	for ; n < len(rest); n++ {
 		length := len(rest[n].JSON)
@@ -111,13 +112,14 @@ func fit(event *events.Event, rest []events.Snapshot, room int) (n, size int) {
 	return n, size
 }
 
-// longestNumber is more digits than a time has that means anything.
+// longestNumber is more digits than a meaningful time has.
 const longestNumber = 32
 
-// tooLargeMark is what stands for a snapshot that is too large for a message: an rrweb event of type custom.
+// tooLargeMark returns the mark for a snapshot that is too large for a message: an rrweb event of type custom.
 func tooLargeMark(event *events.Event, snapshot *events.Snapshot) []byte {
 	mark := []byte(`{"type":5,"timestamp":`)
-	if at := snapshot.Timestamp; len(at) > 0 && len(at) <= longestNumber && (at[0] == '-' || at[0] >= '0' && at[0] <= '9') {
+	if at := snapshot.Timestamp; len(at) > 0 && len(at) <= longestNumber &&
+		(at[0] == '-' || at[0] >= '0' && at[0] <= '9') {
 		mark = append(mark, at...)
 	} else {
 		mark = strconv.AppendInt(mark, event.Timestamp.UnixMilli(), 10)
@@ -127,7 +129,7 @@ func tooLargeMark(event *events.Event, snapshot *events.Snapshot) []byte {
 	return append(mark, `}}}`...)
 }
 
-// appendRecordingHead appends a recording's data, but for the braces, up to the first snapshot.
+// appendRecordingHead appends a recording's data, without the braces, up to the first snapshot.
 func appendRecordingHead(dst []byte, event *events.Event, f *frame) []byte {
 	dst = append(dst, `\"event\":\"`...)
 	dst = appendTwiceEscaped(dst, f.name)
@@ -160,11 +162,11 @@ func appendRecordingTail(dst []byte, event *events.Event) []byte {
 	return append(dst, '}')
 }
 
-// boundRecording returns an upper bound of what the messages of a recording take. frame is the most that a message
-// takes without snapshots.
+// boundRecording returns an upper bound of the bytes that the messages of a recording take. frame is the most that a
+// message takes without snapshots.
 //
-// A message is closed when the next snapshot has no room in it. So two messages that follow one another hold together
-// more snapshots than one has room for, and that room is at least half of the limit. This bounds the number of
+// A message ends when the next snapshot does not fit into it. So any two neighbouring messages together hold more bytes
+// of snapshots than one message has room for, and that room is at least half of the limit. This bounds the number of
 // messages.
 func (e *Encoder) boundRecording(event *events.Event, frame int64) int64 {
 	snapshots := int64(0)

@@ -31,14 +31,18 @@ func TestSection6RecordingsHaveTheFieldsInPostHogsOrder(t *testing.T) {
 	messages := testEncoder().Encode(batch).Messages
 	require.Len(t, messages, 1)
 	require.Equal(t, `{"uuid":"0193a1b2-c3d4-7e5f-8a9b-000000000000","distinct_id":"me \"too\"","ip":"203.0.113.7",`+
-		`"data":"{\"event\":\"$snapshot_items\",\"properties\":{\"distinct_id\":\"me \\\"too\\\"\",\"$session_id\":\"0193a1b2-session\",\"$window_id\":\"w-1\",`+
-		`\"$snapshot_source\":\"mobile\",\"$snapshot_items\":[{\"type\":4,\"data\":{\"href\":\"a\\\\b\"}},{ \"type\" : 3 }],\"$lib\":\"posthog-\\\"ios\\\"\",`+
+		`"data":"{\"event\":\"$snapshot_items\",\"properties\":{\"distinct_id\":\"me \\\"too\\\"\",`+
+		`\"$session_id\":\"0193a1b2-session\",\"$window_id\":\"w-1\",`+
+		`\"$snapshot_source\":\"mobile\",\"$snapshot_items\":[{\"type\":4,\"data\":{\"href\":\"a\\\\b\"}},`+
+		`{ \"type\" : 3 }],\"$lib\":\"posthog-\\\"ios\\\"\",`+
 		`\"$snapshot_host\":\"app.example.com\"}}","now":"2026-11-24T01:02:03.45Z","sent_at":"2026-11-24T01:02:03Z",`+
-		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$snapshot_items","timestamp":"2026-11-24T01:02:02.123Z"}`, string(messages[0].Value))
+		`"token":"phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD","event":"$snapshot_items",`+
+		`"timestamp":"2026-11-24T01:02:02.123Z"}`, string(messages[0].Value))
 	require.Equal(t, "clickhouse_session_recording_events", messages[0].Topic)
 	require.Equal(t, "0193a1b2-session", string(messages[0].Key))
 	require.Equal(t, []string{
-		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", `distinct_id=me "too"`, "timestamp=1795482122123", "event=$snapshot_items",
+		"token=phc_abcdefghijklmnopqrstuvwxyz0123456789ABCD", `distinct_id=me "too"`, "timestamp=1795482122123",
+		"event=$snapshot_items",
 		"uuid=0193a1b2-c3d4-7e5f-8a9b-000000000000", "now=2026-11-24T01:02:03.45Z", "session_id=0193a1b2-session",
 	}, headersOf(&messages[0]))
 	require.Zero(t, event.Notes)
@@ -49,7 +53,8 @@ func TestSection6AWindowThatIsNotSaidIsTheSession(t *testing.T) {
 	recordingOf(&batch.Events[0])
 	batch.Events[0].Recording.WindowID = nil
 	_, data := dataOf(t, &testEncoder().Encode(batch).Messages[0])
-	require.JSONEq(t, `{"event":"$snapshot_items","properties":{"distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b","$session_id":"0193a1b2-session",
+	require.JSONEq(t, `{"event":"$snapshot_items","properties":{"distinct_id":"0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+		"$session_id":"0193a1b2-session",
 		"$window_id":"0193a1b2-session","$snapshot_source":"web","$snapshot_items":[],"$lib":"web"}}`, data)
 }
 
@@ -61,7 +66,7 @@ func dataOf(t require.TestingT, m *produce.Message) (id, data string) {
 	return value.UUID, value.Data
 }
 
-// snapshotsOf returns the snapshots of a message, as they lie in it.
+// snapshotsOf returns the snapshots of a message, byte by byte as the message holds them.
 func snapshotsOf(t require.TestingT, m *produce.Message) []string {
 	_, data := dataOf(t, m)
 	var event struct {
@@ -81,7 +86,7 @@ func TestSection6ASnapshotThatIsTooLargeIsReplacedInItsPlace(t *testing.T) {
 	settings := standard()
 	settings.MaxMessageBytes = 4000
 	large := `{"type":2,"x":"` + strings.Repeat("x", 5000) + `"}`
-	escaped := `{"type":2,"x":"` + strings.Repeat(`\"`, 1500) + `"}` // only its escapes make it too large
+	escaped := `{"type":2,"x":"` + strings.Repeat(`\"`, 1500) + `"}` // too large only because of its escapes
 	for name, test := range map[string]struct {
 		timestamp string
 		want      string
@@ -96,13 +101,16 @@ func TestSection6ASnapshotThatIsTooLargeIsReplacedInItsPlace(t *testing.T) {
 			batch := batchOf(1)
 			event := &batch.Events[0]
 			recordingOf(event, `{"type":4}`, large, `{"type":3}`, escaped)
-			event.Recording.Items[1].Timestamp, event.Recording.Items[3].Timestamp = []byte(test.timestamp), []byte(test.timestamp)
+			event.Recording.Items[1].Timestamp = []byte(test.timestamp)
+			event.Recording.Items[3].Timestamp = []byte(test.timestamp)
 			messages := NewEncoder(settings).Encode(batch).Messages
 			require.Len(t, messages, 1)
 			mark := func(snapshot string) string {
-				return fmt.Sprintf(`{"type":5,"timestamp":%s,"data":{"tag":"snapshot_too_large","payload":{"bytes":%d}}}`, test.want, len(snapshot))
+				return fmt.Sprintf(`{"type":5,"timestamp":%s,"data":{"tag":"snapshot_too_large",`+
+					`"payload":{"bytes":%d}}}`, test.want, len(snapshot))
 			}
-			require.Equal(t, []string{`{"type":4}`, mark(large), `{"type":3}`, mark(escaped)}, snapshotsOf(t, &messages[0]))
+			require.Equal(t, []string{`{"type":4}`, mark(large), `{"type":3}`, mark(escaped)},
+				snapshotsOf(t, &messages[0]))
 			require.True(t, event.Notes.Has(events.NoteSnapshotReplaced))
 			require.True(t, event.Pending())
 		})
@@ -129,8 +137,8 @@ func TestSection6ASnapshotThatJustFitsIsKept(t *testing.T) {
 	require.GreaterOrEqual(t, kept, 4000-longestChanging)
 }
 
-// Nobody else bounds what a recording's messages repeat: without a limit here, a request of 25 MiB could make
-// terabytes.
+// No other limit bounds the bytes that the messages of a recording repeat: without this one, a request of 25 MiB could
+// make terabytes.
 func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 	for name, change := range map[string]func(*events.Event, string){
 		"window":      func(e *events.Event, long string) { e.Recording.WindowID = []byte(`"` + long + `"`) },
@@ -153,8 +161,8 @@ func TestARecordingWhoseFrameIsTooLargeIsRejected(t *testing.T) {
 	}
 }
 
-// anyRecording draws a batch with a recording between two ordinary events, and a limit for which it is small, large or
-// far too large.
+// anyRecording draws a batch with a recording between two ordinary events. It also draws a limit, for which the
+// recording is small, large or far too large.
 func anyRecording(t *rapid.T) (*events.Batch, produce.Settings) {
 	settings := standard()
 	settings.MaxMessageBytes = rapid.IntRange(3000, 20_000).Draw(t, "limit")
@@ -162,10 +170,12 @@ func anyRecording(t *rapid.T) (*events.Batch, produce.Settings) {
 	event := &batch.Events[1]
 	recordingOf(event)
 	snapshot := rapid.Custom(func(t *rapid.T) string {
-		text, err := json.Marshal(rapid.SampledFrom([]string{"", "x", `"`, "é", "\x01", "\n", `{"a":"b"}`}).Draw(t, "of"))
+		text, err := json.Marshal(
+			rapid.SampledFrom([]string{"", "x", `"`, "é", "\x01", "\n", `{"a":"b"}`}).Draw(t, "of"))
 		require.NoError(t, err)
 		inner := string(text[1 : len(text)-1])
-		return `"` + strings.Repeat(inner, rapid.SampledFrom([]int{0, 1, 10, 100, 500, 1000, 2500, 30_000}).Draw(t, "times")) + `"`
+		return `"` + strings.Repeat(inner,
+			rapid.SampledFrom([]int{0, 1, 10, 100, 500, 1000, 2500, 30_000}).Draw(t, "times")) + `"`
 	})
 	for _, text := range rapid.SliceOfN(snapshot, 0, 60).Draw(t, "snapshots") {
 		event.Recording.Items = append(event.Recording.Items, events.Snapshot{JSON: []byte(text)})
@@ -213,7 +223,8 @@ func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 			if i > 0 {
 				require.NotEmpty(t, own)
 				first := len(",") + escapedLen([]byte(own[0]))
-				require.Greater(t, parts[i-1].Size()+first, limit-longestChanging, "the part before was as full as possible")
+				require.Greater(t, parts[i-1].Size()+first, limit-longestChanging,
+					"the part before was as full as possible")
 			}
 			items = append(items, own...)
 		}
@@ -223,14 +234,15 @@ func TestSection6PartsTogetherAreTheRecording(t *testing.T) {
 				continue
 			}
 			replaced++
-			require.Equal(t, fmt.Sprintf(`{"type":5,"timestamp":1795482122123,"data":{"tag":"snapshot_too_large","payload":{"bytes":%d}}}`, len(original)), items[i])
+			require.Equal(t, fmt.Sprintf(`{"type":5,"timestamp":1795482122123,"data":{"tag":"snapshot_too_large",`+
+				`"payload":{"bytes":%d}}}`, len(original)), items[i])
 			require.Greater(t, escapedLen([]byte(original)), limit/2)
 		}
 		require.Equal(t, replaced > 0, event.Notes.Has(events.NoteSnapshotReplaced))
 	})
 }
 
-// A part's identifier is what a consumer deduplicates on, so it must stand for the same snapshots each time.
+// A consumer drops copies by a part's identifier, so the identifier must stand for the same snapshots each time.
 func TestSection01ARecordingThatIsSentAgainIsSplitAtTheSamePlaces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		batch, settings := anyRecording(t)
@@ -243,7 +255,8 @@ func TestSection01ARecordingThatIsSentAgainIsSplitAtTheSamePlaces(t *testing.T) 
 			fraction := rapid.SampledFrom([]int64{0, 1, 120_000_000, 123_456_789}).Draw(t, "fraction")
 			return time.Unix(1_795_482_122+rapid.Int64Range(0, 1e6).Draw(t, "later"), fraction)
 		})
-		again.Received, again.SentAt, again.Events[1].Timestamp = at.Draw(t, "received"), at.Draw(t, "sent"), at.Draw(t, "timestamp")
+		again.Received, again.SentAt, again.Events[1].Timestamp = at.Draw(t, "received"), at.Draw(t, "sent"),
+			at.Draw(t, "timestamp")
 		again.ClientIP = rapid.SampledFrom([]string{"1.1.1.1", "2001:db8:1234:1234:1234:1234:1234:1234"}).Draw(t, "ip")
 
 		first, second := NewEncoder(settings).Encode(batch).Messages, NewEncoder(settings).Encode(&again).Messages
@@ -262,7 +275,8 @@ func TestASplitRecordingIsNotRecycledIntoOthers(t *testing.T) {
 	batch := batchOf(1)
 	recordingOf(&batch.Events[0])
 	for range 30 {
-		batch.Events[0].Recording.Items = append(batch.Events[0].Recording.Items, events.Snapshot{JSON: []byte(`"` + strings.Repeat("x", 100_000) + `"`)})
+		batch.Events[0].Recording.Items = append(batch.Events[0].Recording.Items,
+			events.Snapshot{JSON: []byte(`"` + strings.Repeat("x", 100_000) + `"`)})
 	}
 	set := encoder.Encode(batch)
 	require.Greater(t, len(set.Messages), 3)
@@ -275,16 +289,18 @@ func TestAUsualRecordingFindsRoomInTheMemoryOfTheOneBefore(t *testing.T) {
 	encoder := testEncoder()
 	set := encoder.Encode(batch)
 	require.NotZero(t, set.full, "a new piece")
-	encoder.sets.New = func() any { return set } // as the pool would
+	encoder.sets.New = func() any { return set } // like the pool
 	piece := &set.text[0]
 	require.Zero(t, encoder.Encode(batch).full)
 	require.Same(t, piece, &set.text[0])
 }
 
 func FuzzRecording(f *testing.F) {
-	f.Add([]byte(`[{"type":4},{"type":2,"data":"\"\\\u0000"},[],1e9,"é\ud83d",null]`), []byte(`"w"`), []byte(`"host"`), []byte(`1732412345678`), "me", "web", uint16(2000))
+	f.Add([]byte(`[{"type":4},{"type":2,"data":"\"\\\u0000"},[],1e9,"é\ud83d",null]`), []byte(`"w"`), []byte(`"host"`),
+		[]byte(`1732412345678`), "me", "web", uint16(2000))
 	f.Add([]byte(`[]`), []byte(`{"a": [1]}`), []byte(`null`), []byte(`"x"`), "\x00\n\"", `a"b\c`, uint16(0))
-	f.Add([]byte("[ {\n\t\"pretty\" : true\r\n} , \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" ]"), []byte(`"w"`), []byte(`1`), []byte(`-1`), "", "", uint16(math.MaxUint16))
+	f.Add([]byte("[ {\n\t\"pretty\" : true\r\n} , \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" ]"),
+		[]byte(`"w"`), []byte(`1`), []byte(`-1`), "", "", uint16(math.MaxUint16))
 	f.Fuzz(func(t *testing.T, list, window, host, timestamp []byte, distinctID, lib string, limit uint16) {
 		var items []json.RawMessage
 		if json.Unmarshal(list, &items) != nil {

@@ -5,8 +5,8 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// route returns the topic that an event goes to. It also tells whether the event's key chooses the partition: a message
-// whose order does not matter goes to any.
+// route returns the topic that an event goes to, and whether the event's key chooses the partition. A message whose
+// order does not matter goes to any partition.
 func route(topics *produce.Topics, event *events.Event) (topic string, keyed bool) {
 	routing := &event.Routing
 	switch {

@@ -14,12 +14,12 @@ import (
 const (
 	cursorName = "cursor"
 	slotSize   = 20
-	// slotApart puts the slots into different sectors of the disk, so that a torn write damages only one of them.
+	// slotApart puts the slots into different sectors of the disk, so that a torn write damages only one slot.
 	slotApart  = 512
 	cursorSize = 2 * slotApart
 
-	// maxSeq is the largest number that a record can have, maxStart the largest that a cursor or the name of a
-	// segment can have: the records behind that need numbers, too.
+	// maxSeq is the largest number that a record can have. maxStart is the largest number that a cursor or the name of
+	// a segment can have: the records behind it need numbers, too.
 	maxSeq   = 1 << 62
 	maxStart = 1 << 61
 )
@@ -67,13 +67,13 @@ func decodeCursor(data []byte) (latest checkpoint, slot int, ok bool) {
 	return latest, slot, ok
 }
 
-// cursorFile is the file that a log keeps its checkpoints in. It is not safe for concurrent use.
+// cursorFile is the file in which a log keeps its checkpoints. It is not safe for concurrent use.
 type cursorFile struct {
 	*directory
 	path string
 
-	file   file        // nil until something is written
-	info   fs.FileInfo // which file that is
+	file   file        // nil until the first write
+	info   fs.FileInfo // which file it is
 	slot   int         // the slot that holds the last checkpoint
 	saved  checkpoint  // the last checkpoint
 	known  bool        // whether saved was read or written
@@ -81,7 +81,7 @@ type cursorFile struct {
 	buf    []byte
 }
 
-// load reads the latest checkpoint, and reports whether there is one that can be read.
+// load reads the latest checkpoint, and reports whether a checkpoint could be read.
 func (c *cursorFile) load() bool {
 	f, err := c.fs.open(c.path)
 	if err != nil {
@@ -97,8 +97,8 @@ func (c *cursorFile) load() bool {
 	return c.known
 }
 
-// open makes sure that the file is there. It gives the file all the space that it will ever take, so that the cursor
-// can move on a disk that has filled up.
+// open makes sure that the file exists. It gives the file all the space that it will ever take, so that the cursor can
+// move even on a full disk.
 func (c *cursorFile) open() error {
 	if c.file != nil {
 		if !c.isGone() {
@@ -106,7 +106,7 @@ func (c *cursorFile) open() error {
 		}
 		c.log.Warn("the cursor of a log in the spool was removed while it was in use, and is made anew",
 			zap.String("file", c.path))
-		// What is in another file that may be in its place is nothing to go by.
+		// Another file may be in its place. Its content says nothing about this log.
 		_ = c.file.Close()
 		c.file, c.known = nil, false
 	}
@@ -118,7 +118,7 @@ func (c *cursorFile) open() error {
 		return err
 	}
 	if !c.known {
-		// Content that could not be read is not to be taken for a checkpoint one day.
+		// Content that could not be read must not be taken for a checkpoint one day.
 		if _, err := f.WriteAt(make([]byte, cursorSize), 0); err != nil {
 			return errors.Join(err, f.Close())
 		}
@@ -154,7 +154,7 @@ func (c *cursorFile) use(f file) error {
 	return nil
 }
 
-// save writes the checkpoint, unless it is the last one.
+// save writes the checkpoint, unless it is the last one that was written or read.
 func (c *cursorFile) save(now checkpoint) error {
 	if c.closed || c.known && now == c.saved {
 		return nil
@@ -168,8 +168,8 @@ func (c *cursorFile) save(now checkpoint) error {
 	return c.write(now)
 }
 
-// secure writes the checkpoint into both slots, one after the other, and makes each durable. Damage to one slot then
-// brings no older checkpoint back.
+// secure writes the checkpoint into both slots, one after the other, and makes each durable. After that, damage to one
+// slot brings no older checkpoint back.
 func (c *cursorFile) secure(now checkpoint) error {
 	if c.closed {
 		return nil
@@ -188,7 +188,7 @@ func (c *cursorFile) secure(now checkpoint) error {
 	return nil
 }
 
-// write writes the checkpoint into the slot that does not hold the last one.
+// write writes the checkpoint into the slot that does not hold the last checkpoint.
 func (c *cursorFile) write(now checkpoint) error {
 	c.buf = appendSlot(c.buf[:0], now)
 	slot := 1 - c.slot
@@ -199,17 +199,17 @@ func (c *cursorFile) write(now checkpoint) error {
 	return nil
 }
 
-// isGone reports whether somebody has removed the file since it was opened, or put another in its place.
+// isGone reports whether somebody has removed the open file, or put another in its place.
 func (c *cursorFile) isGone() bool {
 	return c.file != nil && errors.Is(c.isAt(c.path, c.info), fs.ErrNotExist)
 }
 
-// isUntouched reports whether the checkpoint is the one that load has read, and nothing was written since.
+// isUntouched reports whether the checkpoint is the one that load has read, and nothing was written since then.
 func (c *cursorFile) isUntouched(now checkpoint) bool {
 	return c.file == nil && c.known && now == c.saved
 }
 
-// close closes the file. A save after that does nothing.
+// close closes the file. save and secure do nothing after that.
 func (c *cursorFile) close() error {
 	c.closed = true
 	if c.file == nil {

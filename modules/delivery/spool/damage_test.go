@@ -72,13 +72,13 @@ func TestAFlippedBitCostsOneRecord(t *testing.T) {
 	}
 }
 
-// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment: a length may then lead to the head of
-// another record, or to the end of the segment.
+// TestNoFlippedBitCostsAnotherRecord flips every bit of the heads of a segment. A changed length may then lead to the
+// head of another record, or to the end of the segment.
 func TestNoFlippedBitCostsAnotherRecord(t *testing.T) {
 	cfg := testConfig(t)
 	s := openSpool(t, cfg)
 	l := s.Log("topic")
-	const records, size = 12, 64 // so that a bit of a length is a number of records
+	const records, size = 12, 64 // so that each bit of a length stands for a number of records
 	for range records {
 		appendAll(t, l, strings.Repeat("x", size-headSize))
 	}
@@ -345,7 +345,7 @@ func TestALengthThatIsDamagedTakesNoMemory(t *testing.T) {
 	require.NoError(t, s.Close())
 	path := segmentFiles(t, s.Log("topic"))[0]
 	overwrite(t, path, headerSize+4, 4, func(byte) byte { return 0 })
-	overwrite(t, path, headerSize+6, 1, func(byte) byte { return 0x30 }) // 3 MiB, which the file has
+	overwrite(t, path, headerSize+6, 1, func(byte) byte { return 0x30 }) // 3 MiB, which the file is large enough for
 	l := openSpool(t, cfg).Log("topic")
 	var chunk Chunk
 	require.NoError(t, l.Read(&chunk, 100))
@@ -441,7 +441,7 @@ func TestALastSegmentThatCannotBeReadIsKept(t *testing.T) {
 	}
 }
 
-// hostile is a segment in which everything claims to be a long record, with a head that is plausible.
+// hostile returns a segment in which every place claims to be a long record, with a plausible head.
 func hostile(size int) []byte {
 	data := header(1)
 	for seq := uint64(1); len(data) < size; seq++ {

@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	// lockName and probeName are no log's directories: these never start with a dot.
+	// lockName and probeName are not the directories of logs: the name of such a directory never starts with a dot.
 	lockName  = ".lock"
 	probeName = ".probe"
 
-	// probeSize is how many bytes a probe writes: enough that a file system has to find a block for them.
+	// probeSize is how many bytes a probe writes: so many that a file system has to find a block for them.
 	probeSize = 4 << 10
-	// lockAttempts is how often the lock is taken again when its file is removed in the same moment.
+	// lockAttempts is how often the lock is taken if its file is removed in the same moment.
 	lockAttempts = 3
 )
 
-// errReplaced means that a path leads to another file than it did. It counts as a file that does not exist.
+// errReplaced means that a path leads to another file than before. It counts as a file that does not exist.
 var errReplaced = fmt.Errorf("another file is in its place: %w", fs.ErrNotExist)
 
-// directory is the spool's directory and the lock that keeps other processes out of it. Its methods are safe for
+// directory is the spool's directory, with the lock that keeps other processes out of it. Its methods are safe for
 // concurrent use.
 type directory struct {
 	fs   fileSystem
@@ -35,12 +35,12 @@ type directory struct {
 	log  *zap.Logger
 
 	lock  atomic.Pointer[lock] // nil while the directory is not locked
-	taken atomic.Bool          // another process has the directory: this one never touches it again
+	taken atomic.Bool          // another process has the directory, and this process never touches it again
 
-	relocking sync.Mutex // held by the one that makes the lock anew
+	relocking sync.Mutex // held by the goroutine that makes the lock anew
 }
 
-// lock is a lock that is held, and the file that it is on.
+// lock is a lock that this process holds, and the file of the lock.
 type lock struct {
 	*flock.Flock
 	file fs.FileInfo
@@ -72,12 +72,12 @@ func (d *directory) take() error {
 			d.lock.Store(l)
 			return nil
 		}
-		_ = l.Close() // a lock on a file that others do not see is worth nothing
+		_ = l.Close() // a lock on a file that other processes do not see locks nothing
 	}
 	return fmt.Errorf("%s is removed as often as it is made: %w", d.lockPath(), fs.ErrNotExist)
 }
 
-// isAt returns nil if the path leads to that file, and an error that is fs.ErrNotExist if it leads to none or to
+// isAt returns nil if the path leads to the known file. The error is fs.ErrNotExist if it leads to no file or to
 // another.
 func (d *directory) isAt(path string, known fs.FileInfo) error {
 	found, err := d.fs.stat(path)
@@ -91,9 +91,9 @@ func (d *directory) isAt(path string, known fs.FileInfo) error {
 	}
 }
 
-// hold returns nil if the directory is there and locked by this process. It makes both anew if somebody has removed
-// them. Once another process has made a lock of its own, hold returns ErrInUse for ever, also when that process has
-// ended: what this process knows of the files is out of date.
+// hold returns nil if the directory exists and this process has locked it. If somebody has removed the directory or the
+// lock, hold makes both anew. Once another process has made a lock of its own, hold returns ErrInUse for ever, even
+// after that process has ended: the knowledge that this process has of the files is out of date.
 func (d *directory) hold() error {
 	if err := d.isHeld(); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -105,7 +105,7 @@ func (d *directory) hold() error {
 		return err // another log has made it anew
 	}
 	removed := d.lock.Load()
-	// Another lock may be free again: the process that made it has used the directory all the same.
+	// A lock of another process may be free again, but that process has used the directory meanwhile.
 	if !errors.Is(err, errReplaced) {
 		err = d.take()
 	}
@@ -125,7 +125,7 @@ func (d *directory) hold() error {
 }
 
 // isHeld returns nil if the lock's file is where it was when this process locked it, and an error that is
-// fs.ErrNotExist if not. A directory that was never locked, because the spool is only looked at, is always held.
+// fs.ErrNotExist if it is not. A directory that Inspect has opened was never locked, and counts as held.
 func (d *directory) isHeld() error {
 	if d.taken.Load() {
 		return fmt.Errorf("%s: %w", d.path, ErrInUse)

@@ -9,11 +9,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// Done marks records as delivered, in any order. Numbers that are not committed are ignored.
+// Done marks records as delivered, in any order. It ignores numbers that are not committed.
 //
-// When the first record that was not done is, the cursor moves to the next one that is not. Done then writes the
-// cursor, so that it survives the end of the process, and removes the segments before it. If the disk does not take
-// the cursor, or does not remove a segment, the spool logs that once and tries again with a later Done.
+// If the first record that was not done is among them, the cursor moves to the next record that is not done. Done then
+// writes the cursor, so that it survives the end of the process, and removes the segments before it. If the cursor
+// cannot be written, or a segment cannot be removed, the spool logs that once and tries again with a later Done.
 func (l *Log) Done(seqs ...uint64) {
 	if l.mark(seqs) {
 		l.advance()
@@ -66,8 +66,8 @@ func (l *Log) markCommitted(s span) (marked uint64, moved bool) {
 	return marked, true
 }
 
-// end returns the number behind the last record that there is, or that there may be in a segment that Open could not
-// read. The caller holds mu.
+// end returns the number behind the last record of the log. If there is a segment that Open could not read, end returns
+// the number behind the records that this segment may hold. The caller holds mu.
 func (l *Log) end() uint64 { return max(l.committed, l.maybeEnd) }
 
 // markFailed marks the numbers of a failed commit as done, since nobody will deliver them. It reports whether the
@@ -103,9 +103,9 @@ func (l *Log) advance() {
 	l.retire(l.spool.cfg.SegmentBytes / 4)
 }
 
-// retire removes the last segment if all its records are done, and reports whether it did. It leaves a segment alone
-// that commits are written to and that has fewer than minBytes bytes: a client that appends and delivers in turns is
-// not to pay for a new file each time.
+// retire removes the last segment if all its records are done, and reports whether it did. It keeps a segment that
+// commits are written to until that has at least minBytes bytes. So a client that appends and delivers in turns does
+// not pay for a new file each time.
 func (l *Log) retire(minBytes int64) bool {
 	if !l.writing.TryLock() {
 		return false // a commit is under way
@@ -133,9 +133,9 @@ func (l *Log) takeLast(minBytes int64) []segment {
 	return last
 }
 
-// remove removes segments from the disk as soon as it is durable that all their records are done, and reports whether
-// it did. If the cursor cannot be made durable, the segments stay until removeLeft: without them, a later Open would
-// take their records for lost.
+// remove removes segments from the disk once it is durable that all their records are done, and reports whether it did.
+// If the cursor cannot be made durable, the segments stay until removeLeft: without them a later Open would count their
+// records as lost.
 func (l *Log) remove(segments []segment) bool {
 	if !l.save(true) {
 		l.mu.Lock()
@@ -155,7 +155,8 @@ func (l *Log) removeLeft() bool {
 	return left > 0 && l.remove(nil)
 }
 
-// unlink removes the files of segments whose records are all done, and those that it could not remove before.
+// unlink removes the files of segments whose records are all done. It also tries again to remove the files that it
+// could not remove before.
 func (l *Log) unlink(segments []segment) {
 	l.mu.Lock()
 	left := l.left
@@ -181,8 +182,8 @@ func (l *Log) unlink(segments []segment) {
 	l.spool.release(freed)
 }
 
-// save writes the cursor, with sync durably, and reports whether that succeeded. It logs the first of several
-// failures. It does not log that the directory is gone: the next Append notices that, and makes the directory anew.
+// save writes the cursor, durably if sync is set, and reports whether that succeeded. Of several failures it logs the
+// first. It does not log a missing directory: the next Append notices that and makes the directory anew.
 func (l *Log) save(sync bool) bool {
 	l.saving.Lock()
 	defer l.saving.Unlock()
@@ -216,8 +217,8 @@ func (l *Log) checkpoint() checkpoint {
 // span is the numbers from "from" up to, but not including, "to".
 type span struct{ from, to uint64 }
 
-// spans is a set of numbers. The spans are in ascending order and do not touch each other, so that their number is
-// that of the gaps, not that of the numbers.
+// spans is a set of numbers. The spans are in ascending order, and there is a gap between any two of them. So the list
+// is as long as the set has gaps, however many numbers are in it.
 type spans []span
 
 // add adds a span, and returns how many of its numbers were not in the set.

@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 )
 
-// Drop removes a log with everything in it, and returns how many records it held that were not done. The log that Log
-// has returned for the name is closed; the next call makes a new one. The error is fs.ErrNotExist (wrapped) if there
-// is no log of that name. After another error, or if the process ends meanwhile, some of the files may be left; their
-// records count as done all the same, once the cursor could be written.
+// Drop removes a log with all its records, and returns how many of them were not done. It closes the log that Log has
+// returned for the name; the next call of Log makes a new one. The error is fs.ErrNotExist (wrapped) if there is no log
+// of that name. After another error, or if the process ends meanwhile, some of the files may stay. Their records count
+// as done all the same, once the cursor was written.
 func (s *Spool) Drop(name string) (records uint64, err error) {
 	s.mu.Lock()
 	l, closed := s.logs[name], s.closed
@@ -38,8 +38,8 @@ func (s *Spool) Drop(name string) (records uint64, err error) {
 	return records, nil
 }
 
-// drop marks everything as done, durably, and then removes the files. The order matters: segments without a cursor
-// would be read again.
+// drop marks all records as done, durably, and then removes the files. The order matters: the next Open would read
+// segments without a cursor again.
 func (l *Log) drop() (records uint64, err error) {
 	l.refuse()
 	<-l.ended
@@ -75,7 +75,7 @@ func (l *Log) drop() (records uint64, err error) {
 	return records, l.removeDirectory()
 }
 
-// removeDirectory removes the log's directory with the files in it.
+// removeDirectory removes the log's directory and the files in it.
 func (l *Log) removeDirectory() error {
 	disk := l.spool.fs
 	entries, err := disk.list(l.dir)

@@ -115,7 +115,7 @@ func TestAPowerLossDuringADropBringsAllBackOrNothing(t *testing.T) {
 	}
 }
 
-// dropWithPowerLoss has the power go before the operation of Drop with that number, and reports whether there was one.
+// dropWithPowerLoss cuts the power before operation number crash of Drop, and reports whether Drop had so many.
 func dropWithPowerLoss(t *testing.T, crash int, what fate) bool {
 	p := newPowered(t)
 	l := p.spool.Log("topic")
@@ -159,7 +159,7 @@ func TestMovingALogToAnotherIsSafeAtEveryPowerLoss(t *testing.T) {
 	}
 }
 
-// moveWithPowerLoss has the power go before the operation of move with that number, and reports whether there was one.
+// moveWithPowerLoss cuts the power before operation number crash of move, and reports whether move had so many.
 func moveWithPowerLoss(t *testing.T, crash int) bool {
 	p := newPowered(t)
 	appendEach(t, p.spool.Log("from"), 0, 30)
@@ -170,7 +170,7 @@ func moveWithPowerLoss(t *testing.T, crash int) bool {
 	if !image() {
 		return false
 	}
-	// The command is run again.
+	// The operator runs the command again.
 	move(t, p.spool.Log("from"), p.spool.Log("to"))
 	moved := map[string]bool{}
 	read := readAll(t, p.spool.Log("to"), 1000)

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// fileSystem is what the spool asks of the disk. Tests put file systems in its place that fail, or that lose power.
+// fileSystem is what the spool asks of the disk. Tests replace it by file systems that fail, or that lose power.
 type fileSystem interface {
 	// create makes a file that must not exist yet, for reading and writing.
 	create(path string) (file, error)
@@ -19,11 +19,11 @@ type fileSystem interface {
 	edit(path string) (file, error)
 	// remove removes a file or an empty directory.
 	remove(path string) error
-	// makeDir makes one directory, which must not exist yet, in one that exists.
+	// makeDir makes one directory. It must not exist yet; the directory above it must.
 	makeDir(path string) error
 	// list returns what is in a directory, sorted by name.
 	list(path string) ([]fs.DirEntry, error)
-	// stat says which file a path leads to; os.SameFile compares that with what an open file says of itself.
+	// stat says which file a path leads to. os.SameFile compares the answer with the Stat of an open file.
 	stat(path string) (fs.FileInfo, error)
 	// syncDir makes durable which files are in a directory.
 	syncDir(path string) error
@@ -40,8 +40,8 @@ type file interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// makeDirs makes a directory if it is missing, with those above it that are missing, and makes the name of each
-// durable in the directory above.
+// makeDirs makes a directory and the directories above it where they are missing. It makes the name of each durable in
+// the directory above.
 func makeDirs(disk fileSystem, path string) error {
 	err := disk.makeDir(path)
 	if above := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && above != path {
@@ -57,7 +57,7 @@ func makeDirs(disk fileSystem, path string) error {
 		return err
 	}
 	if err := disk.syncDir(filepath.Dir(path)); err != nil {
-		// Who finds the directory would believe that its name is durable.
+		// The next caller would find the directory and believe that its name is durable.
 		return errors.Join(err, disk.remove(path))
 	}
 	return nil
@@ -75,7 +75,7 @@ func (disk) open(path string) (file, error) { return opened(os.Open(path)) }
 
 func (disk) edit(path string) (file, error) { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
 
-// opened keeps a nil *os.File from becoming a file that is not nil.
+// opened returns a nil file for a nil *os.File: a file that holds a nil *os.File is not nil.
 func opened(f *os.File, err error) (file, error) {
 	if err != nil {
 		return nil, err

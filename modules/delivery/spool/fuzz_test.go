@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// unsynced is a disk that is never waited for.
+// unsynced is a disk whose syncs return at once.
 type unsynced struct{ disk }
 
 type unsyncedFile struct{ file }
@@ -29,7 +29,7 @@ func (unsynced) edit(path string) (file, error) {
 	return unsyncedFile{f}, err
 }
 
-// FuzzReader takes its input for a segment, once as the last of a log and once in the middle.
+// FuzzReader takes its input for a segment, once as the last segment of a log and once in the middle.
 func FuzzReader(f *testing.F) {
 	whole := header(1)
 	for seq := uint64(1); seq < 5; seq++ {
@@ -42,7 +42,7 @@ func FuzzReader(f *testing.F) {
 	f.Add(append(bytes.Clone(whole), whole...))
 	f.Add(hostile(6000))
 	f.Add(appendRecord(header(1), maxSeq, maxSeq, nil))
-	// A damaged record that says that it ends where the whole one in its payload does.
+	// The damaged record claims to end where the whole record in its payload ends.
 	damaged := appendRecord(header(1), 1, 1, appendRecord(nil, 1, 1, []byte("whole")))
 	damaged[headerSize+headSize-1] ^= 1
 	f.Add(append(damaged, "rest"...))
@@ -67,15 +67,15 @@ func FuzzReader(f *testing.F) {
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1)), data, 0o600))
-		// The last segment was cut behind its last record. A damaged record that says that it ends just there is
-		// believed, and nothing is looked for in it; so less may be found, and never anything else.
+		// The last segment was cut behind its last record. Read believes a damaged record that claims to end at that
+		// place, and looks for no record inside it. So Read may find less, and never finds anything else.
 		alone := fuzzRead(t, cfg)
 		require.LessOrEqual(t, len(alone), len(read)-1)
 		if len(alone) > 0 {
 			require.Subset(t, read[:len(read)-1], alone)
 		}
 
-		// With a cursor, holes in the last commit are cut off.
+		// With a cursor, Open cuts off holes in the last commit.
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1)), data, 0o600))
@@ -88,7 +88,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// fuzzRead reads everything, and then appends and reads one more.
+// fuzzRead reads all records, and then appends and reads one more.
 func fuzzRead(t *testing.T, cfg Config) []got {
 	s, err := open(cfg, zap.NewNop(), unsynced{})
 	require.NoError(t, err)

@@ -17,19 +17,20 @@ import (
 var ErrNoAnswer = errors.New("the disk does not answer")
 
 const (
-	// probeAfter is how long after the last commit or probe that succeeded Usable believes that the next would, too.
+	// probeAfter is how long after the last successful commit or probe Usable trusts that the next one would succeed,
+	// too.
 	probeAfter = 5 * time.Second
 	// probePatience is how long Usable waits for a probe.
 	probePatience = time.Second
-	// smallRecord is the size that the payload of a small record has for Usable.
+	// smallRecord is the payload size of the record that Usable asks room for.
 	smallRecord = 1 << 10
 )
 
-// prober is who tries the disk, for the log lines about its panics.
+// prober names the goroutine that tries the disk, for the log lines about its panics.
 const prober = "the probe of the spool's disk"
 
-// health is how the last commit or probe went. Its methods are safe for concurrent use and never wait for the disk,
-// but for close.
+// health is how the last commit or probe went. Its methods are safe for concurrent use. All but close never wait for
+// the disk.
 type health struct {
 	log *zap.Logger
 
@@ -37,7 +38,7 @@ type health struct {
 	closed  bool
 	good    time.Time     // when a commit or a probe has last succeeded
 	tried   time.Time     // when the last probe began
-	failure error         // of the last probe; nil if that, or a commit since, has succeeded
+	failure error         // of the last probe; nil if it, or a commit since then, has succeeded
 	probing chan struct{} // closed when the probe that is under way has ended; nil without one
 }
 
@@ -48,9 +49,9 @@ func (h *health) succeeded() {
 	h.good, h.failure = time.Now(), nil
 }
 
-// begin returns the probe that is under way and when it began. If none is, and one is due, begin makes one of it:
-// that is the case if it is urgent, the last one has failed or nothing has succeeded for a while, but not within
-// pause after the last one began.
+// begin returns the probe that is under way, and when it began. If no probe is under way and one is due, begin starts
+// it. A probe is due if it is urgent, if the last probe has failed, or if nothing has succeeded for probeAfter. It is
+// never due within pause after the last probe began.
 func (h *health) begin(urgent bool, pause time.Duration, probe func() error) (probing chan struct{}, began time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -64,7 +65,7 @@ func (h *health) begin(urgent bool, pause time.Duration, probe func() error) (pr
 }
 
 func (h *health) run(probe func() error, ended chan struct{}) {
-	err := panics.Try(h.log, prober, probe) // whoever waits for the probe learns of its panic
+	err := panics.Try(h.log, prober, probe) // so that the callers that wait for the probe learn of its panic
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.probing, h.failure = nil, err; err == nil {
@@ -79,7 +80,7 @@ func (h *health) last() error {
 	return h.failure
 }
 
-// close lets no further probe begin, and waits for the one that is under way.
+// close lets no further probe begin, and waits for the probe that is under way.
 func (h *health) close() {
 	h.mu.Lock()
 	h.closed = true
@@ -90,12 +91,12 @@ func (h *health) close() {
 	}
 }
 
-// Usable returns nil if an Append of a small record would succeed now, as far as is known, or else what is in its
-// way. It costs next to nothing, so it can be called every second: what it knows comes from the last commit of each
-// log. Only if no commit has succeeded for five seconds, or the last one has failed, does it probe the disk, at most
-// once a second. A probe writes a small file, syncs and removes it; it also looks whether the files of all logs are
-// still there. Usable waits for a probe for up to a second, and returns ErrNoAnswer (wrapped) as long as that has not
-// ended. It holds nothing meanwhile that an Append needs.
+// Usable returns nil if an Append of a small record would succeed now, as far as is known, or else the reason why not.
+// It costs next to nothing, so that it can be called every second: it knows the outcome of each log's last commit. It
+// probes the disk only if no commit has succeeded for five seconds, or the last one has failed, and at most once a
+// second. A probe writes a small file, syncs it and removes it. It also looks whether the files of all logs still
+// exist. Usable waits for a probe for up to a second, and returns ErrNoAnswer (wrapped) until the probe has ended.
+// Meanwhile it holds no lock that an Append needs.
 func (s *Spool) Usable() error {
 	if s.isClosed() {
 		return fmt.Errorf("spool: %s: %w", s.cfg.Dir, ErrClosed)
@@ -121,7 +122,7 @@ func (s *Spool) Usable() error {
 	return nil
 }
 
-// approx is a number of bytes, for people.
+// approx formats a number of bytes for people.
 func approx(bytes int64) string { return configs.ByteSize(bytes).Approx() }
 
 func (s *Spool) unusable(err error) error {
@@ -134,7 +135,7 @@ func (s *Spool) isClosed() bool {
 	return s.closed
 }
 
-// failure returns why the last commit of a log has failed, or else the last probe.
+// failure returns why the last commit of a log has failed, or else why the last probe has failed.
 func (s *Spool) failure() error {
 	for _, l := range s.all() {
 		if err := l.lastFailure(); err != nil {
@@ -147,8 +148,7 @@ func (s *Spool) failure() error {
 // hasRoom reports whether a small record fits.
 func (s *Spool) hasRoom() bool { return s.Usage().Room >= headerSize+headSize+smallRecord }
 
-// probe tries what an Append would do. It makes the directory anew if that was removed, and gives up files of logs
-// that were.
+// probe tries what an Append would do. It makes a removed directory anew, and gives up removed files of logs.
 func (s *Spool) probe() error {
 	if err := s.directory.hold(); err != nil {
 		return err

@@ -26,7 +26,7 @@ func TestUsableFindsWhatIsInTheWayWithoutAnAppend(t *testing.T) {
 	}{
 		{"create", syscall.EROFS},
 		{"create", syscall.EACCES},
-		{"create", syscall.ENOSPC}, // also: no inodes
+		{"create", syscall.ENOSPC}, // a disk without free inodes says the same
 		{"write", syscall.ENOSPC},
 		{"sync", syscall.EIO},
 		{"remove", syscall.EIO},
@@ -113,7 +113,7 @@ func TestUsableDoesNotWaitForADiskThatHangs(t *testing.T) {
 	start := time.Now()
 	require.ErrorIs(t, s.Usable(), ErrNoAnswer)
 	require.Less(t, time.Since(start), wait)
-	for range 10 { // those that come later do not wait at all, if it were not for the number of free bytes
+	for range 10 { // later calls do not wait for the probe at all; they wait for the number of free bytes
 		start = time.Now()
 		require.ErrorIs(t, s.Usable(), ErrNoAnswer)
 		require.Less(t, time.Since(start), probePatience)

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// wait is how long a test waits for what must happen.
+// wait is how long a test waits for a condition that must come true.
 const wait = 20 * time.Second
 
 func TestMain(m *testing.M) {
@@ -42,7 +42,7 @@ func openSpool(t testing.TB, cfg Config) *Spool {
 	return s
 }
 
-// observed opens a spool on a file system that can fail, and returns what it logs.
+// observed opens a spool on a file system that can fail, and returns the spool's log lines.
 func observed(t testing.TB, cfg Config, fs fileSystem) (*Spool, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
@@ -61,7 +61,7 @@ func payloads(values ...string) [][]byte {
 	return list
 }
 
-// tester is a test, or a check of a property.
+// tester is a test, or one check of a property.
 type tester interface {
 	require.TestingT
 	Helper()
@@ -75,7 +75,7 @@ func appendAll(t tester, l *Log, values ...string) uint64 {
 	return first
 }
 
-// appendEach makes a commit of its own of each value.
+// appendEach appends each value as a commit of its own.
 func appendEach(t tester, l *Log, from, to int) {
 	t.Helper()
 	for n := from; n < to; n++ {
@@ -83,7 +83,7 @@ func appendEach(t tester, l *Log, from, to int) {
 	}
 }
 
-// value is what the tests put into the record after n others.
+// value returns the payload of the record after n others.
 func value(n int) string { return fmt.Sprintf("%d:%s", n, strings.Repeat("x", n%97)) }
 
 type got struct {
@@ -91,7 +91,7 @@ type got struct {
 	value string
 }
 
-// readAll reads until there is nothing more.
+// readAll reads until a chunk has no records.
 func readAll(t tester, l *Log, maxBytes int) []got {
 	t.Helper()
 	var (
@@ -109,7 +109,8 @@ func readAll(t tester, l *Log, maxBytes int) []got {
 	}
 }
 
-// expected are the records from and beyond, to excluded, that appendEach has made of a new log.
+// expected returns the records that appendEach has made of a new log: those from "from" up to, but not including, "to",
+// without the exceptions.
 func expected(from, to uint64, except ...uint64) []got {
 	var all []got
 next:
@@ -132,7 +133,7 @@ func segmentFiles(t testing.TB, l *Log) []string {
 	return files
 }
 
-// offsets returns where the records of an undamaged segment start, and where the last ends.
+// offsets returns where the records of an undamaged segment start, and where the last record ends.
 func offsets(t testing.TB, path string) []int64 {
 	t.Helper()
 	f, err := os.Open(path)
@@ -168,11 +169,11 @@ func overwrite(t testing.TB, path string, off, n int64, with func(byte) byte) {
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 }
 
-// faulty is a disk that fails when it is told to.
+// faulty is a disk that fails when a test tells it to.
 type faulty struct {
 	disk
 	mu    sync.Mutex
-	fault func(op, path string) error // nil for none
+	fault func(op, path string) error // nil for a disk that does not fail
 	calls map[string]int
 }
 
@@ -184,14 +185,14 @@ type faultyFile struct {
 
 func newFaulty() *faulty { return &faulty{calls: map[string]int{}} }
 
-// set makes the operations for which fault returns an error fail with that.
+// set makes an operation fail with the error that fault returns for it.
 func (f *faulty) set(fault func(op, path string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
 }
 
-// failing makes one operation on files with that suffix fail.
+// failing makes one kind of operation on files with the suffix fail.
 func (f *faulty) failing(op, suffix string, err error) {
 	f.set(func(o, path string) error {
 		if o == op && strings.HasSuffix(path, suffix) {
@@ -272,7 +273,7 @@ func (f *faulty) free(path string) (int64, error) {
 	return f.disk.free(path)
 }
 
-// freeError is a fault of free that makes it return that many.
+// freeError is a fault that makes free return so many bytes.
 type freeError int64
 
 func (freeError) Error() string { return "not the true number" }
@@ -291,14 +292,14 @@ func (f *faultyFile) ReadAt(data []byte, off int64) (int, error) {
 	return f.file.ReadAt(data, off)
 }
 
-// badBlockError is a fault of read that concerns a part of the file.
+// badBlockError is a fault that makes reads of a part of the file fail.
 type badBlockError struct{ from, to int64 }
 
 func (badBlockError) Error() string { return "bad block" }
 
 func (f *faultyFile) WriteAt(data []byte, off int64) (int, error) {
 	if err := f.disk.check("write", f.path); err != nil {
-		// As a disk that fills up does it: a part is written.
+		// It writes a part, like a disk that fills up.
 		n, _ := f.file.WriteAt(data[:len(data)/2], off)
 		return n, err
 	}

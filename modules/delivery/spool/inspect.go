@@ -11,12 +11,14 @@ import (
 
 var errReadOnly = errors.New("the spool was opened to be looked at")
 
-// Inspect opens the logs in a directory to be read and changes nothing: the directory may be one that this process
-// cannot write to, or one that another process uses; see InUse. What that process does meanwhile may be seen, or look
-// like damage. Append returns an error, and what is Done is forgotten. A directory that does not exist holds nothing.
+// Inspect opens the logs in a directory for reading, and changes nothing. This process may have no right to write to
+// the directory, and another process may use it; see InUse. Inspect may see changes that the other process makes
+// meanwhile, or take them for damage. Append returns an error, and the spool forgets which records are Done. A
+// directory that does not exist holds no logs.
 //
-// LogStats.Records of a log is what a process that opens the spool would deliver: numbers of records that failed are
-// left out. Inspect reads the cursor and the last segment of each log, and of the other segments 20 bytes.
+// LogStats.Records of a log is the number of records that a process that opens the spool would deliver: it leaves out
+// the numbers of failed records. Inspect reads the cursor and the last segment of each log, and 20 bytes of each other
+// segment.
 func Inspect(dir string) (*Spool, error) { return inspect(dir, disk{}) }
 
 func inspect(dir string, disk fileSystem) (*Spool, error) {
@@ -38,7 +40,7 @@ func inspect(dir string, disk fileSystem) (*Spool, error) {
 	return s, nil
 }
 
-// InUse reports whether another process has the spool's directory.
+// InUse reports whether another process has locked the spool's directory.
 func (s *Spool) InUse() bool {
 	if s.directory.lock.Load() != nil {
 		return false
@@ -52,7 +54,7 @@ func (s *Spool) InUse() bool {
 	return err == nil && !locked
 }
 
-// readOnly is a file system that nothing can be changed on.
+// readOnly is a file system that refuses every change.
 type readOnly struct{ fileSystem }
 
 func (readOnly) create(string) (file, error) { return nil, errReadOnly }

@@ -20,7 +20,7 @@ func TestInspectReadsWithoutChangingAnything(t *testing.T) {
 	s.Log("t").Done(1)
 	require.False(t, s.InUse(), "by another")
 
-	for range 2 { // the first look leaves no trace
+	for range 2 { // twice, since the first look must leave no trace
 		looked, err := Inspect(cfg.Dir)
 		require.NoError(t, err)
 		require.True(t, looked.InUse())
@@ -37,7 +37,7 @@ func TestInspectReadsWithoutChangingAnything(t *testing.T) {
 	require.EqualValues(t, 2, looked.Log("t").Stats().Records)
 }
 
-// tree returns what is in a directory, with the sizes and times of all files.
+// tree returns the files in a directory, with their sizes and times.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -58,7 +58,8 @@ func TestInspectWorksOnADirectoryThatCannotBeWrittenTo(t *testing.T) {
 	cursor := firstOf(t, files[1]) + 3
 	s.Log("topic").DoneRange(1, cursor)
 	require.NoError(t, s.Close())
-	// There is something to be repaired, and something to be removed.
+	// The torn write gives Open something to repair. Segment 1, which the cursor has passed, gives it something to
+	// remove.
 	f, err := os.OpenFile(files[len(files)-1], os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
 	_, err = f.WriteString("torn")
@@ -67,7 +68,7 @@ func TestInspectWorksOnADirectoryThatCannotBeWrittenTo(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(files[0]), segmentName(1)), header(1), 0o600))
 	for _, dir := range []string{filepath.Join(cfg.Dir, "topic"), cfg.Dir} {
 		require.NoError(t, os.Chmod(dir, 0o500))
-		t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // so that it can be removed
+		t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // so that the test can remove it
 	}
 	before := tree(t, cfg.Dir)
 

@@ -12,14 +12,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// childDir makes the test binary a process that appends until it is killed; see TestAcknowledged...
+// childDir is the environment variable that makes the test binary a process that appends until it is killed. Its value
+// is the directory of the spool.
 const childDir = "CAPTURE_TEST_SPOOL_CHILD_DIR"
 
 func childConfig(dir string) Config {
 	return Config{Dir: dir, MaxBytes: 1 << 30, SegmentBytes: 8 << 10, MaxPending: 1 << 20}
 }
 
-// child appends its records from several goroutines and prints the number of each once it is acknowledged.
+// child appends its records from several goroutines and prints the number of each record once it is acknowledged.
 func child(dir string) {
 	exit := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -57,7 +58,7 @@ func runChild(t *testing.T, dir string, records int, meanwhile func()) map[uint6
 	for lines.Scan() {
 		var seq uint64
 		if _, err := fmt.Sscan(lines.Text(), &seq); err != nil {
-			break // cut off by the kill
+			break // the kill has cut this line off
 		}
 		require.False(t, acknowledged[seq], "a number is given once")
 		acknowledged[seq] = true
@@ -75,7 +76,7 @@ func runChild(t *testing.T, dir string, records int, meanwhile func()) map[uint6
 func TestAcknowledgedRecordsSurviveKillingTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	kept := map[uint64]bool{}
-	for range 3 { // also on what a killed process has left
+	for range 3 { // the later rounds run on the files of a killed process
 		acknowledged := runChild(t, dir, 300, func() {
 			_, err := Open(childConfig(dir), zap.NewNop())
 			require.ErrorIs(t, err, ErrInUse)

@@ -21,83 +21,84 @@ import (
 
 // LogStats is the state of a log.
 type LogStats struct {
-	// Records is how many records are committed and not done. After Open, numbers that were never acknowledged are
-	// counted as records until Read has passed them.
+	// Records is how many records are committed and not done. After Open it also counts numbers that were never
+	// acknowledged, until Read has passed them.
 	Records uint64
 	// Pending is how many records wait for the disk: an Append has put them into a commit that has neither succeeded
 	// nor failed yet. The Append itself may have given up meanwhile. A record goes from Pending to Records, or out of
-	// both, in one step: a log with neither holds nothing that could still be read.
+	// both, in one step. So if a log has neither, no record of it can be read any more.
 	Pending uint64
-	Bytes   int64  // what the log takes of the disk
+	Bytes   int64  // how many bytes of the disk the log takes
 	First   uint64 // the cursor: the number of the first record that is not done
 	Next    uint64 // the number that the next record gets
 
-	// CorruptRecords is how many committed records were skipped since Open because they are damaged, or their file is
-	// gone, and were not done before. CorruptBytes is how much of the files could not be read, in CorruptRegions
-	// places.
+	// CorruptRecords is how many committed records were lost since Open, because they are damaged or their file is
+	// gone. It does not count records that were done. CorruptBytes is how many bytes of the files could not be read, in
+	// CorruptRegions places.
 	CorruptRecords uint64
 	CorruptBytes   int64
 	CorruptRegions uint64
 	// LostRecords is how many of the CorruptRecords were lost because somebody removed their file while the log was
 	// open.
 	LostRecords uint64
-	// UnreadableCursors is 1 if Open could not read the cursor: records that were delivered may be delivered again.
+	// UnreadableCursors is 1 if Open could not read the cursor: delivered records may then be delivered again.
 	UnreadableCursors uint64
-	// TornBytes is how many bytes were cut off or skipped in segments since Open: writes that were never acknowledged.
+	// TornBytes is how many bytes of writes that were never acknowledged were cut off or skipped in segments since
+	// Open.
 	TornBytes int64
 }
 
-// Log is a sequence of records. Its methods are safe for concurrent use; Read waits for a Read that is under way.
+// Log is a sequence of records. Its methods are safe for concurrent use; a Read waits until another Read has ended.
 type Log struct {
 	spool  *Spool
 	name   string
 	dir    string
 	log    *zap.Logger
-	causes *observability.Causes // why records are not written
+	causes *observability.Causes // why records could not be written
 
 	exists  atomic.Bool   // whether the directory is there, with a cursor
 	opened  atomic.Uint64 // the first record of the segment that Read has open; 0 without one
 	passed  atomic.Uint64 // the number behind the last record that Read has returned or skipped; 0 after Rewind
-	queued  atomic.Int64  // Appends that wait because there was no room for them or for an earlier one
-	gate    chan struct{} // held by the first Append that waits, so that Appends keep their order
+	queued  atomic.Int64  // Appends that wait, because there was no room for them or for an earlier Append
+	gate    chan struct{} // held by the first of the waiting Appends, so that Appends keep their order
 	room    chan struct{} // gets a value when a commit has ended, for the Append that holds gate
 	work    chan struct{} // gets a value when there is a pending commit, for the committer
 	changed chan struct{} // gets a value when a commit has ended, for the caller of Changed
 	closing chan struct{} // closed when the log takes no more Appends
 	ended   chan struct{} // closed when the committer has ended
 
-	mu          sync.Mutex // guards what follows; never held while the disk works
+	mu          sync.Mutex // guards the fields below; never held while the disk works
 	closed      bool
 	running     bool // whether there is a committer
 	segments    []segment
 	next        uint64   // the number of the next record
 	committed   uint64   // the number behind the last committed record
-	maybeEnd    uint64   // the number behind what may be in a segment that Open could not read; 0 if it could read all
+	maybeEnd    uint64   // the number behind the records that an unreadable segment may hold; 0 without one
 	cursor      uint64   // the number of the first record that is not done
 	done        spans    // the numbers beyond the cursor that are done
 	undone      uint64   // how many committed records are not done
 	bytes       int64    // of the disk
-	pending     *commit  // the commit that Appends add to; nil if it is empty
+	pending     *commit  // the commit that Appends add to; nil if it holds no records
 	spares      [][]byte // buffers for further commits; there are never more than two commits at a time
 	waiting     int64    // bytes in commits that have not ended
 	uncommitted uint64   // records in commits that have not ended
 	failure     error    // why the last commit has failed; nil if it has not
 	failedUntil time.Time
-	damage      LogStats  // of which only the counts of what was lost or cut off are used
-	left        []segment // segments that are to be removed as soon as that is possible
+	damage      LogStats  // only its counts of lost and cut-off records and bytes are used
+	left        []segment // segments that could not be removed yet
 
-	writing sync.Mutex // guards what follows; taken before mu
+	writing sync.Mutex // guards the field below; taken before mu
 	active  *active    // the segment that is written, if there is one
 
-	reading sync.Mutex // guards what follows; taken before mu
+	reading sync.Mutex // guards the field below; taken before mu
 	reader  reader
 
-	saving     sync.Mutex // guards what follows; taken before mu
+	saving     sync.Mutex // guards the fields below; taken before mu
 	cursorFile cursorFile
 	saveFailed bool // whether the last save has failed
 }
 
-// segment is a segment as far as it is committed.
+// segment is the committed part of a segment.
 type segment struct {
 	first   uint64 // the number of its first record
 	follows uint64 // the number behind the last record committed before it, from its header; 0 if that was not read yet
@@ -124,11 +125,12 @@ func newLog(s *Spool, name string) *Log {
 	dir := filepath.Join(s.cfg.Dir, escape(name))
 	log := s.log.With(zap.String("log", name))
 	return &Log{
-		spool:      s,
-		name:       name,
-		dir:        dir,
-		log:        log,
-		causes:     observability.NewCauses(log, "records are not written to the spool", "records are written to the spool again", time.Minute),
+		spool: s,
+		name:  name,
+		dir:   dir,
+		log:   log,
+		causes: observability.NewCauses(log, "records are not written to the spool",
+			"records are written to the spool again", time.Minute),
 		gate:       make(chan struct{}, 1),
 		room:       make(chan struct{}, 1),
 		work:       make(chan struct{}, 1),
@@ -142,7 +144,7 @@ func newLog(s *Spool, name string) *Log {
 	}
 }
 
-// tick makes sure that the channel, which has room for one, holds a value.
+// tick makes sure that the channel holds a value. The channel has room for one.
 func tick(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -150,7 +152,7 @@ func tick(c chan struct{}) {
 	}
 }
 
-// full reports whether an error says that the disk, or what a user may have of it, is full.
+// full reports whether an error says that the disk is full, or that the user's quota of it is used up.
 func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (l *Log) path(s segment) string { return filepath.Join(l.dir, segmentName(s.first)) }
@@ -158,9 +160,9 @@ func (l *Log) path(s segment) string { return filepath.Join(l.dir, segmentName(s
 // Name returns the log's name.
 func (l *Log) Name() string { return l.name }
 
-// Changed returns a channel that gets a value when a commit has ended, with success or without, since the last value
-// was taken. It is for one waiter: a waiter that reads until there is nothing, and then waits for a value, misses
-// nothing. A value may come although there is nothing new to be read.
+// Changed returns a channel that gets a value when a commit has ended, with or without success, since the last value
+// was taken. It is for one waiter. A waiter that reads until Read returns nothing, and then waits for a value, misses
+// no record. A value may come although there is no new record to read.
 func (l *Log) Changed() <-chan struct{} { return l.changed }
 
 // Stats returns the state of the log.
@@ -177,17 +179,17 @@ func (l *Log) Stats() LogStats {
 // Appends that wait at the same time are written and synced together. Read sees all of the records or none. Append
 // does not keep the payloads.
 //
-// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped; nothing was written), the context's cause, or what the
-// disk said. In the last two cases the records may be read some day, or may not; see the package, and
-// LogStats.Pending. After an error of the disk Append fails for a second without trying. An Append of nothing returns
-// the number that the next record gets.
+// The error is ErrTooLarge, ErrFull or ErrClosed (wrapped), the context's cause, or an error of the disk. After the
+// first three nothing was written. After the last two the records may be read some day, or may not; see the package,
+// and LogStats.Pending. For a second after an error of the disk, Append fails without a try. An Append without payloads
+// returns the number that the next record gets.
 func (l *Log) Append(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	return l.append(ctx, payloads, l.spool.admit)
 }
 
-// AppendExempt is Append without the limits MaxBytes and Reserve; the records count for other Appends all the same.
-// It is for records that are moved from another log, which would stay full if they were refused: append them here,
-// then mark them as done there.
+// AppendExempt is Append without the limits MaxBytes and Reserve. Its records still count against the limits of other
+// Appends. It is for records that are moved from another log, which would stay full if AppendExempt refused them:
+// append them to this log, then mark them as done in the other.
 func (l *Log) AppendExempt(ctx context.Context, payloads [][]byte) (first uint64, err error) {
 	return l.append(ctx, payloads, func(size int64) error {
 		l.spool.used.Add(size)
@@ -195,7 +197,7 @@ func (l *Log) AppendExempt(ctx context.Context, payloads [][]byte) (first uint64
 	})
 }
 
-// append is Append with room from admit.
+// append is Append, and asks admit for room.
 func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int64) error) (first uint64, err error) {
 	size := int64(0)
 	for _, payload := range payloads {
@@ -228,7 +230,7 @@ func (l *Log) append(ctx context.Context, payloads [][]byte, admit func(size int
 	return first, c.err
 }
 
-// enqueue waits until there is room, adds the records to the pending commit, and returns that commit and the number
+// enqueue waits until there is room, and adds the records to the pending commit. It returns that commit and the number
 // of the first record. The commit is nil if there are no records.
 func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*commit, uint64, error) {
 	if ctx.Err() != nil {
@@ -264,7 +266,7 @@ func (l *Log) enqueue(ctx context.Context, payloads [][]byte, size int64) (*comm
 	}
 }
 
-// tryEnqueue is enqueue without waiting: it reports false if there is no room yet.
+// tryEnqueue is enqueue without waiting. It reports false if there is no room yet.
 func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -301,16 +303,16 @@ func (l *Log) tryEnqueue(payloads [][]byte, size int64) (c *commit, first uint64
 	return c, first, true, nil
 }
 
-// committer is who writes the commits of a log, for the log lines about its panics.
+// committer names the goroutine that writes the commits of a log, for the log lines about its panics.
 const committer = "the committer of a log in the spool"
 
-// run is the committer: it writes what is pending until the log is closed. A panic ends a commit, never the committer.
+// run is the committer: it writes pending commits until the log is closed. A panic ends a commit, never the committer.
 func (l *Log) run() {
 	defer close(l.ended)
 	for open := true; open; {
 		select {
 		case <-l.work:
-			// The callers that the last commit has woken are about to append again: one sync may serve all of them.
+			// The last commit has woken callers that are about to append again: one sync may serve all of them.
 			runtime.Gosched()
 		case <-l.closing:
 			open = false
@@ -319,7 +321,7 @@ func (l *Log) run() {
 	}
 }
 
-// commit writes the pending commit, and wakes the Appends that wait for it. They get an error also if writing panics.
+// commit writes the pending commit, and wakes the Appends that wait for it. If writing panics, they get an error.
 func (l *Log) commit() {
 	l.mu.Lock()
 	c := l.pending
@@ -335,13 +337,13 @@ func (l *Log) commit() {
 	defer tick(l.changed)
 	defer close(c.done) // the records are on the disk, whatever becomes of the checkpoint
 	l.spool.health.succeeded()
-	// The checkpoint says that these records were committed. It is written before they are acknowledged: should the
-	// process be killed and the records be damaged, then the next Open knows that they are lost.
+	// The checkpoint says that these records were committed. It is written before they are acknowledged. If the process
+	// is killed and the records are damaged, the next Open knows from the checkpoint that they are lost.
 	l.save(false)
 }
 
-// store makes the commit durable and its records visible, or gives up the segment that it was written to. A panic
-// counts as a write that has failed: the log goes on with another segment, behind the last commit that has succeeded.
+// store makes the commit durable and its records visible. If that fails, it gives up the segment that it has written
+// to. A panic counts as a failed write: the log goes on with another segment, behind the last successful commit.
 func (l *Log) store(c *commit) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -358,8 +360,8 @@ func (l *Log) store(c *commit) error {
 	return err
 }
 
-// write makes the commit durable, in a file that is still where Open would look for it. If somebody removes files
-// meanwhile, write makes them anew and writes the commit again. Read sees nothing of it yet.
+// write makes the commit durable, in a file that is in the place where Open looks for it. If somebody removes files
+// meanwhile, write makes them anew and writes the commit again. Read does not see the records yet.
 func (l *Log) write(c *commit) error {
 	for attempt := 1; ; attempt++ {
 		err := l.writeOnce(c)
@@ -373,7 +375,7 @@ func (l *Log) write(c *commit) error {
 	}
 }
 
-// writeOnce writes and syncs the commit, to a new segment if there is none or the last one is full.
+// writeOnce writes and syncs the commit. It makes a new segment if there is none or the last one is full.
 func (l *Log) writeOnce(c *commit) error {
 	if l.active != nil && l.active.size+int64(len(c.data)) > l.spool.cfg.SegmentBytes {
 		l.closeActive()
@@ -403,7 +405,7 @@ func (l *Log) writeOnce(c *commit) error {
 	return nil
 }
 
-// rotate makes a segment for records from the number first on.
+// rotate makes a segment whose records start with the number first.
 func (l *Log) rotate(first uint64) error {
 	if err := l.makeDirectory(); err != nil {
 		return err
@@ -425,7 +427,7 @@ func (l *Log) rotate(first uint64) error {
 	return nil
 }
 
-// makeDirectory makes what is missing of the log's directory and its cursor.
+// makeDirectory makes the log's directory and its cursor if they are missing.
 func (l *Log) makeDirectory() error {
 	if l.exists.Load() {
 		return nil
@@ -463,7 +465,7 @@ func (l *Log) publish(c *commit) {
 	l.causes.Log(nil)
 }
 
-// finish takes the commit out of what waits for the disk. The caller holds mu.
+// finish takes the commit out of the counts of what waits for the disk. The caller holds mu.
 func (l *Log) finish(c *commit) {
 	l.waiting -= int64(len(c.data))
 	l.uncommitted -= c.next - c.first
@@ -480,8 +482,8 @@ func (l *Log) seal() {
 		return
 	}
 	given := l.active
-	l.active = nil // nobody writes to it again, even if the following panics
-	// The failed commit may have left something there. Read does not look at it, but a later Open would.
+	l.active = nil // so nobody writes to it again, even if the following code panics
+	// The failed commit may have left bytes behind the end. Read does not look at them, but a later Open would.
 	_ = given.file.Truncate(given.size)
 	_ = given.file.Close()
 	if given.size == headerSize {
@@ -489,7 +491,7 @@ func (l *Log) seal() {
 	}
 }
 
-// fail ends the commit, and the pending one behind it, with an error.
+// fail ends the commit, and the pending commit behind it, with an error.
 func (l *Log) fail(c *commit, err error) {
 	defer tick(l.changed)
 	panics.Do(l.log, committer, func() { l.causes.Log(err) })
@@ -498,8 +500,7 @@ func (l *Log) fail(c *commit, err error) {
 	}
 }
 
-// giveUp tells the Appends of the commit, and of the pending one behind it, that they have failed. It reports whether
-// the cursor has moved.
+// giveUp fails the Appends of the commit, and of the pending commit behind it. It reports whether the cursor has moved.
 func (l *Log) giveUp(c *commit, err error) (moved bool) {
 	failed := []*commit{c}
 	defer func() {
@@ -522,7 +523,7 @@ func (l *Log) giveUp(c *commit, err error) (moved bool) {
 	return l.markFailed(span{c.first, l.next})
 }
 
-// refuse makes the log refuse all further Appends. The committer writes what is pending, and ends.
+// refuse makes the log refuse all further Appends. The committer writes the pending commit, and ends.
 func (l *Log) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -537,7 +538,7 @@ func (l *Log) refuse() {
 	}
 }
 
-// close waits for the committer, makes the cursor durable and closes the files. It is called after refuse.
+// close waits for the committer, makes the cursor durable and closes the files. The caller calls refuse before it.
 func (l *Log) close() error {
 	<-l.ended
 	l.retire(0)
@@ -557,7 +558,7 @@ func (l *Log) close() error {
 	}
 	err := l.saveLocked(true)
 	if errors.Is(err, errReadOnly) {
-		err = nil // what is done is forgotten
+		err = nil // a spool that is only looked at forgets which records are done
 	}
 	return errors.Join(err, l.cursorFile.close())
 }

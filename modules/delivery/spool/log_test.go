@@ -85,7 +85,7 @@ func TestOneSyncServesAllThatWait(t *testing.T) {
 	appendAll(t, l, "first")
 	before := disk.count("sync")
 
-	// The first sync waits until 100 others have come.
+	// The first sync waits until 100 other Appends have come.
 	held, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	disk.set(func(op, path string) error {
@@ -127,7 +127,7 @@ func TestAnAppendWaitsForRoomOrItsContext(t *testing.T) {
 	})
 	var all sync.WaitGroup
 	large := strings.Repeat("x", 200)
-	all.Go(func() { appendAll(t, l, large) }) // more than may be pending goes alone
+	all.Go(func() { appendAll(t, l, large) }) // it has more bytes than may be pending, so it goes alone
 	<-held
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
@@ -213,7 +213,7 @@ func TestARecordIsPendingUntilItsCommitHasEnded(t *testing.T) {
 		default:
 		}
 
-		// From now on the records are pending, or they are records; or else they are gone.
+		// A record is Pending, counts in Records, or is gone: while any is Pending, both are in Pending or Records.
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
@@ -337,7 +337,7 @@ func TestTheCursorSurvivesAReopenWithoutClose(t *testing.T) {
 	l := s.Log("topic")
 	appendEach(t, l, 0, 100)
 	l.DoneRange(1, 42)
-	require.NoError(t, s.directory.release()) // as when the process is killed
+	require.NoError(t, s.directory.release()) // as if the process were killed
 	second := openSpool(t, cfg)
 	require.Equal(t, expected(42, 101), readAll(t, second.Log("topic"), 10_000))
 	require.EqualValues(t, 59, second.Log("topic").Stats().Records)

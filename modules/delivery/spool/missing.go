@@ -8,12 +8,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// attempts is how often a commit is written before it fails, if its file is removed each time.
+// attempts is how often a commit is written before it fails, if somebody removes its file each time.
 const attempts = 3
 
-// verify returns nil if the segment that was written is where Open would look for it, in a directory that this
-// process holds. The error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put
-// another in its place: what was written to it then ends with this process, although the disk has confirmed it.
+// verify returns nil if the segment that was written is where Open looks for it, in a directory that this process has
+// locked. The error is fs.ErrNotExist if somebody has removed the file, or a directory above it, or has put another in
+// its place. The bytes that were written to the file are then lost when this process ends, although the disk has
+// confirmed them.
 func (l *Log) verify() error {
 	if err := l.spool.directory.hold(); err != nil {
 		return err
@@ -21,9 +22,9 @@ func (l *Log) verify() error {
 	return l.spool.directory.isAt(l.path(l.active.segment), l.active.info)
 }
 
-// renew prepares for another attempt to write, after one has found that files are gone. The caller holds writing.
+// renew prepares another attempt to write, after an attempt has found that files are gone. The caller holds writing.
 func (l *Log) renew() {
-	// The next attempt looks at the directory and the cursor, and makes what is missing of them.
+	// The next attempt looks for the directory and the cursor, and makes them if they are missing.
 	l.exists.Store(false)
 	if l.active != nil && errors.Is(l.spool.directory.isAt(l.path(l.active.segment), l.active.info), fs.ErrNotExist) {
 		l.closeActive()
@@ -31,8 +32,8 @@ func (l *Log) renew() {
 	l.giveUpMissing()
 }
 
-// closeActive ends the writing of a segment. Every commit to it was synced, or its file is gone, so it does not
-// matter what closing the file may report. The caller holds writing.
+// closeActive ends the writing to a segment. It ignores the error of closing the file: every commit in the file was
+// synced, or the file is gone. The caller holds writing.
 func (l *Log) closeActive() {
 	if l.active != nil {
 		_ = l.active.file.Close()
@@ -40,8 +41,8 @@ func (l *Log) closeActive() {
 	}
 }
 
-// giveUpMissing takes segments whose files are gone out of the log. It counts those of their records as lost that
-// were not delivered. It reports whether there were such segments. The caller holds writing.
+// giveUpMissing takes segments whose files are gone out of the log, and counts their undelivered records as lost. It
+// reports whether there were such segments. The caller holds writing.
 func (l *Log) giveUpMissing() bool {
 	gone := l.missing()
 	if len(gone) == 0 {
@@ -54,8 +55,8 @@ func (l *Log) giveUpMissing() bool {
 	return true
 }
 
-// strike takes segments whose files are gone out of the log, and returns how many records are lost by that. The caller
-// holds writing.
+// strike takes segments whose files are gone out of the log, and returns how many records are lost with them. The
+// caller holds writing.
 func (l *Log) strike(gone []missingSegment) (lost uint64) {
 	freed := int64(0)
 	l.mu.Lock()
@@ -63,7 +64,7 @@ func (l *Log) strike(gone []missingSegment) (lost uint64) {
 	for _, m := range gone {
 		i := slices.IndexFunc(l.segments, func(s segment) bool { return s.first == m.first })
 		if i < 0 {
-			continue // it was done with meanwhile
+			continue // its records were done meanwhile
 		}
 		l.segments = slices.Delete(l.segments, i, i+1)
 		if l.active != nil && l.active.first == m.first {
@@ -91,9 +92,9 @@ type missingSegment struct {
 	next   uint64 // the first number of the segment that follows
 }
 
-// missing returns the segments whose files are gone, except those that Read has begun to read. Whoever called Read
-// has the records that it returned, and will deliver them. It can return the other records of the segment as long as
-// it has the file open; if it has not, Read itself counts them as lost.
+// missing returns the segments whose files are gone, except the segments that Read has begun to read. The caller of
+// Read has records of such a segment, and will deliver them. While Read has the file open, it can return the other
+// records too; otherwise Read itself counts them as lost.
 func (l *Log) missing() []missingSegment {
 	l.mu.Lock()
 	segments, committed := slices.Clone(l.segments), l.committed
@@ -117,8 +118,8 @@ func (l *Log) missing() []missingSegment {
 }
 
 // examine does for a log without commits what a commit does: it notices that files are gone. If the last commit has
-// failed, examine finds out whether another one would. It takes no lock that a commit needs before it knows that the
-// disk answers.
+// failed, examine finds out whether the next one would succeed. It takes no lock that a commit needs before it knows
+// that the disk answers.
 func (l *Log) examine() {
 	if l.exists.Load() {
 		if len(l.missing()) > 0 {
@@ -136,7 +137,7 @@ func (l *Log) examine() {
 	}
 }
 
-// renounce gives up what is missing, and says so in the cursor.
+// renounce gives up the missing segments, and records that in the cursor.
 func (l *Log) renounce() {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -145,8 +146,8 @@ func (l *Log) renounce() {
 	}
 }
 
-// restoreCursor writes the cursor anew if its file was removed, unless the directory was as well: then the next
-// Append does.
+// restoreCursor writes the cursor anew if its file was removed. If the directory is gone too, the next Append makes
+// both anew.
 func (l *Log) restoreCursor() {
 	l.saving.Lock()
 	defer l.saving.Unlock()
@@ -155,7 +156,7 @@ func (l *Log) restoreCursor() {
 	}
 }
 
-// lastFailure returns why the last commit has failed, or nil if it has not.
+// lastFailure returns why the last commit has failed, or nil if it has succeeded.
 func (l *Log) lastFailure() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

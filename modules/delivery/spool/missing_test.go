@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// removals are what somebody may do to a spool under the service, all of which takes the segments of the log away.
+// removals are the things that somebody may do to a spool under the service. All of them take the log's segments away.
 var removals = map[string]func(t *testing.T, cfg Config, l *Log){
 	"the spool": func(t *testing.T, cfg Config, _ *Log) { require.NoError(t, os.RemoveAll(cfg.Dir)) },
 	"the spool and what is above": func(t *testing.T, cfg Config, _ *Log) {
@@ -148,7 +148,7 @@ func TestASegmentThatIsRemovedCostsWhatItHeld(t *testing.T) {
 	appendEach(t, l, 0, 40)
 	files := segmentFiles(t, l)
 	third, fourth := firstOf(t, files[2]), firstOf(t, files[3])
-	l.Done(third) // out of turn: it is no loss
+	l.Done(third) // out of turn: a record that is done is no loss
 	require.NoError(t, os.Remove(files[2]))
 	require.NoError(t, s.probe(), "it is noticed without an Append")
 	require.Equal(t, fourth-third-1, l.Stats().LostRecords)
@@ -166,8 +166,8 @@ func TestWhatIsReadAlreadyIsNotLostWithItsFile(t *testing.T) {
 	appendEach(t, l, 0, 40)
 	files := segmentFiles(t, l)
 	second, third := firstOf(t, files[1]), firstOf(t, files[2])
-	// A drain has read the first segment and one record of the second: it has these in its memory, and the second
-	// segment open.
+	// A drain has read the first segment and one record of the second. It has these records in its memory, and the
+	// second segment open.
 	var chunk Chunk
 	var read []got
 	for len(read) < int(second) {
@@ -290,7 +290,7 @@ func TestWhatIsInACursorThatHasTakenThePlaceOfAnotherIsForgotten(t *testing.T) {
 	copy(foreign[slotApart:], appendSlot(nil, checkpoint{cursor: 501, committed: 600}))
 	require.NoError(t, os.WriteFile(l.cursorFile.path, foreign, 0o600))
 	appendAll(t, l, value(10))
-	require.NoError(t, s.directory.release()) // as when the process is killed
+	require.NoError(t, s.directory.release()) // as if the process were killed
 	s.directory.taken.Store(true)
 	require.Equal(t, expected(1, 12), readAll(t, openSpool(t, cfg).Log("topic"), 1000))
 }
@@ -378,8 +378,8 @@ func TestMovingTheDirectoryWhileManyAppendLosesNothingUnnoticed(t *testing.T) {
 	}
 	away := t.TempDir()
 	for i := range 20 {
-		_ = os.Rename(cfg.Dir, filepath.Join(away, string(rune('a'+i)))) // it may not be there again yet
-		_ = s.probe()                                                    // which makes it anew, too
+		_ = os.Rename(cfg.Dir, filepath.Join(away, string(rune('a'+i)))) // the directory may not exist again yet
+		_ = s.probe()                                                    // the probe makes the directory anew, too
 	}
 	all.Wait()
 	kept, lost := 0, 0

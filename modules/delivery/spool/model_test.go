@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is a log as it should be.
+// model is the expected state of a log.
 type model struct {
 	cfg   Config
 	disk  *faulty
@@ -22,17 +22,17 @@ type model struct {
 	log   *Log
 	chunk Chunk
 
-	values map[uint64]string // what was acknowledged
-	begins map[uint64]uint64 // the first record of the commit of each
+	values map[uint64]string // the acknowledged records
+	begins map[uint64]uint64 // the first record of each record's commit
 	next   uint64
 	done   map[uint64]bool
-	lost   map[uint64]bool // damaged
-	read   uint64          // the last record of this pass
-	// vague is set when a gap that failed commits have made cannot be told from a loss, since a header is lost with it.
+	lost   map[uint64]bool // the damaged records
+	read   uint64          // the last record that this pass has read
+	// vague is set when a header is lost: then nobody can tell the gap of a failed commit from a loss.
 	failed, vague bool
 }
 
-// left returns the numbers that are still to be read in this pass.
+// left returns the numbers that this pass has still to read.
 func (m *model) left() []uint64 {
 	var left []uint64
 	for seq := m.read + 1; seq < m.next; seq++ {
@@ -53,7 +53,7 @@ func (m *model) open(t require.TestingT) {
 
 func (m *model) rewound() { m.read = m.log.Stats().First - 1 }
 
-// reopen closes the log, changes its files, and opens it again: then only what is before the cursor is done.
+// reopen closes the log, changes its files, and opens it again. After that only the records before the cursor are done.
 func (m *model) reopen(t require.TestingT, change func()) {
 	require.NoError(t, m.spool.Close())
 	change()
@@ -64,7 +64,7 @@ func (m *model) reopen(t require.TestingT, change func()) {
 			delete(m.done, seq)
 		}
 	}
-	// Numbers of records that failed may be given again after that, those of others never.
+	// The numbers of failed records may be used again after that, the numbers of acknowledged records never.
 	acknowledged := uint64(0)
 	for seq := range m.values {
 		acknowledged = max(acknowledged, seq)
@@ -78,7 +78,7 @@ func (m *model) append(t tester, values ...string) {
 	m.acknowledged(values...)
 }
 
-// acknowledged notes the records of a commit.
+// acknowledged notes the records of a commit that was acknowledged.
 func (m *model) acknowledged(values ...string) {
 	begin := m.next
 	for _, value := range values {
@@ -87,7 +87,7 @@ func (m *model) acknowledged(values ...string) {
 	}
 }
 
-// readOn reads a chunk and reports whether there was anything.
+// readOn reads a chunk and reports whether it holds any record.
 func (m *model) readOn(t require.TestingT, maxBytes int) bool {
 	require.NoError(t, m.log.Read(&m.chunk, maxBytes))
 	left := m.left()
@@ -107,13 +107,13 @@ func (m *model) readOn(t require.TestingT, maxBytes int) bool {
 	return true
 }
 
-// extent is where a record is.
+// extent is the place of a record.
 type extent struct {
 	seq      uint64
 	from, to int64
 }
 
-// layout returns where the records of a segment are, by what was appended.
+// layout returns the places of a segment's records, as they were appended.
 func (m *model) layout(t require.TestingT, path string) []extent {
 	first, ok := parseSegmentName(filepath.Base(path))
 	require.True(t, ok)
@@ -135,8 +135,8 @@ func (m *model) exists(first uint64) bool {
 	return err == nil
 }
 
-// damaged notes which records are damaged in what is left of a segment, which was changed from an offset on. To damage
-// the same byte twice may restore it: then damaged does further harm, since the cursor may have passed the record.
+// damaged notes which records are damaged in the rest of a segment that was changed from an offset on. A second change
+// of the same byte may restore it. Then damaged does further harm, since the cursor may have passed the record.
 func (m *model) damaged(extents []extent, data []byte, from int) {
 	if from < headerSize && m.failed {
 		m.vague = true
@@ -230,7 +230,7 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 			},
 			"damage the cursor": func(t *rapid.T) {
 				if len(m.lost) > 0 {
-					return // an older cursor knows less of what was committed, so that less of other damage shows
+					return // an older cursor knows fewer committed records, and so hides other damage
 				}
 				m.reopen(t, func() {
 					data, err := os.ReadFile(m.log.cursorFile.path)
@@ -242,7 +242,7 @@ func TestALogIsWhatItsModelIs(t *testing.T) {
 					require.NoError(t, os.WriteFile(m.log.cursorFile.path, data, 0o600))
 				})
 				require.Zero(t, m.log.Stats().CorruptRecords)
-				for range 2 { // both slots are written again
+				for range 2 { // so that both slots are written again
 					m.append(t, "")
 				}
 			},

@@ -12,7 +12,7 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// panicking makes one operation on files with that suffix panic.
+// panicking makes one kind of operation on files with the suffix panic.
 func (f *faulty) panicking(op, suffix string) {
 	f.set(func(o, path string) error {
 		if o == op && strings.HasSuffix(path, suffix) {
@@ -22,7 +22,7 @@ func (f *faulty) panicking(op, suffix string) {
 	})
 }
 
-// requirePanic requires that one line, with a stack, tells of a panic, whoever it was.
+// requirePanic requires that exactly one log line tells of a panic of who, with a stack.
 func requirePanic(t *testing.T, logs *observer.ObservedLogs, who string) {
 	t.Helper()
 	told := func() []observer.LoggedEntry { return logs.FilterMessage(who + " panicked").All() }

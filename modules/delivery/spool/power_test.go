@@ -18,14 +18,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a
-// real directory.
+// volatile is a disk that can lose its power: it knows which of its content would be left. It keeps the files in a real
+// directory.
 type volatile struct {
 	disk
 	root string
 	// before is called before every operation that changes something; it may be nil.
 	before func()
-	// fail has the syncs of segments fail, before they have done anything or behind it; it is empty for none.
+	// fail makes the syncs of segments fail, "before" or "behind" their effect; it is empty if they do not fail.
 	fail string
 
 	mu    sync.Mutex
@@ -35,25 +35,25 @@ type volatile struct {
 // node is a file or a directory.
 type node struct {
 	isDir   bool
-	durable []byte           // a file's content
-	names   map[string]*node // a directory's entries
+	durable []byte           // the content of a file that is durable
+	names   map[string]*node // the entries of a directory that are durable
 }
 
-// fate decides what happens to something that was not synced when the power goes.
+// fate decides what a loss of power does to names and content that were not synced.
 type fate struct {
 	created func() bool                       // whether a new name stays
 	removed func(name string) bool            // whether a removed name is gone
-	content func(durable, seen []byte) []byte // what is in a file
+	content func(durable, seen []byte) []byte // what a file then holds
 }
 
-// worst is the disk that keeps only what it must keep, and forgets what it may forget.
+// worst is a disk that keeps only what it must keep.
 var worst = fate{
 	created: func() bool { return false },
 	removed: func(string) bool { return true },
 	content: func(durable, _ []byte) []byte { return durable },
 }
 
-// unordered is a disk like that, on which of the removed files only the segments come back.
+// unordered is like worst, but the removed segments come back, and no other removed file does.
 var unordered = fate{
 	created: worst.created,
 	removed: func(name string) bool { return !strings.HasSuffix(name, segmentSuffix) },
@@ -67,7 +67,7 @@ var killed = fate{
 	content: func(_, seen []byte) []byte { return seen },
 }
 
-// newVolatile makes a disk out of a real directory, all of which is durable.
+// newVolatile makes a disk of a real directory. All content of the directory counts as durable.
 func newVolatile(t require.TestingT, root string) *volatile {
 	v := &volatile{root: root, nodes: map[string]*node{}}
 	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -206,7 +206,7 @@ func (f *volatileFile) Sync() error {
 	return nil
 }
 
-// image writes what is left when the power goes to another directory, and returns that.
+// image writes the content that a loss of power leaves to another directory, and returns that directory.
 func (v *volatile) image(t require.TestingT, to string, what fate) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -281,11 +281,11 @@ func (p *powered) open() {
 	p.spool = s
 }
 
-// fail has the power fail, and opens what is left.
+// fail cuts the power, and opens the spool with the content that is left.
 func (p *powered) fail(to string, what fate) { p.resume(p.disk.image(p.t, to, what)) }
 
-// loseAt takes an image of what is left should the power fail before the operation with that number from now on, and
-// calls note then. The result opens the image. It reports false if there were not so many operations.
+// loseAt takes an image of the content that would be left if the power failed before operation number "operation" from
+// now on, and calls note at that moment. resume opens the image. It reports false if there were not so many operations.
 func (p *powered) loseAt(operation int, to string, what fate, note func()) (resume func() bool) {
 	count := 0
 	p.disk.before = func() {
@@ -305,12 +305,12 @@ func (p *powered) loseAt(operation int, to string, what fate, note func()) (resu
 	}
 }
 
-// resume opens what a power failure has left.
+// resume opens the spool with the content that a loss of power has left.
 func (p *powered) resume(image string) {
 	below, err := filepath.Rel(p.disk.root, p.cfg.Dir)
 	require.NoError(p.t, err)
 	p.disk = newVolatile(p.t, image)
-	_ = p.spool.Close() // its disk is not looked at any more
+	_ = p.spool.Close() // nobody looks at its disk any more
 	p.cfg.Dir = filepath.Join(image, below)
 	p.open()
 }
@@ -328,7 +328,7 @@ func TestAnAcknowledgedRecordSurvivesAPowerLoss(t *testing.T) {
 		if n%7 == 0 {
 			p.fail(t.TempDir(), worst)
 		}
-		if n == 10 { // the same for a record in a segment that was made before
+		if n == 10 { // record 11 is in a segment that existed before its commit
 			require.Equal(t, expected(1, 12), readAll(t, p.spool.Log("topic"), 1000))
 		}
 	}
@@ -346,8 +346,8 @@ func TestAppendsAndDonesAreSafeAtEveryEndOfTheProcess(t *testing.T) {
 	}
 }
 
-// useWithPowerLoss appends and delivers, and has the power go before the operation with that number. It reports whether
-// there was one.
+// useWithPowerLoss appends and delivers, and cuts the power before operation number crash. It reports whether there
+// were so many operations.
 func useWithPowerLoss(t *testing.T, crash int, what fate) bool {
 	p := newPowered(t)
 	l := p.spool.Log("topic")
@@ -404,7 +404,7 @@ func TestTheDirectoriesThatTheSpoolHasMadeSurviveAPowerLoss(t *testing.T) {
 func TestADirectoryThatAKilledProcessHasMadeSurvivesAPowerLoss(t *testing.T) {
 	p := newPowered(t)
 	require.NoError(t, p.spool.Close())
-	// The process is killed before the name is durable.
+	// The process is killed before the name of the directory is durable.
 	require.NoError(t, p.disk.makeDir(filepath.Join(p.cfg.Dir, "topic")))
 	p.open()
 	appendAll(t, p.spool.Log("topic"), "a")
@@ -464,7 +464,7 @@ func TestASegmentIsRemovedOnceTheCursorIsDurable(t *testing.T) {
 			requireNothingLost(t, l)
 		}
 	}
-	// Also the last segment of a log that is done with, and those that Open removes.
+	// This covers also the last segment of a log whose records are all done, and the segments that Open removes.
 	for range 2 {
 		l.DoneRange(1, l.Stats().Next)
 		require.True(t, p.spool.reclaim() || len(segmentFiles(t, l)) == 0)
@@ -487,7 +487,7 @@ func TestOpenRemovesSegmentsOnceTheCursorIsDurable(t *testing.T) {
 	require.True(t, l.save(false))
 	require.NoError(t, p.spool.directory.release())
 	killed := p.spool
-	defer killed.Close() //nolint:errcheck // its disk is not looked at any more
+	defer killed.Close() //nolint:errcheck // nobody looks at its disk any more
 	p.open()
 	require.Less(t, len(segmentFiles(t, p.spool.Log("topic"))), len(files))
 	p.fail(t.TempDir(), worst)
@@ -524,7 +524,7 @@ func TestADamagedSlotOfTheCursorIsNoLossOfRecords(t *testing.T) {
 		l := s.Log("topic")
 		l.Done(1)
 		l.DoneRange(2, firstOf(t, files[3])+1)
-		require.NoError(t, s.directory.release()) // as when the process is killed
+		require.NoError(t, s.directory.release()) // as if the process were killed
 		s.directory.taken.Store(true)
 		require.Less(t, len(segmentFiles(t, l)), len(files))
 		flip(t, l.cursorFile.path, slot*slotApart+2)
@@ -554,8 +554,8 @@ func TestWhatAKilledProcessHasNotSyncedIsNoLossAfterAPowerLoss(t *testing.T) {
 	requireNothingLost(t, l)
 }
 
-// TestANewSegmentThatIsStillEmptyCostsNoOther has the process killed between the making of a segment and the first
-// write to it, with and without a segment before it that is done with.
+// TestANewSegmentThatIsStillEmptyCostsNoOther kills the process after it has made a segment and before its first write
+// to that segment. In some cases the segments before it are done.
 func TestANewSegmentThatIsStillEmptyCostsNoOther(t *testing.T) {
 	for _, done := range []int{0, 1, 2} {
 		for _, left := range [][]byte{nil, header(61)} {
@@ -575,8 +575,8 @@ func TestANewSegmentThatIsStillEmptyCostsNoOther(t *testing.T) {
 	}
 }
 
-// TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord has the power fail in the first commit to a segment, which
-// leaves a name and a length. The numbers of that commit are no records.
+// TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord cuts the power in the first commit to a segment, which leaves a
+// name and a length. The numbers of that commit are no records.
 func TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord(t *testing.T) {
 	for _, delivered := range []uint64{1, 30, 61} { // the cursor
 		for _, left := range [][]byte{make([]byte, 5000), append(header(61), make([]byte, 5000)...), nil} {
@@ -602,8 +602,8 @@ func TestALogThatIsDoneIsEmptyBehindASegmentWithoutARecord(t *testing.T) {
 	}
 }
 
-// TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn has a commit fail, and then the power in the next one. The
-// torn header of its segment cannot tell that the numbers before were never acknowledged.
+// TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn makes a commit fail, and cuts the power in the next commit.
+// The torn header of the next segment cannot tell that the numbers before it were never acknowledged.
 func TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn(t *testing.T) {
 	for _, delivered := range []uint64{0, 1, 2} {
 		for _, torn := range []int{0, headerSize, 3000} {
@@ -617,7 +617,7 @@ func TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn(t *testing.T) {
 			require.ErrorIs(t, err, syscall.EIO)
 			disk.set(nil)
 			l.DoneRange(1, delivered+1)
-			require.NoError(t, s.directory.release()) // as when the process ends
+			require.NoError(t, s.directory.release()) // as if the process had ended
 			s.directory.taken.Store(true)
 			require.NoError(t, os.WriteFile(filepath.Join(l.dir, segmentName(5)), make([]byte, torn), 0o600))
 
@@ -636,8 +636,8 @@ func TestRecordsThatFailedAreNoLossIfTheHeaderBehindThemIsTorn(t *testing.T) {
 	}
 }
 
-// TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem has the power fail in a commit, the process killed after
-// the next start, and the power fail once more, which brings back a cursor from before.
+// TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem cuts the power in a commit, kills the process after the
+// next start, and cuts the power once more. The second loss of power brings back an older cursor.
 func TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem(t *testing.T) {
 	cfg, files := kept(t, 60)
 	s := openSpool(t, cfg)
@@ -666,8 +666,8 @@ func TestNumbersThatFailedAreNoLossAfterTheCursorHasPassedThem(t *testing.T) {
 	require.Zero(t, l.Stats().Records)
 }
 
-// chance is a disk of which anything may be left. It takes all its decisions at once, since it is asked for them in
-// other goroutines.
+// chance is a disk on which a loss of power may leave any content. It draws all its decisions in advance, since other
+// goroutines ask for them.
 func chance(t *rapid.T) fate {
 	coins := rapid.SliceOfN(rapid.Bool(), 20, 20).Draw(t, "coins")
 	flip := func() bool {
@@ -680,20 +680,21 @@ func chance(t *rapid.T) fate {
 		}
 		return durable
 	}
-	return fate{created: flip, removed: func(string) bool { return flip() }, content: func(durable, seen []byte) []byte {
-		left := bytes.Clone(either(durable, seen))
-		for at := 0; at < len(left); at += slotApart {
-			from := either(durable, seen)
-			if to := min(at+slotApart, len(left)); at < len(from) {
-				clear(left[at:to])
-				copy(left[at:to], from[at:min(to, len(from))])
+	return fate{created: flip, removed: func(string) bool { return flip() },
+		content: func(durable, seen []byte) []byte {
+			left := bytes.Clone(either(durable, seen))
+			for at := 0; at < len(left); at += slotApart {
+				from := either(durable, seen)
+				if to := min(at+slotApart, len(left)); at < len(from) {
+					clear(left[at:to])
+					copy(left[at:to], from[at:min(to, len(from))])
+				}
 			}
-		}
-		return left
-	}}
+			return left
+		}}
 }
 
-// TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide what of the rest is left.
+// TestAPowerLossCostsNothingThatWasAcknowledged lets chance decide which other content is left.
 func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 	root, disks := t.TempDir(), 0
 	next := func() string {
@@ -764,14 +765,14 @@ func TestAPowerLossCostsNothingThatWasAcknowledged(t *testing.T) {
 				// The disk says that the sync has failed. The content may be durable all the same.
 				l := p.spool.Log("topic")
 				select {
-				case <-l.Changed(): // by an earlier commit
+				case <-l.Changed(): // from an earlier commit
 				default:
 				}
 				p.disk.fail = rapid.SampledFrom([]string{"before", "behind"}).Draw(t, "the sync")
 				_, err := l.Append(t.Context(), payloads(
 					rapid.SliceOfN(rapid.StringN(0, 300, 900), 1, 4).Draw(t, "values")...))
 				require.Error(t, err)
-				<-l.Changed() // the cursor is written
+				<-l.Changed() // the cursor has been written
 				p.disk.fail = ""
 			},
 			"": func(t *rapid.T) {

@@ -17,7 +17,7 @@ type Record struct {
 	Payload []byte
 }
 
-// Chunk is the records that a Read has returned. The zero Chunk is ready for use. A Chunk keeps its memory for the
+// Chunk holds the records that a Read has returned. The zero Chunk is ready for use. A Chunk keeps its memory for the
 // next Read.
 type Chunk struct {
 	Records []Record
@@ -25,11 +25,12 @@ type Chunk struct {
 }
 
 const (
-	// windowSize is how many bytes are read at a time, or more.
+	// windowSize is the least number of bytes that Read reads at a time.
 	windowSize = 64 << 10
-	// patience is how often in a row a place of a file must fail to be read until it counts as damaged.
+	// patience is how often in a row a place of a file must fail to be read before it counts as damaged.
 	patience = 3
-	// positionsKept is how many positions are kept for Rewind, positionsApart how many bytes are between two of them.
+	// positionsKept is how many positions are kept for Rewind. positionsApart is how many bytes are between two of
+	// them.
 	positionsKept  = 256
 	positionsApart = 1 << 20
 )
@@ -63,13 +64,13 @@ type reader struct {
 	missing   uint64     // the number of the first record of the last segment whose file was not there
 }
 
-// portion is a segment as far as a reader may look at it.
+// portion is the part of a segment that a reader may look at.
 type portion struct {
 	segment
 	path      string
 	committed uint64  // the number behind the log's last committed record
 	limit     uint64  // every record of the segment has a smaller number
-	next      segment // the segment that follows; see last
+	next      segment // the segment that follows; invalid if last is set
 	last      bool    // whether none follows
 }
 
@@ -81,13 +82,13 @@ type loss struct {
 	off      int64
 }
 
-// Read fills the chunk with the committed records that follow those it has returned before. It starts at the cursor,
-// and leaves out records that are done. It returns records of at most maxBytes together, each with a head of 24
-// bytes, but at least one. Read does not wait: a chunk without records means that there are none. The payloads are
-// valid until the next Read with the same chunk.
+// Read fills the chunk with the committed records that follow those it has returned before. The first Read starts at
+// the cursor. Read leaves out records that are done. The records of a chunk have at most maxBytes bytes together, each
+// with a head of 24 bytes; but a chunk has at least one record. Read does not wait: a chunk without records means that
+// there are none. The payloads are valid until the next Read with the same chunk.
 //
-// Read skips damaged records, counts them and marks them as done. It returns an error if a file cannot be read; a
-// place in a file that fails three times in a row counts as damaged. After Close the error is ErrClosed.
+// Read skips damaged records, counts them and marks them as done. It returns an error if a file cannot be read. A place
+// in a file that fails three times in a row counts as damaged. After Close the error is ErrClosed.
 func (l *Log) Read(chunk *Chunk, maxBytes int) error {
 	l.reading.Lock()
 	defer l.reading.Unlock()
@@ -96,7 +97,7 @@ func (l *Log) Read(chunk *Chunk, maxBytes int) error {
 		chunk.buf = nil
 	}
 	if l.reader.scanner != nil {
-		l.reader.scanner.window = nil // it may be of another chunk
+		l.reader.scanner.window = nil // it may be the memory of another chunk
 	}
 	defer func() { l.passed.Store(l.reader.at.last + 1) }()
 	for {
@@ -117,7 +118,7 @@ func (l *Log) Read(chunk *Chunk, maxBytes int) error {
 	}
 }
 
-// Rewind makes the next Read start at the cursor again: what was read and is not done comes once more.
+// Rewind makes the next Read start at the cursor again, so that Read returns the records that are not done once more.
 func (l *Log) Rewind() {
 	l.reading.Lock()
 	defer l.reading.Unlock()
@@ -125,8 +126,8 @@ func (l *Log) Rewind() {
 	l.passed.Store(0)
 }
 
-// locate returns the segment that the reader is in. It places the reader at the cursor if it has no position, or one
-// before the cursor. It reports false if there is nothing to be read.
+// locate returns the segment that the reader is in. It places the reader at the cursor if the reader has no position,
+// or a position before the cursor. It reports false if there is nothing to read.
 func (l *Log) locate() (portion, bool, error) {
 	r := &l.reader
 	l.mu.Lock()
@@ -142,8 +143,7 @@ func (l *Log) locate() (portion, bool, error) {
 	}
 	i := 0
 	if r.placed && max(r.at.last+1, r.from) >= l.cursor {
-		// The segment that the reader was in is no part of the log any more if all its records are done, or if its
-		// file is gone.
+		// The log may have removed the segment that the reader was in: all its records were done, or its file is gone.
 		i = slices.IndexFunc(l.segments, func(s segment) bool { return s.first >= r.at.segment })
 		if i < 0 {
 			return portion{}, false, nil
@@ -163,8 +163,8 @@ func (l *Log) locate() (portion, bool, error) {
 	return p, true, nil
 }
 
-// seek places the reader at the last known position before the cursor, and returns the index of the segment. The
-// cursor is never before the oldest segment.
+// seek places the reader at the last known position before the cursor, and returns the index of the segment. The cursor
+// is never before the oldest segment.
 func (r *reader) seek(segments []segment, cursor uint64) int {
 	i := len(segments) - 1
 	for i > 0 && segments[i].first > cursor {
@@ -214,7 +214,7 @@ func (l *Log) openSegment(p portion) error {
 	return nil
 }
 
-// closeReader closes the segment that is read, if there is one. The caller holds reading.
+// closeReader closes the segment that is being read, if there is one. The caller holds reading.
 func (l *Log) closeReader() {
 	if r := &l.reader; r.scanner != nil {
 		l.opened.Store(0)
@@ -231,7 +231,7 @@ func (l *Log) endOf(p portion) uint64 {
 	return l.follows(p.next)
 }
 
-// readSegment reads from the segment, and reports whether there is nothing more in it.
+// readSegment reads records of the segment, and reports whether it has reached the segment's end.
 func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bool, err error) {
 	r := &l.reader
 	err = l.openSegment(p)
@@ -255,7 +255,7 @@ func (l *Log) readSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	return exhausted, err
 }
 
-// abandon ends the writing of a segment whose file is gone.
+// abandon ends the writing to a segment whose file is gone.
 func (l *Log) abandon(first uint64) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -264,7 +264,7 @@ func (l *Log) abandon(first uint64) {
 	}
 }
 
-// scanSegment reads records into the chunk until that is full or the segment ends.
+// scanSegment reads records into the chunk until the chunk is full or the segment ends.
 func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bool, err error) {
 	r := &l.reader
 	sc := r.scanner
@@ -295,7 +295,7 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 			damage := loss{from: r.at.last + 1, to: rec.seq, segment: p.first, off: r.at.off}
 			damage.bytes = rec.off - damage.off
 			if !p.last && damage.from >= l.endOf(p) && rec.begin <= damage.from {
-				l.tear(damage, rec.off) // a write that failed has left it
+				l.tear(damage, rec.off) // a failed write has left it
 			} else {
 				l.lose(damage, rec.off)
 			}
@@ -316,7 +316,7 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 				}
 				payload = sc.window[headSize:]
 			}
-			// The scanner may have read these bytes earlier to find them valid: the disk may give others now.
+			// The scanner may have read these bytes earlier to check them: the disk may return other bytes now.
 			if (!inWindow || sc.sums != nil) && crc32.Update(rec.head, castagnoli, payload) != rec.sum {
 				l.closeReader()
 				return false, errUnstable
@@ -329,8 +329,9 @@ func (l *Log) scanSegment(p portion, chunk *Chunk, maxBytes int64) (exhausted bo
 	return true, nil
 }
 
-// readHeader skips the header. A damaged header costs no record. A file that is too short for a header is left to
-// leave. A segment of another version is kept, with all that is behind it, until it can be read.
+// readHeader skips the header. A damaged header costs no record. A file that is too short for a header is handled by
+// leave. If the segment has another version, readHeader returns an error. Read keeps returning it, and does not pass
+// the segment.
 func (l *Log) readHeader(p portion) error {
 	if p.size < headerSize {
 		return nil
@@ -345,7 +346,7 @@ func (l *Log) readHeader(p portion) error {
 		return fmt.Errorf("spool: %s has version %d, and this is version %d: %w",
 			p.path, version, segmentVersion, errVersion)
 	case !ok && !p.last && l.endOf(p) <= p.first:
-		l.tear(damage, headerSize) // nothing in the segment was ever acknowledged
+		l.tear(damage, headerSize) // no record of the segment was ever acknowledged
 	case !ok:
 		l.lose(damage, headerSize)
 	}
@@ -361,8 +362,8 @@ func (l *Log) load(chunk *Chunk, off, size int64) error {
 	return l.reader.scanner.load(chunk.buf[:size], off)
 }
 
-// leave moves the reader from the end of a segment to the next one, and reports whether there is one. It counts what
-// is missing at the end.
+// leave moves the reader from the end of a segment to the next one, and reports whether there is a next one. It counts
+// the records that are missing at the end.
 func (l *Log) leave(p portion) bool {
 	r := &l.reader
 	end := l.endOf(p)
@@ -371,7 +372,7 @@ func (l *Log) leave(p portion) bool {
 	case r.at.last+1 < end:
 		l.lose(loss{from: r.at.last + 1, to: end, bytes: rest, segment: p.first, off: r.at.off}, p.size)
 	case rest > 0:
-		// All records that were acknowledged were read. A write that failed has left the rest.
+		// Read has returned all records that were acknowledged. A failed write has left the rest.
 		l.tear(loss{bytes: rest, segment: p.first}, p.size)
 	}
 	r.at.off, r.at.last = p.size, max(r.at.last, end-1)
@@ -384,9 +385,9 @@ func (l *Log) leave(p portion) bool {
 	return true
 }
 
-// follows returns the number behind the last record that was committed before the segment was made. It takes it from
-// the segment's header. If that cannot be read, the header of the next segment may tell that nothing was committed
-// meanwhile. Otherwise follows returns the number of the segment's own first record.
+// follows returns the number behind the last record that was committed before the segment was made. It reads the number
+// from the segment's header. If that header cannot be read, the header of the next segment may tell that nothing was
+// committed to this one. Otherwise follows returns the number of the segment's own first record.
 func (l *Log) follows(s segment) uint64 {
 	if s.follows > 0 {
 		return s.follows
@@ -404,7 +405,7 @@ func (l *Log) follows(s segment) uint64 {
 	return min(s.first, l.follows(next))
 }
 
-// readFollows is follows for a caller that wants to know whether the header can be read.
+// readFollows reads the number for follows from the segment's header, and reports whether it could.
 func (l *Log) readFollows(s segment) (follows uint64, ok bool) {
 	f, err := l.spool.fs.open(l.path(s))
 	if err != nil {
@@ -419,7 +420,7 @@ func (l *Log) readFollows(s segment) (follows uint64, ok bool) {
 	return follows, ok && follows <= s.first
 }
 
-// tear passes what a write has left that was never acknowledged. It counts the bytes before the offset end only once.
+// tear passes the rest of a write that was never acknowledged. It counts the bytes before the offset end only once.
 func (l *Log) tear(what loss, end int64) {
 	if at := (position{segment: what.segment, off: end}); l.reader.counted.before(at) {
 		l.reader.counted = at
@@ -456,7 +457,7 @@ func (l *Log) lose(what loss, end int64) {
 	}
 }
 
-// skip counts a loss of so many records, and logs the first loss.
+// skip counts a loss of records, and logs the first loss.
 func (l *Log) skip(what loss, records uint64) {
 	l.mu.Lock()
 	first := l.damage.CorruptRegions == 0
@@ -473,7 +474,7 @@ func (l *Log) skip(what loss, records uint64) {
 	}
 }
 
-// leaveOutDone removes records that are done from the chunk.
+// leaveOutDone removes the records that are done from the chunk.
 func (l *Log) leaveOutDone(chunk *Chunk) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

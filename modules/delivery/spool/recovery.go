@@ -33,13 +33,14 @@ func (l *Log) open() error {
 	for gone+1 < len(segments) && segments[gone+1].first <= l.cursor {
 		gone++
 	}
-	// The cursor may be behind "committed": what is between belongs to commits that failed, and stays no loss.
+	// The cursor may be behind "committed". The numbers between the two belong to commits that failed: they are no
+	// loss.
 	l.committed = m.committed
 	if l.committed == 0 {
 		l.committed = l.cursor
 	}
 	l.next = max(l.cursor, l.committed)
-	done := segments[:gone:gone] // what is appended must not go into the place of a segment that is kept
+	done := segments[:gone:gone] // capped, so that an append leaves the kept segments as they are
 	segments, empty, err := l.findLast(segments[gone:], m.committed)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func (l *Log) open() error {
 	l.spool.used.Add(l.bytes)
 	l.undone = max(l.cursor, l.committed, l.maybeEnd) - l.cursor
 	if l.maybeEnd == 0 {
-		// Numbers that a write has taken which was cut off are no records, and nobody will deliver them.
+		// A write that was cut off has taken numbers. They are no records, and nobody will deliver them.
 		l.markFailed(span{l.committed, l.next})
 	}
 	l.findLostBeginning()
@@ -84,8 +85,8 @@ func (l *Log) listSegments() ([]segment, error) {
 	return segments, nil
 }
 
-// removeAtOpen removes segments that are done with, once it is durable that they are: an earlier process may have
-// been killed before the cursor was.
+// removeAtOpen removes segments whose records are all done, once that is durable: an earlier process may have been
+// killed before its cursor was durable.
 func (l *Log) removeAtOpen(segments []segment) {
 	if len(segments) == 0 {
 		return
@@ -100,9 +101,9 @@ func (l *Log) removeAtOpen(segments []segment) {
 	}
 }
 
-// findLast finds the last segment that holds something, and where that ends. It returns the segments up to that one,
-// and those that can be removed. Records with numbers below known were committed for certain; known is 0 if the
-// cursor could not be read.
+// findLast finds the last segment that holds records, and its end. It returns the segments up to that one, and the
+// segments that can be removed. Records with numbers below known were committed for certain; known is 0 if the cursor
+// could not be read.
 func (l *Log) findLast(segments []segment, known uint64) (kept, empty []segment, err error) {
 	kept = segments
 	for cuts := known > 0; len(kept) > 0; {
@@ -110,14 +111,14 @@ func (l *Log) findLast(segments []segment, known uint64) (kept, empty []segment,
 		if err := l.findEnd(last, known, cuts); err != nil {
 			return nil, nil, err
 		}
-		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty:
-		// its header says which numbers before its own were never acknowledged.
+		// A segment whose acknowledged records were cut off stays until Read has counted them, although it is empty.
+		// Its header says which numbers before its own were never acknowledged.
 		holds := last.size > headerSize || known > last.first
 		if l.maybeEnd > 0 || holds && l.cursor < l.committed {
 			break
 		}
-		// The log ends in the segment before, which was complete when this one was made, or had a failed write at its
-		// end. Without this one's header nobody knows which, and no record is to be given up by mistake.
+		// The log ends in the segment before. That segment was complete when this one was made, or had a failed write
+		// at its end. Without the header of this one nobody knows which, and Open must give up no record by mistake.
 		follows, ok := l.readFollows(*last)
 		known, cuts = max(known, follows), ok
 		kept = kept[:len(kept)-1]
@@ -125,9 +126,9 @@ func (l *Log) findLast(segments []segment, known uint64) (kept, empty []segment,
 	return kept, segments[len(kept):], nil
 }
 
-// findEnd finds out where a segment ends that no other follows. Records with numbers below known were committed for
-// certain. If one of these is damaged at the end of the segment, findEnd leaves that to Read, which counts it. Damage
-// behind them is a write that was never acknowledged: findEnd cuts it off. If cuts is set, it does so even if whole
+// findEnd finds the end of the last segment. Records with numbers below known were committed for certain. If one of
+// these is damaged at the end of the segment, findEnd leaves the damage to Read, which counts it. Damage behind them is
+// a write that was never acknowledged, and findEnd cuts it off. If cuts is set, findEnd cuts it off even if whole
 // records of the same write are behind the damage.
 func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
 	end, next, whole, err := l.scan(*s, known, cuts)
@@ -141,14 +142,14 @@ func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
 	}
 	l.next = max(l.next, l.committed, s.first)
 	if !whole {
-		// The part that cannot be read may hold many records, and in another version they may be small. Their numbers
-		// are not used again.
+		// The unreadable part may hold many records, and in another version records may be small. Their numbers are not
+		// used again.
 		l.next = max(l.next, s.first+uint64(s.size)+1)
 		l.maybeEnd = l.next
 		return nil
 	}
 	if end <= headerSize {
-		// If the file cannot be removed, the next one needs another name.
+		// If the file cannot be removed, the next segment needs another name.
 		l.next = max(l.next, s.first+1)
 	}
 	if end < s.size && next >= known {
@@ -160,8 +161,8 @@ func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
 		}
 		s.size = end
 	}
-	// A process that was killed may not have synced its last records, the name of their file, or that it has cut
-	// something off. From now on that counts, and the next records get the numbers behind it.
+	// A process that was killed may not have synced its last records, the name of their file, or a cut. From now on
+	// they count, and the next records get the numbers behind them.
 	if err := errors.Join(l.editLast(*s, file.Sync), l.spool.fs.syncDir(l.dir)); err != nil {
 		l.log.Warn("the end of a log could not be synced", zap.Error(err))
 	}
@@ -169,13 +170,12 @@ func (l *Log) findEnd(s *segment, known uint64, cuts bool) error {
 }
 
 // scan reads a segment. It returns where the last record ends, the number behind that record, and whether the whole
-// file could be read. Records with numbers below known were committed for certain. The error is fs.ErrNotExist, or
-// nil.
+// file could be read. Records with numbers below known were committed for certain. The error is fs.ErrNotExist or nil.
 //
-// A commit is written only after the one before it was synced, and is acknowledged as a whole. If all that is behind
-// a hole belongs to the commit that the hole is in, then that commit was the last, and is torn. With cuts set, the
-// segment ends at such a hole. If a later commit is behind the hole, then what was in it had been synced: the hole is
-// damage, which is left to Read.
+// A commit is written only after the commit before it was synced, and all its records are acknowledged together. If all
+// records behind a hole belong to the commit that the hole is in, that commit was the last, and is torn. With cuts set,
+// the segment ends at such a hole. If a record of a later commit is behind the hole, the records in the hole had been
+// synced: the hole is damage, and scan leaves it to Read.
 func (l *Log) scan(s segment, known uint64, cuts bool) (end int64, next uint64, whole bool, err error) {
 	f, err := l.spool.fs.open(l.path(s))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -218,7 +218,7 @@ func (l *Log) scan(s segment, known uint64, cuts bool) (end int64, next uint64, 
 	return end, next, !sc.unreadable, nil
 }
 
-// editLast does something to the file of the last segment.
+// editLast opens the file of the last segment, and calls change with it.
 func (l *Log) editLast(s segment, change func(file) error) error {
 	f, err := l.spool.fs.edit(l.path(s))
 	if err != nil {
@@ -227,7 +227,7 @@ func (l *Log) editLast(s segment, change func(file) error) error {
 	return errors.Join(change(f), f.Close())
 }
 
-// findLostBeginning counts records between the cursor and the oldest segment as lost: their files are gone.
+// findLostBeginning counts the records between the cursor and the oldest segment as lost: their files are gone.
 func (l *Log) findLostBeginning() {
 	oldest := l.committed
 	if len(l.segments) > 0 {
@@ -246,7 +246,7 @@ func (l *Log) findLostBeginning() {
 	l.markCommitted(span{end, oldest})
 }
 
-// gaps returns the numbers between segments, which belong to commits that failed. It reads the headers of all segments.
+// gaps returns the numbers between segments, which belong to failed commits. It reads the headers of all segments.
 func (l *Log) gaps() []span {
 	l.mu.Lock()
 	segments := slices.Clone(l.segments)

@@ -53,7 +53,7 @@ func header(follows uint64) []byte {
 	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
 }
 
-// decodeHeader returns what a header of any version says, or false if the data is no header.
+// decodeHeader returns the version and "follows" of a header of any version. It reports false if the data is no header.
 func decodeHeader(data []byte) (version uint32, follows uint64, ok bool) {
 	if len(data) < headerSize {
 		return 0, 0, false
@@ -63,7 +63,7 @@ func decodeHeader(data []byte) (version uint32, follows uint64, ok bool) {
 	return binary.LittleEndian.Uint32(data[4:]), binary.LittleEndian.Uint64(data[8:]), ok
 }
 
-// appendRecord appends a record of the commit whose first record has the number begin.
+// appendRecord appends a record. begin is the number of the first record of its commit.
 func appendRecord(data []byte, seq, begin uint64, payload []byte) []byte {
 	start := len(data)
 	data = binary.LittleEndian.AppendUint32(data, recordMagic)
@@ -82,14 +82,14 @@ type record struct {
 	begin  uint64 // the number of the first record of its commit
 	length int64  // of its payload
 	sum    uint32 // the checksum of the record
-	head   uint32 // the checksum of what is between magic and checksum, which the payload continues
+	head   uint32 // the checksum of the bytes between magic and checksum, which the payload continues
 }
 
 func (r record) end() int64 { return r.off + headSize + r.length }
 
-// scanner finds the records of one segment, whatever is in the file. Its caller gives it a window of the file in
-// memory. What is not in the window, the scanner reads in small pieces: how much memory it takes does not depend on
-// lengths that the file claims.
+// scanner finds the records of one segment, whatever bytes the file holds. Its caller gives it a window of the file in
+// memory. The scanner reads bytes outside the window in small pieces. So its memory does not depend on the lengths that
+// the file claims.
 type scanner struct {
 	file  file
 	size  int64  // where the committed part of the file ends
@@ -100,13 +100,13 @@ type scanner struct {
 	window   []byte
 	windowAt int64 // the offset of the window in the file
 
-	side   []byte // memory for pieces that are not in the window
+	side   []byte // memory for pieces outside the window
 	hunt   []byte // the piece that is searched for records
 	huntAt int64  // the offset of hunt in the file
-	// sums are the checksums of the first 0, sumEvery, 2*sumEvery, ... bytes of the file; nil until damage was found.
+	// sums are the checksums of the first 0, sumEvery, 2*sumEvery, ... bytes of the file; nil until damage is found.
 	sums []uint32
 
-	tolerant   bool // whether bytes that cannot be read count as zeros
+	tolerant   bool // whether bytes that the disk cannot read count as zeros
 	unreadable bool // whether there were such bytes
 }
 
@@ -117,7 +117,7 @@ const (
 	blockSize = 4 << 10
 )
 
-// readAt fills data. If the file is too short, it was damaged: then the rest is zeros, which are no record.
+// readAt fills data. A file that is too short was damaged: readAt fills the rest with zeros, which are no record.
 func (s *scanner) readAt(data []byte, off int64) error {
 	n, err := s.file.ReadAt(data, off)
 	if err == nil || n == len(data) {
@@ -159,7 +159,7 @@ func (s *scanner) inWindow(off, n int64) ([]byte, bool) {
 	return s.window[off-s.windowAt:][:n], true
 }
 
-// view returns the n bytes at off; n is at most sideSize. They are valid until the next call.
+// view returns the n bytes at off; n is at most sideSize. The bytes are valid until the next call.
 func (s *scanner) view(off, n int64) ([]byte, error) {
 	if data, ok := s.inWindow(off, n); ok {
 		return data, nil
@@ -170,8 +170,8 @@ func (s *scanner) view(off, n int64) ([]byte, error) {
 	return s.side[:n], s.readAt(s.side[:n], off)
 }
 
-// holds reports whether the scanner can look at off without another window: the record there is in the window, or
-// there is none.
+// holds reports whether the scanner can look at off without another window: the window holds the whole record at off,
+// or there is no record at off.
 func (s *scanner) holds(off int64) bool {
 	data, ok := s.inWindow(off, headSize)
 	if !ok {
@@ -199,7 +199,7 @@ func (s *scanner) parse(data []byte, off int64) (record, bool) {
 	return r, isHead && r.length <= MaxPayload && r.end() <= s.size && before < r.seq && r.seq < s.limit
 }
 
-// head returns the record at off, as its head describes it. It reports false if there is no head.
+// head returns the record at off as its head describes it. It reports false if there is no head at off.
 func (s *scanner) head(off int64) (record, bool, error) {
 	if off+headSize > s.size {
 		return record{}, false, nil
@@ -213,8 +213,8 @@ func (s *scanner) head(off int64) (record, bool, error) {
 	return r, ok, nil
 }
 
-// next returns the record at off if that is whole, and its number is the one that follows last. Otherwise it returns
-// the first whole record behind off. It reports false if there is none.
+// next returns the record at off if that record is whole and its number is the one that follows last. Otherwise it
+// returns the first whole record behind off. It reports false if there is none.
 func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 	for {
 		r, ok, err := s.head(off)
@@ -229,7 +229,7 @@ func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 			return r, valid, err
 		}
 		s.suspect()
-		// If the damage is in the payload, then the head tells where the next record starts, or that this one was the
+		// If the damage is in the payload, the head tells where the next record starts, or that this record was the
 		// last. A head that leads elsewhere is damaged itself: then whole records may follow at any place.
 		if r.end() == s.size && r.seq+1 >= s.behind() {
 			return record{}, false, nil
@@ -247,16 +247,16 @@ func (s *scanner) next(off int64, last uint64) (record, bool, error) {
 	return s.search(off, last)
 }
 
-// suspect has valid take the way that is fast for any content. The file holds something that the spool has not
-// written; in the worst case somebody has made it to keep the scanner busy.
+// suspect makes valid use the method that is fast for any content. The file holds bytes that the spool has not written;
+// in the worst case somebody has made them to keep the scanner busy.
 func (s *scanner) suspect() {
 	if s.sums == nil {
 		s.sums = []uint32{0}
 	}
 }
 
-// search returns the first valid record behind off. It passes over a record whose number is too great for its place:
-// all records that follow last have to fit between off and the record.
+// search returns the first valid record behind off. It skips a record whose number is too great for its place: there
+// has to be room between off and the record for all records that follow last.
 func (s *scanner) search(off int64, last uint64) (record, bool, error) {
 	for at := off + 1; at+headSize <= s.size; at++ {
 		if at < s.huntAt || at+headSize > s.huntAt+int64(len(s.hunt)) {
@@ -290,7 +290,7 @@ func (s *scanner) search(off int64, last uint64) (record, bool, error) {
 }
 
 // valid reports whether the record's checksum is right. After suspect it takes the same short time for records of any
-// length: in a damaged segment there may be many places that look like the head of a long record.
+// length: a damaged segment may have many places that look like the head of a long record.
 func (s *scanner) valid(r record) (bool, error) {
 	start := r.off + headSize
 	data, ok := s.inWindow(start, r.length)
@@ -316,12 +316,12 @@ func (s *scanner) valid(r record) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// A checksum is linear: from those of a prefix and of the prefix with the payload follows that of the payload.
+	// A checksum is linear: the checksum of the payload follows from that of the prefix and that of prefix and payload.
 	return advance(r.head^before, r.length)^all == r.sum, nil
 }
 
-// sumOf returns the checksum of the file's first n bytes. All calls together read the file once, and each call one
-// more block.
+// sumOf returns the checksum of the file's first n bytes. All calls together read the file once, and each call reads at
+// most one block more.
 func (s *scanner) sumOf(n int64) (uint32, error) {
 	for at := int64(len(s.sums)-1) * sumEvery; at+sumEvery <= n; at += sumEvery {
 		data, err := s.view(at, sumEvery)
@@ -338,8 +338,8 @@ func (s *scanner) sumOf(n int64) (uint32, error) {
 	return crc32.Update(s.sums[n/sumEvery], castagnoli, data), nil
 }
 
-// squares are x, x^2, x^4, x^8, ... modulo the checksum's polynomial. Their bits are in reverse order, as the
-// checksum's are.
+// squares are x, x^2, x^4, x^8, ... modulo the checksum's polynomial. Their bits are in reverse order, like the bits of
+// the checksum.
 var squares = func() (p [32]uint32) {
 	p[0] = 1 << 30
 	for i := range len(p) - 1 {
@@ -364,8 +364,8 @@ func multiply(a, b uint32) uint32 {
 	return product
 }
 
-// advance returns the checksum times x^8n modulo the polynomial: what the bytes that have this checksum contribute to
-// the checksum once n more bytes follow. n is less than 2^29.
+// advance returns the checksum times x^8n modulo the polynomial. That is the part that the bytes with this checksum
+// have in the checksum once n more bytes follow. n is less than 2^29.
 func advance(sum uint32, n int64) uint32 {
 	for i := 3; n > 0; i, n = i+1, n>>1 {
 		if n&1 != 0 {

@@ -17,33 +17,33 @@ import (
 )
 
 var (
-	// ErrFull means that the limit of the spool or the reserve of the disk is reached.
+	// ErrFull means that the spool has reached its limit, or the disk its reserve.
 	ErrFull = errors.New("the spool is full")
 	// ErrClosed means that Close has begun.
 	ErrClosed = errors.New("the spool is closed")
 	// ErrTooLarge means that a payload has more than MaxPayload bytes.
 	ErrTooLarge = errors.New("the payload is too large for the spool")
-	// ErrInUse means that another process uses the directory. If an Append or a Read returns it, somebody has removed the
-	// lock of this process, and the other one has taken it: this Spool is of no more use, but another Open may succeed.
+	// ErrInUse means that another process uses the directory. If an Append or a Read returns ErrInUse, somebody has
+	// removed the lock of this process, and another process has taken it. This Spool is then useless, but another Open
+	// may succeed.
 	ErrInUse = errors.New("another process uses this directory")
 )
 
-// Config says where a spool is and how much it may take.
+// Config says where a spool is and how many bytes it may take.
 type Config struct {
-	// Dir is the directory; it is made if it is missing, and used by one process at a time.
+	// Dir is the directory. Open makes it if it is missing. One process at a time uses it.
 	Dir string
 	// MaxBytes is how many bytes of the disk all logs may take together. It should be many times SegmentBytes: a
-	// segment gives its space back when all its records are done.
+	// segment gives its bytes back only when all its records are done.
 	MaxBytes int64
 	// Reserve is how many bytes of the disk stay free.
 	Reserve int64
 	// SegmentBytes is the size from which a segment is followed by another.
 	SegmentBytes int64
-	// MaxPending is how many bytes of a log may wait for the disk. An Append that has more waits until nothing else
-	// does.
+	// MaxPending is how many bytes of a log may wait for the disk. An Append of more bytes waits until it can go alone.
 	MaxPending int64
-	// OnSync is called after every fsync of records with how long it took. Each log calls it from a goroutine of its
-	// own. It may be nil.
+	// OnSync is called after every fsync of records, with how long the fsync took. Each log calls OnSync from a
+	// goroutine of its own. OnSync may be nil.
 	OnSync func(time.Duration)
 }
 
@@ -58,9 +58,9 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Usage is how much of the disk a spool takes.
+// Usage is how many bytes of the disk a spool takes, and how many it may still take.
 type Usage struct {
-	Bytes int64 // what all logs take, with the records that are on their way to the disk
+	Bytes int64 // of all logs, with the records that are on their way to the disk
 	Max   int64 // the limit of Bytes
 	Free  int64 // bytes of the disk that are free; -1 if that is not known
 	Room  int64 // bytes that may still be appended, by the limit and what the disk has to spare
@@ -92,12 +92,12 @@ type Spool struct {
 
 const (
 	defaultFailFast = time.Second
-	// freeFor is how old the number of free bytes may be, and how long a caller waits for a newer one.
+	// freeFor is how old the number of free bytes may be, and how long a caller waits for a newer number.
 	freeFor = 100 * time.Millisecond
 )
 
-// Open makes the directory if it is missing, takes it for this process, and opens the logs in it. It returns an error
-// if the directory cannot be used, never for what the files in it hold.
+// Open makes the directory if it is missing, locks it for this process, and opens the logs in it. It returns an error
+// if the directory cannot be used. The content of the files never makes it fail.
 func Open(cfg Config, log *zap.Logger) (*Spool, error) { return open(cfg, log, disk{}) }
 
 func open(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
@@ -133,14 +133,14 @@ func newSpool(cfg Config, log *zap.Logger, fs fileSystem) (*Spool, error) {
 	return s, nil
 }
 
-// Limit takes the place of the Config's MaxBytes and Reserve. A spool that has more is full until enough of it has gone.
+// Limit replaces MaxBytes and Reserve of the Config. A spool that is over the new limit stays full until it is below.
 func (s *Spool) Limit(maxBytes, reserve int64) {
 	s.maxBytes.Store(maxBytes)
 	s.keepFree.Store(reserve)
 	s.refused.Store(false)
 }
 
-// takeDirectory makes sure that the directory is there, can be written to, and is nobody else's.
+// takeDirectory makes sure that the directory exists, can be written to, and belongs to no other process.
 func (s *Spool) takeDirectory() error {
 	err := s.directory.take()
 	if errors.Is(err, ErrInUse) {
@@ -156,14 +156,13 @@ func (s *Spool) takeDirectory() error {
 	return nil
 }
 
-// settle finds out whether files can be made in the directory, and makes durable what an earlier process may have
-// left undone: the names of the logs' directories and that of the spool's own. A disk that is full is no reason not
-// to open.
+// settle finds out whether files can be made in the directory. It also makes the names of the logs' directories and of
+// the spool's own durable, which an earlier process may not have done. A full disk does not stop Open.
 func (s *Spool) settle() error {
 	if err := probe(s.fs, s.cfg.Dir); err != nil && !full(err) {
 		return err
 	}
-	// A process that may use the directory need not be allowed to read the one above.
+	// This process may be allowed to use the directory, but not to read the one above.
 	_ = s.fs.syncDir(filepath.Dir(s.cfg.Dir))
 	return s.fs.syncDir(s.cfg.Dir)
 }
@@ -197,8 +196,8 @@ func (s *Spool) openLogs() error {
 	return nil
 }
 
-// openLog opens a log that has a directory. It tries again if files go missing meanwhile: another process may use the
-// directory while this one only looks at it.
+// openLog opens a log that has a directory. If files go missing meanwhile, it tries again: another process may use the
+// directory while this process only looks at it.
 func (s *Spool) openLog(name string) (l *Log, err error) {
 	for range attempts {
 		l = newLog(s, name)
@@ -209,7 +208,7 @@ func (s *Spool) openLog(name string) (l *Log, err error) {
 	return l, err
 }
 
-// Log returns the log of that name, which may be any. Its directory is made by the first Append.
+// Log returns the log of that name; any name will do. The first Append makes the log's directory.
 func (s *Spool) Log(name string) *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,8 +239,8 @@ func (s *Spool) all() []*Log {
 	return logs
 }
 
-// Usage returns how much of the disk the spool takes. The number of free bytes may be 100 ms old, or older if the
-// disk does not answer.
+// Usage returns how much of the disk the spool takes. The number of free bytes may be 100 ms old. If the disk does not
+// answer, it may be older.
 func (s *Spool) Usage() Usage {
 	u := Usage{Bytes: s.used.Load(), Max: s.maxBytes.Load(), Free: s.free.left()}
 	u.Room = max(0, u.Max-u.Bytes)
@@ -264,7 +263,7 @@ func (s *Spool) admit(size int64) error {
 	return err
 }
 
-// take is admit without an attempt to make room.
+// take is admit without the attempt to make room.
 func (s *Spool) take(size int64) error {
 	for {
 		used := s.used.Load()
@@ -292,8 +291,8 @@ func (s *Spool) release(size int64) {
 	}
 }
 
-// reclaim removes segments that are still there although all their records are done, and reports whether there were
-// any.
+// reclaim removes segments that are still on the disk although all their records are done. It reports whether it has
+// removed any.
 func (s *Spool) reclaim() bool {
 	removed := false
 	for _, l := range s.all() {
@@ -303,9 +302,9 @@ func (s *Spool) reclaim() bool {
 	return removed
 }
 
-// Close refuses further Appends, commits what is pending, makes the cursors durable and gives the directory up. If
-// something of that fails, Close does the rest all the same and returns the error. It waits for the disk, and may be
-// called more than once.
+// Close refuses further Appends, commits the pending records, makes the cursors durable and releases the directory. If
+// one of these steps fails, Close does the others all the same and returns the error. It waits for the disk. A further
+// call does nothing.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -328,8 +327,8 @@ func (s *Spool) Close() error {
 	return errors.Join(append(faults, s.directory.release())...)
 }
 
-// freeSpace knows about how many bytes of the disk are free without asking each time. If the disk does not answer,
-// callers do not wait for long: the last answer counts.
+// freeSpace knows about how many bytes of the disk are free, without asking the disk each time. If the disk does not
+// answer, callers wait only shortly and then use the last answer.
 type freeSpace struct {
 	fs  fileSystem
 	dir string
@@ -337,9 +336,9 @@ type freeSpace struct {
 
 	mu     sync.Mutex    // never held while the disk is asked
 	at     time.Time     // when the disk was last asked
-	asking chan struct{} // closed when the disk has answered; nil while it is not asked
-	bytes  int64         // what the disk said, less what was taken since; -1 if it did not say
-	failed bool          // whether that was logged
+	asking chan struct{} // closed when the disk has answered; nil while no question is under way
+	bytes  int64         // the disk's answer, less the bytes taken since; -1 without an answer
+	failed bool          // whether a failure was logged
 }
 
 // left returns how many bytes are free, or -1 if that is not known.
@@ -350,7 +349,7 @@ func (f *freeSpace) left() int64 {
 	return f.bytes
 }
 
-// refresh asks the disk if the last answer is older than freeFor, and waits for the new one for as long.
+// refresh asks the disk if the last answer is older than freeFor, and waits for the new answer for up to freeFor.
 func (f *freeSpace) refresh() {
 	f.mu.Lock()
 	if f.asking == nil {
@@ -375,7 +374,7 @@ func (f *freeSpace) refresh() {
 	}
 }
 
-// ask asks the disk.
+// ask asks the disk, and closes answered when the disk has answered.
 func (f *freeSpace) ask(answered chan struct{}) {
 	bytes := int64(-1)
 	err := panics.Try(f.log, "the question for free space", func() (err error) {
@@ -396,8 +395,8 @@ func (f *freeSpace) ask(answered chan struct{}) {
 	close(answered)
 }
 
-// take takes size bytes, and reports whether at least reserve bytes stay free. It takes nothing if not. left is how
-// many are free before.
+// take takes size bytes if at least reserve bytes then stay free, and reports whether it did. left is how many bytes
+// were free before, or -1 if nobody knows.
 func (f *freeSpace) take(size, reserve int64) (left int64, ok bool) {
 	f.refresh()
 	f.mu.Lock()
@@ -433,7 +432,7 @@ func escape(name string) string {
 	return b.String()
 }
 
-// unescape returns the name of the log that has this directory, or false if no log has.
+// unescape returns the name of the log that has this directory, or false if no log can have it.
 func unescape(dir string) (string, bool) {
 	if dir == "%" {
 		return "", true

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// harms are what a hole of a segment may look like: each changes the bytes of a record.
+// harms are the kinds of holes in a segment: each changes the bytes of a record.
 var harms = map[string]func(record []byte){
 	"zeros":       func(record []byte) { clear(record) },
 	"the head":    func(record []byte) { clear(record[:headSize]) },
@@ -20,8 +20,8 @@ var harms = map[string]func(record []byte){
 	"the length":  func(record []byte) { record[4] ^= 1 },
 }
 
-// committed makes a log with one segment, of commits of so many records, and damages some of these. The cursor says
-// that those with numbers below known were committed, or is missing if that is 0.
+// committed makes a log with one segment. commits are the numbers of records of its commits. harm damages the records
+// with the numbers holes. The cursor says that the numbers below known were committed; with 0 there is no cursor.
 func committed(t *testing.T, commits []int, known uint64, holes []uint64, harm func([]byte)) Config {
 	t.Helper()
 	cfg := testConfig(t)
@@ -54,7 +54,7 @@ func TestAHoleInTheLastCommitIsATornWriteAndAnyOtherIsDamage(t *testing.T) {
 	for name, test := range map[string]struct {
 		known   uint64
 		holes   []uint64
-		end     uint64 // the number behind the last record that is read
+		end     uint64 // the number behind the last record that Read returns
 		corrupt uint64
 	}{
 		"in the last commit":                   {8, []uint64{9, 10}, 9, 0},
@@ -122,7 +122,7 @@ func TestATornCommitToANewSegmentIsNoLoss(t *testing.T) {
 	}
 }
 
-// TestAHoleThatAFailedCommitHasLeftIsNoLoss has a commit fail whose rest cannot be cut off, and then the power.
+// TestAHoleThatAFailedCommitHasLeftIsNoLoss makes a commit fail whose bytes cannot be cut off, and then cuts the power.
 func TestAHoleThatAFailedCommitHasLeftIsNoLoss(t *testing.T) {
 	for _, behind := range []bool{true, false} { // whether another commit follows
 		cfg := testConfig(t)
@@ -166,8 +166,8 @@ func TestAHoleThatAFailedCommitHasLeftIsNoLoss(t *testing.T) {
 	}
 }
 
-// TestWhatAKilledProcessHasWrittenIsDurableOnceItIsTakenForCommitted has the process killed in a commit to a new
-// segment, before what it wrote is synced or before the name is, and then the power fail.
+// TestWhatAKilledProcessHasWrittenIsDurableOnceItIsTakenForCommitted kills the process in a commit to a new segment,
+// before the content or the name of the segment is synced, and then cuts the power.
 func TestWhatAKilledProcessHasWrittenIsDurableOnceItIsTakenForCommitted(t *testing.T) {
 	for _, synced := range []bool{false, true} {
 		p := newPowered(t)
@@ -193,8 +193,8 @@ func TestWhatAKilledProcessHasWrittenIsDurableOnceItIsTakenForCommitted(t *testi
 	}
 }
 
-// TestAFailedCommitDoesNotComeBackBetweenLaterOnes has a commit fail although it is durable, and the process killed.
-// The next one uses the numbers again when the power fails, in its first commit and after the next start.
+// TestAFailedCommitDoesNotComeBackBetweenLaterOnes makes a commit fail although its records are durable, and kills the
+// process. The next process uses the numbers again when the power is cut, in its first commit and after the next start.
 func TestAFailedCommitDoesNotComeBackBetweenLaterOnes(t *testing.T) {
 	p := newPowered(t)
 	l := p.spool.Log("topic")
@@ -223,10 +223,10 @@ func TestAFailedCommitDoesNotComeBackBetweenLaterOnes(t *testing.T) {
 	requireNothingLost(t, l)
 }
 
-// TestWhatIsCutOffDoesNotComeBack has the power fail again in the first commit behind a torn one: of its segment there
-// is a name and a length, and what was cut off must not count as damage.
+// TestWhatIsCutOffDoesNotComeBack cuts the power again in the first commit behind a torn one. Of that commit's segment
+// a name and a length are left. The records that Open has cut off must not count as damage.
 func TestWhatIsCutOffDoesNotComeBack(t *testing.T) {
-	for _, hole := range []uint64{4, 5} { // with and without a record before it that was not known to be committed
+	for _, hole := range []uint64{4, 5} { // without and with a record in the same commit before the hole
 		cfg := committed(t, []int{3, 5}, 4, []uint64{hole}, harms["zeros"])
 		p := &powered{t: t, cfg: cfg, disk: newVolatile(t, filepath.Dir(cfg.Dir))}
 		p.open()
@@ -249,7 +249,7 @@ func TestWhatIsCutOffDoesNotComeBack(t *testing.T) {
 
 func TestASegmentOfAnotherVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 	for _, version := range []byte{segmentVersion - 1, segmentVersion + 1} {
-		for _, which := range []int{0, 1, -1} { // the first segment, another, the last
+		for _, which := range []int{0, 1, -1} { // the first segment, another one, the last one
 			cfg, files := kept(t, 60)
 			path := files[(which+len(files))%len(files)]
 			whole, err := os.ReadFile(path)
@@ -285,7 +285,7 @@ func TestASegmentOfAnotherVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, other, left)
 
-			// The version that can read it finds everything.
+			// The version that can read the segment finds every record.
 			require.NoError(t, os.WriteFile(path, whole, 0o600))
 			l = openSpool(t, cfg).Log("topic")
 			require.Equal(t, append(expected(3, 61), got{next, "new"}), readAll(t, l, 1000))
@@ -296,8 +296,8 @@ func TestASegmentOfAnotherVersionIsKeptWithAllThatIsBehindIt(t *testing.T) {
 	}
 }
 
-// TestASegmentThatAnotherFollowsIsCutOffNowhere has damage in the last commit of a segment, a cursor that does not know
-// of that commit, and a torn segment behind it: it was made after the commit was synced.
+// TestASegmentThatAnotherFollowsIsCutOffNowhere has damage in the last commit of a segment, and a cursor that does not
+// know of that commit. A torn segment follows, which was made after the commit was synced.
 func TestASegmentThatAnotherFollowsIsCutOffNowhere(t *testing.T) {
 	for _, torn := range [][]byte{nil, make([]byte, 1000), header(9), append(header(9), make([]byte, 1000)...)} {
 		cfg := committed(t, []int{3, 5}, 4, []uint64{5}, harms["zeros"])
@@ -334,8 +334,8 @@ func TestATornSegmentThatCannotBeRemovedIsNoDamage(t *testing.T) {
 	}
 }
 
-// TestATornSegmentThatComesBackIsNoLoss has the power fail in the first commits to two segments, one after the other:
-// of the first of these the name is back.
+// TestATornSegmentThatComesBackIsNoLoss cuts the power in the first commits to two segments, one after the other. The
+// name of the first of these segments comes back.
 func TestATornSegmentThatComesBackIsNoLoss(t *testing.T) {
 	for _, torn := range [][]byte{nil, make([]byte, 1000)} {
 		for _, cursor := range []uint64{1, 4} {

@@ -26,7 +26,7 @@ var codecs = []sarama.CompressionCodec{
 	sarama.CompressionZSTD,
 }
 
-// wire is a broker's end of a connection, which shows what sarama sends.
+// wire is the broker's end of a connection. It shows the bytes that sarama sends.
 type wire struct {
 	mu     sync.Mutex
 	broker *sarama.Broker
@@ -59,7 +59,7 @@ func newWire(t testing.TB) *wire {
 	return w
 }
 
-// send returns the record batch as it is sent.
+// send has sarama send a record batch, and returns the batch's bytes.
 func (w *wire) send(t testing.TB, made *sarama.RecordBatch) []byte {
 	t.Helper()
 	w.mu.Lock()
@@ -99,7 +99,7 @@ func made(m *batch.Memory, spec batch.Spec, list []produce.Message) *sarama.Reco
 	return m.End()
 }
 
-// requireHolds requires that the bytes are a batch of these messages, as another client than sarama reads them.
+// requireHolds requires that the bytes are a batch of these messages, as a client other than sarama reads them.
 func requireHolds(t testing.TB, bytes []byte, spec batch.Spec, list []produce.Message) {
 	t.Helper()
 	var head kmsg.RecordBatch
@@ -139,7 +139,7 @@ func requireHolds(t testing.TB, bytes []byte, spec batch.Spec, list []produce.Me
 
 var now = time.UnixMilli(1_900_000_000_123).UTC()
 
-// some are messages of all kinds.
+// some returns messages of all kinds.
 func some() []produce.Message {
 	header := func(key, value string) produce.Header { return produce.Header{Key: []byte(key), Value: []byte(value)} }
 	return []produce.Message{
@@ -170,7 +170,7 @@ func TestABatchHoldsItsMessages(t *testing.T) {
 	}
 }
 
-// The bytes were taken down from the code that package batch was made of.
+// The bytes were recorded from the code that this package was made of.
 func TestABatchHasTheSameBytesAsEver(t *testing.T) {
 	w := newWire(t)
 	list := some()[:3]
@@ -216,7 +216,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	}))
 }
 
-// Java's DefaultRecordBatch.incrementSequence.
+// java is Java's DefaultRecordBatch.incrementSequence.
 func TestSequenceNumbersWrapAroundAsKafkasOwn(t *testing.T) {
 	java := func(sequence, increment int32) int32 {
 		if sequence > math.MaxInt32-increment {
@@ -231,7 +231,7 @@ func TestSequenceNumbersWrapAroundAsKafkasOwn(t *testing.T) {
 	}
 }
 
-// A batch of any messages holds them, whatever the memory was used for before.
+// A batch of any messages holds the messages, whatever the memory was used for before.
 func FuzzBatch(f *testing.F) {
 	f.Add([]byte("user"), []byte("value"), []byte("header"), uint8(3), uint8(0), int64(0), int32(0), false)
 	f.Add([]byte(nil), []byte(nil), []byte(nil), uint8(1), uint8(4), int64(-1000), int32(math.MaxInt32), true)

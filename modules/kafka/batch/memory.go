@@ -9,19 +9,19 @@ import (
 	"github.com/opencapture/capture/modules/produce"
 )
 
-// Spec is what a batch has beside its messages.
+// Spec is the part of a batch beside its messages.
 type Spec struct {
 	Codec sarama.CompressionCodec
 	// Producer and Sequence number the first message; the others follow.
 	Producer Producer
 	Sequence int32
-	// Time is that of the messages that have none, or of all if Restamp is set.
+	// Time is the time of the messages that have none of their own, or of all messages if Restamp is set.
 	Time    time.Time
 	Restamp bool
 }
 
-// Memory is what the batches of one request are made of. It is used again for the next request: Reserve, then Begin,
-// Add and End for each batch, and Forget once the request is encoded. It is not safe for concurrent use.
+// Memory is the memory of the batches of one request. It is used again for the next request. Call Reserve, then Begin,
+// Add and End for each batch, and Forget once the request is encoded. Memory is not safe for concurrent use.
 type Memory struct {
 	batches        []sarama.RecordBatch
 	records        []sarama.Record
@@ -29,12 +29,12 @@ type Memory struct {
 	headers        []sarama.RecordHeader
 	headerPointers []*sarama.RecordHeader
 
-	spec  Spec // of the batch that is being made
-	start int  // its first record
+	spec  Spec // of the present batch
+	start int  // index of its first record
 }
 
-// Reserve makes room for a request of that many batches, with that many records and headers in all. It must be enough:
-// what has been made does not move.
+// Reserve makes room for a request of that many batches, with that many records and headers in all. The room must be
+// enough, because pointers to the records and headers must stay valid.
 func (m *Memory) Reserve(batches, records, headers int) {
 	m.batches = slices.Grow(m.batches[:0], batches)
 	m.records = slices.Grow(m.records[:0], records)
@@ -52,7 +52,7 @@ func (m *Memory) Begin(spec Spec) {
 	})
 }
 
-// Add adds a message to the batch, which refers to the message's bytes until Forget.
+// Add adds a message to the batch. The batch refers to the message's bytes until Forget.
 func (m *Memory) Add(message *produce.Message) {
 	batch := &m.batches[len(m.batches)-1]
 	at := message.Time
@@ -81,7 +81,7 @@ func (m *Memory) Add(message *produce.Message) {
 	m.recordPointers = append(m.recordPointers, &m.records[len(m.records)-1])
 }
 
-// End returns the batch, of one message at least. It is valid until Forget.
+// End returns the batch, which has at least one message. The batch is valid until Forget.
 func (m *Memory) End() *sarama.RecordBatch {
 	batch := &m.batches[len(m.batches)-1]
 	batch.LastOffsetDelta = int32(len(m.records) - m.start - 1)
@@ -89,7 +89,7 @@ func (m *Memory) End() *sarama.RecordBatch {
 	return batch
 }
 
-// Forget drops what the memory refers to, and memory that an unusually large request has needed.
+// Forget drops the references of the memory, and gives up memory that an unusually large request has needed.
 func (m *Memory) Forget() {
 	const kept = 1 << 14
 	if cap(m.records) > kept || cap(m.headers) > 16*kept {

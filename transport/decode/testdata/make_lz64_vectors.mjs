@@ -3,8 +3,8 @@
 //   npm install lz-string@1.5.0
 //   cp <this file> . && node make_lz64_vectors.mjs > <this directory>/lz64.json
 //
-// Each vector has its text as JSON text (all escapes ASCII, so lone surrogates survive) and the base64 form of lz-string. A text
-// too long for a file like this is given as a unit and a count, or by the hash of its UTF-8.
+// Each vector has its text as JSON text (all escapes are ASCII, so lone surrogates survive) and the base64 form of
+// lz-string. A text that is too long for such a file is given as a unit and a count, or by the hash of its UTF-8.
 import { createHash } from "node:crypto";
 import LZString from "lz-string";
 

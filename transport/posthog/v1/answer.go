@@ -14,8 +14,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// taggedError is what is wrong with a request or an event: an error with the protocol's word for it, and the reason
-// under which events are counted that end so.
+// taggedError is the fault of a request or an event: an error, the protocol's word for it, and the reason under which
+// the events that it ends are counted.
 type taggedError struct {
 	err    *events.Error
 	tag    string
@@ -33,38 +33,54 @@ func (e *taggedError) Unwrap() error { return e.err }
 
 const tagInvalidToken = "invalid_api_token"
 
-// What can be wrong with a request. They are made once, like those of an event below, so that a bad request costs
-// little.
+// The faults of a request. Like the faults of an event below, they are made once, so that a bad request costs little.
 var (
-	errNoToken     = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken, "the Authorization header is missing")
-	errNotBearer   = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken, "the Authorization header must be Bearer and the project's API key")
-	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent, "the Content-Type must be application/json")
-	errEncoding    = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent, "the Content-Encoding must be one of gzip, deflate, br and zstd")
-	errNoBody      = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
-	errBatchType   = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch must be an array of events")
-	errNoEvent     = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
-	errCreatedAt   = errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent, "created_at must be a time as of RFC 3339")
-	errHistorical  = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "historical_migration must be true or false")
-	errNoUUID      = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID, "the batch holds an event without a uuid")
-	errUUID        = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID, "the batch holds an event whose uuid is not a UUID")
+	errNoToken = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken,
+		"the Authorization header is missing")
+	errNotBearer = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken,
+		"the Authorization header must be Bearer and the project's API key")
+	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent,
+		"the Content-Type must be application/json")
+	errEncoding = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent,
+		"the Content-Encoding must be one of gzip, deflate, br and zstd")
+	errNoBody    = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
+	errBatchType = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
+		"batch must be an array of events")
+	errNoEvent   = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
+	errCreatedAt = errorf(events.Invalid, "invalid_batch", events.ReasonInvalidEvent,
+		"created_at must be a time as of RFC 3339")
+	errHistorical = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
+		"historical_migration must be true or false")
+	errNoUUID = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID,
+		"the batch holds an event without a uuid")
+	errUUID = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID,
+		"the batch holds an event whose uuid is not a UUID")
 )
 
-// What can be wrong with an event.
+// The faults of an event.
 var (
-	errNoName       = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName, "event submitted without a name")
-	errLongName     = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge, "the event name is longer than %d bytes", maxName)
-	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID, "event submitted without a distinct_id")
-	errTimestamp    = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent, "timestamp must be a time as of RFC 3339")
-	errProperties   = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent, "properties must be an object")
-	errOptions      = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent, "event submitted with an option of a wrong type")
-	errAITooLarge   = errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge, "the AI event is larger than transport.posthog.max_ai_event")
-	errNotAI        = errorf(events.Invalid, "misrouted_event", events.ReasonNotAI, "the event is not an AI event: send it to /i/v1/analytics/events")
+	errNoName = errorf(events.Invalid, "missing_event_name", events.ReasonMissingName,
+		"event submitted without a name")
+	errLongName = errorf(events.TooLarge, "event_name_too_long", events.ReasonTooLarge,
+		"the event name is longer than %d bytes", maxName)
+	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID,
+		"event submitted without a distinct_id")
+	errTimestamp = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent,
+		"timestamp must be a time as of RFC 3339")
+	errProperties = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent,
+		"properties must be an object")
+	errOptions = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent,
+		"event submitted with an option of a wrong type")
+	errAITooLarge = errorf(events.TooLarge, tagAITooLarge, events.ReasonTooLarge,
+		"the AI event is larger than transport.posthog.max_ai_event")
+	errNotAI = errorf(events.Invalid, "misrouted_event", events.ReasonNotAI,
+		"the event is not an AI event: send it to /i/v1/analytics/events")
 )
 
 const tagAITooLarge = "ai_event_too_big"
 
-// resultOf is the protocol's result of an event and its details, which may be empty. What the protocol itself has found
-// has a word of its own.
+// resultOf returns the protocol's result of an event and its details, which may be empty. A fault that this package has
+// found has a word of its own.
 func resultOf(event *events.Event) (result, details string) {
 	result, details = route.ToEvent(event)
 	switch outcome := &event.Outcome; {
@@ -82,8 +98,8 @@ func resultOf(event *events.Event) (result, details string) {
 	return result, details
 }
 
-// find notes for every event of the request where it stands in the batch now: stages may have reordered the events,
-// added some of their own, or made several of one. Of those the first counts, or one that has failed.
+// find notes where each event of the request stands in the batch now. Stages may have reordered the events, added some
+// of their own, or made several of one event. Of several the first counts, or else one that has failed.
 func (s *session) find() {
 	s.places = slices.Grow(s.places[:0], len(s.objects))[:len(s.objects)]
 	clear(s.places)
@@ -98,13 +114,15 @@ func (s *session) find() {
 	}
 }
 
-// lost stands for an event that a stage took out of the batch, which none may do.
+// lost stands for an event that a stage has taken out of the batch. No stage may do that.
 var lost = events.Event{Outcome: events.Outcome{
-	State: events.StateFailed, Reason: events.ReasonUnsettled, Err: events.Errorf(events.Internal, "a stage has lost the event"),
+	State: events.StateFailed, Reason: events.ReasonUnsettled,
+	Err: events.Errorf(events.Internal, "a stage has lost the event"),
 }}
 
-// answer has a result for every event, in the order and with the UUIDs of the request. A token that a stage refuses,
-// which it does for all that it is asked about, refuses the request.
+// answer renders a result for every event, in the order and with the UUIDs of the request. A stage that refuses the
+// token rejects every event that it is asked about. If no event was kept and none has failed, the whole request is then
+// refused.
 func (s *session) answer(request *route.Request) route.Response {
 	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
 	s.find()
@@ -146,14 +164,17 @@ func (s *session) answer(request *route.Request) route.Response {
 		return refuse(request, refused)
 	}
 	body = append(body, "}}"...)
-	response := route.Response{Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body), Header: echoRequestID(nil, request)}
+	response := route.Response{
+		Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body),
+		Header: echoRequestID(nil, request),
+	}
 	if failed != nil {
 		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter
 	}
 	return response
 }
 
-// refuse answers with an error.
+// refuse renders the answer to an error.
 func refuse(request *route.Request, err error) route.Response {
 	answer := route.ToError(err)
 	var known *taggedError
@@ -166,7 +187,8 @@ func refuse(request *route.Request, err error) route.Response {
 		URI         string `json:"error_uri"`
 	}{answer.Tag, answer.Text, "https://posthog.com/docs/api"})
 	return route.Response{
-		Status: answer.Status, ContentType: route.TypeJSON, Body: string(body), Retry: answer.RetryV1, RetryAfter: answer.RetryAfter,
+		Status: answer.Status, ContentType: route.TypeJSON, Body: string(body), Retry: answer.RetryV1,
+		RetryAfter: answer.RetryAfter,
 		Header: echoRequestID([]route.Field{
 			{Name: "Accept", Value: route.TypeJSON},
 			{Name: "Accept-Encoding", Value: "gzip, deflate, br, zstd"},
@@ -174,7 +196,7 @@ func refuse(request *route.Request, err error) route.Response {
 	}
 }
 
-// echoRequestID appends the client's id for the request, if it is one.
+// echoRequestID appends the client's id for the request, if that is a UUID.
 func echoRequestID(fields []route.Field, request *route.Request) []route.Field {
 	id := request.Get(headerRequestID)
 	if _, ok := posthog.ParseUUID(id); !ok {

@@ -7,8 +7,8 @@ import (
 	"github.com/opencapture/capture/transport/posthog"
 )
 
-// The properties that the service writes into an event, in the order in which it does. The client names the first two
-// beside the properties and the next four in the options; the last two are its SDK.
+// The properties that the service writes into an event, in this order. The client sends the first two beside the
+// properties and the next four in the options. The last two are the name and the version of its SDK.
 const (
 	spliceSession = iota
 	spliceWindow
@@ -20,40 +20,41 @@ const (
 	spliceLibVersion
 	splices
 
-	// splicesGiven is how many of them the event itself can give.
+	// splicesGiven is how many of these properties the event itself can give.
 	splicesGiven = spliceLib
 )
 
-// spliceKeys are the properties' keys as they are written.
+// spliceKeys are the keys of these properties as they are written.
 var spliceKeys = [splices]string{
 	`"$session_id":`, `"$window_id":`, `"$cookieless_mode":`, `"$ignore_sent_at":`, `"$product_tour_id":`,
 	`"$process_person_profile":`, `"$lib":`, `"$lib_version":`,
 }
 
-// object is what one scan has found of an event.
+// object is what a scan has found in one event.
 type object struct {
-	// isObject is not set for an element that is something else.
+	// isObject is set unless the element is something else than an object.
 	isObject bool
-	// empty is set where the properties have no members, and owns says which of those above are among them, a bit for
-	// each.
+	// empty is set if the properties have no members. owns says which of the properties above are among them, with a
+	// bit for each.
 	empty bool
 	owns  uint8
-	// gateway is set where some may be such as only PostHog's AI gateway may set.
+	// gateway is set if one of the properties may be such that only PostHog's AI gateway may set it.
 	gateway bool
 
 	name, uuid, distinctID, timestamp, properties, options jsonscan.Span
-	// given holds what is to be written into the properties.
+	// given holds the values that are to be written into the properties.
 	given [splicesGiven]jsonscan.Span
-	// ownCookieless and ownIgnoreSentAt are what the properties themselves say.
+	// ownCookieless and ownIgnoreSentAt are the values that the properties themselves have.
 	ownCookieless, ownIgnoreSentAt jsonscan.Span
 }
 
-// document is a request's JSON, found but not yet judged. It is used again for the next request.
+// document is what a scan has found in a request's JSON, before it is judged. Its memory is used again for the next
+// request.
 type document struct {
 	jsonscan.Scanner
 	objects []object
-	// limit is how many events there may be, and room is asked before there is memory for more of them. full and spent
-	// say which of the two has ended a scan.
+	// limit is how many events there may be. room reserves the memory for more of them. full is set if the limit has
+	// ended a scan, spent if room has.
 	limit       int
 	room        func(events int) bool
 	full, spent bool
@@ -100,8 +101,7 @@ func (d *document) envelope(i int) int {
 	return i
 }
 
-// rest notes where a member's value lies and goes on to the next member. end is 0 for a value that is still to be
-// skipped.
+// rest notes where a member's value lies and goes on to the next member. If end is 0, rest first skips the value.
 func (d *document) rest(at, end, depth int, to *jsonscan.Span) (next int, more bool) {
 	if end == 0 {
 		end = d.Value(at, depth)
@@ -132,7 +132,8 @@ func (d *document) events(i, depth int) int {
 		}
 		d.objects = append(d.objects, object{})
 		if i < len(d.Data) && d.Data[i] == '{' {
-			// An event holds no events, so the slice does not move while the pointer is in use.
+			// The pointer stays valid while it is in use: an event holds no events, so the slice does not grow
+			// meanwhile.
 			i = d.event(i, depth+1, &d.objects[len(d.objects)-1])
 		} else {
 			i = d.Value(i, depth+1)
@@ -147,7 +148,7 @@ func (d *document) events(i, depth int) int {
 	}
 }
 
-// grow makes room for more events, if there may be more.
+// grow makes room for more events. It reports false if the limit is reached or room refuses.
 func (d *document) grow() bool {
 	room := min(max(64, 2*cap(d.objects)), d.limit)
 	if room <= cap(d.objects) {
@@ -251,7 +252,8 @@ func (d *document) eventProperties(i, depth int, found *object) int {
 	return i
 }
 
-// own notes that the properties have a key themselves, and returns where its value is to be kept.
+// own notes that the properties themselves have a key. It returns where the place of the key's value is to be kept, or
+// nil if nobody needs it.
 func (o *object) own(key []byte) *jsonscan.Span {
 	switch string(key) {
 	case "$session_id":

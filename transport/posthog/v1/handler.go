@@ -28,8 +28,8 @@ type Handler struct {
 	sessions  sync.Pool
 }
 
-// NewHandler makes the handler, which follows the section as it changes. Decoded bytes are accounted to budget, by the
-// decoder and here.
+// NewHandler returns a handler that follows changes of the section. The bytes that the decoder and the handler make of
+// a request count against the budget.
 func NewHandler(
 	live *configs.Live, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope,
 ) (*Handler, error) {
@@ -48,9 +48,12 @@ func NewHandler(
 
 // Routes returns the paths.
 func (h *Handler) Routes() []route.Route {
-	serve := func(group route.Group, path string, handle func(context.Context, *route.Request) route.Response) route.Route {
+	serve := func(
+		group route.Group, path string, handle func(context.Context, *route.Request) route.Response,
+	) route.Route {
 		return route.Route{
-			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: posthog.BearerToken, Handle: handle, Refuse: h.Refuse,
+			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: posthog.BearerToken, Handle: handle,
+			Refuse: h.Refuse,
 		}
 	}
 	return []route.Route{
@@ -59,30 +62,32 @@ func (h *Handler) Routes() []route.Route {
 	}
 }
 
-// session is the memory that one request needs and the next one uses again.
+// session is the memory of one request, which the next one uses again.
 type session struct {
 	document
-	// config is what judges the request.
+	// config is the configuration that judges the request.
 	config posthog.Config
 	batch  events.Batch
 	ids    []uuid.UUID
-	// places are the events' places in the batch after it was processed, plus one; 0 is none.
+	// places are the places of the request's events in the batch after it was processed, plus one; 0 is none.
 	places []int32
-	// properties holds those of the events that have been given more than the client sent.
+	// properties holds the events' properties with what the service has written into them.
 	properties []byte
-	// lease is what the request holds of the budget for all, many the part of that for its events where they are many.
+	// lease is for the request's memory, and many for that of its events where they are many.
 	lease, many memory.Lease
 }
 
 const (
-	// maxPooled is how many events a session may have room for and still be kept. That much is not accounted for.
+	// maxPooled is how many events a session may have room for and still be kept. So much memory does not count against
+	// the budget.
 	maxPooled = 4096
-	// maxPooledProperties is how much memory for properties is kept for the next request.
+	// maxPooledProperties is how much memory for properties a session may have and still be kept, in bytes.
 	maxPooledProperties = 1 << 20
-	// resultSize is what the answer takes for an event.
+	// resultSize is the memory in bytes that an event takes in the answer.
 	resultSize = 128
-	// eventSize is what an event takes beside its text and its result.
-	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(int32(0)))
+	// eventSize is the memory in bytes that an event takes beside its text and its result.
+	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) +
+		unsafe.Sizeof(int32(0)))
 )
 
 func newSession(budget *memory.Budget) *session {
@@ -108,17 +113,18 @@ func (h *Handler) release(s *session) {
 	h.sessions.Put(s)
 }
 
-// Capture takes a batch of events of any kind and answers with what became of each.
+// Capture takes a batch of events of any kind. It answers with the outcome of each.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	return h.capture(ctx, request, false)
 }
 
-// CaptureAI is Capture for a batch of AI events; it drops others.
+// CaptureAI is Capture for a batch of AI events. It rejects events of any other kind.
 func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
 	return h.capture(ctx, request, true)
 }
 
-// Refuse answers a request whose body could not be read. What is wrong with its headers comes first.
+// Refuse answers a request that the gates refused, or whose body could not be read. A fault in the headers goes before
+// that.
 func (h *Handler) Refuse(request *route.Request, err error) route.Response {
 	if _, fault := readHeader(request); fault != nil {
 		return refuse(request, fault)
@@ -176,7 +182,7 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 	return s.answer(request).About(batch)
 }
 
-// scan finds the request's events and reserves what will be written for them.
+// scan finds the request's events. It reserves the memory for what will be written for them.
 func (h *Handler) scan(s *session, payload *decode.Payload, header *header) error {
 	fault, err := h.metrics.Mend(payload, s.scan, &s.Scanner, &s.batch, &s.lease)
 	switch {
@@ -192,6 +198,7 @@ func (h *Handler) scan(s *session, payload *decode.Payload, header *header) erro
 	case s.full:
 		return events.Errorf(events.TooLarge, "the request holds more than %d events", s.limit)
 	default:
-		return errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "failed to parse request: %w", fault)
+		return errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
+			"failed to parse request: %w", fault)
 	}
 }

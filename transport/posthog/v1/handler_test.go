@@ -29,13 +29,14 @@ import (
 
 const givenID = "01a20526-db14-71b9-bce0-3d6c94bebba0"
 
-// requestOf is a sound request but for its body, sent by a client whose clock is a minute slow.
+// requestOf returns a request that is sound except for its body, of a client whose clock is a minute slow.
 func requestOf(body string) *route.Request {
 	return &route.Request{
 		Method: "POST", Path: "/i/v1/analytics/events", ContentType: "application/json",
 		Header: route.Headers{
 			"Authorization": "Bearer phc_test", "PostHog-Sdk-Info": "posthog-node/5.70.0", "PostHog-Attempt": "1",
-			"PostHog-Request-Id": givenID, "PostHog-Request-Timestamp": received.Add(-time.Minute).Format(time.RFC3339Nano), "User-Agent": "test",
+			"PostHog-Request-Id":        givenID,
+			"PostHog-Request-Timestamp": received.Add(-time.Minute).Format(time.RFC3339Nano), "User-Agent": "test",
 		},
 		Body: []byte(body), ClientIP: "192.0.2.1", RequestID: "r", Received: received,
 	}
@@ -43,7 +44,7 @@ func requestOf(body string) *route.Request {
 
 func id(n int) string { return fmt.Sprintf("0198c0de-0000-7000-8000-%012d", n) }
 
-// eventOf is an event with the fields replaced or added that are given.
+// eventOf returns an event in which the given fields are replaced or added.
 func eventOf(n int, fields string) string {
 	event := map[string]json.RawMessage{
 		"event": []byte(`"a"`), "uuid": []byte(strconv.Quote(id(n))), "distinct_id": []byte(`"u"`),
@@ -66,10 +67,11 @@ func batchOf(events ...string) string {
 	return `{"created_at":"2026-11-24T11:59:00Z","batch":[` + strings.Join(events, ",") + `]}`
 }
 
-// grow gives the service a large budget, and a limit for what it decodes.
+// grow gives the service a large budget, and the decoder a limit.
 func (s *service) grow(maxDecoded int64) {
 	s.budget = memory.NewBudget(1 << 30)
-	s.Handler = newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(maxDecoded), s.budget), s.budget, s.processor, s.scope)
+	s.Handler = newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(maxDecoded), s.budget), s.budget,
+		s.processor, s.scope)
 }
 
 func (s *service) post(body string) route.Response {
@@ -109,8 +111,8 @@ func gzipped(text string) string {
 	return out.String()
 }
 
-// Section 0.1 of the protocol: what is wrong with a request is answered in this order, the first fault alone, and nothing of the
-// request is kept. Each case mends what the one before it stumbled over.
+// Section 0.1 of the protocol: the faults of a request are checked in this order, only the first is answered, and
+// nothing of the request is kept. Each case mends the fault of the case before it.
 func TestSection01ChecksInOrder(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	tooLarge := events.Errorf(events.TooLarge, "maximum event size exceeded")
@@ -140,20 +142,25 @@ func TestSection01ChecksInOrder(t *testing.T) {
 		{set("PostHog-Sdk-Info", "posthog-node"), 400, "missing_required_headers", "PostHog-Sdk-Info"},
 		{set("PostHog-Sdk-Info", "/1.0"), 400, "missing_required_headers", "PostHog-Sdk-Info"},
 		{set("PostHog-Sdk-Info", "a/\x01"), 400, "missing_required_headers", "PostHog-Sdk-Info"},
-		{set("PostHog-Sdk-Info", "posthog-node/5.70.0"), 400, "missing_required_headers", ": PostHog-Attempt, PostHog-Request-Id"},
+		{set("PostHog-Sdk-Info", "posthog-node/5.70.0"), 400, "missing_required_headers",
+			": PostHog-Attempt, PostHog-Request-Id"},
 		{set("PostHog-Attempt", "0"), 400, "missing_required_headers", "PostHog-Attempt"},
 		{set("PostHog-Attempt", "one"), 400, "missing_required_headers", "PostHog-Attempt"},
 		{set("PostHog-Attempt", "2"), 400, "missing_required_headers", ": PostHog-Request-Id"},
 		{set("PostHog-Request-Id", "7"), 400, "missing_required_headers", ": PostHog-Request-Id"},
-		{set("PostHog-Request-Id", givenID), 400, "missing_required_headers", ": PostHog-Request-Timestamp, User-Agent"},
-		{set("PostHog-Request-Timestamp", "1795383045842"), 400, "missing_required_headers", "PostHog-Request-Timestamp"},
-		{set("PostHog-Request-Timestamp", "2026-11-24T12:00:00+00:00"), 400, "missing_required_headers", ": User-Agent"},
+		{set("PostHog-Request-Id", givenID), 400, "missing_required_headers",
+			": PostHog-Request-Timestamp, User-Agent"},
+		{set("PostHog-Request-Timestamp", "1795383045842"), 400, "missing_required_headers",
+			"PostHog-Request-Timestamp"},
+		{set("PostHog-Request-Timestamp", "2026-11-24T12:00:00+00:00"), 400, "missing_required_headers",
+			": User-Agent"},
 		{set("User-Agent", "test"), 415, "unsupported_encoding", ""},
 		{func() { request.ContentEncoding = "gzip, br" }, 415, "unsupported_encoding", ""},
 	} {
 		test.mend()
 		for _, response := range []route.Response{
-			s.Capture(context.Background(), request), s.CaptureAI(context.Background(), request), s.Refuse(request, tooLarge),
+			s.Capture(context.Background(), request), s.CaptureAI(context.Background(), request),
+			s.Refuse(request, tooLarge),
 		} {
 			got := failure(t, response)
 			require.Equal(t, test.tag, got.Error)
@@ -169,11 +176,12 @@ func TestSection01ChecksInOrder(t *testing.T) {
 	response = s.Capture(context.Background(), request)
 	require.Equal(t, "request_parsing_error", failure(t, response).Error, "and then what the body is")
 	request.Body, request.ContentEncoding = []byte("\ufeff \n"+batchOf(eventOf(1, ""))), "compress"
-	require.Equal(t, 200, s.Capture(context.Background(), request).Status, "a body that begins like JSON is read as that")
+	require.Equal(t, 200, s.Capture(context.Background(), request).Status,
+		"a body that begins like JSON is read as that")
 	require.EqualValues(t, 1, s.ledger.Snapshot().Received)
 }
 
-// Section 3.1 of the protocol: what refuses a whole batch. None of its events are kept, and all are counted.
+// Section 3.1 of the protocol: the faults that refuse a whole batch. None of its events are kept, and all are counted.
 func TestSection31WholeBatchFaults(t *testing.T) {
 	good := eventOf(1, "")
 	for _, test := range []struct {
@@ -183,7 +191,9 @@ func TestSection31WholeBatchFaults(t *testing.T) {
 		{"empty body", "", "empty_body", 0},
 		{"not JSON", `{"created_at":`, "request_parsing_error", 0},
 		{"text behind the JSON", batchOf(good) + "x", "request_parsing_error", 0},
-		{"nested too deeply", batchOf(eventOf(1, `"properties":{"x":`+strings.Repeat("[", 130)+strings.Repeat("]", 130)+`}`)), "request_parsing_error", 0},
+		{"nested too deeply",
+			batchOf(eventOf(1, `"properties":{"x":`+strings.Repeat("[", 130)+strings.Repeat("]", 130)+`}`)),
+			"request_parsing_error", 0},
 		{"an array", `[` + good + `]`, "request_parsing_error", 0},
 		{"invalid UTF-8", "{\"a\":\"\xff\"}", "request_decoding_error", 0},
 		{"broken gzip", gzipped(batchOf(good))[:40], "request_decoding_error", 0},
@@ -193,7 +203,9 @@ func TestSection31WholeBatchFaults(t *testing.T) {
 		{"no created_at", `{"batch":[` + good + `]}`, "invalid_batch", 1},
 		{"created_at is a number", `{"created_at":1,"batch":[` + good + `]}`, "invalid_batch", 1},
 		{"created_at is no time", `{"created_at":"today","batch":[` + good + `]}`, "invalid_batch", 1},
-		{"historical_migration is a word", `{"created_at":"2026-11-24T11:59:00Z","historical_migration":"yes","batch":[` + good + `]}`, "request_parsing_error", 1},
+		{"historical_migration is a word",
+			`{"created_at":"2026-11-24T11:59:00Z","historical_migration":"yes","batch":[` + good + `]}`,
+			"request_parsing_error", 1},
 		{"an event without uuid", batchOf(good, eventOf(2, `"uuid":"absent"`)), "missing_event_uuid", 2},
 		{"an empty uuid", batchOf(good, eventOf(2, `"uuid":""`)), "missing_event_uuid", 2},
 		{"uuid null", batchOf(eventOf(2, `"uuid":null`)), "missing_event_uuid", 1},
@@ -201,8 +213,11 @@ func TestSection31WholeBatchFaults(t *testing.T) {
 		{"an invalid uuid", batchOf(good, eventOf(2, `"uuid":"1234"`)), "invalid_event_uuid", 2},
 		{"uuid is a number", batchOf(eventOf(2, `"uuid":7`)), "invalid_event_uuid", 1},
 		{"a huge uuid", batchOf(eventOf(2, `"uuid":"`+strings.Repeat(`\u0030`, 1000)+`"`)), "invalid_event_uuid", 1},
-		{"the same uuid twice, not side by side", batchOf(good, eventOf(2, ""), eventOf(1, "")), "duplicate_event_uuid", 3},
-		{"the same uuid in two spellings", batchOf(eventOf(1, `"uuid":"0198C0DE-0000-7000-8000-00000000000A"`), eventOf(1, `"uuid":"0198c0de00007000800000000000000a"`)), "duplicate_event_uuid", 2},
+		{"the same uuid twice, not side by side", batchOf(good, eventOf(2, ""), eventOf(1, "")), "duplicate_event_uuid",
+			3},
+		{"the same uuid in two spellings",
+			batchOf(eventOf(1, `"uuid":"0198C0DE-0000-7000-8000-00000000000A"`),
+				eventOf(1, `"uuid":"0198c0de00007000800000000000000a"`)), "duplicate_event_uuid", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, posthog.DefaultConfig())
@@ -217,7 +232,7 @@ func TestSection31WholeBatchFaults(t *testing.T) {
 	}
 }
 
-// Section 3.1 of the protocol: what is one event's own. Its neighbour is kept whatever it is.
+// Section 3.1 of the protocol: the faults of one event. Its neighbour is kept in every case.
 func TestSection31EventResults(t *testing.T) {
 	long := strings.Repeat("é", 201)
 	for _, test := range []struct {
@@ -235,14 +250,16 @@ func TestSection31EventResults(t *testing.T) {
 		{"distinct_id null", `"distinct_id":null`, "drop", "missing_distinct_id"},
 		{"empty distinct_id", `"distinct_id":""`, "drop", "missing_distinct_id"},
 		{"blank distinct_id", `"distinct_id":" "`, "drop", "missing_distinct_id"},
-		{"distinct_id only in the properties", `"distinct_id":"absent","properties":{"distinct_id":"u"}`, "drop", "missing_distinct_id"},
+		{"distinct_id only in the properties", `"distinct_id":"absent","properties":{"distinct_id":"u"}`, "drop",
+			"missing_distinct_id"},
 		{"distinct_id is a number", `"distinct_id":12345`, "ok", ""},
 		{"distinct_id over 200 characters", `"distinct_id":"` + long + `"`, "ok", "distinct_id_truncated"},
 		{"distinct_id over 200 bytes", `"distinct_id":"` + long[:400] + `"`, "ok", ""},
 		{"no timestamp", `"timestamp":"absent"`, "drop", "invalid_event_timestamp"},
 		{"timestamp is a number", `"timestamp":1795383045842`, "drop", "invalid_event_timestamp"},
 		{"timestamp without a zone", `"timestamp":"2026-11-24T12:00:00"`, "drop", "invalid_event_timestamp"},
-		{"timestamp of two digits for the zone", `"timestamp":"2026-11-24T12:00:00+01"`, "drop", "invalid_event_timestamp"},
+		{"timestamp of two digits for the zone", `"timestamp":"2026-11-24T12:00:00+01"`, "drop",
+			"invalid_event_timestamp"},
 		{"timestamp with nanoseconds and an offset", `"timestamp":"2026-11-24T12:00:00.123456789-03:30"`, "ok", ""},
 		{"timestamp in lower case with a leap second", `"timestamp":"2016-12-31t23:59:60z"`, "ok", ""},
 		{"no properties", `"properties":"absent"`, "ok", ""},
@@ -257,11 +274,14 @@ func TestSection31EventResults(t *testing.T) {
 		{"a tour that is true", `"options":{"product_tour_id":true}`, "drop", "invalid_options"},
 		{"options of null", `"options":{"cookieless_mode":null,"product_tour_id":null}`, "ok", ""},
 		{"an unknown option", `"options":{"mood":[7]}`, "ok", ""},
-		{"a cookieless mode in the properties that is none", `"properties":{"$cookieless_mode":1}`, "drop", "invalid_options"},
+		{"a cookieless mode in the properties that is none", `"properties":{"$cookieless_mode":1}`, "drop",
+			"invalid_options"},
 		{"performance event", `"event":"$performance_event"`, "drop", "dropped_performance_event"},
-		{"performance event without anything", `"event":"$performance_event","distinct_id":"absent","timestamp":7`, "drop", "dropped_performance_event"},
+		{"performance event without anything", `"event":"$performance_event","distinct_id":"absent","timestamp":7`,
+			"drop", "dropped_performance_event"},
 		{"AI event", `"event":"$ai_generation"`, "ok", ""},
-		{"AI event that is too large", `"event":"$ai_generation","properties":{"x":"` + strings.Repeat("x", 8<<20) + `"}`, "drop", "ai_event_too_big"},
+		{"AI event that is too large", `"event":"$ai_generation","properties":{"x":"` + strings.Repeat("x", 8<<20) +
+			`"}`, "drop", "ai_event_too_big"},
 		{"other event of that size", `"properties":{"x":"` + strings.Repeat("x", 8<<20) + `"}`, "ok", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -279,20 +299,24 @@ func TestSection31EventResults(t *testing.T) {
 	}
 }
 
-// Section 3.1 of the protocol: the distinct_ids of nobody.
+// Section 3.1 of the protocol: the distinct_ids that name nobody.
 func TestSection31IllegalDistinctIDs(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	for i, distinctID := range []string{
-		"0", "00000000-0000-0000-0000-000000000000", "[object Object]", "anonymous", "Anonymous-User", "backend", "DISTINCT_ID",
-		"distinctId", "email", "FALSE", "guest", "id", "NaN", "None", "not_authenticated", "null", "system", "true", "undefined", " user ",
+		"0", "00000000-0000-0000-0000-000000000000", "[object Object]", "anonymous", "Anonymous-User", "backend",
+		"DISTINCT_ID",
+		"distinctId", "email", "FALSE", "guest", "id", "NaN", "None", "not_authenticated", "null", "system", "true",
+		"undefined", " user ",
 	} {
 		raw, _ := json.Marshal(distinctID)
 		response := s.post(batchOf(eventOf(i, `"distinct_id":`+string(raw))))
-		require.Equal(t, `{"results":{"`+id(i)+`":{"result":"ok","details":"person_processing_disabled"}}}`, response.Body, distinctID)
+		require.Equal(t, `{"results":{"`+id(i)+`":{"result":"ok","details":"person_processing_disabled"}}}`,
+			response.Body, distinctID)
 		require.True(t, s.sink.events[i].Routing.SkipPerson)
 		require.Equal(t, distinctID, s.sink.events[i].DistinctID)
 	}
-	for i, distinctID := range []string{"00", "users", "ids", "anonymous user", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-0000000000000"} {
+	for i, distinctID := range []string{"00", "users", "ids", "anonymous user", "00000000-0000-0000-0000-000000000001",
+		"00000000-0000-0000-0000-0000000000000"} {
 		response := s.post(batchOf(eventOf(i, `"distinct_id":"`+distinctID+`"`)))
 		require.Equal(t, `{"results":{"`+id(i)+`":{"result":"ok"}}}`, response.Body, distinctID)
 	}
@@ -301,13 +325,19 @@ func TestSection31IllegalDistinctIDs(t *testing.T) {
 func TestSection31ReadsAnEventsFields(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	request := requestOf(`{"historical_migration":true,"capture_internal":true,"batch":[
-		{"event":"a","uuid":"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D","distinct_id":"u","timestamp":"2026-11-24T11:58:30+00:00","session_id":"s\u0031","window_id":"w",
-			"options":{"cookieless_mode":1,"disable_skew_correction":"0","process_person_profile":"false","product_tour_id":7},"properties": {"a": [1, 2.50, "\u00fc"] }},
-		{"event":"$exception","uuid":"` + id(2) + `","distinct_id":"` + strings.Repeat("x", 201) + `","timestamp":"2026-11-24T11:58:30Z","options":{"disable_skew_correction":true}},
-		{"event":"b","uuid":"` + id(3) + `","distinct_id":"u","timestamp":"2026-12-24T11:58:30Z","session_id":7,"properties":{}}],"created_at":"2026-11-24T11:59:00.000Z"}`)
+		{"event":"a","uuid":"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D","distinct_id":"u",` +
+		`"timestamp":"2026-11-24T11:58:30+00:00",` +
+		`"session_id":"s\u0031","window_id":"w",
+			"options":{"cookieless_mode":1,"disable_skew_correction":"0","process_person_profile":"false",` +
+		`"product_tour_id":7},"properties": {"a": [1, 2.50, "\u00fc"] }},
+		{"event":"$exception","uuid":"` + id(2) + `","distinct_id":"` + strings.Repeat("x", 201) +
+		`","timestamp":"2026-11-24T11:58:30Z","options":{"disable_skew_correction":true}},
+		{"event":"b","uuid":"` + id(3) + `","distinct_id":"u","timestamp":"2026-12-24T11:58:30Z","session_id":7,` +
+		`"properties":{}}],"created_at":"2026-11-24T11:59:00.000Z"}`)
 	response := s.Capture(context.Background(), request)
 	require.Equal(t, 200, response.Status, response.Body)
-	require.Equal(t, `{"results":{"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D":{"result":"ok"},"`+id(2)+`":{"result":"ok","details":"distinct_id_truncated"},"`+id(3)+`":{"result":"ok"}}}`, response.Body)
+	require.Equal(t, `{"results":{"0190A6E2-6C1F-7A3B-8C2D-1E2F3A4B5C6D":{"result":"ok"},"`+id(2)+
+		`":{"result":"ok","details":"distinct_id_truncated"},"`+id(3)+`":{"result":"ok"}}}`, response.Body)
 	require.Equal(t, []route.Field{{Name: "PostHog-Request-Id", Value: givenID}}, response.Header)
 
 	batch := s.sink.batch
@@ -318,8 +348,11 @@ func TestSection31ReadsAnEventsFields(t *testing.T) {
 	require.Equal(t, "0190a6e2-6c1f-7a3b-8c2d-1e2f3a4b5c6d", first.UUID.String())
 	require.True(t, first.ClientUUID)
 	require.Equal(t, received.Add(-30*time.Second), first.Timestamp, "the client's clock is a minute slow")
-	require.Equal(t, `{"a": [1, 2.50, "\u00fc"] ,"$session_id":"s\u0031","$window_id":"w","$cookieless_mode":true,"$ignore_sent_at":false,"$product_tour_id":7,`+
-		`"$process_person_profile":false,"$lib":"posthog-node","$lib_version":"5.70.0"}`, string(first.Raw.Properties))
+	require.Equal(t,
+		`{"a": [1, 2.50, "\u00fc"] ,"$session_id":"s\u0031","$window_id":"w","$cookieless_mode":true,`+
+			`"$ignore_sent_at":false,"$product_tour_id":7,`+
+			`"$process_person_profile":false,"$lib":"posthog-node","$lib_version":"5.70.0"}`,
+		string(first.Raw.Properties))
 	require.Equal(t, `"u"`, string(first.Raw.DistinctID))
 	require.Equal(t, `"2026-11-24T11:58:30+00:00"`, string(first.Raw.Timestamp))
 	require.Nil(t, first.Raw.Token)
@@ -330,7 +363,8 @@ func TestSection31ReadsAnEventsFields(t *testing.T) {
 
 	require.Equal(t, events.LaneExceptions, second.Lane, "a special name wins over historical_migration")
 	require.Equal(t, received.Add(-90*time.Second), second.Timestamp, "no skew correction")
-	require.Equal(t, `{"$ignore_sent_at":true,"$lib":"posthog-node","$lib_version":"5.70.0"}`, string(second.Raw.Properties))
+	require.Equal(t, `{"$ignore_sent_at":true,"$lib":"posthog-node","$lib_version":"5.70.0"}`,
+		string(second.Raw.Properties))
 	require.Len(t, second.DistinctID, 200)
 	require.Len(t, second.Raw.DistinctID, 203, "what was sent stays as it was")
 	require.Equal(t, events.NoteDistinctIDCut, second.Notes)
@@ -340,11 +374,14 @@ func TestSection31ReadsAnEventsFields(t *testing.T) {
 	require.Empty(t, third.SessionID)
 }
 
-// Section 0.1 of the protocol: a property that the event itself carries wins, and no key is there twice.
+// Section 0.1 of the protocol: a property that the event itself carries wins, and no key is written twice.
 func TestSection01SpliceKeepsTheEventsOwnProperties(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
-	own := `{"$lib":"mine","\u0024lib_version":null,"$session_id":"","$window_id":[],"$cookieless_mode":true,"$ignore_sent_at":true,"$product_tour_id":{},"$process_person_profile":0}`
-	response := s.post(batchOf(eventOf(1, `"session_id":"s","window_id":"w","options":{"cookieless_mode":false,"disable_skew_correction":false,"product_tour_id":"t","process_person_profile":true},
+	own := `{"$lib":"mine","\u0024lib_version":null,"$session_id":"","$window_id":[],"$cookieless_mode":true,` +
+		`"$ignore_sent_at":true,"$product_tour_id":{},"$process_person_profile":0}`
+	response := s.post(batchOf(eventOf(1,
+		`"session_id":"s","window_id":"w","options":{"cookieless_mode":false,`+
+			`"disable_skew_correction":false,"product_tour_id":"t","process_person_profile":true},
 		"properties":`+own)))
 	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"ok"}}}`, response.Body)
 	event := s.sink.events[0]
@@ -361,8 +398,8 @@ func TestSection01SpliceKeepsTheEventsOwnProperties(t *testing.T) {
 	require.Equal(t, `{"x":1}`, string(s.sink.events[2].Raw.Properties), "a longer name is not written")
 }
 
-// Section 4 of the SDKs' facts: status, tag and Retry-After of every answer. Whoever is told to come again must be told when, and
-// nobody else may be.
+// Section 4 of the SDKs' facts: status, tag and Retry-After of every answer. An answer that tells the client to come
+// again must say when, and no other answer may.
 func TestTheDutiesOfAnswers(t *testing.T) {
 	fails := func(event *events.Event) {
 		if event.Name == "b" {
@@ -393,41 +430,66 @@ func TestTheDutiesOfAnswers(t *testing.T) {
 		retry  bool
 	}{
 		{name: "all is safe", status: 200, answer: second(`{"result":"ok"}`)},
-		{name: "one was not made safe", judge: fails, status: 200, answer: second(`{"result":"retry","details":"not_persisted"}`), retry: true},
+		{name: "one was not made safe", judge: fails, status: 200,
+			answer: second(`{"result":"retry","details":"not_persisted"}`), retry: true},
 		{
-			name: "none was", judge: func(event *events.Event) { event.Fail(events.ReasonStage, errors.New("internal")) }, status: 200, retry: true,
-			answer: `{"results":{"` + id(1) + `":{"result":"retry","details":"not_persisted"},"` + id(2) + `":{"result":"retry","details":"not_persisted"}}}`,
+			name: "none was", judge: func(event *events.Event) {
+				event.Fail(events.ReasonStage, errors.New("internal"))
+			}, status: 200, retry: true,
+			answer: `{"results":{"` + id(1) + `":{"result":"retry","details":"not_persisted"},"` + id(2) +
+				`":{"result":"retry","details":"not_persisted"}}}`,
 		},
-		{name: "too large for Kafka", judge: ends(func(e *events.Event) { e.Reject(events.ReasonTooLarge, tooLarge) }), status: 200, answer: second(`{"result":"drop","details":"event_too_big"}`)},
+		{name: "too large for Kafka", judge: ends(func(e *events.Event) { e.Reject(events.ReasonTooLarge, tooLarge) }),
+			status: 200, answer: second(`{"result":"drop","details":"event_too_big"}`)},
 		{
 			name: "an AI event too large for Kafka", body: batchOf(eventOf(1, `"event":"$ai_span"`)), status: 200,
 			judge:  func(e *events.Event) { e.Reject(events.ReasonTooLarge, tooLarge) },
 			answer: `{"results":{"` + id(1) + `":{"result":"drop","details":"ai_event_too_big"}}}`,
 		},
-		{name: "quota", judge: ends(func(e *events.Event) { e.Drop(events.ReasonQuota) }), status: 200, answer: second(`{"result":"drop","details":"billing_limit_exceeded"}`)},
-		{name: "rule", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRule) }), status: 200, answer: second(`{"result":"drop","details":"event_restriction_drop"}`)},
-		{name: "not a migration", judge: ends(func(e *events.Event) { e.Drop(events.ReasonNotHistorical) }), status: 200, answer: second(`{"result":"drop","details":"non_historical_import_drop"}`)},
-		{name: "known already", judge: ends((*events.Event).AcceptDuplicate), status: 200, answer: second(`{"result":"ok","details":"duplicate"}`)},
+		{name: "quota", judge: ends(func(e *events.Event) { e.Drop(events.ReasonQuota) }), status: 200,
+			answer: second(`{"result":"drop","details":"billing_limit_exceeded"}`)},
+		{name: "rule", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRule) }), status: 200,
+			answer: second(`{"result":"drop","details":"event_restriction_drop"}`)},
+		{name: "not a migration", judge: ends(func(e *events.Event) { e.Drop(events.ReasonNotHistorical) }),
+			status: 200, answer: second(`{"result":"drop","details":"non_historical_import_drop"}`)},
+		{name: "known already", judge: ends((*events.Event).AcceptDuplicate), status: 200,
+			answer: second(`{"result":"ok","details":"duplicate"}`)},
 		{
 			name: "too fast", status: 200, answer: second(`{"result":"retry","details":"rate_limited"}`), retry: true,
-			judge: ends(func(e *events.Event) { e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret")) }),
+			judge: ends(func(e *events.Event) {
+				e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
+			}),
 		},
-		{name: "dropped for being too fast", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRateLimited) }), status: 200, answer: second(`{"result":"drop","details":"rate_limited"}`)},
-		{name: "a plugin's reason", judge: ends(func(e *events.Event) { e.Drop("bot") }), status: 200, answer: second(`{"result":"drop","details":"bot"}`)},
+		{name: "dropped for being too fast", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRateLimited) }),
+			status: 200, answer: second(`{"result":"drop","details":"rate_limited"}`)},
+		{name: "a plugin's reason", judge: ends(func(e *events.Event) { e.Drop("bot") }), status: 200,
+			answer: second(`{"result":"drop","details":"bot"}`)},
 		{
-			name: "policy turned person processing off", judge: ends(func(e *events.Event) { e.Routing.SkipPerson = true }), status: 200,
+			name: "policy turned person processing off", judge: ends(func(e *events.Event) {
+				e.Routing.SkipPerson = true
+			}), status: 200,
 			answer: second(`{"result":"ok","details":"person_processing_disabled"}`),
 		},
-		{name: "a stage does not know the token", judge: func(e *events.Event) { e.Reject(events.ReasonInvalidToken, unknown) }, status: 401, answer: "invalid_api_token"},
-		{name: "no token", change: func(r *route.Request) { r.Header.(route.Headers)["Authorization"] = "" }, status: 401, answer: "missing_authorization"},
-		{name: "header missing", change: func(r *route.Request) { r.Header.(route.Headers)["PostHog-Attempt"] = "" }, status: 400, answer: "missing_required_headers"},
+		{name: "a stage does not know the token",
+			judge: func(e *events.Event) {
+				e.Reject(events.ReasonInvalidToken, unknown)
+			}, status: 401, answer: "invalid_api_token"},
+		{name: "no token", change: func(r *route.Request) { r.Header.(route.Headers)["Authorization"] = "" },
+			status: 401, answer: "missing_authorization"},
+		{name: "header missing", change: func(r *route.Request) { r.Header.(route.Headers)["PostHog-Attempt"] = "" },
+			status: 400, answer: "missing_required_headers"},
 		{name: "body not JSON", body: "{", status: 400, answer: "request_parsing_error"},
-		{name: "content type", change: func(r *route.Request) { r.ContentType = "text/plain" }, status: 415, answer: "unsupported_content_type"},
+		{name: "content type", change: func(r *route.Request) { r.ContentType = "text/plain" }, status: 415,
+			answer: "unsupported_content_type"},
 		{name: "body too large", refuse: tooLarge, status: 413, answer: "payload_too_large"},
-		{name: "decoded too large", body: gzipped(strings.Repeat(" ", 2<<20)), status: 413, answer: "payload_too_large"},
-		{name: "body cut short", refuse: events.Errorf(events.Invalid, "the body ended"), status: 400, answer: "request_decoding_error"},
-		{name: "slow client", refuse: events.Errorf(events.SlowClient, "client stopped sending data"), status: 408, answer: "body_read_timeout", retry: true},
-		{name: "the request comes too fast", refuse: events.Errorf(events.RateLimited, "slow down"), status: 429, answer: "rate_limited", retry: true},
+		{name: "decoded too large", body: gzipped(strings.Repeat(" ", 2<<20)), status: 413,
+			answer: "payload_too_large"},
+		{name: "body cut short", refuse: events.Errorf(events.Invalid, "the body ended"), status: 400,
+			answer: "request_decoding_error"},
+		{name: "slow client", refuse: events.Errorf(events.SlowClient, "client stopped sending data"), status: 408,
+			answer: "body_read_timeout", retry: true},
+		{name: "the request comes too fast", refuse: events.Errorf(events.RateLimited, "slow down"), status: 429,
+			answer: "rate_limited", retry: true},
 		{name: "budget spent", refuse: memory.ErrSpent, status: 503, answer: "service_unavailable", retry: true},
 		{name: "internal", refuse: errors.New("secret"), status: 500, answer: "internal_error", retry: true},
 	} {
@@ -473,7 +535,7 @@ func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
 	require.Equal(t, time.Second, response.RetryAfter)
 }
 
-// meddler is a stage that does to a batch what its function says.
+// meddler is a stage that calls its function with the batch.
 type meddler func(*events.Batch)
 
 func (meddler) Phase() events.Phase { return events.PhasePlugins }
@@ -483,13 +545,15 @@ func (m meddler) Process(_ context.Context, batch *events.Batch) (events.Settle,
 	return nil, nil
 }
 
-// What stages do to a batch is their business: the client sent three events and gets three results, each that of its event.
+// Stages may do to a batch what they want: a client that sent three events gets three results, each the result of its
+// event.
 func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
 	fails := func(event *events.Event) {
 		event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "gone"))
 	}
 	drops := func(event *events.Event) { event.Drop(events.ReasonRule) }
-	const ok, dropped, retry = `{"result":"ok"}`, `{"result":"drop","details":"event_restriction_drop"}`, `{"result":"retry","details":"not_persisted"}`
+	const ok, dropped, retry = `{"result":"ok"}`, `{"result":"drop","details":"event_restriction_drop"}`,
+		`{"result":"retry","details":"not_persisted"}`
 	for _, test := range []struct {
 		name string
 		do   meddler
@@ -527,7 +591,8 @@ func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
 			s.processor = events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope)
 			for range 2 {
 				response := s.post(batchOf(eventOf(1, ""), eventOf(2, ""), eventOf(3, "")))
-				require.Equal(t, `{"results":{"`+id(1)+`":`+test.want[0]+`,"`+id(2)+`":`+test.want[1]+`,"`+id(3)+`":`+test.want[2]+`}}`, response.Body)
+				require.Equal(t, `{"results":{"`+id(1)+`":`+test.want[0]+`,"`+id(2)+`":`+test.want[1]+`,"`+id(3)+`":`+
+					test.want[2]+`}}`, response.Body)
 				require.Equal(t, 200, response.Status)
 				require.Equal(t, slices.Contains(test.want[:], retry), response.Retry)
 			}
@@ -535,16 +600,18 @@ func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
 	}
 }
 
-// Section 0.1 of the protocol: AI events are welcome on either route, others on theirs alone.
+// Section 0.1 of the protocol: both routes take AI events, and only one takes other events.
 func TestSection01AIRoute(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	batch := batchOf(eventOf(1, `"event":"$ai_trace"`), eventOf(2, ""), eventOf(3, `"event":""`))
 	response := s.CaptureAI(context.Background(), requestOf(batch))
-	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"ok"},"`+id(2)+`":{"result":"drop","details":"misrouted_event"},"`+
+	require.Equal(t, `{"results":{"`+id(1)+`":{"result":"ok"},"`+id(2)+
+		`":{"result":"drop","details":"misrouted_event"},"`+
 		id(3)+`":{"result":"drop","details":"missing_event_name"}}}`, response.Body)
 	require.Len(t, s.sink.events, 1)
 	require.Equal(t, events.LaneAI, s.sink.events[0].Lane)
-	require.Equal(t, map[events.Reason]uint64{events.ReasonNotAI: 1, events.ReasonMissingName: 1}, s.ledger.Snapshot().Rejected)
+	require.Equal(t, map[events.Reason]uint64{events.ReasonNotAI: 1, events.ReasonMissingName: 1},
+		s.ledger.Snapshot().Rejected)
 
 	groups := map[string]route.Group{}
 	for _, served := range s.Routes() {
@@ -553,17 +620,21 @@ func TestSection01AIRoute(t *testing.T) {
 			require.Equal(t, []string{"POST"}, served.Methods)
 		}
 	}
-	require.Equal(t, map[string]route.Group{"/i/v1/analytics/events": route.Analytics, "/i/v1/ai/events": route.AI}, groups)
+	require.Equal(t, map[string]route.Group{"/i/v1/analytics/events": route.Analytics, "/i/v1/ai/events": route.AI},
+		groups)
 }
 
 func TestRepairsInTheEventsOwnBytes(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
-	require.Equal(t, 200, s.post(strings.Replace(batchOf(eventOf(1, "")), `{"x":1}`, `{"x":NaN,"y":[-Infinity],"z":"\udc00"}`, 1)).Status)
-	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd","$lib":"posthog-node","$lib_version":"5.70.0"}`, string(s.sink.events[0].Raw.Properties))
+	require.Equal(t, 200,
+		s.post(strings.Replace(batchOf(eventOf(1, "")), `{"x":1}`, `{"x":NaN,"y":[-Infinity],"z":"\udc00"}`, 1)).Status)
+	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd","$lib":"posthog-node","$lib_version":"5.70.0"}`,
+		string(s.sink.events[0].Raw.Properties))
 	require.True(t, s.sink.batch.Repaired)
 	require.Equal(t, 200, s.post(batchOf(eventOf(1, ""))).Status)
 	require.False(t, s.sink.batch.Repaired, "the next request starts anew")
-	require.Equal(t, 200, s.post(strings.Replace(batchOf(eventOf(1, "")), `{"x":1}`, "{\"x\":\"\xed\xa0\x80\"}", 1)).Status)
+	require.Equal(t, 200,
+		s.post(strings.Replace(batchOf(eventOf(1, "")), `{"x":1}`, "{\"x\":\"\xed\xa0\x80\"}", 1)).Status)
 	require.Contains(t, string(s.sink.events[2].Raw.Properties), "{\"x\":\"\ufffd\"")
 	require.True(t, s.sink.batch.Repaired, "so does a surrogate that is no escape")
 	require.EqualValues(t, 2, s.scope.Snapshot().Counters()["json_repaired_total+kind=lone_surrogate"].Value())
@@ -590,7 +661,8 @@ func TestTakesVeryLargeBatchesWithinItsLimits(t *testing.T) {
 	var bare, whole []string
 	for i := range many + 1 {
 		bare = append(bare, "{}")
-		whole = append(whole, `{"event":"a","distinct_id":"u","timestamp":"2026-11-24T11:58:00Z","uuid":"`+id(many-i)+`"}`)
+		whole = append(whole, `{"event":"a","distinct_id":"u","timestamp":"2026-11-24T11:58:00Z","uuid":"`+id(many-i)+
+			`"}`)
 	}
 	require.Equal(t, 503, s.post(batchOf(bare[:many]...)).Status, "1 MiB is not enough for so many")
 
@@ -605,22 +677,34 @@ func TestTakesVeryLargeBatchesWithinItsLimits(t *testing.T) {
 	require.Equal(t, 200, s.post(batchOf(eventOf(1, ""))).Status)
 }
 
-// FuzzCapture feeds whole requests: nothing may panic, leak the budget or lose count, every uuid has its result in the order of the
-// batch, and what is kept has the properties that the rules say, by encoding/json's reckoning.
+// FuzzCapture feeds whole requests. Nothing may panic, leak the budget or lose count. Every uuid has its result, in the
+// order of the batch. The events that are kept have the properties that the rules say, as encoding/json reads them.
 func FuzzCapture(f *testing.F) {
-	f.Add(false, "Bearer phc_test", "posthog-node/5.70.0", "2026-11-24T11:59:00Z", "application/json", "", []byte(batchOf(eventOf(1, ""), eventOf(2, `"event":""`))))
-	f.Add(true, "bearer k", `a"/b\`, "2026-11-24T11:59:60+01:00", "application/json; charset=utf-8", "gzip", []byte(gzipped(batchOf(
-		strings.Replace(eventOf(1, `"event":"$ai_span","session_id":7,"options":{"cookieless_mode":"1","product_tour_id":-7}`), `"x":1`, `"\u0024lib":NaN`, 1)))))
+	f.Add(false, "Bearer phc_test", "posthog-node/5.70.0", "2026-11-24T11:59:00Z", "application/json", "",
+		[]byte(batchOf(eventOf(1, ""), eventOf(2, `"event":""`))))
+	f.Add(true, "bearer k", `a"/b\`, "2026-11-24T11:59:60+01:00", "application/json; charset=utf-8", "gzip",
+		[]byte(gzipped(batchOf(
+			strings.Replace(eventOf(1,
+				`"event":"$ai_span","session_id":7,"options":{"cookieless_mode":"1","product_tour_id":-7}`), `"x":1`,
+				`"\u0024lib":NaN`, 1)))))
 	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "br", []byte(batchOf(
-		eventOf(3, `"distinct_id":"NULL","window_id":"w","options":{"disable_skew_correction":1,"process_person_profile":"false"},"properties":{ }`))))
-	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "", []byte(`{"created_at":"2026-11-24T11:59:00Z","capture_internal":1,"batch":[{},{}],"batch":[`+
-		eventOf(4, `"event":"$exception","session_id":"s","properties":{"$session_id":"own","$window_id":1,"$window_id":2,"a":{"$lib":[]}}`)+`,`+
-		eventOf(5, `"properties":{"$cookieless_mode":true,"$lib_version":"\ud83d\ude00"},"options":{"cookieless_mode":0}`)+`],"historical_migration":true}`))
+		eventOf(3,
+			`"distinct_id":"NULL","window_id":"w","options":{"disable_skew_correction":1,`+
+				`"process_person_profile":"false"},"properties":{ }`))))
+	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "",
+		[]byte(`{"created_at":"2026-11-24T11:59:00Z","capture_internal":1,"batch":[{},{}],"batch":[`+
+			eventOf(4,
+				`"event":"$exception","session_id":"s","properties":{"$session_id":"own","$window_id":1,`+
+					`"$window_id":2,"a":{"$lib":[]}}`)+`,`+
+			eventOf(5,
+				`"properties":{"$cookieless_mode":true,"$lib_version":"\ud83d\ude00"},"options":{"cookieless_mode":0}`)+
+			`],"historical_migration":true}`))
 	f.Fuzz(func(t *testing.T, onlyAI bool, authorization, info, stamp, contentType, encoding string, body []byte) {
 		s := newService(t, posthog.DefaultConfig())
 		request := requestOf(string(body))
 		request.ContentType, request.ContentEncoding = contentType, encoding
-		maps.Copy(request.Header.(route.Headers), route.Headers{"Authorization": authorization, "PostHog-Sdk-Info": info, "PostHog-Request-Timestamp": stamp})
+		maps.Copy(request.Header.(route.Headers),
+			route.Headers{"Authorization": authorization, "PostHog-Sdk-Info": info, "PostHog-Request-Timestamp": stamp})
 		response := s.capture(context.Background(), request, onlyAI)
 		if response.Status != 200 {
 			require.Contains(t, []int{400, 401, 413, 415, 503}, response.Status)
@@ -646,7 +730,7 @@ func FuzzCapture(f *testing.F) {
 	})
 }
 
-// sentEvents is what encoding/json finds in a body that was accepted.
+// sentEvents returns the events that encoding/json finds in a body that was accepted.
 func sentEvents(t *testing.T, body []byte, encoding string) []map[string]any {
 	payload, err := decode.New(route.Fixed(1<<20), nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
 	require.NoError(t, err)
@@ -669,7 +753,7 @@ func jsonValue(t *testing.T, text []byte) any {
 	return value
 }
 
-// results are the uuids of an answer in its order, and the numbers of those that are ok.
+// results returns the uuids of an answer in their order, and the numbers of those that are ok.
 func results(t *testing.T, body string) (uuids []any, kept []int) {
 	decoder := json.NewDecoder(strings.NewReader(body))
 	for range 3 { // { "results" {
@@ -689,7 +773,7 @@ func results(t *testing.T, body string) (uuids []any, kept []int) {
 	return uuids, kept
 }
 
-// wantProperties are an event's properties as maps would give them.
+// wantProperties returns an event's properties as code with maps would make them.
 func wantProperties(event map[string]any, info string) any {
 	properties := map[string]any{}
 	if own, ok := event["properties"].(map[string]any); ok {
@@ -722,8 +806,8 @@ func wantProperties(event map[string]any, info string) any {
 	return properties
 }
 
-// BenchmarkBatch50 is one request with a batch of 50 events, not compressed, up to a sink that accepts it; ns/event is for
-// one event.
+// BenchmarkBatch50 measures a request with a batch of 50 events, not compressed, up to a sink that accepts them.
+// ns/event is the time for one event.
 func BenchmarkBatch50(b *testing.B) {
 	handler, request := benchmark(b)
 	b.SetBytes(int64(len(request.Body)))
@@ -736,7 +820,7 @@ func BenchmarkBatch50(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
 }
 
-// What a request costs in allocations does not depend on how many events it has.
+// The number of allocations of a request does not depend on how many events the request has.
 func TestABatchCostsNoAllocationPerEvent(t *testing.T) {
 	handler, request := benchmark(t)
 	require.Less(t, testing.AllocsPerRun(50, func() { handler.Capture(context.Background(), request) }), 40.0)
@@ -757,7 +841,8 @@ func benchmark(tb testing.TB) (*Handler, *route.Request) {
 	require.NoError(tb, json.Unmarshal(payload.Bytes, &v0))
 	batch := make([]string, len(v0.Batch))
 	for i, event := range v0.Batch {
-		event["uuid"], event["session_id"], event["options"] = id(i), id(0), map[string]any{"process_person_profile": i%2 == 0}
+		event["uuid"], event["session_id"], event["options"] = id(i), id(0),
+			map[string]any{"process_person_profile": i%2 == 0}
 		event["timestamp"] = "2026-11-24T11:58:00.123Z"
 		text, err := json.Marshal(event)
 		require.NoError(tb, err)
@@ -768,14 +853,17 @@ func benchmark(tb testing.TB) (*Handler, *route.Request) {
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, acceptAll{}, events.NewLedger(), zap.NewNop(), tally.NoopScope)
-	return newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(math.MaxInt32), budget), budget, processor, tally.NoopScope), requestOf(batchOf(batch...))
+	return newHandler(posthog.DefaultConfig(), decode.New(route.Fixed(math.MaxInt32), budget), budget, processor,
+		tally.NoopScope), requestOf(batchOf(batch...))
 }
 
-// Section 2.12 of the protocol holds on v1 as well: whoever could not make gateway properties up on v0 cannot here.
+// Section 2.12 of the protocol holds on v1 as well: a client that cannot make gateway properties up on v0 cannot do so
+// here.
 func TestSection212StripsGatewayPropertiesOffAIEvents(t *testing.T) {
 	s := newService(t, posthog.DefaultConfig())
 	const properties = `"properties":{"$ai_gateway_x":1,"a":2,"\u0024ai_gateway":3,"b":{"$ai_gateway":4}}`
 	require.Equal(t, 200, s.post(batchOf(eventOf(1, `"event":"$ai_span",`+properties), eventOf(2, properties))).Status)
-	require.JSONEq(t, `{"a":2,"b":{"$ai_gateway":4},"$lib":"posthog-node","$lib_version":"5.70.0"}`, string(s.sink.events[0].Raw.Properties))
+	require.JSONEq(t, `{"a":2,"b":{"$ai_gateway":4},"$lib":"posthog-node","$lib_version":"5.70.0"}`,
+		string(s.sink.events[0].Raw.Properties))
 	require.Contains(t, string(s.sink.events[1].Raw.Properties), `"$ai_gateway_x":1`)
 }

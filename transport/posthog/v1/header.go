@@ -26,11 +26,11 @@ const maxSDKInfo = 200
 type header struct {
 	token  string
 	sentAt time.Time
-	// lib and libVersion are the SDK's name and version as JSON; nil where they are not written into the events.
+	// lib and libVersion are the SDK's name and version as JSON. They are nil if they are not written into the events.
 	lib, libVersion []byte
 }
 
-// readHeader checks the headers in the order in which the protocol answers them.
+// readHeader reads the headers. It checks them in the order in which the protocol reports their faults.
 func readHeader(request *route.Request) (header, *taggedError) {
 	var header header
 	var fault *taggedError
@@ -63,7 +63,7 @@ func readHeader(request *route.Request) (header, *taggedError) {
 			"missing or malformed headers: %s", strings.Join(bad, ", "))
 	}
 	if len(info) <= maxSDKInfo {
-		// Of printable ASCII, what Go quotes is JSON.
+		// The name and the version are printable ASCII, and what Go quotes of that is JSON.
 		header.lib, header.libVersion = strconv.AppendQuote(nil, name), strconv.AppendQuote(nil, version)
 	}
 
@@ -73,7 +73,7 @@ func readHeader(request *route.Request) (header, *taggedError) {
 	return header, nil
 }
 
-// bearer returns the project token that an Authorization header carries.
+// bearer returns the project token of an Authorization header.
 func bearer(authorization string) (string, *taggedError) {
 	authorization = strings.TrimSpace(authorization)
 	if authorization == "" {
@@ -90,7 +90,7 @@ func bearer(authorization string) (string, *taggedError) {
 	return token, nil
 }
 
-// cutSDKInfo splits name/version. The name may contain slashes, as those of scoped npm packages do.
+// cutSDKInfo splits name/version at its last slash. The name may contain slashes, as those of scoped npm packages do.
 func cutSDKInfo(info string) (name, version string, ok bool) {
 	for i := range len(info) {
 		if info[i] < ' ' || info[i] > '~' {
@@ -105,7 +105,7 @@ func cutSDKInfo(info string) (name, version string, ok bool) {
 	return name, version, name != "" && version != ""
 }
 
-// isKnownEncoding reports whether a Content-Encoding names nothing, or one of the encodings that the protocol allows.
+// isKnownEncoding reports whether a Content-Encoding names no encoding, or a single one that the protocol allows.
 func isKnownEncoding(header string) bool {
 	known := 0
 	for header != "" {
@@ -122,13 +122,13 @@ func isKnownEncoding(header string) bool {
 	return known <= 1
 }
 
-// isObject reports whether a body is plain JSON, whatever its Content-Encoding says.
+// isObject reports whether a body begins like a plain JSON object, whatever its Content-Encoding says.
 func isObject(body []byte) bool {
 	body = bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
 	return len(body) > 0 && body[0] == '{'
 }
 
-// parseTime reads a time as RFC 3339 has it, with T and Z in either case, a space for the T, and leap seconds.
+// parseTime reads a time of RFC 3339. It takes T and Z in either case, a space for the T, and leap seconds.
 func parseTime(s string) (time.Time, bool) {
 	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return t.UTC(), true

@@ -15,16 +15,18 @@ import (
 const (
 	// maxName is the longest event name, in bytes.
 	maxName = 200
-	// maxSessionID is the longest session_id, as JSON, that is told apart from the properties.
+	// maxSessionID is the longest session_id in bytes, as JSON, that becomes the event's SessionID. A longer one is
+	// only a property.
 	maxSessionID = 1 << 10
-	// maxRawTime is the longest time, as JSON: 64 characters, all escaped.
+	// maxRawTime is the longest time in bytes, as JSON: 64 characters, all of them escaped.
 	maxRawTime = 2 + 6*64
-	// maxRawUUID is the longest UUID, as JSON: a URN with every character escaped.
+	// maxRawUUID is the longest UUID in bytes, as JSON: a URN with every character escaped.
 	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
 )
 
-// maxProperties returns the most bytes that the events' properties can take with what is written into them: an event's
-// own text once, and all keys. An option may become longer than it was sent, but not by more than its own key takes.
+// maxProperties returns the most bytes that the events' properties can take with what is written into them: the
+// request's own text once, and all keys for each event. An option may become longer than it was sent, but by no more
+// than its own key takes.
 func (s *session) maxProperties(header *header) int64 {
 	perEvent := len("{}") + len(header.lib) + len(header.libVersion)
 	for _, key := range spliceKeys {
@@ -33,8 +35,8 @@ func (s *session) maxProperties(header *header) int64 {
 	return int64(len(s.Data) + len(s.objects)*perEvent)
 }
 
-// hydrate makes the batch's events of the objects found. What concerns the whole request is returned; an event that is
-// bad alone is rejected in the batch.
+// hydrate makes the batch's events of the objects found. It rejects a bad event in the batch. It returns a fault of the
+// whole request.
 func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 	batch := &s.batch
 	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
@@ -77,7 +79,7 @@ func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 	return nil
 }
 
-// readEnvelope reads what the request says beside its events.
+// readEnvelope reads the request's fields beside its events.
 func (s *session) readEnvelope() *taggedError {
 	if raw := s.batchAt.In(s.Data); raw == nil || raw[0] != '[' {
 		return errBatchType
@@ -102,7 +104,7 @@ func (s *session) readEnvelope() *taggedError {
 	return nil
 }
 
-// identify reads the events' UUIDs, which the answer needs: no two may be the same.
+// identify reads the events' UUIDs, which the answer needs. No two of them may be the same.
 func (s *session) identify() *taggedError {
 	s.ids = s.ids[:0]
 	for i := range s.objects {
@@ -124,13 +126,14 @@ func (s *session) identify() *taggedError {
 	slices.SortFunc(s.ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	for i := 1; i < len(s.ids); i++ {
 		if s.ids[i] == s.ids[i-1] {
-			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID, "the batch holds more than one event with the uuid %s", s.ids[i])
+			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID,
+				"the batch holds more than one event with the uuid %s", s.ids[i])
 		}
 	}
 	return nil
 }
 
-// hydrateEvent fills in an event, or says what is wrong with it.
+// hydrateEvent fills in an event, or returns what is wrong with it.
 func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog.Clock, header *header) *taggedError {
 	raw := s.Present(found.name)
 	switch {
@@ -173,8 +176,8 @@ func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog
 	return nil
 }
 
-// splice gives an event its properties: those that the client sent, byte for byte, and behind them what it said
-// elsewhere. A property that the event has itself stays as it is.
+// splice gives an event its properties: those that the client sent, byte for byte, and behind them the values that it
+// sent elsewhere. A value from elsewhere does not replace a property that is already there.
 func (s *session) splice(found *object, event *events.Event, header *header) (ignoreSentAt bool, fault *taggedError) {
 	own := found.properties.In(s.Data)
 	if own == nil {
@@ -206,8 +209,8 @@ func (s *session) splice(found *object, event *events.Event, header *header) (ig
 	return string(values[spliceIgnoreSentAt]) == jsonTrue, nil
 }
 
-// values returns what the properties in question are for an event, as JSON of the type that they mean; nil is none. ok
-// is not set where one of them means nothing.
+// values returns an event's values of the spliced properties, as JSON of the type that they mean; nil is none. ok is
+// false if one of the values means nothing.
 func (s *session) values(found *object, header *header) (values [splices][]byte, ok bool) {
 	if options := s.Present(found.options); options != nil && options[0] != '{' {
 		return values, false
@@ -243,7 +246,7 @@ const jsonTrue = "true"
 
 var textTrue, textFalse = []byte(jsonTrue), []byte("false")
 
-// boolean reads true or false in the ways in which SDKs write it, and returns how JSON does; nil is neither.
+// boolean reads true or false in the spellings of SDKs, and returns it as JSON; nil is neither.
 func boolean(raw []byte) []byte {
 	switch string(raw) {
 	case "true", `"true"`, "1", `"1"`:
@@ -255,13 +258,13 @@ func boolean(raw []byte) []byte {
 	}
 }
 
-// isInteger reports whether a JSON value is a number without a fraction and an exponent.
+// isInteger reports whether a JSON value is a number without a fraction or an exponent.
 func isInteger(raw []byte) bool {
 	return (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9') && !bytes.ContainsAny(raw, ".eE")
 }
 
-// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users, who are not
-// to become one person.
+// isIllegal reports whether a distinct_id is one of those that faulty programs give to all of their users. Such users
+// must not become one person.
 func isIllegal(distinctID string) bool {
 	distinctID = strings.TrimSpace(distinctID)
 	var lower [len("00000000-0000-0000-0000-000000000000")]byte
@@ -275,8 +278,9 @@ func isIllegal(distinctID string) bool {
 		}
 	}
 	switch string(lower[:len(distinctID)]) {
-	case "0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend", "distinct_id",
-		"distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null", "system", "true", "undefined", "user":
+	case "0", "00000000-0000-0000-0000-000000000000", "[object object]", "anonymous", "anonymous-user", "backend",
+		"distinct_id", "distinctid", "email", "false", "guest", "id", "nan", "none", "not_authenticated", "null",
+		"system", "true", "undefined", "user":
 		return true
 	}
 	return false

@@ -22,10 +22,10 @@ import (
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// recorder is a sink that keeps a copy of what it accepted and can be told to end events otherwise.
+// recorder is a sink that keeps a copy of the events that it accepted. It can be told to end events otherwise.
 type recorder struct {
 	events []events.Event
-	// batch is what the events of the last batch had in common.
+	// batch is the last batch without its events.
 	batch events.Batch
 	judge func(*events.Event)
 }
@@ -45,7 +45,8 @@ func (r *recorder) Write(_ context.Context, batch *events.Batch) {
 			continue
 		}
 		kept := *event
-		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID), strings.Clone(event.SessionID)
+		kept.Name, kept.DistinctID, kept.SessionID = strings.Clone(event.Name), strings.Clone(event.DistinctID),
+			strings.Clone(event.SessionID)
 		raw := &kept.Raw
 		for _, value := range []*[]byte{&raw.Token, &raw.DistinctID, &raw.Timestamp, &raw.Properties} {
 			*value = bytes.Clone(*value)
@@ -63,7 +64,10 @@ type service struct {
 }
 
 // newHandler is NewHandler with a configuration that does not change.
-func newHandler(config posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor, scope tally.Scope) *Handler {
+func newHandler(
+	config posthog.Config, decoder *decode.Decoder, budget *memory.Budget, processor events.Processor,
+	scope tally.Scope,
+) *Handler {
 	handler, err := NewHandler(configs.Fixed(config), decoder, budget, processor, scope)
 	if err != nil {
 		panic(err)
@@ -72,10 +76,12 @@ func newHandler(config posthog.Config, decoder *decode.Decoder, budget *memory.B
 }
 
 func newService(t *testing.T, config posthog.Config) *service {
-	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20), scope: tally.NewTestScope("", nil)}
+	s := &service{sink: &recorder{}, ledger: events.NewLedger(), budget: memory.NewBudget(1 << 20),
+		scope: tally.NewTestScope("", nil)}
 	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope)
 	require.NoError(t, err)
-	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
+	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget,
+		events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope), s.scope)
 	t.Cleanup(func() {
 		totals := s.ledger.Snapshot()
 		require.Equal(t, totals.Received, totals.Ended())
@@ -84,7 +90,7 @@ func newService(t *testing.T, config posthog.Config) *service {
 	return s
 }
 
-// benchmarkBatch is what a server SDK sends: a gzip batch of 50 events, about 52 KB before compression.
+// benchmarkBatch returns the batch of a server SDK: 50 events in gzip, about 52 KB before compression.
 func benchmarkBatch(tb testing.TB) []byte {
 	batch, err := os.ReadFile("../../../testkit/testdata/batch50.json.gz")
 	require.NoError(tb, err)
