@@ -1,11 +1,12 @@
-# A static binary and nothing else: no shell, no package manager, no root. Liveness and readiness are the orchestrator's
-# to ask for, at /_liveness and /_readiness.
+# A static binary and nothing else: no shell, no package manager, no root. There is no HEALTHCHECK: the orchestrator
+# probes liveness and readiness, at /_liveness and /_readiness.
 FROM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-# The build's context has no .git: docker build --build-arg VERSION=$(git describe --tags --always) .
+# The context of the build has no .git, so the version is an argument:
+#   docker build --build-arg VERSION=$(git describe --tags --always) .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 make build VERSION="$VERSION"
 RUN mkdir -p /rootfs/etc/ssl/certs /rootfs/data /rootfs/tmp \
@@ -19,9 +20,9 @@ FROM scratch
 COPY --from=build /rootfs /
 COPY --from=build --chown=65532:65532 /rootfs/data /data
 USER 65532:65532
-# Relative paths in the configuration, such as the default ./data, are below this.
+# Relative paths in the configuration, such as the default ./data, are below this directory.
 WORKDIR /
 VOLUME /data
-# Events, and the operators' listener; that one is on loopback until admin.listen says otherwise.
+# 8000 takes events. 8001 is the operators' listener, which is on loopback until admin.listen says otherwise.
 EXPOSE 8000 8001
 ENTRYPOINT ["/capture"]

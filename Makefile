@@ -1,41 +1,42 @@
-# make help lists what there is. Go, git and make are all that run, build and test need.
+# make help lists the targets. The targets run, build and test need only Go, git and make.
 
 GO    ?= go
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/capture
 
-# What the binary says it is.
+# The version that the binary shows.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X github.com/opencapture/capture/app.version=$(VERSION)
 
-# The race detector needs a C compiler: without one, Go turns cgo off and the tests run without it.
+# The race detector needs a C compiler. Without one, Go turns cgo off and the tests run without the race detector.
 RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
-# The linter is built with the Go that is installed, since one built with an older Go refuses newer code.
+# The linter is built with the installed Go, since a linter that was built with an older Go refuses newer code.
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT = $(CACHE)/golangci-lint/$(GOLANGCI_LINT_VERSION)-$(shell $(GO) env GOVERSION)/golangci-lint
 
-# The service is one module. The suites have modules of their own, which keep what only they need out of its go.mod.
-# There is no go.work: it would build the service with the versions that the suites ask for.
+# The service is one module. The suites have modules of their own, so that the libraries that only they need stay out of
+# the service's go.mod. There is no go.work: it would build the service with the versions that the suites ask for.
 MODULES := . testkit/chaos testkit/sdk
 define each
 $(foreach module,$(MODULES),cd $(module) && $(1)
 )
 endef
 
-# How long the tests of one package may run: a guard against hanging, and no measure of speed.
+# How long the tests of one package may run. It is a guard against hanging, and no measure of speed.
 TEST_TIMEOUT := 20m
-# The binary that the tests start as a process. It is built before a clock runs, and the build
-# shares its cache with make run.
+# The binary that the tests start as a process. It is built before the clock of a test runs, and the build shares its
+# cache with make run.
 TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
 
 # The build tags of the suites.
 TAGS := -tags sdk,chaos,powercut
 
-# For one benchmark: time or, as 100x, iterations.
+# How long one benchmark runs: a time or, as 100x, a number of iterations.
 BENCHTIME ?= 1s
-# For one fuzz target: time or, as 20000x, inputs; and which targets, as a regular expression for their names. Up to Go
-# 1.26 a target that is ended by time fails now and then with "context deadline exceeded" though nothing was found
-# (go.dev/issue/75804): such an end is told from a finding, which always writes its input.
+# FUZZTIME is how long one fuzz target runs: a time or, as 20000x, a number of inputs. FUZZ chooses the targets, as a
+# regular expression for their names. Up to Go 1.26 a target that ends by time fails now and then with "context deadline
+# exceeded" although it has found nothing (go.dev/issue/75804). A finding always writes its input, so the recipe can
+# tell the two apart.
 FUZZTIME ?= 200000x
 FUZZ ?= .*
 
@@ -52,9 +53,9 @@ run: build ## Build and serve, with nothing else needed; ARGS="--config configs/
 build: ## Build bin/capture
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/capture .
 
-# All packages and their tests are compiled first, as only list does without linking or running anything: a compiler
-# takes the whole machine, and with it the time of the tests beside it.
-test: build ## Run the unit tests, which need no service, with the race detector where there is a C compiler
+# All packages and their tests are compiled first, because a compiler takes the whole machine and would slow down the
+# tests that run beside it. Only go list compiles without linking or running anything.
+test: build ## Run the unit tests, which need no service, with the race detector if there is a C compiler
 	$(call each,$(GO) list $(RACE) -test -export ./... >/dev/null)
 	$(call each,$(TEST_BINARY) $(GO) test $(RACE) -timeout $(TEST_TIMEOUT) ./...)
 
@@ -90,20 +91,21 @@ integration: build ## Run the tests against a real Kafka and Redis, started for 
 	testkit/services/services.sh run env $(TEST_BINARY) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(INTEGRATION)
 
-# Without the name of a package, go test passes on what the tests print: the table.
+# Without the name of a package, go test shows what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka
 	cd testkit/sdk && ./install.sh run $(GO) test $(RACE) -tags sdk -count=1 -parallel 4 -timeout 10m
 
-# The same holds for what these print: a line for each scenario. RUN=NoAcknowledged/kill-9 plays one alone.
+# The tests of the next suites print a line for each scenario, and go test shows these too. RUN=NoAcknowledged/kill-9
+# plays one scenario alone.
 RUN ?= .
 
-chaos: ## Break Kafka, the disk and the service under load, and hold what was acknowledged against Kafka; RUN=REGEXP
+chaos: ## Break Kafka, the disk and the service under load, and look for acknowledged events in Kafka; RUN=REGEXP
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 20m
 
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
 
-powercut: ## Cut the power while the service works, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
+powercut: ## Cut the power under the service, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m
 
 powercut-long: ## The same with 300 cuts a scenario: about ten minutes

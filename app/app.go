@@ -17,7 +17,7 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// App is a graph that has been built: it can be started once and stopped once.
+// App is a graph that has been built. The caller starts it once and stops it once.
 type App struct {
 	fx    *fx.App
 	live  *configs.Live
@@ -30,12 +30,14 @@ type App struct {
 	reloader *reloader
 }
 
-// Build loads the configuration of the modules from the source and builds their graph, without starting it. Errors are
-// written for the person who runs or composes the service: a *configs.FaultsError for the configuration, a *MissingError for
-// types that no module provides, or what the constructor that failed returned.
+// Build loads the configuration of the modules from the source and builds their graph, without starting it. An error is
+// written for the person who runs or composes the service: a *configs.FaultsError lists the faults of the
+// configuration, a *MissingError lists the types that no module provides; any other error is the one that a constructor
+// returned.
 //
-// Extra options join the graph at its root. That scope is left to them: the app and the modules decorate only inside the
-// modules' own scopes, so fx.Decorate(func() T { ... }) there replaces a part of any module, for tests.
+// Extra options join the graph at its root scope. The app and the modules decorate only inside the scopes of the
+// modules and leave the root scope to the caller. A test can therefore replace a part of any module with
+// fx.Decorate(func() T { ... }).
 func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (*App, error) {
 	reloader := newReloader(source.Files)
 	set, err := Load(modules, source)
@@ -46,7 +48,8 @@ func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (
 	live := configs.NewLive(set, func() (*configs.Set, error) { return Load(modules, source) })
 	g := newGraph(modules, live, hooks)
 	a := &App{live: live, own: set.Section(section).(Config), graph: g, hooks: hooks, reloader: reloader}
-	// The root is asked for before the extra options ask for anything, so that they do not change the order of the hooks.
+	// The graph is asked for the root before the extra options ask for anything. So the extra options do not change the
+	// order of the hooks.
 	root := fx.Invoke(func(p rootParams) {
 		a.facts = p.Facts
 		a.log = p.Log.Named("app")
@@ -61,8 +64,9 @@ func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (
 	return a, nil
 }
 
-// rootParams is what a graph exists for. The order of the fields matters: Fx builds them one after the other, and a hook
-// that is appended first starts first and stops last. So the background members outlive everything of the root's.
+// rootParams lists the parts that a graph is built for. The order of the fields matters: Fx builds them one after the
+// other, and the hook that is appended first starts first and stops last. So the background members stop after
+// everything that the root needs.
 type rootParams struct {
 	fx.In
 
@@ -75,13 +79,14 @@ type rootParams struct {
 // Config returns the configuration in force.
 func (a *App) Config() *configs.Set { return a.live.View().Set() }
 
-// Start runs the start hooks, one after the other, until ctx or app.start_timeout is over. When one fails, those that have
-// started are stopped before Start returns its error, which names the module.
+// Start runs the start hooks, one after the other, until ctx or app.start_timeout is over. When a hook fails, Start
+// stops the modules that have started and returns an error that names the module of the failed hook.
 func (a *App) Start(ctx context.Context) error {
 	starting, cancel := context.WithTimeout(ctx, a.own.StartTimeout)
 	defer cancel()
-	// Fx stops what has started with the context that it started with. If that were the one that just ran out, no stop hook
-	// would run at all; so Fx gets a longer one, and the hooks end the start by theirs.
+	// When a start fails, Fx runs the stop hooks with the context that Start was given. If that were the context that
+	// has just run out, no stop hook would run at all. So Fx gets a longer context, and the hooks end the start by the
+	// shorter one.
 	outer, cancelOuter := context.WithTimeout(context.WithoutCancel(ctx), a.own.StartTimeout+a.own.StopTimeout)
 	defer cancelOuter()
 	a.hooks.starting = starting
@@ -94,20 +99,20 @@ func (a *App) Start(ctx context.Context) error {
 	return nil
 }
 
-// Reload loads the configuration from its source and puts it in force, as SIGHUP does. The error says why the one in
-// force stays.
+// Reload loads the configuration from its source and puts it in force, as SIGHUP does. An error says why the old
+// configuration stays in force.
 func (a *App) Reload() error {
 	_, err := a.live.Reload()
 	return err
 }
 
-// Wait returns a channel that reports when the service should end: through fx.Shutdowner, with the exit code, or by SIGINT
-// or SIGTERM, with the signal. It is for use between Start and Stop.
+// Wait returns a channel that reports when the service should end: because a module asked fx.Shutdowner, which gives
+// the exit code, or because of SIGINT or SIGTERM, which the report names. Wait is for use between Start and Stop.
 func (a *App) Wait() <-chan fx.ShutdownSignal { return a.fx.Wait() }
 
-// Stop runs the stop hooks in reverse order, all of them even if some fail, until ctx or app.stop_timeout is over. If the
-// time ran out, the error names the modules that had not finished. What was logged until then is written before Stop
-// returns, as far as somebody reads it.
+// Stop runs the stop hooks in reverse order until ctx or app.stop_timeout is over. A hook that fails does not keep the
+// others from running. If the time runs out, the error names the modules that had not finished. Before Stop returns, it
+// writes the lines that were logged until then, as far as somebody reads them.
 func (a *App) Stop(ctx context.Context) error {
 	defer a.graph.flush()
 	a.reloader.stop()
@@ -120,7 +125,7 @@ func (a *App) Stop(ctx context.Context) error {
 	return err
 }
 
-// Facts returns the start facts, a line each, aligned. It is for use after Start.
+// Facts returns the start facts, one a line, aligned. It is for use after Start.
 func (a *App) Facts() string {
 	facts := slices.Clone(a.facts)
 	slices.SortStableFunc(facts, func(x, y module.StartFact) int {
@@ -144,7 +149,7 @@ func (a *App) Facts() string {
 	return out.String()
 }
 
-// graph is the modules of a build as Fx options.
+// graph is the modules of a build in the form of Fx options.
 type graph struct {
 	modules []module.Module
 	options []fx.Option
@@ -153,7 +158,10 @@ type graph struct {
 }
 
 func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph {
-	g := &graph{modules: modules, events: newEventLog(), log: zap.NewNop(), options: []fx.Option{fx.Supply(live, thisBuild())}}
+	g := &graph{
+		modules: modules, events: newEventLog(), log: zap.NewNop(),
+		options: []fx.Option{fx.Supply(live, thisBuild())},
+	}
 	set := live.View().Set()
 	for _, m := range modules {
 		g.options = append(g.options, moduleOption(m, set, hooks))
@@ -161,16 +169,16 @@ func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph 
 	return g
 }
 
-// keepLog asks for the logger, so that flush reaches it even if nothing else can be built. It goes before all else that
-// the graph is asked for.
+// keepLog asks for the logger, so that flush has it even if Fx can build nothing else. It is the first option that asks
+// the graph for anything.
 func (g *graph) keepLog() fx.Option {
 	return fx.Invoke(func(log *zap.Logger) { g.log = log })
 }
 
-// flush writes what has been logged. Where that cannot be written, nobody is left to be told.
+// flush writes the lines that have been logged. It ignores an error, since there is no other place to report it to.
 func (g *graph) flush() { _ = g.log.Sync() }
 
-// moduleOption is the module's scope in the graph: what is decorated here is so for the module alone.
+// moduleOption is the module's scope in the graph. Its decorations hold for this module alone.
 func moduleOption(m module.Module, set *configs.Set, hooks *hooks) fx.Option {
 	options := []fx.Option{
 		fx.Decorate(
@@ -195,11 +203,11 @@ func orNothing(option fx.Option) fx.Option {
 	return option
 }
 
-// build makes the Fx graph of the modules and extra options; what it returns can be started.
+// build makes the Fx graph of the modules and the extra options. The graph that it returns can be started.
 func (g *graph) build(extra ...fx.Option) (*fx.App, error) {
 	options := slices.Concat(g.options, extra, []fx.Option{
 		fx.WithLogger(g.events.logger),
-		// The timeouts are the App's to apply: Fx's own must not come before them.
+		// App applies its own timeouts, so Fx's must not run out before them.
 		fx.StartTimeout(time.Hour),
 		fx.StopTimeout(time.Hour),
 	})

@@ -22,7 +22,7 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// diary notes what happened, in order.
+// diary is a list of notes on what happened, in order.
 type diary struct {
 	mu    sync.Mutex
 	lines []string
@@ -45,7 +45,7 @@ func (d *diary) hook(name string) fx.Hook {
 	return fx.StartStopHook(func() { d.note("start %s", name) }, func() { d.note("stop %s", name) })
 }
 
-// observability provides a logger that can be read, and a metrics scope that can be.
+// observability provides a logger whose lines the test can read, and the metrics scope that the test gives.
 func observability(scope tally.Scope, level zapcore.Level) (module.Module, *observer.ObservedLogs) {
 	core, logs := observer.New(level)
 	return module.Module{Name: "observability", Options: fx.Provide(
@@ -67,7 +67,7 @@ type background struct{}
 
 func (background) Background() {}
 
-// shelf is what the module "store" provides and the module "front" needs.
+// shelf is the type that the module "store" provides and the module "front" needs.
 type shelf interface{ books() int }
 
 type plank int
@@ -100,7 +100,7 @@ type frontConfig struct {
 
 func (c frontConfig) StopBudget() time.Duration { return c.Stop }
 
-// front provides the root.
+// front is a module that provides the root.
 func front(d *diary) module.Module {
 	return module.Module{
 		Name:   "front",
@@ -116,7 +116,7 @@ func front(d *diary) module.Module {
 	}
 }
 
-// office runs beside the root.
+// office is a module that runs beside the root.
 func office(d *diary) module.Module {
 	return module.Module{Name: "office", Options: fx.Provide(module.AsBackground(func(lc fx.Lifecycle) background {
 		lc.Append(d.hook("office"))
@@ -152,7 +152,8 @@ func TestBackgroundStartsBeforeTheRootAndStopsAfterIt(t *testing.T) {
 
 func TestConfigurationReachesTheModules(t *testing.T) {
 	d := &diary{}
-	a, err := app.Build([]module.Module{quiet(), store(d), front(d)}, configs.Source{Environ: []string{"CAPTURE_STORE__BOOKS=12"}})
+	a, err := app.Build([]module.Module{quiet(), store(d), front(d)},
+		configs.Source{Environ: []string{"CAPTURE_STORE__BOOKS=12"}})
 	require.NoError(t, err)
 	require.Equal(t, []string{"front sees 12 books"}, d.read())
 	require.Equal(t, 12, a.Config().Section("store").(storeConfig).Books)
@@ -216,18 +217,23 @@ func TestMissingTypesNameTheModuleToInclude(t *testing.T) {
 	var missing *app.MissingError
 	require.ErrorAs(t, err, &missing)
 	require.Equal(t, []string{
-		"nothing in this build provides *zap.Logger: include the module modules/observability (github.com/opencapture/capture/modules/observability), or one of yours that provides it",
-		"nothing in this build provides tally.Scope: include the module modules/observability (github.com/opencapture/capture/modules/observability), or one of yours that provides it",
-		"nothing in this build provides app_test.shelf: include the module modules/store (github.com/opencapture/capture/modules/store), or one of yours that provides it",
+		"nothing in this build provides *zap.Logger: include the module modules/observability " +
+			"(github.com/opencapture/capture/modules/observability), or one of yours that provides it",
+		"nothing in this build provides tally.Scope: include the module modules/observability " +
+			"(github.com/opencapture/capture/modules/observability), or one of yours that provides it",
+		"nothing in this build provides app_test.shelf: include the module modules/store " +
+			"(github.com/opencapture/capture/modules/store), or one of yours that provides it",
 	}, strings.Split(err.Error(), "\n"))
 
 	_, err = app.Build([]module.Module{quiet(), store(d)}, configs.Source{})
-	require.EqualError(t, err, "nothing in this build provides module.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it")
+	require.EqualError(t, err, "nothing in this build provides module.Root: include the module transport "+
+		"(github.com/opencapture/capture/transport), or one of yours that provides it")
 }
 
 func TestMissingTypesThatNobodyDeclaredAreNamedWithTheConstructorThatAsks(t *testing.T) {
 	type unheard struct{}
-	needy := module.Module{Name: "front", Options: fx.Provide(func(*unheard, reflect.Kind) module.Root { return root{} })}
+	needy := module.Module{Name: "front",
+		Options: fx.Provide(func(*unheard, reflect.Kind) module.Root { return root{} })}
 	_, err := app.Build([]module.Module{quiet(), needy}, configs.Source{})
 	require.Regexp(t, `^the modules of this build do not fit together: missing dependencies for function .*`+
 		`\.TestMissingTypesThatNobodyDeclared.* \(.*app_test\.go:\d+\): `+
@@ -264,13 +270,17 @@ func TestTwoModulesOfOneNameAreAnError(t *testing.T) {
 func TestHookBudgetsMustFitTheTimeouts(t *testing.T) {
 	d := &diary{}
 	modules := []module.Module{quiet(), store(d), front(d)}
-	_, err := app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=4s", "CAPTURE_APP__START_TIMEOUT=1ms"}})
+	_, err := app.Build(modules,
+		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=4s", "CAPTURE_APP__START_TIMEOUT=1ms"}})
 	require.EqualError(t, err,
-		"app.start_timeout: is 1ms, but the modules reserve 1s to start (store 1s): raise it, or lower theirs (CAPTURE_APP__START_TIMEOUT)\n"+
-			"app.stop_timeout: is 4s, but the modules reserve 5s to stop (store 2s, front 3s): raise it, or lower theirs (CAPTURE_APP__STOP_TIMEOUT)")
+		"app.start_timeout: is 1ms, but the modules reserve 1s to start (store 1s): raise it, or lower theirs "+
+			"(CAPTURE_APP__START_TIMEOUT)\n"+
+			"app.stop_timeout: is 4s, but the modules reserve 5s to stop (store 2s, front 3s): raise it, or lower "+
+			"theirs (CAPTURE_APP__STOP_TIMEOUT)")
 	_, err = app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=5s"}})
 	require.NoError(t, err)
-	_, err = app.Build(modules, configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=-5s", "CAPTURE_APP__START_TIMEOUT=0s"}})
+	_, err = app.Build(modules,
+		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=-5s", "CAPTURE_APP__START_TIMEOUT=0s"}})
 	require.ErrorContains(t, err, "app.start_timeout: must be positive, got 0s")
 	require.ErrorContains(t, err, "app.stop_timeout: must be positive, got -5s")
 }
@@ -283,13 +293,14 @@ func TestFactsAreOrderedAndAligned(t *testing.T) {
 	}
 	d := &diary{}
 	facts := module.Module{Name: "facts", Options: fx.Provide(
-		fact(20, "sink", "kafka"), fact(10, "listening", "http://127.0.0.1:8000"), fact(30, "silent", ""), fact(20, "metrics", "on"),
+		fact(20, "sink", "kafka"), fact(10, "listening", "http://127.0.0.1:8000"), fact(30, "silent", ""),
+		fact(20, "metrics", "on"),
 	)}
 	a := build(t, []module.Module{quiet(), store(d), front(d), facts})
 	require.Equal(t, "listening  http://127.0.0.1:8000\nmetrics    on\nsink       kafka\n", a.Facts())
 }
 
-// stuck has a start or stop hook that ends only when the test says so, whatever its context says.
+// stuck is a module with a start or stop hook that ignores its context and ends only when the test says so.
 func stuck(released <-chan struct{}, start, stop bool) module.Module {
 	wait := func(really bool) func(context.Context) error {
 		return func(context.Context) error {
@@ -340,23 +351,26 @@ func TestAStopThatTimesOutSaysWhatDidNotFinish(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, a.Start(t.Context()))
 	err = a.Stop(t.Context())
-	require.EqualError(t, err, "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store, office")
+	require.EqualError(t, err, "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; "+
+		"never reached: store, office")
 	close(released)
 }
 
 func TestAStopThatTimesOutStillReportsWhatFailedBefore(t *testing.T) {
 	d := &diary{}
 	released := make(chan struct{})
-	lossy := module.Module{Name: "lossy", Options: fx.Provide(module.AsStartFact(func(_ module.Root, lc fx.Lifecycle) module.StartFact {
-		lc.Append(fx.StopHook(func() error { return errors.New("12 messages unflushed") }))
-		return module.StartFact{Text: func() string { return "" }}
-	}))}
+	lossy := module.Module{Name: "lossy",
+		Options: fx.Provide(module.AsStartFact(func(_ module.Root, lc fx.Lifecycle) module.StartFact {
+			lc.Append(fx.StopHook(func() error { return errors.New("12 messages unflushed") }))
+			return module.StartFact{Text: func() string { return "" }}
+		}))}
 	a, err := app.Build([]module.Module{quiet(), store(d), stuck(released, false, true), lossy},
 		configs.Source{Environ: []string{"CAPTURE_APP__STOP_TIMEOUT=20ms", "CAPTURE_STORE__STOP=0s"}})
 	require.NoError(t, err)
 	require.NoError(t, a.Start(t.Context()))
-	require.EqualError(t, a.Stop(t.Context()), "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store\n"+
-		"lossy did not stop cleanly: 12 messages unflushed")
+	require.EqualError(t, a.Stop(t.Context()),
+		"the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store\n"+
+			"lossy did not stop cleanly: 12 messages unflushed")
 	close(released)
 }
 
@@ -383,7 +397,7 @@ func TestWaitReportsAShutdownThatCameEarly(t *testing.T) {
 	require.NoError(t, a.Stop(t.Context()))
 }
 
-// panicking builds an app of two modules, of which the second one's hooks panic.
+// panicking builds an app of two modules. The hooks of the second module panic.
 func panicking(t *testing.T, d *diary, hook fx.Hook) (*app.App, *observer.ObservedLogs) {
 	t.Helper()
 	watched, logs := observability(tally.NoopScope, zapcore.ErrorLevel)

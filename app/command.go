@@ -43,9 +43,10 @@ short.`,
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)
 	root.SetErr(p.err)
-	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil, "YAML `FILE` to read; may be repeated, later files win")
+	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil,
+		"YAML `FILE` to read; may be repeated, later files win")
 	if err := root.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
-		panic(err) // it is the flag of the line above
+		panic(err) // the line above has made the flag
 	}
 	root.AddCommand(
 		p.newCommand(module.Command{
@@ -58,7 +59,7 @@ short.`,
 		p.newCommand(versionCommand(), direct),
 		p.newCompletion(root),
 	)
-	root.CompletionOptions.DisableDefaultCmd = true // by the one of the line above
+	root.CompletionOptions.DisableDefaultCmd = true // newCompletion, on the line above, takes its place
 	help := p.newHelp(root)
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
@@ -72,7 +73,7 @@ short.`,
 	return root
 }
 
-// read is where the configuration comes from, once the flags have been read.
+// read returns the source of the configuration. It is called once the flags have been read.
 func (p *process) read(source configs.Source) configs.Source {
 	source.Environ = p.environ
 	return source
@@ -85,9 +86,9 @@ func (p *process) configCommand(source *configs.Source) module.Command {
 		Commands: []module.Command{
 			{
 				Use: "validate", Short: "Report everything that is wrong, a line each",
-				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The exit code is
-1 if there is anything. With --output json there is an object for each fault: {"key":"...","message":"..."}, and none if all
-is well.`,
+				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The
+exit code is 1 if anything is wrong. With --output json there is an object for each fault,
+{"key":"...","message":"..."}, and none if all is well.`,
 				Example: "  capture config validate --config configs/production.yaml --config mine.yaml",
 				Output:  module.Table,
 				Run:     func(use module.Invocation) error { return p.validate(use, p.read(*source)) },
@@ -146,7 +147,7 @@ func (p *process) validate(use module.Invocation, source configs.Source) error {
 	return nil
 }
 
-// spareStop is how long a process may take to end beside what its modules take to stop.
+// spareStop is the time that a process may take to end on top of the time that its modules take to stop.
 const spareStop = 5 * time.Second
 
 // gracePeriod is a comment that says how long an orchestrator has to wait for the service to stop.
@@ -159,10 +160,11 @@ func gracePeriod(set *configs.Set) []byte {
 func (p *process) fromPostHogEnvCommand() module.Command {
 	var file string
 	return module.Command{
-		Use: "from-posthog-env", Short: "Translate the environment of PostHog's capture service into a configuration file",
-		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and KAFKA_HOSTS,
-into a configuration file for this one, and says what has no counterpart. It reads the environment that it runs in, or a
-file.`,
+		Use:   "from-posthog-env",
+		Short: "Translate the environment of PostHog's capture service into a configuration file",
+		Long: `Translates the environment of PostHog's own capture service, variables such as CAPTURE_MODE and
+KAFKA_HOSTS, into a configuration file for this one, and lists the variables that have no counterpart. It reads the
+environment that it runs in, or a file.`,
 		Example: `  kubectl exec deploy/capture -- env > posthog.env
   capture config from-posthog-env --env-file posthog.env > mine.yaml
   capture config validate --config mine.yaml`,
@@ -184,14 +186,15 @@ file.`,
 			if err := p.print(FromPostHogEnv(p.modules, environ)); err != nil {
 				return err
 			}
-			use.Hint("next: write this to a file, read its comments, and check it with capture config validate --config FILE")
+			use.Hint("next: write this to a file, read its comments, and check it with capture config validate " +
+				"--config FILE")
 			return nil
 		},
 	}
 }
 
-// FromPostHogEnv writes the configuration of a build of these modules that an environment of PostHog's capture service, in the
-// form of os.Environ, amounts to.
+// FromPostHogEnv translates an environment of PostHog's capture service, in the form of os.Environ, into a
+// configuration file for a build of these modules.
 func FromPostHogEnv(modules []module.Module, environ []string) ([]byte, error) {
 	keys, err := configs.Keys(sections(modules))
 	if err != nil {
@@ -200,7 +203,7 @@ func FromPostHogEnv(modules []module.Module, environ []string) ([]byte, error) {
 	return posthogenv.Translate(environ, keys)
 }
 
-// Reference writes the configuration reference of a build of these modules: theirs and the app's own section.
+// Reference writes the configuration reference of a build of these modules: their sections and the app's own.
 func Reference(modules []module.Module) ([]byte, error) { return configs.Reference(sections(modules)) }
 
 func (p *process) graphCommand(source *configs.Source) module.Command {

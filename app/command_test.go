@@ -28,7 +28,7 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// asMain makes the test binary behave as a capture binary of fake modules.
+// asMain is a variable of the environment. If it is set, the test binary behaves as a capture binary of fake modules.
 const asMain = "CAPTURE_TEST_AS_MAIN"
 
 func TestMain(m *testing.M) {
@@ -67,7 +67,7 @@ func (b *buffer) String() string {
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
-// run is a command line that is being executed.
+// run is a command line that is under way.
 type run struct {
 	out, err buffer
 	signals  chan os.Signal
@@ -80,7 +80,7 @@ func start(modules []module.Module, environ []string, args ...string) *run {
 	return r
 }
 
-// finish waits for the exit code.
+// finish waits for the command line to end and returns its exit code.
 func (r *run) finish(t *testing.T) int {
 	t.Helper()
 	select {
@@ -115,7 +115,8 @@ func TestServeIsTheDefaultAndEndsBySignal(t *testing.T) {
 		r.signals <- syscall.SIGTERM
 		require.Zero(t, r.finish(t))
 		require.Empty(t, r.err.String())
-		require.Equal(t, []string{"front sees 3 books", "start store", "start front", "stop front", "stop store"}, d.read())
+		require.Equal(t, []string{"front sees 3 books", "start store", "start front", "stop front", "stop store"},
+			d.read())
 	}
 }
 
@@ -161,14 +162,15 @@ func TestASignalDuringStartUndoesTheStart(t *testing.T) {
 func TestAFailureAtRunTimeStopsEverythingAndSetsTheExitCode(t *testing.T) {
 	d := &diary{}
 	failed := make(chan struct{})
-	mod := module.Module{Name: "front", Options: fx.Provide(func(_ shelf, down fx.Shutdowner, lc fx.Lifecycle) module.Root {
-		lc.Append(d.hook("front"))
-		go func() {
-			<-failed
-			_ = down.Shutdown(fx.ExitCode(7))
-		}()
-		return root{}
-	})}
+	mod := module.Module{Name: "front",
+		Options: fx.Provide(func(_ shelf, down fx.Shutdowner, lc fx.Lifecycle) module.Root {
+			lc.Append(d.hook("front"))
+			go func() {
+				<-failed
+				_ = down.Shutdown(fx.ExitCode(7))
+			}()
+			return root{}
+		})}
 	r := start([]module.Module{quiet(), store(d), mod, greeter("hello")}, nil)
 	eventually(t, func() bool { return r.out.String() != "" })
 	close(failed)
@@ -185,7 +187,8 @@ func TestAStopThatTimesOutExitsNonZero(t *testing.T) {
 	eventually(t, func() bool { return r.out.String() != "" })
 	r.signals <- syscall.SIGTERM
 	require.Equal(t, 1, r.finish(t))
-	require.Equal(t, "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never reached: store\n", r.err.String())
+	require.Equal(t, "the service did not stop in time (app.stop_timeout is 20ms): stuck did not finish; never "+
+		"reached: store\n", r.err.String())
 	close(released)
 }
 
@@ -209,7 +212,8 @@ func TestServeReportsFaultsAndMissingModules(t *testing.T) {
 
 	code, _, err = command(t, []module.Module{quiet()}, nil)
 	require.Equal(t, 1, code)
-	require.Equal(t, "nothing in this build provides module.Root: include the module transport (github.com/opencapture/capture/transport), or one of yours that provides it\n", err)
+	require.Equal(t, "nothing in this build provides module.Root: include the module transport "+
+		"(github.com/opencapture/capture/transport), or one of yours that provides it\n", err)
 }
 
 func TestConfigValidate(t *testing.T) {
@@ -227,13 +231,15 @@ func TestConfigValidate(t *testing.T) {
 	require.Equal(t, []string{
 		"store.boks: unknown key, did you mean store.books? (" + file + ":1)",
 		`store.books: "x" is not a whole number (CAPTURE_STORE__BOOKS)`,
-		"app.stop_timeout: is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): raise it, or lower theirs",
+		"app.stop_timeout: is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): " +
+			"raise it, or lower theirs",
 		"",
 	}, strings.Split(err, "\n"))
 	code, out, err = command(t, stock(d), nil, "config", "validate", "--config", file, "--output", "json")
 	require.Equal(t, 1, code)
 	require.Equal(t, `{"key":"store.boks","message":"unknown key, did you mean store.books? (`+file+`:1)"}
-{"key":"app.stop_timeout","message":"is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): raise it, or lower theirs"}
+{"key":"app.stop_timeout","message":"is 45s, but the modules reserve 1m42s to stop (store 2s, front 1m40s): `+
+		`raise it, or lower theirs"}
 `, out)
 	require.Empty(t, err)
 	require.NoError(t, os.WriteFile(file, []byte("front: {stop: 10s}\n"), 0o600))
@@ -251,7 +257,8 @@ func TestConfigPrintShowsWhatIsInEffect(t *testing.T) {
 	first, second := filepath.Join(dir, "1.yaml"), filepath.Join(dir, "2.yaml")
 	require.NoError(t, os.WriteFile(first, []byte("store:\n  books: 1\n  start: 2s\n"), 0o600))
 	require.NoError(t, os.WriteFile(second, []byte("store:\n  books: 2\n"), 0o600))
-	code, out, err := command(t, stock(&diary{}), []string{"CAPTURE_FRONT__STOP=1s"}, "--config", first, "config", "print", "--config", second)
+	code, out, err := command(t, stock(&diary{}), []string{"CAPTURE_FRONT__STOP=1s"},
+		"--config", first, "config", "print", "--config", second)
 	require.Zero(t, code, err)
 	require.Equal(t, fmt.Sprintf(`# terminationGracePeriodSeconds: 50
 # That is app.stop_timeout (45s) and 5s to spare.
@@ -273,7 +280,8 @@ front:
 func TestConfigReferenceHoldsTheAppsSectionToo(t *testing.T) {
 	code, out, err := command(t, stock(&diary{}), nil, "config", "reference")
 	require.Zero(t, code, err)
-	require.Contains(t, out, "app:\n  # How long all modules together may take to start. Duration.\n  start_timeout: 20s\n")
+	require.Contains(t, out,
+		"app:\n  # How long all modules together may take to start. Duration.\n  start_timeout: 20s\n")
 	require.Contains(t, out, "store:\n  # How many books there are.\n  books: 3\n")
 }
 
@@ -283,15 +291,19 @@ func TestConfigFromPostHogEnvTranslatesTheEnvironmentOrAFile(t *testing.T) {
 		Listen string `key:"listen" doc:"Where it listens."`
 	}{}}
 	build := append(stock(d), transport)
-	code, out, err := command(t, build, []string{"ADDRESS=0.0.0.0:3000", "CAPTURE_MODE=events"}, "config", "from-posthog-env")
+	code, out, err := command(t, build, []string{"ADDRESS=0.0.0.0:3000", "CAPTURE_MODE=events"},
+		"config", "from-posthog-env")
 	require.Zero(t, code, err)
 	require.Contains(t, out, "\ntransport:\n  listen: 0.0.0.0:3000 # ADDRESS\n")
-	require.Contains(t, out, "# - transport.serve: analytics (CAPTURE_MODE=events): the module transport of this build has no such key.\n")
-	require.Contains(t, out, "# - kafka.topics.create: false (PostHog has made its topics): include the module kafka.\n")
+	require.Contains(t, out,
+		"# - transport.serve: analytics (CAPTURE_MODE=events): the module transport of this build has no such key.\n")
+	require.Contains(t, out,
+		"# - kafka.topics.create: false (PostHog has made its topics): include the module kafka.\n")
 
 	file := filepath.Join(t.TempDir(), ".env")
 	require.NoError(t, os.WriteFile(file, []byte("ADDRESS=127.0.0.1:3001\n"), 0o600))
-	code, out, err = command(t, build, []string{"ADDRESS=0.0.0.0:3000"}, "config", "from-posthog-env", "--env-file", file)
+	code, out, err = command(t, build, []string{"ADDRESS=0.0.0.0:3000"},
+		"config", "from-posthog-env", "--env-file", file)
 	require.Zero(t, code, err)
 	require.Contains(t, out, "  listen: 127.0.0.1:3001 # ADDRESS\n")
 	require.Equal(t, "next: write this to a file, read its comments, and check it with "+
@@ -346,15 +358,16 @@ func TestVersionNamesTheBuild(t *testing.T) {
 	require.Equal(t, runtime.Version(), build.Go)
 	require.Contains(t, out, build.Version)
 
-	info := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "(devel)"}, Settings: []debug.BuildSetting{
-		{Key: "vcs.revision", Value: "abcdef"}, {Key: "vcs.modified", Value: "true"},
-	}}
+	info := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "(devel)"},
+		Settings: []debug.BuildSetting{
+			{Key: "vcs.revision", Value: "abcdef"}, {Key: "vcs.modified", Value: "true"},
+		}}
 	require.Equal(t, "capture version (devel) commit abcdef (modified) go1.26.0", app.Describe("", info))
 	require.Equal(t, "capture version v1.2.3 commit abcdef (modified) go1.26.0", app.Describe("v1.2.3", info))
 	require.True(t, strings.HasPrefix(app.Describe("", nil), "capture version (unknown) go"))
 }
 
-// lister is a module with a command that takes a flag, arguments and parts of the graph.
+// lister is a module whose command takes a flag, arguments and parts of the graph.
 func lister(d *diary, list func(use module.Invocation, author string, books int, log *zap.Logger) error) module.Module {
 	var author string
 	mod := store(d)
@@ -385,7 +398,9 @@ func TestAModulesCommandGetsPartsOfTheGraphThatIsNotStarted(t *testing.T) {
 
 func TestAModulesCommandReportsItsErrorAndWhatTheBuildLacks(t *testing.T) {
 	d := &diary{}
-	mod := lister(d, func(module.Invocation, string, int, *zap.Logger) error { return errors.New("the shelf is locked") })
+	mod := lister(d, func(module.Invocation, string, int, *zap.Logger) error {
+		return errors.New("the shelf is locked")
+	})
 	code, _, err := command(t, []module.Module{quiet(), mod}, nil, "list")
 	require.Equal(t, 1, code)
 	require.Equal(t, "the shelf is locked\n", err)
@@ -409,7 +424,7 @@ func TestASignalEndsAModulesCommand(t *testing.T) {
 	require.Empty(t, r.err.String())
 }
 
-// library is a module with commands below commands.
+// library is a module whose command has commands below it.
 func library(d *diary) module.Module {
 	var shelf string
 	var genres []string
@@ -418,8 +433,11 @@ func library(d *diary) module.Module {
 		Use: "books", Short: "Work on the books", Example: "  capture books list",
 		Commands: []module.Command{
 			{
-				Use: "list", Short: "List the books", Example: "  capture books list --output json", Output: module.Table,
-				Flags:  func(flags *module.Flags) { flags.StringVar(&shelf, "shelf", "upper", "which `SHELF` to look at") },
+				Use: "list", Short: "List the books", Example: "  capture books list --output json",
+				Output: module.Table,
+				Flags: func(flags *module.Flags) {
+					flags.StringVar(&shelf, "shelf", "upper", "which `SHELF` to look at")
+				},
 				Values: map[string]any{"shelf": []string{"upper", "lower"}},
 				Run: func(use module.Invocation, c storeConfig) error {
 					list := use.List("title", "number")
@@ -473,7 +491,8 @@ func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
 		{"books lend It to Eve", `capture books lend: "Eve" is an argument too many`},
 		{"books list --output yaml", `capture books list: --output must be table or json, got "yaml"`},
 		{"books list --shelf middle", `capture books list: --shelf must be upper or lower, got "middle"`},
-		{"books count --genre verse --genre prose", "capture books count: --genre must be crime or verse, got \"prose\""},
+		{"books count --genre verse --genre prose",
+			"capture books count: --genre must be crime or verse, got \"prose\""},
 		{"books lend It Eve", "capture books lend: It is lent to nobody"},
 	} {
 		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, strings.Fields(test.line)...)
@@ -552,7 +571,8 @@ func TestTheShellCompletesCommandsFlagsAndValues(t *testing.T) {
 		},
 	} {
 		args := append([]string{"__complete"}, strings.Split(line, " ")...)
-		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, []string{"CAPTURE_STORE__BOOKS=7"}, args...)
+		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, []string{"CAPTURE_STORE__BOOKS=7"},
+			args...)
 		require.Zero(t, code, err)
 		lines := strings.Split(strings.TrimSpace(out), "\n")
 		require.ElementsMatch(t, want, lines[:len(lines)-1], line)

@@ -16,13 +16,14 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// caller calls a function of a command, which is its Run or one of its Values.
+// caller calls a function of a command: its Run or one of its Values.
 type caller func(f any, use module.Invocation) error
 
-// direct calls a function that takes an Invocation and nothing of a graph, as the app's own commands have them.
+// direct calls a function that takes an Invocation and no part of the graph. The app's own commands have such
+// functions.
 func direct(f any, use module.Invocation) error { return f.(func(module.Invocation) error)(use) }
 
-// newCommand makes the command line of a command and of those below it.
+// newCommand makes the command line of a command and of the commands below it.
 func (p *process) newCommand(command module.Command, call caller) *cobra.Command {
 	b := &branch{process: p, command: command, call: call, arguments: arguments(command.Use)}
 	c := &cobra.Command{
@@ -53,7 +54,7 @@ func (p *process) newCommand(command module.Command, call caller) *cobra.Command
 	return c
 }
 
-// branch is a command on the command line.
+// branch is one command on the command line.
 type branch struct {
 	process   *process
 	command   module.Command
@@ -62,7 +63,7 @@ type branch struct {
 	output    string
 }
 
-// argument is one of the arguments that a command's Use names.
+// argument is one of the arguments that the Use of a command names.
 type argument struct {
 	name               string
 	optional, repeated bool
@@ -77,7 +78,7 @@ func arguments(use string) []argument {
 	return list
 }
 
-// at returns the argument that stands at a position, if one may.
+// at returns the argument that may stand at the position, if there is one.
 func (b *branch) at(position int) (argument, bool) {
 	last := len(b.arguments) - 1
 	if last >= 0 && (position <= last || b.arguments[last].repeated) {
@@ -86,7 +87,7 @@ func (b *branch) at(position int) (argument, bool) {
 	return argument{}, false
 }
 
-// check finds what is wrong with the arguments, and with the flags that have a list of values.
+// check returns an error for a wrong argument, or for a wrong value of a flag that has a list of values.
 func (b *branch) check(c *cobra.Command, args []string) error {
 	for i, arg := range args {
 		argument, expected := b.at(i)
@@ -123,13 +124,14 @@ func (b *branch) check(c *cobra.Command, args []string) error {
 	return first
 }
 
-// checkValue reports a value that is not one of those that there are.
+// checkValue returns an error for a value that is not in the list of allowed values.
 func (b *branch) checkValue(c *cobra.Command, name, shown, value string) error {
 	all, listed := b.command.Values[name].([]string)
 	if !listed || slices.Contains(all, value) {
 		return nil
 	}
-	return misused(c, fmt.Sprintf("%s: %s must be %s, got %q", c.CommandPath(), shown, strings.Join(all, " or "), value))
+	return misused(c, fmt.Sprintf("%s: %s must be %s, got %q", c.CommandPath(), shown, strings.Join(all, " or "),
+		value))
 }
 
 func (b *branch) run(c *cobra.Command, args []string) error {
@@ -159,22 +161,23 @@ func (b *branch) completeArgument(
 	return b.values(argument.name, args, begun), cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeFlag has the shell complete the values of a flag: with those that there are, with files, or with nothing.
+// completeFlag tells the shell how to complete the value of a flag: from the list of values, with file names, or not at
+// all.
 func (b *branch) completeFlag(c *cobra.Command, flag *pflag.Flag) {
 	if name, _ := pflag.UnquoteUsage(flag); name == "FILE" {
-		return // as shells do by themselves
+		return // shells complete file names by themselves
 	}
 	err := c.RegisterFlagCompletionFunc(flag.Name,
 		func(_ *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return b.values(flag.Name, args, begun), cobra.ShellCompDirectiveNoFileComp
 		})
 	if err != nil {
-		panic(err) // a flag of the command that was not there a moment ago
+		panic(err) // the command has the flag, and no completion for it yet
 	}
 }
 
-// values returns the values of a flag or an argument that go on as the user has begun. Whoever presses a key to
-// complete a word is told nothing of what went wrong.
+// values returns the values of a flag or an argument that begin with what the user has typed. An error is not shown:
+// the user has only pressed the key that completes a word.
 func (b *branch) values(name string, args []string, begun string) []string {
 	var all []string
 	switch values := b.command.Values[name].(type) {
@@ -187,8 +190,8 @@ func (b *branch) values(name string, args []string, begun string) []string {
 	return slices.DeleteFunc(all, func(value string) bool { return !strings.HasPrefix(value, begun) })
 }
 
-// catching returns a function that takes what f takes, puts the first of f's results into found, and returns the
-// second, which is an error.
+// catching returns a function that takes the parameters of f and calls f. It puts the first result of f into found and
+// returns the second one, which is an error.
 func catching(f any, found *[]string) any {
 	inner := reflect.ValueOf(f)
 	var in []reflect.Type
@@ -203,12 +206,12 @@ func catching(f any, found *[]string) any {
 	}).Interface()
 }
 
-// misused is the end of a command line that was typed wrongly.
+// misused returns the error for a command line that was typed wrongly.
 func misused(c *cobra.Command, text string) error {
 	return &exitError{code: exitMisused, cause: fmt.Errorf("%s (see %s --help)", text, c.CommandPath())}
 }
 
-// unknownCommand names the command below c that was probably meant.
+// unknownCommand returns the error for an unknown name. It suggests the command below c whose name is nearest.
 func unknownCommand(c *cobra.Command, name string) error {
 	text := fmt.Sprintf("unknown command %q for %q", name, c.CommandPath())
 	var known []string
@@ -218,7 +221,7 @@ func unknownCommand(c *cobra.Command, name string) error {
 	return misused(c, text+didYouMean("", name, known))
 }
 
-// wrongFlag is what pflag has found, with the flag that was probably meant.
+// wrongFlag returns pflag's error and suggests the flag whose name is nearest.
 func wrongFlag(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
@@ -226,7 +229,8 @@ func wrongFlag(c *cobra.Command, err error) error {
 	}
 	var known []string
 	c.Flags().VisitAll(func(flag *pflag.Flag) { known = append(known, flag.Name) })
-	return misused(c, fmt.Sprintf("%s: %s%s", c.CommandPath(), err, didYouMean("--", unknown.GetSpecifiedName(), known)))
+	return misused(c, fmt.Sprintf("%s: %s%s", c.CommandPath(), err,
+		didYouMean("--", unknown.GetSpecifiedName(), known)))
 }
 
 func didYouMean(prefix, word string, known []string) string {
@@ -236,7 +240,7 @@ func didYouMean(prefix, word string, known []string) string {
 	return ""
 }
 
-// newHelp makes the command that shows the help of the others.
+// newHelp makes the command that shows the help of the other commands.
 func (p *process) newHelp(root *cobra.Command) *cobra.Command {
 	find := func(args []string) (*cobra.Command, error) {
 		found, rest, err := root.Find(args)
@@ -270,12 +274,12 @@ func (p *process) newHelp(root *cobra.Command) *cobra.Command {
 	}, direct)
 }
 
-// newCompletion makes the commands that write what teaches a shell to complete command lines.
+// newCompletion makes the commands that write completion scripts for shells.
 func (p *process) newCompletion(root *cobra.Command) *cobra.Command {
 	completion := module.Command{
-		Use: "completion", Short: "Write what teaches a shell to complete command lines",
-		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they are
-known: topics, formats, files.`,
+		Use: "completion", Short: "Write a script that completes command lines in a shell",
+		Long: `Writes a script that teaches a shell to complete the names of commands and flags, and values where they
+are known: topics, formats, files.`,
 		Example: `  source <(capture completion bash)
   capture completion zsh > "${fpath[1]}/_capture"
   capture completion fish > ~/.config/fish/completions/capture.fish`,
@@ -285,7 +289,8 @@ known: topics, formats, files.`,
 		write         func() error
 	}{
 		{
-			"bash", "  source <(capture completion bash)                                   # this shell; see bash-completion\n" +
+			"bash",
+			"  source <(capture completion bash)                                  # this shell; see bash-completion\n" +
 				"  capture completion bash > /etc/bash_completion.d/capture            # all shells from now on",
 			func() error { return root.GenBashCompletionV2(p.out, true) },
 		},
@@ -312,7 +317,7 @@ known: topics, formats, files.`,
 	return p.newCommand(completion, direct)
 }
 
-// CommandLine returns the commands of a build of these modules, for whoever documents or checks them. Main runs them.
+// CommandLine returns the commands of a build of these modules, for documentation and for tests. Main runs them.
 func CommandLine(modules []module.Module) *cobra.Command {
 	return (&process{modules: modules, out: os.Stdout, err: os.Stderr}).root()
 }

@@ -15,7 +15,7 @@ import (
 // Config is the section "app".
 type Config struct {
 	StartTimeout time.Duration `key:"start_timeout" doc:"How long all modules together may take to start."`
-	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must hold what each of them reserves for itself, and an orchestrator's grace period must be longer."`
+	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must be at least the sum of the times that the modules reserve for their stops, and less than the orchestrator's grace period."`
 }
 
 // DefaultConfig returns the defaults.
@@ -43,7 +43,7 @@ func sections(modules []module.Module) []configs.Section {
 	return all
 }
 
-// Load reads and checks the configuration of a build of these modules as Build does, the app's own section included.
+// Load reads and checks the configuration of a build of these modules, with the app's own section, just as Build does.
 func Load(modules []module.Module, source configs.Source) (*configs.Set, error) {
 	rules := []configs.Rule{budgetsFit(modules), addressesDiffer(modules)}
 	for _, m := range modules {
@@ -52,7 +52,7 @@ func Load(modules []module.Module, source configs.Source) (*configs.Set, error) 
 	return configs.Load(sections(modules), source, rules...)
 }
 
-// budgetsFit checks that the time which the modules reserve for their hooks fits into the app's timeouts.
+// budgetsFit checks that the time that the modules reserve for their hooks fits into the app's timeouts.
 func budgetsFit(modules []module.Module) configs.Rule {
 	return func(set *configs.Set) error {
 		var start, stop budget
@@ -73,7 +73,7 @@ func budgetsFit(modules []module.Module) configs.Rule {
 	}
 }
 
-// budget is the time that the modules reserve for one direction of the lifecycle.
+// budget is the time that the modules reserve for starting or for stopping.
 type budget struct {
 	total  time.Duration
 	shares []string
@@ -92,7 +92,7 @@ func (b *budget) check(faults *configs.Faults, verb string, timeout time.Duratio
 		timeout, b.total, verb, strings.Join(b.shares, ", "))
 }
 
-// addressesDiffer checks that no two modules listen on one address.
+// addressesDiffer checks that no two modules listen on the same address.
 func addressesDiffer(modules []module.Module) configs.Rule {
 	return func(set *configs.Set) error {
 		type bound struct{ key, host, port string }
@@ -121,7 +121,7 @@ func addressesDiffer(modules []module.Module) configs.Rule {
 	}
 }
 
-// overlap reports whether two hosts may be one address of this machine.
+// overlap reports whether two hosts may be the same address of this machine.
 func overlap(a, b string) bool {
 	canonical := func(host string) string {
 		ip := net.ParseIP(host)

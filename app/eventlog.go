@@ -8,15 +8,17 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// eventLog is Fx's event logger. The graph's zap logger is itself a part of the graph, so events are kept until it exists,
-// and forgotten when the graph cannot be built: the error says it better.
+// eventLog is Fx's event logger. The zap logger is itself a part of the graph, so eventLog keeps the events until the
+// logger exists. When the graph cannot be built, the kept events are dropped, because the error explains the failure
+// better.
 type eventLog struct {
 	mu   sync.Mutex
 	kept []fxevent.Event
 	next fxevent.Logger
-	// provided holds the names of the types that the graph's constructors provide. It is complete when the graph is built.
+	// provided holds the names of the types that the constructors of the graph provide. It is complete once the graph
+	// is built.
 	provided map[string]bool
-	// refused is set when Fx could not take what somebody provides. Then provided is not complete.
+	// refused is set when Fx refused a constructor. Then provided is incomplete.
 	refused bool
 }
 
@@ -24,8 +26,8 @@ func newEventLog() *eventLog { return &eventLog{provided: map[string]bool{}} }
 
 func (l *eventLog) logger() fxevent.Logger { return l }
 
-// LogEvent implements fxevent.Logger. Hook events are left out: Fx sees only the app's wrapper of a hook (see hooks), which
-// logs the same with the module's name.
+// LogEvent implements fxevent.Logger. It leaves out the events of hooks: Fx sees only the app's wrapper of a hook (see
+// hooks), and the wrapper logs the same with the module's name.
 func (l *eventLog) LogEvent(event fxevent.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -48,8 +50,8 @@ func (l *eventLog) LogEvent(event fxevent.Event) {
 	l.next.LogEvent(event)
 }
 
-// connect sends the kept events and all further ones to the logger, at debug. That goes for errors as well: whoever
-// built, started or stopped the graph gets each of them, and says it once.
+// connect sends the kept events and all later ones to the logger at level debug. Errors are logged at debug as well:
+// the caller who builds, starts or stops the graph gets each error and reports it once.
 func (l *eventLog) connect(log *zap.Logger) {
 	next := &fxevent.ZapLogger{Logger: log.Named("fx")}
 	next.UseLogLevel(zapcore.DebugLevel)

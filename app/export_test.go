@@ -10,8 +10,9 @@ import (
 
 // Run executes a command line as Main does, in a process that the test makes up, and returns the exit code.
 func Run(args, environ []string, out, err io.Writer, signals <-chan os.Signal, modules ...module.Module) int {
-	return (&process{modules: modules, environ: environ, out: out, err: err, signals: signals, detach: func() {}}).run(args)
+	p := process{modules: modules, environ: environ, out: out, err: err, signals: signals, detach: func() {}}
+	return p.run(args)
 }
 
-// Describe names a build.
+// Describe returns the text that names a build.
 func Describe(version string, info *debug.BuildInfo) string { return describe(version, info).String() }

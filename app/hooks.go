@@ -14,11 +14,11 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// hooks knows which module every lifecycle hook belongs to and how far it has come, so that a start or stop which fails can
-// say where.
+// hooks knows the module of every lifecycle hook and how far the hook has come. So the error of a failed start or stop
+// can name the module.
 type hooks struct {
 	log *zap.Logger
-	// starting bounds the start hooks; Start sets it before the first of them runs.
+	// starting bounds the start hooks. App.Start sets it before the first hook runs.
 	starting context.Context
 
 	mu       sync.Mutex
@@ -41,7 +41,7 @@ const (
 	hookStopped
 )
 
-// moduleLifecycle is the fx.Lifecycle that a module's constructors see.
+// moduleLifecycle is the fx.Lifecycle that the constructors of a module get.
 type moduleLifecycle struct {
 	module string
 	next   fx.Lifecycle
@@ -100,7 +100,8 @@ func (h *hooks) fail(err error) {
 	h.mu.Unlock()
 }
 
-// timedOut is the error of a stop that ran out of time. It holds what stop hooks had returned by then, which Fx forgets.
+// timedOut is the error of a stop that ran out of time. It includes the errors that stop hooks had returned by then,
+// since Fx drops them.
 func (h *hooks) timedOut(timeout time.Duration) error {
 	late := fmt.Errorf("the service did not stop in time (app.stop_timeout is %s): %s", timeout, h.unfinished())
 	h.mu.Lock()
@@ -108,7 +109,7 @@ func (h *hooks) timedOut(timeout time.Duration) error {
 	return errors.Join(append([]error{late}, h.failures...)...)
 }
 
-// unfinished says which stop hooks are still running and which were not reached.
+// unfinished names the modules whose stop hooks are still running, and the modules whose stop hooks were never reached.
 func (h *hooks) unfinished() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,11 +135,12 @@ func (h *hooks) unfinished() string {
 	return strings.Join(parts, "; ")
 }
 
-// lastWord is how long a start hook whose context is over may take to say why it had not finished. It is also how long
-// the process, before it ends, waits for somebody to read its last words.
+// lastWord is how long a start hook may go on after its context is over, to return an error of its own. It is also how
+// long the process, before it ends, waits for a reader to take the last lines that it prints.
 const lastWord = time.Second
 
-// await runs f and returns what it returns, its panic, or the context's error if f does not heed its end.
+// await runs f and returns its error or its panic. If f goes on after the end of its context, await returns the
+// context's error.
 func (h *hooks) await(ctx context.Context, who string, f func(context.Context) error) error {
 	done := make(chan error, 1)
 	panics.Go(h.log, who, func() { done <- panics.Try(h.log, who, func() error { return f(ctx) }) })

@@ -19,12 +19,12 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// Main runs the command line of a build of these modules, and ends the process with its exit code: 0 for success and
-// for a stop by SIGINT or SIGTERM, 1 for an error, 2 for a command line that is wrong, what a module gave to
-// fx.Shutdowner when that ended the service, and 128 plus the signal's number when a second signal cut a stop short.
+// Main runs the command line of a build of these modules and ends the process with the exit code: 0 for success and for
+// a stop by SIGINT or SIGTERM, 1 for an error, 2 for a wrong command line, the code that a module gave to fx.Shutdowner
+// when the module ended the service, and 128 plus the signal's number when a second signal cut a stop short.
 //
-// The service does not need anybody to read what it prints. It goes on when standard output or standard error is a pipe
-// whose reader is gone, or one that is full because its reader has stopped to read. A command ends when its reader is
+// The service needs no reader for what it prints. It goes on when standard output or standard error is a pipe whose
+// reader is gone, and when the pipe is full because its reader has stopped reading. A command ends when its reader is
 // gone.
 func Main(modules ...module.Module) {
 	signals := make(chan os.Signal, 2)
@@ -46,7 +46,7 @@ func Main(modules ...module.Module) {
 	os.Exit(p.run(os.Args[1:]))
 }
 
-// process is what the command line has of the process that it runs in.
+// process is the part of its process that a command line uses.
 type process struct {
 	modules []module.Module
 	environ []string
@@ -55,22 +55,22 @@ type process struct {
 	// terminal says that err is a terminal.
 	terminal bool
 	signals  <-chan os.Signal
-	// hangups ask a service to load its configuration anew.
+	// hangups ask the service to load its configuration again.
 	hangups <-chan os.Signal
-	// detach makes the process a service's: a write to standard output or standard error that nobody reads any more does
-	// not end it, and neither does SIGHUP.
+	// detach prepares the process for a service. From then on neither SIGHUP nor a write to a closed pipe, on standard
+	// output or standard error, ends the process.
 	detach func()
-	// stopSignal is the first signal that came; a second one ends the process at once.
+	// stopSignal is the first signal that came. A second signal ends the process at once.
 	stopSignal os.Signal
 }
 
-// The exit codes of what goes wrong.
+// The exit codes of failures.
 const (
 	exitFailed  = 1
 	exitMisused = 2
 )
 
-// exitError is an end with an exit code of its own. Its cause, if any, is for the user.
+// exitError ends the process with its code. Its cause, if any, is shown to the user.
 type exitError struct {
 	code  int
 	cause error
@@ -103,14 +103,14 @@ func (p *process) run(args []string) int {
 		if errors.As(err, &panicked) {
 			text += "\n\n" + string(panicked.Stack)
 		}
-		// Where standard error cannot be written to, the exit code is all that is left to say.
+		// If standard error cannot be written to, the user has only the exit code.
 		say(p.err, text+"\n")()
 	}
 	return code
 }
 
-// say writes in the background, as a pipe that is full would hold the caller. It returns a function that waits until
-// all is written, for a second at most.
+// say writes in the background, because a full pipe would block the caller. It returns a function that waits until all
+// is written, for a second at most.
 func say(out io.Writer, text string) (wait func()) {
 	done := make(chan struct{})
 	panics.Go(zap.NewNop(), "the writer of last words", func() {
@@ -125,8 +125,8 @@ func say(out io.Writer, text string) (wait func()) {
 	}
 }
 
-// until runs a step whose context ends with the first signal. It returns at once, with the exit code of a killed process,
-// when a second signal comes.
+// until runs a step whose context ends with the first signal. When a second signal comes, until returns at once, with
+// the exit code of a killed process.
 func (p *process) until(step func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -136,8 +136,8 @@ func (p *process) until(step func(context.Context) error) error {
 	return p.watch(cancel, func() error { return step(ctx) })
 }
 
-// watch runs a step to its end, which a first signal asks for by cancel and a second one does not wait for. A panic of
-// the step is its error.
+// watch runs a step to its end. The first signal calls cancel, which asks the step to end; after a second signal watch
+// no longer waits for the step. If the step panics, the panic is the error.
 func (p *process) watch(cancel func(), step func() error) error {
 	done := make(chan error, 1)
 	panics.Go(zap.NewNop(), "a step", func() { done <- panics.Catch(step) })
@@ -193,13 +193,15 @@ func (p *process) serve(source configs.Source) error {
 	case err != nil:
 		return &exitError{code: max(end.ExitCode, 1), cause: err}
 	case end.ExitCode != 0:
-		return &exitError{code: end.ExitCode, cause: errors.New("the service ended because a part of it failed: see the log")}
+		return &exitError{
+			code: end.ExitCode, cause: errors.New("the service ended because a part of it failed: see the log"),
+		}
 	}
 	return nil
 }
 
-// invoke calls a function of a command of the i-th module in that module's scope of the graph, which is built without
-// its root and is not started.
+// invoke calls a function of a command of the i-th module, in that module's scope of the graph. The graph is built
+// without its root and is not started.
 func (p *process) invoke(i int, source configs.Source, f any, use module.Invocation) error {
 	set, err := Load(p.modules, source)
 	if err != nil {
@@ -220,12 +222,12 @@ func (p *process) invoke(i int, source configs.Source, f any, use module.Invocat
 	return err
 }
 
-// unchanging is the configuration of a graph that does not live to see another.
+// unchanging is the configuration of a graph that never reloads.
 func unchanging(set *configs.Set) *configs.Live {
 	return configs.NewLive(set, func() (*configs.Set, error) { return set, nil })
 }
 
-// dot writes the graph, unbuilt, in the language of Graphviz.
+// dot writes the graph in the language of Graphviz, without building it.
 func (p *process) dot(source configs.Source) (string, error) {
 	set, err := Load(p.modules, source)
 	if err != nil {

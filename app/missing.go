@@ -13,13 +13,13 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// project is the import path that the module of a module.Requirement is below.
+// project is the import path of this project. The module of a module.Requirement is given by its path below it.
 const project = "github.com/opencapture/capture/"
 
-// MissingError says which types no module of a build provides, and which modules would.
+// MissingError lists the types that no module of a build provides, and the modules that provide them.
 type MissingError struct{ Missing []Missing }
 
-// Missing is a type that a build lacks. Module is the module that provides it, by its import path below the project.
+// Missing is a type that a build lacks. Module is the import path, below the project, of the module that provides it.
 type Missing struct {
 	Type   string
 	Module string
@@ -35,7 +35,7 @@ func (e *MissingError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// requirements are what the modules say they take from others, and what the app itself takes.
+// requirements lists the types that the modules declare as required, and the types that the app itself takes.
 func requirements(modules []module.Module) []module.Requirement {
 	all := []module.Requirement{
 		module.Require[module.Root]("transport"),
@@ -48,11 +48,11 @@ func requirements(modules []module.Module) []module.Requirement {
 	return all
 }
 
-// explain turns Fx's error about a graph into one for humans. Fx wraps what went wrong in the chain of constructors that led
-// to it; what a constructor returned is self-explanatory without.
+// explain turns Fx's error about a graph into an error for people. Fx wraps the error of a constructor in the chain of
+// constructors that led to it. The constructor's own error is clear without that chain.
 //
-// Fx does not say in a form of its own which types are missing. It says which ones are provided, and the modules say
-// which ones they require. A type that is missing without being declared is left to the words of Fx, which name the
+// Fx offers no list of the missing types. It reports the types that are provided, and the modules declare the types
+// that they require. For a missing type that no module has declared, explain keeps Fx's own words, which name the
 // constructor.
 func explain(err error, modules []module.Module, events *eventLog) error {
 	var fx dig.Error
@@ -66,16 +66,16 @@ func explain(err error, modules []module.Module, events *eventLog) error {
 	if missing := missing(modules, events); missing != nil {
 		return missing
 	}
-	// The error around the root cause names the constructor, and those around it how Fx has come there.
+	// The error around the root cause names the constructor. The errors around that one tell how Fx got there.
 	for inner := errors.Unwrap(err); inner != nil && errors.Unwrap(inner) != nil; inner = errors.Unwrap(inner) {
 		err = inner
 	}
 	return fmt.Errorf("the modules of this build do not fit together: %w", err)
 }
 
-// missing returns all types that the modules require and nobody provides, so that a build is not repaired one error
-// at a time. When Fx could not take a constructor, it did not look at those behind it, and nobody knows what they
-// provide.
+// missing returns all types that the modules require and nobody provides, so that a build need not be repaired one
+// error at a time. When Fx has refused a constructor, it has not looked at the later ones, so missing cannot know what
+// they provide and returns nil.
 func missing(modules []module.Module, events *eventLog) *MissingError {
 	e := &MissingError{}
 	for _, required := range requirements(modules) {

@@ -11,15 +11,15 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// watchInterval is how often the files of the configuration are looked at. A change counts once two looks in a row show
-// the same, so that a file is not read while somebody is still writing it.
+// watchInterval is how often the reloader looks at the files of the configuration. The reloader loads a change once two
+// looks in a row show the same content, so that it does not load a file that is still being written.
 const watchInterval = time.Second
 
-// reloader exchanges the configuration when one of its files has changed or somebody sends SIGHUP.
+// reloader exchanges the configuration when one of its files has changed, and on SIGHUP.
 type reloader struct {
 	live    *configs.Live
 	files   []string
-	loaded  [32]byte // the digest of the files that the last configuration was loaded from
+	loaded  [32]byte // the digest of the files when the configuration was loaded last
 	hangups <-chan os.Signal
 	every   time.Duration
 
@@ -27,12 +27,13 @@ type reloader struct {
 	group  *panics.Group
 }
 
-// newReloader is to be made before the configuration is loaded for the first time: so no change is missed.
+// newReloader notes what the files hold. It is called before the configuration is loaded for the first time, so that
+// the reloader misses no change.
 func newReloader(files []string) *reloader {
 	return &reloader{files: files, loaded: configs.FilesDigest(files), every: watchInterval}
 }
 
-// start begins to watch, and to log what becomes of new configurations.
+// start begins to watch the files, and to log the outcome of every attempt to exchange the configuration.
 func (r *reloader) start(live *configs.Live, log *zap.Logger) {
 	r.live = live
 	live.Report(func(status configs.Status) {
@@ -43,7 +44,8 @@ func (r *reloader) start(live *configs.Live, log *zap.Logger) {
 		case len(status.Changed) == 0:
 			log.Info("the configuration was loaded, and nothing in it has changed")
 		default:
-			log.Info("the configuration was exchanged", zap.Int("number", status.Number), zap.Strings("changed", status.Changed))
+			log.Info("the configuration was exchanged", zap.Int("number", status.Number),
+				zap.Strings("changed", status.Changed))
 		}
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -83,13 +85,14 @@ func (r *reloader) watch(ctx context.Context) {
 	}
 }
 
-// look returns the digest of the files, and whether they are to be loaded; seen is what the last look has shown.
+// look returns the digest of the files and reports whether to load them. seen is the digest of the look before.
 func (r *reloader) look(seen [32]byte) (now [32]byte, load bool) {
 	now = configs.FilesDigest(r.files)
 	return now, now != r.loaded && now == seen
 }
 
-// reload exchanges the configuration; digest is that of the files before they are read. Its outcome is reported.
+// reload exchanges the configuration. digest is the digest of the files from before they are read. Live reports the
+// outcome.
 func (r *reloader) reload(digest [32]byte) {
 	r.loaded = digest
 	_, _ = r.live.Reload()

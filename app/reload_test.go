@@ -53,7 +53,7 @@ func (w *watched) says(text string) func() bool {
 	return func() bool { return w.text.Now().Text == text }
 }
 
-// write puts the text into the file in one step: a look sees all of it or nothing.
+// write replaces the file in one step, so that a look sees either the old text or all of the new one.
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
@@ -73,7 +73,7 @@ func TestAFileThatChangesIsLoaded(t *testing.T) {
 	write(t, path, "sign: {text: closed}\n")
 	require.Eventually(t, w.says("closed"), patience, poll)
 
-	// What is wrong is said, once, and the configuration stays.
+	// A refused configuration is logged once, and the one in force stays.
 	write(t, path, "sign: {text: moved, street: Side}\n")
 	require.Eventually(t, func() bool { return w.live.Status().Error != "" }, patience, poll)
 	require.NoError(t, os.Remove(path))
@@ -87,7 +87,8 @@ func TestAFileThatChangesIsLoaded(t *testing.T) {
 	require.Equal(t, []string{
 		"the configuration was exchanged",
 		"the configuration was not exchanged, the one in force stays: sign.street: needs a restart",
-		"the configuration was not exchanged, the one in force stays: " + path + ": cannot be read: no such file or directory",
+		"the configuration was not exchanged, the one in force stays: " + path +
+			": cannot be read: no such file or directory",
 		"the configuration was exchanged",
 	}, lines)
 	require.Equal(t, []any{"sign.text"}, w.logs.All()[0].ContextMap()["changed"])
@@ -112,7 +113,7 @@ func TestADirectoryBehindALinkThatIsExchangedIsLoaded(t *testing.T) {
 	require.Eventually(t, w.says("two"), patience, poll)
 }
 
-// A hangup is answered at once, and does not wait for the next look at the files.
+// The reloader answers a hangup at once, without waiting for the next look at the files.
 func TestAHangupLoadsTheConfiguration(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sign.yaml")
 	write(t, path, "sign: {text: open}\n")
@@ -126,7 +127,8 @@ func TestAHangupLoadsTheConfiguration(t *testing.T) {
 	require.Equal(t, "the configuration was loaded, and nothing in it has changed", w.logs.All()[1].Message)
 }
 
-// A file that is written bit by bit is loaded when it has stopped to change: what is there in between would be sound.
+// The reloader loads a file that is written bit by bit once the file has stopped changing, although the content in
+// between would be valid, too.
 func TestAFileThatIsStillBeingWrittenIsNotLoaded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sign.yaml")
 	write(t, path, "sign: {text: open}\n")

@@ -8,17 +8,17 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// version is set by the linker: -ldflags "-X github.com/opencapture/capture/app.version=v1.2.3". Without it, the version
-// that the Go toolchain recorded is shown.
+// version is set by the linker: -ldflags "-X github.com/opencapture/capture/app.version=v1.2.3". Without it, the
+// version that the Go toolchain has recorded is shown.
 var version string
 
-// thisBuild is the build that the process runs.
+// thisBuild describes the build that the process runs.
 func thisBuild() module.Build {
 	info, _ := debug.ReadBuildInfo()
 	return describe(version, info)
 }
 
-// describe reads a build off what the toolchain has recorded, as far as that is known.
+// describe returns what the toolchain has recorded about a build, as far as it is known.
 func describe(version string, info *debug.BuildInfo) module.Build {
 	if info == nil {
 		info = &debug.BuildInfo{GoVersion: runtime.Version(), Main: debug.Module{Version: "(unknown)"}}

@@ -42,14 +42,17 @@ func TestABuildIsDescribedByWhatTheToolchainHasRecorded(t *testing.T) {
 		{"", nil, module.Build{Version: "(devel)", GoVersion: "go1.26.0"}, "capture version (devel) go1.26.0"},
 		{"v1.2.3", nil, module.Build{Version: "v1.2.3", GoVersion: "go1.26.0"}, "capture version v1.2.3 go1.26.0"},
 		{
-			"v1.2.3", []debug.BuildSetting{commit}, module.Build{Version: "v1.2.3", Commit: "abcdef", GoVersion: "go1.26.0"},
+			"v1.2.3", []debug.BuildSetting{commit},
+			module.Build{Version: "v1.2.3", Commit: "abcdef", GoVersion: "go1.26.0"},
 			"capture version v1.2.3 commit abcdef go1.26.0",
 		},
 		{
-			"v1.2.3", []debug.BuildSetting{modified, commit}, module.Build{Version: "v1.2.3", Commit: "abcdef", Modified: true, GoVersion: "go1.26.0"},
+			"v1.2.3", []debug.BuildSetting{modified, commit},
+			module.Build{Version: "v1.2.3", Commit: "abcdef", Modified: true, GoVersion: "go1.26.0"},
 			"capture version v1.2.3 commit abcdef (modified) go1.26.0",
 		},
-		{"v1.2.3", []debug.BuildSetting{modified}, module.Build{Version: "v1.2.3", Modified: true, GoVersion: "go1.26.0"}, "capture version v1.2.3 go1.26.0"},
+		{"v1.2.3", []debug.BuildSetting{modified},
+			module.Build{Version: "v1.2.3", Modified: true, GoVersion: "go1.26.0"}, "capture version v1.2.3 go1.26.0"},
 	} {
 		info := &debug.BuildInfo{GoVersion: "go1.26.0", Main: debug.Module{Version: "(devel)"}, Settings: test.settings}
 		require.Equal(t, test.want, describe(test.version, info))

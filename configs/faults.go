@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// Fault is one thing that is wrong with the configuration.
+// Fault is one mistake in the configuration.
 type Fault struct {
-	// Key is the dotted path, such as kafka.topics.events; empty: the fault is of no one key.
+	// Key is the dotted path of the key at fault, such as kafka.topics.events. It is empty if no single key is at
+	// fault.
 	Key     string
 	Message string
 }
@@ -22,7 +23,7 @@ func (f Fault) String() string {
 	return f.Key + ": " + f.Message
 }
 
-// Faults collects faults so that all of them are reported at once. The zero value is ready to use; it is not safe for
+// Faults collects faults so that all of them are reported at once. The zero value is ready to use. It is not safe for
 // concurrent use.
 type Faults struct{ list []Fault }
 
@@ -38,7 +39,7 @@ func (f *Faults) Check(ok bool, key, format string, args ...any) {
 	}
 }
 
-// Nest records what a nested section's Validate returned, below key.
+// Nest records the faults of a nested section below key. err is what the section's Validate returned.
 func (f *Faults) Nest(key string, err error) {
 	if err == nil {
 		return
@@ -71,7 +72,7 @@ func (f *Faults) CheckAddress(key, value string) (host string) {
 	return host
 }
 
-// Err returns nil, or a *FaultsError that holds everything recorded.
+// Err returns nil if no fault was recorded, else a *FaultsError with all of them.
 func (f *Faults) Err() error {
 	if len(f.list) == 0 {
 		return nil
@@ -79,7 +80,7 @@ func (f *Faults) Err() error {
 	return &FaultsError{Faults: append([]Fault(nil), f.list...)}
 }
 
-// FaultsError is every fault that was found.
+// FaultsError holds every fault that was found.
 type FaultsError struct{ Faults []Fault }
 
 func (e *FaultsError) Error() string {

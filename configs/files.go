@@ -6,9 +6,10 @@ import (
 	"os"
 )
 
-// FilesDigest is a digest of what the files hold, or of why one cannot be read. Whoever compares two of them sees every
-// change, since the files are read each time: neither a symbolic link that is exchanged, as Kubernetes does it, nor a
-// clock that is too coarse hides one. It is meant for a few small files.
+// FilesDigest returns a digest of the contents of the files. For a file that cannot be read, it uses the error instead.
+// Two digests differ after any change, because the files are read each time: an exchanged symbolic link, as Kubernetes
+// uses it, changes the digest, and so does a change that a coarse clock would hide. FilesDigest is meant for a few
+// small files.
 func FilesDigest(paths []string) [sha256.Size]byte {
 	all := sha256.New()
 	add := func(kind byte, content []byte) {

@@ -11,14 +11,16 @@ import (
 
 // Live holds the configuration in force and exchanges it while the service runs: as a whole or not at all.
 //
-//  1. The new configuration is loaded and checked like the first one.
-//  2. A key that has changed and is not live (see the tag of a section's field) refuses it, by its name.
-//  3. Every module prepares what it makes of its section (NewValue, Follow), or refuses. Nothing has changed yet.
-//  4. The View of the new configuration takes the place of the old one in one step; then the modules commit what
-//     a View does not hold, such as the level of the log.
+//  1. Live loads the new configuration and checks it like the first one.
+//  2. If a key has changed that is not live (see the tag of a section's field), Live refuses the configuration and
+//     names the key.
+//  3. Every module prepares its part of the new configuration (NewValue, Follow), or refuses the configuration. Until
+//     then nothing has changed.
+//  4. Live puts the View of the new configuration in the place of the old one, in one step. Then the modules commit
+//     what a View cannot hold, such as the level of the log.
 //
-// Whoever is judging a request at that moment goes on with the View that it took when it began. Live is safe for
-// concurrent use.
+// A request that is being judged at that moment keeps the View that it took when it began. Live is safe for concurrent
+// use.
 type Live struct {
 	load func() (*Set, error)
 
@@ -31,37 +33,39 @@ type Live struct {
 	status  atomic.Pointer[Status]
 }
 
-// View is the values of one configuration. Whoever judges a request takes the View in force once, at the beginning, and
-// looks at no other until the end. It never changes.
+// View is the values of one configuration. A request takes the View in force once, at its beginning, and is judged by
+// that View until its end. A View never changes.
 type View struct {
 	set    *Set
 	values []any
 	number int
 }
 
-// Number counts the configurations of the process: 1 is the first.
+// Number returns the number of the configuration. The first configuration of the process is number 1.
 func (v *View) Number() int { return v.number }
 
-// Set is the configuration that the view belongs to.
+// Set returns the configuration that the view belongs to.
 func (v *View) Set() *Set { return v.set }
 
-// Status is how the last attempt to exchange the configuration ended.
+// Status tells how the last attempt to exchange the configuration ended.
 type Status struct {
-	// Number is that of the configuration in force, Since when it came into force.
+	// Number is the number of the configuration in force. Since is when that configuration came into force.
 	Number int       `json:"number"`
 	Since  time.Time `json:"since"`
-	// Loaded is when a configuration was loaded last, Changed which keys it changed, in the order of the reference.
+	// Loaded is when a configuration was last loaded. Changed lists the keys in which it differs from the one in force
+	// before, in the order of the reference.
 	Loaded  time.Time `json:"loaded"`
 	Changed []string  `json:"changed,omitempty"`
-	// Error is why the last configuration that was loaded is not in force; empty: it is.
+	// Error says why the configuration that was loaded last was refused. It is empty if that configuration is in force.
 	Error string `json:"error,omitempty"`
 }
 
-// Change is a module's part of a new configuration, prepared. When all modules have prepared theirs, Commit puts it in
-// force, which cannot fail; when one refuses, Cancel gives up what was prepared. Either may be nil.
+// Change is a module's prepared part of a new configuration. When all modules have prepared their parts, Live calls
+// Commit, which puts the part in force and cannot fail. When a module refuses, Live calls Cancel, which gives the part
+// up. Either function may be nil.
 type Change struct{ Commit, Cancel func() }
 
-// NewLive returns a Live with the set in force, which load exchanges for another.
+// NewLive returns a Live with the set in force. Reload calls load for a new set.
 func NewLive(set *Set, load func() (*Set, error)) *Live {
 	l := &Live{load: load}
 	now := time.Now()
@@ -70,8 +74,8 @@ func NewLive(set *Set, load func() (*Set, error)) *Live {
 	return l
 }
 
-// Fixed returns a Live of these sections, which are struct values, that nothing exchanges. It is for callers without a
-// configuration to load, such as tests.
+// Fixed returns a Live of these sections, which are struct values. Its configuration never changes. It is for callers
+// that have no configuration to load, such as tests.
 func Fixed(sections ...any) *Live {
 	var all []Section
 	for i, section := range sections {
@@ -85,21 +89,21 @@ func Fixed(sections ...any) *Live {
 	return NewLive(set, func() (*Set, error) { return set, nil })
 }
 
-// View is the view in force.
+// View returns the view in force.
 func (l *Live) View() *View { return l.current.Load() }
 
-// Status is how the last attempt to exchange the configuration ended.
+// Status returns how the last attempt to exchange the configuration ended.
 func (l *Live) Status() Status { return *l.status.Load() }
 
-// Value is what a module makes of its section.
+// Value is a value that a module prepares from its section.
 type Value[T any] struct {
 	live  *Live
 	index int
 }
 
-// NewValue has prepare make a value of the section that is a C, now and for every new configuration. C is the type of a
-// section or of a group of keys; there is one of it in the build. An error of prepare refuses the configuration. What
-// prepare makes does not change any more, and holds nothing that somebody has to close.
+// NewValue calls prepare with the section that is a C, now and for every new configuration. C is the type of a section
+// or of a group of keys, and the build must have exactly one of that type. If prepare returns an error, the
+// configuration is refused. The value that prepare returns never changes and holds nothing that has to be closed.
 func NewValue[C, T any](l *Live, prepare func(C) (T, error)) (*Value[T], error) {
 	build := func(set *Set) (any, error) {
 		section, err := SectionOf[C](set)
@@ -121,12 +125,12 @@ func NewValue[C, T any](l *Live, prepare func(C) (T, error)) (*Value[T], error) 
 	return &Value[T]{live: l, index: len(view.values) - 1}, nil
 }
 
-// Current is a Value of a section as it is.
+// Current returns a Value that is the section itself.
 func Current[C any](l *Live) (*Value[C], error) {
 	return NewValue(l, func(section C) (C, error) { return section, nil })
 }
 
-// In is the value that belongs to the view; nil is the view in force.
+// In returns the value that belongs to the view. Nil stands for the view in force.
 func (v *Value[T]) In(view *View) T {
 	if view == nil || v.index >= len(view.values) {
 		view = v.live.current.Load()
@@ -134,11 +138,11 @@ func (v *Value[T]) In(view *View) T {
 	return view.values[v.index].(T) //nolint:errcheck // what NewValue put there
 }
 
-// Now is the value that belongs to the view in force.
+// Now returns the value that belongs to the view in force.
 func (v *Value[T]) Now() T { return v.In(nil) }
 
-// Follow has prepare called with the section that is a C, before and after, for every new configuration in which the
-// section differs. It is for what a View cannot hold. An error of prepare refuses the configuration.
+// Follow calls prepare with the old and the new section that is a C, for every new configuration in which the section
+// differs. It is for state that a View cannot hold. If prepare returns an error, the configuration is refused.
 func Follow[C any](l *Live, prepare func(before, after C) (Change, error)) error {
 	if _, err := SectionOf[C](l.View().set); err != nil {
 		return err
@@ -159,14 +163,14 @@ func Follow[C any](l *Live, prepare func(before, after C) (Change, error)) error
 	return nil
 }
 
-// Report has report called with the outcome of every attempt to exchange the configuration. It must not wait for anybody.
+// Report calls report with the outcome of every attempt to exchange the configuration. The function must not block.
 func (l *Live) Report(report func(Status)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reports = append(l.reports, report)
 }
 
-// Reload loads the configuration and puts it in force. The error says why the old one stays in force instead.
+// Reload loads the configuration and puts it in force. An error says why the old configuration stays in force.
 func (l *Live) Reload() (Status, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,7 +196,8 @@ func (l *Live) Reload() (Status, error) {
 	return status, err
 }
 
-// exchange puts the set in force that differs by these keys, or returns why not.
+// exchange puts the set in force. changed lists the keys in which the set differs from the one before. An error says
+// why the set is refused.
 func (l *Live) exchange(before *View, after *Set, changed []string) error {
 	if len(changed) == 0 {
 		return nil
@@ -233,7 +238,7 @@ func (l *Live) exchange(before *View, after *Set, changed []string) error {
 	return nil
 }
 
-// guard returns a panic of a module's prepare as an error: the configuration is refused.
+// guard calls prepare and returns a panic of it as an error, so that the configuration is refused.
 func guard[T any](prepare func() (T, error)) (value T, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -243,7 +248,7 @@ func guard[T any](prepare func() (T, error)) (value T, err error) {
 	return prepare()
 }
 
-// changed lists the keys whose values differ, in the order of the reference.
+// changed lists the keys whose values differ between the sets, in the order of the reference.
 func (s *Set) changed(other *Set) []string {
 	var paths []string
 	for _, path := range s.layout.paths {

@@ -15,7 +15,7 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// kiosk has live settings, a group of live ones, and one that is not.
+// kiosk is a section with live settings, a live group of settings, and a setting that is not live.
 type kiosk struct {
 	Color  string         `key:"color" live:"true" doc:"The color of the door."`
 	Prices prices         `key:"prices" live:"true"`
@@ -34,7 +34,7 @@ func (k kiosk) Validate() error {
 	return faults.Err()
 }
 
-// open returns the live configuration of a kiosk that is loaded from a file, and what writes the file.
+// open returns the live configuration of a kiosk, which is loaded from a file, and a function that writes the file.
 func open(t *testing.T) (*configs.Live, func(text string)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kiosk.yaml")
@@ -195,7 +195,7 @@ func TestAValueOfASectionThatTheBuildLacksIsAnError(t *testing.T) {
 	require.Equal(t, 1, fixed.View().Number())
 }
 
-// Readers see, of two values, always those of one configuration.
+// A reader that takes two values from one view always sees values of the same configuration.
 func TestAViewIsOfOneConfigurationWhileOthersReload(t *testing.T) {
 	live, write := open(t)
 	first, err := configs.NewValue(live, func(p prices) (int, error) { return p.Paper, nil })
@@ -252,7 +252,7 @@ func TestTheReferenceMarksLiveKeys(t *testing.T) {
 	for _, want := range []string{
 		"# The color of the door. Live.\n", "# What candy costs. Live.\n", "# Where it stands.\n",
 		"# The code of the door. Secret. Live.\n",
-		`What is marked "Live" changes without a restart`,
+		`A key marked "Live" changes without a restart`,
 	} {
 		require.Contains(t, string(text), want)
 	}

@@ -1,14 +1,15 @@
 package configs
 
-// Rule checks what no section can check alone, such as a sum over all of them. It reports its faults as a
-// Validator does, with full paths.
+// Rule checks what no section can check alone, such as a sum over all sections. It reports its faults as a Validator
+// does, with full paths.
 type Rule func(*Set) error
 
 // Load fills the sections of the modules from their defaults and the source. It returns every fault at once, as a
-// *FaultsError: unreadable files, unknown sections, keys and variables, values of the wrong type, what each section's
-// Validate finds, and what the rules find. A key with a fault keeps its default while the rest is checked.
+// *FaultsError: unreadable files, unknown sections, keys and variables, values of the wrong type, the faults that each
+// section's Validate returns, and those that the rules return. A key with a fault keeps its default while the rest is
+// checked.
 //
-// Load looks at nothing but its arguments and the files that they name.
+// Load reads nothing but its arguments and the files that they name.
 func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	layout, err := newLayout(sections)
 	if err != nil {
@@ -38,8 +39,8 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	return set, nil
 }
 
-// check adds what the sections and the rules find, except about keys that have a fault already:
-// those hold their defaults.
+// check adds the faults that the sections and the rules return. It leaves out faults about a key that has one already,
+// since such a key holds its default.
 func (s *Set) check(faults *Faults, rules []Rule) {
 	var found Faults
 	for _, section := range s.layout.sections {

@@ -58,7 +58,7 @@ func sections() []configs.Section {
 	}
 }
 
-// write puts the text into a file called name and returns its path.
+// write writes the text into a file with this name and returns its path.
 func write(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -73,7 +73,8 @@ func load(t *testing.T, source configs.Source) shop {
 	return set.Section("shop").(shop)
 }
 
-// faults loads what must not load, and returns the lines of the error without the directory of the test's files.
+// faults loads a configuration that must be refused. It returns the lines of the error without the directory of the
+// test's files.
 func faults(t *testing.T, source configs.Source) []string {
 	t.Helper()
 	_, err := configs.Load(sections(), source)

@@ -8,29 +8,30 @@ import (
 	"time"
 )
 
-// Listener is implemented by a section whose module binds addresses. Listens returns those that it binds with the given
-// configuration, by the key that names each, relative to the section. No two of a build may be one address.
+// Listener is implemented by a section whose module binds addresses. Listens returns the addresses that the module
+// binds with the given configuration, each under the name of its key relative to the section. All addresses of a build
+// must differ.
 type Listener interface {
 	Listens(set *Set) map[string]string
 }
 
 // Section is a module's part of the configuration: the name of its section, and a struct value that holds the defaults.
 //
-// A field of the struct is a setting, or a struct with further ones. Its tag "key" is the setting's name, "doc" what
-// the reference says about it. With live:"true" the setting, or each below it, changes without a restart: the module
-// follows it by NewValue or Follow.
+// A field of the struct is a setting, or a struct with further settings. Its tag "key" is the setting's name, and its
+// tag "doc" is the text for the reference. With live:"true" the setting, or each setting of the struct, changes without
+// a restart: the module follows it by NewValue or Follow.
 type Section struct {
 	Name     string
 	Defaults any
 }
 
-// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults);
-// keys in its faults are relative to the section.
+// Validator is implemented by a section that has rules of its own. Validate reports every fault at once (see Faults).
+// The keys in its faults are relative to the section.
 type Validator interface{ Validate() error }
 
-// StopBudgeter is implemented by a section whose module does work while stopping. StopBudget is the longest that the
-// module's OnStop hooks may take; the sum over all modules must fit app.stop_timeout, because Fx stops everything under
-// one deadline and a hook that eats it all keeps later hooks from running.
+// StopBudgeter is implemented by a section whose module works while it stops. StopBudget is the longest time that the
+// module's OnStop hooks may take. The sum over all modules must fit app.stop_timeout: Fx stops everything under one
+// deadline, and a hook that uses all of it would keep the later hooks from running.
 type StopBudgeter interface{ StopBudget() time.Duration }
 
 // StartBudgeter is StopBudgeter's counterpart for OnStart hooks and app.start_timeout.
@@ -48,14 +49,14 @@ type key struct {
 	keys []*key
 }
 
-// layout is every section of a build, in the order of its modules, with the values that the sections have so far.
+// layout holds every section of a build, in the order of its modules, with the values that have been set so far.
 type layout struct {
 	sections []*key
 	paths    []string
 	byPath   map[string]*key
 }
 
-// newLayout reads the sections off the modules' defaults. Its faults are mistakes in a module, not in a configuration.
+// newLayout reads the sections from the modules' defaults. Its faults are mistakes in a module, not in a configuration.
 func newLayout(sections []Section) (*layout, error) {
 	l := &layout{byPath: map[string]*key{}}
 	var faults Faults
@@ -123,7 +124,7 @@ func (l *layout) add(k *key, faults *Faults) {
 // list reports whether the key holds several values.
 func (k *key) list() bool { return k.value.Type() == reflect.TypeFor[[]string]() }
 
-// set parses what a source says, a string or a []string, into the key.
+// set parses a value from a source, a string or a []string, into the key.
 func (k *key) set(from any) error {
 	items, several := from.([]string)
 	text, _ := from.(string)
@@ -184,8 +185,8 @@ func splitList(text string) []string {
 	return items
 }
 
-// nearest returns the known path that the given one is probably meant to be, or "". Dots count as underscores, so that
-// the variable CAPTURE_KAFKA_BROKERS finds kafka.brokers.
+// nearest returns the known path that the given one is most likely a misspelling of, or "". Dots count as underscores,
+// so that the variable CAPTURE_KAFKA_BROKERS finds kafka.brokers.
 func (l *layout) nearest(path string) string {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	flatten := func(path string) string { return strings.ReplaceAll(path, ".", "_") }
@@ -205,7 +206,7 @@ func (l *layout) nearest(path string) string {
 	return ""
 }
 
-// Nearest returns the known word that the given one is probably a misspelling of, or "".
+// Nearest returns the known word that the given one is most likely a misspelling of, or "".
 func Nearest(word string, known []string) string {
 	if i := closest(word, known, len(word)); i >= 0 {
 		return known[i]
@@ -213,8 +214,8 @@ func Nearest(word string, known []string) string {
 	return ""
 }
 
-// closest returns the index of the known word that takes the fewest changes to make of the given one, or -1 if all take
-// more than a third of so many letters.
+// closest returns the index of the known word that takes the fewest edits to reach from the given one. It returns -1 if
+// every known word takes more edits than a third of letters, at least 1 and at most 3.
 func closest(word string, known []string, letters int) int {
 	best, least := -1, min(max(1, letters/3), 3)+1
 	for i, candidate := range known {
@@ -228,7 +229,8 @@ func closest(word string, known []string, letters int) int {
 	return best
 }
 
-// editDistance counts the letters to insert, delete, replace or swap with their neighbour to turn a into b.
+// editDistance returns the least number of letters to insert, delete, replace, or swap with their neighbour that turns
+// a into b.
 func editDistance(a, b string) int {
 	var before []int
 	previous := make([]int, len(b)+1)

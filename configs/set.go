@@ -15,11 +15,12 @@ import (
 // Set is the loaded configuration of a build. It does not change and is safe for concurrent use.
 type Set struct {
 	layout *layout
-	// origins says where each value that is not the default comes from: a file and line, or the name of a variable.
+	// origins maps each key whose value is not the default to the source of the value: a file and line, or the name of
+	// a variable.
 	origins map[string]string
 }
 
-// Section returns the section of the named module, as a value of the same type as its defaults, or nil if the
+// Section returns the section of the named module, as a value of the same type as its defaults. It returns nil if the
 // build has no such section.
 func (s *Set) Section(name string) any {
 	for _, section := range s.layout.sections {
@@ -30,7 +31,8 @@ func (s *Set) Section(name string) any {
 	return nil
 }
 
-// SectionOf returns the section, or group of keys, that is a C. It is an error if the build has none or several.
+// SectionOf returns the section or group of keys that has the type C. If the build has none or several, that is an
+// error.
 func SectionOf[C any](set *Set) (section C, err error) {
 	found := 0
 	for _, path := range set.layout.paths {
@@ -50,14 +52,14 @@ func SectionOf[C any](set *Set) (section C, err error) {
 	}
 }
 
-// YAML writes every key with its value. Secrets are masked; a value that is not the default has its origin beside it.
+// YAML writes every key with its value. It masks secrets, and puts the origin beside a value that is not the default.
 func (s *Set) YAML() ([]byte, error) {
 	return s.layout.write(func(k *key, _, value *yaml.Node) {
 		value.LineComment = s.origins[k.path]
 	})
 }
 
-// write encodes the sections as YAML; comment may add comments to the nodes of a key.
+// write encodes the sections as YAML. The function comment may add comments to the nodes of a key.
 func (l *layout) write(comment func(k *key, name, value *yaml.Node)) ([]byte, error) {
 	var out bytes.Buffer
 	for i, section := range l.sections {
@@ -89,7 +91,7 @@ func (k *key) appendTo(parent *yaml.Node, comment func(k *key, name, value *yaml
 	parent.Content = append(parent.Content, name, value)
 }
 
-// node is the value in the notation that set reads.
+// node returns the value in the notation that set reads.
 func (k *key) node() *yaml.Node {
 	node := &yaml.Node{Kind: yaml.ScalarNode}
 	switch value := k.value.Interface().(type) {
@@ -114,7 +116,7 @@ func (k *key) node() *yaml.Node {
 	return node
 }
 
-// formatDuration leaves out the zero parts that time.Duration writes: 1h, not 1h0m0s.
+// formatDuration writes a duration without the zero parts that time.Duration writes: 1h, not 1h0m0s.
 func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -126,8 +128,8 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// kind is the note on a key's notation in the reference, whose head explains it; what the default
-// shows by itself needs none.
+// kind is the note in the reference on how a key's value is written. The head of the reference explains these notes. A
+// type that the default makes obvious has no note.
 func (k *key) kind() string {
 	kind := ""
 	switch k.value.Type() {

@@ -13,31 +13,34 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Source is where values come from besides the defaults: the files in their order, then the environment; later wins.
+// Source names the sources of values beside the defaults: the files in their order, then the environment. A later
+// source wins.
 type Source struct {
 	// Files are the paths of YAML files.
 	Files []string
-	// Environ is an environment in the form of os.Environ. Only variables that begin with CAPTURE_ are
-	// looked at, and of these CAPTURE_TEST_ is left to tests and the variables that Kubernetes sets for a
-	// service called "capture" to it.
+	// Environ is an environment in the form of os.Environ. Load reads only the variables that begin with CAPTURE_. Of
+	// these it ignores those that begin with CAPTURE_TEST_, which are for tests, and those that Kubernetes sets for a
+	// service called "capture".
 	Environ []string
 }
 
 const envPrefix = "CAPTURE_"
 
-// serviceLink matches what Kubernetes puts into the environment of every pod beside a service whose name begins with
-// "capture", such as CAPTURE_PORT_8000_TCP_ADDR. No setting looks like this: settings have a double underscore.
+// serviceLink matches the variables that Kubernetes puts into the environment of every pod beside a service whose name
+// begins with "capture", such as CAPTURE_PORT_8000_TCP_ADDR. The variable of a setting never looks like this, since it
+// has a double underscore.
 var serviceLink = regexp.MustCompile(`^CAPTURE_([A-Z0-9]+_)*` +
 	`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// envName is the variable that sets the key at path.
+// envName returns the variable that sets the key at the path.
 func envName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "__"))
 }
 
-// reader collects what the sources say about the keys of a layout, the later in the place of the earlier: a string, or
-// a []string for a list. Values stay text, as typed, until the type of their key is known: so a file and the
-// environment mean the same by the same letters, and YAML's guesses (0123 is 83, 1e3 is a float) change nothing.
+// reader collects the values of the keys of a layout from the sources. A value of a later source replaces that of an
+// earlier one. A value is a string, or a []string for a list. It stays text, as typed, until the type of its key is
+// known. So the same letters mean the same in a file and in the environment, and YAML's guesses (0123 is 83, 1e3 is a
+// float) change nothing.
 type reader struct {
 	layout  *layout
 	faults  *Faults
@@ -45,7 +48,7 @@ type reader struct {
 	values  map[string]any
 }
 
-// fault records a fault and where it comes from.
+// fault records a fault and the origin of the faulty value.
 func (r *reader) fault(path, origin, format string, args ...any) {
 	r.faults.Addf(path, "%s (%s)", fmt.Sprintf(format, args...), origin)
 }
@@ -186,7 +189,7 @@ func (r *reader) environ(environ []string) {
 	}
 }
 
-// follow returns the node that an alias stands for.
+// follow resolves an alias to the node that it stands for.
 func follow(node *yaml.Node) *yaml.Node {
 	for node.Kind == yaml.AliasNode {
 		node = node.Alias

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Secret is a string that never shows itself: printed, logged or marshalled it reads "******". Reveal gives the value.
+// Secret is a string that masks itself: printed, logged or marshalled it reads "******". Reveal returns the value.
 type Secret string
 
 const masked = "******"
@@ -54,7 +54,7 @@ var byteUnits = []struct {
 	{"b", 1},
 }
 
-// String writes the size in the largest unit that leaves a whole number.
+// String writes the size in the largest unit that gives a whole number.
 func (b ByteSize) String() string {
 	for _, unit := range []struct {
 		suffix string
@@ -67,8 +67,8 @@ func (b ByteSize) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// Approx writes the size for people, with one digit behind the point at most: 1.2GiB, 300KiB, 17B. It is the form in
-// which every size is shown that nobody has written down, such as how much of a disk is in use.
+// Approx writes the size for people, with at most one digit behind the point: 1.2GiB, 300KiB, 17B. It is the form for
+// measured sizes, such as how much of a disk is in use. Configured sizes are shown by String.
 func (b ByteSize) Approx() string {
 	for _, unit := range []struct {
 		suffix string
@@ -85,7 +85,7 @@ func (b ByteSize) Approx() string {
 // MarshalText writes what UnmarshalText reads.
 func (b ByteSize) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// UnmarshalText reads a size; a fraction is allowed as long as whole bytes result.
+// UnmarshalText reads a size. A fraction is allowed if it gives whole bytes.
 func (b *ByteSize) UnmarshalText(text []byte) error {
 	s := strings.ToLower(strings.TrimSpace(string(text)))
 	size := int64(1)
@@ -105,7 +105,7 @@ func (b *ByteSize) UnmarshalText(text []byte) error {
 	f, err := strconv.ParseFloat(s, 64)
 	product := f * float64(size)
 	whole := math.Round(product)
-	// 1.005KB is whole bytes, though its product in binary is not.
+	// 1.005KB is a whole number of bytes, although the product of the binary fractions is not.
 	exact := math.Abs(product-whole) <= math.Abs(whole)*1e-12
 	if err != nil || !exact || math.Abs(whole) >= math.MaxInt64 {
 		return fmt.Errorf("%q is not a size: write a number of bytes or a unit, such as 512KiB or 20MiB", text)

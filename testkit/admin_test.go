@@ -19,12 +19,15 @@ func TestTheOperatorsListenerHasTheEndpointsOfAllModulesAndReloads(t *testing.T)
 	shelf := module.Module{Name: "shelf", Options: fx.Provide(endpoint.As(func() endpoint.Endpoint {
 		return endpoint.Endpoint{
 			Pattern: "GET /admin/shelf", About: "What lies on the shelf.", Access: endpoint.Reader,
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "books") }),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, "books")
+			}),
 		}
 	}))}
 	service := testkit.Start(t, testkit.With(shelf))
 	require.Equal(t, "books", service.Admin("/admin/shelf").Body)
-	require.Contains(t, service.Admin("/").Body, `{"method":"GET","path":"/admin/shelf","about":"What lies on the shelf.","access":"reader"}`)
+	require.Contains(t, service.Admin("/").Body,
+		`{"method":"GET","path":"/admin/shelf","about":"What lies on the shelf.","access":"reader"}`)
 
 	response, err := http.Post(service.AdminURL+"/admin/reload", "", nil)
 	require.NoError(t, err)

@@ -25,8 +25,8 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// encoding is a sink that builds the Kafka messages and accepts the events: all of the service's own work, without
-// that of the Kafka client.
+// encoding is a sink that builds the Kafka messages and accepts the events. It does all of the service's own work, and
+// none of the Kafka client's.
 type encoding struct{ *encode.Encoder }
 
 func (e encoding) Write(_ context.Context, batch *events.Batch) {
@@ -36,14 +36,14 @@ func (e encoding) Write(_ context.Context, batch *events.Batch) {
 	}
 }
 
-// hotPath is the protocol and all behind it but the Kafka client.
+// hotPath returns the protocol with everything behind it except the Kafka client.
 func hotPath(tb testing.TB) *posthog.Handler {
 	return handlerOf(tb, encoding{encode.NewEncoder(produce.Settings{
 		Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000,
 	})})
 }
 
-// handlerOf is the protocol in front of a sink.
+// handlerOf returns the protocol in front of a sink.
 func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
 	budget := memory.NewBudget(1 << 30)
 	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
@@ -55,8 +55,8 @@ func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
 	return handler
 }
 
-// BenchmarkCapture50 is one request with a gzip batch of 50 events: decode, scan, pipeline, and the building of the
-// Kafka messages. ns/event is for one event.
+// BenchmarkCapture50 handles one request with a gzip batch of 50 events: decoding, scanning, the pipeline, and the
+// building of the Kafka messages. ns/event is the time of one event.
 func BenchmarkCapture50(b *testing.B) {
 	handler, body := hotPath(b), benchmarkBatch(b)
 	b.ReportAllocs()
@@ -66,7 +66,7 @@ func BenchmarkCapture50(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50, "ns/event")
 }
 
-// BenchmarkCapture1 is one request with a single event that is not compressed.
+// BenchmarkCapture1 handles one request with a single event that is not compressed.
 func BenchmarkCapture1(b *testing.B) {
 	handler, body := hotPath(b), singleEvent(b)
 	b.ReportAllocs()
@@ -75,7 +75,7 @@ func BenchmarkCapture1(b *testing.B) {
 	}
 }
 
-// singleEvent is the first event of the batch in a request of its own.
+// singleEvent returns a request with only the first event of the batch.
 func singleEvent(tb testing.TB) []byte {
 	packed, err := gzip.NewReader(bytes.NewReader(benchmarkBatch(tb)))
 	require.NoError(tb, err)
@@ -96,24 +96,24 @@ func capture(tb testing.TB, handler *posthog.Handler, body []byte) {
 	}
 }
 
-// An event costs at most two allocations on its way from the wire to the message, and a batch of fifty far fewer: the
-// one figure of the hot path that does not depend on the machine.
+// A batch of fifty events costs at most fifty allocations on its way from the wire to the messages: one an event. This
+// is the one figure of the hot path that does not depend on the machine.
 func TestABatchOfFiftyCostsFewAllocations(t *testing.T) {
 	handler, body := hotPath(t), benchmarkBatch(t)
 	allocations := testing.AllocsPerRun(50, func() { capture(t, handler, body) })
 	require.LessOrEqual(t, allocations, 50.0)
 }
 
-// benchmarkBatch is what a server SDK sends: a gzip batch of 50 events, about 52 KB before compression.
+// benchmarkBatch returns a request as a server SDK sends it: a gzip batch of 50 events, about 52 KB before compression.
 func benchmarkBatch(tb testing.TB) []byte {
 	batch, err := os.ReadFile("testdata/batch50.json.gz")
 	require.NoError(tb, err)
 	return batch
 }
 
-// BenchmarkSpool50 is the same request in ack mode spool without Kafka: the messages are on the disk, synced,
-// when it is answered. 16 requests at a time share the syncs. spool_bytes/event is what an event takes there;
-// it was 1,040 bytes of JSON.
+// BenchmarkSpool50 handles the same request in ack mode spool without Kafka: the answer comes when the messages are
+// synced to the disk. 16 requests at a time share the syncs. spool_bytes/event is the size of an event in the spool. As
+// JSON it was 1,040 bytes.
 func BenchmarkSpool50(b *testing.B) {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = []string{"127.0.0.1:1"}

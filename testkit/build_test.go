@@ -15,7 +15,7 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// blocklist is a module such as somebody might write: a section, and a stage that drops events by name.
+// blocklist is a module as an author might write it: a section, and a stage that drops events by name.
 func blocklist() module.Module {
 	return module.Module{
 		Name:    "blocklist",

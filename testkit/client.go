@@ -14,7 +14,7 @@ type Response struct {
 	Body   string
 }
 
-// Request sends a request to a path (with query) of the service and returns the answer; header holds names and values
+// Request sends a request to a path (with query) of the service and returns the answer. header holds names and values
 // in turn. A request that gets no answer fails the test.
 func (s *Service) Request(method, path, body string, header ...string) Response {
 	s.tb.Helper()
@@ -25,7 +25,7 @@ func (s *Service) Request(method, path, body string, header ...string) Response 
 	return response
 }
 
-// TryRequest is Request for requests that may get no answer.
+// TryRequest is Request for a request that may get no answer.
 func (s *Service) TryRequest(method, path, body string, header ...string) (Response, error) {
 	request, err := http.NewRequestWithContext(context.Background(), method, s.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *Service) Post(path, body string, header ...string) Response {
 	return s.Request(http.MethodPost, path, body, header...)
 }
 
-// Admin gets a path of the operators' listener.
+// Admin sends a GET to a path of the operators' listener.
 func (s *Service) Admin(path string) Response {
 	s.tb.Helper()
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.AdminURL+path, nil)

@@ -17,7 +17,7 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// withoutKafka starts a service whose brokers are not there: nothing listens on port 1 of the loopback.
+// withoutKafka starts a service whose brokers are away: nothing listens on port 1 of the loopback address.
 func withoutKafka(t *testing.T, ack string, options ...testkit.Option) *testkit.Service {
 	return testkit.Start(t, append(options,
 		testkit.Set("kafka.brokers", "127.0.0.1:1"), testkit.Set("kafka.connect_timeout", "100ms"),
@@ -47,7 +47,7 @@ func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
 			"auto": "kafka", "kafka": "kafka", "spool": "spool", "memory": "memory",
 		} {
 			service := testkit.Start(t, testkit.Set("delivery.ack", ack))
-			// The first events of a topic that was just made may come before its leaders.
+			// The first events of a new topic may come before the topic has leaders.
 			service.Eventually(want+" for "+ack+" at "+protocol.path, func() bool {
 				response := service.Post(protocol.path, protocol.body, protocol.header...)
 				return response.Status == 200 && response.Header.Get("X-Capture-Ack") == want
@@ -97,7 +97,7 @@ func TestAFullSpoolIsAnswered503WithWhenToComeAgain(t *testing.T) {
 	require.Contains(t, service.Admin("/readyz").Body, "full: see why Kafka does not take its events")
 }
 
-// What Kafka refuses for good is kept, and sent again when its topic takes it.
+// A message that Kafka refuses for good becomes a dead letter. A replay sends it once its topic takes it.
 func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
 	t.Parallel()
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -154,7 +154,7 @@ func TestADeadLetterIsReplayedOnceItsTopicTakesIt(t *testing.T) {
 	require.NotContains(t, messages[2].Headers, "dlq_reason")
 }
 
-// arrived lists topic and event of what is in Kafka.
+// arrived lists the topic and event of every message in Kafka.
 func arrived(service *testkit.Service) []string {
 	var list []string
 	for _, message := range service.Messages() {

@@ -20,7 +20,7 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// porter is a gate that knows one project, and refuses an address and a token.
+// porter is a gate that knows one project, and refuses one address and one token.
 type porter struct {
 	mu    sync.Mutex
 	asked []string
@@ -54,7 +54,7 @@ func (p *porter) questions() []string {
 	return asked
 }
 
-// projectOf keeps whom the events of a service belong to.
+// projectOf is a stage that notes the projects of the events that it sees.
 type projectOf struct {
 	mu  sync.Mutex
 	ids []string
@@ -88,7 +88,7 @@ const v1Event = `{"created_at":"2026-11-24T11:59:00Z","batch":[{"event":"a",` +
 	`"uuid":"0198c0de-0000-7000-8000-000000000001",` +
 	`"distinct_id":"u","timestamp":"2026-11-24T11:58:00Z"}]}`
 
-// v1Headers are those of a request of v1, with this token.
+// v1Headers returns the headers of a request of v1 with this token.
 func v1Headers(token string) []string {
 	return []string{
 		"Authorization", "Bearer " + token, "PostHog-Sdk-Info", "test/1", "PostHog-Attempt", "1", "User-Agent", "test",
@@ -97,7 +97,8 @@ func v1Headers(token string) []string {
 	}
 }
 
-// Where the head has the token, the gate is asked once and with it; else twice: without it, and with the body's.
+// If the head has the token, the gate is asked once, with the token. Else it is asked twice: without the token, and
+// with the token of the body.
 func TestAGateIsAskedBeforeTheBodyAndAgainWithItsToken(t *testing.T) {
 	t.Parallel()
 	service, gate, projects, sink := gated(t)
@@ -141,8 +142,8 @@ func TestWhomAGateRefusesIsToldInTheWordsOfTheProtocol(t *testing.T) {
 	require.Contains(t, metrics, "capture_events_received_total 2\n")
 }
 
-// A request that the gate refuses by its head is answered although most of its body never comes. (The server below
-// reads up to 8 KiB of a body along with the head.)
+// A request that the gate refuses by its head is answered although most of its body never comes. (fasthttp reads up to
+// 8 KiB of a body along with the head.)
 func TestAGateRefusesWithoutReadingTheBody(t *testing.T) {
 	t.Parallel()
 	service, _, _, _ := gated(t)

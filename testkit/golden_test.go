@@ -30,7 +30,8 @@ import (
 
 var update = flag.Bool("update", false, "write what the service does into the golden files")
 
-// golden is one file of testdata/golden: requests, and what they must lead to. See the README beside the files.
+// golden is one file of testdata/golden: requests, with the answers and messages that they must lead to. See the README
+// beside the files.
 type golden struct {
 	About    string            `yaml:"about"`
 	Set      map[string]string `yaml:"set,omitempty"`
@@ -49,9 +50,9 @@ type goldenRequest struct {
 	Headers map[string]string `yaml:"headers,omitempty"`
 	Gzip    bool              `yaml:"gzip,omitempty"`
 	Body    string            `yaml:"body,omitempty"`
-	// Base64 is a body that is no text.
+	// Base64 is a body that is not text.
 	Base64 string `yaml:"base64,omitempty"`
-	// Repeat stands for %REPEAT% in the body: so many letters x.
+	// Repeat is the number of letters x that replace %REPEAT% in the body.
 	Repeat int `yaml:"repeat,omitempty"`
 }
 
@@ -61,7 +62,7 @@ type goldenAnswer struct {
 	Body    string            `yaml:"body,omitempty"`
 }
 
-// goldenHeaders are those of an answer that the protocol says something about.
+// goldenHeaders are the headers of an answer that the protocol defines.
 var goldenHeaders = []string{
 	"Content-Type", "Retry-After", "PostHog-Request-Id", "Accept", "Accept-Encoding", "ETag", "Cache-Control", "Vary",
 	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods",
@@ -69,8 +70,8 @@ var goldenHeaders = []string{
 	"Access-Control-Expose-Headers",
 }
 
-// Every file below testdata/golden is a case: what is sent, how it is answered, and what then lies in Kafka, all of it.
-// A folder is a section of the protocol's specification.
+// Every file below testdata/golden is a case: the requests, their answers, and all messages that are in Kafka
+// afterwards. A folder is a section of the protocol's specification.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/*/*.yaml")
 	require.NoError(t, err)
@@ -83,7 +84,7 @@ func TestGolden(t *testing.T) {
 	groups := map[string]*group{}
 	for _, file := range files {
 		set := readGolden(t, file).Set
-		key := fmt.Sprint(set) // keys are in order
+		key := fmt.Sprint(set) // Sprint orders the keys
 		if groups[key] == nil {
 			groups[key] = &group{set: set}
 		}
@@ -98,7 +99,7 @@ func TestGolden(t *testing.T) {
 			}
 			var config kafka.Config
 			service := testkit.Start(t, append(options, testkit.Populate(&config))...)
-			// A topic of a rule may be of an earlier run, where the broker is not the service's own.
+			// If the broker is not the service's own, the topic of a rule may hold messages of an earlier run.
 			seen := map[string]bool{}
 			for _, message := range service.Messages() {
 				seen[place(message)] = true
@@ -139,13 +140,13 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics produ
 				answer.Headers[name] = value
 			}
 		}
-		// Nothing stands in every file that is the same for all.
+		// A header that is the same in every answer is left out of the files.
 		if answer.Headers["Vary"] == "Origin, Access-Control-Request-Method, Access-Control-Request-Headers" {
 			delete(answer.Headers, "Vary")
 		}
 		got.Steps[i].Answer = answer
 	}
-	// Warnings come by themselves, a moment later. How many will come is known once they stand in the file.
+	// Warnings come a moment later than the answer. The file says how many to wait for, once it has been written.
 	var messages []testkit.Message
 	last := time.Now()
 	service.Eventually("the messages of "+file, func() bool {
@@ -187,7 +188,7 @@ func runGolden(t *testing.T, file string, service *testkit.Service, topics produ
 	require.Equal(t, want.Messages, got.Messages, want.About)
 }
 
-// repeated stands for the letters of a request's repeat, in its body and in the messages.
+// repeated stands for the letters of a request's repeat, in the body and in the messages.
 const repeated = "%REPEAT%"
 
 func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) testkit.Response {
@@ -216,7 +217,7 @@ func sendGolden(t *testing.T, service *testkit.Service, request goldenRequest) t
 	return service.Request(method, request.Path, body, header...)
 }
 
-// settling is how long no message has come when a file is written.
+// settling is how long no message may come before a file is written.
 const settling = 300 * time.Millisecond
 
 func unseen(messages []testkit.Message, seen map[string]bool) []testkit.Message {
@@ -227,8 +228,8 @@ func place(message testkit.Message) string {
 	return fmt.Sprint(message.Topic, "/", message.Partition, "/", message.Offset)
 }
 
-// goldenMessages writes each message as one line of JSON in which what differs from run to run
-// is replaced by what it is.
+// goldenMessages writes each message as one line of JSON. A placeholder replaces every part that differs from run to
+// run.
 func goldenMessages(t *testing.T, messages []testkit.Message, topics produce.Topics, sent string) []string {
 	lines := []string{}
 	for _, message := range messages {
@@ -264,7 +265,7 @@ func goldenMessages(t *testing.T, messages []testkit.Message, topics produce.Top
 	return lines
 }
 
-// topicKey is the key below kafka.topics that names a topic, or the topic itself.
+// topicKey returns the key below kafka.topics that names the topic, or the topic itself if no key does.
 func topicKey(topics produce.Topics, name string) string {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
@@ -281,9 +282,9 @@ var (
 	anyMilli = regexp.MustCompile(`"timestamp":"(\d{13})"`)
 )
 
-// stable replaces what the service made up: uuids by their version, times by their distance to the service's now,
-// unless they were sent; a distance of up to a moment is none. A uuid made of another one is the same in every run, and
-// stays, where that one was sent.
+// stable replaces the values that the service made up: a uuid by its version, a time by its distance to the service's
+// now. It keeps values that were sent. A distance of up to moment counts as none. A uuid that is made of another one is
+// the same in every run, so stable keeps it if the request had a uuid.
 func stable(line string, now time.Time, moment time.Duration, sent string) string {
 	line = anyUUID.ReplaceAllStringFunc(line, func(id string) string {
 		parsed := uuid.MustParse(id)
@@ -309,7 +310,7 @@ func stable(line string, now time.Time, moment time.Duration, sent string) strin
 	})
 }
 
-// warned is how long after the request that it is about a warning may be written, on the busiest of machines.
+// warned is how long after its request a warning may be written, on the busiest of machines.
 const warned = 10 * time.Minute
 
 func relative(at, now time.Time, moment time.Duration) string {

@@ -9,15 +9,15 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// Message is an event as it lies in Kafka.
+// Message is an event as it is stored in Kafka.
 type Message struct {
 	Topic     string
 	Partition int32
 	Offset    int64
-	// Key is nil where the message has none.
+	// Key is nil if the message has no key.
 	Key     []byte
 	Headers map[string]string
-	// Value is the message's value; Envelope is the same, read.
+	// Value is the message's value. Envelope is the decoded Value.
 	Value    []byte
 	Envelope Envelope
 }
@@ -37,9 +37,9 @@ type Envelope struct {
 	HistoricalMigration bool            `json:"historical_migration"`
 }
 
-// Messages returns all that lies in the service's topics, by topic and partition, each in order. What was acknowledged
-// before the call is in it: it waits until nothing is left in the spool, and reads every partition up to its end. It
-// works as long as the broker runs, so with the embedded one until the service is stopped.
+// Messages returns all messages in the service's topics, by topic and partition, each in order. It waits until the
+// spool is empty and then reads every partition up to its end, so the result has every event that was acknowledged
+// before the call. Messages works as long as the broker runs. The embedded broker runs until the service is stopped.
 func (s *Service) Messages() []Message {
 	s.tb.Helper()
 	if s.spooled != nil {
@@ -52,11 +52,11 @@ func (s *Service) Messages() []Message {
 	return messages
 }
 
-// Brokers are the addresses of the Kafka that the service writes to.
+// Brokers returns the addresses of the Kafka that the service writes to.
 func (s *Service) Brokers() []string { return s.brokers }
 
-// ReadTopics returns all that lies in the topics, from the beginning of each partition to what is its end at the call.
-// Topics that do not exist hold nothing.
+// ReadTopics returns all messages in the topics, from the beginning of each partition to its end at the time of the
+// call. A topic that does not exist holds none.
 func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
@@ -92,10 +92,10 @@ func ReadTopics(brokers []string, topics ...string) ([]Message, error) {
 	return messages, nil
 }
 
-// fetchBytes is how much is asked for at once; of a message that is larger the broker gives all the same.
+// fetchBytes is how much a request asks for. The broker also returns a message that is larger.
 const fetchBytes = 8 << 20
 
-// readPartition asks the partition's leader itself: a consumer would wait for more before it ends.
+// readPartition asks the partition's leader itself, because a consumer would wait for more messages before it ends.
 func readPartition(client sarama.Client, topic string, partition int32, messages []Message) ([]Message, error) {
 	next, err := offsetOf(client, topic, partition, sarama.OffsetOldest)
 	if err != nil {
@@ -144,7 +144,7 @@ func readPartition(client sarama.Client, topic string, partition int32, messages
 	return messages, nil
 }
 
-// offsetOf returns the oldest or the newest offset of a partition. A leader that has just been elected is asked again.
+// offsetOf returns the oldest or the newest offset of a partition. It asks again if the leader has just been elected.
 func offsetOf(client sarama.Client, topic string, partition int32, which int64) (int64, error) {
 	for deadline := time.Now().Add(patience); ; {
 		offset, err := client.GetOffset(topic, partition, which)

@@ -15,11 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goBlock is a block of Go in a page.
+// goBlock matches a block of Go in a page.
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// The code of docs/adding-a-module.md is all that a build of one's own needs. It is compiled outside the checkout, and
-// each of its parts is used: the section, the stage and its settlement, the route, the endpoint, the command, the live key.
+// The code of docs/adding-a-module.md is everything that a build of one's own needs. The test compiles it outside the
+// checkout and uses each of its parts: the section, the stage and its settlement, the route, the endpoint, the command,
+// the live key.
 func TestAModuleAsTheDocumentationHasItRuns(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/adding-a-module.md")
@@ -48,7 +49,8 @@ func TestAModuleAsTheDocumentationHasItRuns(t *testing.T) {
 	p.Path, p.Args = path, []string{path, "serve", "--config", config}
 	p.serve(t)
 	post := func(name string) {
-		answer, err := http.Post(p.url+"/e/", "application/json", strings.NewReader(`{"api_key":"k","distinct_id":"u","event":"`+name+`"}`))
+		answer, err := http.Post(p.url+"/e/", "application/json",
+			strings.NewReader(`{"api_key":"k","distinct_id":"u","event":"`+name+`"}`))
 		require.NoError(t, err)
 		require.NoError(t, answer.Body.Close())
 		require.Equal(t, 200, answer.StatusCode)
@@ -85,7 +87,7 @@ func compile(t *testing.T, code string) (path string) {
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	// The versions are the checkout's: so nothing has to be looked up or downloaded.
+	// The versions are the checkout's, so that nothing has to be looked up or downloaded.
 	required, err := os.ReadFile("../go.mod")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(required), "require (")

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gone is a pipe whose reader is gone, as that of head -1 is after a line.
+// gone returns a pipe whose reader is gone, like the pipe of head -1 after a line.
 func gone(t *testing.T) *os.File {
 	read, write, err := os.Pipe()
 	require.NoError(t, err)
@@ -25,7 +25,7 @@ func gone(t *testing.T) *os.File {
 	return write
 }
 
-// full is a pipe whose reader has stopped to read, so that nothing more goes in.
+// full returns a pipe that is full because its reader has stopped reading.
 func full(t *testing.T) *os.File {
 	read, write, err := os.Pipe()
 	require.NoError(t, err)
@@ -45,8 +45,8 @@ func full(t *testing.T) *os.File {
 	return write
 }
 
-// freeAddress is an address that nobody listens on, for a process that cannot say which one it took. It is not of those
-// that the system gives to others.
+// freeAddress returns an address that nobody listens on, for a process that cannot report the port that it took. The
+// system does not hand out ports of this range by itself.
 func freeAddress(t *testing.T) string {
 	for {
 		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(10_000))
@@ -91,7 +91,7 @@ func TestTheServiceNeedsNobodyToReadWhatItPrints(t *testing.T) {
 				return status == http.StatusOK
 			}, patience, 10*time.Millisecond)
 
-			// A request that is refused is a line at debug.
+			// A request that is refused logs a line at debug.
 			dropped := func() int {
 				_, text := send("GET", admin+"/metrics", "")
 				return metric(t, text, "capture_observability_log_lines_dropped_total")
@@ -115,7 +115,7 @@ func TestTheServiceNeedsNobodyToReadWhatItPrints(t *testing.T) {
 	}
 }
 
-// An error that nobody reads is still an exit code.
+// An error that nobody reads still gives an exit code.
 func TestAStartThatFailsEndsAlthoughNobodyReadsWhy(t *testing.T) {
 	for name, pipe := range map[string]func(*testing.T) *os.File{
 		"a reader that is gone": gone, "a reader that has stopped to read": full,
@@ -136,8 +136,7 @@ func TestAStartThatFailsEndsAlthoughNobodyReadsWhy(t *testing.T) {
 	}
 }
 
-// Unlike the service, a command has nothing more to do once nobody reads what it prints, as in
-// capture config print | head -1.
+// Unlike the service, a command has nothing left to do once its reader is gone, as in capture config print | head -1.
 func TestACommandEndsQuietlyWhenItsReaderIsGone(t *testing.T) {
 	service := run(t)
 	response, err := http.Post(service.url+"/e/", "application/json", strings.NewReader(hello))

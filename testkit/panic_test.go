@@ -21,7 +21,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// poison is an event that the parts below panic with.
+// poison is an event that makes the parts below panic.
 const poison = `{"api_key":"phc_test","event":"poison","distinct_id":"me"}`
 
 // poisoned panics if the batch has a poisonous event.
@@ -33,7 +33,8 @@ func poisoned(batch *events.Batch) {
 	}
 }
 
-// contained starts a service and requires that it goes on after a panic. trigger makes somebody panic.
+// contained starts a service, makes a part panic by trigger, and requires that the service goes on. who names the part
+// in the log.
 func contained(t *testing.T, who string, trigger func(*testkit.Service), options ...testkit.Option) *testkit.Service {
 	t.Helper()
 	core, logs := observer.New(zap.ErrorLevel)
@@ -54,7 +55,7 @@ func contained(t *testing.T, who string, trigger func(*testkit.Service), options
 	return service
 }
 
-// with is a module of the test's own.
+// with adds a module of the test's own.
 func with(options ...fx.Option) testkit.Option {
 	return testkit.With(module.Module{Name: "panics", Options: fx.Options(options...)})
 }
@@ -88,11 +89,11 @@ func TestASettlementThatPanicsChangesNoAnswer(t *testing.T) {
 		with(fx.Provide(events.AsStage(func() panickyStage { return panickyStage{settles: true} }))))
 }
 
-// panickySink panics with poison, and with warnings while it is told to.
+// panickySink panics with poison, and with the first warnings.
 type panickySink struct {
 	*testkit.Sink
 	mu       sync.Mutex
-	warnings int // left to panic with
+	warnings int // how many warnings it still panics with
 }
 
 func (s *panickySink) Write(ctx context.Context, batch *events.Batch) {
@@ -134,7 +135,7 @@ func TestASinkThatPanicsDoesNotEndTheWriterOfWarnings(t *testing.T) {
 	})
 }
 
-// panickyProducer panics when a message with poison is handed over. It takes those in front of it.
+// panickyProducer panics at a message with poison. It reports the messages in front of that message as taken.
 type panickyProducer struct{}
 
 func (panickyProducer) Produce(messages []produce.Message, report func(int, error)) {
@@ -159,7 +160,7 @@ func TestAProducerThatPanicsEndsItsRequestAlone(t *testing.T) {
 	}, testkit.Override[produce.Producer](panickyProducer{}), testkit.Set("delivery.ack", "kafka"))
 }
 
-// The report that this began with: a mixed batch, whose messages take several ways at once.
+// A batch whose messages take several ways at once once brought the service down.
 func TestAProducerThatPanicsWithAMixedBatchLeavesTheServiceAlive(t *testing.T) {
 	t.Parallel()
 	batch := `{"api_key":"phc_test","batch":[{"event":"one","distinct_id":"me"},
@@ -172,7 +173,7 @@ func TestAProducerThatPanicsWithAMixedBatchLeavesTheServiceAlive(t *testing.T) {
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 }
 
-// What waits in the spool for a producer that panics stays there, and its drain goes on trying.
+// An event that waits in the spool for a producer that panics stays there, and its drain goes on trying.
 func TestADrainWhoseProducerPanicsGoesOn(t *testing.T) {
 	t.Parallel()
 	service := contained(t, "the drain of topic events_test", func(service *testkit.Service) {

@@ -39,23 +39,23 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if runsTests() {
-		_, _ = binary() // The clock of -timeout starts with Run. An error is for the tests that need the binary.
+		_, _ = binary() // The clock of -timeout starts with Run. Tests that need the binary report the error.
 	}
 	code := m.Run()
 	_ = os.RemoveAll(workplace)
 	os.Exit(code)
 }
 
-// runsTests reports whether the command line asks for tests, and not only for their names or for benchmarks.
+// runsTests reports whether the command line asks for tests to run, and not just for their names or for benchmarks.
 func runsTests() bool {
 	return flag.Lookup("test.list").Value.String() == "" && flag.Lookup("test.run").Value.String() != "^$"
 }
 
-// binaryEnv names the environment variable that holds the path of the stock binary, which make has built.
+// binaryEnv names the environment variable with the path of the stock binary that make has built.
 const binaryEnv = "CAPTURE_TEST_BINARY"
 
-// binary is the path of the stock binary. Where make has not built it, it is built once for all tests that need it,
-// with the flags of make build, so that both compile into one cache.
+// binary returns the path of the stock binary. If make has not built it, binary builds it once for all tests, with the
+// flags of make build, so that both builds share one cache.
 var binary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(binaryEnv); path != "" {
 		return path, nil
@@ -69,12 +69,12 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// process is the binary, running.
+// process is a running binary.
 type process struct {
 	*exec.Cmd
 	url, admin, broker string
 	stderr             *bytes.Buffer
-	exited             chan struct{} // closed when it has ended, with err
+	exited             chan struct{} // closed when the process has ended, with err
 	err                error
 }
 
@@ -84,7 +84,7 @@ var (
 	broker    = regexp.MustCompile(`events to\s+(?:embedded broker|Kafka) at ([^ ,]+)`)
 )
 
-// prepare makes a process that is to run the binary on free ports, in a directory of its own.
+// prepare returns a process that will run the binary on free ports, in a directory of its own.
 func prepare(t *testing.T, environ ...string) *process {
 	path, err := binary()
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func prepare(t *testing.T, environ ...string) *process {
 	return p
 }
 
-// start starts the process, which the end of the test kills.
+// start starts the process. The end of the test kills it.
 func (p *process) start(t *testing.T) {
 	require.NoError(t, p.Start())
 	t.Cleanup(func() {
@@ -108,12 +108,12 @@ func (p *process) start(t *testing.T) {
 	})
 }
 
-// run starts the binary on free ports and returns when it has said where it listens.
+// run starts the binary on free ports and returns when the process has printed its addresses.
 func run(t *testing.T, environ ...string) *process {
 	return prepare(t, environ...).serve(t)
 }
 
-// serve starts the process and returns it when it has said where it listens.
+// serve starts the process and returns it when it has printed its addresses.
 func (p *process) serve(t *testing.T) *process {
 	stdout, err := p.StdoutPipe()
 	require.NoError(t, err)
@@ -143,7 +143,7 @@ func (p *process) serve(t *testing.T) *process {
 	return p
 }
 
-// wait returns how the process ended.
+// wait waits for the end of the process and returns its error.
 func (p *process) wait(t *testing.T) error {
 	select {
 	case <-p.exited:
@@ -154,8 +154,8 @@ func (p *process) wait(t *testing.T) error {
 	}
 }
 
-// An acknowledged event is in Kafka, whatever ends the process in the middle of its work. What is in the
-// spool is chaos' business.
+// An acknowledged event is in Kafka, whatever signal ends the process in the middle of its work. Events in the spool
+// are the subject of testkit/chaos.
 func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
@@ -184,7 +184,7 @@ func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 				require.ErrorContains(t, err, "killed")
 			}
 
-			// Where the broker was inside the process, another process reads what it left.
+			// If the broker was inside the process, another process reads the broker's data.
 			addresses := strings.Split(brokers, ",")
 			if brokers == "" {
 				addresses = []string{run(t, "CAPTURE_KAFKA__TOPICS__EVENTS="+prefix,
@@ -205,7 +205,7 @@ func TestNoSignalLosesAnAcknowledgedEvent(t *testing.T) {
 	}
 }
 
-// post sends batches of ten until the service is gone, and notes the ids of those that were answered 200.
+// post sends batches of ten until the service is gone, and notes the ids of the batches that were answered 200.
 func post(ctx context.Context, url string, acknowledged *sync.Map, count *atomic.Int64) {
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
@@ -277,7 +277,7 @@ func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
 	require.Equal(t, "me", line.Value.Data.DistinctID)
 }
 
-// A start that fails says so once: the line is not in the log as well, at the level at which the service runs.
+// A start that fails is reported once: the log does not repeat the error at the level at which the service runs.
 func TestAStartThatFailsSaysSoOnce(t *testing.T) {
 	t.Parallel()
 	first := run(t)
@@ -328,7 +328,8 @@ func TestAStartThatFailsSaysSoOnce(t *testing.T) {
 			require.Empty(t, out.String())
 			var said []string
 			for line := range strings.Lines(p.stderr.String()) {
-				if !strings.HasPrefix(line, `{"level":"info"`) { // such as that it has connected to Kafka meanwhile
+				// A line at info may say that the service has connected to Kafka meanwhile.
+				if !strings.HasPrefix(line, `{"level":"info"`) {
 					said = append(said, line)
 				}
 			}

@@ -16,7 +16,7 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// snapshots is what a recorded request to /s/ says.
+// snapshots is the content of a recorded request to /s/.
 type snapshots []struct {
 	UUID       string `json:"uuid"`
 	Properties struct {
@@ -28,7 +28,7 @@ type snapshots []struct {
 	} `json:"properties"`
 }
 
-// items are the snapshots of an event: an array of them or, up to posthog-js 1.57, a single one.
+// items are the snapshots of an event: an array or, up to posthog-js 1.57, a single snapshot.
 type items []json.RawMessage
 
 func (i *items) UnmarshalJSON(text []byte) error {
@@ -52,8 +52,8 @@ type snapshotItems struct {
 	} `json:"properties"`
 }
 
-// Section 6 of the protocol: every recorded request with a session's recording becomes one message, with each snapshot
-// byte for byte as the browser sent it.
+// Section 6 of the protocol: every recorded request with a session's recording becomes one message, which holds each
+// snapshot byte for byte as the browser sent it.
 func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/sdk/posthog-js-*.jsonl")
@@ -104,7 +104,7 @@ func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
 				require.Equal(t, first.Window, got.Properties.Window)
 				require.Equal(t, "web", got.Properties.Source)
 				if first.Library == "" {
-					first.Library = "web" // up to posthog-js 1.57
+					first.Library = "web" // as posthog-js up to 1.57
 				}
 				require.Equal(t, first.Library, got.Properties.Library)
 				var want []json.RawMessage
@@ -119,8 +119,8 @@ func TestSection6EveryRecordedRecordingArrivesExactlyOnce(t *testing.T) {
 	require.Equal(t, 5, found)
 }
 
-// Section 0.1 of the protocol: a recording that is too large for a message becomes several, in order, and a snapshot
-// that is too large on its own a mark, of which the project is told.
+// Section 0.1 of the protocol: a recording that is too large for a message becomes several messages, in order. A
+// snapshot that is too large on its own becomes a mark, and the project is warned of it.
 func TestSection01ALargeRecordingIsSplit(t *testing.T) {
 	service := testkit.Start(t, testkit.Set("kafka.max_message_bytes", "20000"),
 		testkit.Set("warnings.enabled", "true"))

@@ -27,8 +27,8 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// marker marks the events of a batch by the configuration that judges it: a first stage with one live value, and a last
-// one, in which they must agree with another.
+// marker is two stages that check that one configuration judges a batch. The first stage marks the events with one live
+// value; the last stage compares the mark with another live value, which must agree.
 type marker struct {
 	config *configs.Value[markerConfig]
 	phase  events.Phase
@@ -42,7 +42,7 @@ type markerConfig struct {
 	Fixed string `key:"fixed" doc:"What does not change live."`
 }
 
-// Validate refuses a configuration of which the halves differ.
+// Validate refuses a configuration whose two values differ.
 func (c markerConfig) Validate() error {
 	var faults configs.Faults
 	faults.Check(c.First == c.Last, "last", "must be the same as first, got %q and %q", c.First, c.Last)
@@ -73,8 +73,8 @@ func (m *marker) Process(_ context.Context, batch *events.Batch) (events.Settle,
 	}, nil
 }
 
-// A hundred configurations come into force under load, and as many are refused: no request fails, no batch is judged by
-// two of them, and nothing is left behind.
+// A hundred configurations come into force under load, and a hundred are refused. No request fails, no batch is judged
+// by two configurations, and no goroutine is left behind.
 func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 	var mixed, marked atomic.Int64
 	stage := func(phase events.Phase) any {
@@ -99,7 +99,7 @@ func TestAHundredReloadsUnderLoadFailNoRequestAndMixNoBatch(t *testing.T) {
 		return runtime.NumGoroutine(), stats.HeapAlloc
 	}
 	var failed, sent atomic.Int64
-	var why atomic.Value // of the last failure
+	var why atomic.Value // the last failure
 	load := func() (stop func()) {
 		done := make(chan struct{})
 		var clients sync.WaitGroup
@@ -191,7 +191,8 @@ func TestABrokenCertificateRefusesTheConfiguration(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(broken, []byte("no certificate"), 0o600))
 	service := testkit.Start(t)
-	require.ErrorContains(t, service.Set("kafka.tls.enabled=true", "kafka.tls.ca_file="+broken, "warnings.interval=1h"), "ca_file")
+	err := service.Set("kafka.tls.enabled=true", "kafka.tls.ca_file="+broken, "warnings.interval=1h")
+	require.ErrorContains(t, err, "ca_file")
 	require.ErrorContains(t, service.Set("kafka.tls.ca_file=/no/such/file"), "kafka.tls.ca_file")
 	require.Contains(t, service.Admin("/metrics").Body, "\ncapture_config_number 1\n")
 	require.Equal(t, 200, service.Post("/e/", hello).Status)

@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// alone are the routes of the stock build.
+// alone lists the routes of the stock build.
 const alone = `
 ai POST /i/v0/ai
 ai GET,POST /i/v0/ai/batch
@@ -45,7 +45,7 @@ setup GET,HEAD,POST /flags
 setup GET,HEAD /flags/definitions
 `
 
-// passing are those of set-up calls where they are passed on.
+// passing lists the routes of set-up calls when transport.upstream is set.
 const passing = `
 setup GET,HEAD /api/feature_flag/local_evaluation
 setup GET,HEAD /api/surveys
@@ -56,14 +56,14 @@ setup GET,HEAD /flags/definitions
 setup GET,HEAD /static/*
 `
 
-// served is what the modules of a graph serve.
+// served holds the routes of the modules of a graph.
 type served struct {
 	fx.In
 
 	Routes []route.Route `group:"routes"`
 }
 
-// lines are the routes in the order of their groups and paths.
+// lines returns the routes of the group, or all routes, in the order of their groups and paths.
 func (s served) lines(group route.Group) []string {
 	var list []route.Route
 	for _, r := range s.Routes {
@@ -81,7 +81,7 @@ func (s served) lines(group route.Group) []string {
 	return lines
 }
 
-// Whoever adds a path decides which installations serve it: it has to be written here.
+// A new path must be added to the list above, with the group that decides which installations serve it.
 func TestEveryRouteHasItsGroup(t *testing.T) {
 	var graph served
 	testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph))
@@ -92,8 +92,8 @@ func TestEveryRouteHasItsGroup(t *testing.T) {
 	require.Equal(t, strings.TrimSpace(passing), strings.Join(graph.lines(route.Setup), "\n"))
 }
 
-// The overlays of the modes, and the installation without one, answer the paths of their groups.
-// All others are not found.
+// An installation with the overlay of a mode answers the paths of the mode's groups and no others. An installation
+// without an overlay answers all paths.
 func TestAnOverlayServesJustItsPaths(t *testing.T) {
 	for overlay, groups := range map[string][]route.Group{
 		"":           {route.Analytics, route.Recordings, route.AI, route.Logs, route.Setup},

@@ -41,7 +41,7 @@ type recording struct {
 // isV1 reports whether the request is of the second generation of the protocol.
 func (r recording) isV1() bool { return strings.HasPrefix(r.Path, "/i/v1/") }
 
-// header is the request's headers as names and values in turn.
+// header returns the request's headers as names and values in turn.
 func (r recording) header() []string {
 	var header []string
 	for name, value := range r.Headers {
@@ -67,7 +67,7 @@ func recordings(t *testing.T, file string) []recording {
 	}
 }
 
-// expectation is what a recorded event must have become.
+// expectation is the message that a recorded event must have become.
 type expectation struct {
 	note       string
 	token      string
@@ -75,19 +75,19 @@ type expectation struct {
 	distinctID string
 	uuid       string // empty: the service made one
 	topic      string
-	properties string // byte for byte; empty where the recorded bytes are not JSON
+	properties string // byte for byte; empty if the recorded bytes are not JSON
 	sentAt     *time.Time
 	historical bool
 	cookieless bool
 	timestamp  func(now time.Time) time.Time
-	// split: heatmap data was split off the event. companion: the event is what was split off one with this uuid, which
-	// is empty if the service made it.
+	// split says that heatmap data was split off the event. companion says that this event is the data that was split
+	// off: it holds the uuid of the other event, or "" if the service made that uuid.
 	split     bool
 	companion *string
 }
 
-// expect derives from the recorder's own decoding what must lie in Kafka, and how the request must be answered. It
-// shares no code with the service, but for the one that gets the exact bytes of the properties.
+// expect derives the messages in Kafka and the answer from the recorder's own decoding. It shares no code with the
+// service except the code that finds the exact bytes of the properties.
 func expect(t *testing.T, row recording, topics produce.Topics) (status int, wanted map[string]expectation) {
 	query, err := url.ParseQuery(row.RawQuery)
 	require.NoError(t, err)
@@ -246,7 +246,7 @@ func expect(t *testing.T, row recording, topics produce.Topics) (status int, wan
 	}
 }
 
-// heatmapOf is what section 2.12 of the protocol splits off an event; nil is nothing.
+// heatmapOf returns the data that section 2.12 of the protocol splits off an event, or nil.
 func heatmapOf(t *testing.T, name string, properties map[string]json.RawMessage) json.RawMessage {
 	has := func(name string) bool { return first(properties[name]) != nil }
 	if name == "$$heatmap" || !has("$heatmap_data") && !(has("$prev_pageview_pathname") && has("$current_url")) {
@@ -267,7 +267,7 @@ func heatmapOf(t *testing.T, name string, properties map[string]json.RawMessage)
 	return raw
 }
 
-// wantTime is section 2.11 of the protocol for what SDKs send.
+// wantTime applies section 2.11 of the protocol to the times that SDKs send.
 func wantTime(
 	t *testing.T, fields map[string]json.RawMessage, sentAt *time.Time, retried bool,
 ) func(time.Time) time.Time {
@@ -300,7 +300,7 @@ func wantTime(
 	}
 }
 
-// exactText is the request's JSON as it was sent.
+// exactText returns the request's JSON as it was sent.
 func exactText(t *testing.T, row recording, query url.Values) []byte {
 	payload, err := decode.New(route.Fixed(1<<30), nil).Decode(decode.Input{
 		Body: row.Body, QueryData: query.Get("data"), QueryHint: query.Get("compression"),
@@ -334,7 +334,7 @@ func quoted(s string) json.RawMessage {
 	return raw
 }
 
-// canonical writes JSON so that two texts that mean the same are equal.
+// canonical writes JSON so that two texts with the same meaning are equal.
 func canonical(t *testing.T, raw []byte) string {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
@@ -363,8 +363,8 @@ func canonical(t *testing.T, raw []byte) string {
 	return string(text)
 }
 
-// Every recorded v0 request of every SDK is answered as its body deserves, and each of its events lies in Kafka
-// exactly once, as what it was.
+// Every recorded v0 request of every SDK is answered as its body deserves. Each of its events is in Kafka exactly once,
+// with the content that it was sent with.
 func TestEveryRecordedSDKRequestArrivesExactlyOnce(t *testing.T) {
 	began := time.Now().UTC()
 	files, err := filepath.Glob("testdata/sdk/*.jsonl")
@@ -375,7 +375,7 @@ func TestEveryRecordedSDKRequestArrivesExactlyOnce(t *testing.T) {
 			t.Parallel()
 			var config kafka.Config
 			service := testkit.Start(t, testkit.Populate(&config))
-			// The same event may be sent by several requests: what is expected is counted.
+			// Several requests may send the same event, so the expected messages are counted.
 			wanted := map[string][]expectation{}
 			total := 0
 			for n, row := range recordings(t, file) {
@@ -418,7 +418,7 @@ func sentAtText(at *time.Time) string {
 	return " sent " + at.UTC().Format(time.RFC3339Nano)
 }
 
-// check holds a message against what it must be.
+// check compares a message with the expectation.
 func check(t *testing.T, want expectation, message testkit.Message) {
 	got := message.Envelope
 	require.Equal(t, want.token, got.Token, want.note)
@@ -474,8 +474,8 @@ func check(t *testing.T, want expectation, message testkit.Message) {
 		slices.Collect(maps.Keys(fields)), "nothing stands in the value that the protocol does not name")
 }
 
-// withoutRepairs applies to the recorded bytes the one mend that valid JSON may need, in the few rows that have it:
-// browsers send lone surrogates as lower-case escapes.
+// withoutRepairs applies to the recorded bytes the one repair that valid JSON may need: browsers send lone surrogates
+// as lower-case escapes. Only a few rows have them.
 func withoutRepairs(properties string) string {
 	var out strings.Builder
 	for i := 0; i < len(properties); {

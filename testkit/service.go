@@ -34,7 +34,7 @@ import (
 // BrokersEnv names the environment variable that holds the brokers of a real cluster, separated by commas.
 const BrokersEnv = "CAPTURE_TEST_KAFKA_BROKERS"
 
-// patience is how long the testkit waits for anything before it says that it hangs. It is no measure of speed.
+// patience is how long the testkit waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
 // Option changes how the service is put together.
@@ -44,18 +44,18 @@ type plan struct {
 	modules []module.Module
 	values  map[string]string
 	options []fx.Option
-	// noKafka is set when the sink is replaced: asking for the broker would then start one for nothing.
+	// noKafka is set when the sink is replaced. Then nothing may ask for the broker, because that would start one.
 	noKafka bool
 }
 
-// Set gives a configuration key a value, as text: Set("kafka.max_message_bytes", "2000"). A key that does
-// not exist fails the test.
+// Set gives a configuration key a value, as text: Set("kafka.max_message_bytes", "2000"). A key that does not exist
+// fails the test.
 func Set(key, value string) Option {
 	return func(p *plan) { p.values[key] = value }
 }
 
 // Override replaces the part of the graph that is provided as T, such as events.Sink, by value. The constructor of the
-// real part does not run, unless something else needs it. A T that no module provides fails the test.
+// real part does not run unless another part needs it. A T that no module provides fails the test.
 func Override[T any](value T) Option {
 	return func(p *plan) {
 		p.options = append(p.options, fx.Decorate(func() T { return value }), fx.Invoke(func(T) {}))
@@ -81,33 +81,33 @@ func Without(name string) Option {
 	}
 }
 
-// Populate sets *target to the graph's T before Start returns, for tests that look at a part.
+// Populate sets *target to the graph's T before Start returns, for a test that looks at a part.
 func Populate[T any](target *T) Option {
 	return func(p *plan) { p.options = append(p.options, fx.Populate(target)) }
 }
 
 // Service is a running service.
 type Service struct {
-	// URL is where the SDKs send to and AdminURL the operators' listener, without a trailing slash; AdminURL is empty
-	// in a build without the module admin.
+	// URL is the address that SDKs send to. AdminURL is the address of the operators' listener; it is empty in a build
+	// without the module admin. Neither ends with a slash.
 	URL, AdminURL string
 
 	tb      testing.TB
 	app     *app.App
-	file    string // the configuration
+	file    string // the path of the configuration
 	values  map[string]string
 	client  *http.Client
 	brokers []string
 	topics  []string
-	spooled *delivery.Delivery // nil without the module, or without Kafka
+	spooled *delivery.Delivery // nil without the module delivery, or without Kafka
 	stop    sync.Once
 	stopErr error
 }
 
-// Start builds and starts the service and stops it when the test ends. What goes wrong fails the test.
+// Start builds and starts the service, and stops it when the test ends. A failure of the service fails the test.
 //
-// Warnings to projects come at a time of their own, and would be counted with what a test has sent. So they are off,
-// with the real sink as with another, unless the test sets warnings.enabled.
+// Warnings to projects come at a time of their own and would be counted with the test's own events. So they are off,
+// with the real sink and with a replaced one, unless the test sets warnings.enabled.
 func Start(tb testing.TB, options ...Option) *Service {
 	tb.Helper()
 	service, err := start(tb, options)
@@ -177,7 +177,7 @@ func (p *plan) has(name string) bool {
 	return slices.ContainsFunc(p.modules, func(m module.Module) bool { return m.Name == name })
 }
 
-// preset gives what the test has not set a value for tests, as far as the build knows the key.
+// preset sets values that suit a test, for the keys that the build knows and the test has not set.
 func (p *plan) preset(dir string) {
 	presets := map[string]string{
 		"transport.listen":        "127.0.0.1:0",
@@ -188,7 +188,7 @@ func (p *plan) preset(dir string) {
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",
-		// A busy machine is no outage.
+		// Kafka is given more time, because a busy machine is no outage.
 		"delivery.spool_after":     "9s",
 		"app.start_timeout":        patience.String(),
 		"app.stop_timeout":         (2 * patience).String(),
@@ -210,15 +210,14 @@ func (p *plan) preset(dir string) {
 	}
 }
 
-// localBrokers is what the embedded module provides.
+// localBrokers holds the brokers that the embedded module provides.
 type localBrokers struct {
 	fx.In
 
 	Brokers []kafka.LocalBroker `group:"kafka_brokers"`
 }
 
-// eachTopic calls visit for every topic of a configuration that has a key of its own and is set,
-// with its key and its name.
+// eachTopic calls visit with the key and the name of every topic that has a key of its own and is set.
 func eachTopic(topics produce.Topics, visit func(key, name string)) {
 	value := reflect.ValueOf(topics)
 	for i := range value.NumField() {
@@ -230,8 +229,8 @@ func eachTopic(topics produce.Topics, visit func(key, name string)) {
 
 func url(address net.Addr) string { return "http://" + address.String() }
 
-// Set gives configuration keys other values while the service runs, each as "key=value", and returns why the
-// configuration in force stays, if it does. It is all of them or none. It is not safe for concurrent use.
+// Set changes configuration keys while the service runs, each given as "key=value": all of them or none. An error says
+// why the old configuration stays in force. Set is not safe for concurrent use.
 func (s *Service) Set(settings ...string) error {
 	before := maps.Clone(s.values)
 	for _, setting := range settings {
@@ -271,15 +270,15 @@ func (s *Service) write() error {
 	if err != nil {
 		return err
 	}
-	// The file takes the place of the one before in one step, as the service watches it.
+	// The new file replaces the old one in one step, because the service watches it.
 	if err := os.WriteFile(s.file+".new", text, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(s.file+".new", s.file)
 }
 
-// Stop stops the service as SIGTERM does, and returns what it could not end in order. Calling it again, or the end of
-// the test, does nothing more.
+// Stop stops the service as SIGTERM does, and returns an error that says what did not stop in order. A further call,
+// and the end of the test, do nothing more.
 func (s *Service) Stop() error {
 	s.stop.Do(func() {
 		s.client.CloseIdleConnections()
@@ -290,7 +289,7 @@ func (s *Service) Stop() error {
 	return s.stopErr
 }
 
-// Eventually polls until done returns true and fails the test if that takes too long.
+// Eventually polls until done returns true. It fails the test if that takes too long.
 func (s *Service) Eventually(what string, done func() bool) {
 	s.tb.Helper()
 	deadline := time.Now().Add(patience)

@@ -58,7 +58,7 @@ func TestTheMetricsAddUp(t *testing.T) {
 	require.Len(t, sink.Events(), 1)
 }
 
-// metric adds up the values of a counter in what a scrape has read; the pattern is its name with its labels.
+// metric adds up the values of a counter in the text of a scrape. The pattern is the counter's name with its labels.
 func metric(t *testing.T, text, pattern string) (sum int) {
 	for _, found := range regexp.MustCompile(`(?m)^`+pattern+` (\d+)$`).FindAllStringSubmatch(text, -1) {
 		n, err := strconv.Atoi(found[1])
@@ -68,7 +68,7 @@ func metric(t *testing.T, text, pattern string) (sum int) {
 	return sum
 }
 
-// Sections 0 and 3 of the protocol: what Kafka has not taken is a 503 with Retry-After.
+// Sections 0 and 3 of the protocol: the answer to events that Kafka has not taken is a 503 with Retry-After.
 func TestA503SaysWhenToComeBack(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("transport.retry_after", "7s"))
@@ -92,8 +92,8 @@ func TestAnEventThatKafkaCannotTakeIsRejectedAlone(t *testing.T) {
 	require.Contains(t, response.Body, "maximum event size exceeded")
 }
 
-// Bad input of every kind is told what is wrong, and the next request on the same connection works. That its memory is
-// bounded is proved where it is decoded.
+// The answer to bad input of every kind says what is wrong, and the next request on the same connection works. The
+// tests of transport/decode prove that the memory for bad input is bounded.
 func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	service := testkit.Start(t, testkit.Set("transport.max_decoded", "1MiB"), testkit.Set("transport.max_body", "1MiB"),

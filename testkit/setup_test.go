@@ -18,11 +18,11 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// shop is a page that an SDK runs on.
+// shop is the origin of a page that an SDK runs on.
 const shop = "http://shop.example"
 
-// want is what an SDK reads of an answer, as JSON; the rest of the answer is not its business. It is found by the SDK's
-// name and the path (sdks.md, 2 and 4).
+// want has, for each SDK and path, the fields of an answer that the SDK reads, as JSON (sdks.md, 2 and 4). The SDK
+// ignores the rest of the answer.
 var want = []struct{ sdk, path, fields string }{
 	{"posthog-js-1.0.6", "/decide/", `{"config":{"enable_collect_everything":true}}`},
 	{"posthog-js-1.57.4", "/decide/",
@@ -119,7 +119,7 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 	require.Contains(t, config, `"sessionRecording":false`)
 	require.Contains(t, config, `"autocaptureExceptions":true`)
 
-	// Events that come here by mistake, and what nobody can read, are answered all the same.
+	// Events that are sent to this path by mistake, and bodies that nobody can read, are answered all the same.
 	for _, body := range []string{hello, "\x1f\x8b\x08garbage", "data=%%%", "{"} {
 		require.Equal(t, 200, service.Post("/flags/?v=2", body, "Content-Encoding", "gzip").Status)
 		require.Equal(t, 200, service.Post("/decide/?v=3", body, "Content-Type",
@@ -136,8 +136,8 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 	requireMetric(t, service, `transport_requests_total{route="/api/feature_flag/local_evaluation",status="304"} 1`)
 }
 
-// HEAD is answered as GET would be, without the body: whoever asks whether a script is there must not
-// be told of one that is not.
+// A HEAD is answered like a GET, without the body. A client that asks whether a script exists must get the status of
+// the script.
 func TestHEADOfASetUpCallIsItsGETWithoutTheBody(t *testing.T) {
 	alone := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()))
 	passing := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
@@ -153,7 +153,8 @@ func TestHEADOfASetUpCallIsItsGETWithoutTheBody(t *testing.T) {
 			require.Empty(t, head.Body)
 			for _, name := range []string{"Content-Type", "Cache-Control", "ETag", "Content-Length"} {
 				if service == passing && get.Status == 200 && name == "Content-Length" {
-					require.NotEmpty(t, head.Header.Get(name)) // The upstream's answer names the method, so it differs.
+					// The upstream's answer names the method, so the length differs.
+					require.NotEmpty(t, head.Header.Get(name))
 					continue
 				}
 				require.Equal(t, get.Header.Get(name), head.Header.Get(name), "%s: %s", path, name)
@@ -169,16 +170,16 @@ func TestSetUpCanBeLeftToOthers(t *testing.T) {
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 }
 
-// requireMetric waits for a line of the metrics, which are reported from time to time.
+// requireMetric waits for a line of the metrics, because metrics are reported from time to time.
 func requireMetric(t *testing.T, service *testkit.Service, line string) {
 	t.Helper()
 	service.Eventually(line, func() bool { return strings.Contains(service.Admin("/metrics").Body, line) })
 }
 
-// large is the size of an answer that no socket's buffers hold.
+// large is the size of an answer that does not fit the buffers of a socket.
 const large = 24 << 20
 
-// postHog is a PostHog host that says what it was asked.
+// postHog is a PostHog host whose answers repeat the requests that it got.
 func postHog(t *testing.T) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -285,8 +286,8 @@ func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 }
 
-// What an answer holds of the budget is held while the client reads, and no longer, whether it
-// reads to the end or goes away.
+// The upstream's answer counts against the budget while the client reads it, and no longer, whether the client reads to
+// the end or leaves.
 func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
 	t.Parallel()
 	var budget *memory.Budget

@@ -10,7 +10,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// Sink is an events.Sink that keeps events in memory and fails as it is told. It is safe for concurrent use.
+// Sink is an events.Sink that keeps events in memory and fails as the test says. It is safe for concurrent use.
 type Sink struct {
 	mu     sync.Mutex
 	kept   []events.Event
@@ -21,18 +21,18 @@ type Sink struct {
 
 var _ events.Sink = (*Sink)(nil)
 
-// NewSink returns a sink that accepts everything.
+// NewSink returns a sink that accepts every event.
 func NewSink() *Sink { return &Sink{} }
 
-// Next scripts the next Writes, one function each: it is called for every pending event, and what it leaves pending is
-// accepted. After the script the sink accepts everything again.
+// Next scripts the next Writes, one function each. The sink calls the function for every pending event and accepts the
+// events that the function leaves pending. After the script the sink accepts every event again.
 func (s *Sink) Next(judges ...func(*events.Event)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script = append(s.script, judges...)
 }
 
-// FailNext makes the next n Writes fail every event, as a broker does that is away.
+// FailNext makes the next n Writes fail every event, like a broker that is away.
 func (s *Sink) FailNext(n int) {
 	for range n {
 		s.Next(func(event *events.Event) {
@@ -41,7 +41,8 @@ func (s *Sink) FailNext(n int) {
 	}
 }
 
-// Hold makes every Write wait until the returned function is called; where its context is over before, its events fail.
+// Hold makes every Write wait until the returned function is called. If the context of a Write ends before, its events
+// fail.
 func (s *Sink) Hold() (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,14 +56,14 @@ func (s *Sink) Hold() (release func()) {
 	})
 }
 
-// Held returns how many Writes wait because of Hold.
+// Held returns the number of Writes that wait because of Hold.
 func (s *Sink) Held() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held
 }
 
-// Events returns what has been accepted, in order.
+// Events returns the accepted events, in order.
 func (s *Sink) Events() []events.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +116,7 @@ func (s *Sink) accept(batch *events.Batch) {
 	}
 }
 
-// copyOf returns a copy that shares nothing with the request.
+// copyOf returns a copy that shares no memory with the request.
 func copyOf(event *events.Event) events.Event {
 	kept := *event
 	raw, routing := &kept.Raw, &kept.Routing

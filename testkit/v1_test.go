@@ -19,7 +19,7 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// v1Sent is an event as a recorded request has it.
+// v1Sent is an event of a recorded request.
 type v1Sent struct {
 	Event      string          `json:"event"`
 	UUID       string          `json:"uuid"`
@@ -34,8 +34,8 @@ type v1Sent struct {
 	historical bool
 }
 
-// v1Events are the events of a recorded request, by the recorder's own decoding where it is there, with the
-// properties byte for byte.
+// v1Events returns the events of a recorded request with their properties byte for byte. It uses the recorder's own
+// decoding where there is one.
 func v1Events(t *testing.T, row recording) []v1Sent {
 	text := exactText(t, row, url.Values{})
 	var sent, exact struct {
@@ -56,8 +56,8 @@ func v1Events(t *testing.T, row recording) []v1Sent {
 	return sent.Batch
 }
 
-// Every recorded v1 request of every SDK is told that each of its events is safe, and each lies in Kafka exactly once,
-// with what the SDK said beside the properties written back into them.
+// The answer to every recorded v1 request of every SDK says that each of its events is safe. Each event is in Kafka
+// exactly once, and the fields that the SDK sent beside the properties have been written back into them.
 func TestEveryRecordedV1RequestArrivesExactlyOnce(t *testing.T) {
 	t.Parallel()
 	for file, least := range map[string]int{"posthog-node-5.70.0-capture-v1": 17, "posthog-go-1.23.1": 12} {
@@ -101,7 +101,7 @@ func TestEveryRecordedV1RequestArrivesExactlyOnce(t *testing.T) {
 	}
 }
 
-// check holds a message against what the event must have become.
+// check compares a message with the event that it must hold.
 func (e v1Sent) check(t *testing.T, message testkit.Message, topics produce.Topics) {
 	note := e.request.Note
 	got := message.Envelope
@@ -173,7 +173,7 @@ func (e v1Sent) check(t *testing.T, message testkit.Message, topics produce.Topi
 	require.Equal(t, want, properties, note)
 }
 
-// The routes of v1 answer in their own form also where the server itself refuses a request.
+// The routes of v1 answer in their own form even if the server itself refuses a request.
 func TestV1RefusesInItsOwnForm(t *testing.T) {
 	service := testkit.Start(t, testkit.Set("transport.max_body", "1000"),
 		testkit.Override[events.Sink](testkit.NewSink()))
@@ -208,7 +208,7 @@ func TestV1RefusesInItsOwnForm(t *testing.T) {
 	}
 }
 
-// A batch that Kafka did not take whole says which of its events to send again, and when.
+// The answer to a batch that Kafka took only in part says which events to send again, and when.
 func TestV1SaysWhichEventsToSendAgain(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Set("transport.retry_after", "3s"), testkit.Override[events.Sink](sink))

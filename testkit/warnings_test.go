@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// warningsIn returns those of the messages that are warnings.
+// warningsIn returns the messages that are warnings.
 func warningsIn(messages []testkit.Message) (warnings []testkit.Message) {
 	for _, message := range messages {
 		if message.Envelope.Event == "$$client_ingestion_warning" {
@@ -24,7 +24,7 @@ func warningsIn(messages []testkit.Message) (warnings []testkit.Message) {
 	return warnings
 }
 
-// Sections 0 and 8 of the protocol: the client is told 200, the project learns of the bad event.
+// Sections 0 and 8 of the protocol: the client is answered 200, and the project learns of the bad event.
 func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
 	t.Parallel()
 	service := testkit.Start(t, testkit.Set("warnings.enabled", "true"))
@@ -65,7 +65,7 @@ func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
 			"reason":"missing_distinct_id","error":"event submitted without a distinct_id",
 			"events":2,"suppressed":0,"pipelineStep":"capture"}}}`, string(warning.Envelope.Data))
 
-	// The same again, within the interval, and with another fault and another project beside it.
+	// The same batch again within the interval, with another fault and another project.
 	require.Equal(t, 200, service.Post("/batch/", batch).Status)
 	require.Equal(t, 400, service.Post("/e/", `{"api_key":"phc_test","event":"","distinct_id":"me"}`).Status)
 	require.Equal(t, 400, service.Post("/e/", `{"api_key":"phc_other","event":"a"}`).Status)
@@ -87,11 +87,11 @@ func TestAProjectIsWarnedOfABadEventInAGoodBatch(t *testing.T) {
 			metric(t, text, `capture_warnings_sent_total\{type="missing_distinct_id"\}`) == 2 &&
 			metric(t, text, `capture_warnings_sent_total\{type="missing_event_name"\}`) == 1
 	})
-	// Nobody sent the warnings, so the ledger does not know them.
+	// No client sent the warnings, so the ledger does not count them.
 	require.Equal(t, 11, metric(t, service.Admin("/metrics").Body, `capture_events_received_total`))
 }
 
-// What the protocol itself notes about a request or an event is told as well.
+// Projects are also warned of faults that the protocol itself notes about a request or an event.
 func TestAProjectIsToldOfWhatWasRepairedCutAndRefused(t *testing.T) {
 	sink := testkit.NewSink()
 	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("warnings.enabled", "true"))

@@ -15,28 +15,28 @@ import (
 
 // Config is the configuration section "transport".
 type Config struct {
-	Listen string   `key:"listen" doc:"Address that the SDKs send to, as host:port."`
-	Serve  []string `key:"serve" live:"true" doc:"Which groups of paths are served: analytics, recordings, ai, logs and setup (what SDKs ask before they send); others are answered 404."`
+	Listen string   `key:"listen" doc:"Address of the listener that SDKs send to, as host:port."`
+	Serve  []string `key:"serve" live:"true" doc:"Groups of paths that are served: analytics, recordings, ai, logs and setup (the calls that SDKs make before they send). All other paths are answered 404."`
 
-	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers."`
-	BodyTimeout   time.Duration `key:"body_timeout" live:"true" doc:"How long a client may take to send a request's body; then 408."`
+	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers. A changed timeout of connections, like a changed max_header, holds for new connections."`
+	BodyTimeout   time.Duration `key:"body_timeout" live:"true" doc:"How long a client may take to send a request's body; after that it is answered 408."`
 	WriteTimeout  time.Duration `key:"write_timeout" live:"true" doc:"How long a client may take to read an answer."`
 	IdleTimeout   time.Duration `key:"idle_timeout" live:"true" doc:"How long a connection is kept open between requests."`
 
-	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line with headers, query included; then 431. Each open connection holds a buffer of this size."`
-	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; then 413. Recordings and AI events have limits of their own."`
-	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once decompressed and decoded; then 413. What an OTLP request becomes may be as large: events beyond that are rejected alone."`
-	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process holds at once; when they are spent, requests are answered 503."`
+	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line, query included, with headers; a larger one is answered 431. Each open connection holds a buffer of this size."`
+	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; a larger one is answered 413. Recordings and AI events have limits of their own."`
+	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once it is decompressed and decoded; a larger one is answered 413. The events of an OTLP request together may be as large, and those beyond that are rejected alone."`
+	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process may hold at once. When they are used up, requests are answered 503."`
 
-	RetryAfter time.Duration `key:"retry_after" live:"true" doc:"What a 503 asks clients to wait, in whole seconds."`
+	RetryAfter time.Duration `key:"retry_after" live:"true" doc:"How long a 503 asks clients to wait, in whole seconds."`
 
-	TrustedProxies []string `key:"trusted_proxies" live:"true" doc:"Networks whose X-Forwarded-For is believed, as CIDRs or addresses: the client is the rightmost address that is not one of them. Empty: believe nobody."`
+	TrustedProxies []string `key:"trusted_proxies" live:"true" doc:"Networks of the proxies whose X-Forwarded-For is believed, as CIDRs or addresses. The client is the rightmost address that is in none of them. Empty: no proxy is believed."`
 
-	DrainDelay  time.Duration `key:"drain_delay" live:"true" doc:"How long to go on serving after readiness turned false, so that load balancers notice."`
-	StopTimeout time.Duration `key:"stop_timeout" live:"true" doc:"How long requests in flight may take to end when stopping, after the drain delay. With less than delivery.timeout, requests whose events are not safe yet may be cut off."`
+	DrainDelay  time.Duration `key:"drain_delay" live:"true" doc:"How long a stop goes on serving after the service has become unready, so that load balancers notice."`
+	StopTimeout time.Duration `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests in flight, after the drain delay. If it is less than delivery.timeout, the stop may cut off requests whose events are not safe yet."`
 
-	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com, that what SDKs ask before they send (group setup), and their scripts under /static and /array, are passed on to. Cookies are not. Empty: this service answers by itself, as setup says."`
-	UpstreamTimeout time.Duration `key:"upstream_timeout" doc:"How long the upstream may take to give its whole answer; then 502."`
+	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com. The service passes on to it the calls that SDKs make before they send (group setup), and the requests for their scripts under /static and /array, without cookies. Empty: the service answers by itself, as setup says."`
+	UpstreamTimeout time.Duration `key:"upstream_timeout" doc:"How long the upstream may take for its whole answer; after that the client is answered 502."`
 
 	PostHog posthog.Config `key:"posthog"`
 	Setup   setup.Config   `key:"setup"`

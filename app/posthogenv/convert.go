@@ -13,13 +13,14 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// conversion turns a variable's value into that of a key: a string, bool, int64 or []string, or nil if there is nothing to
-// write. Its error goes on after the variable's name; the value is of no use then.
+// conversion turns a variable's value into the value of a key: a string, bool, int64 or []string, or nil if there is
+// nothing to write. Its error continues a message that begins with the variable's name. With an error the value is of
+// no use.
 type conversion func(value string) (any, error)
 
 func text(value string) (any, error) { return value, nil }
 
-// always is for settings that no variable has to ask for.
+// always is the conversion of a setting that is written without a variable.
 func always(value any) conversion { return func(string) (any, error) { return value, nil } }
 
 func oneOf(allowed ...string) conversion {
@@ -48,10 +49,10 @@ func logLevel(value string) (any, error) {
 	return level, err
 }
 
-// groups are what each mode serves.
+// groups maps each mode to the group of routes that it serves.
 var groups = map[string]string{"events": "analytics", "import": "analytics", "recordings": "recordings", "ai": "ai"}
 
-// served reads which routes a deployment has.
+// served reads which group of routes a deployment serves.
 func served(value string) (any, error) {
 	group, found := groups[strings.ToLower(value)]
 	if !found {
@@ -60,7 +61,8 @@ func served(value string) (any, error) {
 	return []string{group}, nil
 }
 
-// historicalOnly is what sets the mode import apart. A mode that does not exist is for served to tell.
+// historicalOnly reads whether the mode is import, which takes only migrations. It ignores an unknown mode, since
+// served reports that.
 func historicalOnly(value string) (any, error) {
 	if strings.EqualFold(value, "import") {
 		return true, nil
@@ -68,7 +70,7 @@ func historicalOnly(value string) (any, error) {
 	return nil, nil
 }
 
-// rerouting reads whether events of an age, in days, are historical.
+// rerouting reads whether events older than so many days are historical.
 func rerouting(days string) conversion {
 	return func(value string) (any, error) {
 		on, err := boolean(value)
@@ -113,7 +115,7 @@ func mebibytes(value string) (any, error) {
 	return size(n << 20), err
 }
 
-// size writes whole KiB and more with their unit, and everything else as a plain number.
+// size writes a whole number of KiB or more with its unit, and any other size as a plain number.
 func size(n int64) any {
 	if n == 0 || n%int64(configs.KiB) != 0 {
 		return n
@@ -134,7 +136,7 @@ func checkAddress(value string) error {
 
 func address(value string) (any, error) { return value, checkAddress(value) }
 
-// split parts a list at its commas; blanks around and between them mean nothing.
+// split cuts a list at its commas and drops the blanks around and between the items.
 func split(value string) []string {
 	var items []string
 	for item := range strings.SplitSeq(value, ",") {
@@ -145,7 +147,7 @@ func split(value string) []string {
 	return items
 }
 
-// brokers adds the port that librdkafka takes for a host without one.
+// brokers adds the default port of librdkafka to a host without a port.
 func brokers(value string) (any, error) {
 	list := split(value)
 	for i, broker := range list {
@@ -159,13 +161,13 @@ func brokers(value string) (any, error) {
 	return list, nil
 }
 
-// securityProtocol reads whether connections are encrypted; a login is for notes to tell.
+// securityProtocol reads whether connections are encrypted. The notes tell about a login.
 func securityProtocol(value string) (any, error) {
 	protocol, err := oneOf("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")(value)
 	return protocol == "ssl" || protocol == "sasl_ssl", err
 }
 
-// rules reads whom a rule concerns: tokens, and users as token:distinct_id.
+// rules reads the tokens, and the users in the form token:distinct_id, that a rule concerns.
 func rules(value string) (any, error) {
 	list := split(value)
 	for _, who := range list {
@@ -181,7 +183,8 @@ var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 
 func topic(value string) (any, error) {
 	if !topicName.MatchString(value) || value == "." || value == ".." {
-		return nil, fmt.Errorf("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens, got %q", value)
+		return nil, fmt.Errorf("must be the name of a topic: 1 to 249 letters, digits, dots, underscores or hyphens, "+
+			"got %q", value)
 	}
 	return value, nil
 }

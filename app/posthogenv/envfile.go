@@ -8,9 +8,9 @@ import (
 
 var assignment = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)$`)
 
-// ParseFile reads an environment, in the form of os.Environ, off an .env file or what the command env prints: NAME=value, a
-// line each. Empty lines, comments, "export " before a name and quotes around a value are left out; a line that assigns
-// nothing goes on with the value before it.
+// ParseFile reads an environment, in the form of os.Environ, from the text of an .env file or from the output of the
+// command env: NAME=value, one a line. It drops empty lines, comments, "export " before a name and quotes around a
+// value. A line that is no assignment continues the value of the line before.
 func ParseFile(text string) ([]string, error) {
 	var environ []string
 	for i, line := range strings.Split(text, "\n") {
@@ -30,7 +30,7 @@ func ParseFile(text string) ([]string, error) {
 	return environ, nil
 }
 
-// unquote takes the quotes off a value, or a comment that follows it.
+// unquote removes the quotes around a value, or the comment behind it.
 func unquote(value string) string {
 	value = strings.TrimSpace(value)
 	if value != "" && (value[0] == '"' || value[0] == '\'') {

@@ -11,11 +11,11 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Translate writes the configuration file that an environment, in the form of os.Environ, amounts to. The keys are those of
-// the build, in the order of its reference: it writes no others, but says what they would be. Values that make no sense are
-// reported all at once, as a *configs.FaultsError with the variables' names.
+// Translate turns an environment, in the form of os.Environ, into a configuration file. It writes only keys of the
+// build, in the order of the build's reference, and says in a comment what it would have written for other keys. It
+// reports all values that make no sense at once, as a *configs.FaultsError with the names of the variables.
 //
-// Variables that are neither PostHog's nor look as if they were are passed over, as are those of this service and those that
+// Translate passes over variables that do not look like PostHog's, the variables of this service, and those that
 // Kubernetes sets for services.
 func Translate(environ, keys []string) ([]byte, error) {
 	t := &translation{env: parse(environ), keys: keys, values: map[string]given{}}
@@ -27,31 +27,32 @@ func Translate(environ, keys []string) ([]byte, error) {
 	return t.write()
 }
 
-// translation is the work on one environment.
+// translation is the translation of one environment.
 type translation struct {
 	env      map[string]string
 	keys     []string
 	settings []setting
-	// values are what the keys become, be they of the build or not.
+	// values are the values of keys, also of keys that the build lacks.
 	values map[string]given
-	// conflicts are sentences about names that do not count.
+	// conflicts are sentences about older names that do not count.
 	conflicts []string
 	faults    configs.Faults
 }
 
-// given is the value of a key and the variable that it comes from.
+// given is the value of a key, and the variable that gave it.
 type given struct {
 	value  any
 	name   string
 	origin string
 }
 
-// notVariables matches names that look like PostHog's and are not: our own, and what Kubernetes puts into the environment of
-// every pod beside a service, such as KAFKA_PORT_9092_TCP_ADDR.
+// notVariables matches names that look like PostHog's and are none: those of this service, and those that Kubernetes
+// puts into the environment of every pod beside a service, such as KAFKA_PORT_9092_TCP_ADDR.
 var notVariables = regexp.MustCompile(`^(CAPTURE_TEST_.*|CAPTURE_[A-Z0-9_]*[A-Z0-9]__[A-Z0-9_]+|` +
 	`[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?))$`)
 
-// parse keeps the variables that have a value: compose files give an empty one to what is left to its default.
+// parse keeps the variables that have a value. Compose files give an empty value to a variable that is left to its
+// default.
 func parse(environ []string) map[string]string {
 	env := map[string]string{}
 	for _, entry := range environ {
@@ -91,13 +92,14 @@ func (t *translation) translate() {
 			}
 			t.values[setting.key] = given{value: value, name: setting.name, origin: origin}
 		case show(before.value) != show(value):
-			t.conflicts = append(t.conflicts, fmt.Sprintf("%s is what %s says. %s=%s does not count: it is the older name.",
-				setting.key, before.name, setting.name, printable(raw)))
+			t.conflicts = append(t.conflicts,
+				fmt.Sprintf("%s is what %s says. %s=%s does not count: it is the older name.",
+					setting.key, before.name, setting.name, printable(raw)))
 		}
 	}
 }
 
-// show is a value as text.
+// show returns a value as text.
 func show(value any) string {
 	if list, ok := value.([]string); ok {
 		return strings.Join(list, ",")
@@ -105,7 +107,7 @@ func show(value any) string {
 	return fmt.Sprint(value)
 }
 
-// printable keeps a value from ending the comment that it stands in.
+// printable quotes a value that would otherwise end the comment that it stands in.
 func printable(value string) string {
 	if isPrintable(value) {
 		return value
@@ -114,13 +116,14 @@ func printable(value string) string {
 }
 
 func isPrintable(value string) bool {
-	return !strings.ContainsFunc(value, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) })
+	return !strings.ContainsFunc(value,
+		func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) })
 }
 
-// secret matches a variable, as NAME=value, that may hold a secret; addresses with an @ hold a login.
+// secret matches a variable, as NAME=value, that may hold a secret. An address with an @ holds a login.
 var secret = regexp.MustCompile(`(?i)secret|passw|credential|private|access_?key|api_?key|token=|@`)
 
-// masked is a variable as NAME=value, without its value if that may be a secret.
+// masked returns a variable as NAME=value, and masks a value that may be a secret.
 func (t *translation) masked(name string) string {
 	line := name + "=" + printable(t.env[name])
 	if secret.MatchString(line) {
@@ -129,14 +132,14 @@ func (t *translation) masked(name string) string {
 	return line
 }
 
-// names are the variables in alphabetical order.
+// names returns the names of the variables in alphabetical order.
 func (t *translation) names() []string { return slices.Sorted(maps.Keys(t.env)) }
 
 func (t *translation) isSetting(name string) bool {
 	return slices.ContainsFunc(t.settings, func(setting setting) bool { return setting.name == name })
 }
 
-// missing says what keys would be that the build lacks, and which module has them.
+// missing lists the keys that the build lacks, with their values and the module that has them.
 func (t *translation) missing() []string {
 	var lines []string
 	for _, key := range slices.Sorted(maps.Keys(t.values)) {
@@ -154,8 +157,8 @@ func (t *translation) missing() []string {
 	return lines
 }
 
-// remarks are what there is to say of variables that became no key; either of those that ask for what this service does anyway,
-// or of the others. Variables with the same remark share a line.
+// remarks returns the remarks about variables that became no key. With same it is about the variables that ask for what
+// this service does in any case, without same about the others. Variables with the same remark share a line.
 func (t *translation) remarks(same bool) []string {
 	var notes []string
 	variables := map[string][]string{}
@@ -175,7 +178,8 @@ func (t *translation) remarks(same bool) []string {
 	return notes
 }
 
-// unknown are the variables that look like PostHog's, but that neither table has. Who knows what is in them.
+// unknown lists the variables that look like PostHog's and are in neither table. It names them without their values,
+// which may be secret.
 func (t *translation) unknown() []string {
 	var names []string
 	for _, name := range t.names() {
@@ -188,19 +192,20 @@ func (t *translation) unknown() []string {
 	return names
 }
 
-// notes are what one had better know before this service takes over.
+// notes are sentences that an operator should read before this service takes over.
 func (t *translation) notes() []string {
 	notes := slices.Clone(t.conflicts)
 	if _, found := t.values["kafka.brokers"]; !found {
-		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker of its own, "+
-			"inside the process.")
+		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker "+
+			"of its own, inside the process.")
 	}
 	if t.values["kafka.tls.enabled"].value == true {
-		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with KAFKA_TLS: "+
-			"for an authority of your own, set kafka.tls.ca_file.")
+		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with "+
+			"KAFKA_TLS: for an authority of your own, set kafka.tls.ca_file.")
 	}
 	if strings.HasPrefix(strings.ToLower(t.env["KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL"]), "sasl") {
-		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism and what it needs: username and password, a token, or AWS's region.")
+		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism and what it needs: username and "+
+			"password, a token, or AWS's region.")
 	}
 	refused := slices.DeleteFunc(t.names(), func(name string) bool { return !strings.HasPrefix(name, "CAPTURE_") })
 	if len(refused) > 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// keys are those of a build with every module that a translation can need, in the order of its reference.
+// keys are the keys of a build with every module that a translation can need, in the order of its reference.
 func keys() []string {
 	return []string{
 		"observability.log.level", "observability.log.format", "admin.listen",
@@ -26,12 +26,13 @@ func keys() []string {
 		"kafka.topics.ai", "kafka.topics.ai_overflow", "kafka.topics.dlq", "kafka.topics.create",
 		"kafka.compression", "kafka.max_message_bytes", "kafka.linger", "kafka.ack_timeout", "kafka.tls.enabled",
 		"delivery.buffer",
-		"transport.listen", "transport.serve", "transport.header_timeout", "transport.posthog.max_ai_event", "transport.posthog.ai_lane",
+		"transport.listen", "transport.serve", "transport.header_timeout", "transport.posthog.max_ai_event",
+		"transport.posthog.ai_lane",
 		"ai.max_sum_of_parts",
 	}
 }
 
-// translated is what an environment becomes: the file, and its values by key.
+// translated is the result of a translation: the file, and its values by key.
 type translated struct {
 	text   string
 	values map[string]any
@@ -77,11 +78,13 @@ const (
 	toKnow      = "To know"
 )
 
-// variables are all that the sections 1.4, 4.1, 7 and 9 of the specification name.
+// variables are all variables that the sections 1.4, 4.1, 7 and 9 of the specification name.
 func variables() []string {
 	return strings.Fields(`
-		ADDRESS CAPTURE_MODE REDIS_URL REDIS_RESPONSE_TIMEOUT_MS REDIS_CONNECTION_TIMEOUT_MS REDIS_KEY_PREFIX PRINT_SINK NOOP_SINK
-		CONCURRENCY_LIMIT HTTP1_HEADER_READ_TIMEOUT_MS BODY_CHUNK_READ_TIMEOUT_MS BODY_READ_CHUNK_SIZE_KB REQUEST_TIMEOUT_SECONDS
+		ADDRESS CAPTURE_MODE REDIS_URL REDIS_RESPONSE_TIMEOUT_MS REDIS_CONNECTION_TIMEOUT_MS REDIS_KEY_PREFIX PRINT_SINK
+		NOOP_SINK
+		CONCURRENCY_LIMIT HTTP1_HEADER_READ_TIMEOUT_MS BODY_CHUNK_READ_TIMEOUT_MS BODY_READ_CHUNK_SIZE_KB
+		REQUEST_TIMEOUT_SECONDS
 		OVERFLOW_ENABLED OVERFLOW_PRESERVE_PARTITION_LOCALITY OVERFLOW_PER_SECOND_LIMIT OVERFLOW_BURST_LIMIT
 		INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID DROP_EVENTS_BY_TOKEN_DISTINCT_ID
 		ENABLE_HISTORICAL_REROUTING HISTORICAL_REROUTING_THRESHOLD_DAYS
@@ -91,36 +94,46 @@ func variables() []string {
 		KNOWN_TOKENS_UNKNOWN_CACHE_TTL_SECS KNOWN_TOKENS_CACHE_MAX_ENTRIES KNOWN_TOKENS_MARKER_REFRESH_SECS
 		KNOWN_TOKENS_MARKER_MAX_AGE_SECS
 		GLOBAL_RATE_LIMIT_ENABLED GLOBAL_RATE_LIMIT_DRY_RUN GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS
-		GLOBAL_RATE_LIMIT_SYNC_INTERVAL_SECS GLOBAL_RATE_LIMIT_TICK_INTERVAL_MS GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD
+		GLOBAL_RATE_LIMIT_SYNC_INTERVAL_SECS GLOBAL_RATE_LIMIT_TICK_INTERVAL_MS
+		GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD
 		GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_OVERRIDES_CSV GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_LOCAL_CACHE_MAX_ENTRIES
 		GLOBAL_RATE_LIMIT_MIN_SYNC_FLOOR GLOBAL_RATE_LIMIT_MAX_SYNC_KEYS_PER_TICK GLOBAL_RATE_LIMIT_MAX_KEYS_PER_COMMAND
 		GLOBAL_RATE_LIMIT_MAX_CONCURRENT_COMMANDS GLOBAL_RATE_LIMIT_MAX_WRITE_BATCH_ENTRIES
 		GLOBAL_RATE_LIMIT_MAX_PENDING_SYNC_ENTRIES GLOBAL_RATE_LIMIT_LOCAL_CACHE_TTL_SECS
-		GLOBAL_RATE_LIMIT_LOCAL_CACHE_IDLE_TIMEOUT_SECS GLOBAL_RATE_LIMIT_READ_TIMEOUT_MS GLOBAL_RATE_LIMIT_WRITE_TIMEOUT_MS
+		GLOBAL_RATE_LIMIT_LOCAL_CACHE_IDLE_TIMEOUT_SECS GLOBAL_RATE_LIMIT_READ_TIMEOUT_MS
+		GLOBAL_RATE_LIMIT_WRITE_TIMEOUT_MS
 		GLOBAL_RATE_LIMIT_REDIS_URL GLOBAL_RATE_LIMIT_REDIS_READER_URL GLOBAL_RATE_LIMIT_CUSTOM_THRESHOLD_KEY
 		GLOBAL_RATE_LIMIT_CUSTOM_THRESHOLD_REFRESH_SECS
 		S3_FALLBACK_ENABLED S3_FALLBACK_BUCKET S3_FALLBACK_ENDPOINT S3_FALLBACK_PREFIX
-		IS_MIRROR_DEPLOY VERBOSE_SAMPLE_PERCENT LOG_LEVEL RUST_LOG EXPORT_PROMETHEUS OTEL_URL OTEL_SAMPLING_RATE OTEL_SERVICE_NAME
+		IS_MIRROR_DEPLOY VERBOSE_SAMPLE_PERCENT LOG_LEVEL RUST_LOG EXPORT_PROMETHEUS OTEL_URL OTEL_SAMPLING_RATE
+		OTEL_SERVICE_NAME
 		HEALTHCHECK_STRATEGY
-		AI_MAX_SUM_OF_PARTS_BYTES AI_MAX_EVENT_BYTES AI_GATEWAY_SIGNING_SECRET AI_BYTE_LIMIT_PER_SECOND AI_BYTE_LIMIT_OVERRIDES_CSV
+		AI_MAX_SUM_OF_PARTS_BYTES AI_MAX_EVENT_BYTES AI_GATEWAY_SIGNING_SECRET AI_BYTE_LIMIT_PER_SECOND
+		AI_BYTE_LIMIT_OVERRIDES_CSV
 		AI_BYTE_LIMIT_DRY_RUN AI_BYTE_LIMIT_WINDOW_INTERVAL_SECS CAPTURE_AI_LANE_PREDICATE
-		CAPTURE_V1_SINKS CAPTURE_V1_SINK_MSK_KAFKA_HOSTS CAPTURE_V1_SINK_MSK_KAFKA_TLS CAPTURE_V1_SINK_MSK_KAFKA_TOPIC_MAIN
+		CAPTURE_V1_SINKS CAPTURE_V1_SINK_MSK_KAFKA_HOSTS CAPTURE_V1_SINK_MSK_KAFKA_TLS
+		CAPTURE_V1_SINK_MSK_KAFKA_TOPIC_MAIN
 		CAPTURE_V1_MAX_COMPRESSED_BODY_BYTES CAPTURE_V1_MAX_DECOMPRESSED_BODY_BYTES CAPTURE_V1_SCATTER_GATHER_MIN_BATCH
 		CAPTURE_INGESTION_WARNINGS_ENABLED CAPTURE_INGESTION_WARNINGS_KAFKA_HOSTS CAPTURE_INGESTION_WARNINGS_KAFKA_TOPIC
 		CAPTURE_INGESTION_WARNINGS_KAFKA_TLS CAPTURE_INGESTION_WARNINGS_KAFKA_QUEUE_MIB
 		CAPTURE_INGESTION_WARNINGS_KAFKA_MESSAGE_MAX_BYTES
 		CAPTURE_OUTPUT_ANALYTICS_MAIN_PRODUCER CAPTURE_OUTPUT_DLQ_PRODUCER CAPTURE_OUTPUTS_COMPLETENESS_CHECK_ENABLED
 		CAPTURE_ANALYTICS_KAFKA_EMERGENCY_FALLBACK KAFKA_REPLAY_ENVELOPE_COMPRESSION
-		KAFKA_INGESTION_PRODUCER_METADATA_BROKER_LIST KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL KAFKA_INGESTION_PRODUCER_CLIENT_ID
-		KAFKA_INGESTION_PRODUCER_COMPRESSION_CODEC KAFKA_INGESTION_PRODUCER_LINGER_MS KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES
+		KAFKA_INGESTION_PRODUCER_METADATA_BROKER_LIST KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL
+		KAFKA_INGESTION_PRODUCER_CLIENT_ID
+		KAFKA_INGESTION_PRODUCER_COMPRESSION_CODEC KAFKA_INGESTION_PRODUCER_LINGER_MS
+		KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES
 		KAFKA_INGESTION_PRODUCER_MESSAGE_TIMEOUT_MS KAFKA_INGESTION_PRODUCER_RETRIES KAFKA_INGESTION_PRODUCER_ACKS
 		KAFKA_INGESTION_PRODUCER_STICKY_PARTITIONING_LINGER_MS
 		KAFKA_HOSTS KAFKA_TLS KAFKA_CLIENT_ID KAFKA_PRODUCER_LINGER_MS KAFKA_PRODUCER_QUEUE_MIB KAFKA_MESSAGE_TIMEOUT_MS
 		KAFKA_PRODUCER_MESSAGE_MAX_BYTES KAFKA_COMPRESSION_CODEC KAFKA_PRODUCER_ACKS KAFKA_PRODUCER_MAX_RETRIES
 		KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS KAFKA_METADATA_MAX_AGE_MS KAFKA_SOCKET_TIMEOUT_MS
-		CAPTURE_OUTPUT_ANALYTICS_MAIN_TOPIC CAPTURE_OUTPUT_ANALYTICS_OVERFLOW_TOPIC CAPTURE_OUTPUT_ANALYTICS_HISTORICAL_TOPIC
-		CAPTURE_OUTPUT_SESSION_REPLAY_MAIN_TOPIC CAPTURE_OUTPUT_SESSION_REPLAY_OVERFLOW_TOPIC CAPTURE_OUTPUT_HEATMAPS_TOPIC
-		CAPTURE_OUTPUT_CLIENT_WARNINGS_TOPIC CAPTURE_OUTPUT_ERROR_TRACKING_TOPIC CAPTURE_OUTPUT_DLQ_TOPIC CAPTURE_OUTPUT_AI_MAIN_TOPIC
+		CAPTURE_OUTPUT_ANALYTICS_MAIN_TOPIC CAPTURE_OUTPUT_ANALYTICS_OVERFLOW_TOPIC
+		CAPTURE_OUTPUT_ANALYTICS_HISTORICAL_TOPIC
+		CAPTURE_OUTPUT_SESSION_REPLAY_MAIN_TOPIC CAPTURE_OUTPUT_SESSION_REPLAY_OVERFLOW_TOPIC
+		CAPTURE_OUTPUT_HEATMAPS_TOPIC
+		CAPTURE_OUTPUT_CLIENT_WARNINGS_TOPIC CAPTURE_OUTPUT_ERROR_TRACKING_TOPIC CAPTURE_OUTPUT_DLQ_TOPIC
+		CAPTURE_OUTPUT_AI_MAIN_TOPIC
 		CAPTURE_OUTPUT_AI_OVERFLOW_TOPIC
 		KAFKA_TOPIC KAFKA_OVERFLOW_TOPIC KAFKA_HISTORICAL_TOPIC KAFKA_REPLAY_OVERFLOW_TOPIC KAFKA_HEATMAPS_TOPIC
 		KAFKA_CLIENT_INGESTION_WARNING_TOPIC KAFKA_ERROR_TRACKING_TOPIC KAFKA_EXCEPTIONS_TOPIC KAFKA_DLQ_TOPIC
@@ -142,17 +155,23 @@ func TestEveryVariableOfTheSpecificationIsKnown(t *testing.T) {
 // section 4.1
 func TestTopicsHaveTheNamesThatTheDeploymentReliesOn(t *testing.T) {
 	for key, names := range map[string][]string{
-		"events":              {"events_plugin_ingestion", "CAPTURE_OUTPUT_ANALYTICS_MAIN_TOPIC", "KAFKA_TOPIC"},
-		"recordings":          {"events_plugin_ingestion", "CAPTURE_OUTPUT_SESSION_REPLAY_MAIN_TOPIC", "KAFKA_TOPIC"},
-		"historical":          {"events_plugin_ingestion_historical", "CAPTURE_OUTPUT_ANALYTICS_HISTORICAL_TOPIC", "KAFKA_HISTORICAL_TOPIC"},
-		"client_warnings":     {"ingestion-clientwarnings-main-1", "CAPTURE_OUTPUT_CLIENT_WARNINGS_TOPIC", "KAFKA_CLIENT_INGESTION_WARNING_TOPIC"},
-		"exceptions":          {"error_tracking_events", "CAPTURE_OUTPUT_ERROR_TRACKING_TOPIC", "KAFKA_ERROR_TRACKING_TOPIC", "KAFKA_EXCEPTIONS_TOPIC"},
-		"overflow":            {"events_plugin_ingestion_overflow", "CAPTURE_OUTPUT_ANALYTICS_OVERFLOW_TOPIC", "KAFKA_OVERFLOW_TOPIC"},
-		"recordings_overflow": {"session_recording_snapshot_item_overflow", "CAPTURE_OUTPUT_SESSION_REPLAY_OVERFLOW_TOPIC", "KAFKA_REPLAY_OVERFLOW_TOPIC"},
-		"heatmaps":            {"heatmaps_ingestion", "CAPTURE_OUTPUT_HEATMAPS_TOPIC", "KAFKA_HEATMAPS_TOPIC"},
-		"ai":                  {"events_plugin_ingestion_ai", "CAPTURE_OUTPUT_AI_MAIN_TOPIC", "CAPTURE_ANALYTICS_AI_EVENTS_TOPIC"},
-		"dlq":                 {"events_plugin_ingestion_dlq", "CAPTURE_OUTPUT_DLQ_TOPIC", "KAFKA_DLQ_TOPIC"},
-		"ai_overflow":         {"", "CAPTURE_OUTPUT_AI_OVERFLOW_TOPIC", "CAPTURE_ANALYTICS_AI_EVENTS_OVERFLOW_TOPIC"},
+		"events":     {"events_plugin_ingestion", "CAPTURE_OUTPUT_ANALYTICS_MAIN_TOPIC", "KAFKA_TOPIC"},
+		"recordings": {"events_plugin_ingestion", "CAPTURE_OUTPUT_SESSION_REPLAY_MAIN_TOPIC", "KAFKA_TOPIC"},
+		"historical": {"events_plugin_ingestion_historical", "CAPTURE_OUTPUT_ANALYTICS_HISTORICAL_TOPIC",
+			"KAFKA_HISTORICAL_TOPIC"},
+		"client_warnings": {"ingestion-clientwarnings-main-1", "CAPTURE_OUTPUT_CLIENT_WARNINGS_TOPIC",
+			"KAFKA_CLIENT_INGESTION_WARNING_TOPIC"},
+		"exceptions": {"error_tracking_events", "CAPTURE_OUTPUT_ERROR_TRACKING_TOPIC",
+			"KAFKA_ERROR_TRACKING_TOPIC", "KAFKA_EXCEPTIONS_TOPIC"},
+		"overflow": {"events_plugin_ingestion_overflow", "CAPTURE_OUTPUT_ANALYTICS_OVERFLOW_TOPIC",
+			"KAFKA_OVERFLOW_TOPIC"},
+		"recordings_overflow": {"session_recording_snapshot_item_overflow",
+			"CAPTURE_OUTPUT_SESSION_REPLAY_OVERFLOW_TOPIC", "KAFKA_REPLAY_OVERFLOW_TOPIC"},
+		"heatmaps": {"heatmaps_ingestion", "CAPTURE_OUTPUT_HEATMAPS_TOPIC", "KAFKA_HEATMAPS_TOPIC"},
+		"ai": {"events_plugin_ingestion_ai", "CAPTURE_OUTPUT_AI_MAIN_TOPIC",
+			"CAPTURE_ANALYTICS_AI_EVENTS_TOPIC"},
+		"dlq":         {"events_plugin_ingestion_dlq", "CAPTURE_OUTPUT_DLQ_TOPIC", "KAFKA_DLQ_TOPIC"},
+		"ai_overflow": {"", "CAPTURE_OUTPUT_AI_OVERFLOW_TOPIC", "CAPTURE_ANALYTICS_AI_EVENTS_OVERFLOW_TOPIC"},
 	} {
 		key = "kafka.topics." + key
 		none := translate(t)
@@ -173,13 +192,16 @@ func TestTopicsHaveTheNamesThatTheDeploymentReliesOn(t *testing.T) {
 
 // section 1.1
 func TestTheModeDecidesWhatIsServed(t *testing.T) {
-	for mode, serve := range map[string]string{"events": "analytics", " Recordings ": "recordings", "AI": "ai", "import": "analytics"} {
+	for mode, serve := range map[string]string{
+		"events": "analytics", " Recordings ": "recordings", "AI": "ai", "import": "analytics",
+	} {
 		got := translate(t, "CAPTURE_MODE="+mode)
 		require.Equal(t, []any{serve}, got.values["transport.serve"], mode)
 		require.Equal(t, mode == "import", got.values["routing.historical_only"] == true, mode)
 	}
 	require.Equal(t, []any{"analytics"}, translate(t).values["transport.serve"], "events is PostHog's default")
-	require.Equal(t, []any{"analytics"}, translate(t, "CAPTURE_MODE=").values["transport.serve"], "an empty variable counts as none")
+	require.Equal(t, []any{"analytics"}, translate(t, "CAPTURE_MODE=").values["transport.serve"],
+		"an empty variable counts as none")
 }
 
 // section 9
@@ -191,8 +213,10 @@ func TestValuesAreConvertedAndSayWhereTheyComeFrom(t *testing.T) {
 		{"LOG_LEVEL=trace", "    level: debug # LOG_LEVEL=trace"},
 		{"LOG_LEVEL=off", "    level: error # LOG_LEVEL=off"},
 		{"HTTP1_HEADER_READ_TIMEOUT_MS=1500", "  header_timeout: 1500ms # HTTP1_HEADER_READ_TIMEOUT_MS=1500"},
-		{"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a, phc_b:me:too,", "  drop: [phc_a, 'phc_b:me:too'] # DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a, phc_b:me:too,"},
-		{"INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID=phc_a,phc_b", "  overflow: [phc_a, phc_b] # INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID"},
+		{"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a, phc_b:me:too,",
+			"  drop: [phc_a, 'phc_b:me:too'] # DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a, phc_b:me:too,"},
+		{"INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID=phc_a,phc_b",
+			"  overflow: [phc_a, phc_b] # INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID"},
 		{"ENABLE_HISTORICAL_REROUTING=false", "  historical_after: 0s # ENABLE_HISTORICAL_REROUTING=false"},
 		{"ENABLE_HISTORICAL_REROUTING=true", "  historical_after: 24h # ENABLE_HISTORICAL_REROUTING=true"},
 		{"CAPTURE_INGESTION_WARNINGS_ENABLED=true", "  enabled: true # CAPTURE_INGESTION_WARNINGS_ENABLED"},
@@ -201,22 +225,29 @@ func TestValuesAreConvertedAndSayWhereTheyComeFrom(t *testing.T) {
 		{"AI_MAX_SUM_OF_PARTS_BYTES=26214400", "  max_sum_of_parts: 25MiB # AI_MAX_SUM_OF_PARTS_BYTES=26214400"},
 		{"CAPTURE_AI_LANE_PREDICATE=prefix", "    ai_lane: prefix # CAPTURE_AI_LANE_PREDICATE"},
 
-		{"KAFKA_INGESTION_PRODUCER_METADATA_BROKER_LIST=a,b:9093", "  brokers: ['a:9092', 'b:9093'] # KAFKA_INGESTION_PRODUCER_METADATA_BROKER_LIST=a,b:9093"},
+		{"KAFKA_INGESTION_PRODUCER_METADATA_BROKER_LIST=a,b:9093",
+			"  brokers: ['a:9092', 'b:9093'] # KAFKA_INGESTION_PRODUCER_METADATA_BROKER_LIST=a,b:9093"},
 		{"KAFKA_HOSTS=a:9092", "  brokers: ['a:9092'] # KAFKA_HOSTS"},
-		{"KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=PLAINTEXT", "    enabled: false # KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=PLAINTEXT"},
-		{"KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=sasl_ssl", "    enabled: true # KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=sasl_ssl"},
+		{"KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=PLAINTEXT",
+			"    enabled: false # KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=PLAINTEXT"},
+		{"KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=sasl_ssl",
+			"    enabled: true # KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=sasl_ssl"},
 		{"KAFKA_TLS=true", "    enabled: true # KAFKA_TLS"},
 		{"KAFKA_INGESTION_PRODUCER_CLIENT_ID=true", `  client_id: "true" # KAFKA_INGESTION_PRODUCER_CLIENT_ID`},
 		{"KAFKA_CLIENT_ID=edge", "  client_id: edge # KAFKA_CLIENT_ID"},
-		{"KAFKA_INGESTION_PRODUCER_COMPRESSION_CODEC=lz4", "  compression: lz4 # KAFKA_INGESTION_PRODUCER_COMPRESSION_CODEC"},
+		{"KAFKA_INGESTION_PRODUCER_COMPRESSION_CODEC=lz4",
+			"  compression: lz4 # KAFKA_INGESTION_PRODUCER_COMPRESSION_CODEC"},
 		{"KAFKA_COMPRESSION_CODEC=none", "  compression: none # KAFKA_COMPRESSION_CODEC"},
 		{"KAFKA_INGESTION_PRODUCER_LINGER_MS=0", "  linger: 0s # KAFKA_INGESTION_PRODUCER_LINGER_MS=0"},
 		{"KAFKA_PRODUCER_LINGER_MS=20", "  linger: 20ms # KAFKA_PRODUCER_LINGER_MS=20"},
 		{"KAFKA_PRODUCER_QUEUE_MIB=400", "  buffer: 400MiB # KAFKA_PRODUCER_QUEUE_MIB=400"},
-		{"KAFKA_INGESTION_PRODUCER_MESSAGE_TIMEOUT_MS=20000", "  ack_timeout: 20s # KAFKA_INGESTION_PRODUCER_MESSAGE_TIMEOUT_MS=20000"},
+		{"KAFKA_INGESTION_PRODUCER_MESSAGE_TIMEOUT_MS=20000",
+			"  ack_timeout: 20s # KAFKA_INGESTION_PRODUCER_MESSAGE_TIMEOUT_MS=20000"},
 		{"KAFKA_MESSAGE_TIMEOUT_MS=2500", "  ack_timeout: 2500ms # KAFKA_MESSAGE_TIMEOUT_MS=2500"},
-		{"KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES=1000000", "  max_message_bytes: 1000000 # KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES"},
-		{"KAFKA_PRODUCER_MESSAGE_MAX_BYTES=2097152", "  max_message_bytes: 2MiB # KAFKA_PRODUCER_MESSAGE_MAX_BYTES=2097152"},
+		{"KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES=1000000",
+			"  max_message_bytes: 1000000 # KAFKA_INGESTION_PRODUCER_MESSAGE_MAX_BYTES"},
+		{"KAFKA_PRODUCER_MESSAGE_MAX_BYTES=2097152",
+			"  max_message_bytes: 2MiB # KAFKA_PRODUCER_MESSAGE_MAX_BYTES=2097152"},
 	} {
 		require.Contains(t, translate(t, test.variable).text, "\n"+test.line+"\n", test.variable)
 	}
@@ -236,7 +267,8 @@ func TestWhatHasNoCounterpartSaysSoAndWhatNeedsNoneToo(t *testing.T) {
 	for _, test := range []struct {
 		variable, title, part string
 	}{
-		{"REDIS_URL=redis://redis:6379", counterless, "REDIS_URL=redis://redis:6379: This service does not read PostHog's Redis"},
+		{"REDIS_URL=redis://redis:6379", counterless,
+			"REDIS_URL=redis://redis:6379: This service does not read PostHog's Redis"},
 		{"OVERFLOW_ENABLED=true", counterless, "OVERFLOW_ENABLED=true: Nobody is put into overflow"},
 		{"OVERFLOW_ENABLED=false", nothing, "OVERFLOW_ENABLED=false: Nobody is put into overflow"},
 		{"EVENT_RESTRICTIONS_ENABLED=True", counterless, "Restrictions that PostHog keeps in Redis are not read"},
@@ -260,7 +292,8 @@ func TestWhatHasNoCounterpartSaysSoAndWhatNeedsNoneToo(t *testing.T) {
 		require.Contains(t, translate(t, test.variable).block(test.title), test.part, test.variable)
 	}
 	together := translate(t, "S3_FALLBACK_BUCKET=b", "S3_FALLBACK_ENABLED=true")
-	require.Contains(t, together.block(counterless), "- S3_FALLBACK_BUCKET=b, S3_FALLBACK_ENABLED=true: There is no", "what is said of both is said once")
+	require.Contains(t, together.block(counterless), "- S3_FALLBACK_BUCKET=b, S3_FALLBACK_ENABLED=true: There is no",
+		"what is said of both is said once")
 }
 
 func TestSecretsAreMasked(t *testing.T) {
@@ -278,7 +311,8 @@ func TestSecretsAreMasked(t *testing.T) {
 
 func TestWhatMakesNoSenseIsReportedAllAtOnce(t *testing.T) {
 	_, err := posthogenv.Translate([]string{
-		"CAPTURE_MODE=foo", "KAFKA_PRODUCER_LINGER_MS=abc", "KAFKA_MESSAGE_TIMEOUT_MS=0", "KAFKA_TLS=yes", "KAFKA_TOPIC=a b",
+		"CAPTURE_MODE=foo", "KAFKA_PRODUCER_LINGER_MS=abc", "KAFKA_MESSAGE_TIMEOUT_MS=0", "KAFKA_TLS=yes",
+		"KAFKA_TOPIC=a b",
 		"KAFKA_HOSTS=ssl://kafka:9092", "ADDRESS=3000", "LOG_LEVEL=loud", "DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a:",
 		"ENABLE_HISTORICAL_REROUTING=true", "HISTORICAL_REROUTING_THRESHOLD_DAYS=0.5", "KAFKA_PRODUCER_QUEUE_MIB=-1",
 	}, keys())
@@ -294,7 +328,8 @@ func TestWhatMakesNoSenseIsReportedAllAtOnce(t *testing.T) {
 		`ADDRESS: must be host:port, got "3000"`,
 		`LOG_LEVEL: must be one of trace, debug, info, warn, error, off, got "loud"`,
 		`DROP_EVENTS_BY_TOKEN_DISTINCT_ID: must be a list of token or token:distinct_id, got "phc_a:" in it`,
-		`ENABLE_HISTORICAL_REROUTING: HISTORICAL_REROUTING_THRESHOLD_DAYS must be a whole number of days from 1 to 36500, got "0.5"`,
+		"ENABLE_HISTORICAL_REROUTING: HISTORICAL_REROUTING_THRESHOLD_DAYS must be a whole number of days from " +
+			`1 to 36500, got "0.5"`,
 		`KAFKA_PRODUCER_QUEUE_MIB: must be a whole number of MiB from 1 to 2147483647, got "-1"`,
 	}, strings.Split(err.Error(), "\n"))
 }
@@ -302,7 +337,8 @@ func TestWhatMakesNoSenseIsReportedAllAtOnce(t *testing.T) {
 func TestAnOlderNameThatSaysSomethingElseIsTold(t *testing.T) {
 	got := translate(t, "KAFKA_DLQ_TOPIC=old", "CAPTURE_OUTPUT_DLQ_TOPIC=new")
 	require.Equal(t, "new", got.values["kafka.topics.dlq"])
-	require.Contains(t, got.block(toKnow), "kafka.topics.dlq is what CAPTURE_OUTPUT_DLQ_TOPIC says. KAFKA_DLQ_TOPIC=old does not count")
+	require.Contains(t, got.block(toKnow),
+		"kafka.topics.dlq is what CAPTURE_OUTPUT_DLQ_TOPIC says. KAFKA_DLQ_TOPIC=old does not count")
 	require.NotContains(t, translate(t, "KAFKA_DLQ_TOPIC=same", "CAPTURE_OUTPUT_DLQ_TOPIC=same").text, "does not count")
 }
 
@@ -312,7 +348,8 @@ func TestWhatOneHadBetterKnow(t *testing.T) {
 	require.Contains(t, none, "Metrics are at /metrics of admin.listen")
 	require.NotContains(t, none, "certificates")
 
-	some := translate(t, "KAFKA_HOSTS=a:9092", "CAPTURE_MODE=events", "KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=SASL_SSL",
+	some := translate(t, "KAFKA_HOSTS=a:9092", "CAPTURE_MODE=events",
+		"KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL=SASL_SSL",
 		"KAFKA_MESSAGE_TIMEOUT_MS=20000").block(toKnow)
 	require.NotContains(t, some, "No variable names the brokers.")
 	require.Contains(t, some, "certificates are verified here")
@@ -323,8 +360,10 @@ func TestWhatOneHadBetterKnow(t *testing.T) {
 func TestOtherVariablesArePassedOver(t *testing.T) {
 	none := translate(t)
 	for _, variable := range []string{
-		"PATH=/usr/bin", "CAPTURE_KAFKA__BROKERS=a:9092", "CAPTURE_TRANSPORT__POSTHOG__MAX_EVENTS=5", "CAPTURE_TEST_AS_MAIN=1",
-		"CAPTURE_PORT_8000_TCP_ADDR=10.0.0.1", "CAPTURE_SERVICE_HOST=10.0.0.1", "KAFKA_SERVICE_PORT_CLIENT=9092", "KAFKA_PORT=tcp://10.0.0.1:9092",
+		"PATH=/usr/bin", "CAPTURE_KAFKA__BROKERS=a:9092", "CAPTURE_TRANSPORT__POSTHOG__MAX_EVENTS=5",
+		"CAPTURE_TEST_AS_MAIN=1",
+		"CAPTURE_PORT_8000_TCP_ADDR=10.0.0.1", "CAPTURE_SERVICE_HOST=10.0.0.1", "KAFKA_SERVICE_PORT_CLIENT=9092",
+		"KAFKA_PORT=tcp://10.0.0.1:9092",
 		"REDIS_PORT_6379_TCP=tcp://10.0.0.1:6379", "OTEL_EXPORTER_OTLP_ENDPOINT=x", "=C:=C:\\", "",
 	} {
 		require.Equal(t, none.text, translate(t, variable).text, variable)
@@ -334,18 +373,22 @@ func TestOtherVariablesArePassedOver(t *testing.T) {
 
 func TestKeysThatTheBuildLacksAreNotWritten(t *testing.T) {
 	build := []string{"kafka.brokers", "transport.serve", "transport.listen"}
-	text, err := posthogenv.Translate([]string{"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a,phc_b", "CAPTURE_MODE=import", "KAFKA_DLQ_TOPIC=d"}, build)
+	text, err := posthogenv.Translate([]string{"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a,phc_b", "CAPTURE_MODE=import",
+		"KAFKA_DLQ_TOPIC=d"}, build)
 	require.NoError(t, err)
 	got := translated{text: string(text)}
-	require.Contains(t, got.block(lacking), "- routing.drop: phc_a,phc_b (DROP_EVENTS_BY_TOKEN_DISTINCT_ID): include the module routing.")
-	require.Contains(t, got.block(lacking), "- kafka.topics.dlq: d (KAFKA_DLQ_TOPIC): the module kafka of this build has no such key.")
+	require.Contains(t, got.block(lacking),
+		"- routing.drop: phc_a,phc_b (DROP_EVENTS_BY_TOKEN_DISTINCT_ID): include the module routing.")
+	require.Contains(t, got.block(lacking),
+		"- kafka.topics.dlq: d (KAFKA_DLQ_TOPIC): the module kafka of this build has no such key.")
 	require.Contains(t, got.text, "\n\ntransport:\n  serve: [analytics] # CAPTURE_MODE=import\n\n")
 	require.NotContains(t, got.text, "\nrouting:")
 	require.Empty(t, translate(t, "CAPTURE_MODE=import").block(lacking))
 }
 
 func TestNoValueBreaksOutOfItsPlace(t *testing.T) {
-	for _, value := range []string{"a # b", "a: b", "- a", "a\nkafka: {}", "'\"", "[a", "null", "0x1f", "\x07", "\xff", "é\u2028x", "{{}}"} {
+	for _, value := range []string{"a # b", "a: b", "- a", "a\nkafka: {}", "'\"", "[a", "null", "0x1f", "\x07", "\xff",
+		"é\u2028x", "{{}}"} {
 		got := translate(t, "KAFKA_CLIENT_ID="+value, "REDIS_KEY_PREFIX="+value, "OTEL_SERVICE_NAME="+value)
 		require.IsType(t, "", got.values["kafka.client_id"], value)
 		if value != "\xff" {
@@ -365,11 +408,13 @@ func TestARealisticEnvironmentBecomesTheGoldenFile(t *testing.T) {
 	want, err := os.ReadFile(filepath.Join("testdata", "compose.yaml"))
 	require.NoError(t, err)
 	require.Equal(t, string(want), string(got),
-		"regenerate it: go run . config from-posthog-env --env-file app/posthogenv/testdata/compose.env > app/posthogenv/testdata/compose.yaml")
+		"regenerate it: go run . config from-posthog-env --env-file app/posthogenv/testdata/compose.env > "+
+			"app/posthogenv/testdata/compose.yaml")
 }
 
 func TestParseFileReadsWhatPeopleHave(t *testing.T) {
-	got, err := posthogenv.ParseFile("# comment\n\nA=1\r\n  export B=\"two words\" # why\nC='x # y'\nD=plain # why\nE=a=b#c\nF=\n" +
+	got, err := posthogenv.ParseFile("# comment\n\nA=1\r\n  export B=\"two words\" # why\nC='x # y'\nD=plain # why\n" +
+		"E=a=b#c\nF=\n" +
 		"PEM=-----BEGIN-----\nabc/\n-----END-----\nG=7")
 	require.NoError(t, err)
 	require.Equal(t, []string{

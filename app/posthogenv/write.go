@@ -8,11 +8,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const head = `# The environment of PostHog's capture service as configuration of this one, by "capture config from-posthog-env". The
-# comments at the end say what could not be translated. See docs/migrating.md.
+const head = `# The environment of PostHog's capture service as configuration of this one, by
+# "capture config from-posthog-env". The comments at the end say what could not be translated. See docs/migrating.md.
 `
 
-// write writes the values of keys that the build has, then as comments what else there is to say.
+// write writes the values of the keys that the build has. The conflicts, remarks and notes follow as comments.
 func (t *translation) write() ([]byte, error) {
 	out := bytes.NewBufferString(head)
 	var above []string
@@ -56,7 +56,7 @@ func inline(value any) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// newNode quotes text where YAML would take it for something else.
+// newNode returns a YAML node for the value. It quotes text that YAML would take for another type.
 func newNode(value any) *yaml.Node {
 	node := &yaml.Node{Kind: yaml.ScalarNode}
 	switch value := value.(type) {
@@ -76,10 +76,10 @@ func newNode(value any) *yaml.Node {
 	return node
 }
 
-// width is where comments wrap.
+// width is the column where comments wrap.
 const width = 110
 
-// writeBlock writes lines as comments under a title, or nothing if there are none.
+// writeBlock writes lines as comments under a title. It writes nothing if there are no lines.
 func writeBlock(out *bytes.Buffer, title string, lines []string) {
 	if len(lines) == 0 {
 		return

@@ -14,7 +14,7 @@ import (
 	"github.com/opencapture/capture/app/standard"
 )
 
-// commands are all commands of the stock build, each behind the one that it stands below.
+// commands are all commands of the stock build, each one before the commands below it.
 func commands() []*cobra.Command {
 	var all []*cobra.Command
 	var walk func(*cobra.Command)
@@ -46,7 +46,7 @@ func TestTheHelpOfEveryCommandIsComplete(t *testing.T) {
 	}
 }
 
-// What an example says can be typed.
+// The examples of every command are valid command lines.
 func TestTheExamplesOfEveryCommandAreOnesOfIt(t *testing.T) {
 	root := app.CommandLine(standard.Modules())
 	for _, c := range commands() {
@@ -54,7 +54,7 @@ func TestTheExamplesOfEveryCommandAreOnesOfIt(t *testing.T) {
 		for line := range strings.Lines(c.Example) {
 			require.True(t, strings.HasPrefix(line, "  "), "%s: %s", c.CommandPath(), line)
 			_, typed, found := strings.Cut(line, "capture ")
-			if !found || strings.Contains(line, "kubectl") { // which runs in a pod called capture
+			if !found || strings.Contains(line, "kubectl") { // the pod is called capture
 				continue
 			}
 			if end := strings.IndexAny(typed, "|>#)\n"); end >= 0 {
@@ -71,7 +71,7 @@ func TestTheExamplesOfEveryCommandAreOnesOfIt(t *testing.T) {
 	}
 }
 
-// list is the list of all commands, as docs/commands.md has it.
+// list returns the table of all commands in the form that docs/commands.md has.
 func list() string {
 	var out strings.Builder
 	out.WriteString("| command | flags | does |\n|---|---|---|\n")
@@ -91,5 +91,6 @@ func list() string {
 func TestTheDocumentedCommandsAreThoseOfTheBuild(t *testing.T) {
 	text, err := os.ReadFile("../../docs/commands.md")
 	require.NoError(t, err)
-	require.Contains(t, string(text), "\n\n"+list()+"\n", "docs/commands.md is to have this list of commands:\n%s", list())
+	require.Contains(t, string(text), "\n\n"+list()+"\n", "docs/commands.md is to have this list of commands:\n%s",
+		list())
 }

@@ -21,15 +21,17 @@ import (
 
 const project = "github.com/opencapture/capture"
 
-// shared are the parts that every module and transport may import. They import configs and, of each other, what stands before
-// them. A part with a subdirectory here is a port: what one module gives to another through it, neither imports the other for.
+// shared are the parts that every module and transport may import. A shared part imports configs and the shared parts
+// that are listed before it. A part that is a directory below a module is a port: two modules use it to exchange a type
+// without importing each other.
 var shared = []string{
-	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce", "modules/store",
+	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce",
+	"modules/store",
 	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
 }
 
-// mayImport says which other parts of the project a part may import. A part is a directory with everything below it but the
-// ports, named by its path; "" is main.go. A part imports itself freely.
+// mayImport returns the other parts of the project that a part may import. A part is a directory with everything below
+// it except the ports. It is named by its path; "" is main.go. A part imports itself freely.
 func mayImport(part string) (others []string, known bool) {
 	if i := slices.Index(shared, part); i >= 0 {
 		return shared[:i], true
@@ -49,7 +51,7 @@ func mayImport(part string) (others []string, known bool) {
 	return shared, part == "transport" || strings.HasPrefix(part, "modules/")
 }
 
-// libraries says which parts may import a library that decides the shape of what uses it.
+// libraries lists which parts may import a library that shapes the code that uses it.
 var libraries = []struct {
 	path  string
 	parts []string
@@ -60,9 +62,9 @@ var libraries = []struct {
 	{"go.uber.org/fx", []string{"modules/module", "app", "testkit"}},
 }
 
-// sourceFile is one file of the project and where it stands.
+// sourceFile is one file of the project and its place.
 type sourceFile struct {
-	pkg  string // import path
+	pkg  string // the import path
 	name string
 	// external is set for a test file of package x_test.
 	external bool
@@ -81,34 +83,39 @@ func partOf(pkg string) string {
 	return segments[0]
 }
 
-// brokenRule says which rule the import breaks, or "".
+// brokenRule returns the rule that the import breaks, or "".
 func brokenRule(file sourceFile, imported string) string {
 	part := partOf(file.pkg)
 	if imported == project || strings.HasPrefix(imported, project+"/") {
 		others, known := mayImport(part)
 		if !known {
-			return fmt.Sprintf("%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
+			return fmt.Sprintf(
+				"%q is no part that the dependency rule knows: add it to mayImport with what it may import", part)
 		}
 		if file.external {
-			// Tests run the real parts: the whole service, the embedded broker in the place of a cluster, or the producer behind its
-			// port.
+			// Tests run the real parts: the whole service, the embedded broker in the place of a cluster, or the
+			// producer behind its port.
 			others = slices.Concat(others, []string{"testkit", "modules/embedded", "modules/kafka"})
 		}
 		to := partOf(imported)
-		if to == part || slices.Contains(others, to) || slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
+		if to == part || slices.Contains(others, to) ||
+			slices.Contains(others, "modules/*") && strings.HasPrefix(to, "modules/") {
 			return ""
 		}
-		return fmt.Sprintf("%s may import only itself and [%s] of this project, not %s", cmp.Or(part, "main.go"), strings.Join(others, " "), to)
+		return fmt.Sprintf("%s may import only itself and [%s] of this project, not %s", cmp.Or(part, "main.go"),
+			strings.Join(others, " "), to)
 	}
 	for _, library := range libraries {
-		if imported != library.path && !strings.HasPrefix(imported, library.path+"/") || slices.Contains(library.parts, part) {
+		if imported != library.path && !strings.HasPrefix(imported, library.path+"/") ||
+			slices.Contains(library.parts, part) {
 			continue
 		}
 		switch {
 		case library.path != "go.uber.org/fx":
 			return fmt.Sprintf("only [%s] may import %s", strings.Join(library.parts, " "), library.path)
 		case file.name != "module.go" && file.name != "module_test.go":
-			return fmt.Sprintf("only module.go files, their tests and [%s] may import fx: constructors work without it", strings.Join(library.parts, " "))
+			return fmt.Sprintf("only module.go files, their tests and [%s] may import fx: constructors work without it",
+				strings.Join(library.parts, " "))
 		}
 	}
 	return ""
@@ -125,7 +132,8 @@ func TestDependencyRule(t *testing.T) {
 	}
 }
 
-// checkPackages reads what go list has written about packages, says which of them break the rule, and how many there are.
+// checkPackages reads the output of go list, reports the packages that break the rule, and returns the number of
+// packages.
 func checkPackages(t *testing.T, out []byte) int {
 	packages, decoder := 0, json.NewDecoder(bytes.NewReader(out))
 	for {
@@ -139,7 +147,8 @@ func checkPackages(t *testing.T, out []byte) int {
 			t.Fatalf("read what go list wrote: %v", err)
 		}
 		packages++
-		for _, name := range slices.Concat(pkg.GoFiles, pkg.CgoFiles, pkg.IgnoredGoFiles, pkg.TestGoFiles, pkg.XTestGoFiles) {
+		for _, name := range slices.Concat(pkg.GoFiles, pkg.CgoFiles, pkg.IgnoredGoFiles, pkg.TestGoFiles,
+			pkg.XTestGoFiles) {
 			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(pkg.Dir, name), nil, parser.ImportsOnly)
 			if err != nil {
 				t.Errorf("%s/%s: %v", pkg.ImportPath, name, err)
@@ -180,23 +189,31 @@ func TestDependencyRuleKnowsRightFromWrong(t *testing.T) {
 		{"configs", "load.go", project + "/modules/events", "configs may import only itself and ["},
 		{"app", "app.go", project + "/modules/events", "app may import only itself and ["},
 		{"app", "app.go", project + "/app/standard", "app may import only itself and ["},
-		{"modules/events", "sink.go", project + "/modules/observability", "modules/events may import only itself and ["},
+		{"modules/events", "sink.go", project + "/modules/observability",
+			"modules/events may import only itself and ["},
 		{"modules/quota", "quota.go", project + "/modules/dedup", "modules/quota may import only itself and ["},
 		{"modules/quota", "quota.go", project + "/transport", "modules/quota may import only itself and ["},
 		{"transport/posthog", "handler.go", project + "/modules/kafka", "transport may import only itself and ["},
-		{"modules/produce", "message.go", project + "/modules/observability", "modules/produce may import only itself and ["},
+		{"modules/produce", "message.go", project + "/modules/observability",
+			"modules/produce may import only itself and ["},
 		{"modules/quota", "quota.go", project + "/modules/admin", "modules/quota may import only itself and ["},
 		{"modules/kafka", "producer.go", project + "/testkit", "modules/kafka may import only itself and ["},
 		{"", "main.go", project + "/modules/kafka", "main.go may import only itself and ["},
-		{"util", "util.go", project + "/configs", `"util" is no part that the dependency rule knows: add it to mayImport with what it may import`},
-		{"transport", "server.go", "github.com/IBM/sarama", "only [modules/kafka modules/embedded testkit] may import github.com/IBM/sarama"},
-		{"modules/admin", "server.go", "github.com/gofiber/fiber/v2", "only [transport] may import github.com/gofiber/fiber"},
-		{"modules/quota", "quota.go", "github.com/redis/go-redis/v9", "only [modules/store] may import github.com/redis/go-redis"},
-		{"modules/kafka", "producer.go", "go.uber.org/fx", "only module.go files, their tests and [modules/module app testkit] may import fx: constructors work without it"},
+		{"util", "util.go", project + "/configs",
+			`"util" is no part that the dependency rule knows: add it to mayImport with what it may import`},
+		{"transport", "server.go", "github.com/IBM/sarama",
+			"only [modules/kafka modules/embedded testkit] may import github.com/IBM/sarama"},
+		{"modules/admin", "server.go", "github.com/gofiber/fiber/v2",
+			"only [transport] may import github.com/gofiber/fiber"},
+		{"modules/quota", "quota.go", "github.com/redis/go-redis/v9",
+			"only [modules/store] may import github.com/redis/go-redis"},
+		{"modules/kafka", "producer.go", "go.uber.org/fx", "only module.go files, their tests and [modules/module " +
+			"app testkit] may import fx: constructors work without it"},
 	} {
 		file := sourceFile{pkg: strings.TrimSuffix(project+"/"+test.pkg, "/"), name: test.file}
 		broken := brokenRule(file, test.imported)
-		require.True(t, strings.HasPrefix(broken, test.broken), "%s/%s -> %s: %s", test.pkg, test.file, test.imported, broken)
+		require.True(t, strings.HasPrefix(broken, test.broken), "%s/%s -> %s: %s", test.pkg, test.file, test.imported,
+			broken)
 		require.Equal(t, test.broken == "", broken == "", "%s/%s -> %s: %s", test.pkg, test.file, test.imported, broken)
 	}
 	test := sourceFile{pkg: project + "/modules/kafka", name: "producer_test.go", external: true}

@@ -18,19 +18,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// uncontained are the packages that may start goroutines by themselves: the helper, and the tools that put a load on a
-// service and judge it. A panic of such a tool has to end it: what it then does not send or read would look like a
-// loss.
+// uncontained are the packages that may start goroutines with a go statement: modules/panics, and the tools that put a
+// load on a service and judge the result. A panic in such a tool has to end the tool: the messages that it would then
+// no longer send or read would look like a loss.
 var uncontained = []string{"modules/panics", "testkit/chaos", "testkit/proof", "testkit/cpu"}
 
-// bareGoroutines says where a file starts a goroutine whose panic would end the process.
+// bareGoroutines lists the places where a file starts a goroutine whose panic would end the process.
 func bareGoroutines(files *token.FileSet, file *ast.File) []string {
 	var faults []string
 	fault := func(node ast.Node, format string, args ...any) {
 		line := files.Position(node.Pos()).Line
 		faults = append(faults, fmt.Sprintf("line %d: %s", line, fmt.Sprintf(format, args...)))
 	}
-	imports := map[string]string{} // by name
+	imports := map[string]string{} // import paths by name
 	for _, spec := range file.Imports {
 		path, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
@@ -45,7 +45,7 @@ func bareGoroutines(files *token.FileSet, file *ast.File) []string {
 			fault(spec, "errgroup: use panics.Group and panics.Try")
 		}
 	}
-	contained := map[*ast.SelectorExpr]bool{} // panics.Go and the method Go of a panics.Group, which take a name
+	contained := map[*ast.SelectorExpr]bool{} // panics.Go and Group.Go, which take a name as one argument more
 	ast.Inspect(file, func(node ast.Node) bool {
 		switch node := node.(type) {
 		case *ast.GoStmt:

@@ -1,5 +1,5 @@
-// Package standard is the stock bundle: the modules of the capture binary. It is the only package that imports all of them;
-// another build lists other modules in a main.go of its own.
+// Package standard is the stock bundle: the modules of the capture binary. It is the only package that imports all of
+// them. Another build lists other modules in its own main.go.
 package standard
 
 import (

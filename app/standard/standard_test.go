@@ -18,10 +18,11 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 )
 
-// files is where the reference and the overlays are.
+// files is the directory of the reference and the overlays.
 const files = "../../configs"
 
-const regenerate = "configs/reference.yaml is not what the modules say. Regenerate it: go run . config reference > configs/reference.yaml"
+const regenerate = "configs/reference.yaml is not what the modules say. Regenerate it: go run . config reference > " +
+	"configs/reference.yaml"
 
 func TestReferenceFileIsTrue(t *testing.T) {
 	want, err := app.Reference(standard.Modules())
@@ -44,7 +45,8 @@ func TestOverlaysLoadAloneAndTogether(t *testing.T) {
 	dev, production, posthog := overlay("dev"), overlay("production"), overlay("posthog")
 	combinations := [][]string{{dev}, {production}, {posthog}, {dev, posthog}, {production, posthog}}
 	for _, mode := range []string{"events", "recordings", "ai", "import"} {
-		combinations = append(combinations, []string{overlay(mode)}, []string{dev, overlay(mode)}, []string{production, posthog, overlay(mode)})
+		combinations = append(combinations, []string{overlay(mode)}, []string{dev, overlay(mode)},
+			[]string{production, posthog, overlay(mode)})
 	}
 	for _, overlays := range combinations {
 		source := configs.Source{Files: overlays, Environ: []string{"CAPTURE_KAFKA__BROKERS=kafka-1:9092"}}
@@ -55,35 +57,40 @@ func TestOverlaysLoadAloneAndTogether(t *testing.T) {
 	require.EqualError(t, err, "kafka.brokers: must name the cluster's brokers, as embedded.enabled is false")
 }
 
-// What no section can check alone is a fault of the keys that do not fit together.
+// A rule that no section can check alone reports its faults with the keys that contradict each other.
 func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.pem")
-	for environ, fault := range map[string]string{
-		"TRANSPORT__LISTEN=:8001":                                                        "transport.listen: is on port 8001, which admin.listen takes as well: give it another port",
-		"ADMIN__LISTEN=localhost:19092":                                                  "embedded.kafka_listen: is on port 19092, which admin.listen takes as well",
-		"ADMIN__LISTEN=localhost:19092 KAFKA__BROKERS=k:9092":                            "",
-		"ADMIN__LISTEN=10.0.0.1:8000 TRANSPORT__LISTEN=10.0.0.2:8000":                    "",
-		"ROUTING__TOPICS=phc_a=vip":                                                      `routing.topics: entry 1 sends events to "vip", which is none of kafka.topics: add it to kafka.topics.custom`,
-		"ROUTING__TOPICS=phc_a=vip KAFKA__TOPICS__CUSTOM=vip":                            "",
-		"KAFKA__TLS__ENABLED=true KAFKA__TLS__CA_FILE=" + missing:                        "kafka.tls.ca_file: open " + missing + ": no such file or directory",
-		"KAFKA__SASL__MECHANISM=OAUTHBEARER KAFKA__SASL__TOKEN_COMMAND=/no/such/program": "kafka.sasl.token_command: ",
-		"TRANSPORT__SETUP__RECORDING_ENDPOINT=/s/":                                       "transport.setup.recording_endpoint: tells browsers to record",
-		"EMBEDDED__ENABLED=false":                                                        "kafka.brokers: must name the cluster's brokers",
+	for _, test := range []struct{ environ, fault string }{
+		{"TRANSPORT__LISTEN=:8001",
+			"transport.listen: is on port 8001, which admin.listen takes as well: give it another port"},
+		{"ADMIN__LISTEN=localhost:19092",
+			"embedded.kafka_listen: is on port 19092, which admin.listen takes as well"},
+		{"ADMIN__LISTEN=localhost:19092 KAFKA__BROKERS=k:9092", ""},
+		{"ADMIN__LISTEN=10.0.0.1:8000 TRANSPORT__LISTEN=10.0.0.2:8000", ""},
+		{"ROUTING__TOPICS=phc_a=vip", `routing.topics: entry 1 sends events to "vip", which is none of kafka.topics: ` +
+			"add it to kafka.topics.custom"},
+		{"ROUTING__TOPICS=phc_a=vip KAFKA__TOPICS__CUSTOM=vip", ""},
+		{"KAFKA__TLS__ENABLED=true KAFKA__TLS__CA_FILE=" + missing,
+			"kafka.tls.ca_file: open " + missing + ": no such file or directory"},
+		{"KAFKA__SASL__MECHANISM=OAUTHBEARER KAFKA__SASL__TOKEN_COMMAND=/no/such/program",
+			"kafka.sasl.token_command: "},
+		{"TRANSPORT__SETUP__RECORDING_ENDPOINT=/s/", "transport.setup.recording_endpoint: tells browsers to record"},
+		{"EMBEDDED__ENABLED=false", "kafka.brokers: must name the cluster's brokers"},
 	} {
 		var source configs.Source
-		for _, variable := range strings.Fields(environ) {
+		for _, variable := range strings.Fields(test.environ) {
 			source.Environ = append(source.Environ, "CAPTURE_"+variable)
 		}
 		_, err := app.Load(standard.Modules(), source)
-		if fault == "" {
-			require.NoError(t, err, environ)
+		if test.fault == "" {
+			require.NoError(t, err, test.environ)
 		} else {
-			require.ErrorContains(t, err, fault, environ)
+			require.ErrorContains(t, err, test.fault, test.environ)
 		}
 	}
 }
 
-// load loads what the environment of a PostHog deployment becomes.
+// load translates the environment of a PostHog deployment and loads the result.
 func load(t *testing.T, environ ...string) (set *configs.Set, text string) {
 	t.Helper()
 	yaml, err := app.FromPostHogEnv(standard.Modules(), environ)
@@ -125,10 +132,12 @@ func TestAnEmptyEnvironmentBecomesTheTopicsOfTheOverlayAndTheModeEvents(t *testi
 func TestTheStockBuildHasEveryKeyThatATranslationWrites(t *testing.T) {
 	_, text := load(t,
 		"ADDRESS=127.0.0.1:3000", "CAPTURE_MODE=import", "LOG_LEVEL=info", "HTTP1_HEADER_READ_TIMEOUT_MS=5000",
-		"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a", "INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID=phc_b:me", "ENABLE_HISTORICAL_REROUTING=true",
+		"DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a", "INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID=phc_b:me",
+		"ENABLE_HISTORICAL_REROUTING=true",
 		"CAPTURE_INGESTION_WARNINGS_ENABLED=true", "KAFKA_HOSTS=kafka:9092", "KAFKA_CLIENT_ID=edge", "KAFKA_TLS=true",
 		"KAFKA_COMPRESSION_CODEC=zstd", "KAFKA_PRODUCER_MESSAGE_MAX_BYTES=2000000", "KAFKA_PRODUCER_QUEUE_MIB=400",
-		"KAFKA_PRODUCER_LINGER_MS=20", "KAFKA_MESSAGE_TIMEOUT_MS=20000", "CAPTURE_ANALYTICS_AI_EVENTS_OVERFLOW_TOPIC=ai_overflow",
+		"KAFKA_PRODUCER_LINGER_MS=20", "KAFKA_MESSAGE_TIMEOUT_MS=20000",
+		"CAPTURE_ANALYTICS_AI_EVENTS_OVERFLOW_TOPIC=ai_overflow",
 		"AI_MAX_EVENT_BYTES=0", "AI_MAX_SUM_OF_PARTS_BYTES=26214400", "CAPTURE_AI_LANE_PREDICATE=prefix",
 	)
 	require.NotContains(t, text, "# Keys that this build lacks")

@@ -9,13 +9,13 @@ import (
 
 // Config is the section "admin".
 type Config struct {
-	Listen       string         `key:"listen" doc:"Where operators reach metrics, health, profiles and what else the index at / lists, as host:port; port 0 takes a free one. Set admin.token before it leaves loopback."`
-	Token        configs.Secret `key:"token" live:"true" doc:"What everything but health and metrics asks for: as Authorization: Bearer, or as the password of basic authentication, with any user name. Without it, whoever reaches the listener may read, and what changes or costs something works from loopback only."`
-	Hosts        []string       `key:"hosts" live:"true" doc:"Names that the listener is reached by, beside addresses and localhost. A request for another name is refused, so that a web page cannot reach the listener through the browser of an operator. Without ports."`
-	ReadTimeout  time.Duration  `key:"read_timeout" live:"true" doc:"The longest that reading a request may take. A changed timeout holds for new connections."`
-	WriteTimeout time.Duration  `key:"write_timeout" live:"true" doc:"The longest that writing an answer may take; the time that a profile runs before is not part of it."`
+	Listen       string         `key:"listen" doc:"Address of the listener for operators, with metrics, health, profiles and the other endpoints that the index at / lists, as host:port; port 0 takes a free port. Set admin.token before the listener leaves loopback."`
+	Token        configs.Secret `key:"token" live:"true" doc:"Token that all endpoints except health and metrics ask for: as Authorization: Bearer, or as the password of basic authentication, with any user name. Without a token, everybody who reaches the listener may read, and requests that change or cost something are answered from loopback only."`
+	Hosts        []string       `key:"hosts" live:"true" doc:"Names, without ports, by which clients may reach the listener, beside addresses and localhost. A request for another name is refused, so that a web page cannot reach the listener through the browser of an operator."`
+	ReadTimeout  time.Duration  `key:"read_timeout" live:"true" doc:"How long reading a request may take. A changed timeout holds for new connections."`
+	WriteTimeout time.Duration  `key:"write_timeout" live:"true" doc:"How long writing an answer may take. The time that a profile runs before does not count."`
 	IdleTimeout  time.Duration  `key:"idle_timeout" live:"true" doc:"How long a connection may wait for its next request."`
-	StopTimeout  time.Duration  `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests that are still running. It ends profiles early."`
+	StopTimeout  time.Duration  `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests that are still running. A stop ends profiles early."`
 }
 
 // DefaultConfig returns the defaults of the section.
@@ -61,8 +61,8 @@ func isName(text string) bool {
 	})
 }
 
-// StopBudget is the longest that stopping takes.
+// StopBudget is the longest time that a stop takes.
 func (c Config) StopBudget() time.Duration { return c.StopTimeout }
 
-// Listens is where operators reach the service.
+// Listens returns the address of the operators' listener.
 func (c Config) Listens(*configs.Set) map[string]string { return map[string]string{"listen": c.Listen} }

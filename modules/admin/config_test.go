@@ -16,7 +16,8 @@ func TestTheDefaultsAreValid(t *testing.T) {
 }
 
 func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
-	err := Config{Listen: "8001", Token: "a b", Hosts: []string{"a", "b:1"}, ReadTimeout: -time.Second, WriteTimeout: 1, IdleTimeout: 1}.Validate()
+	err := Config{Listen: "8001", Token: "a b", Hosts: []string{"a", "b:1"}, ReadTimeout: -time.Second, WriteTimeout: 1,
+		IdleTimeout: 1}.Validate()
 	require.EqualError(t, err, "listen: must be host:port, such as 127.0.0.1:8001, got \"8001\"\n"+
 		"token: must be visible ASCII without spaces, as a header has to hold it: look for a line break at its end\n"+
 		"hosts: must be names such as capture.internal, without scheme, port and path, got \"b:1\"\n"+
@@ -35,7 +36,8 @@ func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
 
 func TestATokenIsWhatAHeaderCanHold(t *testing.T) {
 	for token, valid := range map[string]bool{
-		"s3cret": true, "a-b_c~d+e/f=": true, "it's \"quoted\"": false, "secret\n": false, "\tsecret": false, "geheim-ü": false, "\x7f": false, " ": false,
+		"s3cret": true, "a-b_c~d+e/f=": true, "it's \"quoted\"": false, "secret\n": false, "\tsecret": false,
+		"geheim-ü": false, "\x7f": false, " ": false,
 	} {
 		cfg := DefaultConfig()
 		cfg.Token = configs.Secret(token)
@@ -50,7 +52,8 @@ func TestATokenIsWhatAHeaderCanHold(t *testing.T) {
 func TestHostsAreNames(t *testing.T) {
 	for host, valid := range map[string]bool{
 		"capture": true, "Capture.Internal.": true, "pod-0.capture_svc": true, "10.1.2.3": true,
-		"": false, "capture:8001": false, "http://capture": false, "capture/": false, "*.internal": false, "[::1]": false, "a b": false, "ü": false,
+		"": false, "capture:8001": false, "http://capture": false, "capture/": false, "*.internal": false,
+		"[::1]": false, "a b": false, "ü": false,
 	} {
 		cfg := DefaultConfig()
 		cfg.Hosts = []string{host}

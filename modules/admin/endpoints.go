@@ -18,7 +18,7 @@ import (
 	"github.com/opencapture/capture/modules/observability"
 )
 
-// Endpoints are those of the listener itself, but for the index.
+// Endpoints returns the listener's own endpoints, without the index.
 func Endpoints(
 	gatherer prometheus.Gatherer, health *observability.Health, live *configs.Live, log *zap.Logger,
 ) []endpoint.Endpoint {
@@ -29,7 +29,7 @@ func Endpoints(
 	)
 }
 
-// newMux returns a handler that asks the guarded endpoints. Its error names every endpoint that cannot be served.
+// newMux returns a handler that serves the guarded endpoints. Its error names every endpoint that cannot be served.
 func newMux(endpoints []endpoint.Endpoint) (*http.ServeMux, error) {
 	mux := http.NewServeMux()
 	seen := map[string]bool{}
@@ -51,7 +51,7 @@ func newMux(endpoints []endpoint.Endpoint) (*http.ServeMux, error) {
 	return mux, errors.Join(faults...)
 }
 
-// check returns what the endpoint lacks.
+// check returns an error that says what the endpoint lacks.
 func check(e endpoint.Endpoint) error {
 	method, path, _ := strings.Cut(e.Pattern, " ")
 	switch {
@@ -67,7 +67,8 @@ func check(e endpoint.Endpoint) error {
 	return nil
 }
 
-// handle returns as an error what the ServeMux panics with: a pattern that is invalid, or overlaps with another.
+// handle registers the endpoint. It returns a panic of the ServeMux as an error: the pattern is invalid, or overlaps
+// with another one.
 func handle(mux *http.ServeMux, e endpoint.Endpoint) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -78,7 +79,8 @@ func handle(mux *http.ServeMux, e endpoint.Endpoint) (err error) {
 	return nil
 }
 
-// newMetrics shows what could be gathered when a part could not: an operator needs the rest most when something is broken.
+// newMetrics returns an endpoint that shows all metrics that could be gathered, even if some could not: when something
+// is broken, an operator needs the others most.
 func newMetrics(gatherer prometheus.Gatherer, log *zap.Logger) endpoint.Endpoint {
 	return endpoint.Endpoint{
 		Pattern: "GET /metrics",
@@ -123,13 +125,15 @@ func newReadyz(health *observability.Health) endpoint.Endpoint {
 	}
 }
 
-// newReload returns the endpoints that exchange the configuration and show how that ended.
+// newReload returns the endpoints that exchange the configuration and show the outcome.
 func newReload(live *configs.Live) []endpoint.Endpoint {
 	return []endpoint.Endpoint{{
 		Pattern: "GET /admin/reload",
 		About:   "How the last exchange of the configuration ended.",
 		Access:  endpoint.Reader,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, live.Status()) }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, live.Status())
+		}),
 	}, {
 		Pattern: "POST /admin/reload",
 		About:   "Loads the configuration and puts it in force: 200, or 409 with the reason why the old one stays.",
@@ -145,7 +149,7 @@ func newReload(live *configs.Live) []endpoint.Endpoint {
 	}}
 }
 
-// writeJSON answers with the value, which is one that JSON has a form for.
+// writeJSON answers with the value, which must have a form in JSON.
 func writeJSON(w http.ResponseWriter, status int, value any) {
 	body, err := json.Marshal(value)
 	if err != nil {
@@ -154,5 +158,5 @@ func writeJSON(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has left is told nothing
+	_, _ = w.Write(body) // a client that has left gets nothing
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
-// status reads the status of the configuration off an answer.
+// status decodes the status of the configuration from an answer.
 func status(t *testing.T, got response) configs.Status {
 	t.Helper()
 	require.Equal(t, "application/json", got.header.Get("Content-Type"))

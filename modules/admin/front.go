@@ -10,18 +10,18 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// maxBodyBytes is the most that the body of a request may hold.
+// maxBodyBytes is the largest body that a request may have.
 const maxBodyBytes = 1 << 20
 
-// front is what every request comes to first. It settles which configuration the request is judged by, refuses a Host
-// that the listener does not answer to, limits the body, and answers when a handler panics.
+// front is the first handler of every request. It chooses the configuration that the request is judged by, refuses a
+// Host that the listener does not answer to, limits the body, and answers when a handler panics.
 type front struct {
 	now func() Config
 	mux http.Handler
 	log *zap.Logger
 }
 
-// judgedBy is the key of a request's context that holds the Config which the request is judged by.
+// judgedBy is the key in a request's context for the Config that the request is judged by.
 type judgedBy struct{}
 
 // ServeHTTP implements http.Handler.
@@ -32,7 +32,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		cause := recover()
 		if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares so, too
-			panic(cause) // net/http's way to give an answer up
+			panic(cause) // net/http's way to abort an answer
 		}
 		caught := panics.Caught(cause)
 		if caught == nil {
@@ -40,7 +40,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		panics.Log(f.log, "a handler", caught, zap.String("path", r.URL.Path))
 		if answer.begun {
-			panic(http.ErrAbortHandler) // the client shall see that the answer is not whole
+			panic(http.ErrAbortHandler) // so that the client sees that the answer is incomplete
 		}
 		http.Error(w, "this failed: the log says why", http.StatusInternalServerError)
 	}()
@@ -53,7 +53,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mux.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), judgedBy{}, cfg)))
 }
 
-// answer is a ResponseWriter that knows whether the answer has begun.
+// answer is a ResponseWriter that notes whether the answer has begun.
 type answer struct {
 	http.ResponseWriter
 
@@ -72,5 +72,5 @@ func (a *answer) Write(p []byte) (int, error) {
 	return a.ResponseWriter.Write(p)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap gives http.ResponseController the writer below.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -12,7 +12,7 @@ import (
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
-// refusal is why a request is not answered as it wishes.
+// refusal is the status and the reason of a refused request.
 type refusal struct {
 	status int
 	reason string
@@ -26,7 +26,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 	http.Error(w, r.reason, r.status)
 }
 
-// guardAccess has the endpoint's handler asked for requests of those who may use the endpoint.
+// guardAccess returns a handler that passes on the requests that may use the endpoint and refuses all others.
 func guardAccess(e endpoint.Endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cfg := r.Context().Value(judgedBy{}).(Config) // what front put there
@@ -38,8 +38,8 @@ func guardAccess(e endpoint.Endpoint) http.Handler {
 	})
 }
 
-// answersTo reports whether a request with this Host is for the listener. An address or localhost cannot be a name that
-// somebody else has pointed at the listener (DNS rebinding).
+// answersTo reports whether a request with this Host is for the listener. An address or localhost is always accepted,
+// since neither is a name that somebody else can point at the listener (DNS rebinding).
 func (c Config) answersTo(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {
@@ -57,13 +57,13 @@ func (c Config) answersTo(host string) bool {
 	return name == "localhost"
 }
 
-// canonical is the name without what makes no difference: its case, and the dot that ends a full name.
+// canonical removes the differences that do not matter in a name: its case, and the dot that ends a full name.
 func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// crossOrigin knows the requests that another site has a browser send.
+// crossOrigin detects the requests that another site makes a browser send.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// refuse returns why the request may not use an endpoint with this access, or nil.
+// refuse returns the reason why the request may not use an endpoint with this access, or nil.
 func (c Config) refuse(access endpoint.Access, r *http.Request) *refusal {
 	if err := checkOrigin(access, r); err != nil {
 		return &refusal{http.StatusForbidden, fmt.Sprintf("another site must not have a browser do this: %s", err)}
@@ -81,8 +81,8 @@ func (c Config) refuse(access endpoint.Access, r *http.Request) *refusal {
 	return nil
 }
 
-// checkOrigin returns an error for a request that another site has a browser send, if the request may change or cost
-// something: by its method, or whatever the method if the endpoint is for operators.
+// checkOrigin returns an error for a request that another site makes a browser send and that may change or cost
+// something. On an endpoint for operators that is every request, on the others it depends on the method.
 func checkOrigin(access endpoint.Access, r *http.Request) error {
 	if access == endpoint.Operator {
 		judged := *r
@@ -102,13 +102,13 @@ func shownToken(r *http.Request) string {
 	return password
 }
 
-// sameSecret compares in a time that tells neither where the texts differ nor how long they are.
+// sameSecret compares the texts in a time that depends neither on where they differ nor on how long they are.
 func sameSecret(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// fromLoopback reports whether the connection is from this machine. No header has a say in it.
+// fromLoopback reports whether the connection is from this machine. It ignores the headers.
 func fromLoopback(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && peer.Addr().IsLoopback()

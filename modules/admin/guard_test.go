@@ -18,11 +18,11 @@ func TestOnlyAddressesLocalhostAndConfiguredNamesAreAnsweredToAsHost(t *testing.
 	for host, want := range map[string]int{
 		"127.0.0.1":                200,
 		"127.0.0.1:8001":           200,
-		"10.1.2.3:80":              200, // what a port-forward or a published port makes of it
+		"10.1.2.3:80":              200, // the Host behind a port-forward or a published port
 		"[::1]":                    200,
 		"[::1]:8001":               200,
 		"[2001:DB8::1]:8001":       200,
-		"[fe80::1%25eth0]:8001":    200, // the zone of an address names nobody
+		"[fe80::1%25eth0]:8001":    200, // the zone of an address is not a host's name
 		"localhost":                200,
 		"LocalHost:8001":           200,
 		"localhost.":               200,
@@ -62,23 +62,27 @@ func TestOnlyAddressesLocalhostAndConfiguredNamesAreAnsweredToAsHost(t *testing.
 
 func TestNoPathIsAnsweredToAnotherHost(t *testing.T) {
 	r := start(t, plan{})
-	for _, path := range []string{"/", "/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/pprof", "/admin/reload", "/nonsense", "//metrics"} {
+	for _, path := range []string{"/", "/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/pprof",
+		"/admin/reload", "/nonsense", "//metrics"} {
 		require.Equal(t, http.StatusMisdirectedRequest, r.get(t, path, "Host", "evil.example").status, path)
 	}
 	// The Host of a request to a proxy is that of its target, whatever the header says.
-	got := read(t, r.dial(t, "GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+	got := read(t, r.dial(t,
+		"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 	require.Equal(t, http.StatusMisdirectedRequest, got.status)
 	got = read(t, r.dial(t, "GET /healthz HTTP/1.0\r\n\r\n"))
 	require.Equal(t, http.StatusMisdirectedRequest, got.status, "without a Host")
-	got = read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n"))
+	got = read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n"+
+		"Connection: close\r\n\r\n"))
 	require.Equal(t, http.StatusBadRequest, got.status)
 }
 
 func TestAPageWhoseNameWasPointedAtTheListenerGetsNothing(t *testing.T) {
 	r := start(t, plan{})
 	const site = "evil.example:8001"
-	for _, test := range [][2]string{{http.MethodPost, "/admin/reload"}, {http.MethodGet, "/admin/reload"}, {http.MethodGet, "/debug/pprof/heap"}} {
-		// To the browser all of this is one site.
+	for _, test := range [][2]string{{http.MethodPost, "/admin/reload"}, {http.MethodGet, "/admin/reload"},
+		{http.MethodGet, "/debug/pprof/heap"}} {
+		// To the browser, all of these addresses are one site.
 		got := r.send(t, test[0], test[1], "Host", site, "Origin", "http://"+site, "Sec-Fetch-Site", "same-origin")
 		require.Equal(t, http.StatusMisdirectedRequest, got.status, test)
 	}
@@ -93,14 +97,16 @@ func TestANewNameHoldsWithoutARestart(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz", "Host", "capture.internal").status)
 }
 
-// kinds are an endpoint of each access.
+// kinds returns one endpoint for each access.
 func kinds() []endpoint.Endpoint {
 	var all []endpoint.Endpoint
 	for _, access := range []endpoint.Access{endpoint.Anyone, endpoint.Reader, endpoint.Operator} {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			all = append(all, endpoint.Endpoint{
 				Pattern: method + " /test/" + access.String(), About: "A test.", Access: access,
-				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(r.Pattern)) }),
+				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, _ = w.Write([]byte(r.Pattern))
+				}),
 			})
 		}
 	}
@@ -128,7 +134,8 @@ func TestWhoMayUseWhat(t *testing.T) {
 		{"nothing, here by IPv4 in IPv6", "", "::ffff:127.0.0.1", nil, 200, 200, 200},
 		{"nothing, elsewhere", "", "10.0.0.9", nil, 200, 200, 403},
 		{"nothing, elsewhere by IPv6", "", "2001:db8::9", nil, 200, 200, 403},
-		{"a header that says here", "", "10.0.0.9", []string{"X-Forwarded-For", "127.0.0.1", "Forwarded", "for=127.0.0.1", "X-Real-IP", "127.0.0.1"}, 200, 200, 403},
+		{"a header that says here", "", "10.0.0.9", []string{"X-Forwarded-For", "127.0.0.1", "Forwarded",
+			"for=127.0.0.1", "X-Real-IP", "127.0.0.1"}, 200, 200, 403},
 		{"a header that says elsewhere", "", "127.0.0.1", []string{"X-Forwarded-For", "10.0.0.9"}, 200, 200, 200},
 		{"a token where none is asked for", "", "10.0.0.9", []string{"Authorization", "Bearer x"}, 200, 200, 403},
 		{"an empty token where none is asked for", "", "10.0.0.9", []string{"Authorization", "Bearer "}, 200, 200, 403},
@@ -153,14 +160,16 @@ func TestWhoMayUseWhat(t *testing.T) {
 		here.IP = net.ParseIP(test.peer)
 		r := start(t, plan{settings: map[string]string{"token": test.token}, endpoints: kinds(), peer: here})
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
-			for access, want := range map[string]int{"anyone": test.anyone, "reader": test.reads, "operator": test.writes} {
+			for access, want := range map[string]int{"anyone": test.anyone, "reader": test.reads,
+				"operator": test.writes} {
 				got := r.send(t, method, "/test/"+access, test.header...)
 				require.Equal(t, want, got.status, "%s: %s %s: %s", test.name, method, access, got.body)
 				switch want {
 				case 200:
 					require.Equal(t, method+" /test/"+access, got.body)
 				case 401:
-					require.Equal(t, []string{`Bearer realm="capture"`, `Basic realm="capture"`}, got.header.Values("WWW-Authenticate"))
+					require.Equal(t, []string{`Bearer realm="capture"`, `Basic realm="capture"`},
+						got.header.Values("WWW-Authenticate"))
 					require.Contains(t, got.body, "admin.token")
 				case 403:
 					require.Contains(t, got.body, "without admin.token this works from loopback only")
@@ -193,8 +202,10 @@ func TestTheEndpointsOfTheListenerHaveTheirAccess(t *testing.T) {
 
 	r = start(t, plan{peer: &net.TCPAddr{IP: net.ParseIP("10.0.0.9")}})
 	for path, want := range map[string]int{
-		"/metrics": 200, "/": 200, "/admin/reload": 200, "/debug/pprof/": 200, "/debug/pprof/cmdline": 200, "/debug/pprof/symbol": 200,
-		"/debug/pprof/profile": 403, "/debug/pprof/trace": 403, "/debug/pprof/heap": 403, "/debug/pprof/goroutine?debug=2": 403,
+		"/metrics": 200, "/": 200, "/admin/reload": 200,
+		"/debug/pprof/": 200, "/debug/pprof/cmdline": 200, "/debug/pprof/symbol": 200,
+		"/debug/pprof/profile": 403, "/debug/pprof/trace": 403, "/debug/pprof/heap": 403,
+		"/debug/pprof/goroutine?debug=2": 403,
 	} {
 		require.Equal(t, want, r.get(t, path).status, path)
 	}
@@ -217,22 +228,27 @@ func TestWhatAnotherSiteHasABrowserSendIsRefusedIfItChangesOrCosts(t *testing.T)
 	for _, test := range []struct {
 		name   string
 		header []string
-		// What a GET is answered by an endpoint for readers and one for operators, and a POST by any.
+		// reads is the status of a GET of a reader's endpoint, costs that of a GET of an operator's endpoint, and posts
+		// that of a POST to any endpoint.
 		reads, costs, posts int
 	}{
 		{"no browser", nil, 200, 200, 200},
 		{"typed by a person", []string{"Sec-Fetch-Site", "none"}, 200, 200, 200},
 		{"a page of the listener", []string{"Sec-Fetch-Site", "same-origin", "Origin", own}, 200, 200, 200},
-		{"a page of another site", []string{"Sec-Fetch-Site", "cross-site", "Origin", "http://evil.example"}, 200, 403, 403},
-		{"an image of another site", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, 200, 403, 403},
-		{"a page of another port here", []string{"Sec-Fetch-Site", "same-site", "Origin", "http://localhost:3000"}, 200, 403, 403},
+		{"a page of another site", []string{"Sec-Fetch-Site", "cross-site", "Origin", "http://evil.example"},
+			200, 403, 403},
+		{"an image of another site", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"},
+			200, 403, 403},
+		{"a page of another port here", []string{"Sec-Fetch-Site", "same-site", "Origin", "http://localhost:3000"},
+			200, 403, 403},
 		{"a sandboxed page", []string{"Sec-Fetch-Site", "cross-site", "Origin", "null"}, 200, 403, 403},
 		{"an old browser on another site", []string{"Origin", "http://evil.example"}, 200, 403, 403},
 		{"an old browser on a page of the listener", []string{"Origin", own}, 200, 200, 200},
 		{"a site of tomorrow", []string{"Sec-Fetch-Site", "somewhere"}, 200, 403, 403},
 	} {
 		for access, want := range map[string][2]int{
-			"anyone": {test.reads, test.posts}, "reader": {test.reads, test.posts}, "operator": {test.costs, test.posts},
+			"anyone": {test.reads, test.posts}, "reader": {test.reads, test.posts},
+			"operator": {test.costs, test.posts},
 		} {
 			for i, method := range []string{http.MethodGet, http.MethodPost} {
 				got := r.send(t, method, "/test/"+access, test.header...)
@@ -247,8 +263,9 @@ func TestWhatAnotherSiteHasABrowserSendIsRefusedIfItChangesOrCosts(t *testing.T)
 
 func TestABrowserOfAnotherSiteTakesNoProfileAndReloadsNothing(t *testing.T) {
 	r := start(t, plan{settings: map[string]string{"token": "secret"}})
-	// The browser of an operator who has shown the token adds it by itself.
-	header := []string{"Authorization", basic("me", "secret"), "Sec-Fetch-Site", "cross-site", "Referer", "http://evil.example/"}
+	// Once an operator has shown the token, the operator's browser adds it to every request by itself.
+	header := []string{"Authorization", basic("me", "secret"), "Sec-Fetch-Site", "cross-site", "Referer",
+		"http://evil.example/"}
 	for _, path := range []string{
 		"/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/heap?gc=1", "/debug/pprof/goroutine?debug=2",
 		"/debug/pprof/allocs?seconds=1",

@@ -12,7 +12,7 @@ import (
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
-// listing is what the index says about an endpoint.
+// listing is the entry of one endpoint in the index.
 type listing struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
@@ -20,7 +20,7 @@ type listing struct {
 	Access string `json:"access"`
 }
 
-// Link reports whether a person can follow the path.
+// Link reports whether a person can open the path in a browser.
 func (l listing) Link() bool { return l.Method == http.MethodGet && !strings.Contains(l.Path, "{") }
 
 // index is the body of the index.
@@ -28,8 +28,8 @@ type index struct {
 	Endpoints []listing `json:"endpoints"`
 }
 
-// html writes the index for a person. (html/template would do it too, and make the binary a quarter larger: a program
-// with a template keeps every method of every type.)
+// html writes the index for a person. (html/template would make the binary a quarter larger: the linker keeps every
+// method of every type in a program with a template.)
 func (x index) html() string {
 	var page strings.Builder
 	page.WriteString("<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Capture</title>\n" +
@@ -46,11 +46,11 @@ func (x index) html() string {
 	return page.String()
 }
 
-// newIndex returns the endpoint that lists the others and itself.
+// newIndex returns the endpoint that lists the other endpoints and itself.
 func newIndex(others []endpoint.Endpoint) endpoint.Endpoint {
 	own := endpoint.Endpoint{
 		Pattern: "GET /{$}",
-		About:   "This list; as JSON for who does not accept text/html.",
+		About:   "This list: HTML for a browser, else JSON.",
 		Access:  endpoint.Reader,
 	}
 	var body index
@@ -71,7 +71,7 @@ func newIndex(others []endpoint.Endpoint) endpoint.Endpoint {
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		_, _ = io.WriteString(w, asHTML) // an error is the client's, who has left
+		_, _ = io.WriteString(w, asHTML) // it fails only when the client has left
 	})
 	return own
 }

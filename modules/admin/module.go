@@ -13,10 +13,9 @@ import (
 
 // Module is the operators' listener.
 //
-// Provides *Server, a member of the background parts, and a start fact.
-// Requires prometheus.Gatherer and *observability.Health (modules/observability); takes the value group "endpoints" of
-// endpoint.Endpoint (see endpoint.As), to which it adds its own.
-// Config section: "admin".
+// Provides *Server, a member of the background parts, and a start fact. Requires prometheus.Gatherer and
+// *observability.Health (modules/observability). It takes the value group "endpoints" of endpoint.Endpoint (see
+// endpoint.As), and adds the listener's own endpoints to those. Config section: "admin".
 func Module() module.Module {
 	return module.Module{
 		Name:   "admin",
@@ -36,7 +35,8 @@ func Module() module.Module {
 }
 
 func newServer(
-	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
+	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, lifecycle fx.Lifecycle,
+	shutdowner fx.Shutdowner,
 ) (*Server, error) {
 	server, err := NewServer(live, endpoints, log, func(err error) {
 		log.Error("the operators' listener failed: the service stops", zap.Error(err))

@@ -54,7 +54,8 @@ func TestAModuleAddsAnEndpointOfItsOwn(t *testing.T) {
 	}
 	app, got := startApp(t, fx.Provide(
 		endpoint.As(func() endpoint.Endpoint {
-			return endpoint.Endpoint{Pattern: "GET /keys", About: "Keys.", Access: endpoint.Reader, Handler: answer("many")}
+			return endpoint.Endpoint{Pattern: "GET /keys", About: "Keys.", Access: endpoint.Reader,
+				Handler: answer("many")}
 		}),
 		endpoint.AsEach(func() []endpoint.Endpoint {
 			return []endpoint.Endpoint{
@@ -67,7 +68,8 @@ func TestAModuleAddsAnEndpointOfItsOwn(t *testing.T) {
 	require.Equal(t, "many", r.get(t, "/keys").body)
 	require.Equal(t, "few", r.get(t, "/locks").body)
 	require.Equal(t, "one more", r.send(t, http.MethodPut, "/locks").body)
-	require.Contains(t, r.get(t, "/").body, `{"method":"PUT","path":"/locks","about":"Another lock.","access":"operator"}`)
+	require.Contains(t, r.get(t, "/").body,
+		`{"method":"PUT","path":"/locks","about":"Another lock.","access":"operator"}`)
 	require.Contains(t, r.get(t, "/metrics").body, `capture_build_info{goversion="",revision="",version="v1"} 1`)
 	require.NoError(t, app.Stop(t.Context()))
 }
@@ -78,7 +80,8 @@ func TestTwoModulesWithOneEndpointAreTold(t *testing.T) {
 	})
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(testConfig(), observability.DefaultConfig(), module.Build{}, configs.Fixed(testConfig(), observability.DefaultConfig())),
+		fx.Supply(testConfig(), observability.DefaultConfig(), module.Build{},
+			configs.Fixed(testConfig(), observability.DefaultConfig())),
 		observability.Module().Options, Module().Options,
 		fx.Provide(keys, keys),
 		fx.Invoke(func(*Server) {}),

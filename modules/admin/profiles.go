@@ -9,11 +9,12 @@ import (
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
-// maxProfileSeconds is the longest that a profile may run.
+// maxProfileSeconds is the longest time that a profile may run, in seconds.
 const maxProfileSeconds = 60
 
-// newProfiles returns the endpoints of net/http/pprof. What takes a profile is for operators, since it costs: a CPU profile
-// and a trace slow the service down, a profile of the heap may collect garbage, one of the goroutines stops them all.
+// newProfiles returns the endpoints of net/http/pprof. Those that take a profile are for operators, since a profile
+// costs something: a CPU profile and a trace slow the service down, a heap profile may run the garbage collector, and a
+// goroutine profile stops all goroutines.
 func newProfiles() []endpoint.Endpoint {
 	running := make(chan struct{}, 1)
 	reader := func(pattern, about string, handler http.HandlerFunc) endpoint.Endpoint {
@@ -29,9 +30,12 @@ func newProfiles() []endpoint.Endpoint {
 		reader("GET /debug/pprof/cmdline", "The command line of the process.", pprof.Cmdline),
 		reader("GET /debug/pprof/symbol", "The functions at the given program counters.", pprof.Symbol),
 		reader("POST /debug/pprof/symbol", "The same for the program counters in the body.", pprof.Symbol),
-		operator("GET /debug/pprof/profile", "A CPU profile of ?seconds=30, for go tool pprof.", oneAtATime(running, http.HandlerFunc(pprof.Profile))),
-		operator("GET /debug/pprof/trace", "An execution trace of ?seconds=1, for go tool trace.", oneAtATime(running, http.HandlerFunc(pprof.Trace))),
-		operator("GET /debug/pprof/{profile...}", "A profile by its name, such as heap or goroutine; of a time with ?seconds.",
+		operator("GET /debug/pprof/profile", "A CPU profile of ?seconds=30, for go tool pprof.",
+			oneAtATime(running, http.HandlerFunc(pprof.Profile))),
+		operator("GET /debug/pprof/trace", "An execution trace of ?seconds=1, for go tool trace.",
+			oneAtATime(running, http.HandlerFunc(pprof.Trace))),
+		operator("GET /debug/pprof/{profile...}",
+			"A profile by its name, such as heap or goroutine; with ?seconds, of that time.",
 			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.FormValue("seconds") != "" {
 					timed.ServeHTTP(w, r)
@@ -42,14 +46,15 @@ func newProfiles() []endpoint.Endpoint {
 	}
 }
 
-// oneAtATime has a profile taken that runs for a while: for maxProfileSeconds at most, and while no other one runs. The
-// profile ends with its client.
+// oneAtATime limits a profile that runs for a while: to maxProfileSeconds, and to one at a time. The profile ends when
+// its client leaves.
 func oneAtATime(running chan struct{}, profile http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if text := r.FormValue("seconds"); text != "" {
 			seconds, err := strconv.ParseFloat(text, 64)
 			if err != nil || !(seconds > 0 && seconds <= maxProfileSeconds) {
-				http.Error(w, fmt.Sprintf("seconds must be more than 0 and at most %d, got %q", maxProfileSeconds, text), http.StatusBadRequest)
+				reason := fmt.Sprintf("seconds must be more than 0 and at most %d, got %q", maxProfileSeconds, text)
+				http.Error(w, reason, http.StatusBadRequest)
 				return
 			}
 		}

@@ -51,7 +51,8 @@ func TestAProfileMayRunLongerThanItsWritingAndItsReadingMayTake(t *testing.T) {
 func TestTheSecondsOfAProfileAreLimited(t *testing.T) {
 	r := start(t, plan{})
 	for _, path := range []string{"/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/heap"} {
-		for _, seconds := range []string{"61", "60.1", "1e9", "0", "-1", "NaN", "Inf", "-Inf", "1e999", "9223372037", "long"} {
+		for _, seconds := range []string{"61", "60.1", "1e9", "0", "-1", "NaN", "Inf", "-Inf", "1e999", "9223372037",
+			"long"} {
 			got := r.get(t, path+"?seconds="+seconds)
 			require.Equal(t, http.StatusBadRequest, got.status, "%s %s", path, seconds)
 			require.Contains(t, got.body, "seconds must be more than 0 and at most 60")
@@ -59,13 +60,13 @@ func TestTheSecondsOfAProfileAreLimited(t *testing.T) {
 	}
 }
 
-// profile begins to take a profile and returns when it is under way. The channel has its answer.
+// profile starts a profile and returns once it is running. The channel gets its answer.
 func (r *running) profile(ctx context.Context, t *testing.T, path string) <-chan response {
 	t.Helper()
 	answered := make(chan response, 1)
 	go func() {
 		got := response{status: http.StatusConflict}
-		// The traces by which profileBecomes looks may be in the way.
+		// The traces that profileBecomes takes may be running.
 		for got.status == http.StatusConflict {
 			var err error
 			if got, err = r.try(ctx, http.MethodGet, path, nil); err != nil {
@@ -78,7 +79,7 @@ func (r *running) profile(ctx context.Context, t *testing.T, path string) <-chan
 	return answered
 }
 
-// profileBecomes waits until a short trace is answered so.
+// profileBecomes waits until a short trace is answered with this status.
 func (r *running) profileBecomes(t *testing.T, status int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -89,11 +90,13 @@ func (r *running) profileBecomes(t *testing.T, status int) {
 
 func TestAProfileEndsWithItsClientAndOneRunsAtATime(t *testing.T) {
 	r := start(t, plan{})
-	for _, path := range []string{"/debug/pprof/profile?seconds=60", "/debug/pprof/profile", "/debug/pprof/trace?seconds=60", "/debug/pprof/heap?seconds=60"} {
+	for _, path := range []string{"/debug/pprof/profile?seconds=60", "/debug/pprof/profile",
+		"/debug/pprof/trace?seconds=60", "/debug/pprof/heap?seconds=60"} {
 		began := time.Now()
 		ctx, leave := context.WithCancel(t.Context())
 		answered := r.profile(ctx, t, path)
-		for _, second := range []string{"/debug/pprof/profile?seconds=1", "/debug/pprof/trace", "/debug/pprof/allocs?seconds=1"} {
+		for _, second := range []string{"/debug/pprof/profile?seconds=1", "/debug/pprof/trace",
+			"/debug/pprof/allocs?seconds=1"} {
 			got := r.get(t, second)
 			require.Equal(t, http.StatusConflict, got.status)
 			require.Equal(t, "another profile is running: ask again when it has ended\n", got.body)

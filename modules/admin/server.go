@@ -18,11 +18,11 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// maxHeaderBytes is the most that the head of a request may hold. A browser sends the cookies of every port of
-// localhost.
+// maxHeaderBytes is the largest head that a request may have. It is generous because a browser sends the cookies of
+// every port of localhost.
 const maxHeaderBytes = 64 << 10
 
-// Server is the operators' listener. Start and Stop are each called once, Start first; Addr may be called at any time
+// Server is the operators' listener. Start and Stop are each called once, Start first. Addr may be called at any time
 // after Start has returned.
 type Server struct {
 	config    *configs.Value[Config]
@@ -31,13 +31,13 @@ type Server struct {
 	handler   http.Handler
 	listener  net.Listener
 
-	// running is the context of every request; end is called when the server stops.
+	// running is the context of every request. end is called when the server stops.
 	running context.Context
 	end     context.CancelFunc
 	served  chan struct{}
 
-	// servers has a server for each set of timeouts that was in force. It belongs to the serving
-	// goroutine, and to Stop after that goroutine has ended.
+	// servers has one server for each set of timeouts that has been in force. Only the serving goroutine uses the list,
+	// and after the end of that goroutine Stop.
 	servers []*http.Server
 
 	mu    sync.Mutex
@@ -47,8 +47,8 @@ type Server struct {
 var _ module.Background = (*Server)(nil)
 
 // NewServer returns a server of the endpoints and of the index that lists them. It follows the section "admin": a
-// request is judged by the configuration that is in force when the request begins. If serving ends other than by Stop,
-// onFailure is called once with the cause. An endpoint that cannot be served is an error.
+// request is judged by the configuration that is in force when the request begins. If serving ends without a Stop, the
+// server calls onFailure once with the cause. An endpoint that cannot be served is an error.
 func NewServer(
 	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error),
 ) (*Server, error) {
@@ -75,7 +75,8 @@ func NewServer(
 // Background marks the server as a part that runs beside the root.
 func (s *Server) Background() {}
 
-// Start binds the address, so that a port in use fails the start of the service, and serves until Stop.
+// Start binds the address and serves until Stop. A port that is in use makes Start fail, and with it the start of the
+// service.
 func (s *Server) Start(ctx context.Context) error {
 	listener, err := listen.TCP(ctx, "admin.listen", s.config.Now().Listen)
 	if err != nil {
@@ -95,7 +96,7 @@ func (s *Server) serveOn(listener net.Listener) {
 	panics.Go(s.log, "the operators' listener", s.serve)
 }
 
-// exposed reports whether others than this machine may reach the listener, and read without a token.
+// exposed reports whether other machines may reach the listener and read without a token.
 func (s *Server) exposed() bool {
 	address, ok := s.Addr().(*net.TCPAddr)
 	return s.config.Now().Token == "" && !(ok && address.IP.IsLoopback())
@@ -109,15 +110,16 @@ func (s *Server) serve() {
 	}
 }
 
-// accept serves each connection with the timeouts that are in force when it comes.
+// accept serves each connection with the timeouts that are in force when the connection comes.
 func (s *Server) accept() error {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
 			return err
 		}
-		// Serve returns when the connection has a goroutine of its own.
-		if err := s.serverWith(s.config.Now()).Serve(&oneConn{Listener: s.listener, conn: conn}); !errors.Is(err, errNoMore) {
+		// Serve returns once the connection has a goroutine of its own.
+		err = s.serverWith(s.config.Now()).Serve(&oneConn{Listener: s.listener, conn: conn})
+		if !errors.Is(err, errNoMore) {
 			return err
 		}
 	}
@@ -142,11 +144,11 @@ func (l *oneConn) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// Close implements net.Listener. The connections to come are others'.
+// Close implements net.Listener. It leaves the listener below open for the next connections.
 func (l *oneConn) Close() error { return nil }
 
 // serverWith returns the server with the timeouts of the configuration. The timeouts of an http.Server must not change
-// while it has connections, so that other timeouts need another server.
+// while it has connections, so other timeouts get another server.
 func (s *Server) serverWith(cfg Config) *http.Server {
 	for _, server := range s.servers {
 		if server.ReadTimeout == cfg.ReadTimeout && server.WriteTimeout == cfg.WriteTimeout &&
@@ -168,7 +170,7 @@ func (s *Server) serverWith(cfg Config) *http.Server {
 	return server
 }
 
-// track notes what the open connections do.
+// track notes the state of each open connection.
 func (s *Server) track(conn net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,16 +181,16 @@ func (s *Server) track(conn net.Conn, state http.ConnState) {
 	s.conns[conn] = state
 }
 
-// Stop closes the listener, ends the context of the requests that are running, which ends profiles early, and waits for
-// them, for as long as the configuration or ctx allow, whichever is shorter. What runs longer is left behind and
-// logged; it is no error, because nothing but an operator's own request is lost.
+// Stop closes the listener and ends the context of the running requests, which ends profiles early. It waits for these
+// requests for as long as the configuration or ctx allows, whichever is shorter. It logs the requests that run longer
+// and leaves them behind. It returns no error for them, because only an operator's own request is lost.
 func (s *Server) Stop(ctx context.Context) error {
 	timeout := s.config.Now().StopTimeout
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	s.end()
 	err := s.listener.Close()
-	<-s.served // at once, now that the listener is closed
+	<-s.served // at once, since the listener is closed
 	s.closeUnused()
 	late := false
 	for _, server := range s.servers {
@@ -204,8 +206,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// closeUnused closes the connections that no request has come on: a browser opens such, and a shutdown would wait for
-// them.
+// closeUnused closes the connections that have had no request. A browser opens such connections, and a shutdown would
+// wait for them.
 func (s *Server) closeUnused() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,10 +224,10 @@ func (s *Server) open() int {
 	return len(s.conns)
 }
 
-// Addr returns the address that is bound, which has the port where the configuration says 0.
+// Addr returns the bound address. Where the configuration has port 0, Addr has the port that was taken.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// StartLine says where the metrics are, and what is wrong with that.
+// StartLine says where the metrics are, and warns if everybody who reaches the listener can read without a token.
 func (s *Server) StartLine() string {
 	line := listen.URL(s.Addr()) + "/metrics"
 	if s.exposed() {

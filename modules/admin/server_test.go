@@ -31,17 +31,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
-// plan is what a server is started with.
+// plan is how a server is to be started.
 type plan struct {
-	// settings are keys of the section with their values.
+	// settings maps keys of the section to their values.
 	settings  map[string]string
 	checks    []observability.Check
 	endpoints []endpoint.Endpoint
-	// peer and bound are what the connections say that they come from and are bound to, instead of loopback.
+	// peer and bound replace the addresses that the connections come from and are bound to. Without them both are
+	// loopback.
 	peer, bound net.Addr
 }
 
-// running is a started server and what it was made from.
+// running is a started server with the parts that it was made of.
 type running struct {
 	*Server
 	live     *configs.Live
@@ -72,7 +73,7 @@ func (r *running) load() (*configs.Set, error) {
 	return configs.Load([]configs.Section{{Name: "admin", Defaults: testConfig()}}, configs.Source{Environ: environ})
 }
 
-// set changes a setting, which holds with the next reload.
+// set changes a setting. The change takes effect with the next reload.
 func (r *running) set(key, value string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +127,7 @@ func start(t *testing.T, with plan) *running {
 	return r
 }
 
-// elsewhere is a listener that says it is bound to another address, and that others connect.
+// elsewhere is a listener that reports another bound address, and other peers, than it really has.
 type elsewhere struct {
 	net.Listener
 
@@ -156,7 +157,7 @@ type connFrom struct {
 
 func (c connFrom) RemoteAddr() net.Addr { return c.peer }
 
-// port is where a client reaches the server, wherever it says to be bound.
+// port returns an address where a client reaches the server, whatever address the server reports.
 func (r *running) port() string {
 	if wrapped, ok := r.listener.(elsewhere); ok {
 		return wrapped.Listener.Addr().String()
@@ -164,14 +165,14 @@ func (r *running) port() string {
 	return r.Addr().String()
 }
 
-// response is an answer that has been read.
+// response is an answer that has been read whole.
 type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// send sends a request; header holds names and values in turn. The Host is one of them.
+// send sends a request. header holds names and values in turn; it may hold the Host.
 func (r *running) send(t *testing.T, method, path string, header ...string) response {
 	t.Helper()
 	got, err := r.try(t.Context(), method, path, nil, header...)
@@ -184,7 +185,7 @@ func (r *running) get(t *testing.T, path string, header ...string) response {
 	return r.send(t, http.MethodGet, path, header...)
 }
 
-// try is send for a goroutine, which must not end the test, and for a client that leaves.
+// try is send for a goroutine, which must not end the test, and for a client that leaves before the answer.
 func (r *running) try(ctx context.Context, method, path string, body io.Reader, header ...string) (response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+r.port()+path, body)
 	if err != nil {
@@ -234,7 +235,7 @@ func read(t *testing.T, conn net.Conn) response {
 	return response{status: answer.StatusCode, header: answer.Header, body: string(text)}
 }
 
-// serves is an endpoint of a test.
+// serves returns an endpoint of a test.
 func serves(pattern string, handler http.HandlerFunc) endpoint.Endpoint {
 	return endpoint.Endpoint{Pattern: pattern, About: "A test.", Access: endpoint.Reader, Handler: handler}
 }
@@ -322,7 +323,8 @@ func TestOtherPathsAndMethodsAreRefused(t *testing.T) {
 
 func TestAPanicInAHandlerIsAnsweredCountedAndLoggedOnce(t *testing.T) {
 	r := start(t, plan{endpoints: []endpoint.Endpoint{{
-		Pattern: "GET /broken", About: "It panics.", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }),
+		Pattern: "GET /broken", About: "It panics.",
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }),
 	}}})
 	before := panics.Count()
 	got := r.get(t, "/broken")
@@ -386,16 +388,19 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		endpoint endpoint.Endpoint
 		want     string
 	}{
-		"twice":      {pattern("GET /keys"), `"GET /keys": two endpoints have this pattern: change one, or leave out a module`},
+		"twice": {pattern("GET /keys"),
+			`"GET /keys": two endpoints have this pattern: change one, or leave out a module`},
 		"the index":  {pattern("GET /{$}"), `the operators' endpoint "GET /{$}": two endpoints have this pattern`},
 		"overlap":    {pattern("GET /{any}"), `matches the same requests as GET /{`},
 		"invalid":    {pattern("GET /{"), `the operators' endpoint "GET /{": parsing "GET /{": `},
 		"no method":  {pattern("/keys"), `the operators' endpoint "/keys": its Pattern must be a method and a path`},
 		"a host":     {pattern("GET example.com/keys"), `must be a method and a path`},
 		"no pattern": {pattern(""), `the operators' endpoint "": its Pattern must be a method and a path`},
-		"no about":   {endpoint.Endpoint{Pattern: "GET /b", Handler: handler}, `"GET /b": its About must say what the endpoint does`},
+		"no about": {endpoint.Endpoint{Pattern: "GET /b", Handler: handler},
+			`"GET /b": its About must say what the endpoint does`},
 		"no handler": {endpoint.Endpoint{Pattern: "GET /b", About: "B."}, `"GET /b": its Handler is missing`},
-		"no access":  {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7}, `its Access must be `},
+		"no access": {endpoint.Endpoint{Pattern: "GET /b", About: "B.", Handler: handler, Access: 7},
+			`its Access must be `},
 	} {
 		others := []endpoint.Endpoint{good, pattern("GET /keys/{name}/more"), test.endpoint}
 		if name == "overlap" {
@@ -444,7 +449,7 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		// What a request that was left behind is answered is not promised.
+		// No particular answer is promised to a request that was left behind.
 		_, _ = r.try(context.Background(), http.MethodGet, "/readyz", nil)
 	}()
 	<-entered
@@ -459,7 +464,7 @@ func TestStopLeavesARequestThatRunsTooLongAndSaysSo(t *testing.T) {
 func TestStopWaitsForARequestAndNotForAConnectionWithout(t *testing.T) {
 	entered, ended := make(chan struct{}), make(chan struct{})
 	r := start(t, plan{
-		// net/http would wait 5 s for a connection on which nothing has come.
+		// net/http would wait 5 s for a connection that has had no request.
 		settings: map[string]string{"stop_timeout": "4s"},
 		endpoints: []endpoint.Endpoint{serves("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 			close(entered)
@@ -566,13 +571,14 @@ func TestTimeoutsHoldForConnectionsThatComeAfterAReload(t *testing.T) {
 
 func TestAnAnswerThatNobodyReadsIsGivenUp(t *testing.T) {
 	errs := make(chan error, 1)
-	r := start(t, plan{endpoints: []endpoint.Endpoint{serves("GET /endless", func(w http.ResponseWriter, _ *http.Request) {
+	endless := serves("GET /endless", func(w http.ResponseWriter, _ *http.Request) {
 		var err error
 		for part := make([]byte, 1<<20); err == nil; {
 			_, err = w.Write(part)
 		}
 		errs <- err
-	})}})
+	})
+	r := start(t, plan{endpoints: []endpoint.Endpoint{endless}})
 	require.Equal(t, http.StatusOK, r.get(t, "/healthz").status, "with the old timeout")
 	r.set("write_timeout", "50ms")
 	r.reload(t)

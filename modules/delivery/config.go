@@ -15,13 +15,13 @@ import (
 
 // Config is the configuration section "delivery".
 type Config struct {
-	Ack   string `key:"ack" live:"true" doc:"What a 200 means: kafka (all in-sync replicas have the events), spool (they are on this machine's disk, and Kafka follows), auto (kafka, or the spool when Kafka takes too long) or memory (nothing; for load tests and throw-away data)."`
+	Ack   string `key:"ack" live:"true" doc:"What a 200 means: kafka (all in-sync replicas have the events), spool (the events are on this machine's disk and go to Kafka from there), auto (kafka, or spool when Kafka takes too long) or memory (nothing; for load tests and throw-away data)."`
 	Lanes Lanes  `key:"lanes" live:"true"`
 
-	Buffer      configs.ByteSize `key:"buffer" doc:"Bytes of messages that may be in memory at once in the whole process: being built, or waiting for Kafka's acknowledgement or the disk. A request for which there is no room waits; after delivery.timeout it is answered 503."`
-	SpoolAfter  time.Duration    `key:"spool_after" live:"true" doc:"How long auto waits for Kafka before it turns to the spool."`
-	Timeout     time.Duration    `key:"timeout" live:"true" doc:"How long a request may wait for its events to be safe; then 503."`
-	StopTimeout time.Duration    `key:"stop_timeout" doc:"How long what was handed to Kafka may take to be acknowledged when stopping. What is not stays in the spool; it may then be there twice."`
+	Buffer      configs.ByteSize `key:"buffer" doc:"Bytes of messages that the whole process may hold in memory at once: messages that are being built, and messages that wait for Kafka's acknowledgement or the disk. A request without room waits; after delivery.timeout it is answered 503."`
+	SpoolAfter  time.Duration    `key:"spool_after" live:"true" doc:"How long auto waits for Kafka before it writes the events to the spool."`
+	Timeout     time.Duration    `key:"timeout" live:"true" doc:"How long a request may wait for its events to be safe; after that it is answered 503."`
+	StopTimeout time.Duration    `key:"stop_timeout" doc:"How long a stop waits for Kafka to acknowledge the messages that it was sent. Messages without an acknowledgement stay in the spool. They are sent again after the next start, so Kafka may hold them twice."`
 
 	Spool SpoolConfig `key:"spool"`
 	Drain DrainConfig `key:"drain" live:"true"`
@@ -30,7 +30,7 @@ type Config struct {
 // Lanes says what a 200 means for events of each kind. A request with events of several kinds is answered when each
 // event is as safe as its own lane asks.
 type Lanes struct {
-	Main           string `key:"main" doc:"Ack of ordinary events. Empty, here and below: as delivery.ack says."`
+	Main           string `key:"main" doc:"Ack of ordinary events. Empty, here and below: delivery.ack counts."`
 	Historical     string `key:"historical" doc:"Ack of events that a client marks as a migration of old ones."`
 	Exceptions     string `key:"exceptions" doc:"Ack of $exception events."`
 	Heatmaps       string `key:"heatmaps" doc:"Ack of $$heatmap events."`
@@ -42,17 +42,17 @@ type Lanes struct {
 
 // SpoolConfig configures the durable log in which events wait for Kafka.
 type SpoolConfig struct {
-	Dir          string           `key:"dir" doc:"Directory of the spool, of this process alone. On Kubernetes a volume that outlives the pod."`
-	MaxBytes     configs.ByteSize `key:"max_bytes" live:"true" doc:"Largest size of the spool; then events are refused with 503."`
+	Dir          string           `key:"dir" doc:"Directory of the spool. One process at a time uses it. On Kubernetes it is on a volume that outlives the pod."`
+	MaxBytes     configs.ByteSize `key:"max_bytes" live:"true" doc:"Largest size of the spool. When it is reached, events are refused with 503."`
 	Reserve      configs.ByteSize `key:"reserve" live:"true" doc:"Bytes of the disk that the spool leaves free."`
-	SegmentBytes configs.ByteSize `key:"segment_bytes" doc:"Size of the files that the spool is made of. Space is given back a file at a time."`
-	UnreadyFill  float64          `key:"unready_fill" live:"true" doc:"How full the spool may be, as a part of the room that max_bytes and the disk give it, before the service says that it is not ready, so that traffic goes elsewhere. 1: never."`
+	SegmentBytes configs.ByteSize `key:"segment_bytes" doc:"Size of the files that the spool consists of. The spool frees space one file at a time."`
+	UnreadyFill  float64          `key:"unready_fill" live:"true" doc:"How full the spool may be before the service is not ready and traffic goes elsewhere, as a fraction of the room that max_bytes and the disk give the spool. 1: the service stays ready."`
 }
 
 // DrainConfig configures how fast the spool is emptied.
 type DrainConfig struct {
-	Speed   float64          `key:"speed" doc:"How many times as fast as events come in they are taken from the spool, at most. More empties it sooner, less leaves more to live traffic."`
-	MinRate configs.ByteSize `key:"min_rate" doc:"Bytes a second that may be taken from the spool however little comes in."`
+	Speed   float64          `key:"speed" doc:"The drain takes events from the spool at most so many times as fast as new events come in. A larger number empties the spool sooner, a smaller one leaves more of Kafka to live traffic."`
+	MinRate configs.ByteSize `key:"min_rate" doc:"Bytes a second that the drain may take from the spool however few events come in."`
 }
 
 // DefaultConfig returns the defaults.

@@ -10,13 +10,13 @@ import (
 
 // Config is the configuration section "embedded".
 type Config struct {
-	Enabled        bool             `key:"enabled" doc:"Whether the embedded broker may stand in while kafka.brokers is empty. If false, kafka.brokers must be given."`
+	Enabled        bool             `key:"enabled" doc:"Whether the service runs the embedded broker while kafka.brokers is empty. If false, kafka.brokers must be given."`
 	DataDir        string           `key:"data_dir" doc:"Directory that the embedded broker keeps its data in; one process at a time uses it."`
-	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. Clients are told to connect to this address. There is no authentication: who reaches it can read, write and delete."`
-	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps; beyond that the oldest events are removed."`
+	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. The broker tells its clients to connect to this address. There is no authentication: everybody who reaches the port can read, write and delete."`
+	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps. Beyond that the broker removes the oldest events."`
 	Retention      time.Duration    `key:"retention" doc:"How long events are kept."`
 	StartTimeout   time.Duration    `key:"start_timeout" doc:"How long loading the data may take at start: about three seconds for each GiB of small events, over all topics."`
-	SyncWrites     bool             `key:"sync_writes" doc:"Wait for the disk before an event is acknowledged, so that it survives a power loss. An acknowledgement then takes ten to twenty times as long (half a millisecond on a quiet SSD, two on a busy one). If false, a power loss takes what was acknowledged last, also what had been safe in the spool before it was sent here."`
+	SyncWrites     bool             `key:"sync_writes" doc:"Wait for the disk before an event is acknowledged, so that the event survives a power loss. An acknowledgement then takes ten to twenty times as long (half a millisecond on a quiet SSD, two on a busy one). If false, a power loss takes the events that were acknowledged last, even those that had been safe in the spool before the broker got them."`
 }
 
 // DefaultConfig returns the defaults.

@@ -1,20 +1,20 @@
 package events
 
-// Ack says what made a batch's accepted events safe.
+// Ack says what makes the accepted events of a batch safe.
 type Ack uint8
 
-// The acks, the strongest first. The zero value is that of a sink that says nothing.
+// The acks, the strongest first. The zero value is for a sink that gives no ack.
 const (
 	AckUnsaid Ack = iota
-	// AckKafka: all in-sync replicas of the cluster have them.
+	// AckKafka means that all in-sync replicas of the cluster have the events.
 	AckKafka
-	// AckSpool: they are on this machine's disk, and the cluster gets them from there.
+	// AckSpool means that the events are on this machine's disk. The cluster gets them from there.
 	AckSpool
-	// AckMemory: nothing did.
+	// AckMemory means that nothing makes the events safe.
 	AckMemory
 )
 
 var ackNames = [...]string{"", "kafka", "spool", "memory"}
 
-// String returns the ack's word, which a client is told.
+// String returns the word for the ack that clients are told.
 func (a Ack) String() string { return ackNames[a] }

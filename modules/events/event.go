@@ -8,7 +8,7 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Lane is the stream that an event belongs to. A sink has a place of its own for each lane.
+// Lane is the stream that an event belongs to. A sink keeps the lanes apart.
 type Lane uint8
 
 // The lanes. Main is the zero value.
@@ -45,54 +45,55 @@ func (l Lane) String() string {
 }
 
 // Event is one product-analytics event. Its strings and byte slices may alias the request's decoded body: they are
-// valid until Processor.Process returns, and whoever needs them longer copies them.
+// valid until Processor.Process returns, and a stage or sink that keeps them longer copies them.
 type Event struct {
-	// UUID identifies the event; it is the client's own where ClientUUID is set, else made by the service.
+	// UUID identifies the event. It is the client's own if ClientUUID is set, else the service has made it.
 	UUID       uuid.UUID
 	ClientUUID bool
 
-	// Ref is the protocol's own handle of the event, by which it finds the event again to answer for it: stages may
-	// reorder the events of a batch, and UUIDs need not be unique. 0 is none; a stage that adds an event leaves it so.
+	// Ref is the protocol's own handle of the event. The protocol needs it to find the event when it answers: stages
+	// may reorder the events of a batch, and UUIDs need not be unique. 0 means that the event has no handle. A stage
+	// that adds an event leaves Ref at 0.
 	Ref uint32
 
 	// Name is the event's name, such as "$pageview".
 	Name string
 
-	// DistinctID names the user: text, never blank, at most 200 characters.
+	// DistinctID names the user. It is text that is never blank, and at most 200 characters long.
 	DistinctID string
 
-	// Timestamp is when the event happened, corrected for the client's clock, UTC.
+	// Timestamp is when the event happened, corrected for the client's clock, in UTC.
 	Timestamp time.Time
 
 	Lane Lane
 
-	// Cookieless events carry no user of their own: what orders them is the client's address.
+	// Cookieless is set for an event that names no user. The client's address orders such events.
 	Cookieless bool
 
-	// ClientIP is the client's address where it is not the batch's; empty: the batch's counts.
+	// ClientIP is the client's address if it differs from the batch's. If it is empty, the batch's address counts.
 	ClientIP string
 
-	// SessionID is the session that the event belongs to, where the protocol says so apart from the properties. The
-	// parts of a session's recording keep their order.
+	// SessionID is the session that the event belongs to, if the protocol gives it apart from the properties. The parts
+	// of a session's recording keep their order.
 	SessionID string
 
 	// Raw is the event's own JSON, as it was sent. It is empty for a recording.
 	Raw Raw
 
-	// Heatmap is what the event says for heatmaps: the properties, a JSON object, of a $$heatmap event that is written
-	// beside it and shares its fate. Nil: nothing.
+	// Heatmap is the data for heatmaps in the event: the properties, a JSON object, of a second event, $$heatmap. That
+	// event is written beside this one and shares its outcome. Nil means that there is no such data.
 	Heatmap []byte
 
-	// Recording is what an event of LaneRecordings consists of; nil for all others.
+	// Recording is the content of an event of LaneRecordings. It is nil for all other events.
 	Recording *Recording
 
-	// Routing is what the service's own policy says about where the event goes.
+	// Routing is where the service's own policy sends the event.
 	Routing Routing
 
-	// Notes tell what the service has changed about an event that it keeps.
+	// Notes tell what the service has changed in an event that it keeps.
 	Notes Notes
 
-	// Outcome says how the event ended; the zero value is "not yet".
+	// Outcome says how the event ended. The zero value means that it has not ended yet.
 	Outcome Outcome
 }
 
@@ -108,12 +109,12 @@ type Raw struct {
 	SetOnce    []byte
 }
 
-// Recording is a part of a session's recording: what one request holds of one window of one session. Its values are
-// JSON.
+// Recording is a part of a session's recording: the snapshots that one request holds of one window of one session. Its
+// values are JSON.
 type Recording struct {
-	// WindowID is the window's id, Host the host of the page (nil: not said).
+	// WindowID is the id of the window. Host is the host of the page, or nil if the client does not say.
 	WindowID, Host []byte
-	// Source is "web" or "mobile", Lib the library that recorded; both are text.
+	// Source is "web" or "mobile". Lib is the library that recorded. Both are text.
 	Source, Lib string
 	// Items are the snapshots, in order.
 	Items []Snapshot
@@ -122,47 +123,50 @@ type Recording struct {
 // Snapshot is one step of a recording.
 type Snapshot struct {
 	JSON []byte
-	// Timestamp is the snapshot's own time, as it was sent; nil if it has none.
+	// Timestamp is the snapshot's own time, as it was sent. It is nil if the snapshot has none.
 	Timestamp []byte
 }
 
-// Routing is what policy, rather than an event's own nature, says about where it goes. The zero value says nothing. Of
+// Routing is where policy sends an event, whatever the event's own nature. The zero value sends it nowhere special. Of
 // the destinations the first of DLQ, Topic and Overflow counts.
 type Routing struct {
-	// DLQ is why the event is set aside in the dead-letter stream; empty: it is not.
+	// DLQ is the reason why the event goes to the dead-letter stream. It is empty for an event that does not go there.
 	DLQ string
-	// Topic names a place of the policy's own choice; empty: none.
+	// Topic is a destination that the policy names. It is empty if the policy names none.
 	Topic string
-	// Overflow moves the event out of the way of others, in a lane that has an overflow; the other lanes ignore it.
+	// Overflow moves the event out of the way of other events, in a lane that has an overflow. Other lanes ignore it.
 	Overflow bool
-	// Unkeyed lets an event in overflow lose its place in the order of its user's events, so that it can be anywhere.
+	// Unkeyed lets an event in overflow go to any partition. The event then loses its place in the order of its user's
+	// events.
 	Unkeyed bool
-	// SkipPerson tells whoever processes the event afterwards to leave the user's person alone. The order of such
-	// events does not matter.
+	// SkipPerson tells the pipeline behind Kafka not to touch the user's person. The order of such events does not
+	// matter.
 	SkipPerson bool
 }
 
-// Notes is a set of what has been changed about an event that is kept.
+// Notes is the set of changes to an event that is kept.
 type Notes uint8
 
 // The notes.
 const (
-	// NoteDistinctIDCut: the distinct_id was longer than 200 characters.
+	// NoteDistinctIDCut means that the distinct_id was longer than 200 characters and has been cut.
 	NoteDistinctIDCut Notes = 1 << iota
-	// NoteSnapshotReplaced: a snapshot that is too large for the sink was replaced by a mark that says so.
+	// NoteSnapshotReplaced means that a snapshot was too large for the sink, and that a mark which says so has replaced
+	// it.
 	NoteSnapshotReplaced
 )
 
 // Has reports whether all of the given notes are in the set.
 func (n Notes) Has(notes Notes) bool { return n&notes == notes }
 
-// Project is who a token belongs to. It does not change: whoever knows more makes another.
+// Project is the owner of a token. A Project never changes: a gate or stage that knows more makes a new one.
 type Project struct {
-	// ID names the project where it was set up.
+	// ID is the project's id in the system where it was set up.
 	ID string
 }
 
-// Batch is the events of one request and what they have in common. Like an Event's, its strings may alias the request.
+// Batch holds the events of one request and what they have in common. Like an Event's, its strings may alias the
+// request.
 type Batch struct {
 	// Token is the project's API key: non-empty ASCII, at most 64 bytes.
 	Token string
@@ -170,7 +174,7 @@ type Batch struct {
 	// Received is when the service had read the request.
 	Received time.Time
 
-	// SentAt is when the client says that it sent the request; zero if it does not say.
+	// SentAt is when the client says that it sent the request. It is zero if the client does not say.
 	SentAt time.Time
 
 	// ClientIP is the client's address as text.
@@ -179,31 +183,32 @@ type Batch struct {
 	// RequestID is the request's id, for logs.
 	RequestID string
 
-	// TraceParent is the trace that the request belongs to, as W3C Trace Context has it in the header traceparent;
-	// empty: none.
+	// TraceParent is the trace that the request belongs to, in the form of the header traceparent of W3C Trace Context.
+	// It is empty if the request has none.
 	TraceParent string
 
-	// Project is who the token belongs to; nil: nobody knows.
+	// Project is the owner of the token. It is nil if no gate or stage knows the owner.
 	Project *Project
 
-	// Config is the configuration that the batch is judged by, from beginning to end; nil: the one in force.
+	// Config is the configuration that the batch is judged by, from beginning to end. Nil stands for the one in force.
 	Config *configs.View
 
 	// Historical marks a migration of old events.
 	Historical bool
 
-	// Repaired is set when the request's text was not quite JSON and has been mended.
+	// Repaired is set if the request's text was not quite JSON and the service has mended it.
 	Repaired bool
 
-	// Ack is what made the accepted events safe, as the sink says; where that differs, the weakest.
+	// Ack is what makes the accepted events safe, according to the sink. If the events differ, it is the weakest ack.
 	Ack Ack
-	// RetryAfter is what a sink asks the client to wait before it sends again what has failed; 0 if it does not say.
+	// RetryAfter is how long, according to the sink, the client should wait before it sends the failed events again. It
+	// is 0 if the sink does not say.
 	RetryAfter time.Duration
 
 	Events []Event
 }
 
-// Pending returns how many events have no outcome yet.
+// Pending returns the number of events without an outcome.
 func (b *Batch) Pending() int {
 	n := 0
 	for i := range b.Events {
@@ -214,7 +219,7 @@ func (b *Batch) Pending() int {
 	return n
 }
 
-// FailPending ends every event that has no outcome yet as failed with err, and returns how many those were.
+// FailPending ends every event without an outcome as failed with err, and returns the number of these events.
 func (b *Batch) FailPending(reason Reason, err error) int {
 	n := 0
 	for i := range b.Events {

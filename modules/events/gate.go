@@ -10,16 +10,16 @@ import (
 	"github.com/opencapture/capture/configs"
 )
 
-// Caller is who sends a request, as far as that is known when the gates are asked. Like an Event's, its
+// Caller is the sender of a request, as far as the service knows it when it asks the gates. Like an Event's, its
 // strings may alias the request.
 type Caller struct {
-	// Token is the project's API key; empty while it is not known.
+	// Token is the project's API key. It is empty while the service does not know it.
 	Token string
-	// Project is who the token belongs to. The gate that knows writes it.
+	// Project is the owner of the token. The gate that knows the owner sets it.
 	Project *Project
 	// ClientIP is the client's address as text.
 	ClientIP string
-	// Method and Path are the request's.
+	// Method and Path are those of the request.
 	Method, Path string
 	// Header returns a header's value, or "".
 	Header func(name string) string
@@ -27,17 +27,19 @@ type Caller struct {
 	Config *configs.View
 }
 
-// Gate decides whether a caller may send at all. It is asked when the head of a request has been read, before the
-// body is: with the token where the head has it. Where the body has the token, the gate is asked again with that,
-// before the events meet the stages. An error refuses the request; its Code says how, and with a code other than
-// Internal its text is the client's to read. Admit must be safe for concurrent use and keeps nothing of the caller.
+// Gate decides whether a caller may send at all. The server asks a gate when it has read the head of a request and not
+// yet the body, with the token if the head has one. If the body has the token, the gate is asked again with that token,
+// before the events meet the stages.
+//
+// An error refuses the request. The error's Code decides the status, and unless the Code is Internal the client reads
+// the error's text. Admit must be safe for concurrent use and must not keep anything of the caller.
 type Gate interface {
 	Phase() Phase
 	Name() string
 	Admit(ctx context.Context, caller *Caller) error
 }
 
-// Gates is the gates of a build, in the order of (Phase, Name).
+// Gates holds the gates of a build, in the order of (Phase, Name).
 type Gates []Gate
 
 // NewGates orders the gates. Two gates with the same phase and name are an error.

@@ -5,18 +5,18 @@ import (
 	"sync"
 )
 
-// Ledger counts events by how they ended. A batch is entered as a whole under one lock, so that every Snapshot is
-// exact: received equals the sum of the outcomes to the event. It is safe for concurrent use.
+// Ledger counts events by how they ended. It enters a batch as a whole, under one lock. So every Snapshot is exact:
+// received equals the sum of the outcomes, to the event. It is safe for concurrent use.
 type Ledger struct {
 	mu    sync.Mutex
 	total Totals
 }
 
-// Totals is what a ledger has counted since the process began.
+// Totals are the counts of a ledger since the process began.
 type Totals struct {
 	Received uint64
 	Accepted uint64
-	// Duplicates are those of the accepted events that an earlier request had brought.
+	// Duplicates counts those of the accepted events that an earlier request had brought already.
 	Duplicates uint64
 	Dropped    map[Reason]uint64
 	Rejected   map[Reason]uint64
@@ -56,7 +56,7 @@ func (l *Ledger) Enter(batch *Batch) {
 	}
 }
 
-// Snapshot returns the totals of one moment.
+// Snapshot returns the totals at one moment.
 func (l *Ledger) Snapshot() Totals {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,8 +2,8 @@ package events
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// collector shows a ledger to Prometheus. It takes one snapshot per scrape, so that the identity holds in every scrape
-// too; counters of their own, read one after the other, would be apart by what happens in between.
+// collector shows a ledger to Prometheus. It takes one snapshot per scrape, so that the sum is exact in every scrape.
+// Separate counters would be read one after the other, and would differ by the events that end in between.
 type collector struct {
 	ledger     *Ledger
 	received   *prometheus.Desc
@@ -18,8 +18,8 @@ var _ prometheus.Collector = (*collector)(nil)
 
 // NewCollector returns a collector of the ledger's totals: capture_events_received_total and
 // capture_events_accepted_total, and by reason capture_events_dropped_total, capture_events_rejected_total and
-// capture_events_failed_total. In every collection received equals the sum of the others, to the event. Beside them
-// capture_events_duplicates_total says how many of the accepted events an earlier request had brought.
+// capture_events_failed_total. In every collection received equals the sum of the others, to the event.
+// capture_events_duplicates_total counts those of the accepted events that an earlier request had brought already.
 func NewCollector(ledger *Ledger) prometheus.Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName("capture", "events", name), help, labels, nil)

@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scrape returns every sample by its name, followed by its reason in braces if it has one.
+// scrape returns the value of every sample by the sample's name. A sample with a reason has it in braces behind the
+// name.
 func scrape(t *testing.T, gatherer prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	families, err := gatherer.Gather()

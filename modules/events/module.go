@@ -10,10 +10,9 @@ import (
 
 // Module is the domain: it joins the stages and the sink of a build into a Processor.
 //
-// Provides Processor, *Pipeline, Gates, *Ledger, and the ledger's metrics in the value group "collectors".
-// Requires Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability); takes the value groups
-// "stages" of Stage (see AsStage) and "gates" of Gate (see AsGate), which may be empty.
-// Config section: none.
+// Provides Processor, *Pipeline, Gates, *Ledger, and the ledger's metrics in the value group "collectors". Requires
+// Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability). It takes the value groups "stages" of
+// Stage (see AsStage) and "gates" of Gate (see AsGate), which may be empty. Config section: none.
 func Module() module.Module {
 	return module.Module{
 		Name: "events",
@@ -32,8 +31,8 @@ func Module() module.Module {
 	}
 }
 
-// AsGate annotates a constructor so that its result decides who may send. The constructor returns a Gate, or a type
-// that implements it, and may return an error as well.
+// AsGate annotates a constructor so that its result joins the gates. The constructor returns a Gate, or a type that
+// implements it, and may return an error as well.
 func AsGate(constructor any) any {
 	return fx.Annotate(constructor, fx.As(new(Gate)), fx.ResultTags(`group:"gates"`))
 }

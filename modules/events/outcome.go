@@ -10,16 +10,16 @@ type State uint8
 
 // The states. Every event ends in exactly one of the last four.
 const (
-	// StatePending is the zero value: not decided yet.
+	// StatePending is the zero value: the outcome is not decided yet.
 	StatePending State = iota
 	// StateAccepted means that the event is safe where the sink promised to put it.
 	StateAccepted
-	// StateDropped means that the service decided not to keep a sound event, by its own policy; sending it again is
+	// StateDropped means that the service's own policy decided not to keep a sound event. Sending it again is
 	// pointless.
 	StateDropped
-	// StateRejected means that the event itself is at fault; sending it again is pointless.
+	// StateRejected means that the event itself is at fault. Sending it again is pointless.
 	StateRejected
-	// StateFailed means that the event could not be made safe; sending it again is right.
+	// StateFailed means that the event could not be made safe. The client should send it again.
 	StateFailed
 )
 
@@ -27,28 +27,29 @@ var stateNames = [...]string{"pending", "accepted", "dropped", "rejected", "fail
 
 func (s State) String() string { return stateNames[s] }
 
-// Reason says why an event ended as it did. It is a metric label: a short fixed word, never made from input.
+// Reason says why an event ended as it did. It is the label of a metric: a short fixed word that is never made from
+// input.
 type Reason string
 
 // The reasons of the stock modules.
 const (
-	// ReasonPerformanceEvent: $performance_event is not kept (protocol).
+	// ReasonPerformanceEvent: the protocol does not keep $performance_event.
 	ReasonPerformanceEvent Reason = "performance_event"
 
-	// ReasonBlackHole: sent to the test route, which keeps nothing.
+	// ReasonBlackHole: the event was sent to the test route, which keeps nothing.
 	ReasonBlackHole Reason = "black_hole"
 
-	// ReasonQuota: the project has used up what it may send. ReasonRateLimited: it sends too fast.
+	// ReasonQuota: the project has used up its quota. ReasonRateLimited: the project sends too fast.
 	ReasonQuota       Reason = "quota"
 	ReasonRateLimited Reason = "rate_limited"
 
-	// ReasonDuplicate: the event is safe already, because it was sent before (accepted). ReasonInFlight: another
-	// request with the same event is being handled at this moment, and its end is not known yet (failed, with the code
-	// Unavailable).
+	// ReasonDuplicate: an earlier request has made the event safe already (accepted). ReasonInFlight: another request
+	// with the same event is in progress, and its end is not known yet (failed, with the code Unavailable).
 	ReasonDuplicate Reason = "duplicate"
 	ReasonInFlight  Reason = "in_flight"
 
-	// ReasonRule: a rule of the operator's says so. ReasonNotHistorical: only migrations of old events are taken.
+	// ReasonRule: a rule of the operator's drops the event. ReasonNotHistorical: the service takes only migrations of
+	// old events.
 	ReasonRule          Reason = "rule"
 	ReasonNotHistorical Reason = "not_historical"
 
@@ -67,7 +68,7 @@ const (
 	ReasonNoSession         Reason = "missing_session_id"
 	ReasonInvalidSession    Reason = "invalid_session_id"
 
-	// ReasonNotAdmitted: a gate refuses whoever sends.
+	// ReasonNotAdmitted: a gate refuses the sender.
 	ReasonNotAdmitted Reason = "not_admitted"
 
 	ReasonStage       Reason = "stage_failed"
@@ -76,24 +77,25 @@ const (
 	ReasonUnsettled   Reason = "unsettled"
 )
 
-// Outcome is how an event ended, and why. Of the accepted events only a duplicate has a reason.
+// Outcome says how an event ended, and why. Of the accepted events only a duplicate has a reason.
 type Outcome struct {
 	State  State
 	Reason Reason
-	// Err is the cause of a rejection or a failure; nil otherwise.
+	// Err is the cause of a rejection or a failure. It is nil for the other outcomes.
 	Err error
 }
 
 // Pending reports whether the event has no outcome yet.
 func (e *Event) Pending() bool { return e.Outcome.State == StatePending }
 
-// Accept ends the event as safe. An event that has ended stays as it is; the same holds for the other endings.
+// Accept ends the event as safe. If the event has an outcome already, Accept changes nothing; the same holds for the
+// other methods that end an event.
 func (e *Event) Accept() { e.end(Outcome{State: StateAccepted}) }
 
 // AcceptDuplicate ends the event as safe because an earlier request has brought it.
 func (e *Event) AcceptDuplicate() { e.end(Outcome{State: StateAccepted, Reason: ReasonDuplicate}) }
 
-// Drop ends the event as not kept by the service's own policy.
+// Drop ends the event as one that the service's own policy does not keep.
 func (e *Event) Drop(reason Reason) { e.end(Outcome{State: StateDropped, Reason: reason}) }
 
 // Reject ends the event as faulty.
@@ -101,7 +103,7 @@ func (e *Event) Reject(reason Reason, err error) {
 	e.end(Outcome{State: StateRejected, Reason: reason, Err: err})
 }
 
-// Fail ends the event as not made safe, through no fault of its own.
+// Fail ends the event as one that could not be made safe, through no fault of its own.
 func (e *Event) Fail(reason Reason, err error) {
 	e.end(Outcome{State: StateFailed, Reason: reason, Err: err})
 }
@@ -112,26 +114,27 @@ func (e *Event) end(outcome Outcome) {
 	}
 }
 
-// Code classifies an error once, where it happens; what the protocols make of codes is one table (transport/route).
+// Code classifies an error. The place where the error happens sets it once. One table in transport/route says what the
+// protocols make of each code.
 type Code uint8
 
 // The codes.
 const (
 	// Internal is the zero value: a fault of the service.
 	Internal Code = iota
-	// Invalid: the request or event is malformed.
+	// Invalid means that the request or event is malformed.
 	Invalid
-	// Unauthorized: the token is missing or not usable.
+	// Unauthorized means that the token is missing or cannot be used.
 	Unauthorized
-	// TooLarge: the request or event is over a size limit.
+	// TooLarge means that the request or event is over a size limit.
 	TooLarge
-	// Unsupported: the request is of a type or encoding that is not known.
+	// Unsupported means that the service does not know the type or encoding of the request.
 	Unsupported
-	// SlowClient: the client stopped sending.
+	// SlowClient means that the client stopped sending.
 	SlowClient
-	// Unavailable: it could not be done now; trying again is right.
+	// Unavailable means that the service cannot do it now. The client should try again.
 	Unavailable
-	// RateLimited: the client sends too fast; trying again more slowly is right.
+	// RateLimited means that the client sends too fast. The client should try again more slowly.
 	RateLimited
 	codeCount
 )
@@ -164,7 +167,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 
 func (e *Error) Error() string { return e.err.Error() }
 
-// Unwrap returns the message with its causes, so that errors.Is and errors.As see them.
+// Unwrap returns the message with its causes, so that errors.Is and errors.As see the causes.
 func (e *Error) Unwrap() error { return e.err }
 
 // CodeOf returns the code of the first Error in err's chain, or Internal.

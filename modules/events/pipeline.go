@@ -15,12 +15,12 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// Phase orders stages. Any number is allowed; these are the ones that the design names.
+// Phase orders stages. Any number is allowed. The constants are the phases of the design.
 type Phase int
 
 // The named phases, in the order in which an event meets them.
 const (
-	// PhaseObserve is for what only looks: its settlement is the last one.
+	// PhaseObserve is for stages that only look. Their settlements run last.
 	PhaseObserve  Phase = 0
 	PhaseAuth     Phase = 100
 	PhaseValidate Phase = 200
@@ -30,30 +30,30 @@ const (
 	PhaseRoute    Phase = 600
 )
 
-// Stage judges a whole batch at a time, so that it costs at most one store round trip per request. It marks
-// events (Drop, Reject, Fail) and never removes one; it leaves alone what has an outcome already, and that may be
-// all events. An error means that the stage could not judge: every event still pending then fails. Process must
+// Stage judges a whole batch at a time, so that a request costs at most one round trip to a store. A stage marks events
+// (Drop, Reject, Fail) and never removes one. It leaves alone the events that have an outcome already; these may be all
+// of the batch. An error means that the stage could not judge the batch: every pending event then fails. Process must
 // be safe for concurrent use.
 //
-// The Settle that a stage returns, if any, is called exactly once, when all events of the batch have their outcomes:
-// also if the stage returned an error as well.
+// The Settle that Process returns, if any, is called exactly once, when all events of the batch have their outcomes. It
+// is called even if Process returned an error beside it.
 type Stage interface {
 	Phase() Phase
 	Name() string
 	Process(ctx context.Context, batch *Batch) (Settle, error)
 }
 
-// Settle is what a stage does once it is known how its events have ended, such as giving back what it had reserved for
-// those that failed. Settlements run in the reverse order of the stages, before the client is answered, whatever
-// happened in between: a stage or sink that failed or panicked, or a client that has left, which ctx does not tell. A
-// settlement changes no outcome, and keeps nothing of the batch.
+// Settle is what a stage does once the outcomes of its events are known, such as giving back the quota that it had
+// reserved for events that failed. The Processor calls it before the client is answered, the last stage's first. It
+// does so even after a stage or the sink has failed or panicked, or after the client has left; ctx does not end when
+// the client leaves. A Settle changes no outcome and keeps nothing of the batch.
 type Settle func(ctx context.Context, batch *Batch)
 
-// Pipeline is the stages of a build, in the order of (Phase, Name).
+// Pipeline holds the stages of a build, in the order of (Phase, Name).
 type Pipeline struct{ stages []timedStage }
 
-// NewPipeline orders the stages. Two stages with the same phase and name are an error. How long each stage takes per
-// batch, in seconds, is recorded in the scope's timer "stage_seconds", tagged with the stage's name.
+// NewPipeline orders the stages. Two stages with the same phase and name are an error. The scope's timer
+// "stage_seconds", tagged with the stage's name, records how long each stage takes per batch, in seconds.
 func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline, error) {
 	ordered := slices.Clone(stages)
 	slices.SortStableFunc(ordered, func(a, b Stage) int {
@@ -78,8 +78,8 @@ func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline
 	return pipeline, nil
 }
 
-// Run passes the batch through the stages, and returns the settlements that they ask for, appended to settlements. It
-// ends with the first stage that fails or panics: the events that are pending then have failed.
+// Run passes the batch through the stages and appends the settlements that the stages return to settlements. It ends
+// with the first stage that fails or panics, and fails the events that are pending then.
 func (p *Pipeline) Run(ctx context.Context, batch *Batch, settlements []Settlement) []Settlement {
 	for i := range p.stages {
 		stage := &p.stages[i]
@@ -95,14 +95,14 @@ func (p *Pipeline) Run(ctx context.Context, batch *Batch, settlements []Settleme
 	return settlements
 }
 
-// Settlement is what a stage has asked to be done when its batch has ended.
+// Settlement is a Settle with the stage that returned it.
 type Settlement struct {
 	stage  *timedStage
 	settle Settle
 }
 
-// timedStage records how long its stage takes. The timer is resolved at start, because looking one up costs
-// more than many a stage does.
+// timedStage records how long its stage takes. The timer is resolved at start, because looking a timer up costs more
+// than the work of many a stage.
 type timedStage struct {
 	Stage
 	log     *zap.Logger

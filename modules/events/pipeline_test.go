@@ -16,7 +16,7 @@ type stage struct {
 	phase Phase
 	name  string
 	judge func(*Batch) error
-	// settle is what the stage asks for; nil: nothing.
+	// settle is the Settle that the stage returns, or nil.
 	settle Settle
 }
 
@@ -81,8 +81,8 @@ func TestAStageThatFailsEndsThePendingEventsWithItsCode(t *testing.T) {
 	require.Equal(t, Unavailable, CodeOf(failed.Err))
 }
 
-// A stage that has asked to settle does so although it failed, and those before it; no stage
-// runs behind one that failed.
+// A stage that fails may return a Settle beside its error. Run returns it, with those of the stages before. No stage
+// runs after the one that failed.
 func TestSettlementsAreCollectedUpToTheStageThatFails(t *testing.T) {
 	var settled []string
 	settle := func(name string) Settle {

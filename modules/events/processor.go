@@ -14,9 +14,9 @@ import (
 
 // Processor takes a batch from a protocol to its outcomes. A single event and a recording are batches of one.
 type Processor interface {
-	// Process gives every event of the batch an outcome and enters them in the ledger. Events that the protocol
-	// itself has rejected come with their outcome set. It is safe for concurrent use; the batch belongs to the
-	// caller again when it returns.
+	// Process gives every event of the batch an outcome and enters the events in the ledger. Events that the protocol
+	// itself has rejected come with their outcome set. Process is safe for concurrent use. The batch belongs to the
+	// caller again when Process returns.
 	Process(ctx context.Context, batch *Batch)
 }
 
@@ -28,13 +28,13 @@ type processor struct {
 	latency  tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink and the ledger. At level debug, every event that is not accepted is logged with
-// its reason. How long the sink takes per batch, in seconds, is recorded in the scope's timer "sink_seconds".
+// NewProcessor joins a pipeline, a sink and the ledger. At level debug it logs every event that is not accepted, with
+// the reason. The scope's timer "sink_seconds" records how long the sink takes per batch, in seconds.
 func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
 	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }
 
-// usualStages is for how many settlements a batch needs no memory of its own.
+// usualStages is the number of settlements up to which a batch needs no memory of its own for them.
 const usualStages = 8
 
 func (p *processor) Process(ctx context.Context, batch *Batch) {
@@ -58,7 +58,7 @@ func (p *processor) Process(ctx context.Context, batch *Batch) {
 
 var errUnsettled = Errorf(Internal, "the event was left without an outcome")
 
-// write hands the batch to the sink. What the sink leaves undecided when it panics has failed.
+// write hands the batch to the sink. If the sink panics, Process fails the events that the sink has left undecided.
 func (p *processor) write(ctx context.Context, batch *Batch) {
 	defer func() {
 		if caught := panics.Caught(recover()); caught != nil {
@@ -70,7 +70,7 @@ func (p *processor) write(ctx context.Context, batch *Batch) {
 	p.latency.Record(time.Since(start))
 }
 
-// explain logs what became of the events that were not accepted.
+// explain logs the outcomes of the events that were not accepted.
 func (p *processor) explain(batch *Batch) {
 	for i := range batch.Events {
 		event := &batch.Events[i]

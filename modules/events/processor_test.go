@@ -17,7 +17,7 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// action is what a scripted stage or sink does about one event.
+// action is what a scripted stage or sink does with one event.
 type action int
 
 const (
@@ -35,8 +35,8 @@ const (
 
 var errScripted = errors.New("scripted")
 
-// script does its actions in turn over the events of a batch; each batch, told apart by its
-// second, starts at another one.
+// script holds actions that take turns over the events of a batch. Each batch starts at another action, which its
+// second decides.
 type script []action
 
 func (s script) run(ctx context.Context, who string, batch *Batch) error {
@@ -64,7 +64,7 @@ func (s script) run(ctx context.Context, who string, batch *Batch) error {
 	return nil
 }
 
-// scripted is a stage that does what its script says, and what its settlements say when the batch has ended.
+// scripted is a stage that follows its script and notes what its settlements see.
 type scripted struct {
 	phase           Phase
 	judge, settling script
@@ -102,9 +102,9 @@ type sinkFunc func(ctx context.Context, batch *Batch)
 
 func (f sinkFunc) Write(ctx context.Context, batch *Batch) { f(ctx, batch) }
 
-// Whatever stages and sinks do, which is to drop, fail, panic or hang until the deadline: every event ends in one
-// outcome, the ledger balances at any moment, and every stage that asked to settle does so once, in reverse order, and
-// sees the outcomes that the protocol sees.
+// Stages and sinks may drop, fail, panic, or hang until the deadline. Still every event ends in one outcome, and the
+// ledger balances at any moment. Every stage that returned a Settle has it called once, in reverse order, with the
+// outcomes that the protocol sees.
 func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type settlement struct {
@@ -144,7 +144,7 @@ func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.
 			batches[i] = &Batch{Events: make([]Event, rapid.IntRange(0, 12).Draw(t, "events"))}
 			batches[i].Received = time.Unix(int64(i), 0)
 			for j := range batches[i].Events {
-				// A protocol only ever drops or rejects by itself.
+				// A protocol by itself only drops or rejects events.
 				switch protocol[j%len(protocol)] {
 				case actDrop:
 					batches[i].Events[j].Drop("protocol_dropped")
@@ -204,8 +204,7 @@ func TestEveryEventEndsInExactlyOneOutcomeAndEverySettlementRunsOnce(t *testing.
 	})
 }
 
-// expectedSettlements counts the stages that return a settlement for a batch: those up to the first that panics or
-// fails, if they ask for one.
+// expectedSettlements counts the stages that return a Settle for a batch, up to the first stage that panics or fails.
 func expectedSettlements(ctx context.Context, stages []Stage, of *Batch) int {
 	asked := 0
 	again := &Batch{Received: of.Received, Events: make([]Event, len(of.Events))}
@@ -282,7 +281,7 @@ func TestAPanicEndsTheBatchAndNothingElse(t *testing.T) {
 	}
 }
 
-// What settlements cost a batch of which no stage asks for one, and one of which stages do that bind theirs once.
+// A Settle that a stage makes once, and not for each batch, costs no allocation.
 func TestSettlementsCostNoAllocation(t *testing.T) {
 	settle := Settle(func(context.Context, *Batch) {})
 	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope,

@@ -39,7 +39,7 @@ func TestASummaryCountsEveryEventOnce(t *testing.T) {
 				if want.Failed++; want.Failure == nil {
 					want.Failure = event
 				}
-			default: // Pending has failed.
+			default: // A pending event counts as failed.
 				if want.Failed++; want.Failure == nil {
 					want.Failure = event
 				}

@@ -11,17 +11,17 @@ import (
 
 // Config is the configuration section "kafka".
 type Config struct {
-	Brokers  []string `key:"brokers" doc:"Addresses of the cluster's brokers, as host:port; two or three are enough to find the rest. Empty: the embedded broker."`
+	Brokers  []string `key:"brokers" doc:"Addresses of the cluster's brokers, as host:port. Two or three are enough, since they name the others. Empty: the embedded broker."`
 	ClientID string   `key:"client_id" doc:"Name under which the brokers log and meter this service."`
 
 	Topics produce.Topics `key:"topics"`
 
 	Compression     string           `key:"compression" doc:"How batches of messages are compressed: none, gzip, snappy, lz4 or zstd."`
 	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected; a larger recording is split. Topics that exist already must have a max.message.bytes that is larger than this."`
-	Linger          time.Duration    `key:"linger" doc:"How long to wait for more messages before a request is sent. 0: a request is sent as soon as the one before it is answered."`
-	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a message may take until all in-sync replicas have it; then it has failed. It outlasts the election of a new leader, so that the message is not sent a second time. Whoever waits for it may give up before: see delivery."`
-	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first, but no longer than a second."`
-	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long messages that the producer holds may take to be acknowledged when stopping, after delivery.stop_timeout."`
+	Linger          time.Duration    `key:"linger" doc:"How long the producer waits for more messages before it sends a request. 0: it sends a request as soon as the request before is answered."`
+	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a message may take until all in-sync replicas have it; after that it has failed. The default outlasts the election of a new leader, so that the message is not sent a second time. A request may stop waiting for its messages earlier: see delivery."`
+	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first attempt, for a second at most."`
+	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long a stop waits, after delivery.stop_timeout, for Kafka to acknowledge the messages that the producer still holds."`
 
 	TLS  TLS  `key:"tls" live:"true"`
 	SASL SASL `key:"sasl" live:"true"`
@@ -30,10 +30,10 @@ type Config struct {
 // TLS says how connections to the brokers are encrypted. The brokers' certificates are always verified.
 type TLS struct {
 	Enabled    bool   `key:"enabled" doc:"Encrypt the connections to the brokers."`
-	CAFile     string `key:"ca_file" doc:"PEM file with the authorities that the brokers' certificates are verified against. It and the other files here are read again when they change. Empty: the system's."`
+	CAFile     string `key:"ca_file" doc:"PEM file with the authorities that verify the brokers' certificates. The service reads this file and the others here again when they change. Empty: the system's authorities."`
 	CertFile   string `key:"cert_file" doc:"PEM file with the client certificate, for brokers that ask for one."`
 	KeyFile    string `key:"key_file" doc:"PEM file with the client certificate's key."`
-	ServerName string `key:"server_name" doc:"Name that the brokers' certificates must be for. Empty: the host in each broker's address."`
+	ServerName string `key:"server_name" doc:"Name that the brokers' certificates must carry. Empty: the host in each broker's address."`
 }
 
 // SASL says how the service logs in to the brokers.
@@ -41,9 +41,9 @@ type SASL struct {
 	Mechanism    string         `key:"mechanism" doc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 (with username and password), OAUTHBEARER (with a token) or AWS_MSK_IAM (Amazon MSK, with the credentials that AWS's tools find: environment, profile or role). Empty: no login."`
 	Username     string         `key:"username" doc:"User to log in as."`
 	Password     configs.Secret `key:"password" doc:"The user's password."`
-	PasswordFile string         `key:"password_file" doc:"File with the user's password, instead of password. It is read again when it changes."`
-	TokenFile    string         `key:"token_file" doc:"File with the token for OAUTHBEARER. It is read at every login."`
-	TokenCommand []string       `key:"token_command" doc:"Command that prints the token for OAUTHBEARER, instead of token_file: program and arguments, run without a shell for connect_timeout at most. It is run again before the token expires: at its claim exp if it is a JSON Web Token, else after a minute."`
+	PasswordFile string         `key:"password_file" doc:"File with the user's password, instead of password. The service reads it again when it changes."`
+	TokenFile    string         `key:"token_file" doc:"File with the token for OAUTHBEARER. The service reads it at every login."`
+	TokenCommand []string       `key:"token_command" doc:"Command that prints the token for OAUTHBEARER, instead of token_file: a program and its arguments, run without a shell for connect_timeout at most. The service runs it again before the token expires: by the claim exp if the token is a JSON Web Token, else after a minute."`
 	AWSRegion    string         `key:"aws_region" doc:"AWS region of the brokers, for AWS_MSK_IAM."`
 }
 

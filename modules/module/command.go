@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Command is a command that a module contributes to the command line, with the commands below it:
+// Command is a command that a module adds to the command line, with the commands below it:
 //
 //	func greet() module.Command {
 //		var loud bool
@@ -23,54 +23,55 @@ import (
 //		}
 //	}
 //
-// The app makes the rest of it: help, completion, and an answer to what is typed wrongly.
+// The app adds help and completion, and answers a command line that is typed wrongly.
 type Command struct {
-	// Use is the command's name and then its arguments, as the help shows them. The last one may be in brackets, which
-	// may be left out, or end in "...", which may be repeated. The command line checks their number.
+	// Use is the command's name and then its arguments, as the help shows them. The last argument may stand in brackets
+	// if it may be left out, or end in "..." if it may be repeated. The command line checks the number of arguments.
 	Use string
 
-	// Short says in one line what the command does, Long all that there is to know. Example is command lines, each
+	// Short says in one line what the command does. Long is the full description. Example holds command lines, each
 	// indented by two spaces.
 	Short, Long, Example string
 
-	// Flags adds the command's flags, with variables that Run reads. The value of a flag is called what stands between
-	// backquotes in its usage; one that is called FILE is completed with the names of files.
+	// Flags adds the command's flags, with variables that Run reads. The usage of a flag names the flag's value between
+	// backquotes. The shell completes a value that is named FILE with the names of files.
 	Flags func(*Flags)
 
-	// Values says which values a flag has, by the flag's name, or an argument, by its name in Use. A []string holds all
-	// of them: the command line offers these and refuses any other. A function that returns a []string and an error
-	// gives those to offer, and its parameters are filled as those of Run.
+	// Values gives the values of a flag, by the flag's name, or of an argument, by its name in Use. A []string holds
+	// all allowed values: the shell offers these, and the command line refuses any other. A function that returns a
+	// []string and an error gives the values that the shell offers. Its parameters are filled like those of Run.
 	Values map[string]any
 
-	// Output is what a command that lists something prints unless it is told otherwise: Table or JSON. It gives the
-	// command the flag --output; see Invocation.List.
+	// Output is the default form, Table or JSON, of a command that prints a list. It gives the command the flag
+	// --output; see Invocation.List.
 	Output string
 
-	// Run is a function whose parameters are filled from the module graph (which is built but not started) and which
-	// returns an error; it takes an Invocation for what the user typed. A command with Commands may go
-	// without: it shows its help.
+	// Run is a function that returns an error. Its parameters are filled from the module graph, which is built but not
+	// started. A parameter of type Invocation gets what the user typed. A command that has Commands may leave Run out:
+	// it then shows its help.
 	Run any
 
-	// Commands stand below this one: "capture NAME SUBCOMMAND".
+	// Commands are the commands below this one: "capture NAME SUBCOMMAND".
 	Commands []Command
 }
 
 // Flags are the flags of a command.
 type Flags = pflag.FlagSet
 
-// The forms of a list: see Command.Output.
+// The forms of a list; see Command.Output.
 const (
 	Table = "table"
 	JSON  = "json"
 )
 
-// Invocation is one use of a Command. What a command finds goes to Out. Err is for what only a person wants to know,
-// such as hints and progress.
+// Invocation is one use of a Command. The command writes its result to Out. Err is for messages that only a person
+// reads, such as hints and progress.
 type Invocation struct {
 	// Context ends when the user interrupts the command.
 	Context context.Context
 	Args    []string
-	// Output is what --output says, Table or JSON; empty in a command without it.
+	// Output is the form that the user asked for with --output, Table or JSON. It is empty in a command without that
+	// flag.
 	Output string
 	Out    io.Writer
 	Err    io.Writer
@@ -78,19 +79,18 @@ type Invocation struct {
 	Terminal bool
 }
 
-// Hint tells the user in one line what to do next, or what to look at. Nobody is told where Err cannot be written to.
+// Hint tells the user in one line what to do next, or what to look at. It ignores an error of Err.
 func (use Invocation) Hint(format string, args ...any) {
 	_, _ = fmt.Fprintf(use.Err, format+"\n", args...)
 }
 
-// MisuseError says that a command was used wrongly. The app adds where to read how it is used, and ends the process
-// with the exit code 2; after any other error that is 1.
+// MisuseError says that a command was used wrongly. The app adds where the user can read how to use the command, and
+// ends the process with the exit code 2. After any other error the exit code is 1.
 type MisuseError struct{ Text string }
 
 func (e *MisuseError) Error() string { return e.Text }
 
-// Misusef returns a *MisuseError, for a Run that finds what the command line cannot: "--until must be later than
-// --since".
+// Misusef returns a *MisuseError. It is for a mistake that only Run can find: "--until must be later than --since".
 func Misusef(format string, args ...any) error {
 	return &MisuseError{Text: fmt.Sprintf(format, args...)}
 }

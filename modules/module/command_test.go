@@ -14,11 +14,11 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// work is a command that sets its progress every 100 ms: one more of so many records.
+// work does a number of records, one every 100 ms, and sets its progress after each.
 func work(use module.Invocation, records, total uint64) {
 	progress := use.Progress("records moved")
 	defer progress.End()
-	time.Sleep(time.Millisecond) // so that nothing happens at the time of a report
+	time.Sleep(time.Millisecond) // so that no record is done at the time of a report
 	for done := range records {
 		time.Sleep(100 * time.Millisecond)
 		progress.Set(done+1, total)
@@ -44,7 +44,7 @@ func TestProgressIsToldOfWhatTakesLongerThanASecond(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out, err bytes.Buffer
 				work(module.Invocation{Out: &out, Err: &err, Terminal: test.terminal}, test.records, test.total)
-				time.Sleep(time.Minute) // nothing comes after the end
+				time.Sleep(time.Minute) // no report comes after the end
 				require.Equal(t, test.want, err.String())
 				require.Empty(t, out.String(), "what is found and how far the search is are two things")
 			})
@@ -86,7 +86,7 @@ func TestATableIsAlignedThoughItIsPrintedInParts(t *testing.T) {
 	require.Equal(t, 2000, strings.Count(out.String(), "\n"), "a long list is not kept in memory")
 }
 
-// deaf is a writer that nobody reads.
+// deaf is a writer whose reader never reads.
 type deaf struct{}
 
 func (deaf) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }

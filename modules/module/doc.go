@@ -1,3 +1,3 @@
 // Package module is what every module of Capture is made with: the Module value that a build includes or leaves out,
-// and the parts that a module may give to the app: commands, start facts, what runs beside the root.
+// and the parts that a module may give to the app: commands, start facts, and background members.
 package module

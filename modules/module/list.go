@@ -16,10 +16,10 @@ type List struct {
 	out    io.Writer
 	json   *json.Encoder // nil: a table
 	widths []int
-	rows   [][]string // not printed yet
+	rows   [][]string // rows that are not printed yet
 }
 
-// rowsTogether is how many rows are printed, and aligned, at a time. A list may have millions.
+// rowsTogether is how many rows are aligned and printed together. A list may have millions of rows.
 const rowsTogether = 1000
 
 // List begins a list with these columns. The caller calls Flush at the end.
@@ -34,8 +34,8 @@ func (use Invocation) List(columns ...string) *List {
 	return l
 }
 
-// Add adds a row: the cells of the table's columns, and the object that JSON shows. Fields are added to the object as
-// time goes by, but none is taken away or renamed.
+// Add adds a row: the cells of the table, and the object that JSON shows. Later versions may add fields to the object,
+// but take none away and rename none.
 func (l *List) Add(object any, cells ...any) error {
 	if l.json != nil {
 		return l.printed(l.json.Encode(object))
@@ -50,7 +50,7 @@ func (l *List) Add(object any, cells ...any) error {
 	return nil
 }
 
-// Flush prints what Add was given. A column is as wide as its widest cell so far.
+// Flush prints the rows that Add was given. A column is as wide as its widest cell so far.
 func (l *List) Flush() error {
 	for _, row := range l.rows {
 		for i, text := range row {
@@ -79,8 +79,8 @@ func (l *List) printed(err error) error {
 	return nil
 }
 
-// cell is a value as a cell of a table. What somebody has sent to the service may hold anything: nothing of it
-// reaches the terminal that the terminal would obey.
+// cell returns a value as the text of a cell. A value may hold any bytes that somebody has sent to the service, so cell
+// removes everything that a terminal would obey.
 func cell(value any) string {
 	text := fmt.Sprint(value)
 	switch {

@@ -10,25 +10,25 @@ import (
 
 // Module is one part of the service, which a build includes or leaves out.
 //
-// Name is the one word to grep for: it is the module's directory, its fx.Module, its configuration section, its logger
-// and the prefix of its metrics.
+// Name is the one word to grep for: it names the module's directory, its fx.Module, its configuration section and its
+// logger, and is the prefix of its metrics.
 type Module struct {
 	Name string
 
-	// Config is the section's defaults, a struct value, or nil for a module without a section. The section that the
-	// service starts with is supplied to the graph as a value of the same type. Of a section with live settings the
-	// module takes *configs.Live instead, and follows it (see configs.Section).
+	// Config holds the section's defaults, a struct value, or nil for a module without a section. The graph is supplied
+	// with the section that the service starts with, as a value of the same type. A module with live settings takes
+	// *configs.Live instead and follows its section there (see configs.Section).
 	Config any
 
-	// Rules check what the section cannot check alone, such as what it has to have in common with another module's.
-	// They are asked for every configuration that is loaded, also by "capture config validate".
+	// Rules check what the section cannot check alone, such as what it must have in common with another module's
+	// section. They run for every configuration that is loaded, also by "capture config validate".
 	Rules []configs.Rule
 
-	// Options provide the module's constructors and hooks.
+	// Options provides the module's constructors and hooks.
 	Options fx.Option
 
-	// Requires lists the types that the module takes from other modules, so that a build which lacks one is told which
-	// module to include.
+	// Requires lists the types that the module takes from other modules. If a build lacks such a type, the error names
+	// the module to include.
 	Requires []Requirement
 
 	// Commands are added to the command line of every build that includes the module.
@@ -46,12 +46,12 @@ func Require[T any](module string) Requirement {
 	return Requirement{Type: reflect.TypeFor[T](), Module: module}
 }
 
-// Root is what a graph exists for. Exactly one module provides it (transport, in the stock build); the app asks for it,
-// and by that everything that it needs is built.
+// Root is the part that the graph is built for. Exactly one module provides it (transport, in the stock build). The app
+// asks for the root, and Fx builds everything that the root needs.
 type Root interface{ Root() }
 
-// Background is something that runs beside the root without being needed by it, such as the operators' listener.
-// Members start before the root's own parts and stop after them.
+// Background is a part that runs beside the root although the root does not need it, such as the operators' listener.
+// Background members start before the root's own parts and stop after them.
 type Background interface{ Background() }
 
 // AsBackground annotates a constructor so that its result joins the background members.
@@ -59,8 +59,8 @@ func AsBackground(constructor any) any {
 	return fx.Annotate(constructor, fx.As(new(Background)), fx.ResultTags(`group:"background"`))
 }
 
-// StartFact is a line that the service prints for a human when it has started, such as where it listens. Facts are
-// printed by ascending Rank; Text is called once, after every hook has run, and an empty text prints nothing.
+// StartFact is a line that the service prints for a person when it has started, such as where it listens. Facts are
+// printed by ascending Rank. Text is called once, after every start hook has run. An empty text prints nothing.
 type StartFact struct {
 	Rank int
 	Name string

@@ -12,8 +12,8 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// Progress tells the user how far a command has come, on Invocation.Err: never within the first second, then on a
-// line that is written anew every second where that is a terminal, and elsewhere on a line every ten seconds.
+// Progress tells the user on Invocation.Err how far a command has come. It writes nothing within the first second.
+// Then, on a terminal, it writes one line anew every second; elsewhere it adds a line every ten seconds.
 type Progress struct {
 	what     string
 	out      io.Writer
@@ -23,19 +23,19 @@ type Progress struct {
 	mu          sync.Mutex
 	done, total uint64
 	timer       *time.Timer
-	shown       int // how long the line is that stands on the terminal
+	shown       int // the length of the line that stands on the terminal
 	ended       bool
 }
 
 const (
-	// firstReport is after how long somebody who waits wants to know what for.
+	// firstReport is how long a user waits before the first report comes.
 	firstReport = time.Second
-	// nextReport is how long after a report the next one comes where all of them stay.
+	// nextReport is the time between two reports where every report stays, which is everywhere but on a terminal.
 	nextReport = 10 * time.Second
 )
 
-// Progress begins to tell how much of something is done: "3 of 10 records sent, 4s" is Progress("records sent") after
-// Set(3, 10). The caller calls End, also after an error.
+// Progress begins to report how much of a task is done: Progress("records sent") and Set(3, 10) give "3 of 10 records
+// sent, 4s". The caller calls End, also after an error.
 func (use Invocation) Progress(what string) *Progress {
 	p := &Progress{what: what, out: use.Err, terminal: use.Terminal, began: time.Now()}
 	p.mu.Lock()
@@ -44,14 +44,14 @@ func (use Invocation) Progress(what string) *Progress {
 	return p
 }
 
-// Set says how much is done, and of how much; a total of 0 is one that nobody knows.
+// Set says how much is done, and of how much. A total of 0 means that the total is not known.
 func (p *Progress) Set(done, total uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = done, total
 }
 
-// Clear takes the line off the terminal, where the caller is about to print something else.
+// Clear removes the line from the terminal, so that the caller can print something else.
 func (p *Progress) Clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,5 +94,5 @@ func (p *Progress) report() {
 	p.timer.Reset(nextReport)
 }
 
-// write writes to the user. Where that cannot be done, nobody waits for it.
+// write writes to the user and ignores an error.
 func (p *Progress) write(text string) { _, _ = io.WriteString(p.out, text) }

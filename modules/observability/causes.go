@@ -11,30 +11,31 @@ import (
 	"go.uber.org/zap"
 )
 
-// Causes logs why something fails that is tried again and again, such as writing to Kafka: a line when it begins to
-// fail, a line for each new cause, and one when it works again. Two lines about one cause are at least an interval
-// apart, however often it is reported and however causes take turns. It is safe for concurrent use.
+// Causes logs the failures of something that is tried again and again, such as writing to Kafka. It logs a line when
+// the attempts begin to fail, a line for each new cause, and a line when they work again. Two lines about the same
+// cause are at least an interval apart, however often the cause is reported and however causes take turns. Causes is
+// safe for concurrent use.
 type Causes struct {
 	log            *zap.Logger
 	failing, works string
 	interval       time.Duration
 	now            func() time.Time
 
-	fails atomic.Bool // whether there has been a failure since it last worked
+	fails atomic.Bool // whether an attempt has failed since the last one that worked
 
 	mu       sync.Mutex
-	logged   map[string]time.Time // when a line told of a cause, by its class
-	since    time.Time            // of the first failure since it last worked
-	failures int                  // since it last worked
-	told     bool                 // whether a line has told of one of them
+	logged   map[string]time.Time // when a line last told of a cause, by the cause's class
+	since    time.Time            // when the first attempt failed since the last one that worked
+	failures int                  // how many have failed since the last one that worked
+	told     bool                 // whether a line has told of one of these failures
 }
 
-// maxCauses is how many causes are told apart within an interval. What comes on top of them is not logged.
+// maxCauses is how many causes are told apart within an interval. Further causes are not logged.
 const maxCauses = 16
 
-// NewCauses returns a Causes that logs at error, with failing and the root cause as the message, as in "events cannot
-// be produced: connection refused", and at info, with works as the message, when that is over. No cause is logged twice
-// within the interval.
+// NewCauses returns a Causes. Its lines about a failure have the level error, with failing and the root cause as the
+// message, as in "events cannot be produced: connection refused". Its line about the end of the failures has the level
+// info, with works as the message. No cause is logged twice within the interval.
 func NewCauses(log *zap.Logger, failing, works string, interval time.Duration) *Causes {
 	return &Causes{
 		log: log.WithOptions(zap.AddCallerSkip(1)), failing: failing, works: works, interval: interval,
@@ -42,12 +43,12 @@ func NewCauses(log *zap.Logger, failing, works string, interval time.Duration) *
 	}
 }
 
-// Log takes the result of an attempt; nil says that it has worked. It is to be told of every attempt, since a cause
-// that was logged within the interval is logged again only when it is reported after that. While all works it costs
-// next to nothing.
+// Log takes the result of an attempt; nil means that the attempt has worked. The caller reports every attempt: a cause
+// that was logged within the interval is logged again only if it is reported after the interval. While all attempts
+// work, Log costs next to nothing.
 //
-// The fields of a line are "error" (all of the error) and "failures" (since it last worked), and once it works
-// "failed_for".
+// A line about a failure has the fields "error" (the whole error) and "failures" (since the last attempt that worked).
+// The line about the end has "failures" and "failed_for".
 func (c *Causes) Log(err error) {
 	if err == nil && !c.fails.Load() {
 		return
@@ -74,7 +75,7 @@ func (c *Causes) Log(err error) {
 	}
 }
 
-// isDue reports whether a line is to tell of the cause, and notes that it does.
+// isDue reports whether to log a line about the cause, and notes that the line is logged.
 func (c *Causes) isDue(cause error, now time.Time) bool {
 	class := numbers.ReplaceAllString(cause.Error(), "0")
 	if last, found := c.logged[class]; found && now.Sub(last) < c.interval {
@@ -92,12 +93,12 @@ func (c *Causes) isDue(cause error, now time.Time) bool {
 	return true
 }
 
-// numbers are what tells apart two texts of one class, such as the ports of two connections.
+// numbers matches what differs between two texts of one class, such as the ports of two connections.
 var numbers = regexp.MustCompile(`\d+`)
 
-// RootCause returns the innermost error of the chain that says something: "connection refused" of "produce 3 events:
-// dial tcp 10.0.0.1:9092: connect: connection refused". Of joined errors it follows the first. An end of input says
-// nothing: of "read the answer of broker 1: EOF" the whole is the cause. The root cause of nil is nil.
+// RootCause returns the innermost error of the chain that tells something: "connection refused" of "produce 3 events:
+// dial tcp 10.0.0.1:9092: connect: connection refused". Of joined errors it follows the first. An end of input tells
+// nothing: of "read the answer of broker 1: EOF" the root cause is the whole error. The root cause of nil is nil.
 func RootCause(err error) error {
 	for {
 		inner := unwrap(err)

@@ -40,7 +40,8 @@ func TestTheRootCauseIsTheInnermostErrorThatSaysSomething(t *testing.T) {
 // last call.
 func causesAt(t *testing.T) (causes *Causes, clock *time.Time, lines func() []string) {
 	core, logs := observer.New(zap.DebugLevel)
-	causes = NewCauses(zap.New(core, zap.AddCaller()), "events cannot be produced", "events are produced again", time.Minute)
+	causes = NewCauses(zap.New(core, zap.AddCaller()), "events cannot be produced", "events are produced again",
+		time.Minute)
 	clock = new(time.Time)
 	*clock = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	causes.now = func() time.Time { return *clock }

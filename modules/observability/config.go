@@ -8,13 +8,13 @@ import (
 
 // Config is the section "observability".
 type Config struct {
-	Log LogConfig `key:"log" doc:"Logs, which go to standard error. Lines that nobody reads hold nothing up: they are dropped, and counted in capture_observability_log_lines_dropped_total."`
+	Log LogConfig `key:"log" doc:"Logs, which go to standard error. If nobody reads them, the service goes on, drops lines, and counts them in capture_observability_log_lines_dropped_total."`
 }
 
-// LogConfig says what is logged and how it looks.
+// LogConfig says which lines are logged and how they look.
 type LogConfig struct {
-	Level  string `key:"level" live:"true" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, floods of one message are thinned out."`
-	Format string `key:"format" live:"true" doc:"How a line looks: json, console, or auto, which is console on a terminal and json elsewhere."`
+	Level  string `key:"level" live:"true" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, only some lines of a message that repeats very often are logged."`
+	Format string `key:"format" live:"true" doc:"The format of a line: json, console, or auto, which is console on a terminal and json elsewhere."`
 }
 
 // The values of LogConfig.Format.
@@ -42,7 +42,8 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// level leaves out zap's levels above error: they panic or end the process, which is no severity to ask for.
+// level returns zap's level of the name. It refuses zap's levels above error: these panic or end the process, so none
+// of them is a severity to ask for.
 func (c LogConfig) level() (level zapcore.Level, ok bool) {
 	level, err := zapcore.ParseLevel(c.Level)
 	return level, err == nil && c.Level != "" && level <= zapcore.ErrorLevel

@@ -14,11 +14,12 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// reportTimeout is what all checks together get. A probe that hangs says less than one that fails.
+// reportTimeout is the time that all checks together get. A probe that hangs tells an operator less than one that
+// fails.
 const reportTimeout = time.Second
 
-// Health knows whether the service is ready for traffic: it has started, is not stopping, and every Check passes or is overridden. It
-// is safe for concurrent use.
+// Health knows whether the service is ready for traffic: the service has started, is not stopping, and every Check
+// passes or is overridden. It is safe for concurrent use.
 type Health struct {
 	log       *zap.Logger
 	checks    []Check
@@ -26,7 +27,7 @@ type Health struct {
 	phase     atomic.Int32
 }
 
-// The phases of a process, in their order; there is no way back.
+// The phases of a process, in their order. No phase leads back to an earlier one.
 const (
 	phaseStarting int32 = iota
 	phaseRunning
@@ -44,21 +45,21 @@ type Report struct {
 	Checks []CheckReport `json:"checks"`
 }
 
-// CheckReport is what one Check said.
+// CheckReport is the result of one Check.
 type CheckReport struct {
 	Name  string `json:"name"`
 	Ready bool   `json:"ready"`
-	// Reason is what is missing, when not ready.
+	// Reason says what is missing if the check is not ready.
 	Reason string `json:"reason,omitempty"`
-	// Overridden is why the service is ready all the same.
+	// Overridden says why the service is ready although the check is not.
 	Overridden string `json:"overridden,omitempty"`
 }
 
 // Missing reports whether the check keeps the service from being ready.
 func (r CheckReport) Missing() bool { return !r.Ready && r.Overridden == "" }
 
-// NewHealth returns the health of a process that is starting. Two checks with the same name are an error; an override of a check that
-// there is not is none.
+// NewHealth returns the health of a process that is starting. Two checks with the same name are an error. An override
+// of a check that does not exist is allowed.
 func NewHealth(overrides []Override, checks ...Check) (*Health, error) {
 	ordered := slices.Clone(checks)
 	slices.SortFunc(ordered, func(a, b Check) int { return cmp.Compare(a.Name, b.Name) })
@@ -74,17 +75,17 @@ func NewHealth(overrides []Override, checks ...Check) (*Health, error) {
 	return &Health{log: zap.NewNop(), checks: ordered, overrides: overrides}, nil
 }
 
-// LogTo has the panics of checks and overrides logged. It is called before the health is used.
+// LogTo sets the logger for the panics of checks and overrides. It is called before the health is used.
 func (h *Health) LogTo(log *zap.Logger) { h.log = log }
 
-// SetStarted says that the service takes traffic. It is called once, when the last part has started; after SetStopping it
-// does nothing.
+// SetStarted says that the service takes traffic. It is called once, when the last part has started. After SetStopping
+// it does nothing.
 func (h *Health) SetStarted() { h.phase.CompareAndSwap(phaseStarting, phaseRunning) }
 
-// SetStopping says that the service is going to stop, so that a load balancer sends it nothing more. It is final.
+// SetStopping says that the service is going to stop, so that a load balancer sends no more traffic. It is final.
 func (h *Health) SetStopping() { h.phase.Store(phaseStopping) }
 
-// Ready returns nil if the service is ready, or an error that says all of what is missing.
+// Ready returns nil if the service is ready, or an error that lists everything that is missing.
 func (h *Health) Ready(ctx context.Context) error {
 	report := h.Report(ctx)
 	if report.Ready {
@@ -102,8 +103,8 @@ func (h *Health) Ready(ctx context.Context) error {
 	return errors.Join(missing...)
 }
 
-// Report asks every check, one after the other, and returns what they said. A check that panics has failed, an override
-// that panics is none. The context of the checks ends after a second.
+// Report asks every check, one after the other, and returns the results. The checks get a context that ends after a
+// second. A check that panics counts as failed. An override that panics does not count.
 func (h *Health) Report(ctx context.Context) Report {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -126,7 +127,7 @@ func (h *Health) Report(ctx context.Context) Report {
 	return report
 }
 
-// overridden returns why the named check does not count, or "".
+// overridden returns the reason why the failure of the named check does not count, or "".
 func (h *Health) overridden(ctx context.Context, name string) string {
 	for _, override := range h.overrides {
 		if override.Check == name {

@@ -30,7 +30,8 @@ func TestTheServiceIsReadyFromStartedToStopping(t *testing.T) {
 
 func TestEveryFailingCheckIsListedWithItsReason(t *testing.T) {
 	health, err := NewHealth(nil,
-		check("store", errors.New("no connection to 10.0.0.1:6379")), check("delivery", nil), check("kafka", errors.New("no metadata yet")))
+		check("store", errors.New("no connection to 10.0.0.1:6379")), check("delivery", nil),
+		check("kafka", errors.New("no metadata yet")))
 	require.NoError(t, err)
 	health.SetStarted()
 

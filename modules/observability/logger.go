@@ -17,20 +17,20 @@ import (
 // timestampLayout is RFC 3339 with milliseconds.
 const timestampLayout = "2006-01-02T15:04:05.000Z07:00"
 
-// A message that repeats is logged floodFirst times per second and then every floodEvery-th time: while Kafka is down, ten
-// thousand failures per second become twenty lines.
+// A message that repeats is logged floodFirst times per second and then every floodEvery-th time. While Kafka is down,
+// ten thousand failures per second thus become twenty lines.
 const (
 	floodFirst = 10
 	floodEvery = 1000
 )
 
-// NewLogger returns a logger that writes to out, and the Writer that it does so by: no line makes the caller wait for
-// out, and the logger's Sync is the Writer's. It follows the section: a new level or format holds for the next line. It
-// fails if the level or format is not one that LogConfig names.
+// NewLogger returns a logger that writes to out, and the Writer that the logger writes through. No line makes the
+// caller wait for out, and the logger's Sync is the Writer's. The logger follows the section: a new level or format
+// holds for the next line. NewLogger fails if LogConfig does not know the level or format.
 //
-// A JSON line is {"level","timestamp","logger","caller","msg","fields":{...}}: all fields, those of With included, are
-// below "fields", so that no field can shadow a key of the line. The level is in lower case, the timestamp RFC 3339 with
-// milliseconds in UTC, a duration is text such as "1.5s".
+// A JSON line is {"level","timestamp","logger","caller","msg","fields":{...}}. All fields, also those of With, are
+// below "fields", so that no field can hide a key of the line. The level is in lower case. The timestamp is RFC 3339
+// with milliseconds, in UTC. A duration is text such as "1.5s".
 func NewLogger(live *configs.Live, out *os.File) (*zap.Logger, *Writer, error) {
 	section, err := configs.SectionOf[Config](live.View().Set())
 	if err != nil {
@@ -49,7 +49,7 @@ func NewLogger(live *configs.Live, out *os.File) (*zap.Logger, *Writer, error) {
 	return zap.New(core, zap.AddCaller()), writer, err
 }
 
-// logSink is where lines go by one configuration.
+// logSink encodes and writes lines as one configuration says.
 type logSink struct {
 	zapcore.Core
 	encoder zapcore.Encoder
@@ -79,7 +79,7 @@ func newLogSink(cfg LogConfig, writer *Writer, out *os.File) *logSink {
 		encoder.OpenNamespace("fields")
 	}
 	core := zapcore.NewCore(encoder, writer, level)
-	// Whoever asks for debug wants to see everything.
+	// At level debug every line is wanted.
 	if level > zapcore.DebugLevel {
 		core = zapcore.NewSamplerWithOptions(core, time.Second, floodFirst, floodEvery)
 	}
@@ -90,7 +90,7 @@ func newLogSink(cfg LogConfig, writer *Writer, out *os.File) *logSink {
 type liveCore struct {
 	sink   *atomic.Pointer[logSink]
 	fields []zapcore.Field
-	// with is the sink in force with the fields.
+	// with is the sink in force with these fields.
 	with atomic.Pointer[sinkWith]
 }
 
@@ -135,7 +135,7 @@ func (c *liveCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 // Sync implements zapcore.Core.
 func (c *liveCore) Sync() error { return c.sink.Load().Sync() }
 
-// missingLines is the line that stands in the place of lines that were dropped.
+// missingLines returns the line that replaces lines that were dropped.
 func missingLines(encoder zapcore.Encoder, lines int) []byte {
 	entry := zapcore.Entry{
 		Level: zapcore.WarnLevel, Time: time.Now(), LoggerName: "observability",
@@ -143,7 +143,7 @@ func missingLines(encoder zapcore.Encoder, lines int) []byte {
 	}
 	line, err := encoder.EncodeEntry(entry, []zapcore.Field{zap.Int("lines", lines)})
 	if err != nil {
-		return nil // No encoder of ours fails on a number.
+		return nil // Our encoders do not fail on a number.
 	}
 	return line.Bytes()
 }

@@ -35,7 +35,8 @@ func TestAJSONLineHasAllItsFieldsBelowFields(t *testing.T) {
 	log, written := logTo(t, LogConfig{Level: "info", Format: "auto"}) // a file is no terminal
 	before := time.Now().UTC().Truncate(time.Millisecond)
 	log.Named("kafka").With(zap.String("token", "phc_1")).Warn("not acknowledged",
-		zap.String("event_id", "0190"), zap.Duration("after", 1500*time.Millisecond), zap.Error(errors.New("timed out")), zap.String("level", "own"))
+		zap.String("event_id", "0190"), zap.Duration("after", 1500*time.Millisecond),
+		zap.Error(errors.New("timed out")), zap.String("level", "own"))
 	after := time.Now().UTC()
 
 	require.Regexp(t, `^{"level":"warn","timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","logger":"kafka",`+
@@ -56,7 +57,8 @@ func TestALineWithoutFieldsHasEmptyFields(t *testing.T) {
 func TestTheConsoleFormatIsForPeople(t *testing.T) {
 	log, written := logTo(t, LogConfig{Level: "info", Format: "console"})
 	log.Named("kafka").Error("gone", zap.Int("events", 3))
-	require.Regexp(t, `^\d\d:\d\d:\d\d\tERROR\tkafka\tobservability/logger_test\.go:\d+\tgone\t{"events": 3}\n$`, written())
+	require.Regexp(t, `^\d\d:\d\d:\d\d\tERROR\tkafka\tobservability/logger_test\.go:\d+\tgone\t{"events": 3}\n$`,
+		written())
 }
 
 func TestLinesBelowTheLevelAreNotWritten(t *testing.T) {
@@ -91,7 +93,8 @@ func TestAFloodOfOneMessageIsThinnedOutAboveDebug(t *testing.T) {
 	}
 }
 
-// A logger, and one that was made of it with fields before, go by the configuration that is in force when they write.
+// A logger, and a logger with fields that was made from it earlier, follow the configuration that is in force when they
+// write.
 func TestLevelAndFormatChangeWithTheConfiguration(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.yaml")
 	set := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }

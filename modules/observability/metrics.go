@@ -19,11 +19,12 @@ import (
 const (
 	metricPrefix = "capture"
 
-	// reportInterval is how old a counter, gauge or histogram of a scope may be in a scrape. Timers report as they record.
+	// reportInterval is how old the value of a scope's counter, gauge or histogram may be in a scrape. A timer reports
+	// each record at once.
 	reportInterval = time.Second
 )
 
-// NewRegistry returns a registry that has the collectors of the Go runtime and of the process.
+// NewRegistry returns a registry with the collectors of the Go runtime and of the process.
 func NewRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -33,16 +34,15 @@ func NewRegistry() *prometheus.Registry {
 	return registry
 }
 
-// NewScope returns the root scope of the service's metrics, which are shown in the registry with the prefix "capture". What
-// was counted is in the registry at most a second later, and all of it once the closer is closed, which also ends the
-// scope's goroutine.
+// NewScope returns the root scope of the service's metrics. The registry shows them with the prefix "capture", at most
+// a second after they were counted. Closing the closer moves all counts to the registry and ends the scope's goroutine.
 //
-// For durations use a Timer: it is a Prometheus histogram in seconds with buckets from 100 us to 30 s, and it reports at
-// once and exactly. (A tally Histogram reports each value as its bucket's upper bound, so that its sum is too high, and
-// beyond the last bucket infinite.)
+// For durations use a Timer: it is a Prometheus histogram in seconds with buckets from 100 us to 30 s, and it reports
+// each record at once and exactly. (A tally Histogram reports each value as its bucket's upper bound, so that its sum
+// is too high, and infinite beyond the last bucket.)
 //
-// A metric that the registry refuses, such as a name used with two sets of tags, is logged as an error and not shown; it
-// works otherwise.
+// If the registry refuses a metric, such as a name that is used with two sets of tags, the scope logs an error. The
+// metric is not shown, and works otherwise.
 func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.Closer) {
 	buckets := latencyBuckets()
 	seconds := buckets.AsValues()
@@ -57,7 +57,7 @@ func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.
 		},
 	})
 	sanitize := tallyprom.DefaultSanitizerOpts
-	// A label's value may be any text; the default would make one of "events.dlq" and "events_dlq".
+	// The value of a label may be any text. The default would turn both "events.dlq" and "events_dlq" into one value.
 	sanitize.ValueCharacters = tally.ValidCharacters{Ranges: []tally.SanitizeRange{{' ', utf8.MaxRune}}}
 	return tally.NewRootScope(tally.ScopeOptions{
 		Prefix:                 metricPrefix,
@@ -69,7 +69,8 @@ func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.
 	}, reportInterval)
 }
 
-// latencyBuckets reach from what a stage takes in memory to the longest that a request may wait for Kafka.
+// latencyBuckets returns buckets from the time that a stage takes in memory to the longest time that a request may wait
+// for Kafka.
 func latencyBuckets() tally.DurationBuckets {
 	const us, ms, s = time.Microsecond, time.Millisecond, time.Second
 	return tally.DurationBuckets{
@@ -79,11 +80,12 @@ func latencyBuckets() tally.DurationBuckets {
 	}
 }
 
-// NewGatherer adds collectors to the registry and returns what a scrape reads. A collector that the registry refuses is an
-// error. What a collector panics with is logged; a scrape has what it had collected by then, and all of the others.
+// NewGatherer adds collectors to the registry and returns the gatherer that a scrape reads. If the registry refuses a
+// collector, that is an error. A panic of a collector is logged: the scrape then has what that collector had collected
+// by then, and everything of the other collectors.
 //
-// It is apart from NewRegistry because a collector may belong to a part that counts in a scope, and the scope needs the
-// registry first.
+// NewGatherer is apart from NewRegistry because a collector may belong to a part that counts in a scope, and the scope
+// needs the registry first.
 func NewGatherer(
 	registry *prometheus.Registry, log *zap.Logger, collectors ...prometheus.Collector,
 ) (prometheus.Gatherer, error) {
@@ -99,8 +101,8 @@ func NewGatherer(
 	return registry, nil
 }
 
-// contained is a collector whose panics end its own part of a scrape alone. The registry calls it in goroutines of its
-// own.
+// contained is a collector whose panic ends only its own part of a scrape. It is contained here because the registry
+// calls collectors in goroutines of its own.
 type contained struct {
 	prometheus.Collector
 	log *zap.Logger

@@ -17,7 +17,7 @@ import (
 // patience is how long a test waits before it says that something hangs. It is no measure of speed.
 const patience = 2 * time.Minute
 
-// gather returns the families by name.
+// gather returns the metric families by name.
 func gather(t *testing.T, gatherer prometheus.Gatherer) map[string]*dto.MetricFamily {
 	t.Helper()
 	families, err := gatherer.Gather()
@@ -114,7 +114,7 @@ func TestCollectorsArePartOfAScrapeAndTwoOfOneNameAreRefused(t *testing.T) {
 	require.ErrorContains(t, err, "register a collector of metrics")
 }
 
-// panickyCollector panics when it is asked what it collects, or when it collects.
+// panickyCollector panics when it describes its metrics, or when it collects them.
 type panickyCollector struct {
 	prometheus.Collector
 	describes bool

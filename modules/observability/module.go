@@ -15,12 +15,11 @@ import (
 
 // Module is the service's logs, metrics and readiness.
 //
-// Provides *zap.Logger (on standard error; whoever ends the process calls its Sync last), tally.Scope (the root scope,
-// prefix "capture"), prometheus.Gatherer (what a scrape reads) and *Health. Whoever takes the traffic calls Health's
-// SetStarted and SetStopping.
-// Requires nothing but *configs.Live and module.Build, which the app supplies; takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of
-// Check (see AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty.
-// Config section: "observability".
+// Provides *zap.Logger (on standard error; the code that ends the process calls its Sync last), tally.Scope (the root
+// scope, prefix "capture"), prometheus.Gatherer (which a scrape reads) and *Health. The module that takes the traffic
+// calls Health's SetStarted and SetStopping. Requires only *configs.Live and module.Build, which the app supplies. It
+// takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see AsCheck)
+// and "health_overrides" of Override (see AsOverride), all of which may be empty. Config section: "observability".
 func Module() module.Module {
 	return module.Module{
 		Name:   "observability",

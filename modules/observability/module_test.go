@@ -27,7 +27,7 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 		fx.Supply(configs.Fixed(Module().Config), module.Build{Version: "v1"}),
 		fx.Module("observability", Module().Options),
 		fx.Provide(
-			// Both depend on what the module provides: a collector and a check belong to parts that log and count.
+			// A collector and a check belong to parts that log and count, so both depend on what the module provides.
 			AsCollector(func(tally.Scope, *zap.Logger) prometheus.Collector {
 				return prometheus.NewGauge(prometheus.GaugeOpts{Name: "own", Help: "own"})
 			}),

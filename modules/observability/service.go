@@ -11,8 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// NewServiceCollectors returns what the service says about itself as a whole: which build it is, how many panics were
-// caught, and which configuration is in force.
+// NewServiceCollectors returns the metrics of the service as a whole: its build, the number of panics that were caught,
+// and the configuration in force.
 func NewServiceCollectors(build module.Build, live *configs.Live) []prometheus.Collector {
 	var succeeded atomic.Pointer[time.Time]
 	live.Report(func(status configs.Status) {
@@ -27,9 +27,10 @@ func NewServiceCollectors(build module.Build, live *configs.Live) []prometheus.C
 	}
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        metricPrefix + "_build_info",
-			Help:        "Which build this is, by its labels; always 1.",
-			ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision(), "goversion": build.GoVersion},
+			Name: metricPrefix + "_build_info",
+			Help: "Which build this is, by its labels; always 1.",
+			ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision(),
+				"goversion": build.GoVersion},
 		}, func() float64 { return 1 }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: metricPrefix + "_panics_total",
@@ -37,14 +38,16 @@ func NewServiceCollectors(build module.Build, live *configs.Live) []prometheus.C
 		}, func() float64 { return float64(panics.Count()) }),
 		gauge("config_number", "Which configuration of the process is in force: 1 is the first.",
 			func() float64 { return float64(live.Status().Number) }),
-		gauge("config_last_reload_successful", "Whether the configuration that was loaded last is in force (1) or was refused (0).",
+		gauge("config_last_reload_successful",
+			"Whether the configuration that was loaded last is in force (1) or was refused (0).",
 			func() float64 {
 				if live.Status().Error != "" {
 					return 0
 				}
 				return 1
 			}),
-		gauge("config_last_reload_success_timestamp_seconds", "When a configuration was loaded last that was not refused, in Unix seconds.",
+		gauge("config_last_reload_success_timestamp_seconds",
+			"When a configuration was loaded last that was not refused, in Unix seconds.",
 			func() float64 { return float64(succeeded.Load().UnixMilli()) / 1000 }),
 	}
 }

@@ -64,11 +64,13 @@ func TestTheServiceSaysWhichBuildItIsWhatItCaughtAndWhatIsInForce(t *testing.T) 
 	require.Error(t, err)
 	require.Equal(t, 2.0, gauge("config_number"))
 	require.Equal(t, 0.0, gauge("config_last_reload_successful"))
-	require.Equal(t, seconds(changed.Loaded), gauge("config_last_reload_success_timestamp_seconds"), "a refused one does not count")
+	require.Equal(t, seconds(changed.Loaded), gauge("config_last_reload_success_timestamp_seconds"),
+		"a refused one does not count")
 
 	failing = nil
 	same, err := live.Reload()
 	require.NoError(t, err)
 	require.Equal(t, 1.0, gauge("config_last_reload_successful"))
-	require.Equal(t, seconds(same.Loaded), gauge("config_last_reload_success_timestamp_seconds"), "one that changes nothing does")
+	require.Equal(t, seconds(same.Loaded), gauge("config_last_reload_success_timestamp_seconds"),
+		"one that changes nothing does")
 }

@@ -19,34 +19,35 @@ const (
 	// maxWaiting is how many bytes of lines may wait to be written: a few thousand lines.
 	maxWaiting = 1 << 20
 
-	// maxWrite is how many bytes Linux puts into a pipe as a whole (PIPE_BUF). Lines that are written together are no
-	// longer, so that they are not torn where several processes write to one pipe.
+	// maxWrite is how many bytes Linux puts into a pipe as a whole (PIPE_BUF). The Writer writes no more lines together
+	// than that, so that they are not torn where several processes write to one pipe.
 	maxWrite = 4096
 
-	// flushTimeout is how long Sync waits.
+	// flushTimeout is how long Sync waits at most.
 	flushTimeout = time.Second
 )
 
-// errUnread is what Sync returns when its time is over.
+// errUnread is the error of a Sync whose time is over.
 var errUnread = errors.New("log lines are still to be written, since nobody reads them")
 
-// Writer writes log lines without ever making the service wait for whoever reads them. A Write puts its line into a
-// bounded buffer, and a goroutine, which there is only while lines wait, writes what is there. A line that does not
-// fit, because the reader of a pipe has stopped to read, and a line that cannot be written, because the reader is gone
-// or the disk is full, is dropped and counted. The same holds for a line with which the output panics. Once lines can
-// be written again, one more line says how many are missing.
+// Writer writes log lines and never makes the service wait for their reader. Write puts a line into a bounded buffer. A
+// goroutine, which runs only while lines wait, writes the buffer to the output.
 //
-// Lines that wait are lost when the process ends: whoever ends it calls Sync before. A Writer is safe for concurrent
-// use.
+// The Writer drops and counts a line that does not fit the buffer, because the reader of a pipe has stopped reading. It
+// also drops and counts a line that cannot be written, because the reader is gone, the disk is full, or the output
+// panics. Once lines can be written again, one more line says how many are missing.
+//
+// Lines that still wait when the process ends are lost, so the code that ends the process calls Sync before. A Writer
+// is safe for concurrent use.
 type Writer struct {
 	out io.Writer
-	// notice makes the line that says how many are missing.
+	// notice returns the line that says how many lines are missing.
 	notice func(lines int) []byte
 
 	mu      sync.Mutex
 	waiting []byte        // whole lines
-	done    chan struct{} // closed when nothing waits any more; nil where that is so
-	missing int           // lines dropped that no line has told of
+	done    chan struct{} // closed when no line waits any more; nil while no line waits
+	missing int           // dropped lines that no notice has counted yet
 
 	dropped atomic.Int64
 }
@@ -58,7 +59,7 @@ func newWriter(out io.Writer, notice func(lines int) []byte) *Writer {
 	return &Writer{out: out, notice: notice}
 }
 
-// Write takes a line with its line feed. It never fails: what becomes of the line is known later.
+// Write takes a line with its line feed. It never fails, because the line is written later.
 func (w *Writer) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -69,7 +70,7 @@ func (w *Writer) Write(line []byte) (int, error) {
 	w.waiting = append(w.waiting, line...)
 	if w.done == nil {
 		w.done = make(chan struct{})
-		panics.Go(zap.NewNop(), "the writer of the log", w.run) // it cannot log about itself
+		panics.Go(zap.NewNop(), "the writer of the log", w.run) // no logger: it cannot log about itself
 	}
 	return len(line), nil
 }
@@ -81,7 +82,7 @@ func (w *Writer) drop(lines []byte) {
 	w.dropped.Add(int64(n))
 }
 
-// Sync waits until all lines are written or dropped, for a second at most. It returns an error when lines are left.
+// Sync waits until all lines are written or dropped, for a second at most. If lines are left then, it returns an error.
 func (w *Writer) Sync() error {
 	w.mu.Lock()
 	done := w.done
@@ -102,7 +103,7 @@ func (w *Writer) Sync() error {
 // Dropped returns how many lines have been dropped so far.
 func (w *Writer) Dropped() int64 { return w.dropped.Load() }
 
-// run writes what waits until nothing does.
+// run writes the waiting lines until no line waits.
 func (w *Writer) run() {
 	var written []byte
 	for {
@@ -146,7 +147,7 @@ func (w *Writer) write(lines []byte) (works bool) {
 	return works
 }
 
-// put writes some lines, in one call of the output. A panic is an error, about which nobody can write a line.
+// put writes some lines in one call of the output. It returns a panic as an error. Nobody can log that error.
 func (w *Writer) put(lines func() []byte) (n int, err error) {
 	err = panics.Catch(func() error {
 		n, err = w.out.Write(lines())
@@ -155,7 +156,7 @@ func (w *Writer) put(lines func() []byte) (n int, err error) {
 	return n, err
 }
 
-// together returns how many bytes to write at once: whole lines of up to maxWrite bytes, or one longer line.
+// together returns how many bytes to write at once: whole lines of up to maxWrite bytes, or a single longer line.
 func together(lines []byte) int {
 	if len(lines) <= maxWrite {
 		return len(lines)
@@ -171,7 +172,7 @@ func together(lines []byte) int {
 
 var newline = []byte("\n")
 
-// newDroppedLines returns the metric that counts the lines which a writer has dropped.
+// newDroppedLines returns the metric that counts the lines that a writer has dropped.
 func newDroppedLines(w *Writer) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: metricPrefix + "_observability_log_lines_dropped_total",

@@ -19,13 +19,13 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// reader is what a Writer writes to: it can hold a write up, or refuse it.
+// reader is the output of a Writer. It can block a write, or refuse it.
 type reader struct {
-	hold chan struct{} // a write waits until this is closed; nil for no wait
+	hold chan struct{} // a write waits until hold is closed; nil: no write waits
 	mu   sync.Mutex
 	fail error
 	got  bytes.Buffer
-	most int // bytes of the largest write
+	most int // the bytes of the largest write
 }
 
 func (r *reader) Write(p []byte) (int, error) {
@@ -123,7 +123,8 @@ func TestAMissingLineIsALineOfTheLog(t *testing.T) {
 	for format, want := range map[string]string{
 		"json": `{"level":"warn","timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","logger":"observability",` +
 			`"msg":"log lines are missing here: they could not be written","fields":{"lines":\d+}}`,
-		"console": `\d\d:\d\d:\d\d\tWARN\tobservability\tlog lines are missing here: they could not be written\t{"lines": \d+}`,
+		"console": `\d\d:\d\d:\d\d\tWARN\tobservability\t` +
+			`log lines are missing here: they could not be written\t{"lines": \d+}`,
 	} {
 		read, write, err := os.Pipe()
 		require.NoError(t, err)
@@ -150,7 +151,8 @@ func TestDroppedLinesAreAMetric(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	require.NoError(t, registry.Register(newDroppedLines(w)))
 	value := func() float64 {
-		return gather(t, registry)["capture_observability_log_lines_dropped_total"].GetMetric()[0].GetCounter().GetValue()
+		family := gather(t, registry)["capture_observability_log_lines_dropped_total"]
+		return family.GetMetric()[0].GetCounter().GetValue()
 	}
 	require.Zero(t, value())
 	put(t, w, "lost\n")
@@ -173,7 +175,7 @@ func TestTheLoggerIsSafeForConcurrentUse(t *testing.T) {
 	require.Equal(t, 800, strings.Count(written(), `"msg":"line"`))
 }
 
-// panicky is an output that panics with the first writes.
+// panicky is an output whose first writes panic.
 type panicky struct {
 	reader
 	left int

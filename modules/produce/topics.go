@@ -17,20 +17,20 @@ type Settings struct {
 // Topics is the configuration section "kafka.topics": the topic of each stream, and how missing topics are created.
 type Topics struct {
 	Events             string   `key:"events" doc:"Topic of ordinary events."`
-	Recordings         string   `key:"recordings" doc:"Topic of session recordings; what is too large for one message is split."`
+	Recordings         string   `key:"recordings" doc:"Topic of session recordings. A recording that is too large for one message is split."`
 	Historical         string   `key:"historical" doc:"Topic of events that a client marks as a migration of old ones."`
-	ClientWarnings     string   `key:"client_warnings" doc:"Topic of warnings: those that SDKs send about themselves ($$client_ingestion_warning), and the service's own about what clients send."`
+	ClientWarnings     string   `key:"client_warnings" doc:"Topic of warnings: those that SDKs send about themselves ($$client_ingestion_warning), and those that the service sends about the events of clients."`
 	Exceptions         string   `key:"exceptions" doc:"Topic of $exception events."`
 	Overflow           string   `key:"overflow" doc:"Topic of ordinary events that are kept out of the way of others, such as those of a user who sends too many."`
 	RecordingsOverflow string   `key:"recordings_overflow" doc:"Topic of recordings that are kept out of the way of others, such as those of a session that sends too much."`
-	Heatmaps           string   `key:"heatmaps" doc:"Topic of heatmap data, be it sent as $$heatmap events or within others."`
+	Heatmaps           string   `key:"heatmaps" doc:"Topic of heatmap data, whether it was sent as $$heatmap events or within other events."`
 	AI                 string   `key:"ai" doc:"Topic of AI events."`
 	AIOverflow         string   `key:"ai_overflow" doc:"Topic of AI events that are kept out of the way of others. Empty: they stay in the topic of AI events."`
 	Logs               string   `key:"logs" doc:"Topic of log records."`
 	DLQ                string   `key:"dlq" doc:"Topic of events of any kind that a rule sets aside; the header dlq_reason says why."`
-	Custom             []string `key:"custom" live:"true" doc:"Further topics that rules send events to; they are created and looked after like the others."`
+	Custom             []string `key:"custom" live:"true" doc:"Further topics that rules send events to. The service creates and watches them like the others."`
 
-	Create            bool `key:"create" live:"true" doc:"Create the topics that are missing, when connecting and whenever one goes missing later."`
+	Create            bool `key:"create" live:"true" doc:"Create the topics that are missing, when the service connects and whenever a topic goes missing later."`
 	Partitions        int  `key:"partitions" live:"true" doc:"Partitions of a topic that is created. 0: the broker's default."`
 	ReplicationFactor int  `key:"replication_factor" live:"true" doc:"Replicas of a topic that is created. 0: the broker's default."`
 }

@@ -11,11 +11,11 @@ import (
 
 // Config is the section "routing".
 type Config struct {
-	Drop       []string `key:"drop" live:"true" doc:"Whose events are dropped, each a token or token:distinct_id. The client is answered as if they were kept."`
-	Overflow   []string `key:"overflow" live:"true" doc:"Whose events go to the overflow topic of their lane, each a token or token:distinct_id. Events other than recordings are spread over all partitions there, and leave persons alone. Lanes without an overflow topic are not concerned; AI events stay in their topic while kafka.topics.ai_overflow is empty, but leave persons alone."`
-	SkipPerson []string `key:"skip_person" live:"true" doc:"Whose events leave persons alone in the pipeline behind Kafka, each a token or token:distinct_id."`
-	DLQ        []string `key:"dlq" live:"true" doc:"Whose events are set aside in kafka.topics.dlq, each a token or token:distinct_id."`
-	Topics     []string `key:"topics" live:"true" doc:"Whose events go to a topic of their own, each token=topic or token:distinct_id=topic. Every topic is one of kafka.topics, for example of kafka.topics.custom."`
+	Drop       []string `key:"drop" live:"true" doc:"Projects and users whose events are dropped, each a token or token:distinct_id. The client is answered as if the events were kept."`
+	Overflow   []string `key:"overflow" live:"true" doc:"Projects and users whose events go to the overflow topic of their lane, each a token or token:distinct_id. There, events other than recordings are spread over all partitions, and the pipeline does not update persons from them. Lanes without an overflow topic ignore the rule. While kafka.topics.ai_overflow is empty, AI events stay in their topic, but persons are not updated from them either."`
+	SkipPerson []string `key:"skip_person" live:"true" doc:"Projects and users from whose events the pipeline behind Kafka does not update persons, each a token or token:distinct_id."`
+	DLQ        []string `key:"dlq" live:"true" doc:"Projects and users whose events are set aside in kafka.topics.dlq, each a token or token:distinct_id."`
+	Topics     []string `key:"topics" live:"true" doc:"Projects and users whose events go to a topic of their own, each token=topic or token:distinct_id=topic. Every topic must be one of kafka.topics, for example of kafka.topics.custom."`
 
 	HistoricalAfter time.Duration `key:"historical_after" live:"true" doc:"Ordinary events that happened at least this long before they arrived go to kafka.topics.historical. 0: none."`
 	HistoricalOnly  bool          `key:"historical_only" live:"true" doc:"Take only migrations of old events: all events of a request without historical_migration are dropped, and the client is answered as if they were kept."`
@@ -54,14 +54,15 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// checkWho records a fault unless the rule names a project, or a user of one.
+// checkWho records a fault unless the rule names a project, or a user of a project.
 func checkWho(faults *configs.Faults, key string, i int, who string) {
 	token, distinctID, one := strings.Cut(who, ":")
 	faults.Check(token != "" && (!one || distinctID != ""), key,
 		"entry %d must be a token or token:distinct_id, got %q", i+1, who)
 }
 
-// cutTopic parts whom a rule concerns from the topic; a distinct_id may hold any character, a topic no equals sign.
+// cutTopic splits a rule into the project or user and the topic. It cuts at the last equals sign, because a distinct_id
+// may hold any character and a topic no equals sign.
 func cutTopic(rule string) (who, topic string, found bool) {
 	i := strings.LastIndexByte(rule, '=')
 	if i < 0 {
@@ -70,7 +71,7 @@ func cutTopic(rule string) (who, topic string, found bool) {
 	return rule[:i], rule[i+1:], true
 }
 
-// topicsAreKept checks that every topic of a rule is one that the service looks after.
+// topicsAreKept checks that every topic of a rule is one of the topics under kafka.topics.
 func topicsAreKept(set *configs.Set) error {
 	own, err := configs.SectionOf[Config](set)
 	if err != nil {

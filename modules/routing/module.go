@@ -8,11 +8,10 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// Module is the operator's own rules.
+// Module applies the operator's own rules.
 //
-// Provides a stage (see events.AsStage), which does nothing where no rule is configured.
-// Requires *configs.Live, which the app provides.
-// Config section: "routing".
+// Provides a stage (see events.AsStage), which does nothing if no rule is configured. Requires *configs.Live, which the
+// app provides. Config section: "routing".
 func Module() module.Module {
 	return module.Module{
 		Name:    "routing",

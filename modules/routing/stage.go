@@ -9,13 +9,13 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// dlqReason is why an event is set aside, as PostHog's pipeline knows it.
+// dlqReason is the reason why an event is set aside, in the word that PostHog's pipeline knows.
 const dlqReason = "event_restriction"
 
 // Stage applies the rules of the configuration that a batch is judged by. It is safe for concurrent use.
 type Stage struct{ policy *configs.Value[*policy] }
 
-// policy is the rules of one configuration.
+// policy holds the rules of one configuration.
 type policy struct {
 	projects        map[string]*project
 	historicalAfter time.Duration
@@ -24,9 +24,10 @@ type policy struct {
 
 var _ events.Stage = (*Stage)(nil)
 
-// project is the rules that concern one token.
+// project holds the rules for one token.
 type project struct {
-	// all concerns every event, users the events of one distinct_id; a user's rules hold those for all, too.
+	// all holds the rules for every event, users the rules for the events of one distinct_id. The rules of a user
+	// include those of all.
 	all   rules
 	users map[string]*rules
 }
@@ -74,7 +75,7 @@ func newPolicy(cfg Config) *policy {
 	return p
 }
 
-// rules returns the rules of a token or token:distinct_id, to be added to.
+// rules returns the rules of a token or token:distinct_id. The caller adds to them.
 func (p *policy) rules(who string) *rules {
 	token, distinctID, one := strings.Cut(who, ":")
 	of := p.projects[token]
@@ -91,7 +92,7 @@ func (p *policy) rules(who string) *rules {
 	return of.users[distinctID]
 }
 
-// join adds what holds for all users to the rules of one.
+// join adds the rules for all users to the rules of one user.
 func (r *rules) join(all rules) {
 	r.drop = r.drop || all.drop
 	r.overflow = r.overflow || all.overflow
@@ -108,7 +109,7 @@ func (s *Stage) Phase() events.Phase { return events.PhaseRoute }
 // Name is "routing".
 func (s *Stage) Name() string { return "routing" }
 
-// Process applies the rules to the batch's pending events. It asks for no settlement and returns no error.
+// Process applies the rules to the batch's pending events. It returns no Settle and no error.
 func (s *Stage) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
 	policy := s.policy.In(batch.Config)
 	refused := policy.historicalOnly && !batch.Historical
@@ -135,7 +136,7 @@ func (s *Stage) Process(_ context.Context, batch *events.Batch) (events.Settle, 
 	return nil, nil
 }
 
-// isOld reports whether an ordinary event belongs to the historical ones by its age.
+// isOld reports whether an ordinary event is old enough for the historical lane.
 func (p *policy) isOld(event *events.Event, received time.Time) bool {
 	return p.historicalAfter > 0 && event.Lane == events.LaneMain && received.Sub(event.Timestamp) >= p.historicalAfter
 }
@@ -172,7 +173,7 @@ func (r *rules) apply(event *events.Event) {
 	case events.LaneMain, events.LaneAI:
 		routing.Overflow, routing.Unkeyed, routing.SkipPerson = true, true, true
 	case events.LaneRecordings:
-		// A session's parts keep their order, and it has no person to leave alone.
+		// The parts of a session keep their order, and a recording has no person to leave alone.
 		routing.Overflow = true
 	}
 }

@@ -19,7 +19,7 @@ func newStage(t testing.TB, cfg Config) *Stage {
 	return stage
 }
 
-// process passes one event through a stage and returns what became of it.
+// process passes one event through a stage and returns the event afterwards.
 func process(t *testing.T, cfg Config, batch events.Batch, event events.Event) events.Event {
 	t.Helper()
 	require.NoError(t, cfg.Validate())
@@ -61,8 +61,8 @@ func TestEventsAreDroppedByTokenOrUser(t *testing.T) {
 	}
 }
 
-// Section 5.2: a forced key goes to overflow without a key, and persons are left alone. Section 4.2: only main, AI and
-// recordings have an overflow. Section 4.3: a recording keeps its session's key.
+// Section 5.2: an event that is forced to overflow loses its key and leaves persons alone. Section 4.2: only the lanes
+// main, AI and recordings have an overflow. Section 4.3: a recording keeps its session's key.
 func TestOverflowIsForcedInTheLanesThatHaveOne(t *testing.T) {
 	cfg := Config{Overflow: []string{"phc_loud", "phc_a:hot"}}
 	for _, test := range []struct {
@@ -88,7 +88,7 @@ func TestOverflowIsForcedInTheLanesThatHaveOne(t *testing.T) {
 	}
 }
 
-// Section 5.5: heatmaps and client warnings belong to no pipeline that restrictions are for.
+// Section 5.5: heatmaps and client warnings belong to no pipeline that has restrictions.
 func TestEventsAreSetAsideRedirectedAndKeptFromPersonsByTokenOrUser(t *testing.T) {
 	cfg := Config{
 		SkipPerson: []string{"phc_a:bot", "phc_b"},
@@ -136,7 +136,7 @@ func TestAUserIsHeldToTheRulesForAllOfItsProjectToo(t *testing.T) {
 	require.Equal(t, dropped, got.Outcome)
 }
 
-// What an earlier stage or the protocol has said about an event stays.
+// A rule does not undo what an earlier stage or the protocol has set on an event.
 func TestWhatWasDecidedBeforeStays(t *testing.T) {
 	before := events.Routing{SkipPerson: true, Overflow: true}
 	cfg := Config{DLQ: []string{"phc_a"}}

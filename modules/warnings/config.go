@@ -8,9 +8,9 @@ import (
 
 // Config is the section "warnings".
 type Config struct {
-	Enabled     bool          `key:"enabled" live:"true" doc:"Tell projects what became of their events, by messages to kafka.topics.client_warnings."`
-	Interval    time.Duration `key:"interval" live:"true" doc:"The least time between two warnings of one type to one project; what is held back in between is counted in the next one."`
-	StopTimeout time.Duration `key:"stop_timeout" doc:"How long a stop waits for warnings that are still to be written."`
+	Enabled     bool          `key:"enabled" live:"true" doc:"Warn projects of their faulty events, by messages to kafka.topics.client_warnings."`
+	Interval    time.Duration `key:"interval" live:"true" doc:"The least time between two warnings of one type to one project. The next warning says how many were held back in between."`
+	StopTimeout time.Duration `key:"stop_timeout" doc:"How long a stop waits for the warnings that are not written yet."`
 }
 
 // DefaultConfig returns the defaults of the section.
@@ -26,7 +26,7 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// StopBudget is the longest that stopping takes.
+// StopBudget is the longest time that a stop takes.
 func (c Config) StopBudget() time.Duration {
 	if !c.Enabled {
 		return 0

@@ -1,7 +1,6 @@
-// Package warnings tells a project what became of its events, where the answer to a request cannot: a client
-// whose bad event shared a batch with good ones gets a 200. For that it writes messages to the stream of client
-// warnings, in the form in which PostHog's own capture service does, which a PostHog pipeline shows to the
-// project as ingestion warnings.
+// Package warnings tells a project about its faulty events where the answer to a request cannot: a client whose bad
+// event shared a batch with good ones gets a 200. The package writes messages to the stream of client warnings, in the
+// form of PostHog's own capture service. A PostHog pipeline shows them to the project as ingestion warnings.
 //
 // A message is an event $$client_ingestion_warning with the properties
 //
@@ -12,9 +11,9 @@
 //
 // and with the distinct_id of that event, or "unknown".
 //
-// The contract: warnings never delay, change or fail what they are about. They are told at most once per interval for a
-// token and type, and say how many were held back since; they are written in the background, once, without a second
-// attempt; and what cannot be written, or does not fit the queue, is dropped and counted. They are not events that
-// anybody sent, so they pass no stage and are in no ledger. Requests without a valid token, and what the operator's own
-// rules drop, are not told.
+// The contract: a warning never delays, changes or fails the events that it is about. A project gets at most one
+// warning of a type in an interval, and the next one says how many were held back since. The warner writes a warning
+// once, in the background, and does not repeat a failed attempt. It drops and counts the warnings that cannot be
+// written or do not fit the queue. No client has sent these events, so they pass no stage and are in no ledger. There
+// are no warnings about requests without a valid token, nor about events that the operator's own rules drop.
 package warnings

@@ -18,11 +18,11 @@ const (
 	invalidEvent
 	kindCount
 
-	// fine is no kind: there is nothing to tell.
+	// fine means that there is nothing to warn of.
 	fine = kindCount
 )
 
-// kinds has the name of each kind, as PostHog's pipeline knows it, and what is said to people who read it.
+// kinds has the name of each kind, as PostHog's pipeline knows it, and the sentence for people who read the warning.
 var kinds = [kindCount]struct{ name, sentence string }{
 	missingName:       {"missing_event_name", "An event was rejected because it has no name"},
 	missingDistinctID: {"missing_distinct_id", "An event was rejected because it has no distinct_id"},
@@ -39,8 +39,9 @@ var kinds = [kindCount]struct{ name, sentence string }{
 	invalidEvent: {"invalid_event", "An event was rejected because it is not valid"},
 }
 
-// judge returns what there is to tell about an event's outcome. Failed events are none of it, because the client was
-// told to send them again; nor is one that was refused for the sake of another, which is told itself.
+// judge returns the kind of warning that an event's outcome deserves, or fine. A failed event deserves none, because
+// the client was told to send it again. An event that was refused only because of another event deserves none either:
+// the warning is about the other event.
 func judge(event *events.Event) kind {
 	if state := event.Outcome.State; state != events.StateRejected && state != events.StateDropped {
 		return fine
@@ -67,10 +68,10 @@ func judge(event *events.Event) kind {
 	return fine
 }
 
-// findings is what there is to tell about a batch, by kind.
+// findings holds a finding for each kind of warning that a batch deserves.
 type findings [kindCount]finding
 
-// finding is how many events of a batch it happened to, and which was the first.
+// finding is the number of events that a kind of warning is about, and the index of the first one.
 type finding struct{ events, first int }
 
 func (f *findings) add(kind kind, event int) {
@@ -80,8 +81,8 @@ func (f *findings) add(kind kind, event int) {
 	f[kind].events++
 }
 
-// look fills in the findings and reports whether there are any. A repaired request concerns all of its events but those
-// that were dropped: the operator's rules are not to be told of, and the test route writes nothing.
+// look fills in the findings and reports whether there are any. A repaired request concerns all of its events except
+// the dropped ones: projects are not told of the operator's rules, and the test route keeps nothing.
 func (f *findings) look(batch *events.Batch) (something bool) {
 	for i := range batch.Events {
 		event := &batch.Events[i]

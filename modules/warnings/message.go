@@ -14,16 +14,16 @@ import (
 const (
 	// eventName is the event that a warning is.
 	eventName = "$$client_ingestion_warning"
-	// nobody is the distinct_id of a warning about an event that has none.
+	// nobody is the distinct_id of a warning about an event without a distinct_id.
 	nobody = "unknown"
 
-	// maxText is the most bytes of a text that a warning quotes. PostHog's pipeline takes no longer ones.
+	// maxText is the largest number of bytes of a text that a warning quotes. PostHog's pipeline takes no longer text.
 	maxText = 200
-	// maxDistinctID is what the longest distinct_id takes: 200 characters.
+	// maxDistinctID is the largest size of a distinct_id, in bytes: 200 characters.
 	maxDistinctID = 200 * utf8.UTFMax
 )
 
-// message is a warning that waits to be written. It shares nothing with the request that it is about.
+// message is a warning that waits to be written. It shares no memory with the request that it is about.
 type message struct {
 	kind      kind
 	token     string
@@ -31,7 +31,7 @@ type message struct {
 	event     events.Event
 }
 
-// properties is what a PostHog pipeline reads of a warning.
+// properties are the properties of a warning that a PostHog pipeline reads.
 type properties struct {
 	Message string  `json:"$$client_ingestion_warning_message"`
 	Type    string  `json:"$$client_ingestion_warning_type"`
@@ -39,8 +39,8 @@ type properties struct {
 	Details details `json:"$$client_ingestion_warning_details"`
 }
 
-// details are for people who look for the cause. Older pipelines know a too large recording only by its replayRecord
-// and timestamp, and an invalid one by its reason and sessionId.
+// details help a person to find the cause. Older pipelines know a recording that is too large only by replayRecord and
+// timestamp, and an invalid recording by reason and sessionId.
 type details struct {
 	EventUUID    string        `json:"eventUuid,omitempty"`
 	Event        string        `json:"event,omitempty"`
@@ -59,7 +59,7 @@ type replayRecord struct {
 	SessionID string `json:"session_id"`
 }
 
-// newMessage makes the warning of a kind about a batch, before which others were held back.
+// newMessage makes the warning of a kind about a batch. held is the number of warnings that were held back before it.
 func newMessage(batch *events.Batch, kind kind, found finding, held int) message {
 	about := &batch.Events[found.first]
 	properties := properties{
@@ -108,14 +108,14 @@ func newMessage(batch *events.Batch, kind kind, found finding, held int) message
 	}
 }
 
-// text is the JSON of a value, which here is a text or a struct of texts and numbers, so that there is no error. What
-// is not UTF-8 is replaced.
+// text returns a value as JSON. There is no error, because the value is a text or a struct of texts and numbers. Bytes
+// that are not UTF-8 are replaced.
 func text(value any) []byte {
 	raw, _ := json.Marshal(value)
 	return raw
 }
 
-// cut returns at most so many bytes of a text, ending between two characters.
+// cut returns at most so many bytes of a text. It cuts between two characters.
 func cut(s string, most int) string {
 	if len(s) <= most {
 		return s

@@ -89,7 +89,7 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 	}
 }
 
-// Whatever a client sends: what is quoted of it is bounded, and the message is JSON.
+// A warning quotes a bounded part of what a client sends, and is valid JSON.
 func TestAMessageIsSmallAndValidWhateverTheEventHolds(t *testing.T) {
 	anything := rapid.Custom(func(t *rapid.T) string {
 		part := rapid.OneOf(rapid.String(), rapid.Just("\""), rapid.Just("\x00"), rapid.Just("\xff\xed\xa0\x80"),

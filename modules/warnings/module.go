@@ -10,11 +10,10 @@ import (
 	"github.com/opencapture/capture/modules/module"
 )
 
-// Module tells projects what became of their events.
+// Module tells projects about their faulty events.
 //
-// Provides a stage that only looks (see events.AsStage), which starts after the sink and stops before it.
-// Requires events.Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability).
-// Config section: "warnings".
+// Provides a stage that only looks (see events.AsStage). It starts after the sink and stops before it. Requires
+// events.Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability). Config section: "warnings".
 func Module() module.Module {
 	return module.Module{
 		Name:    "warnings",

@@ -15,7 +15,8 @@ import (
 	"github.com/opencapture/capture/testkit"
 )
 
-// run starts a graph with the module and a sink that counts what it has when it stops, and returns its stage.
+// run starts a graph with the module and a sink, and returns the module's stage. The sink counts the events that it has
+// when it stops.
 func run(t *testing.T, cfg warnings.Config) (stage events.Stage, sink *testkit.Sink, stop func() (before int)) {
 	sink = testkit.NewSink()
 	before := -1

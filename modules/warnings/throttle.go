@@ -7,12 +7,12 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// maxRemembered is how many pairs of token and kind are remembered: strangers can send any number of tokens. What is
-// forgotten is the pair that was not heard of for longest.
+// maxRemembered is how many pairs of token and kind are remembered. It bounds the memory, because strangers can send
+// any number of tokens. The throttle forgets the pair first that has not come up for longest.
 const maxRemembered = 10_000
 
-// throttle lets a warning of a kind to a token pass once in an interval and counts the others. It is
-// not safe for concurrent use.
+// throttle lets one warning of a kind to a token pass in an interval and counts the others. It is not safe for
+// concurrent use.
 type throttle struct {
 	told *simplelru.LRU[subject, *record]
 }
@@ -22,7 +22,7 @@ type subject struct {
 	kind  kind
 }
 
-// record is when a subject was last told, and how many warnings were held back since.
+// record says when a project was last warned, and how many warnings were held back since.
 type record struct {
 	at   time.Time
 	held int
@@ -36,7 +36,7 @@ func newThrottle() *throttle {
 	return &throttle{told: told}
 }
 
-// pass reports whether a warning that comes up at the given time may be told, and how many were held back before it.
+// pass reports whether a warning that comes up at the given time may be sent, and how many were held back before it.
 func (t *throttle) pass(token string, kind kind, at time.Time, interval time.Duration) (held int, ok bool) {
 	last, known := t.told.Get(subject{token, kind})
 	if !known {

@@ -14,26 +14,26 @@ import (
 )
 
 const (
-	// maxQueued is how many warnings may wait to be written; one takes a few kilobytes.
+	// maxQueued is how many warnings may wait to be written. A warning takes a few kilobytes.
 	maxQueued = 1024
-	// writeTimeout is how long one warning may take to be written.
+	// writeTimeout is how long the write of one warning may take.
 	writeTimeout = 5 * time.Second
 )
 
-// Warner is the stage that tells projects what became of their events. Start and Stop are each called once, Start
-// first; Process and what it returns are safe for concurrent use at any time, and tell nothing after Stop.
+// Warner is the stage that tells projects about their faulty events. Start and Stop are each called once, Start first.
+// Process and the Settle that it returns are safe for concurrent use at any time. After Stop they send nothing.
 type Warner struct {
 	config  *configs.Value[Config]
 	sink    events.Sink
 	log     *zap.Logger
 	metrics [kindCount]metrics
-	settle  events.Settle // observe; bound once, as binding it allocates
+	settle  events.Settle // observe; bound once, because binding it allocates
 
-	mu       sync.Mutex // guards the two below, and that nothing is queued after stopped
+	mu       sync.Mutex // guards the throttle and stopped; no message is queued after stopped
 	throttle *throttle
 	stopped  bool
 
-	queue  chan message // closed when stopped
+	queue  chan message // closed when stopped is set
 	cancel context.CancelFunc
 	work   *panics.Group
 }
@@ -42,9 +42,10 @@ var _ events.Stage = (*Warner)(nil)
 
 type metrics struct{ sent, throttled, dropped tally.Counter }
 
-// NewWarner returns a warner of the section that writes to the sink. The scope counts, by type, the warnings that were
-// written ("sent_total"), held back because the project was told in this interval ("throttled_total"), and lost because
-// the queue was full, the sink did not take them or the service stopped ("dropped_total").
+// NewWarner returns a warner of the section that writes to the sink. The scope counts warnings by type: those that were
+// written ("sent_total"), those that were held back because the project was warned in this interval
+// ("throttled_total"), and those that were lost because the queue was full, the sink did not take them or the service
+// stopped ("dropped_total").
 func NewWarner(live *configs.Live, sink events.Sink, log *zap.Logger, scope tally.Scope) (*Warner, error) {
 	config, err := configs.Current[Config](live)
 	if err != nil {
@@ -65,19 +66,19 @@ func NewWarner(live *configs.Live, sink events.Sink, log *zap.Logger, scope tall
 	return w, nil
 }
 
-// Phase is events.PhaseObserve: the last to learn how events ended.
+// Phase is events.PhaseObserve, so that the warner is the last to learn how events ended.
 func (w *Warner) Phase() events.Phase { return events.PhaseObserve }
 
 // Name is "warnings".
 func (w *Warner) Name() string { return "warnings" }
 
-// Process asks to look at the batch when it has ended.
+// Process changes nothing. The Settle that it returns looks at the batch when the batch has ended.
 func (w *Warner) Process(context.Context, *events.Batch) (events.Settle, error) {
 	return w.settle, nil
 }
 
-// observe queues what there is to tell about a batch. It does not wait, and a batch about which there is nothing to
-// tell costs one look at each event.
+// observe queues the warnings that a batch deserves. It does not wait. A batch that deserves none costs one look at
+// each event.
 func (w *Warner) observe(_ context.Context, batch *events.Batch) {
 	var found findings
 	cfg := w.config.In(batch.Config)
@@ -110,7 +111,7 @@ func (w *Warner) tell(batch *events.Batch, kind kind, found finding, interval ti
 	}
 }
 
-// Start begins to write what is queued.
+// Start begins to write the queued warnings.
 func (w *Warner) Start(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
@@ -118,7 +119,7 @@ func (w *Warner) Start(context.Context) error {
 	return nil
 }
 
-// writer is who writes warnings, in the log lines about its panics.
+// writer names the goroutine that writes warnings in the log lines about its panics.
 const writer = "the writer of warnings"
 
 func (w *Warner) run(ctx context.Context) {
@@ -140,7 +141,7 @@ func (w *Warner) write(ctx context.Context, m message) bool {
 	batch := &events.Batch{
 		Token: m.token, Received: m.event.Timestamp, RequestID: m.requestID, Events: []events.Event{m.event},
 	}
-	panics.Do(w.log, writer, func() { w.sink.Write(ctx, batch) }) // what it leaves undecided when it panics is lost
+	panics.Do(w.log, writer, func() { w.sink.Write(ctx, batch) }) // if the sink panics, the warning counts as lost
 	outcome := batch.Events[0].Outcome
 	if outcome.State != events.StateAccepted {
 		w.metrics[m.kind].dropped.Inc(1)
@@ -152,8 +153,8 @@ func (w *Warner) write(ctx context.Context, m message) bool {
 	return true
 }
 
-// Stop writes what is queued for as long as the configuration or ctx allow, whichever is shorter. What is left is
-// dropped, counted and logged; it is no error, because no event is lost by it.
+// Stop writes the queued warnings for as long as the configuration or ctx allows, whichever is shorter. It drops,
+// counts and logs the others. It returns no error for them, because no event is lost.
 func (w *Warner) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.config.Now().StopTimeout)
 	defer cancel()
@@ -166,7 +167,7 @@ func (w *Warner) Stop(ctx context.Context) error {
 	select {
 	case <-written:
 	case <-ctx.Done():
-		// A sink returns when its context is over, so that this takes no time.
+		// A sink returns when its context is over, so this wait is short.
 		w.cancel()
 		<-written
 	}

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// maxQueued is how many warnings may wait.
+// maxQueued is how many warnings may wait to be written.
 const maxQueued = 1024
 
 var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -129,7 +129,7 @@ func TestAWarningThatTheSinkDoesNotTakeIsDroppedAndNotTriedAgain(t *testing.T) {
 	require.EqualValues(t, 1, f.count("dropped_total", "missing_event_name"))
 }
 
-// A sink that hangs costs warnings, and nothing else: Observe returns although nothing is written.
+// A sink that hangs costs warnings and nothing else: observe returns although nothing is written.
 func TestWhatDoesNotFitTheQueueIsDropped(t *testing.T) {
 	f := newFixture(t, testConfig())
 	release := f.sink.Hold()
@@ -160,7 +160,7 @@ func TestAStopWaitsNoLongerThanItMay(t *testing.T) {
 	require.Equal(t, 1, f.logs.FilterField(zap.Int("warnings", 3)).Len(), "what was lost is said")
 }
 
-// A request that outlives the stop may still be observed.
+// A request that outlives the stop may still settle.
 func TestWhatIsObservedAfterTheStopIsDropped(t *testing.T) {
 	f := newFixture(t, testConfig())
 	require.NoError(t, f.Stop(t.Context()))
@@ -169,7 +169,7 @@ func TestWhatIsObservedAfterTheStopIsDropped(t *testing.T) {
 	require.EqualValues(t, 1, f.count("dropped_total", "missing_event_name"))
 }
 
-// goodBatch is one about which there is nothing to tell.
+// goodBatch is a batch that deserves no warning.
 func goodBatch() *events.Batch {
 	batch := &events.Batch{Token: "phc_a", Received: received, Events: make([]events.Event, 50)}
 	for i := range batch.Events {
@@ -199,7 +199,7 @@ func BenchmarkAGoodBatch(b *testing.B) {
 	}
 }
 
-// broken is a sink that panics with the first batches.
+// broken is a sink that panics with its first batches.
 type broken struct {
 	events.Sink
 	left int

@@ -4,7 +4,7 @@ import "github.com/opencapture/capture/configs"
 
 // Config is the section "ai".
 type Config struct {
-	MaxSumOfParts configs.ByteSize `key:"max_sum_of_parts" live:"true" doc:"Most that the parts of one request may hold together; then 413. The body on the wire may be a tenth larger. How large the event may be says transport.posthog.max_ai_event."`
+	MaxSumOfParts configs.ByteSize `key:"max_sum_of_parts" live:"true" doc:"Largest sum of the parts of one request; a larger one is answered 413. The body on the wire may be a tenth larger. transport.posthog.max_ai_event limits the event."`
 }
 
 // DefaultConfig returns the defaults of the section.

@@ -4,10 +4,10 @@ import "github.com/opencapture/capture/configs"
 
 // Config is the section "otlp".
 type Config struct {
-	MaxBody    configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the AI paths, on the wire; then 413. Logs that are sent to /i/v1/logs may be as large as transport.max_body says."`
-	MaxSpans   int              `key:"max_spans" live:"true" doc:"Most spans in one request, of whatever kind; then 400."`
-	MaxAISpans int              `key:"max_ai_spans" live:"true" doc:"Most spans in one request that are about AI and become events; then 400."`
-	MaxRecords int              `key:"max_records" live:"true" doc:"Most log records in one request; then 413."`
+	MaxBody    configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the AI paths, on the wire; a larger one is answered 413. For logs that are sent to /i/v1/logs the limit is transport.max_body."`
+	MaxSpans   int              `key:"max_spans" live:"true" doc:"Most spans in one request, of whatever kind; a request with more is answered 400."`
+	MaxAISpans int              `key:"max_ai_spans" live:"true" doc:"Most spans in one request that are about AI and become events; a request with more is answered 400."`
+	MaxRecords int              `key:"max_records" live:"true" doc:"Most log records in one request; a request with more is answered 413."`
 }
 
 // DefaultConfig returns the defaults of the section.

@@ -22,11 +22,11 @@ const (
 
 // Config is the configuration section transport.posthog.
 type Config struct {
-	MaxEvents    int              `key:"max_events" live:"true" doc:"Most events in one request, and most snapshots of a recording; then 413, upon which SDKs send smaller batches. An event takes about half a kilobyte beside its text, which counts against transport.max_in_flight."`
-	MaxRecording configs.ByteSize `key:"max_recording" live:"true" doc:"Largest body on the wire of a session recording, still compressed; then 413."`
-	MaxAIEvent   configs.ByteSize `key:"max_ai_event" live:"true" doc:"Largest AI event, by its properties, on whichever path; a larger one is rejected alone. 0: no limit but kafka.max_message_bytes, which applies all the same."`
+	MaxEvents    int              `key:"max_events" live:"true" doc:"Most events in one request, and most snapshots of a recording. A request with more is answered 413, and SDKs then send smaller batches. Beside its text, an event takes about half a kilobyte, which counts against transport.max_in_flight."`
+	MaxRecording configs.ByteSize `key:"max_recording" live:"true" doc:"Largest body of a session recording on the wire, still compressed; a larger one is answered 413."`
+	MaxAIEvent   configs.ByteSize `key:"max_ai_event" live:"true" doc:"Largest properties of an AI event, on any path; a larger event is rejected alone. kafka.max_message_bytes holds as well. 0: no other limit."`
 	AILane       string           `key:"ai_lane" live:"true" doc:"Which events go to the topic of AI events: allowlist ($ai_generation, $ai_trace, $ai_span, $ai_embedding, $ai_metric, $ai_feedback) or prefix (every $ai_ event)."`
-	BatchPolicy  string           `key:"batch_policy" live:"true" doc:"What one bad event does to its batch: partial (it is rejected alone) or all_or_nothing (the whole batch is, as upstream)."`
+	BatchPolicy  string           `key:"batch_policy" live:"true" doc:"What happens to a batch with a bad event: partial (only the bad event is rejected) or all_or_nothing (the whole batch is rejected, as by PostHog's service)."`
 }
 
 // DefaultConfig returns the defaults.

@@ -10,12 +10,12 @@ import (
 // Config is the configuration section transport.setup.
 type Config struct {
 	AnalyticsEndpoint string `key:"analytics_endpoint" live:"true" doc:"Path of this host that browsers are told to send events to."`
-	RecordingEndpoint string `key:"recording_endpoint" live:"true" doc:"Path of this host that browsers are told to send session recordings to; empty: they are told not to record. Mobile SDKs record by themselves; a browser loads the recorder, which this service does not have: see recorder_bundled."`
-	RecorderBundled   bool   `key:"recorder_bundled" live:"true" doc:"Say true if pages bring the recorder along (posthog-js/dist/recorder, or the full bundle without external dependencies), or if no browser is to record."`
+	RecordingEndpoint string `key:"recording_endpoint" live:"true" doc:"Path of this host that browsers are told to send session recordings to. Empty: browsers are told not to record. Mobile SDKs have a recorder; a browser loads it from the host, and this service does not serve it: see recorder_bundled."`
+	RecorderBundled   bool   `key:"recorder_bundled" live:"true" doc:"Set true if pages include the recorder (posthog-js/dist/recorder, or the full bundle without external dependencies), or if no browser is to record."`
 
 	Autocapture bool `key:"autocapture" live:"true" doc:"Whether browsers are told to send clicks, changes and submissions by themselves."`
-	Heatmaps    bool `key:"heatmaps" live:"true" doc:"Whether browsers are told to send what heatmaps are made of: where the mouse went and how far was scrolled."`
-	Exceptions  bool `key:"exceptions" live:"true" doc:"Whether SDKs are told to send unhandled exceptions by themselves. A page may switch this, web vitals and dead clicks on for itself."`
+	Heatmaps    bool `key:"heatmaps" live:"true" doc:"Whether browsers are told to send the data of heatmaps: where the mouse went and how far the page was scrolled."`
+	Exceptions  bool `key:"exceptions" live:"true" doc:"Whether SDKs are told to send unhandled exceptions by themselves. A page may turn on exceptions, web vitals and dead clicks for itself."`
 }
 
 // DefaultConfig returns the defaults.
