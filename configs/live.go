@@ -135,7 +135,7 @@ func (v *Value[T]) In(view *View) T {
 	if view == nil || v.index >= len(view.values) {
 		view = v.live.current.Load()
 	}
-	return view.values[v.index].(T) //nolint:errcheck // what NewValue put there
+	return view.values[v.index].(T)
 }
 
 // Now returns the value that belongs to the view in force.

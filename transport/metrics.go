@@ -11,8 +11,8 @@ import (
 var statuses = [...]int{
 	http.StatusOK, http.StatusNoContent, http.StatusNotModified, http.StatusBadRequest, http.StatusUnauthorized,
 	http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
-	http.StatusUnsupportedMediaType, http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge, http.StatusInternalServerError,
-	http.StatusBadGateway, http.StatusServiceUnavailable,
+	http.StatusUnsupportedMediaType, http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge,
+	http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
 }
 
 type serverMetrics struct {

@@ -480,10 +480,12 @@ func TestAChangedPasswordGivesARunningProducerAnotherConnection(t *testing.T) {
 	}
 }
 
-// A configuration that changes gives a running producer another login. With one that Kafka refuses, it keeps its connection.
+// A changed configuration gives a running producer another login. If Kafka refuses the login, the producer keeps its
+// connection.
 func TestAChangedLoginGivesARunningProducerAnotherConnection(t *testing.T) {
 	t.Parallel()
-	broker := fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "capture", "first"), kfake.Superuser("PLAIN", "other", "second"))
+	broker := fake(t, kfake.EnableSASL(),
+		kfake.Superuser("PLAIN", "capture", "first"), kfake.Superuser("PLAIN", "other", "second"))
 	cfg := config(broker.ListenAddrs()...)
 	cfg.SASL = kafka.SASL{Mechanism: "PLAIN", Username: "capture", Password: "first"}
 	bootstrap, err := kafka.NewBootstrap(cfg)

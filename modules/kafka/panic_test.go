@@ -170,7 +170,8 @@ func TestTheAlarmThatPanicsRingsAgain(t *testing.T) {
 	batches := gate.of(topic)
 	first, last := batches[0], batches[len(batches)-1]
 	require.Equal(t, first.id, last.id)
-	require.Greater(t, last.epoch, first.epoch, "Kafka would take the batch, whose numbers begin at 0 again, for a copy")
+	require.Greater(t, last.epoch, first.epoch,
+		"Kafka would take the batch, whose numbers begin at 0 again, for a copy")
 	requireArrived(t, cfg.Brokers, topic, values(0, 6))
 }
 
