@@ -39,13 +39,13 @@ type App struct {
 // modules and leave the root scope to the caller. A test can therefore replace a part of any module with
 // fx.Decorate(func() T { ... }).
 func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (*App, error) {
-	reloader := newReloader(source.Files)
-	set, err := Load(modules, source)
+	reloader := newReloader(modules, source)
+	set, err := reloader.load()
 	if err != nil {
 		return nil, err
 	}
 	hooks := &hooks{log: zap.NewNop()}
-	live := configs.NewLive(set, func() (*configs.Set, error) { return Load(modules, source) })
+	live := configs.NewLive(set, reloader.load)
 	g := newGraph(modules, live, hooks)
 	a := &App{live: live, own: set.Section(section).(Config), graph: g, hooks: hooks, reloader: reloader}
 	// The graph is asked for the root before the extra options ask for anything. So the extra options do not change the

@@ -87,9 +87,11 @@ func (e *exitError) Unwrap() error { return e.cause }
 
 // run executes one command line and returns the exit code.
 func (p *process) run(args []string) int {
-	command := p.root()
-	command.SetArgs(args)
-	err := command.Execute()
+	err := panics.Catch(func() error {
+		command := p.root()
+		command.SetArgs(args)
+		return command.Execute()
+	})
 	if err == nil {
 		return 0
 	}
@@ -163,8 +165,8 @@ func killed(sig os.Signal) error {
 // serve runs the service from its start to its end.
 func (p *process) serve(source configs.Source) error {
 	p.detach()
-	a, err := Build(p.modules, source)
-	if err != nil {
+	a, err := p.build(source)
+	if a == nil || err != nil {
 		return err
 	}
 	a.reloader.hangups = p.hangups
@@ -198,6 +200,30 @@ func (p *process) serve(source configs.Source) error {
 		}
 	}
 	return nil
+}
+
+// build builds the app. A signal ends the wait for a build that takes long, such as one that reads a pipe: then build
+// returns neither an app nor an error.
+func (p *process) build(source configs.Source) (*App, error) {
+	type result struct {
+		app *App
+		err error
+	}
+	built := make(chan result, 1)
+	panics.Go(zap.NewNop(), "the build", func() {
+		var r result
+		r.err = panics.Catch(func() (err error) {
+			r.app, err = Build(p.modules, source)
+			return err
+		})
+		built <- r
+	})
+	select {
+	case r := <-built:
+		return r.app, r.err
+	case p.stopSignal = <-p.signals:
+		return nil, nil
+	}
 }
 
 // invoke calls a function of a command of the i-th module, in that module's scope of the graph. The graph is built

@@ -3,11 +3,13 @@ package app
 import (
 	"context"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/panics"
 )
 
@@ -15,22 +17,42 @@ import (
 // looks in a row show the same content, so that it does not load a file that is still being written.
 const watchInterval = time.Second
 
-// reloader exchanges the configuration when one of its files has changed, and on SIGHUP.
+// reloader exchanges the configuration when one of its files has changed, and on SIGHUP. It also knows what the files
+// held when the configuration was loaded last, whoever had it loaded.
 type reloader struct {
-	live    *configs.Live
-	files   []string
-	loaded  [32]byte // the digest of the files when the configuration was loaded last
-	hangups <-chan os.Signal
-	every   time.Duration
+	modules  []module.Module
+	live     *configs.Live
+	hangups  <-chan os.Signal
+	every    time.Duration
+	hasFiles bool
+
+	mu     sync.Mutex
+	source configs.Source // as it was read for the last load
 
 	cancel context.CancelFunc
 	group  *panics.Group
 }
 
-// newReloader notes what the files hold. It is called before the configuration is loaded for the first time, so that
-// the reloader misses no change.
-func newReloader(files []string) *reloader {
-	return &reloader{files: files, loaded: configs.FilesDigest(files), every: watchInterval}
+func newReloader(modules []module.Module, source configs.Source) *reloader {
+	return &reloader{modules: modules, source: source, every: watchInterval, hasFiles: len(source.Files) > 0}
+}
+
+// load reads the files and loads the configuration.
+func (r *reloader) load() (*configs.Set, error) {
+	r.mu.Lock()
+	r.source = r.source.Read()
+	source := r.source
+	r.mu.Unlock()
+	return Load(r.modules, source)
+}
+
+// read returns the digest of the files as they are now, and of the files as they were when the configuration was loaded
+// last.
+func (r *reloader) read() (now, loaded [32]byte) {
+	r.mu.Lock()
+	source := r.source
+	r.mu.Unlock()
+	return source.Read().Digest(), source.Digest()
 }
 
 // start begins to watch the files, and to log the outcome of every attempt to exchange the configuration.
@@ -53,11 +75,16 @@ func (r *reloader) start(live *configs.Live, log *zap.Logger) {
 	r.group.Keep(ctx, "the watch of the configuration", r.watch)
 }
 
-// stop ends the watch.
+// stop ends the watch. A file that does not answer, or a module that does not prepare its part, holds the watch up and
+// nothing else: stop waits for it no longer than a moment.
 func (r *reloader) stop() {
-	if r.cancel != nil {
-		r.cancel()
-		r.group.Wait()
+	if r.cancel == nil {
+		return
+	}
+	r.cancel()
+	select {
+	case <-r.group.Ended():
+	case <-time.After(lastWord):
 	}
 }
 
@@ -65,20 +92,20 @@ func (r *reloader) watch(ctx context.Context) {
 	ticker := time.NewTicker(r.every)
 	defer ticker.Stop()
 	looks := ticker.C
-	if len(r.files) == 0 {
+	if !r.hasFiles {
 		looks = nil
 	}
-	seen := r.loaded
+	_, seen := r.read()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.hangups:
-			r.reload(configs.FilesDigest(r.files))
+			r.reload()
 		case <-looks:
 			now, load := r.look(seen)
 			if load {
-				r.reload(now)
+				r.reload()
 			}
 			seen = now
 		}
@@ -87,13 +114,9 @@ func (r *reloader) watch(ctx context.Context) {
 
 // look returns the digest of the files and reports whether to load them. seen is the digest of the look before.
 func (r *reloader) look(seen [32]byte) (now [32]byte, load bool) {
-	now = configs.FilesDigest(r.files)
-	return now, now != r.loaded && now == seen
+	now, loaded := r.read()
+	return now, now != loaded && now == seen
 }
 
-// reload exchanges the configuration. digest is the digest of the files from before they are read. Live reports the
-// outcome.
-func (r *reloader) reload(digest [32]byte) {
-	r.loaded = digest
-	_, _ = r.live.Reload()
-}
+// reload exchanges the configuration. Live reports the outcome.
+func (r *reloader) reload() { _, _ = r.live.Reload() }

@@ -3,6 +3,7 @@ package app
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,12 +14,15 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 )
 
 type sign struct {
 	Text   string `key:"text" live:"true" doc:"What the sign says."`
 	Street string `key:"street" doc:"Where the sign is."`
 }
+
+var signModules = []module.Module{{Name: "sign", Config: sign{}}}
 
 // watched is a reloader that watches one file.
 type watched struct {
@@ -30,14 +34,11 @@ type watched struct {
 
 func watch(t *testing.T, path string, hangups <-chan os.Signal, every time.Duration) *watched {
 	t.Helper()
-	r := newReloader([]string{path})
+	r := newReloader(signModules, configs.Source{Files: []string{path}})
 	r.every, r.hangups = every, hangups
-	load := func() (*configs.Set, error) {
-		return configs.Load([]configs.Section{{Name: "sign", Defaults: sign{}}}, configs.Source{Files: []string{path}})
-	}
-	set, err := load()
+	set, err := r.load()
 	require.NoError(t, err)
-	live := configs.NewLive(set, load)
+	live := configs.NewLive(set, r.load)
 	text, err := configs.Current[sign](live)
 	require.NoError(t, err)
 	core, logs := observer.New(zap.DebugLevel)
@@ -132,8 +133,10 @@ func TestAHangupLoadsTheConfiguration(t *testing.T) {
 func TestAFileThatIsStillBeingWrittenIsNotLoaded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sign.yaml")
 	write(t, path, "sign: {text: open}\n")
-	r := newReloader([]string{path})
-	seen := r.loaded
+	r := newReloader(signModules, configs.Source{Files: []string{path}})
+	_, err := r.load()
+	require.NoError(t, err)
+	_, seen := r.read()
 	write(t, path, "sign:\n")
 	now, load := r.look(seen)
 	require.False(t, load)
@@ -142,4 +145,60 @@ func TestAFileThatIsStillBeingWrittenIsNotLoaded(t *testing.T) {
 	require.False(t, load)
 	_, load = r.look(now)
 	require.True(t, load)
+}
+
+// Whoever loads the configuration: the watch knows what the files held then. So it notices when somebody takes a change
+// back that another one has had loaded.
+func TestAChangeThatIsTakenBackIsLoadedToo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	w := watch(t, path, nil, poll)
+	for range 20 {
+		write(t, path, "sign: {text: closed}\n")
+		_, err := w.live.Reload()
+		require.NoError(t, err)
+		require.Equal(t, "closed", w.text.Now().Text)
+		write(t, path, "sign: {text: open}\n")
+		require.Eventually(t, w.says("open"), patience, poll)
+	}
+}
+
+// A file that held something and is empty was probably truncated by somebody who is about to write it.
+func TestAFileThatBecomesEmptyIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	w := watch(t, path, nil, poll)
+	write(t, path, "\n")
+	require.Eventually(t, func() bool { return w.live.Status().Error != "" }, patience, poll)
+	require.Equal(t, path+": cannot be read: it is empty now: write {} if you mean the defaults", w.live.Status().Error)
+	require.True(t, w.says("open")())
+	_, err := w.live.Reload()
+	require.Error(t, err, "and again")
+	write(t, path, "{}\n")
+	require.Eventually(t, w.says(""), patience, poll)
+}
+
+// A pipe can be read once. What it said holds for every later configuration.
+func TestAPipeIsReadOnce(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	go func() { _ = os.WriteFile(pipe, []byte("sign: {text: open}\n"), 0o600) }()
+	w := watch(t, pipe, nil, poll)
+	require.Equal(t, "open", w.text.Now().Text)
+	_, err := w.live.Reload()
+	require.NoError(t, err)
+	require.Equal(t, "open", w.text.Now().Text)
+}
+
+// A file that turns into a pipe to which nobody writes would hold a reader up for ever.
+func TestAFileThatIsNoFileAnyMoreIsRefusedAndHoldsNothingUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	w := watch(t, path, nil, poll)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	require.Eventually(t, func() bool {
+		return strings.Contains(w.live.Status().Error, "it is no regular file any more")
+	}, patience, poll)
+	require.True(t, w.says("open")())
 }

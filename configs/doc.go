@@ -5,5 +5,5 @@
 // reports every fault at once, each with the dotted path of its key. For an unknown key the fault names the nearest
 // known one.
 //
-// The package is a leaf: it imports nothing else of this project.
+// The package is a leaf: of this project it imports only modules/panics.
 package configs

@@ -1,12 +1,15 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Live holds the configuration in force and exchanges it while the service runs: as a whole or not at all.
@@ -176,22 +179,22 @@ func (l *Live) Reload() (Status, error) {
 	defer l.mu.Unlock()
 	status := Status{Loaded: time.Now()}
 	before := l.current.Load()
-	after, err := l.load()
+	after, err := guard("loading it", l.load)
 	if err == nil {
 		status.Changed = before.set.changed(after)
 		err = l.exchange(before, after, status.Changed)
 	}
 	old := l.status.Load()
 	status.Number, status.Since = old.Number, old.Since
-	switch {
-	case err != nil:
+	if number := l.current.Load().number; number != status.Number {
+		status.Number, status.Since = number, status.Loaded
+	}
+	if err != nil {
 		status.Error = err.Error()
-	case len(status.Changed) > 0:
-		status.Number, status.Since = l.current.Load().number, status.Loaded
 	}
 	l.status.Store(&status)
 	for _, report := range l.reports {
-		report(status)
+		_ = panics.Catch(func() error { report(status); return nil })
 	}
 	return status, err
 }
@@ -211,41 +214,49 @@ func (l *Live) exchange(before *View, after *Set, changed []string) error {
 	}
 	view := &View{set: after, number: before.number + 1}
 	for _, build := range l.values {
-		value, err := guard(func() (any, error) { return build(after) })
+		value, err := guard("preparing it", func() (any, error) { return build(after) })
 		faults.Nest("", err)
 		view.values = append(view.values, value)
 	}
 	var changes []Change
 	for _, prepare := range l.followers {
-		change, err := guard(func() (Change, error) { return prepare(before.set, after) })
+		change, err := guard("preparing it", func() (Change, error) { return prepare(before.set, after) })
 		faults.Nest("", err)
 		changes = append(changes, change)
 	}
 	if err := faults.Err(); err != nil {
 		for _, change := range changes {
-			if change.Cancel != nil {
-				change.Cancel()
-			}
+			faults.Nest("", conclude("giving it up", change.Cancel))
 		}
-		return err
+		return faults.Err()
 	}
 	l.current.Store(view)
 	for _, change := range changes {
-		if change.Commit != nil {
-			change.Commit()
-		}
+		faults.Nest("", conclude("the configuration is in force, but putting a part of it in force", change.Commit))
 	}
-	return nil
+	return faults.Err()
 }
 
-// guard calls prepare and returns a panic of it as an error, so that the configuration is refused.
-func guard[T any](prepare func() (T, error)) (value T, err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("preparing it panicked: %v", cause)
-		}
-	}()
-	return prepare()
+// guard calls f and returns a panic of it as an error. what says in the error what f does.
+func guard[T any](what string, f func() (T, error)) (value T, err error) {
+	err = panics.Catch(func() (err error) {
+		value, err = f()
+		return err
+	})
+	var caught *panics.Error
+	if errors.As(err, &caught) {
+		err = fmt.Errorf("%s panicked: %v", what, caught.Value)
+	}
+	return value, err
+}
+
+// conclude is guard for one half of a Change, which may be nil.
+func conclude(what string, f func()) error {
+	if f == nil {
+		return nil
+	}
+	_, err := guard(what, func() (struct{}, error) { f(); return struct{}{}, nil })
+	return err
 }
 
 // changed lists the keys whose values differ between the sets, in the order of the reference.

@@ -257,3 +257,60 @@ func TestTheReferenceMarksLiveKeys(t *testing.T) {
 		require.Contains(t, string(text), want)
 	}
 }
+
+// A part that panics while it puts its change in force leaves the others theirs, and everybody learns what is in force.
+func TestAPanicWhileAConfigurationComesIntoForceIsTold(t *testing.T) {
+	live, write := open(t)
+	color, err := configs.Current[kiosk](live)
+	require.NoError(t, err)
+	committed := 0
+	for _, commit := range []func(){func() { panic("no ladder") }, func() { committed++ }} {
+		require.NoError(t, configs.Follow(live, func(_, _ kiosk) (configs.Change, error) {
+			return configs.Change{Commit: commit}, nil
+		}))
+	}
+	live.Report(func(configs.Status) { panic("no paper") })
+	write("kiosk: {color: blue}\n")
+	status, err := live.Reload()
+	require.EqualError(t, err,
+		"the configuration is in force, but putting a part of it in force panicked: no ladder")
+	require.Equal(t, err.Error(), status.Error)
+	require.Equal(t, 2, status.Number)
+	require.Equal(t, "blue", color.Now().Color)
+	require.Equal(t, 1, committed)
+	require.Equal(t, status, live.Status())
+}
+
+func TestAPanicWhileAConfigurationIsLoadedOrGivenUpRefusesIt(t *testing.T) {
+	live, write := open(t)
+	cancelled := 0
+	for _, cancel := range []func(){func() { panic("no broom") }, func() { cancelled++ }} {
+		require.NoError(t, configs.Follow(live, func(_, _ kiosk) (configs.Change, error) {
+			return configs.Change{Cancel: cancel}, nil
+		}))
+	}
+	require.NoError(t, configs.Follow(live, func(_, _ kiosk) (configs.Change, error) {
+		return configs.Change{}, errors.New("kiosk.color: no paint")
+	}))
+	write("kiosk: {color: blue}\n")
+	_, err := live.Reload()
+	require.EqualError(t, err, "kiosk.color: no paint\ngiving it up panicked: no broom")
+	require.Equal(t, 1, cancelled)
+
+	set := live.View().Set()
+	broken := configs.NewLive(set, func() (*configs.Set, error) { panic("no file") })
+	_, err = broken.Reload()
+	require.EqualError(t, err, "loading it panicked: no file")
+	require.Equal(t, "loading it panicked: no file", broken.Status().Error)
+}
+
+func TestWhatMayBeASecretIsNotInAFault(t *testing.T) {
+	for text, fault := range map[string]string{
+		"shop: {safe: *hunter2}\n":        "a value begins with *, which YAML takes for the name of another value: put the value into quotes",
+		"shop: {doors: 2, safe:hunter}\n": "shop.safe: needs a space behind its colon",
+	} {
+		_, err := configs.Load(sections(), configs.Source{Files: []string{write(t, "f.yaml", text)}})
+		require.ErrorContains(t, err, fault)
+		require.NotContains(t, err.Error(), "hunter")
+	}
+}

@@ -17,8 +17,11 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	}
 	var faults Faults
 	r := &reader{layout: layout, faults: &faults, origins: map[string]string{}, values: map[string]any{}}
-	for _, name := range source.Files {
-		r.file(name)
+	if source.files == nil {
+		source = source.Read()
+	}
+	for i, name := range source.Files {
+		r.file(name, source.files[i])
 	}
 	r.environ(source.Environ)
 

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"regexp"
 	"strings"
 
@@ -22,7 +20,28 @@ type Source struct {
 	// these it ignores those that begin with CAPTURE_TEST_, which are for tests, and those that Kubernetes sets for a
 	// service called "capture".
 	Environ []string
+
+	files []contents // of Files, if they have been read
 }
+
+// Read returns the source with what its files hold now. Load reads the files of a source by itself where Read has not.
+// Of a source that was read before, Read returns another one: it leaves files alone that can be read only once, such as
+// a pipe, and refuses a file that held something and is empty now.
+func (s Source) Read() Source {
+	files := make([]contents, len(s.Files))
+	for i, path := range s.Files {
+		var before *contents
+		if s.files != nil {
+			before = &s.files[i]
+		}
+		files[i] = readContents(path, before)
+	}
+	s.files = files
+	return s
+}
+
+// Digest is a digest of what the files held when Read read them. It tells two states of the files apart.
+func (s Source) Digest() [32]byte { return digestOf(s.files) }
 
 const envPrefix = "CAPTURE_"
 
@@ -58,19 +77,14 @@ func (r *reader) keep(path, origin string, value any) {
 	r.origins[path] = origin
 }
 
-func (r *reader) file(name string) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		var cause *fs.PathError
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		r.faults.Addf(name, "cannot be read: %s", err)
+func (r *reader) file(name string, content contents) {
+	if content.err != nil {
+		r.faults.Addf(name, "cannot be read: %s", content.err)
 		return
 	}
 	var document, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	err = decoder.Decode(&document)
+	decoder := yaml.NewDecoder(bytes.NewReader(content.data))
+	err := decoder.Decode(&document)
 	if errors.Is(err, io.EOF) {
 		return
 	}
@@ -82,7 +96,7 @@ func (r *reader) file(name string) {
 		}
 	}
 	if !errors.Is(err, io.EOF) {
-		r.faults.Addf(name, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+		r.faults.Addf(name, "%s", yamlFault(err))
 		return
 	}
 	root := follow(document.Content[0])
@@ -93,6 +107,15 @@ func (r *reader) file(name string) {
 	default:
 		r.mapping(root, "", name)
 	}
+}
+
+// yamlFault says what is wrong with a file. It leaves out a name that may be a secret: an unquoted value that begins with *
+// is an alias to YAML.
+func yamlFault(err error) string {
+	if strings.Contains(err.Error(), "unknown anchor") {
+		return "a value begins with *, which YAML takes for the name of another value: put the value into quotes"
+	}
+	return strings.TrimPrefix(err.Error(), "yaml: ")
 }
 
 func (r *reader) mapping(node *yaml.Node, parent, file string) {
@@ -147,6 +170,11 @@ func (r *reader) list(node *yaml.Node, path, origin string) {
 }
 
 func (r *reader) unknown(path, origin string) {
+	if name, _, glued := strings.Cut(path, ":"); glued {
+		// What stands behind the colon may be a secret.
+		r.fault(name, origin, "needs a space behind its colon")
+		return
+	}
 	kind := "key"
 	if !strings.Contains(path, ".") {
 		kind = "section"

@@ -25,7 +25,7 @@ const project = "github.com/opencapture/capture"
 // that are listed before it. A part that is a directory below a module is a port: two modules use it to exchange a type
 // without importing each other.
 var shared = []string{
-	"configs", "modules/panics", "modules/module", "modules/listen", "modules/events", "modules/produce",
+	"modules/panics", "configs", "modules/module", "modules/listen", "modules/events", "modules/produce",
 	"modules/store",
 	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
 }
