@@ -19,6 +19,7 @@ import (
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/posthog"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // serveLive starts a server with a configuration that set changes.
@@ -166,4 +167,39 @@ func TestAPanicOutsideARouteIsA500(t *testing.T) {
 	require.Equal(t, "internal server error", string(ctx.Response.Body()))
 	f.containedErrors(func(*fasthttp.RequestCtx, error) { panic("boom") })(&ctx, io.EOF)
 	require.Equal(t, before+2, panics.Count())
+}
+
+// A route of somebody else's may answer nonsense, and may panic when its answer is over.
+func TestWhatARouteGetsWrongAboutItsAnswerHurtsNobodyElse(t *testing.T) {
+	config := testConfig()
+	health, err := observability.NewHealth(nil)
+	require.NoError(t, err)
+	answers := map[string]route.Response{
+		"/late":  {Status: 200, ContentType: route.TypeText, Bytes: []byte("x"), Done: func() { panic("boom") }},
+		"/high":  {Status: 99999, ContentType: route.TypeText, Body: "x"},
+		"/minus": {Status: -1, ContentType: route.TypeText, Body: "x"},
+		"/early": {Status: 100, ContentType: route.TypeText, Body: "x"},
+	}
+	var routes []route.Route
+	for path, answer := range answers {
+		routes = append(routes, route.Route{Path: path, Methods: []string{"GET"},
+			Handle: func(context.Context, *route.Request) route.Response { return answer }})
+	}
+	server, err := NewServer(configs.Fixed(config), routes, nil, newBudget(config), health, zap.NewNop(),
+		tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	f := &fixture{Server: server}
+	require.NoError(t, f.Start(context.Background()))
+	t.Cleanup(func() { require.NoError(t, f.Stop(context.Background())) })
+	before := panics.Count()
+	for path := range answers {
+		response, body := f.dial(t).send("GET", request("GET", path, "", ""))
+		require.Equal(t, "x", body, path)
+		if path == "/late" {
+			require.Equal(t, 200, response.StatusCode)
+		} else {
+			require.Equal(t, 500, response.StatusCode, path)
+		}
+	}
+	require.Eventually(t, func() bool { return panics.Count() > before }, patience, time.Millisecond)
 }

@@ -375,6 +375,11 @@ func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
 				zap.Int("status", response.Status), zap.String("answer", response.Body))
 		}
 	}
+	if response.Status < http.StatusOK || response.Status > 599 {
+		s.log.Error("a route answers with a status that is none", zap.String("path", strings.Clone(c.Path())),
+			zap.Int("status", response.Status))
+		response.Status = http.StatusInternalServerError
+	}
 	c.Status(response.Status)
 	for _, field := range response.Header {
 		c.Response().Header.Add(field.Name, field.Value)
@@ -393,7 +398,7 @@ func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
 		c.Response().SetBodyString(response.Body)
 		return
 	}
-	c.Response().SetBodyStream(&held{Reader: bytes.NewReader(response.Bytes), done: response.Done}, len(response.Bytes))
+	c.Response().SetBodyStream(&held{Reader: bytes.NewReader(response.Bytes), log: s.log, done: response.Done}, len(response.Bytes))
 }
 
 // headerAck is the header that names what made a request's events safe: kafka, spool or memory.
@@ -408,13 +413,14 @@ func seconds(d time.Duration) string {
 // whether it has written the answer or given it up.
 type held struct {
 	*bytes.Reader
+	log  *zap.Logger
 	done func()
 }
 
 // Close calls the function.
 func (h *held) Close() error {
 	if h.done != nil {
-		h.done()
+		panics.Do(h.log, "the end of an answer", h.done)
 	}
 	return nil
 }

@@ -17,7 +17,8 @@
 //
 //   - The Host must be an address, localhost or a name in admin.hosts, else the answer is 421. Without this check a web
 //     page could give the listener's address a name of its own and read everything through the browser of an operator
-//     (DNS rebinding). An empty Host is refused as well. The port of the Host, the case of a name and a dot at its end
+//     (DNS rebinding). An empty Host is refused as well, but for a request of HTTP/1.0, as
+//     simple probes send it. The port of the Host, the case of a name and a dot at its end
 //     make no difference. The check holds for /metrics and health, too.
 //   - A request that another site makes a browser send must not change or cost anything, else the answer is 403. So a
 //     browser's POST, and any request of a browser to an endpoint for operators, must come from a page of the listener,

@@ -44,7 +44,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		http.Error(w, "this failed: the log says why", http.StatusInternalServerError)
 	}()
-	if !cfg.answersTo(r.Host) {
+	// Without a Host comes an old probe, and never a browser, which is what the rule is against.
+	isOld := r.Host == "" && !r.ProtoAtLeast(1, 1)
+	if !isOld && !cfg.answersTo(r.Host) {
 		refused := fmt.Sprintf("this listener answers to addresses, to localhost and to the names in admin.hosts: "+
 			"%q is none of them", r.Host)
 		http.Error(answer, refused, http.StatusMisdirectedRequest)

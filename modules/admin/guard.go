@@ -3,10 +3,12 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"github.com/opencapture/capture/modules/admin/endpoint"
@@ -84,12 +86,19 @@ func (c Config) refuse(access endpoint.Access, r *http.Request) *refusal {
 // checkOrigin returns an error for a request that another site makes a browser send and that may change or cost
 // something. On an endpoint for operators that is every request, on the others it depends on the method.
 func checkOrigin(access endpoint.Access, r *http.Request) error {
-	if access == endpoint.Operator {
-		judged := *r
-		judged.Method = http.MethodPost
-		r = &judged
+	if access != endpoint.Operator && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return nil
 	}
-	return crossOrigin.Check(r)
+	judged := *r
+	judged.Method = http.MethodPost
+	if err := crossOrigin.Check(&judged); err != nil {
+		return err
+	}
+	// Over plain HTTP a browser says neither Origin nor Sec-Fetch-Site of a GET, but usually the page that it comes from.
+	if page, err := url.Parse(r.Header.Get("Referer")); err != nil || page.Host != "" && page.Host != r.Host {
+		return errors.New("the Referer is a page of another site")
+	}
+	return nil
 }
 
 // shownToken returns the token that the request shows, or "".

@@ -70,8 +70,10 @@ func TestNoPathIsAnsweredToAnotherHost(t *testing.T) {
 	got := read(t, r.dial(t,
 		"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 	require.Equal(t, http.StatusMisdirectedRequest, got.status)
+	got = read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"))
+	require.Equal(t, http.StatusMisdirectedRequest, got.status, "with an empty Host")
 	got = read(t, r.dial(t, "GET /healthz HTTP/1.0\r\n\r\n"))
-	require.Equal(t, http.StatusMisdirectedRequest, got.status, "without a Host")
+	require.Equal(t, http.StatusOK, got.status, "an old probe says no Host, and no browser is as old")
 	got = read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n"+
 		"Connection: close\r\n\r\n"))
 	require.Equal(t, http.StatusBadRequest, got.status)
@@ -235,6 +237,7 @@ func TestWhatAnotherSiteHasABrowserSendIsRefusedIfItChangesOrCosts(t *testing.T)
 		{"no browser", nil, 200, 200, 200},
 		{"typed by a person", []string{"Sec-Fetch-Site", "none"}, 200, 200, 200},
 		{"a page of the listener", []string{"Sec-Fetch-Site", "same-origin", "Origin", own}, 200, 200, 200},
+		{"a link of another site, over plain HTTP", []string{"Referer", "http://evil.example/page"}, 200, 403, 403},
 		{"a page of another site", []string{"Sec-Fetch-Site", "cross-site", "Origin", "http://evil.example"},
 			200, 403, 403},
 		{"an image of another site", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"},

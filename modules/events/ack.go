@@ -17,4 +17,9 @@ const (
 var ackNames = [...]string{"", "kafka", "spool", "memory"}
 
 // String returns the word for the ack that clients are told.
-func (a Ack) String() string { return ackNames[a] }
+func (a Ack) String() string {
+	if int(a) < len(ackNames) {
+		return ackNames[a]
+	}
+	return ""
+}

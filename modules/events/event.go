@@ -2,6 +2,7 @@ package events
 
 import (
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -217,6 +218,19 @@ func (b *Batch) Pending() int {
 		}
 	}
 	return n
+}
+
+// conclude makes sure that every event has an outcome that can be counted, whatever stages and the sink have written.
+func (b *Batch) conclude() {
+	for i := range b.Events {
+		event := &b.Events[i]
+		if event.Outcome.State == StatePending || event.Outcome.State > StateFailed {
+			event.Outcome = Outcome{State: StateFailed, Reason: ReasonUnsettled, Err: errUnsettled}
+		}
+		if reason := &event.Outcome.Reason; *reason != "" && !utf8.ValidString(string(*reason)) {
+			*reason = ReasonUnreadable // as a label of a metric it would hide all others
+		}
+	}
 }
 
 // FailPending ends every event without an outcome as failed with err, and returns the number of these events.

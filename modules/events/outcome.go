@@ -74,7 +74,10 @@ const (
 	ReasonStage       Reason = "stage_failed"
 	ReasonUnavailable Reason = "sink_unavailable"
 	ReasonTimeout     Reason = "sink_timeout"
-	ReasonUnsettled   Reason = "unsettled"
+	// ReasonUnreadable stands in for a reason that is no text.
+	ReasonUnreadable Reason = "unreadable_reason"
+
+	ReasonUnsettled Reason = "unsettled"
 )
 
 // Outcome says how an event ended, and why. Of the accepted events only a duplicate has a reason.

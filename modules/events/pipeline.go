@@ -83,7 +83,16 @@ func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline
 func (p *Pipeline) Run(ctx context.Context, batch *Batch, settlements []Settlement) []Settlement {
 	for i := range p.stages {
 		stage := &p.stages[i]
+		all := batch.Events
 		settle, err := stage.process(ctx, batch)
+		if len(batch.Events) < len(all) {
+			// What the stage has done to the others is not known, and a client that hears of a success would not send again.
+			batch.Events = all
+			for i := range all {
+				all[i].Outcome = Outcome{}
+			}
+			err = errRemoved
+		}
 		if settle != nil {
 			settlements = append(settlements, Settlement{stage: stage, settle: settle})
 		}
@@ -121,6 +130,8 @@ func (s *timedStage) process(ctx context.Context, batch *Batch) (settle Settle, 
 	s.latency.Record(time.Since(start))
 	return settle, err
 }
+
+var errRemoved = Errorf(Internal, "it removed events from the batch, which no stage may do")
 
 var errPanicked = Errorf(Internal, "it panicked: see the log")
 

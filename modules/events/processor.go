@@ -43,7 +43,7 @@ func (p *processor) Process(ctx context.Context, batch *Batch) {
 	if batch.Pending() > 0 {
 		p.write(ctx, batch)
 	}
-	batch.FailPending(ReasonUnsettled, errUnsettled)
+	batch.conclude()
 	p.ledger.Enter(batch)
 	if ctx.Done() != nil {
 		ctx = context.WithoutCancel(ctx)

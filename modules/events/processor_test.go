@@ -351,3 +351,46 @@ func TestWhatIsNotAcceptedIsExplainedAtLevelDebug(t *testing.T) {
 	NewProcessor(pipeline, sink, NewLedger(), zap.New(quiet), tally.NoopScope).Process(t.Context(), batch)
 	require.Empty(t, nothing.All())
 }
+
+// A stage must not remove events. If it does, the client is asked to send all of them again: a success would lose what
+// was removed.
+func TestABatchThatAStageRemovesEventsFromFails(t *testing.T) {
+	for name, remove := range map[string]func(*Batch){
+		"one":         func(b *Batch) { b.Events = append(b.Events[:0], b.Events[1:]...) },
+		"all":         func(b *Batch) { b.Events = nil },
+		"and accepts": func(b *Batch) { b.Events[0].Accept(); b.Events = b.Events[:1] },
+	} {
+		pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stage{name: "cuts", judge: func(b *Batch) error {
+			remove(b)
+			return nil
+		}})
+		require.NoError(t, err)
+		ledger := NewLedger()
+		sink := sinkFunc(func(context.Context, *Batch) { t.Error("written to") })
+		batch := &Batch{Events: make([]Event, 3)}
+		NewProcessor(pipeline, sink, ledger, zap.NewNop(), tally.NoopScope).Process(t.Context(), batch)
+		require.Len(t, batch.Events, 3, name)
+		require.Equal(t, map[Reason]uint64{ReasonStage: 3}, ledger.Snapshot().Failed, name)
+		require.EqualError(t, batch.Events[0].Outcome.Err,
+			"stage cuts: it removed events from the batch, which no stage may do")
+	}
+}
+
+// Whatever a stage or a sink writes as an outcome can be counted, so that the accounts balance.
+func TestAnOutcomeThatIsNoneIsCountedAsAFailure(t *testing.T) {
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stage{name: "odd", judge: func(b *Batch) error {
+		b.Events[0].Outcome.State = 99
+		b.Events[1].Drop("not\xff text")
+		return nil
+	}})
+	require.NoError(t, err)
+	ledger := NewLedger()
+	batch := &Batch{Events: make([]Event, 2)}
+	NewProcessor(pipeline, sinkFunc(func(context.Context, *Batch) {}), ledger, zap.NewNop(), tally.NoopScope).
+		Process(t.Context(), batch)
+	totals := ledger.Snapshot()
+	require.Equal(t, totals.Received, totals.Ended())
+	require.Equal(t, map[Reason]uint64{ReasonUnsettled: 1}, totals.Failed)
+	require.Equal(t, map[Reason]uint64{ReasonUnreadable: 1}, totals.Dropped)
+	require.Empty(t, Ack(77).String())
+}
