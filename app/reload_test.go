@@ -202,3 +202,22 @@ func TestAFileThatIsNoFileAnyMoreIsRefusedAndHoldsNothingUp(t *testing.T) {
 	}, patience, poll)
 	require.True(t, w.says("open")())
 }
+
+// What was refused is not loaded again before the file changes, however often it is looked at.
+func TestAFileThatWasRefusedIsNotLoadedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	r := newReloader(signModules, configs.Source{Files: []string{path}})
+	set, err := r.load()
+	require.NoError(t, err)
+	r.live = configs.NewLive(set, r.load)
+	write(t, path, "sign: [\n")
+	_, loaded := r.read()
+	now, _ := r.look(loaded)
+	now, load := r.look(now)
+	require.True(t, load)
+	r.reload()
+	require.NotEmpty(t, r.live.Status().Error)
+	_, load = r.look(now)
+	require.False(t, load)
+}

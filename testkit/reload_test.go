@@ -2,6 +2,7 @@ package testkit_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -224,4 +225,18 @@ func TestTheBinaryFollowsItsFileAndSIGHUP(t *testing.T) {
 	require.Eventually(t, told("true"), patience, time.Millisecond)
 	set("transport: {setup: {exceptions: false}}\n")
 	require.Eventually(t, told("false"), patience, time.Millisecond, "the file is watched")
+}
+
+// Without a file nothing but the signal has the configuration loaded.
+func TestSIGHUPHasTheConfigurationLoaded(t *testing.T) {
+	p := prepare(t, "CAPTURE_OBSERVABILITY__LOG__LEVEL=info")
+	p.serve(t)
+	require.NoError(t, p.Process.Signal(syscall.SIGHUP))
+	require.Eventually(t, func() bool {
+		answer, err := http.Get(p.admin + "/admin/reload")
+		require.NoError(t, err)
+		var status configs.Status
+		require.NoError(t, errors.Join(json.NewDecoder(answer.Body).Decode(&status), answer.Body.Close()))
+		return status.Loaded.After(status.Since)
+	}, patience, time.Millisecond)
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/posthog"
@@ -74,16 +75,21 @@ func TestLimitsNetworksAndGroupsChangeForTheNextRequest(t *testing.T) {
 
 	set("  max_body: 30\n")
 	require.Equal(t, 413, status(capture))
+	set("  max_decoded: 30\n")
+	require.Equal(t, 413, status(capture))
 	set("  serve: [setup]\n")
 	require.Equal(t, 404, status(capture))
 	require.Equal(t, 404, status(request("OPTIONS", "/e/", "", "")))
+	response, _ := conn.send("PUT", request("PUT", "/e/", "", ""))
+	require.Equal(t, 404, response.StatusCode, "a method that a path of no served group does not have")
+	require.Empty(t, response.Header.Get("Allow"))
 	set("  max_in_flight: 1GiB\n  retry_after: 7s\n")
 	require.EqualValues(t, 1<<30, f.budget.Limit())
 	require.Equal(t, 200, status(capture))
 
 	taken := f.budget.Lease()
 	require.True(t, taken.Reserve(1<<30))
-	response, _ := conn.send("POST", capture)
+	response, _ = conn.send("POST", capture)
 	require.Equal(t, 503, response.StatusCode)
 	require.Equal(t, "7", response.Header.Get("Retry-After"))
 	taken.Release()
@@ -202,4 +208,74 @@ func TestWhatARouteGetsWrongAboutItsAnswerHurtsNobodyElse(t *testing.T) {
 		}
 	}
 	require.Eventually(t, func() bool { return panics.Count() > before }, patience, time.Millisecond)
+}
+
+// A request that began under one configuration is judged and answered by it, though another is in force by then.
+func TestARequestIsAnsweredByTheConfigurationThatItBeganUnder(t *testing.T) {
+	f, set := serveLive(t)
+	set("  retry_after: 7s\n")
+	var seen *configs.View
+	began := f.live.View()
+	f.processor.judge = func(batch *events.Batch) {
+		seen = batch.Config
+		set("  retry_after: 9s\n")
+		batch.FailPending(events.ReasonUnavailable, events.Errorf(events.Unavailable, "not now"))
+	}
+	response, _ := f.dial(t).send("POST", request("POST", "/e/", "", event))
+	require.Equal(t, 503, response.StatusCode)
+	require.Equal(t, "7", response.Header.Get("Retry-After"))
+	require.Same(t, began, seen)
+}
+
+func TestRetryAfterIsInWholeSecondsOneAtLeastAndRoundedUp(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "1", time.Millisecond: "1", time.Second: "1", 1001 * time.Millisecond: "2", 2 * time.Second: "2",
+	} {
+		require.Equal(t, want, seconds(d))
+	}
+}
+
+func TestARoutesOwnRetryAfterGoesBeforeTheConfigured(t *testing.T) {
+	f, _ := serveLive(t)
+	f.processor.judge = func(batch *events.Batch) {
+		batch.RetryAfter = 42 * time.Second
+		batch.FailPending(events.ReasonUnavailable, events.Errorf(events.Unavailable, "not now"))
+	}
+	response, _ := f.dial(t).send("POST", request("POST", "/e/", "", event))
+	require.Equal(t, "42", response.Header.Get("Retry-After"))
+}
+
+// Each setting of a connection takes a new engine, and nothing else does.
+func TestWhatConcernsAConnectionTakesANewEngine(t *testing.T) {
+	f, set := serveLive(t)
+	for setting, other := range map[string]bool{
+		"header_timeout: 7s": true, "body_timeout: 7s": true, "write_timeout: 7s": true, "idle_timeout: 7s": true,
+		"max_header: 5KiB": true, "max_body: 1MiB": false, "retry_after: 8s": false,
+	} {
+		set("")
+		before := f.engines.all[len(f.engines.all)-1]
+		set("  " + setting + "\n")
+		require.Equal(t, other, before != f.engines.all[len(f.engines.all)-1], setting)
+	}
+}
+
+func TestABodyOnAnOpenConnectionHasTheTimeOfItsConnection(t *testing.T) {
+	f, set := serveLive(t)
+	conn := f.dial(t)
+	conn.requireUsable()
+	set("  body_timeout: 1ns\n")
+	text := request("POST", "/e/", "", event)
+	_, err := io.WriteString(conn, text[:len(text)-5])
+	require.NoError(t, err)
+	response, _ := conn.send("POST", text[len(text)-5:])
+	require.Equal(t, 200, response.StatusCode)
+}
+
+func TestMaxInFlightHoldsARecordingAndAnAddressMayBeMapped(t *testing.T) {
+	config := DefaultConfig()
+	config.PostHog.MaxRecording = 500 * configs.MiB
+	require.ErrorContains(t, config.Validate(), "max_in_flight")
+	networks, err := parseNetworks([]string{"::ffff:10.0.0.1"})
+	require.NoError(t, err)
+	require.Equal(t, "10.0.0.1/32", networks[0].String())
 }

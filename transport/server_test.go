@@ -31,11 +31,16 @@ type processor struct {
 	mu  sync.Mutex
 	ips []string
 	do  func()
+	// judge judges a batch before the rest of it is accepted.
+	judge func(*events.Batch)
 }
 
 func (p *processor) Process(_ context.Context, batch *events.Batch) {
 	if p.do != nil {
 		p.do()
+	}
+	if p.judge != nil {
+		p.judge(batch)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -76,6 +76,13 @@ func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
 			"kafka.sasl.token_command: "},
 		{"TRANSPORT__SETUP__RECORDING_ENDPOINT=/s/", "transport.setup.recording_endpoint: tells browsers to record"},
 		{"EMBEDDED__ENABLED=false", "kafka.brokers: must name the cluster's brokers"},
+		{"ADMIN__LISTEN=:8000 TRANSPORT__LISTEN=127.0.0.1:8000",
+			"transport.listen: is on port 8000, which admin.listen takes as well"},
+		{"ADMIN__LISTEN=127.0.0.1:8003 TRANSPORT__LISTEN=0.0.0.0:8003",
+			"transport.listen: is on port 8003, which admin.listen takes as well"},
+		{"ADMIN__LISTEN=127.0.0.1:8003 TRANSPORT__LISTEN=[::]:8003",
+			"transport.listen: is on port 8003, which admin.listen takes as well"},
+		{"ADMIN__LISTEN=127.0.0.1:0 TRANSPORT__LISTEN=127.0.0.1:0", ""},
 	} {
 		var source configs.Source
 		for _, variable := range strings.Fields(test.environ) {

@@ -53,3 +53,17 @@ var (
 
 // Chunk is how many bytes of a log are sent at a time.
 const Chunk = configs.ByteSize(chunkBytes)
+
+// BreakEncoding makes each batch of a delivery that has not been started panic when it has taken its room and is encoded.
+func BreakEncoding(d *Delivery) { d.metrics.heatmapsDropped = nil }
+
+// Appending returns how many appends of a topic have not ended.
+func Appending(d *Delivery, topic string) int {
+	s := d.topic(topic).spooler.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appending
+}
+
+// WaitLong has requests of mode kafka wait for the spool as long as a busy machine may need.
+func WaitLong(d *Delivery) { d.times.slow = 2 * time.Minute }

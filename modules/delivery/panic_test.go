@@ -217,6 +217,7 @@ func TestAppendsThatPanicFailTheirEventsAndNoOthers(t *testing.T) {
 	}
 	require.Equal(t, events.StateAccepted, batch.Events[3].Outcome.State)
 	requirePanic(t, logs, "an append to the spool")
+	require.Zero(t, delivery.Appending(d, topics().Events), "or the topic would wait for ever")
 	require.True(t, delivery.HasRoom(d, int64(cfg.Buffer)))
 	require.NoError(t, d.Stop(t.Context()))
 

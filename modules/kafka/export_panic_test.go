@@ -66,3 +66,10 @@ func (p *Producer) Ask() {
 	p.core.id = batch.NoProducer
 	p.core.ask()
 }
+
+// Buffered returns how many bytes have no report yet.
+func (p *Producer) Buffered() int64 {
+	p.core.mu.Lock()
+	defer p.core.mu.Unlock()
+	return p.core.buffered
+}

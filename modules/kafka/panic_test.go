@@ -211,13 +211,13 @@ func TestEveryMessageHasOneReportWhileTheProducerPanics(t *testing.T) {
 	cfg.Topics.Partitions = 3
 	producer, logs := watched(t, cfg)
 	topic := cfg.Topics.Events
-	const callers, calls, each = 4, 60, 7
+	const callers, calls, each, apart = 4, 60, 7, 1_000_000
 	var callersDone sync.WaitGroup
 	all := make([][]*reports, callers)
 	for c := range callers {
 		callersDone.Go(func() {
-			for n := range calls {
-				list := messages(topic, (c*calls+n)*each, each)
+			for n := 0; n < calls || logs.FilterMessageSnippet("panicked").Len() < 30; n++ {
+				list := messages(topic, c*apart+n*each, each)
 				for i := range list {
 					list[i].Key = []byte(strconv.Itoa(c))
 				}
@@ -238,10 +238,13 @@ func TestEveryMessageHasOneReportWhileTheProducerPanics(t *testing.T) {
 		select {
 		case <-done:
 		case <-time.After(time.Millisecond):
-			if broken%3 == 0 {
+			switch broken % 3 {
+			case 0:
 				producer.Spoil(topic)
-			} else {
+			case 1:
 				producer.Disown(topic, false)
+			case 2:
+				producer.Ring()
 			}
 			continue
 		}
@@ -252,16 +255,17 @@ func TestEveryMessageHasOneReportWhileTheProducerPanics(t *testing.T) {
 		for n, r := range all[c] {
 			for i, err := range r.wait(t) {
 				if err == nil {
-					acked[strconv.Itoa((c*calls+n)*each+i)] = true
+					acked[strconv.Itoa(c*apart+n*each+i)] = true
 				}
 			}
 		}
 	}
 	require.Positive(t, logs.FilterMessageSnippet("panicked").Len())
-	requireWorks(t, producer, topic, 100_000)
+	requireWorks(t, producer, topic, callers*apart)
 	require.NoError(t, producer.Flush(t.Context()))
-	t.Logf("%d of %d messages acknowledged, %d panics",
-		len(acked), callers*calls*each, logs.FilterMessageSnippet("panicked").Len())
+	require.Zero(t, producer.Buffered(), "bytes of messages that have their reports")
+	t.Logf("%d messages acknowledged, %d panics",
+		len(acked), logs.FilterMessageSnippet("panicked").Len())
 	if len(acked) > 0 {
 		consumeUntil(t, cfg.Brokers, topic, func(_, value string) bool {
 			delete(acked, value)

@@ -2,6 +2,7 @@ package observability
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -59,6 +60,9 @@ func TestTheServiceSaysWhichBuildItIsWhatItCaughtAndWhatIsInForce(t *testing.T) 
 	require.Equal(t, 2.0, gauge("config_number"))
 	require.Equal(t, seconds(changed.Loaded), gauge("config_last_reload_success_timestamp_seconds"))
 
+	for now := time.Now(); time.Now().UnixMilli() == now.UnixMilli(); { // the metric has milliseconds
+		runtime.Gosched()
+	}
 	failing = errors.New("the file is not readable")
 	_, err = live.Reload()
 	require.Error(t, err)

@@ -440,3 +440,15 @@ func TestConfigReportsEveryFault(t *testing.T) {
 		require.ErrorContains(t, err, key)
 	}
 }
+
+// What is in flight is to be sent again when the other request has ended, whatever is configured.
+func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	s.sink.judge = func(_ int, e *events.Event) {
+		e.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "secret"))
+	}
+	response := s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a","value":{"intValue":"1"}}]}]}]}]}`))
+	require.Equal(t, 503, response.Status)
+	require.True(t, response.Retry)
+	require.Equal(t, time.Second, response.RetryAfter)
+}

@@ -579,6 +579,11 @@ func TestAnswersForEveryEventOfTheRequestWhateverStagesDid(t *testing.T) {
 			fails(&part)
 			b.Events = append(b.Events, part)
 		}, [3]string{ok, retry, ok}},
+		{"it makes two events of one, of which the first fails", func(b *events.Batch) {
+			part := b.Events[1]
+			fails(&b.Events[1])
+			b.Events = append(b.Events, part)
+		}, [3]string{ok, retry, ok}},
 		{"it loses one", func(b *events.Batch) { b.Events = slices.Delete(b.Events, 1, 2) },
 			[3]string{retry, retry, retry}},
 		{"it makes a handle up", func(b *events.Batch) {
@@ -867,4 +872,27 @@ func TestSection212StripsGatewayPropertiesOffAIEvents(t *testing.T) {
 	require.JSONEq(t, `{"a":2,"b":{"$ai_gateway":4},"$lib":"posthog-node","$lib_version":"5.70.0"}`,
 		string(s.sink.events[0].Raw.Properties))
 	require.Contains(t, string(s.sink.events[1].Raw.Properties), `"$ai_gateway_x":1`)
+}
+
+// What is left of one request says nothing about the next one.
+func TestARequestHasNothingOfTheOneBefore(t *testing.T) {
+	s := newService(t, posthog.DefaultConfig())
+	lose := false
+	pipeline, err := events.NewPipeline(zap.NewNop(), s.scope, meddler(func(b *events.Batch) {
+		if lose {
+			require.Nil(t, b.Project)
+			b.Events = slices.Delete(b.Events, 1, 2)
+			return
+		}
+		b.Ack, b.RetryAfter, b.Project = events.AckSpool, time.Hour, &events.Project{ID: "other"}
+	}))
+	require.NoError(t, err)
+	s.processor = events.NewProcessor(pipeline, s.sink, s.ledger, zap.NewNop(), s.scope)
+	body := batchOf(eventOf(1, ""), eventOf(2, ""), eventOf(3, ""))
+	require.Equal(t, events.AckSpool, s.post(body).Ack)
+	lose = true
+	response := s.post(body)
+	require.Contains(t, response.Body, `"`+id(2)+`":{"result":"retry","details":"not_persisted"}`)
+	require.Equal(t, events.AckUnsaid, response.Ack)
+	require.Zero(t, response.RetryAfter)
 }
