@@ -11,7 +11,8 @@ import (
 	"os"
 )
 
-// maxFile is the largest configuration file, certificate or password that is read. Every file is read again each second.
+// maxFile is the largest configuration file, certificate or password that is read. The service reads every file again
+// each second.
 const maxFile = 4 << 20
 
 // contents is what a file held when it was read, or why it could not be read.
@@ -24,8 +25,8 @@ type contents struct {
 
 // readContents reads a file. before is what an earlier reading of the file has found; nil: this is the first one.
 //
-// A later reading is careful. It takes a file that can be read only once as it was. It refuses a file that held something
-// and is empty now, because somebody who writes the file has probably just truncated it.
+// A later reading is careful. It takes a file that can be read only once as it was. It refuses a file that held
+// something and is empty now, because somebody who writes the file has probably just truncated it.
 func readContents(path string, before *contents) contents {
 	if before != nil && before.once {
 		return *before

@@ -306,7 +306,8 @@ func TestAPanicWhileAConfigurationIsLoadedOrGivenUpRefusesIt(t *testing.T) {
 
 func TestWhatMayBeASecretIsNotInAFault(t *testing.T) {
 	for text, fault := range map[string]string{
-		"shop: {safe: *hunter2}\n":        "a value begins with *, which YAML takes for the name of another value: put the value into quotes",
+		"shop: {safe: *hunter2}\n": "a value begins with *, which YAML takes for the name of another value: put the " +
+			"value into quotes",
 		"shop: {doors: 2, safe:hunter}\n": "shop.safe: needs a space behind its colon",
 	} {
 		_, err := configs.Load(sections(), configs.Source{Files: []string{write(t, "f.yaml", text)}})

@@ -109,8 +109,8 @@ func (r *reader) file(name string, content contents) {
 	}
 }
 
-// yamlFault says what is wrong with a file. It leaves out a name that may be a secret: an unquoted value that begins with *
-// is an alias to YAML.
+// yamlFault says what is wrong with a file. It leaves out a name that may be a secret: an unquoted value that begins
+// with * is an alias to YAML.
 func yamlFault(err error) string {
 	if strings.Contains(err.Error(), "unknown anchor") {
 		return "a value begins with *, which YAML takes for the name of another value: put the value into quotes"

@@ -2,9 +2,11 @@ package testkit_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"strings"
@@ -109,8 +111,21 @@ func TestAGateIsAskedBeforeTheBodyAndAgainWithItsToken(t *testing.T) {
 	logs := `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}`
 	require.Equal(t, 200, service.Post("/i/v1/logs?token=phc_c", logs, "Content-Type", "application/json").Status)
 	require.Equal(t, []string{"/i/v1/logs phc_c"}, gate.questions())
-	require.Equal(t, []string{"project of phc_a", "project of phc_b", "project of phc_c"}, projects.ids)
-	require.Len(t, sink.Events(), 3)
+	var form bytes.Buffer
+	writer := multipart.NewWriter(&form)
+	part, err := writer.CreateFormField("event")
+	require.NoError(t, err)
+	_, err = io.WriteString(part, `{"event":"$ai_span","uuid":"0198c0de-0000-7000-8000-000000000001",`+
+		`"distinct_id":"u","properties":{"$ai_model":"m"}}`)
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+	answer := service.Post("/i/v0/ai", form.String(), "Content-Type", writer.FormDataContentType(),
+		"Authorization", "Bearer phc_d")
+	require.Equal(t, 200, answer.Status, answer.Body)
+	require.Equal(t, []string{"/i/v0/ai phc_d"}, gate.questions())
+	require.Equal(t, []string{"project of phc_a", "project of phc_b", "project of phc_c", "project of phc_d"},
+		projects.ids)
+	require.Len(t, sink.Events(), 4)
 }
 
 func TestWhomAGateRefusesIsToldInTheWordsOfTheProtocol(t *testing.T) {

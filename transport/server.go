@@ -398,7 +398,8 @@ func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
 		c.Response().SetBodyString(response.Body)
 		return
 	}
-	c.Response().SetBodyStream(&held{Reader: bytes.NewReader(response.Bytes), log: s.log, done: response.Done}, len(response.Bytes))
+	body := &held{Reader: bytes.NewReader(response.Bytes), log: s.log, done: response.Done}
+	c.Response().SetBodyStream(body, len(response.Bytes))
 }
 
 // headerAck is the header that names what made a request's events safe: kafka, spool or memory.

@@ -94,7 +94,8 @@ func checkOrigin(access endpoint.Access, r *http.Request) error {
 	if err := crossOrigin.Check(&judged); err != nil {
 		return err
 	}
-	// Over plain HTTP a browser says neither Origin nor Sec-Fetch-Site of a GET, but usually the page that it comes from.
+	// Over plain HTTP a browser sends neither Origin nor Sec-Fetch-Site with a GET, but usually the page that links
+	// to it.
 	if page, err := url.Parse(r.Header.Get("Referer")); err != nil || page.Host != "" && page.Host != r.Host {
 		return errors.New("the Referer is a page of another site")
 	}

@@ -60,8 +60,8 @@ func oneAtATime(running chan struct{}, profile http.Handler, number *regexp.Rege
 		if text := r.FormValue("seconds"); text != "" {
 			seconds, err := strconv.ParseFloat(text, 64)
 			if err != nil || !number.MatchString(text) || seconds <= 0 || seconds > maxProfileSeconds {
-				reason := fmt.Sprintf("seconds must be a number of more than 0 and at most %d, whole but for a trace, got %q",
-					maxProfileSeconds, text)
+				reason := fmt.Sprintf("seconds must be a number of more than 0 and at most %d, whole but for a trace, "+
+					"got %q", maxProfileSeconds, text)
 				http.Error(w, reason, http.StatusBadRequest)
 				return
 			}

@@ -54,7 +54,8 @@ var (
 // Chunk is how many bytes of a log are sent at a time.
 const Chunk = configs.ByteSize(chunkBytes)
 
-// BreakEncoding makes each batch of a delivery that has not been started panic when it has taken its room and is encoded.
+// BreakEncoding makes each batch of a delivery that has not been started panic when the batch has taken its room and
+// is encoded.
 func BreakEncoding(d *Delivery) { d.metrics.heatmapsDropped = nil }
 
 // Appending returns how many appends of a topic have not ended.

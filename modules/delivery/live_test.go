@@ -72,9 +72,9 @@ func TestTheLimitsOfTheSpoolChangeWithTheConfiguration(t *testing.T) {
 	cfg := config(t, "spool")
 	cfg.Spool.MaxBytes = 2 * cfg.Spool.SegmentBytes
 	s, _, set := c.startLive(cfg)
-	max := s.Usage().Max
+	limit := s.Usage().Max
 	set(func(cfg *delivery.Config) { cfg.Spool.MaxBytes *= 4 })
-	require.Equal(t, 4*max, s.Usage().Max)
+	require.Equal(t, 4*limit, s.Usage().Max)
 	large := batchOf(events.LaneMain, "a", "b", "c", "d")
 	for i := range large.Events {
 		pad(&large.Events[i], 700<<10)

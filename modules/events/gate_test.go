@@ -26,7 +26,8 @@ func (g gate) Admit(context.Context, *Caller) error {
 func TestGatesAreAskedInTheirOrderUntilOneRefuses(t *testing.T) {
 	var asked []string
 	gates, err := NewGates(
-		gate{PhaseQuota, "c", &asked, nil}, gate{PhaseAuth, "b", &asked, errScripted}, gate{PhaseAuth, "a", &asked, nil})
+		gate{PhaseQuota, "c", &asked, nil}, gate{PhaseAuth, "b", &asked, errScripted},
+		gate{PhaseAuth, "a", &asked, nil})
 	require.NoError(t, err)
 	require.Equal(t, errScripted, gates.Admit(t.Context(), &Caller{}))
 	require.Equal(t, []string{"a", "b"}, asked)

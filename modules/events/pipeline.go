@@ -86,7 +86,8 @@ func (p *Pipeline) Run(ctx context.Context, batch *Batch, settlements []Settleme
 		all := batch.Events
 		settle, err := stage.process(ctx, batch)
 		if len(batch.Events) < len(all) {
-			// What the stage has done to the others is not known, and a client that hears of a success would not send again.
+			// Nobody knows what the stage has done to the other events. A client that hears of a success would not
+			// send the removed ones again.
 			batch.Events = all
 			for i := range all {
 				all[i].Outcome = Outcome{}

@@ -399,14 +399,17 @@ func TestAnOutcomeThatIsNoneIsCountedAsAFailure(t *testing.T) {
 func TestTheClientsEndReachesNoSettlement(t *testing.T) {
 	type key struct{}
 	ctx, leave := context.WithCancel(context.WithValue(t.Context(), key{}, "kept"))
-	var seen error = errScripted
-	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stage{phase: 1, name: "settles", settle: func(ctx context.Context, _ *Batch) {
+	seen := errScripted
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stage{name: "settles", settle: func(
+		ctx context.Context, _ *Batch,
+	) {
 		seen = ctx.Err()
 		require.Equal(t, "kept", ctx.Value(key{}))
 	}})
 	require.NoError(t, err)
 	sink := sinkFunc(func(context.Context, *Batch) { leave() })
-	NewProcessor(pipeline, sink, NewLedger(), zap.NewNop(), tally.NoopScope).Process(ctx, &Batch{Events: make([]Event, 1)})
+	processor := NewProcessor(pipeline, sink, NewLedger(), zap.NewNop(), tally.NoopScope)
+	processor.Process(ctx, &Batch{Events: make([]Event, 1)})
 	require.NoError(t, seen)
 }
 
@@ -414,11 +417,14 @@ func TestTheClientsEndReachesNoSettlement(t *testing.T) {
 func TestABatchIsInTheLedgerBeforeItSettles(t *testing.T) {
 	ledger := NewLedger()
 	var received uint64
-	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stage{phase: 1, name: "settles", settle: func(context.Context, *Batch) {
+	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope, stage{name: "settles", settle: func(
+		context.Context, *Batch,
+	) {
 		received = ledger.Snapshot().Received
 	}})
 	require.NoError(t, err)
 	sink := sinkFunc(func(context.Context, *Batch) {})
-	NewProcessor(pipeline, sink, ledger, zap.NewNop(), tally.NoopScope).Process(t.Context(), &Batch{Events: make([]Event, 1)})
+	processor := NewProcessor(pipeline, sink, ledger, zap.NewNop(), tally.NoopScope)
+	processor.Process(t.Context(), &Batch{Events: make([]Event, 1)})
 	require.EqualValues(t, 1, received)
 }

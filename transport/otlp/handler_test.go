@@ -447,7 +447,8 @@ func TestAClientIsToldToComeAgainShortlyForWhatIsInFlight(t *testing.T) {
 	s.sink.judge = func(_ int, e *events.Event) {
 		e.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "secret"))
 	}
-	response := s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a","value":{"intValue":"1"}}]}]}]}]}`))
+	const span = `{"attributes":[{"key":"gen_ai.a","value":{"intValue":"1"}}]}`
+	response := s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[`+span+`]}]}]}`))
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)
 	require.Equal(t, time.Second, response.RetryAfter)
