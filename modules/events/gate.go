@@ -1,11 +1,7 @@
 package events
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 
 	"github.com/opencapture/capture/configs"
 )
@@ -44,18 +40,7 @@ type Gates []Gate
 
 // NewGates orders the gates. Two gates with the same phase and name are an error.
 func NewGates(gates ...Gate) (Gates, error) {
-	ordered := slices.Clone(gates)
-	slices.SortStableFunc(ordered, func(a, b Gate) int {
-		return cmp.Or(cmp.Compare(a.Phase(), b.Phase()), cmp.Compare(a.Name(), b.Name()))
-	})
-	var faults []error
-	for i := 1; i < len(ordered); i++ {
-		if a, b := ordered[i-1], ordered[i]; a.Phase() == b.Phase() && a.Name() == b.Name() {
-			faults = append(faults, fmt.Errorf("two gates are named %q in phase %d: rename one or leave it out",
-				a.Name(), a.Phase()))
-		}
-	}
-	return ordered, errors.Join(faults...)
+	return inOrder("gates", gates)
 }
 
 // Admit asks the gates, one after the other, until one refuses the caller.

@@ -55,19 +55,8 @@ type Pipeline struct{ stages []timedStage }
 // NewPipeline orders the stages. Two stages with the same phase and name are an error. The scope's timer
 // "stage_seconds", tagged with the stage's name, records how long each stage takes per batch, in seconds.
 func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline, error) {
-	ordered := slices.Clone(stages)
-	slices.SortStableFunc(ordered, func(a, b Stage) int {
-		return cmp.Or(cmp.Compare(a.Phase(), b.Phase()), cmp.Compare(a.Name(), b.Name()))
-	})
-	var faults []error
-	for i := 1; i < len(ordered); i++ {
-		a, b := ordered[i-1], ordered[i]
-		if a.Phase() == b.Phase() && a.Name() == b.Name() {
-			faults = append(faults, fmt.Errorf("two stages are named %q in phase %d: rename one or leave it out",
-				a.Name(), a.Phase()))
-		}
-	}
-	if err := errors.Join(faults...); err != nil {
+	ordered, err := inOrder("stages", stages)
+	if err != nil {
 		return nil, err
 	}
 	pipeline := &Pipeline{stages: make([]timedStage, len(ordered))}
@@ -76,6 +65,26 @@ func NewPipeline(log *zap.Logger, scope tally.Scope, stages ...Stage) (*Pipeline
 		pipeline.stages[i] = timedStage{Stage: stage, log: log, latency: tagged.Timer("stage_seconds")}
 	}
 	return pipeline, nil
+}
+
+// inOrder returns the parts in the order of (Phase, Name). Two parts with the same phase and name are an error. kind
+// says in the error what the parts are.
+func inOrder[T interface {
+	Phase() Phase
+	Name() string
+}](kind string, parts []T) ([]T, error) {
+	ordered := slices.Clone(parts)
+	slices.SortStableFunc(ordered, func(a, b T) int {
+		return cmp.Or(cmp.Compare(a.Phase(), b.Phase()), cmp.Compare(a.Name(), b.Name()))
+	})
+	var faults []error
+	for i := 1; i < len(ordered); i++ {
+		if a, b := ordered[i-1], ordered[i]; a.Phase() == b.Phase() && a.Name() == b.Name() {
+			faults = append(faults, fmt.Errorf("two %s are named %q in phase %d: rename one or leave it out",
+				kind, a.Name(), a.Phase()))
+		}
+	}
+	return ordered, errors.Join(faults...)
 }
 
 // Run passes the batch through the stages and appends the settlements that the stages return to settlements. It ends
