@@ -60,9 +60,11 @@ func (r *reloader) start(live *configs.Live, log *zap.Logger) {
 	r.live = live
 	live.Report(func(status configs.Status) {
 		switch {
-		case status.Error != "":
+		case status.Refused():
 			log.Error("the configuration was not exchanged, the one in force stays: "+status.Error,
 				zap.Int("number", status.Number), zap.Time("since", status.Since))
+		case status.Error != "":
+			log.Error(status.Error, zap.Int("number", status.Number), zap.Strings("changed", status.Changed))
 		case len(status.Changed) == 0:
 			log.Info("the configuration was loaded, and nothing in it has changed")
 		default:

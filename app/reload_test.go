@@ -95,6 +95,26 @@ func TestAFileThatChangesIsLoaded(t *testing.T) {
 	require.Equal(t, []any{"sign.text"}, w.logs.All()[0].ContextMap()["changed"])
 }
 
+// The log does not say that the old configuration stays when the new one is in force without one of its parts.
+func TestALogLineTellsOfAPartThatPanics(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sign.yaml")
+	write(t, path, "sign: {text: open}\n")
+	hangups := make(chan os.Signal)
+	w := watch(t, path, hangups, time.Hour)
+	require.NoError(t, configs.Follow(w.live, func(_, _ sign) (configs.Change, error) {
+		return configs.Change{Commit: func() { panic("no ladder") }}, nil
+	}))
+	write(t, path, "sign: {text: closed}\n")
+	hangups <- syscall.SIGHUP
+	require.Eventually(t, func() bool { return w.logs.Len() == 1 }, patience, poll)
+	require.Equal(t, "closed", w.text.Now().Text)
+	line := w.logs.All()[0]
+	require.Equal(t, "the configuration is in force, but putting a part of it in force panicked: no ladder",
+		line.Message)
+	require.Equal(t, zap.ErrorLevel, line.Level)
+	require.Equal(t, []any{"sign.text"}, line.ContextMap()["changed"])
+}
+
 // Kubernetes puts a ConfigMap's files below a symbolic link to a directory, and exchanges the link.
 func TestADirectoryBehindALinkThatIsExchangedIsLoaded(t *testing.T) {
 	dir := t.TempDir()

@@ -59,13 +59,17 @@ type Status struct {
 	// before, in the order of the reference.
 	Loaded  time.Time `json:"loaded"`
 	Changed []string  `json:"changed,omitempty"`
-	// Error says why the configuration that was loaded last was refused. It is empty if that configuration is in force.
+	// Error says why the configuration that was loaded last was refused, or that a module panicked when it put its part
+	// of that configuration in force. It is empty if the whole configuration is in force.
 	Error string `json:"error,omitempty"`
 }
 
+// Refused reports whether the configuration that was loaded last was refused, so that the one before stays in force.
+func (s Status) Refused() bool { return s.Error != "" && !s.Since.Equal(s.Loaded) }
+
 // Change is a module's prepared part of a new configuration. When all modules have prepared their parts, Live calls
-// Commit, which puts the part in force and cannot fail. When a module refuses, Live calls Cancel, which gives the part
-// up. Either function may be nil.
+// Commit, which puts the part in force and has no error to return: Live tells of a Commit that panics, and goes on with
+// the others. When a module refuses, Live calls Cancel, which gives the part up. Either function may be nil.
 type Change struct{ Commit, Cancel func() }
 
 // NewLive returns a Live with the set in force. Reload calls load for a new set.
@@ -173,7 +177,8 @@ func (l *Live) Report(report func(Status)) {
 	l.reports = append(l.reports, report)
 }
 
-// Reload loads the configuration and puts it in force. An error says why the old configuration stays in force.
+// Reload loads the configuration and puts it in force. An error says why the old configuration stays in force, or which
+// Commit panicked; Status.Refused tells the two apart.
 func (l *Live) Reload() (Status, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -200,7 +205,7 @@ func (l *Live) Reload() (Status, error) {
 }
 
 // exchange puts the set in force. changed lists the keys in which the set differs from the one before. An error says
-// why the set is refused.
+// why the set is refused, or that a Commit panicked.
 func (l *Live) exchange(before *View, after *Set, changed []string) error {
 	if len(changed) == 0 {
 		return nil

@@ -121,6 +121,7 @@ func TestARefusedReloadChangesNothingAndSaysWhy(t *testing.T) {
 		status, err := live.Reload()
 		require.ErrorContains(t, err, why)
 		require.Contains(t, status.Error, why)
+		require.True(t, status.Refused())
 		require.Equal(t, 1, status.Number)
 		require.Equal(t, "red", color.Now().Color)
 		require.Equal(t, status, live.Status())
@@ -275,6 +276,7 @@ func TestAPanicWhileAConfigurationComesIntoForceIsTold(t *testing.T) {
 	require.EqualError(t, err,
 		"the configuration is in force, but putting a part of it in force panicked: no ladder")
 	require.Equal(t, err.Error(), status.Error)
+	require.False(t, status.Refused())
 	require.Equal(t, 2, status.Number)
 	require.Equal(t, "blue", color.Now().Color)
 	require.Equal(t, 1, committed)
