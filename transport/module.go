@@ -63,8 +63,8 @@ func newDecoder(live *configs.Live, budget *memory.Budget) (*decode.Decoder, err
 	return decode.New(limit.In, budget), nil
 }
 
-// newSetup returns the routes of the set-up calls: those of the proxy where the section names an upstream, else those
-// of setup.Answers.
+// newSetup returns the routes of the set-up calls, which are setup.Answers. Where the section names an upstream, it
+// returns the route of the proxy, which takes every path that nothing here serves, in their place.
 func newSetup(
 	config Config, live *configs.Live, budget *memory.Budget, log *zap.Logger, lifecycle fx.Lifecycle,
 ) ([]route.Route, error) {
@@ -75,7 +75,10 @@ func newSetup(
 		}
 		return answers.Routes(), nil
 	}
-	proxy := setup.NewProxy(config.Upstream, config.UpstreamTimeout, budget, log)
+	proxy, err := setup.NewProxy(config.Upstream, config.UpstreamTimeout, budget, log)
+	if err != nil {
+		return nil, err
+	}
 	lifecycle.Append(fx.StopHook(proxy.Close))
 	return proxy.Routes(), nil
 }

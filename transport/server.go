@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -35,12 +36,14 @@ import (
 // section: the limits, networks and groups of a request are those in force when the server had read its head. The
 // time-outs of a connection are those in force when the server accepted it.
 type Server struct {
-	live     *configs.Live
-	terms    *configs.Value[*terms]
-	log      *zap.Logger
-	health   *observability.Health
-	fiber    *fiber.App
-	paths    []route.Route
+	live   *configs.Live
+	terms  *configs.Value[*terms]
+	log    *zap.Logger
+	health *observability.Health
+	fiber  *fiber.App
+	paths  []route.Route
+	// rest answers requests that no other route takes.
+	rest     rest
 	engines  engines
 	bodies   *bodies
 	gates    events.Gates
@@ -206,8 +209,7 @@ type handler func(c *fiber.Ctx, view *configs.View, terms *terms)
 // would decide which of the two answers.
 func (s *Server) routes(routes []route.Route) error {
 	s.fiber.Use(s.enter)
-	s.paths = append(slices.Clip(routes), route.Route{Path: "/"}, route.Route{Path: "/_liveness"},
-		route.Route{Path: "/_readiness"})
+	s.paths = []route.Route{{Path: "/"}, {Path: "/_liveness"}, {Path: "/_readiness"}}
 	s.get("/", func(c *fiber.Ctx, _ *configs.View, _ *terms) { writeText(c, http.StatusOK, "capture") })
 	s.get("/_liveness", func(c *fiber.Ctx, _ *configs.View, _ *terms) { writeText(c, http.StatusOK, "ok") })
 	s.get("/_readiness", s.readiness)
@@ -221,9 +223,41 @@ func (s *Server) routes(routes []route.Route) error {
 				taken[name] = true
 			}
 		}
-		s.add(r)
+		byMethod := s.handlers(r)
+		if r.Path == route.Rest {
+			s.rest = rest{group: r.Group, byMethod: byMethod}
+			continue
+		}
+		s.paths = append(s.paths, r)
+		for method, answer := range byMethod {
+			s.fiber.Add(method, r.Path, answer)
+		}
 	}
 	return errors.Join(faults...)
+}
+
+// rest is the route of the paths that no other route has. Without one, its methods are none.
+type rest struct {
+	group    route.Group
+	byMethod map[string]fiber.Handler
+}
+
+// orRest lets the rest answer a request that no other route has taken. err is what Fiber, or a route whose group is not
+// served, has returned; nil: a route has answered.
+func (s *Server) orRest(c *fiber.Ctx, err error) error {
+	var known *fiber.Error
+	if !errors.As(err, &known) || s.hasPath(c.Path()) {
+		return err
+	}
+	c.Response().Header.Del(fiber.HeaderAllow)
+	if s.rest.byMethod == nil || !s.terms.Now().serves(s.rest.group) {
+		return fiber.ErrNotFound
+	}
+	if answer := s.rest.byMethod[c.Method()]; answer != nil {
+		return answer(c)
+	}
+	c.Set(fiber.HeaderAllow, strings.Join(slices.Sorted(maps.Keys(s.rest.byMethod)), ", "))
+	return fiber.ErrMethodNotAllowed
 }
 
 // enter writes the request id and the CORS headers into every answer. It also answers the preflight that a browser
@@ -232,7 +266,7 @@ func (s *Server) enter(c *fiber.Ctx) error {
 	c.Response().Header.Set(fiber.HeaderXRequestID, requestID(c))
 	allowOrigin(c)
 	if !isPreflight(c) {
-		return c.Next()
+		return s.orRest(c, c.Next())
 	}
 	c.Status(http.StatusOK)
 	s.metrics.preflight.count(http.StatusOK)
@@ -243,9 +277,10 @@ func (s *Server) get(path string, answer handler) {
 	s.fiber.Get(path, s.observe(s.metrics.route(path), always, answer))
 }
 
-// add serves one route with the route's own methods. It also answers OPTIONS and, where the route takes GET, HEAD,
-// unless the route has these methods itself: with them a client only asks whether the path is there.
-func (s *Server) add(r route.Route) {
+// handlers returns the handlers of a route: those of the route's own methods and, unless the route has these methods
+// itself, those that answer OPTIONS and, where the route takes GET, HEAD. With them a client only asks whether the path
+// is there.
+func (s *Server) handlers(r route.Route) map[string]fiber.Handler {
 	if r.Refuse == nil {
 		r.Refuse = func(_ *route.Request, err error) route.Response { return route.Refusal(err) }
 	}
@@ -257,15 +292,14 @@ func (s *Server) add(r route.Route) {
 		c.Status(http.StatusOK)
 		c.Response().SetBodyString(`{"status":"Ok"}`)
 	})
+	byMethod := map[string]fiber.Handler{fiber.MethodOptions: ask}
+	if slices.Contains(r.Methods, fiber.MethodGet) {
+		byMethod[fiber.MethodHead] = ask
+	}
 	for _, method := range r.Methods {
-		s.fiber.Add(method, r.Path, take)
+		byMethod[method] = take
 	}
-	if !slices.Contains(r.Methods, fiber.MethodOptions) {
-		s.fiber.Add(fiber.MethodOptions, r.Path, ask)
-	}
-	if slices.Contains(r.Methods, fiber.MethodGet) && !slices.Contains(r.Methods, fiber.MethodHead) {
-		s.fiber.Add(fiber.MethodHead, r.Path, ask)
-	}
+	return byMethod
 }
 
 // limit returns the largest body that a route takes, in bytes. It is at most half of the budget, because a growing body
@@ -339,7 +373,8 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 	}
 	s.metrics.received.Inc(int64(len(request.Body)))
 	request.Received = time.Now().UTC()
-	if request.Method == http.MethodGet && len(request.Body) > 0 && slices.Contains(r.Methods, http.MethodPost) {
+	if request.Method == http.MethodGet && len(request.Body) > 0 && slices.Contains(r.Methods, http.MethodPost) &&
+		r.Path != route.Rest {
 		request.Method = http.MethodPost
 	}
 	s.write(c, r.Handle(context.Background(), request), terms)
@@ -457,10 +492,6 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	if errors.As(err, &known) {
 		status = known.Code
 	}
-	if status == http.StatusMethodNotAllowed && !s.hasPath(c.Path()) {
-		status = http.StatusNotFound
-		c.Response().Header.Del(fiber.HeaderAllow)
-	}
 	text := strings.ToLower(http.StatusText(status))
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
@@ -478,7 +509,7 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	return nil
 }
 
-// hasPath reports whether a served route has the path, whatever its methods.
+// hasPath reports whether a served route other than the rest has the path, whatever its methods.
 func (s *Server) hasPath(path string) bool {
 	terms := s.terms.Now()
 	path = strings.TrimRight(path, "/")

@@ -25,17 +25,22 @@ const (
 // Groups returns the groups of the stock modules.
 func Groups() []Group { return []Group{Analytics, Recordings, AI, Logs, Setup} }
 
+// Rest is the Path of the route that takes what no other route takes.
+const Rest = "/*"
+
 // Route is a path that a module serves.
 type Route struct {
 	// Group decides whether an installation serves the route. A group that is not one of Groups is always served.
 	Group Group
 
 	// Path is the path without a trailing slash; the server serves it with one, too. A segment that begins with a colon
-	// stands for any one segment, and a last segment * for any rest.
+	// stands for any one segment, and a last segment * for any rest. Rest stands for every path that no other route of a
+	// served group has; at most one route of a build has it.
 	Path string
 
 	// Methods are the methods that reach Handle. If OPTIONS is not among them, the server answers it; so it does with
-	// HEAD where GET is among them. If GET and POST are both among them, a GET that carries a body is taken for a POST.
+	// HEAD where GET is among them. If GET and POST are both among them, a GET that carries a body is taken for a POST,
+	// except on Rest, which takes what it does not know as it comes.
 	Methods []string
 
 	// MaxBody returns the largest body on the wire, in bytes, by the configuration that judges the request (nil: the

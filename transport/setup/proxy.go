@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +23,10 @@ import (
 const (
 	// maxAnswer is the largest answer that is passed on, in bytes. The scripts of SDKs have a few hundred kilobytes.
 	maxAnswer = 32 << 20
+	// maxAnswerHeader is the largest head of an answer, in bytes.
+	maxAnswerHeader = 64 << 10
+	// maxStatus is the largest status that an answer can have (RFC 9110, 15).
+	maxStatus = 599
 	// firstBuffer is the size in bytes of the first buffer for an answer of unknown length.
 	firstBuffer = 16 << 10
 	// maxIdle is how many connections to the upstream are kept between requests.
@@ -32,21 +35,25 @@ const (
 	logEvery = time.Minute
 )
 
-// Proxy passes the set-up calls, and the calls for the scripts of SDKs, on to a PostHog host. Requests and answers go
-// through as they are, with their encodings, entity tags and redirects. The exceptions are the headers that concern a
-// single connection, and these:
+// Proxy passes on to a PostHog host what this service does not serve itself: the set-up calls, the scripts of SDKs, and
+// whatever else SDKs ask their host for. It lets through what it knows, and nothing else:
 //
-//   - A request's cookies stay here. If this service shares a site with an application, the cookies are that
-//     application's, and no call of an SDK needs them. Authorization, which SDKs do need, is passed on.
-//   - Only X-Forwarded-For, -Proto and -Host say who the client is. The address is the one that this service believes
+//   - The methods are GET, HEAD and POST. A request with GET or HEAD has no body.
+//   - The path goes through as it is. A path with a segment . or .. is not found.
+//   - The query is written anew, so that every reader of it finds the same names and values.
+//   - Of the request's headers the proxy passes on those in passedOn. So cookies stay here, and nobody can tell the
+//     upstream another path, method or client address than the proxy does.
+//   - X-Forwarded-For, -Proto and -Host say who the client is. The address is the one that this service believes
 //     (transport.trusted_proxies). The protocol is the one that a proxy in front of this service names, else http.
-//   - An answer's CORS headers and request id are this server's own. Headers that speak for the upstream's host as a
-//     whole, such as its cookies and its Strict-Transport-Security, are left out: here they would speak for this host.
+//   - Of the answer's headers the proxy passes back those in passedBack. So the upstream can neither set cookies nor
+//     say anything about this host as a whole. CORS headers and the request id are this server's own.
+//   - A redirect goes to the client. If it leads to the upstream, it leads to the same path of this host.
 //
-// If the upstream cannot be reached, or does not answer in time, the client is answered 502 with Retry-After. If there
-// is no memory for the answer, the client is answered 503. Proxy is safe for concurrent use.
+// If the upstream cannot be reached, does not answer in time, or gives an answer that is none, the client is answered
+// 502 with Retry-After. If there is no memory for the answer, the client is answered 503. Proxy is safe for concurrent
+// use.
 type Proxy struct {
-	upstream  string
+	upstream  *url.URL
 	timeout   time.Duration
 	transport *http.Transport
 	budget    *memory.Budget
@@ -55,54 +62,43 @@ type Proxy struct {
 
 // NewProxy returns a proxy to the upstream, a URL of scheme, host and perhaps a path. timeout is how long the upstream
 // may take to give its whole answer. An answer counts against the budget until it is written.
-func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log *zap.Logger) *Proxy {
+func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log *zap.Logger) (*Proxy, error) {
+	host, err := url.Parse(strings.TrimSuffix(upstream, "/"))
+	if err != nil {
+		return nil, errors.New("transport.upstream is no URL") // the error of url.Parse would show a password
+	}
 	return &Proxy{
-		upstream: strings.TrimSuffix(upstream, "/"),
+		upstream: host,
 		timeout:  timeout,
 		transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DisableCompression:  true,
-			MaxIdleConns:        maxIdle,
-			MaxIdleConnsPerHost: maxIdle,
-			IdleConnTimeout:     time.Minute,
+			Proxy:                  http.ProxyFromEnvironment,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: maxAnswerHeader,
+			MaxIdleConns:           maxIdle,
+			MaxIdleConnsPerHost:    maxIdle,
+			IdleConnTimeout:        time.Minute,
 		},
 		budget: budget,
 		log: log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(core, logEvery, 1, 0)
 		})),
-	}
+	}, nil
 }
 
 // Close closes the connections that no request uses.
 func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
 
-// Routes returns the routes of the paths that are passed on.
+// Routes returns the route of everything that is passed on.
 func (p *Proxy) Routes() []route.Route {
-	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
-	var routes []route.Route
-	for _, passed := range []struct {
-		path    string
-		methods []string
-	}{
-		{"/flags", both},
-		{"/decide", both},
-		{"/array/*", get},
-		{"/flags/definitions", get},
-		{"/api/feature_flag/local_evaluation", get},
-		{"/api/surveys", get},
-		{"/static/*", get},
-	} {
-		routes = append(routes, route.Route{
-			Group: route.Setup, Path: passed.path, Methods: passed.methods,
-			MaxBody: route.Fixed(maxBody), Handle: p.Forward,
-		})
-	}
-	return routes
+	return []route.Route{{
+		Group: route.Setup, Path: route.Rest, Methods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
+		Handle: p.Forward,
+	}}
 }
 
 var (
 	errUnreachable = errors.New("the upstream did not answer")
-	errSwitched    = errors.New("the upstream changed protocols, which nobody had asked it to")
+	errStatus      = errors.New("the upstream's answer has a status that is none")
 	errHuge        = fmt.Errorf("the upstream's answer exceeds %d bytes", maxAnswer)
 )
 
@@ -126,8 +122,9 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 		return p.fail(errUnreachable, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
-	if answer.StatusCode == http.StatusSwitchingProtocols {
-		return p.fail(errUnreachable, errSwitched)
+	// The stream after a change of protocols (101) has no end, and no timeout reaches it.
+	if answer.StatusCode < http.StatusOK || answer.StatusCode > maxStatus {
+		return p.fail(errStatus, fmt.Errorf("%w: %d", errStatus, answer.StatusCode))
 	}
 	body, lease, err := p.read(answer)
 	switch {
@@ -141,12 +138,12 @@ func (p *Proxy) Forward(ctx context.Context, request *route.Request) route.Respo
 	if len(body) == 0 {
 		lease.Release()
 		return route.Response{
-			Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: passedBack(answer),
+			Status: answer.StatusCode, ContentType: answer.Header.Get("Content-Type"), Header: p.passBack(answer),
 		}
 	}
 	return route.Response{
 		Status: answer.StatusCode, ContentType: cmp.Or(answer.Header.Get("Content-Type"), "application/octet-stream"),
-		Bytes: body, Done: lease.Release, Header: passedBack(answer),
+		Bytes: body, Done: lease.Release, Header: p.passBack(answer),
 	}
 }
 
@@ -158,36 +155,34 @@ func (p *Proxy) fail(told, cause error) route.Response {
 
 // outgoing makes the request to the upstream. A path that leads elsewhere than it seems to is an error.
 func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Request, error) {
-	target := p.upstream + request.Path
+	target := p.upstream.String() + request.Path
 	if request.RawQuery != "" {
-		target += "?" + request.RawQuery
+		target += "?" + rewrite(request.RawQuery)
 	}
-	outgoing, err := http.NewRequestWithContext(ctx, request.Method, target, bytes.NewReader(bytes.Clone(request.Body)))
+	var body io.Reader
+	if request.Method == http.MethodPost {
+		body = bytes.NewReader(bytes.Clone(request.Body))
+	}
+	outgoing, err := http.NewRequestWithContext(ctx, request.Method, target, body)
 	if err != nil {
 		return nil, err
 	}
 	if climbs(outgoing.URL) {
 		return nil, errors.New("a path with dots in the place of a segment")
 	}
-
-	header := outgoing.Header
-	if request.Header != nil {
-		request.Header.VisitAll(func(name, value []byte) { header.Add(string(name), string(value)) })
-	}
-	removeHops(header)
-	for _, name := range []string{"Host", "Content-Length", "Expect", "Cookie", "Forwarded", "X-Real-Ip"} {
-		header.Del(name)
-	}
-	scheme := header.Get("X-Forwarded-Proto")
-	if scheme != "https" {
-		scheme = "http"
+	header, scheme := passOn(request), "http"
+	if request.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
 	}
 	header.Set("X-Forwarded-Proto", scheme)
 	header.Set("X-Forwarded-For", request.ClientIP)
-	header.Set("X-Forwarded-Host", request.Get("Host"))
+	if host := request.Get("Host"); isFieldValue(host) {
+		header.Set("X-Forwarded-Host", host)
+	}
 	if header.Get("User-Agent") == "" {
 		header.Set("User-Agent", "") // Else the transport would name itself.
 	}
+	outgoing.Header = header
 	return outgoing, nil
 }
 
@@ -234,47 +229,5 @@ func (p *Proxy) read(answer *http.Response) (body []byte, lease memory.Lease, er
 		case err != nil:
 			return body, lease, err
 		}
-	}
-}
-
-// passedBack returns the headers of an answer that are for the client. The content type goes with the body, and so does
-// the length. Only an answer to HEAD, which has no body, has its length among the headers.
-func passedBack(answer *http.Response) []route.Field {
-	header := answer.Header.Clone()
-	removeHops(header)
-	for _, name := range []string{
-		"Content-Length", "Content-Type", "Date", "X-Request-Id",
-		"Alt-Svc", "Clear-Site-Data", "Nel", "Report-To", "Set-Cookie", "Strict-Transport-Security",
-	} {
-		header.Del(name)
-	}
-	var fields []route.Field
-	if answer.Request.Method == http.MethodHead && answer.ContentLength >= 0 {
-		fields = append(fields, route.Field{Name: "Content-Length", Value: strconv.FormatInt(answer.ContentLength, 10)})
-	}
-	for name, values := range header {
-		if strings.HasPrefix(name, "Access-Control-") {
-			continue
-		}
-		for _, value := range values {
-			fields = append(fields, route.Field{Name: name, Value: value})
-		}
-	}
-	return fields
-}
-
-// removeHops removes the headers that concern a single connection (RFC 9110, 7.6.1), and the headers that Connection
-// names.
-func removeHops(header http.Header) {
-	for _, list := range header.Values("Connection") {
-		for name := range strings.SplitSeq(list, ",") {
-			header.Del(strings.TrimSpace(name))
-		}
-	}
-	for _, name := range []string{
-		"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
-		"Transfer-Encoding", "Upgrade",
-	} {
-		header.Del(name)
 	}
 }

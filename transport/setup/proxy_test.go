@@ -48,7 +48,9 @@ func startUpstream(t *testing.T, path string, answer http.HandlerFunc) *upstream
 	}))
 	t.Cleanup(server.Close)
 	core, logs := observer.New(zapcore.DebugLevel)
-	u.Proxy, u.logs = NewProxy(server.URL+path, patience, u.budget, zap.New(core)), logs
+	proxy, err := NewProxy(server.URL+path, patience, u.budget, zap.New(core))
+	require.NoError(t, err)
+	u.Proxy, u.logs = proxy, logs
 	t.Cleanup(u.Close)
 	return u
 }
@@ -79,17 +81,18 @@ func (u *upstream) forward(t *testing.T, request *route.Request) (route.Response
 	return response, body
 }
 
-func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
+func TestTheUpstreamIsToldWhatItNeedsOfARequest(t *testing.T) {
 	u := startUpstream(t, "/behind/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, `{"flags":{}}`)
 	})
 	body := "\x1f\x8b\x08\x00not to be touched"
-	response, got := u.forward(t, request("POST", "/flags/", "v=2&x=%zz&y=a+b", body,
+	response, got := u.forward(t, request("POST", "/flags/", "v=2&send_cohorts&y=a+b", body,
 		"Content-Type", "text/plain", "Content-Encoding", "gzip", "Authorization", "Bearer phx_test",
-		"Accept-Encoding", "br",
-		"X-Own", "1", "X-Own", "2", "Origin", "http://shop.example"))
+		"Accept-Encoding", "br", "Accept-Language", "de", "Accept-Language", "en", "Origin", "http://shop.example",
+		"X-PostHog-Project-Id", "7", "PostHog-Sdk-Info", "node/5", "X-Conversations-Token", "t",
+		"sec-ch-ua-mobile", "?0"))
 	require.Equal(t, http.StatusTeapot, response.Status)
 	require.Equal(t, "application/json; charset=utf-8", response.ContentType)
 	require.Equal(t, `{"flags":{}}`, got)
@@ -97,15 +100,16 @@ func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
 
 	asked := <-u.asked
 	require.Equal(t, "POST", asked.Method)
-	require.Equal(t, "/behind/flags/?v=2&x=%zz&y=a+b", asked.RequestURI)
+	require.Equal(t, "/behind/flags/?v=2&send_cohorts&y=a+b", asked.RequestURI)
 	require.Equal(t, body, asked.body)
 	require.EqualValues(t, len(body), asked.ContentLength)
-	require.Equal(t, strings.TrimSuffix(strings.TrimPrefix(u.upstream, "http://"), "/behind"), asked.Host)
+	require.Equal(t, u.upstream.Host, asked.Host)
 	for name, want := range map[string][]string{
 		"Content-Type": {"text/plain"}, "Content-Encoding": {"gzip"}, "Authorization": {"Bearer phx_test"},
-		"Accept-Encoding": {"br"},
-		"X-Own":           {"1", "2"}, "Origin": {"http://shop.example"},
-		"X-Forwarded-For": {"203.0.113.7"}, "X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"capture.example"},
+		"Accept-Encoding": {"br"}, "Accept-Language": {"de", "en"}, "Origin": {"http://shop.example"},
+		"X-Posthog-Project-Id": {"7"}, "Posthog-Sdk-Info": {"node/5"}, "X-Conversations-Token": {"t"},
+		"Sec-Ch-Ua-Mobile": {"?0"},
+		"X-Forwarded-For":  {"203.0.113.7"}, "X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"capture.example"},
 	} {
 		require.Equal(t, want, asked.Header[name], name)
 	}
@@ -113,15 +117,28 @@ func TestARequestReachesTheUpstreamAsItIs(t *testing.T) {
 }
 
 // RFC 9110, 7.6.1, lists the hop-by-hop headers. PostHog must not see the cookies of the site that this service is part
-// of.
+// of. The others are the names by which providers, proxies and frameworks tell another address of the client, another
+// path, method or user.
 func TestWhatIsNotForTheUpstreamStaysHere(t *testing.T) {
 	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
 	response, _ := u.forward(t, request("GET", "/array/phc_test/config.js", "", "",
-		"Cookie", "session=secret", "Connection", "keep-alive, X-Hop ,x-other", "X-Hop", "1", "X-Other", "1",
+		"Cookie", "session=secret", "Connection", "keep-alive, X-PostHog-Hop ,referer", "X-PostHog-Hop", "1",
+		"Referer", "http://shop.example/",
 		"Keep-Alive", "timeout=5", "TE", "trailers", "Upgrade", "websocket", "Expect", "100-continue",
-		"Proxy-Authorization", "Basic c2VjcmV0", "Proxy-Connection", "keep-alive",
+		"Proxy-Authorization", "Basic c2VjcmV0", "Proxy-Connection", "keep-alive", "Trailer", "X", "Via", "1.1 a",
 		"X-Forwarded-For", "1.2.3.4", "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "gopher",
-		"Forwarded", "for=1.2.3.4", "X-Real-IP", "1.2.3.4",
+		"X-Forwarded-Port", "1", "X-Forwarded-Prefix", "/x", "X-Forwarded-Server", "x", "X-Forwarded", "1.2.3.4",
+		"Forwarded", "for=1.2.3.4", "X-Real-IP", "1.2.3.4", "X_Forwarded_For", "1.2.3.4",
+		"CF-Connecting-IP", "1.2.3.4", "CF-Connecting-IPv6", "::1", "CF-Ray", "1", "CDN-Loop", "x",
+		"True-Client-IP", "1.2.3.4", "Fastly-Client-IP", "1.2.3.4", "X-Azure-ClientIP", "1.2.3.4",
+		"X-Azure-SocketIP", "1.2.3.4", "Fly-Client-IP", "1.2.3.4", "X-Client-IP", "1.2.3.4",
+		"X-Cluster-Client-IP", "1.2.3.4", "X-Vercel-Forwarded-For", "1.2.3.4", "X-Appengine-User-IP", "1.2.3.4",
+		"X-Envoy-External-Address", "1.2.3.4", "X-Originating-IP", "1.2.3.4", "X-Remote-Addr", "1.2.3.4",
+		"X-Original-URL", "/admin", "X-Original-URI", "/admin", "X-Original-Host", "x", "X-Original-Method", "PUT",
+		"X-Rewrite-URL", "/admin", "X-HTTP-Method-Override", "DELETE", "X-HTTP-Method", "DELETE",
+		"X-Method-Override", "DELETE", "X-Remote-User", "root", "Remote-User", "root", "X-Auth-Request-User", "root",
+		"X-Accel-Redirect", "/x", "X-Middleware-Subrequest", "x", "X-Never-Heard-Of", "1",
+		"Accept", "a\x01b", "Content-Type", "text/plain", "Content-Encoding", "gzip",
 		"User-Agent", "Mozilla"))
 	require.Equal(t, 200, response.Status)
 	asked := <-u.asked
@@ -144,7 +161,11 @@ func TestAnAnswerComesBackWithoutWhatSpeaksForTheUpstreamsHost(t *testing.T) {
 			{"Content-Type", "application/javascript"},
 			{"Set-Cookie", "a=b"}, {"Access-Control-Allow-Origin", "*"}, {"Access-Control-Expose-Headers", "X"},
 			{"Strict-Transport-Security", "max-age=1"},
-			{"Alt-Svc", `h3=":443"`}, {"X-Request-Id", "theirs"}, {"Connection", "X-Hop"}, {"X-Hop", "1"},
+			{"Alt-Svc", `h3=":443"`}, {"Clear-Site-Data", `"*"`}, {"Service-Worker-Allowed", "/"}, {"Refresh", "0; /x"},
+			{"X-Accel-Redirect", "/etc/passwd"}, {"X-Sendfile", "/etc/passwd"}, {"Server", "x"}, {"NEL", "{}"},
+			{"Accept-CH", "DPR"}, {"Trailer", "X"}, {"Link", "</x>; rel=preload"}, {"Content-Security-Policy", "sandbox"},
+			{"X-PostHog-Version", "1"},
+			{"X-Request-Id", "theirs"}, {"Connection", "Age"}, {"Age", "1"},
 			{"Keep-Alive", "timeout=5"},
 		} {
 			w.Header().Add(field[0], field[1])
@@ -156,7 +177,8 @@ func TestAnAnswerComesBackWithoutWhatSpeaksForTheUpstreamsHost(t *testing.T) {
 	require.Equal(t, "application/javascript", response.ContentType)
 	require.ElementsMatch(t, []route.Field{
 		{Name: "Cache-Control", Value: "public, max-age=60"}, {Name: "Etag", Value: `"1"`},
-		{Name: "Content-Encoding", Value: "gzip"},
+		{Name: "Content-Encoding", Value: "gzip"}, {Name: "Content-Security-Policy", Value: "sandbox"},
+		{Name: "X-Posthog-Version", Value: "1"},
 		{Name: "Vary", Value: "Accept-Encoding"}, {Name: "Vary", Value: "Origin"},
 	}, response.Header)
 }
@@ -213,7 +235,7 @@ func TestAnUpstreamThatCannotBeReachedIsSaidAndLoggedOnce(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
-	u.upstream = "http://" + listener.Addr().String()
+	u.upstream.Host = listener.Addr().String()
 	for range 3 {
 		response, body := u.forward(t, request("POST", "/flags/", "v=2&token=phc_test", "{}"))
 		requireFailed(t, response, body, "the upstream did not answer")
@@ -240,25 +262,102 @@ func TestAnUpstreamHasItsTimeAndNoMore(t *testing.T) {
 }
 
 // The stream after a change of protocols has no end, and no timeout reaches it.
-func TestAChangeOfProtocolsIsNoAnswer(t *testing.T) {
-	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err == nil {
-			t.Cleanup(func() { _ = conn.Close() })
-			_, _ = io.WriteString(conn,
-				"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+func TestAStatusThatIsNoneIsNoAnswer(t *testing.T) {
+	for _, status := range []string{
+		"101 Switching Protocols", "000 None", "042 None", "099 None", "600 None", "999 None",
+	} {
+		u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				t.Cleanup(func() { _ = conn.Close() })
+				_, _ = io.WriteString(conn,
+					"HTTP/1.1 "+status+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n")
+			}
+		})
+		answered := make(chan route.Response, 1)
+		go func() {
+			answered <- u.Forward(ctx, request("GET", "/static/socket", "", "", "Connection", "Upgrade",
+				"Upgrade", "websocket"))
+		}()
+		select {
+		case response := <-answered:
+			requireFailed(t, response, response.Body, "the upstream's answer has a status that is none")
+			require.Contains(t, u.logs.All()[0].ContextMap()["error"], strings.TrimLeft(status[:3], "0"))
+		case <-time.After(patience):
+			require.Fail(t, "nobody answers", status)
 		}
+	}
+}
+
+func TestTheHeadOfAnAnswerHasALimit(t *testing.T) {
+	u := startUpstream(t, "", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", strings.Repeat("x", 2*maxAnswerHeader))
 	})
-	answered := make(chan route.Response, 1)
-	go func() {
-		answered <- u.Forward(ctx, request("GET", "/static/socket", "", "", "Connection", "Upgrade",
-			"Upgrade", "websocket"))
-	}()
-	select {
-	case response := <-answered:
-		require.Equal(t, 502, response.Status)
-	case <-time.After(patience):
-		require.Fail(t, "nobody answers")
+	response, body := u.forward(t, request("GET", "/static/x.js", "", ""))
+	requireFailed(t, response, body, "the upstream did not answer")
+}
+
+// An upstream that takes a body with GET for the next request would answer a request that nobody has made.
+func TestARequestThatOnlyAsksHasNoBody(t *testing.T) {
+	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
+	for _, method := range []string{"GET", "HEAD"} {
+		u.forward(t, request(method, "/flags", "", "GET /admin HTTP/1.1\r\n\r\n",
+			"Content-Length", "24", "Transfer-Encoding", "chunked", "Content-Type", "text/plain"))
+		asked := <-u.asked
+		require.Equal(t, method, asked.Method)
+		require.Zero(t, asked.ContentLength)
+		require.Empty(t, asked.body)
+		require.Empty(t, asked.TransferEncoding)
+		require.NotContains(t, asked.Header, "Content-Type")
+	}
+}
+
+func TestTheQueryIsWrittenAnew(t *testing.T) {
+	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
+	for query, want := range map[string]string{
+		"":                                "",
+		"token=phc_a&send_cohorts":        "token=phc_a&send_cohorts",
+		"b=2&a=1&b=1":                     "b=2&a=1&b=1",
+		"a=1;token=phc_b":                 "a=1%3Btoken%3Dphc_b",
+		"a=%zz&b=%&c=%4":                  "a=%25zz&b=%25&c=%254",
+		"a=%26token%3Dphc_b":              "a=%26token%3Dphc_b",
+		"a=b=c&=d&e=":                     "a=b%3Dc&=d&e=",
+		"&&a=1&&":                         "a=1",
+		"a=x y\tz\"<'\\":                  "a=x+y%09z%22%3C%27%5C",
+		"a=%00%0d%0aX: y&\xff=%FF":        "a=%00%0D%0AX%3A+y&%FF=%FF",
+		"a=1#b=2":                         "a=1%23b%3D2",
+		"data=%7B%22a%22%3A+1%7D&_=17953": "data=%7B%22a%22%3A+1%7D&_=17953",
+	} {
+		response, _ := u.forward(t, request("GET", "/api/surveys/", query, ""))
+		require.Equal(t, 200, response.Status, query)
+		asked := <-u.asked
+		require.Equal(t, want, asked.URL.RawQuery, query)
+	}
+}
+
+func TestAnAnswerTheUpstreamSendsElsewhereStaysOnThisHost(t *testing.T) {
+	var location string
+	u := startUpstream(t, "/behind", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", location)
+		w.WriteHeader(http.StatusMovedPermanently)
+	})
+	host := "http://" + u.upstream.Host
+	for place, want := range map[string]string{
+		host + "/behind/api/surveys/?token=phc_a#x": "/api/surveys/?token=phc_a#x",
+		"/behind/flags/":                           "/flags/",
+		"surveys/":                                 "/api/surveys/",
+		host + "/behind//evil.example/":            host + "/behind//evil.example/",
+		host + "/elsewhere":                        host + "/elsewhere",
+		"https://" + u.upstream.Host + "/behind/x": "https://" + u.upstream.Host + "/behind/x",
+		"//elsewhere.example/x":                    "//elsewhere.example/x",
+		"https://elsewhere.example/behind/x":       "https://elsewhere.example/behind/x",
+		"http://[":                                 "http://[",
+	} {
+		location = place
+		response, _ := u.forward(t, request("GET", "/api/surveys", "", ""))
+		require.Equal(t, 301, response.Status)
+		require.Equal(t, []string{want}, header(response, "Location"), place)
+		<-u.asked
 	}
 }
 
@@ -328,7 +427,8 @@ func TestARequestIsNotUsedAfterItsAnswer(t *testing.T) {
 		received <- string(body)
 	}))
 	defer server.Close()
-	proxy := NewProxy(server.URL, patience, nil, zap.NewNop())
+	proxy, err := NewProxy(server.URL, patience, nil, zap.NewNop())
+	require.NoError(t, err)
 	defer proxy.Close()
 	in := request("POST", "/flags/", "", strings.Repeat("a", 16<<20)) // more than sockets hold
 	require.Equal(t, 200, proxy.Forward(ctx, in).Status)
@@ -351,7 +451,8 @@ func TestConnectionsAreKeptUntilClose(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	proxy := NewProxy(server.URL, patience, nil, zap.NewNop())
+	proxy, err := NewProxy(server.URL, patience, nil, zap.NewNop())
+	require.NoError(t, err)
 	for range 5 {
 		require.Equal(t, 200, proxy.Forward(ctx, request("POST", "/flags/", "v=2", "{}")).Status)
 	}
