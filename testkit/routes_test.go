@@ -36,8 +36,11 @@ analytics GET,POST /test/black_hole
 analytics GET,POST /track
 logs POST /i/v1/logs
 recordings GET,POST /s
+setup GET,HEAD /api/early_access_features
 setup GET,HEAD /api/feature_flag/local_evaluation
+setup GET,HEAD /api/product_tours
 setup GET,HEAD /api/surveys
+setup GET,HEAD /api/web_experiments
 setup GET,HEAD /array/:token/config
 setup GET,HEAD /array/:token/config.js
 setup GET,HEAD,POST /decide
@@ -47,13 +50,7 @@ setup GET,HEAD /flags/definitions
 
 // passing lists the routes of set-up calls when transport.upstream is set.
 const passing = `
-setup GET,HEAD /api/feature_flag/local_evaluation
-setup GET,HEAD /api/surveys
-setup GET,HEAD /array/*
-setup GET,HEAD,POST /decide
-setup GET,HEAD,POST /flags
-setup GET,HEAD /flags/definitions
-setup GET,HEAD /static/*
+setup GET,HEAD,POST /*
 `
 
 // served holds the routes of the modules of a graph.

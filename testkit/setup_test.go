@@ -16,6 +16,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/testkit"
 	"github.com/opencapture/capture/transport/memory"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // shop is the origin of a page that an SDK runs on.
@@ -109,6 +110,8 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 		"/array/phc_test/config.js/": 200,
 		"/array/a%22b/config.js":     404, "/array/a.b/config.js": 404, "/array/a.b/config": 200,
 		"/array//config.js":        404,
+		"/api/surveys/?token=phc_test": 200, "/api/early_access_features/?token=phc_test&stage=beta": 200,
+		"/api/web_experiments/?token=phc_test": 200, "/api/product_tours/?token=phc_test": 200,
 		"/array/phc_test/array.js": 404, "/array/a/b/config.js": 404, "/static/array.js": 404,
 		"/static/1.449.2/surveys.js": 404,
 		"/api/users":                 404, "/flags/other": 404,
@@ -265,10 +268,87 @@ func TestWithAnUpstreamSetUpIsItsBusiness(t *testing.T) {
 	require.Equal(t, 204, response.Status)
 	require.Empty(t, response.Body)
 	require.Equal(t, 404, service.Request("GET", "/static/%2e%2e/api/users", "").Status)
-	require.Equal(t, 404, service.Request("GET", "/api/users", "").Status)
 
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 	require.Len(t, sink.Events(), 1, "events stay here")
+}
+
+// passedOn reports whether the upstream has answered, and with what.
+func passedOn(response testkit.Response) (method string, is bool) {
+	var seen struct{ Method, URI string }
+	is = json.Unmarshal([]byte(response.Body), &seen) == nil && seen.URI != ""
+	return seen.Method, is
+}
+
+func TestWhatIsServedHereStaysHereAndAllElseIsPassedOn(t *testing.T) {
+	var graph served
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()), testkit.Populate(&graph),
+		testkit.Set("transport.upstream", postHog(t).URL))
+	paths := []string{"/", "/_liveness", "/_readiness"}
+	for _, r := range graph.Routes {
+		if r.Path != route.Rest {
+			paths = append(paths, r.Path)
+		}
+	}
+	require.Greater(t, len(paths), 15)
+	for _, path := range paths {
+		for _, method := range []string{"GET", "POST", "PUT", "DELETE", "OPTIONS"} {
+			_, is := passedOn(service.Request(method, path, ""))
+			require.False(t, is, "%s %s", method, path)
+		}
+		require.Equal(t, 405, service.Request("PUT", path, "").Status, path)
+	}
+
+	for _, path := range []string{
+		"/api/early_access_features/?token=phc_test", "/api/conversations/v1/widget/message", "/site_app/1/a/b/",
+		"/i/v1/metrics", "/metrics", "/robots.txt", "/batchy", "/e/f", "/nobody/has/heard/of/this",
+	} {
+		for _, method := range []string{"GET", "POST"} {
+			got, is := passedOn(service.Request(method, path, ""))
+			require.True(t, is, "%s %s", method, path)
+			require.Equal(t, method, got)
+		}
+		require.Equal(t, 200, service.Request("OPTIONS", path, "").Status, path)
+		response := service.Request("DELETE", path, "")
+		require.Equal(t, 405, response.Status, path)
+		require.Equal(t, "GET, HEAD, OPTIONS, POST", response.Header.Get("Allow"))
+	}
+	response := service.Request("GET", "/api/surveys/", "a body", "Content-Type", "text/plain")
+	got, _ := passedOn(response)
+	require.Equal(t, "GET", got, "a request that only asks is not turned into one that sends")
+	require.Contains(t, response.Body, `"body":""`)
+}
+
+func TestABodyIsPassedOnUpToTheLimitOfBodies(t *testing.T) {
+	t.Parallel()
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.upstream", postHog(t).URL), testkit.Set("transport.max_body", "2MiB"))
+	_, is := passedOn(service.Post("/api/feedback/audio", strings.Repeat("x", 2<<20)))
+	require.True(t, is)
+	require.Equal(t, 413, service.Post("/api/feedback/audio", strings.Repeat("x", 2<<20+1)).Status)
+}
+
+// A group that is switched off here is served by the upstream, as every path that nobody here serves. Without the group
+// setup nothing is passed on.
+func TestAGroupThatIsSwitchedOffIsLeftToTheUpstream(t *testing.T) {
+	t.Parallel()
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.upstream", postHog(t).URL), testkit.Set("transport.serve", "analytics,setup"))
+	method, is := passedOn(service.Post("/s/", "a recording"))
+	require.True(t, is)
+	require.Equal(t, "POST", method)
+	require.Equal(t, 200, service.Post("/e/", hello).Status)
+	_, is = passedOn(service.Request("GET", "/i/v1/logs", ""))
+	require.True(t, is, "that path takes no GET, and is not served")
+
+	require.NoError(t, service.Set("transport.serve=analytics"))
+	for _, path := range []string{"/s/", "/flags/", "/nobody/has/heard/of/this"} {
+		response := service.Post(path, "x")
+		require.Equal(t, 404, response.Status, path)
+		require.Empty(t, response.Header.Get("Allow"))
+	}
+	require.Equal(t, 404, service.Request("PUT", "/s/", "").Status)
+	require.Equal(t, 405, service.Request("PUT", "/e/", "").Status)
 }
 
 func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
@@ -282,7 +362,7 @@ func TestAnUpstreamThatIsAwayIsSaidSo(t *testing.T) {
 	require.Equal(t, "the upstream did not answer", response.Body)
 	require.Equal(t, "5", response.Header.Get("Retry-After"))
 	require.Equal(t, shop, response.Header.Get("Access-Control-Allow-Origin"))
-	requireMetric(t, service, `transport_requests_total{route="/flags",status="502"} 1`)
+	requireMetric(t, service, `transport_requests_total{route="/*",status="502"} 1`)
 	require.Equal(t, 200, service.Post("/e/", hello).Status)
 }
 

@@ -225,6 +225,9 @@ func (s *Server) routes(routes []route.Route) error {
 		}
 		byMethod := s.handlers(r)
 		if r.Path == route.Rest {
+			if s.rest.byMethod != nil {
+				faults = append(faults, errors.New("two modules take what no other serves: leave one out"))
+			}
 			s.rest = rest{group: r.Group, byMethod: byMethod}
 			continue
 		}

@@ -45,7 +45,16 @@ type texts struct {
 	script        [2]string
 	definitions   route.Response
 	definitionTag string
-	surveys       route.Response
+	// lists are the answers, by path, to those who ask what there is of a kind: nothing.
+	lists map[string]route.Response
+}
+
+// lists are the paths on which SDKs ask what there is of a kind, and the field of the answer that they read.
+var lists = map[string]string{
+	"/api/early_access_features": "earlyAccessFeatures",
+	"/api/product_tours":         "product_tours",
+	"/api/surveys":               "surveys",
+	"/api/web_experiments":       "experiments",
 }
 
 type object = map[string]any
@@ -93,7 +102,10 @@ func newTexts(config Config) *texts {
 	a.definitionTag = `"` + hex.EncodeToString(digest[:16]) + `"`
 	a.definitions = answer(definitions, keepAsked, route.Field{Name: "ETag", Value: a.definitionTag})
 
-	a.surveys = answer(encode(object{"surveys": []string{}}), keepShort)
+	a.lists = map[string]route.Response{}
+	for path, field := range lists {
+		a.lists[path] = answer(encode(object{field: []string{}}), keepShort)
+	}
 	return a
 }
 
@@ -123,6 +135,9 @@ func remoteConfig(config Config) object {
 		// for them.
 		"hasFeatureFlags": true,
 		"surveys":         false,
+		"productTours":    false,
+		"conversations":   false,
+		"logs":            object{"captureConsoleLogs": false},
 		"siteApps":        []string{},
 		"toolbarParams":   object{},
 		"isAuthenticated": false,
@@ -154,15 +169,20 @@ func (a *Answers) Routes() []route.Route {
 		}
 	}
 	get, both := []string{http.MethodGet, http.MethodHead}, []string{http.MethodGet, http.MethodHead, http.MethodPost}
-	return []route.Route{
+	routes := []route.Route{
 		serve("/flags", both, a.Flags),
 		serve("/decide", both, a.Decide),
 		serve("/array/:token/config", get, a.Config),
 		serve("/array/:token/config.js", get, a.Script),
 		serve("/flags/definitions", get, a.Definitions),
 		serve("/api/feature_flag/local_evaluation", get, a.Definitions),
-		serve("/api/surveys", get, a.Surveys),
 	}
+	for path := range lists {
+		routes = append(routes, serve(path, get, func(_ context.Context, request *route.Request) route.Response {
+			return a.texts.In(request.Config).lists[path]
+		}))
+	}
+	return routes
 }
 
 // Flags answers that no flag is on for anybody. The answer has the request's id, which the SDK repeats in what it sends
@@ -213,11 +233,6 @@ func (a *Answers) Definitions(_ context.Context, request *route.Request) route.R
 		return texts.definitions
 	}
 	return route.Response{Status: http.StatusNotModified, Header: texts.definitions.Header}
-}
-
-// Surveys answers that there are no surveys.
-func (a *Answers) Surveys(_ context.Context, request *route.Request) route.Response {
-	return a.texts.In(request.Config).surveys
 }
 
 // isToken reports whether the text looks like PostHog's tokens. Such a text means the same in a path, in HTML and in a

@@ -229,9 +229,22 @@ func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 	}
 }
 
-// Section 0.1 of the protocol.
-func TestThereAreNoSurveys(t *testing.T) {
-	require.Equal(t, object{"surveys": []any{}}, get(t, answersOf(DefaultConfig()).Surveys(ctx, &route.Request{})))
+// What posthog-js and the mobile SDKs read of each answer. A field that is absent would make posthog-js call back a page
+// with undefined, or log an error.
+func TestThereIsNothingOfWhatSDKsAskFor(t *testing.T) {
+	want := map[string]string{
+		"/api/surveys": "surveys", "/api/early_access_features": "earlyAccessFeatures",
+		"/api/web_experiments": "experiments", "/api/product_tours": "product_tours",
+	}
+	for _, served := range answersOf(DefaultConfig()).Routes() {
+		if field := want[served.Path]; field != "" {
+			response := served.Handle(ctx, &route.Request{Path: served.Path + "/"})
+			require.Equal(t, object{field: []any{}}, get(t, response), served.Path)
+			require.Equal(t, []string{"public, max-age=300"}, header(response, "Cache-Control"), served.Path)
+			delete(want, served.Path)
+		}
+	}
+	require.Empty(t, want)
 }
 
 // Events that were sent here by mistake, and requests that nobody can read, change nothing: the answer is the same.
