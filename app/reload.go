@@ -20,11 +20,10 @@ const watchInterval = time.Second
 // reloader exchanges the configuration when one of its files has changed, and on SIGHUP. It also knows what the files
 // held when the configuration was loaded last, whoever had it loaded.
 type reloader struct {
-	modules  []module.Module
-	live     *configs.Live
-	hangups  <-chan os.Signal
-	every    time.Duration
-	hasFiles bool
+	modules []module.Module
+	live    *configs.Live
+	hangups <-chan os.Signal
+	every   time.Duration
 
 	mu     sync.Mutex
 	source configs.Source // as it was read for the last load
@@ -34,7 +33,7 @@ type reloader struct {
 }
 
 func newReloader(modules []module.Module, source configs.Source) *reloader {
-	return &reloader{modules: modules, source: source, every: watchInterval, hasFiles: len(source.Files) > 0}
+	return &reloader{modules: modules, source: source, every: watchInterval}
 }
 
 // load reads the files and loads the configuration.
@@ -93,10 +92,6 @@ func (r *reloader) stop() {
 func (r *reloader) watch(ctx context.Context) {
 	ticker := time.NewTicker(r.every)
 	defer ticker.Stop()
-	looks := ticker.C
-	if !r.hasFiles {
-		looks = nil
-	}
 	_, seen := r.read()
 	for {
 		select {
@@ -104,7 +99,7 @@ func (r *reloader) watch(ctx context.Context) {
 			return
 		case <-r.hangups:
 			r.reload()
-		case <-looks:
+		case <-ticker.C:
 			now, load := r.look(seen)
 			if load {
 				r.reload()

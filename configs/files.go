@@ -23,10 +23,8 @@ type contents struct {
 	once bool
 }
 
-// readContents reads a file. before is what an earlier reading of the file has found; nil: this is the first one.
-//
-// A later reading is careful. It takes a file that can be read only once as it was. It refuses a file that held
-// something and is empty now, because somebody who writes the file has probably just truncated it.
+// readContents reads a file. before is what an earlier reading of the file has found; nil: this is the first one. A
+// later reading takes a file that can be read only once as it was.
 func readContents(path string, before *contents) contents {
 	if before != nil && before.once {
 		return *before
@@ -52,10 +50,17 @@ func readContents(path string, before *contents) contents {
 		return contents{err: cause(err)}
 	case len(data) > maxFile:
 		return contents{err: fmt.Errorf("it is larger than %s", ByteSize(maxFile))}
-	case before != nil && len(bytes.TrimSpace(data)) == 0 && len(bytes.TrimSpace(before.data)) > 0:
-		return contents{data: before.data, err: errors.New("it is empty now: write {} if you mean the defaults")}
 	}
 	return contents{data: data, once: !info.Mode().IsRegular()}
+}
+
+// orTruncated refuses a configuration file that held something before and is empty now, because somebody who writes the
+// file has probably just truncated it.
+func (c contents) orTruncated(before contents) contents {
+	if c.err == nil && len(bytes.TrimSpace(c.data)) == 0 && len(bytes.TrimSpace(before.data)) > 0 {
+		return contents{data: before.data, err: errors.New("it is empty now: write {} if you mean the defaults")}
+	}
+	return c
 }
 
 // cause leaves the operation and the path out of an error of the file system.

@@ -17,7 +17,7 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	}
 	var faults Faults
 	r := &reader{layout: layout, faults: &faults, origins: map[string]string{}, values: map[string]any{}}
-	if source.files == nil {
+	if source.named == nil {
 		source = source.Read()
 	}
 	for i, name := range source.Files {
@@ -33,7 +33,13 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 		if err := layout.byPath[path].set(value); err != nil {
 			faults.Addf(path, "%s (%s)", err, r.origins[path])
 		}
+		if list, is := layout.byPath[path].value.Addr().Interface().(*List); is {
+			if err := list.read(source.named); err != nil {
+				faults.Addf(path, "%s (%s)", err, r.origins[path])
+			}
+		}
 	}
+	source.named.forget()
 	set := &Set{layout: layout, origins: r.origins}
 	set.check(&faults, rules)
 	if err := faults.Err(); err != nil {

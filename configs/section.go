@@ -104,7 +104,7 @@ func (l *layout) add(k *key, faults *Faults) {
 			continue
 		}
 		switch value := child.value.Interface().(type) {
-		case string, bool, int, int64, float64, time.Duration, []string, ByteSize:
+		case string, bool, int, int64, float64, time.Duration, []string, List, ByteSize:
 		case Secret:
 			if value != "" {
 				faults.Addf(child.path, "a secret has no default")
@@ -122,7 +122,9 @@ func (l *layout) add(k *key, faults *Faults) {
 }
 
 // list reports whether the key holds several values.
-func (k *key) list() bool { return k.value.Type() == reflect.TypeFor[[]string]() }
+func (k *key) list() bool {
+	return k.value.Type() == reflect.TypeFor[[]string]() || k.value.Type() == reflect.TypeFor[List]()
+}
 
 // set parses a value from a source, a string or a []string, into the key.
 func (k *key) set(from any) error {
@@ -135,6 +137,14 @@ func (k *key) set(from any) error {
 		}
 		if len(items) > 0 || len(*into) > 0 {
 			*into = items
+		}
+		return nil
+	case *List:
+		if !several {
+			items = splitList(text)
+		}
+		if len(items) > 0 || len(into.entries) > 0 {
+			into.entries = items
 		}
 		return nil
 	case *string:

@@ -98,12 +98,9 @@ func (k *key) node() *yaml.Node {
 	case string:
 		node.SetString(value)
 	case []string:
-		node.Kind, node.Style = yaml.SequenceNode, yaml.FlowStyle
-		for _, item := range value {
-			child := &yaml.Node{}
-			child.SetString(item)
-			node.Content = append(node.Content, child)
-		}
+		listNode(node, value)
+	case List:
+		listNode(node, value.entries)
 	case Secret:
 		node.SetString(value.String())
 	case time.Duration:
@@ -114,6 +111,16 @@ func (k *key) node() *yaml.Node {
 		node.Value = fmt.Sprint(value)
 	}
 	return node
+}
+
+// listNode makes the node a list of texts.
+func listNode(node *yaml.Node, texts []string) {
+	node.Kind, node.Style = yaml.SequenceNode, yaml.FlowStyle
+	for _, text := range texts {
+		child := &yaml.Node{}
+		child.SetString(text)
+		node.Content = append(node.Content, child)
+	}
 }
 
 // formatDuration writes a duration without the zero parts that time.Duration writes: 1h, not 1h0m0s.
@@ -137,7 +144,7 @@ func (k *key) kind() string {
 		kind = "Duration."
 	case reflect.TypeFor[ByteSize]():
 		kind = "Size."
-	case reflect.TypeFor[[]string]():
+	case reflect.TypeFor[[]string](), reflect.TypeFor[List]():
 		kind = "List."
 	case reflect.TypeFor[Secret]():
 		kind = "Secret."

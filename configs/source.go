@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -21,12 +22,14 @@ type Source struct {
 	// service called "capture".
 	Environ []string
 
-	files []contents // of Files, if they have been read
+	files []contents  // of Files, if they have been read
+	named *namedFiles // those that entries of lists name
 }
 
 // Read returns the source with what its files hold now. Load reads the files of a source by itself where Read has not.
 // Of a source that was read before, Read returns another one: it leaves files alone that can be read only once, such as
-// a pipe, and refuses a file that held something and is empty now.
+// a pipe, and refuses a file that held something and is empty now. It reads the files of lists as well that the Load
+// before has found.
 func (s Source) Read() Source {
 	files := make([]contents, len(s.Files))
 	for i, path := range s.Files {
@@ -35,13 +38,18 @@ func (s Source) Read() Source {
 			before = &s.files[i]
 		}
 		files[i] = readContents(path, before)
+		if before != nil {
+			files[i] = files[i].orTruncated(*before)
+		}
 	}
-	s.files = files
+	s.files, s.named = files, s.named.again()
 	return s
 }
 
-// Digest is a digest of what the files held when Read read them. It tells two states of the files apart.
-func (s Source) Digest() [32]byte { return digestOf(s.files) }
+// Digest is a digest of what the files held when they were read: those of the source, and those that entries of lists
+// name (see List), as far as a Load of this source or of one before has found them. It tells two states of the files
+// apart.
+func (s Source) Digest() [32]byte { return digestOf(slices.Concat(s.files, s.named.contents())) }
 
 const envPrefix = "CAPTURE_"
 

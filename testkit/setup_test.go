@@ -8,11 +8,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/app"
+	"github.com/opencapture/capture/app/standard"
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/testkit"
 	"github.com/opencapture/capture/transport/memory"
@@ -109,7 +114,7 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 		"/array/phc_test/config": 200, "/array/phc_test/config/": 200, "/array/phc_test/config.js": 200,
 		"/array/phc_test/config.js/": 200,
 		"/array/a%22b/config.js":     404, "/array/a.b/config.js": 404, "/array/a.b/config": 200,
-		"/array//config.js":        404,
+		"/array//config.js":            404,
 		"/api/surveys/?token=phc_test": 200, "/api/early_access_features/?token=phc_test&stage=beta": 200,
 		"/api/web_experiments/?token=phc_test": 200, "/api/product_tours/?token=phc_test": 200,
 		"/array/phc_test/array.js": 404, "/array/a/b/config.js": 404, "/static/array.js": 404,
@@ -393,4 +398,56 @@ func TestAnAnswerOfTheUpstreamIsHeldUntilItsClientHasIt(t *testing.T) {
 		}
 		service.Eventually("the budget to be free", free)
 	}
+}
+
+// The upstream repeats the address that this service takes for the client's.
+func TestTheNetworksOfTrustedProxiesFollowTheirFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "provider.txt")
+	write := func(text string) {
+		require.NoError(t, os.WriteFile(file+".new", []byte(text), 0o600))
+		require.NoError(t, os.Rename(file+".new", file))
+	}
+	write("# as of today\n127.0.0.0/8\n")
+	service := testkit.Start(t, testkit.Override[events.Sink](testkit.NewSink()),
+		testkit.Set("transport.upstream", postHog(t).URL), testkit.Set("transport.trusted_proxies", "file:"+file))
+	client := func() string {
+		var seen struct{ Header http.Header }
+		response := service.Request("GET", "/x", "", "X-Forwarded-For", "203.0.113.9, 198.51.100.7")
+		require.NoError(t, json.Unmarshal([]byte(response.Body), &seen))
+		return seen.Header.Get("X-Forwarded-For")
+	}
+	require.Equal(t, "198.51.100.7", client())
+
+	write("127.0.0.0/8\n198.51.100.0/24 # new\n")
+	service.Eventually("the new networks", func() bool { return client() == "203.0.113.9" })
+
+	write("<html>no such file</html>")
+	requireMetric(t, service, "capture_config_last_reload_successful 0")
+	require.Equal(t, "203.0.113.9", client(), "the last good version holds")
+	write("127.0.0.0/8\n")
+	requireMetric(t, service, "capture_config_last_reload_successful 1")
+	require.Equal(t, "198.51.100.7", client())
+	write("127.0.0.0/8\n198.51.100.0/24")
+	service.Eventually("the networks to be there again", func() bool { return client() == "203.0.113.9" })
+	require.NoError(t, os.Remove(file))
+	requireMetric(t, service, "capture_config_last_reload_successful 0")
+	require.Equal(t, "203.0.113.9", client())
+}
+
+func TestAFaultyFileOfTrustedProxiesKeepsTheServiceFromStarting(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "provider.txt")
+	load := func() error {
+		_, err := app.Load(standard.Modules(), configs.Source{
+			Environ: []string{"CAPTURE_TRANSPORT__TRUSTED_PROXIES=10.0.0.0/8,file:" + file},
+		})
+		return err
+	}
+	require.ErrorContains(t, load(), "transport.trusted_proxies: file:"+file+": cannot be read: no such file")
+	require.NoError(t, os.WriteFile(file, []byte("198.51.100.0/24\n\nsecret\n"), 0o600))
+	err := load()
+	require.ErrorContains(t, err, "transport.trusted_proxies: file:"+file+", line 3: is neither a network")
+	require.NotContains(t, err.Error(), "secret")
+	require.NoError(t, os.WriteFile(file, []byte("198.51.100.0/24"), 0o600))
+	require.NoError(t, load())
 }

@@ -9,11 +9,11 @@ import (
 // peer, then X-Forwarded-For from right to left. The client is the first address outside the trusted networks, since an
 // untrusted sender may have written every address further left. An entry that is not an address ends the search, and
 // the address read before it counts.
-func clientIP(peer netip.Addr, forwarded []string, trusted []netip.Prefix) netip.Addr {
+func clientIP(peer netip.Addr, forwarded []string, trusted networks) netip.Addr {
 	client := peer.Unmap().WithZone("")
 	for i := len(forwarded) - 1; i >= 0; i-- {
 		for list := forwarded[i]; list != ""; {
-			if !contains(trusted, client) {
+			if !trusted.contain(client) {
 				return client
 			}
 			var entry string
@@ -41,13 +41,4 @@ func parseForwarded(entry string) (netip.Addr, bool) {
 		return withPort.Addr().Unmap().WithZone(""), true
 	}
 	return netip.Addr{}, false
-}
-
-func contains(networks []netip.Prefix, address netip.Addr) bool {
-	for _, network := range networks {
-		if network.Contains(address) {
-			return true
-		}
-	}
-	return false
 }

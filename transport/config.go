@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,7 +15,7 @@ import (
 // Config is the configuration section "transport".
 type Config struct {
 	Listen string   `key:"listen" doc:"Address of the listener that SDKs send to, as host:port."`
-	Serve  []string `key:"serve" live:"true" doc:"Groups of paths that are served: analytics, recordings, ai, logs and setup (the calls that SDKs make before they send). All other paths are answered 404."`
+	Serve  []string `key:"serve" live:"true" doc:"Groups of paths that are served: analytics, recordings, ai, logs and setup (the calls that SDKs make before they send). All other paths are answered 404, or passed on to upstream."`
 
 	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers. A changed timeout of connections, like a changed max_header, holds for new connections."`
 	BodyTimeout   time.Duration `key:"body_timeout" live:"true" doc:"How long a client may take to send a request's body; after that it is answered 408."`
@@ -30,12 +29,12 @@ type Config struct {
 
 	RetryAfter time.Duration `key:"retry_after" live:"true" doc:"How long a 503 asks clients to wait, in whole seconds."`
 
-	TrustedProxies []string `key:"trusted_proxies" live:"true" doc:"Networks of the proxies whose X-Forwarded-For is believed, as CIDRs or addresses. The client is the rightmost address that is in none of them. Empty: no proxy is believed."`
+	TrustedProxies configs.List `key:"trusted_proxies" live:"true" doc:"Networks of the proxies whose X-Forwarded-For is believed, as CIDRs or addresses. The client is the rightmost address that is in none of them. An entry file:PATH stands for the networks in a file, such as a provider's ranges: one a line, # begins a comment; the service reads the file again when it changes. Empty: no proxy is believed."`
 
 	DrainDelay  time.Duration `key:"drain_delay" live:"true" doc:"How long a stop goes on serving after the service has become unready, so that load balancers notice."`
 	StopTimeout time.Duration `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests in flight, after the drain delay. If it is less than delivery.timeout, the stop may cut off requests whose events are not safe yet."`
 
-	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com. The service passes on to it the calls that SDKs make before they send (group setup), and the requests for their scripts under /static and /array, without cookies. Empty: the service answers by itself, as setup says."`
+	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com. The service passes on to it every request for a path that it does not serve itself: the calls that SDKs make before they send, their scripts under /static and /array, and the paths of groups that serve leaves out. Without setup in serve it passes on nothing. Whatever the host serves can be reached from here, so name one that serves SDKs alone. Empty: the service answers the calls of SDKs by itself, as setup says."`
 	UpstreamTimeout time.Duration `key:"upstream_timeout" doc:"How long the upstream may take for its whole answer; after that the client is answered 502."`
 
 	PostHog posthog.Config `key:"posthog"`
@@ -56,9 +55,9 @@ func DefaultConfig() Config {
 		MaxDecoded:    100 * configs.MiB,
 		MaxInFlight:   512 * configs.MiB,
 		RetryAfter:    5 * time.Second,
-		TrustedProxies: []string{
+		TrustedProxies: configs.ListOf(
 			"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
-		},
+		),
 		StopTimeout:     15 * time.Second,
 		UpstreamTimeout: 10 * time.Second,
 		PostHog:         posthog.DefaultConfig(),
@@ -95,7 +94,7 @@ func (c Config) Validate() error {
 	faults.Check(c.MaxInFlight >= largest, "max_in_flight",
 		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), got %s",
 		largest, c.MaxInFlight)
-	if _, err := parseNetworks(c.TrustedProxies); err != nil {
+	if _, err := newNetworks(c.TrustedProxies.Items()); err != nil {
 		faults.Addf("trusted_proxies", "%s", err)
 	}
 	faults.Check(c.Upstream == "" || isHost(c.Upstream), "upstream",
@@ -139,23 +138,4 @@ func isHost(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil &&
 		!strings.ContainsAny(text, "?#")
-}
-
-// parseNetworks reads CIDRs and single addresses.
-func parseNetworks(texts []string) ([]netip.Prefix, error) {
-	networks := make([]netip.Prefix, 0, len(texts))
-	var faults configs.Faults
-	for _, text := range texts {
-		if network, err := netip.ParsePrefix(text); err == nil {
-			networks = append(networks, network.Masked())
-			continue
-		}
-		address, err := netip.ParseAddr(text)
-		if err != nil {
-			faults.Addf(text, "is neither a network such as 10.0.0.0/8 nor an address")
-			continue
-		}
-		networks = append(networks, netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()))
-	}
-	return networks, faults.Err()
 }

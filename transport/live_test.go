@@ -271,11 +271,8 @@ func TestABodyOnAnOpenConnectionHasTheTimeOfItsConnection(t *testing.T) {
 	require.Equal(t, 200, response.StatusCode)
 }
 
-func TestMaxInFlightHoldsARecordingAndAnAddressMayBeMapped(t *testing.T) {
+func TestMaxInFlightHoldsARecording(t *testing.T) {
 	config := DefaultConfig()
 	config.PostHog.MaxRecording = 500 * configs.MiB
 	require.ErrorContains(t, config.Validate(), "max_in_flight")
-	networks, err := parseNetworks([]string{"::ffff:10.0.0.1"})
-	require.NoError(t, err)
-	require.Equal(t, "10.0.0.1/32", networks[0].String())
 }

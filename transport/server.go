@@ -58,11 +58,11 @@ type Server struct {
 // terms is the section of one configuration, with its trusted networks parsed.
 type terms struct {
 	Config
-	trusted []netip.Prefix
+	trusted networks
 }
 
 func newTerms(config Config) (*terms, error) {
-	trusted, err := parseNetworks(config.TrustedProxies)
+	trusted, err := newNetworks(config.TrustedProxies.Items())
 	if err != nil {
 		return nil, fmt.Errorf("transport.trusted_proxies: %w", err)
 	}

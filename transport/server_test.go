@@ -675,7 +675,7 @@ func TestClientIPIsTheNearestAddressThatIsNotTrusted(t *testing.T) {
 		require.Equal(t, 200, response.StatusCode, body)
 		require.Equal(t, []string{test.want}, f.processor.ips, test.forwarded)
 	}
-	nobody := serve(t, func(c *Config) { c.TrustedProxies = nil })
+	nobody := serve(t, func(c *Config) { c.TrustedProxies = configs.List{} })
 	nobody.dial(t).send("POST", request("POST", "/e/", "X-Forwarded-For: 203.0.113.9\r\n", event))
 	require.Equal(t, []string{"127.0.0.1"}, nobody.processor.ips)
 }
@@ -824,7 +824,7 @@ func TestAnAnswerThatNobodyReadsDoesNotHoldTheConnection(t *testing.T) {
 func TestConfigReportsEveryFault(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.BodyTimeout, config.MaxInFlight = "", -time.Second, 1
-	config.TrustedProxies, config.PostHog.BatchPolicy = []string{"10.0.0.0/33"}, "none"
+	config.TrustedProxies, config.PostHog.BatchPolicy = configs.ListOf("10.0.0.0/33"), "none"
 	err := config.Validate()
 	for _, want := range []string{
 		"listen: must be host:port", "body_timeout: must be positive, got -1s",
