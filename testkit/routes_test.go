@@ -36,6 +36,7 @@ analytics GET,POST /test/black_hole
 analytics GET,POST /track
 logs POST /i/v1/logs
 recordings GET,POST /s
+reports POST /report
 setup GET,HEAD /api/early_access_features
 setup GET,HEAD /api/feature_flag/local_evaluation
 setup GET,HEAD /api/product_tours
@@ -93,7 +94,7 @@ func TestEveryRouteHasItsGroup(t *testing.T) {
 // without an overlay answers all paths.
 func TestAnOverlayServesJustItsPaths(t *testing.T) {
 	for overlay, groups := range map[string][]route.Group{
-		"":           {route.Analytics, route.Recordings, route.AI, route.Logs, route.Setup},
+		"":           {route.Analytics, route.Recordings, route.AI, route.Logs, route.Reports, route.Setup},
 		"events":     {route.Analytics},
 		"recordings": {route.Recordings},
 		"ai":         {route.AI},

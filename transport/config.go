@@ -15,7 +15,7 @@ import (
 // Config is the configuration section "transport".
 type Config struct {
 	Listen string   `key:"listen" doc:"Address of the listener that SDKs send to, as host:port."`
-	Serve  []string `key:"serve" live:"true" doc:"Groups of paths that are served: analytics, recordings, ai, logs and setup (the calls that SDKs make before they send). All other paths are answered 404, or passed on to upstream."`
+	Serve  []string `key:"serve" live:"true" doc:"Groups of paths that are served: analytics, recordings, ai, logs, reports (of browsers) and setup (the calls that SDKs make before they send). All other paths are answered 404, or passed on to upstream."`
 
 	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers. A changed timeout of connections, like a changed max_header, holds for new connections."`
 	BodyTimeout   time.Duration `key:"body_timeout" live:"true" doc:"How long a client may take to send a request's body; after that it is answered 408."`

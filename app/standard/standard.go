@@ -14,6 +14,7 @@ import (
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/transport"
 	"github.com/opencapture/capture/transport/ai"
+	"github.com/opencapture/capture/transport/csp"
 	"github.com/opencapture/capture/transport/otlp"
 )
 
@@ -30,6 +31,7 @@ func Modules() []module.Module {
 		embedded.Module(),
 		transport.Module(),
 		ai.Module(),
+		csp.Module(),
 		otlp.Module(),
 	}
 }

@@ -39,6 +39,9 @@ const (
 	// ReasonBlackHole: the event was sent to the test route, which keeps nothing.
 	ReasonBlackHole Reason = "black_hole"
 
+	// ReasonSampled: the sender has asked to keep a part of its events only, and the event is not of that part.
+	ReasonSampled Reason = "sampled"
+
 	// ReasonQuota: the project has used up its quota. ReasonRateLimited: the project sends too fast.
 	ReasonQuota       Reason = "quota"
 	ReasonRateLimited Reason = "rate_limited"

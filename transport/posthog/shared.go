@@ -40,6 +40,9 @@ func Identify(event *events.Event, value []byte) bool {
 // ParseUUID reads a UUID of any version in its usual forms.
 func ParseUUID(text string) (uuid.UUID, bool) { return parseUUID(text) }
 
+// NewUUID makes a UUIDv7 for an event that came without a UUID. Its time part is the event's own time.
+func NewUUID(at time.Time) uuid.UUID { return newUUID(at) }
+
 // ParseTime reads a time in any of the forms that the protocol allows.
 func ParseTime(text string) (time.Time, bool) { return parseTime(text) }
 

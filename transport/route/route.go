@@ -19,11 +19,12 @@ const (
 	Recordings Group = "recordings"
 	AI         Group = "ai"
 	Logs       Group = "logs"
+	Reports    Group = "reports"
 	Setup      Group = "setup"
 )
 
 // Groups returns the groups of the stock modules.
-func Groups() []Group { return []Group{Analytics, Recordings, AI, Logs, Setup} }
+func Groups() []Group { return []Group{Analytics, Recordings, AI, Logs, Reports, Setup} }
 
 // Rest is the Path of the route that takes what no other route takes.
 const Rest = "/*"
