@@ -40,6 +40,7 @@ reports POST /report
 setup GET,HEAD /api/early_access_features
 setup GET,HEAD /api/feature_flag/local_evaluation
 setup GET,HEAD /api/product_tours
+setup GET,HEAD /api/projects/:project/feature_flags/:flag/remote_config
 setup GET,HEAD /api/surveys
 setup GET,HEAD /api/web_experiments
 setup GET,HEAD /array/:token/config

@@ -116,6 +116,7 @@ func TestSetUpIsAnsweredOnItsPathsAndNowhereElse(t *testing.T) {
 		"/array/a%22b/config.js":     404, "/array/a.b/config.js": 404, "/array/a.b/config": 200,
 		"/array//config.js":            404,
 		"/api/surveys/?token=phc_test": 200, "/api/early_access_features/?token=phc_test&stage=beta": 200,
+		"/api/projects/@current/feature_flags/a/remote_config?token=phc_test": 200, "/api/projects/7/feature_flags": 404,
 		"/api/web_experiments/?token=phc_test": 200, "/api/product_tours/?token=phc_test": 200,
 		"/array/phc_test/array.js": 404, "/array/a/b/config.js": 404, "/static/array.js": 404,
 		"/static/1.449.2/surveys.js": 404,

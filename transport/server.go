@@ -216,7 +216,11 @@ func (s *Server) routes(routes []route.Route) error {
 	var faults []error
 	taken := map[string]bool{"GET /": true, "GET /_liveness": true, "GET /_readiness": true}
 	for _, r := range routes {
-		for _, method := range r.Methods {
+		methods := r.Methods
+		if r.Path == route.Rest {
+			methods = []string{http.MethodGet} // There is one such route, whatever its methods.
+		}
+		for _, method := range methods {
 			if name := method + " " + r.Path; taken[name] {
 				faults = append(faults, fmt.Errorf("two modules serve %s: leave one out", name))
 			} else {
@@ -225,9 +229,6 @@ func (s *Server) routes(routes []route.Route) error {
 		}
 		byMethod := s.handlers(r)
 		if r.Path == route.Rest {
-			if s.rest.byMethod != nil {
-				faults = append(faults, errors.New("two modules take what no other serves: leave one out"))
-			}
 			s.rest = rest{group: r.Group, byMethod: byMethod}
 			continue
 		}
@@ -249,7 +250,7 @@ type rest struct {
 // served, has returned; nil: a route has answered.
 func (s *Server) orRest(c *fiber.Ctx, err error) error {
 	var known *fiber.Error
-	if !errors.As(err, &known) || s.hasPath(c.Path()) {
+	if !errors.As(err, &known) || known.Code == http.StatusMethodNotAllowed && s.hasPath(c.Path()) {
 		return err
 	}
 	c.Response().Header.Del(fiber.HeaderAllow)

@@ -231,6 +231,9 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 	require.EqualError(t, serve("/a", "/b", "/a"), "two modules serve GET /a: leave one out")
 	require.EqualError(t, serve("/_liveness"), "two modules serve GET /_liveness: leave one out",
 		"the server itself is one")
+	require.NoError(t, serve("/a", route.Rest))
+	require.EqualError(t, serve(route.Rest, "/a", route.Rest),
+		"two modules serve GET /*: leave one out")
 }
 
 // Section 1.2 of the protocol: 404 and 405.

@@ -344,3 +344,21 @@ func TestAReportThatIsNotSafeIsToBeSentAgain(t *testing.T) {
 	response := f.report(t, "token=k", legacy)
 	require.True(t, response.Status >= 500, response.Status)
 }
+
+// Whatever stands in a body, every event that is kept has properties that are JSON, and no memory stays reserved.
+func FuzzReports(f *testing.F) {
+	f.Add("token=k", legacy)
+	f.Add("token=k&sample_rate=0.5&distinct_id=a", "["+modern+","+legacy+`,{"type":"crash","url":"https://a/b","age":1}]`)
+	f.Add("token=k", `[{"type":"csp-violation","body":{"sample":"<\ud83d","sample":1}},{"csp-report":7}]`)
+	fixture := newFixture()
+	f.Fuzz(func(t *testing.T, query, body string) {
+		response := fixture.report(t, query, body)
+		require.Contains(t, []int{204, 400, 401, 413}, response.Status)
+		for _, event := range fixture.events {
+			require.True(t, json.Valid(event.Raw.Properties), "%s", event.Raw.Properties)
+			require.NotEmpty(t, strings.TrimSpace(event.DistinctID))
+			require.True(t, json.Valid(event.Raw.DistinctID))
+			require.WithinRange(t, event.Timestamp, received.Add(-8*24*time.Hour), received)
+		}
+	})
+}

@@ -176,6 +176,7 @@ func (a *Answers) Routes() []route.Route {
 		serve("/array/:token/config.js", get, a.Script),
 		serve("/flags/definitions", get, a.Definitions),
 		serve("/api/feature_flag/local_evaluation", get, a.Definitions),
+		serve("/api/projects/:project/feature_flags/:flag/remote_config", get, a.Payload),
 	}
 	for path := range lists {
 		routes = append(routes, serve(path, get, func(_ context.Context, request *route.Request) route.Response {
@@ -233,6 +234,12 @@ func (a *Answers) Definitions(_ context.Context, request *route.Request) route.R
 		return texts.definitions
 	}
 	return route.Response{Status: http.StatusNotModified, Header: texts.definitions.Header}
+}
+
+// Payload answers servers that ask for the payload of a flag: there is none. SDKs read JSON here whatever the status
+// says, and posthog-node would give the text of an error to the application.
+func (a *Answers) Payload(context.Context, *route.Request) route.Response {
+	return answer("null", keepNot)
 }
 
 // isToken reports whether the text looks like PostHog's tokens. Such a text means the same in a path, in HTML and in a

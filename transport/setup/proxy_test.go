@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -465,4 +466,21 @@ func TestConnectionsAreKeptUntilClose(t *testing.T) {
 	case <-time.After(patience):
 		require.Fail(t, "the connection is still open")
 	}
+}
+
+// Whoever reads a query that was written anew finds the same names and values, and nothing that needs interpretation.
+func FuzzAQueryThatWasWrittenAnewIsReadByEverybodyAlike(f *testing.F) {
+	for _, query := range []string{"token=phc_a&send_cohorts", "a=1;b=2", "a=%zz&%=%4", "a=\xff%00+", "&&=&"} {
+		f.Add(query)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		written := rewrite(query)
+		require.Equal(t, written, rewrite(written))
+		_, err := url.ParseQuery(written)
+		require.NoError(t, err)
+		for _, c := range []byte(written) {
+			require.True(t, c > ' ' && c < 0x7f && !strings.ContainsRune(`;#"<>\`, rune(c)), written)
+		}
+		require.LessOrEqual(t, len(written), 3*len(query))
+	})
 }
