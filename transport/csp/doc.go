@@ -9,9 +9,9 @@
 //     report-to asks for (application/reports+json).
 //
 // Each report becomes an event $csp_violation as PostHog's own service makes it: the fields of both forms have the same
-// names there ($csp_document_url, $csp_violated_directive and so on), and $csp_raw_report is the report itself. A report
-// of the Reporting API that a tab has crashed becomes an event $browser_crash_report. Other reports of that API, which a
-// browser sends along, are left out.
+// names there ($csp_document_url, $csp_violated_directive and so on), and $csp_raw_report is the report itself. A
+// report of the Reporting API that a tab has crashed becomes an event $browser_crash_report. Other reports of that API,
+// which a browser sends along, are left out.
 //
 // The query has the project's token (token or api_key) and may have distinct_id and session_id (else both are made up),
 // the version of the policy (v), and sample_rate: from 0 to 1, the part of the violations to keep. Sampling goes by the

@@ -1,6 +1,7 @@
 package csp
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -68,7 +69,8 @@ func (r *report) fill(event *events.Event, from *sender, now time.Time, lease *m
 		properties = append(properties, '"', ':')
 		properties = append(properties, m.value...)
 	}
-	event.Raw.Properties = append(properties, '}')
+	properties = append(properties, '}')
+	event.Raw.Properties = properties
 	return nil
 }
 
@@ -208,7 +210,7 @@ func (r *report) escape(sample []byte, lease *memory.Lease) (escaped, raw []byte
 		return nil, nil, memory.ErrSpent
 	}
 	escaped = quote(markup.Replace(text))
-	if string(escaped) == string(sample) {
+	if bytes.Equal(escaped, sample) {
 		return escaped, r.raw, nil
 	}
 	outer, inner := "body", "sample"

@@ -60,7 +60,7 @@ var received = time.Date(2026, 11, 29, 10, 20, 30, 0, time.UTC)
 // report sends a body with a query. The budget must then be empty.
 func (f *fixture) report(t *testing.T, query, body string) route.Response {
 	t.Helper()
-	f.witness.events = nil
+	f.events = nil
 	response := f.Capture(t.Context(), &route.Request{
 		Method: "POST", Path: "/report/", RawQuery: query, Body: []byte(body),
 		ContentType: "application/csp-report", Header: route.Headers{"User-Agent": "Mozilla/5.0"},
@@ -78,7 +78,8 @@ func properties(t *testing.T, event events.Event) map[string]any {
 }
 
 const legacy = `{"csp-report":{"document-uri":"https://shop.example/a","referrer":"https://search.example/",` +
-	`"violated-directive":"script-src-elem","effective-directive":"script-src-elem","original-policy":"default-src 'self'",` +
+	`"violated-directive":"script-src-elem","effective-directive":"script-src-elem",` +
+	`"original-policy":"default-src 'self'",` +
 	`"disposition":"enforce","blocked-uri":"https://evil.example/x.js","line-number":12,"column-number":3,` +
 	`"source-file":"https://shop.example/a.js","status-code":200,"script-sample":""}}`
 
@@ -158,15 +159,11 @@ func TestAReportIsReadInEitherFormWhateverItIsCalled(t *testing.T) {
 		" \n" + legacy + "\n ": "https://shop.example/a",
 		`{"type":"csp-violation","url":"https://shop.example/c","body":{"blocked-uri":"eval",` +
 			`"violated-directive":"script-src","user-agent":"Safari"}}`: "https://shop.example/c",
-		`{"type":"csp-violation","body":{"document-uri":"https://shop.example/d"}}`: "https://shop.example/d",
-		`{"csp-report":{"document-uri":"https://shop.example/e","script-sample":"a` + "\xff" + `\ud83d"}}`://
-		"https://shop.example/e",
-		`{"csp-report":{"document-uri":"https://shop.example/f","line-number":NaN}}`: "https://shop.example/f",
+		`{"type":"csp-violation","body":{"document-uri":"https://shop.example/d"}}`:          "https://shop.example/d",
+		`{"csp-report":{"document-uri":"https://shop.example/e","script-sample":"a\ud83d"}}`: "https://shop.example/e",
+		`{"csp-report":{"document-uri":"https://shop.example/f","line-number":NaN}}`:         "https://shop.example/f",
 	} {
 		response := f.report(t, "api_key=phc_test", body)
-		if strings.Contains(body, "\xff") && response.Status == 400 {
-			continue // The decoder says what it makes of invalid UTF-8.
-		}
 		require.Equal(t, 204, response.Status, "%s: %s", body, response.Body)
 		require.Len(t, f.events, 1, body)
 		require.Equal(t, url, properties(t, f.events[0])["$current_url"], body)
@@ -191,7 +188,10 @@ func TestWhatIsNoReportIsRefusedAndSaidSo(t *testing.T) {
 		{"token=k", `{"csp-report":null}`, 400, "must be an object"},
 		{"token=k", `{"csp-report":[]}`, 400, "must be an object"},
 		{"token=k", `[{"type":"csp-violation","body":1}]`, 400, "must be an object"},
-		{"token=k", "[" + strings.Repeat(`{"type":"crash"},`, maxReports) + `{"type":"crash"}]`, 413, "more than 1000 reports"},
+		{
+			"token=k", "[" + strings.Repeat(`{"type":"crash"},`, maxReports) + `{"type":"crash"}]`, 413,
+			"more than 1000 reports",
+		},
 	} {
 		response := f.report(t, test.query, test.body)
 		require.Equal(t, test.status, response.Status, test.body)
@@ -272,7 +272,8 @@ func TestSamplingKeepsThePartThatTheQueryAsksFor(t *testing.T) {
 func TestACrashBecomesAnEventWithoutTheSecretsOfItsPage(t *testing.T) {
 	f := newFixture()
 	body := `{"type":"crash","age":60000,"url":"https://shop.example/reset/abcdefgh12345678/done?token=secret#x",` +
-		`"user_agent":"Chrome/1","body":{"reason":"oom","crashId":"c1","is_top_level":true,"visibility_state":"hidden"}}`
+		`"user_agent":"Chrome/1","body":{"reason":"oom","crashId":"c1","is_top_level":true,` +
+		`"visibility_state":"hidden"}}`
 	require.Equal(t, 204, f.report(t, "token=k&session_id=s&sample_rate=0", body).Status)
 	event := f.events[0]
 	url := "https://shop.example/reset/<redacted>/done"
@@ -323,7 +324,7 @@ func TestWhatAReportTakesOfTheMemoryIsReserved(t *testing.T) {
 	sample := strings.Repeat("'", 200<<10)
 	body := `{"csp-report":{"script-sample":"` + sample + `"}}`
 	inUse := int64(0)
-	f.witness.judge = func(event *events.Event) {
+	f.judge = func(event *events.Event) {
 		inUse = f.budget.InUse()
 		require.Greater(t, inUse, int64(len(event.Raw.Properties)))
 	}
@@ -340,15 +341,16 @@ func TestWhatAReportTakesOfTheMemoryIsReserved(t *testing.T) {
 
 func TestAReportThatIsNotSafeIsToBeSentAgain(t *testing.T) {
 	f := newFixture()
-	f.witness.judge = func(event *events.Event) { event.Fail(events.ReasonTimeout, context.DeadlineExceeded) }
+	f.judge = func(event *events.Event) { event.Fail(events.ReasonTimeout, events.Errorf(events.Unavailable, "away")) }
 	response := f.report(t, "token=k", legacy)
-	require.True(t, response.Status >= 500, response.Status)
+	require.Equal(t, 503, response.Status)
 }
 
 // Whatever stands in a body, every event that is kept has properties that are JSON, and no memory stays reserved.
 func FuzzReports(f *testing.F) {
 	f.Add("token=k", legacy)
-	f.Add("token=k&sample_rate=0.5&distinct_id=a", "["+modern+","+legacy+`,{"type":"crash","url":"https://a/b","age":1}]`)
+	f.Add("token=k&sample_rate=0.5&distinct_id=a",
+		"["+modern+","+legacy+`,{"type":"crash","url":"https://a/b","age":1}]`)
 	f.Add("token=k", `[{"type":"csp-violation","body":{"sample":"<\ud83d","sample":1}},{"csp-report":7}]`)
 	fixture := newFixture()
 	f.Fuzz(func(t *testing.T, query, body string) {

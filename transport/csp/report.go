@@ -57,14 +57,14 @@ func readReports(text []byte) ([]report, *events.Error) {
 		return nil, errNoReport
 	}
 	var reports []report
-	any, more := false, false
 	if at = scan.Space(at + 1); text[at] == ']' {
 		return nil, nil
 	}
-	for more = true; more; {
+	known := false
+	for more := true; more; {
 		end := scan.Value(at, 1)
 		found, is := readReport(text[at:end:end])
-		any = any || is
+		known = known || is
 		if is && found.kind != other {
 			if len(reports) == maxReports {
 				return nil, errManyReports
@@ -73,7 +73,7 @@ func readReports(text []byte) ([]report, *events.Error) {
 		}
 		at, more = scan.NextElement(end)
 	}
-	if !any {
+	if !known {
 		return nil, errNoReport
 	}
 	return reports, nil

@@ -35,8 +35,8 @@ type Route struct {
 	Group Group
 
 	// Path is the path without a trailing slash; the server serves it with one, too. A segment that begins with a colon
-	// stands for any one segment, and a last segment * for any rest. Rest stands for every path that no other route of a
-	// served group has; at most one route of a build has it.
+	// stands for any one segment, and a last segment * for any rest. Rest stands for every path that no other route of
+	// a served group has; at most one route of a build has it.
 	Path string
 
 	// Methods are the methods that reach Handle. If OPTIONS is not among them, the server answers it; so it does with

@@ -229,8 +229,8 @@ func TestDefinitionsThatAreKnownAreNotSentAgain(t *testing.T) {
 	}
 }
 
-// What posthog-js and the mobile SDKs read of each answer. A field that is absent would make posthog-js call back a page
-// with undefined, or log an error.
+// What posthog-js and the mobile SDKs read of each answer. A field that is absent would make posthog-js call back a
+// page with undefined, or log an error.
 func TestThereIsNothingOfWhatSDKsAskFor(t *testing.T) {
 	want := map[string]string{
 		"/api/surveys": "surveys", "/api/early_access_features": "earlyAccessFeatures",

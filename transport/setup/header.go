@@ -11,9 +11,9 @@ import (
 )
 
 // passedOn are the headers of a request that the upstream is told. They are those that browsers and SDKs send and a
-// PostHog host reads. A list of what must not pass would never be complete: each provider, proxy and framework has names
-// of its own for the client's address, another path or another method. A name that ends in - stands for all names that
-// begin with it.
+// PostHog host reads. A list of what must not pass would never be complete: each provider, proxy and framework has
+// names of its own for the client's address, another path or another method. A name that ends in - stands for all names
+// that begin with it.
 var passedOn = newNames(
 	"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Pragma", "User-Agent", "Dnt",
 	"If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Range",
@@ -26,9 +26,9 @@ var passedOn = newNames(
 var ofBody = newNames("Content-Encoding", "Content-Language", "Content-Type")
 
 // passedBack are the headers of an answer that the client is told. The content type goes with the body, and so does the
-// length. What is not here concerns one connection, speaks for the upstream's host as a whole, where here it would speak
-// for this host (Set-Cookie, Strict-Transport-Security, Service-Worker-Allowed), or is an order to a proxy in front of
-// this service (X-Accel-Redirect).
+// length. What is not here concerns one connection, speaks for the upstream's host as a whole, where here it would
+// speak for this host (Set-Cookie, Strict-Transport-Security, Service-Worker-Allowed), or is an order to a proxy in
+// front of this service (X-Accel-Redirect).
 var passedBack = newNames(
 	"Accept-Ranges", "Age", "Cache-Control", "Content-Range", "Etag", "Expires", "Last-Modified", "Vary",
 	"Content-Disposition", "Content-Encoding", "Content-Language",
@@ -145,9 +145,9 @@ func isFieldValue(value string) bool {
 }
 
 // rewrite writes a query anew, with every name and value escaped. Readers differ in what they make of a semicolon, a
-// percent sign that escapes nothing, or a byte that should be escaped. Here a semicolon is a part of a value, and such a
-// percent sign stands for itself, as browsers have it (URL Standard, application/x-www-form-urlencoded). The pairs keep
-// their order.
+// percent sign that escapes nothing, or a byte that should be escaped. Here a semicolon is a part of a value, and such
+// a percent sign stands for itself, as browsers have it (URL Standard, application/x-www-form-urlencoded). The pairs
+// keep their order.
 func rewrite(query string) string {
 	var out strings.Builder
 	for pair := range strings.SplitSeq(query, "&") {
