@@ -241,3 +241,34 @@ func TestAFileThatWasRefusedIsNotLoadedAgain(t *testing.T) {
 	_, load = r.look(now)
 	require.False(t, load)
 }
+
+type rota struct {
+	Names configs.List `key:"names" live:"true" doc:"Who is on duty."`
+}
+
+// A file that only a variable names is watched as well.
+func TestAFileThatAnEntryOfAListNamesIsLoadedWhenItChanges(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "names.txt")
+	write(t, path, "ann\n")
+	r := newReloader([]module.Module{{Name: "rota", Config: rota{}}},
+		configs.Source{Environ: []string{"CAPTURE_ROTA__NAMES=file:" + path}})
+	r.every = poll
+	set, err := r.load()
+	require.NoError(t, err)
+	live := configs.NewLive(set, r.load)
+	names, err := configs.Current[rota](live)
+	require.NoError(t, err)
+	r.start(live, zap.NewNop())
+	defer r.stop()
+	first := func() string { return names.Now().Names.Items()[0].Text }
+	require.Equal(t, "ann", first())
+
+	write(t, path, "bob\n")
+	require.Eventually(t, func() bool { return first() == "bob" }, patience, poll)
+	require.NoError(t, os.Remove(path))
+	require.Eventually(t, func() bool { return live.Status().Refused() }, patience, poll)
+	require.Equal(t, "bob", first())
+	write(t, path, "cat\n")
+	require.Eventually(t, func() bool { return first() == "cat" }, patience, poll)
+	require.Equal(t, []string{"rota.names"}, live.Status().Changed)
+}
