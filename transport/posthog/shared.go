@@ -1,25 +1,14 @@
 package posthog
 
 import (
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/route"
 )
 
 // The other protocols share these functions with v0.
-
-// BearerToken returns the project token of the Authorization header, after a check of the token's shape.
-func BearerToken(request *route.Request) (string, *events.Error) {
-	scheme, token, _ := strings.Cut(strings.TrimSpace(request.Get("Authorization")), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", errNoToken
-	}
-	return Token(token)
-}
 
 // Token checks the shape of a project token and returns it without surrounding white space.
 func Token(text string) (string, *events.Error) {

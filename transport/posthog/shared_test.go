@@ -9,34 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
-	"github.com/opencapture/capture/transport/route"
 )
-
-// Section 2.8 of the protocol, for the paths that take the token from the Authorization header.
-func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
-	for value, want := range map[string]struct{ token, fault string }{
-		"Bearer phc_a":                      {token: "phc_a"},
-		"bearer phc_a":                      {token: "phc_a"},
-		"  Bearer   phc_a ":                 {token: "phc_a"},
-		"":                                  {fault: "event submitted without an api_key"},
-		"Basic cGhjX2E6":                    {fault: "event submitted without an api_key"},
-		"Bearer":                            {fault: "API key is not valid: empty"},
-		"Bearer phx_a":                      {fault: "API key is not valid: personal_api_key"},
-		"Bearer " + strings.Repeat("k", 65): {fault: "API key is not valid: too_long"},
-		"Bearer phc_\u00e4":                 {fault: "API key is not valid: not_ascii"},
-	} {
-		token, err := BearerToken(&route.Request{Header: route.Headers{"Authorization": value}})
-		require.Equal(t, want.token, token, value)
-		if want.fault == "" {
-			require.Nil(t, err, value)
-			continue
-		}
-		require.EqualError(t, err, want.fault, value)
-		require.Equal(t, events.Unauthorized, err.Code, value)
-	}
-}
 
 func TestStripGatewayRemovesWhatNothingProves(t *testing.T) {
 	for properties, want := range map[string]string{
