@@ -275,8 +275,9 @@ func TestACompressedBodyNeedsNoHeader(t *testing.T) {
 func TestATokenIsNeeded(t *testing.T) {
 	contentType, body := encode(t, "event", goodPart, "event.properties", goodProp)
 	for authorization, want := range map[string]string{
-		"":               "event submitted without an api_key",
-		"Basic abc":      "event submitted without an api_key",
+		"": "event submitted without an api_key",
+		"Basic abc": "event submitted without an api_key: the Authorization header has the scheme Basic; it must have " +
+			"the scheme Bearer and the project's API key",
 		"Bearer phx_key": "API key is not valid: personal_api_key",
 	} {
 		s := newService(t, DefaultConfig())

@@ -26,7 +26,7 @@ func BenchmarkScan50(b *testing.B) {
 		if d.scan(payload.Bytes) != nil {
 			b.Fatal(d.Err)
 		}
-		if _, err := d.hydrate(&batch, &config, intake{}); err != nil {
+		if _, err := d.hydrate(&batch, &config, intake{request: &route.Request{}}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -7,30 +7,36 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-// The errors of a request without a token, by the kind of its Authorization header. They are made once, so that such a
-// request costs little.
+// The errors of a request without a token, by the kind of its Authorization header. Upstream's text stands alone where
+// there is no such header. The errors are made once, so that such a request costs little.
 var (
-	errNoHeaderToken = noToken("; it must be Bearer and the project's API key")
+	errNoHeaderToken = noToken("; it must have the scheme Bearer and the project's API key")
 	errNoHeadToken   = noToken(", and neither the body nor the query has a token")
 )
 
 func noToken(besides string) (errs [route.Schemes]*events.Error) {
 	for scheme := range errs {
-		errs[scheme] = events.Errorf(events.Unauthorized, "event submitted without an api_key: %s%s",
-			route.Scheme(scheme), besides)
+		text := "event submitted without an api_key"
+		if scheme := route.Scheme(scheme); scheme != route.SchemeNone {
+			text += ": " + scheme.String() + besides
+		}
+		errs[scheme] = events.Errorf(events.Unauthorized, "%s", text)
 	}
 	return errs
 }
 
-// BearerToken returns the project token of the Authorization header, after a check of the token's shape. The error of a
-// request without a token says what the header is.
+// BearerToken returns the project token of the Authorization header, after a check of the token's shape. If the header
+// belongs to the site that the service is a part of, the client has no place for the token but the query. The error of
+// a request without a token says what the header is.
 func BearerToken(request *route.Request) (string, *events.Error) {
-	switch token, scheme := request.Authorization(); scheme {
-	case route.SchemeBearer, route.SchemeBare:
-		return Token(token)
-	default:
+	token, scheme := request.Authorization()
+	if scheme == route.SchemeBasic || scheme == route.SchemeOther {
+		token = QueryToken(request)
+	}
+	if token == "" {
 		return "", errNoHeaderToken[scheme]
 	}
+	return Token(token)
 }
 
 // HeadToken returns the project token of the query or of the Authorization header, after a check of the token's shape.

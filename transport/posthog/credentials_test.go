@@ -1,6 +1,7 @@
 package posthog
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -20,13 +21,13 @@ func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
 		"  Bearer   phc_a ": {token: "phc_a"},
 		"Bearer%20phc_a":    {token: "phc_a"},
 		"phc_a":             {token: "phc_a"},
-		"":                  {fault: without + "is missing; it must be Bearer and the project's API key"},
+		"":                  {fault: "event submitted without an api_key"},
 		"Basic cGhjX2E6": {
-			fault: without + "has the scheme Basic; it must be Bearer and the project's API key"},
+			fault: without + "has the scheme Basic; it must have the scheme Bearer and the project's API key"},
 		"Digest phc_a phc_a": {
-			fault: without + "has a scheme other than Bearer; it must be Bearer and the project's API key"},
+			fault: without + "has a scheme other than Bearer; it must have the scheme Bearer and the project's API key"},
 		"Bearer": {
-			fault: without + "has the scheme Bearer, but no token; it must be Bearer and the project's API key"},
+			fault: without + "has the scheme Bearer, but no token; it must have the scheme Bearer and the project's API key"},
 		"Bearer phx_a":                      {fault: "API key is not valid: personal_api_key"},
 		"phx_a":                             {fault: "API key is not valid: personal_api_key"},
 		"Bearer " + strings.Repeat("k", 65): {fault: "API key is not valid: too_long"},
@@ -40,6 +41,23 @@ func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
 		}
 		require.EqualError(t, err, want.fault, value)
 		require.Equal(t, events.Unauthorized, err.Code, value)
+	}
+}
+
+func TestATokenOfTheQueryStandsBesideAnAuthorizationOfTheSiteOnly(t *testing.T) {
+	for authorization, want := range map[string]string{
+		"Basic c3RhZ2U6c2VjcmV0": "phc_q",
+		"Digest a=b c=d":         "phc_q",
+		"Bearer phc_h":           "phc_h",
+		"phc_h":                  "phc_h",
+		"Bearer":                 "",
+		"":                       "",
+	} {
+		token, err := BearerToken(&route.Request{
+			RawQuery: "token=phc_q", Header: route.Headers{"Authorization": authorization},
+		})
+		require.Equal(t, want, token, authorization)
+		require.Equal(t, want == "", err != nil, authorization)
 	}
 }
 
@@ -58,7 +76,7 @@ func TestATokenOfTheQueryGoesBeforeAnAuthorizationThatMayBeTheSites(t *testing.T
 		{"", "phc_b", "phc_b", ""},
 		{"token=phx_a", "", "", "API key is not valid: personal_api_key"},
 		{"", "Bearer phx_a", "", "API key is not valid: personal_api_key"},
-		{"", "", "", without + "is missing" + neither},
+		{"", "", "", "event submitted without an api_key"},
 		{"token=", "Basic c3RhZ2U6c2VjcmV0", "", without + "has the scheme Basic" + neither},
 		{"other=phc_a", "Bearer", "", without + "has the scheme Bearer, but no token" + neither},
 	} {
@@ -72,5 +90,47 @@ func TestATokenOfTheQueryGoesBeforeAnAuthorizationThatMayBeTheSites(t *testing.T
 		}
 		require.EqualError(t, err, test.fault, "%+v", test)
 		require.Equal(t, events.Unauthorized, err.Code, "%+v", test)
+	}
+}
+
+func TestATokenOfTheHeadServesARequestWhoseBodyHasNone(t *testing.T) {
+	const (
+		bare     = `{"event":"a","distinct_id":"u"}`
+		recorded = `{"event":"$snapshot","properties":{"distinct_id":"u","$session_id":"s","$snapshot_data":[{"a":1}]}}`
+	)
+	for _, test := range []struct {
+		path, authorization, body string
+		status                    int
+		token                     string
+	}{
+		{"/e", "Bearer phc_h", bare, 200, "phc_h"},
+		{"/batch", "Bearer%20phc_h", `{"batch":[` + bare + `]}`, 200, "phc_h"},
+		{"/batch", "phc_h", `{"api_key":null,"batch":[` + bare + `]}`, 200, "phc_h"},
+		{"/e?token=phc_q", "Basic c3RhZ2U6c2VjcmV0", bare, 200, "phc_q"},
+		{"/e?api_key=phc_q", "", `[` + bare + `]`, 200, "phc_q"},
+		{"/engage", "Bearer phc_h", `{"$distinct_id":"u","$set":{}}`, 200, "phc_h"},
+		{"/s", "Bearer phc_h", recorded, 200, "phc_h"},
+		{"/batch?token=phc_q", "Bearer phc_h", `{"api_key":"phc_b","batch":[` + bare + `]}`, 200, "phc_b"},
+		{"/e?token=phc_q", "", `{"event":"a","distinct_id":"u","token":"phx_b"}`, 401, ""},
+		{"/e", "Bearer phx_h", bare, 401, ""},
+		{"/e", "Digest a=b c=d", bare, 401, ""},
+	} {
+		s := newService(t, DefaultConfig())
+		path, query, _ := strings.Cut(test.path, "?")
+		request := &route.Request{Path: path, RawQuery: query, Body: []byte(test.body), Received: received,
+			Header: route.Headers{"Authorization": test.authorization}}
+		handle := s.Capture
+		if path == "/s" {
+			handle = s.Record
+		}
+		response := handle(context.Background(), request)
+		require.Equal(t, test.status, response.Status, "%+v: %s", test, response.Body)
+		if test.status != 200 {
+			require.NotContains(t, response.Body, "phx_", "an answer quotes nothing of a request")
+			require.NotContains(t, response.Body, "Digest")
+			continue
+		}
+		require.Equal(t, test.token, s.sink.batch.Token, "%+v", test)
+		require.Len(t, s.sink.events, 1)
 	}
 }

@@ -3,6 +3,7 @@ package posthog
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -122,28 +123,28 @@ func (h *Handler) release(s *session) {
 // Capture takes the events of a request. It answers once they are safe, or says what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &s.config, intake{query: query, engage: isEngage(request.Path)})
+		return s.document.hydrate(&s.batch, &s.config, intake{request: request, query: query, engage: isEngage(request.Path)})
 	}, resourceEvents)
 }
 
 // CaptureAI is Capture for a path that takes only AI events.
 func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &s.config, intake{query: query, aiOnly: true})
+		return s.document.hydrate(&s.batch, &s.config, intake{request: request, query: query, aiOnly: true})
 	}, resourceEvents)
 }
 
 // Record takes a part of a session's recording.
 func (h *Handler) Record(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrateRecordings(s, query, request.Get("User-Agent"))
+		return s.document.hydrateRecordings(s, request, query)
 	}, resourceRecordings)
 }
 
 // BlackHole does all that Capture does, but drops the events. It answers 200 to every request.
 func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.Response {
 	h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		reason, fault := s.document.hydrate(&s.batch, &s.config, intake{query: query})
+		reason, fault := s.document.hydrate(&s.batch, &s.config, intake{request: request, query: query})
 		if fault == nil {
 			dropAll(&s.batch, events.ReasonBlackHole)
 		}
@@ -234,6 +235,9 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 
 // isEngage reports whether the path takes events without a name.
 func isEngage(path string) bool { return len(path) >= 7 && path[:7] == "/engage" }
+
+// isBatch reports whether the path is one to which SDKs send batches only.
+func isBatch(path string) bool { return strings.HasSuffix(strings.TrimRight(path, "/"), "/batch") }
 
 // RejectAll rejects all events of a batch that have no outcome yet.
 func RejectAll(batch *events.Batch, reason events.Reason, err error) {

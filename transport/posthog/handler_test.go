@@ -112,7 +112,11 @@ func (s *service) post(path, body string) route.Response {
 		&route.Request{Path: path, RawQuery: query, Body: []byte(body), ClientIP: "192.0.2.1", Received: received})
 }
 
-const okBody = `{"status":"Ok"}`
+const (
+	okBody  = `{"status":"Ok"}`
+	noBatch = "failed to parse request: batch is missing: expected an array of events in batch, or the name of a " +
+		"single event in event"
+)
 
 // Sections 2.6 to 2.10 and 3 of the protocol: the answers to requests, and how many events of each are kept.
 func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
@@ -134,7 +138,22 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		{"2.6", "an object of no shape", "/e/", `{}`, 400,
 			"failed to hydrate events from request: non-engage request missing event name attribute", 0},
 		{"2.6", "a batch of another type", "/batch/", `{"batch":{}}`, 400,
+			"failed to parse request: batch must be an array of events", 0},
+		{"2.6", "a batch of another type elsewhere", "/e", `{"api_key":"k","batch":5}`, 400,
+			"failed to parse request: batch must be an array of events", 0},
+		{"2.6", "no batch", "/batch/", `{}`, 400, noBatch, 0},
+		{"2.6", "a batch that is null", "/batch/", `{"api_key":"k","batch":null}`, 400, noBatch, 0},
+		{"2.6", "no batch, but a batch's date", "/e", `{"api_key":"k","sent_at":"2024-05-01T10:00:00Z"}`, 400,
+			noBatch, 0},
+		{"2.6", "no batch, by another name", "/i/v0/ai/batch", `{"api_key":"k","events":[` + good + `]}`, 400,
+			noBatch, 0},
+		{"2.6", "a token alone", "/e", `{"token":"k"}`, 400, noBatch, 0},
+		{"2.6", "an event without a name is no envelope", "/e", `{"api_key":"k","distinct_id":"u"}`, 400,
 			"failed to hydrate events from request: non-engage request missing event name attribute", 0},
+		{"2.6", "an event that has a field called batch", "/batch",
+			`{"event":"a","distinct_id":"u","api_key":"k","batch":5}`, 200, okBody, 1},
+		{"2.6", "engage takes events without a name and knows no missing batch", "/engage",
+			`{"api_key":"k","distinct_id":"u"}`, 200, okBody, 1},
 		{"2.6", "engage shape without a token", "/engage/", `{}`, 401, "event submitted without an api_key", 0},
 		{"2.6", "not JSON", "/e/", `{"event":`, 400, "failed to parse request: unexpected end of JSON at byte 9", 0},
 		{"2.6", "scalar", "/e/", `[1`, 400, "failed to parse request: unexpected end of JSON at byte 2", 0},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // The faults of an event or its request, in the protocol's words. They are made once, so that a hostile batch of a
@@ -22,7 +23,6 @@ var (
 	errNoDistinctID   = events.Errorf(events.Invalid, "event submitted without a distinct_id")
 	errCookieless     = events.Errorf(events.Invalid, "event submitted with invalid cookieless mode")
 	errUUID           = events.Errorf(events.Invalid, "failed to parse request: uuid must be a UUID")
-	errNoToken        = events.Errorf(events.Unauthorized, "event submitted without an api_key")
 	errManyTokens     = events.Errorf(events.Unauthorized, "batch submitted with inconsistent api_key values")
 	errNotAI          = events.Errorf(events.Invalid, "the event is not an AI event; send it to the analytics endpoint")
 	errLongName       = events.Errorf(events.TooLarge, "the event name is longer than %d bytes", maxName)
@@ -37,6 +37,9 @@ var (
 	errTypeAPIKey     = wrongType("api_key", "a string")
 	errTypeSentAt     = wrongType("sent_at", "a string")
 	errTypeHistorical = wrongType("historical_migration", "true or false")
+	errTypeBatch      = wrongType("batch", "an array of events")
+	errNoBatch        = events.Errorf(events.Invalid, "failed to parse request: batch is missing: expected an array of "+
+		"events in batch, or the name of a single event in event")
 )
 
 func wrongType(key, want string) *events.Error {
@@ -57,9 +60,10 @@ const InternalIP = "127.0.0.1"
 
 var noProperties = []byte("{}")
 
-// intake is what a request's path and query say about its events.
+// intake is what a request's head says about its events.
 type intake struct {
-	query query
+	request *route.Request
+	query   query
 	// engage allows events without a name. aiOnly rejects events of other lanes.
 	engage, aiOnly bool
 }
@@ -83,11 +87,12 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 		sentAt = from.query.sentAt
 	}
 	batch.SentAt, batch.Historical = sentAt, historical
-	token, reason, err := d.token()
+	nameless := d.nameless(&from)
+	token, reason, err := d.token(from.request)
 	if err != nil {
-		if d.single && !from.engage && d.Present(d.objects[0].name) == nil {
+		if d.single && nameless != nil && d.Present(d.objects[0].name) == nil {
 			// A single object without a name is hardly an event. The answer says so, and does not ask for a token.
-			return events.ReasonMissingName, errNoName
+			return reasonNameless(nameless), nameless
 		}
 		return reason, err
 	}
@@ -98,7 +103,7 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 		if !event.Pending() {
 			continue
 		}
-		end(event)(d.hydrateEvent(&d.objects[i], event, at, from.engage))
+		end(event)(d.hydrateEvent(&d.objects[i], event, at, nameless))
 		if event.Pending() {
 			event.Lane = config.Lane(event.Name, historical)
 			end(event)(d.suit(&d.objects[i], event, config, from.aiOnly))
@@ -192,8 +197,8 @@ func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *eve
 }
 
 // token finds the project token of the request: the envelope's own, else the token of its events, which must not name
-// two.
-func (d *document) token() (string, events.Reason, *events.Error) {
+// two. If the body has none, it is the token of the request's head.
+func (d *document) token(request *route.Request) (string, events.Reason, *events.Error) {
 	var token string
 	found := false
 	if d.enveloped {
@@ -225,7 +230,15 @@ func (d *document) token() (string, events.Reason, *events.Error) {
 		}
 	}
 	if !found {
-		return "", events.ReasonMissingToken, errNoToken
+		token, err := HeadToken(request)
+		reason := events.ReasonInvalidToken
+		switch {
+		case err == nil:
+			reason = ""
+		case slices.Contains(errNoHeadToken[:], err):
+			reason = events.ReasonMissingToken
+		}
+		return token, reason, err
 	}
 	trimmed, fault := checkToken(token)
 	if fault != "" {
@@ -253,9 +266,42 @@ func (d *document) ownToken(found *object) []byte {
 	return nil
 }
 
-// hydrateEvent fills in an event, or returns what is wrong with it.
+// nameless returns what is wrong with an event without a name; nil if the path takes such events. If the request is one
+// object, that may be an envelope whose batch is missing or of a wrong type.
+func (d *document) nameless(from *intake) *events.Error {
+	switch {
+	case from.engage:
+		return nil
+	case !d.single:
+		return errNoName
+	case d.Present(d.envelope.batch) != nil:
+		return errTypeBatch
+	case isBatch(from.request.Path) || d.isEnvelope():
+		return errNoBatch
+	default:
+		return errNoName
+	}
+}
+
+// isEnvelope reports whether the request's one object has what an envelope has, and nothing of what an event has.
+func (d *document) isEnvelope() bool {
+	e, o := &d.envelope, &d.objects[0]
+	return e.apiKey.To|e.token.To|e.historical.To|e.sentAt.To|e.sentAtAlias.To != 0 &&
+		o.uuid.To|o.timestamp.To|o.offset.To|o.distinctID.To|o.dollarDistinctID.To|o.properties.To|o.set.To|
+			o.setOnce.To == 0
+}
+
+func reasonNameless(err *events.Error) events.Reason {
+	if err == errNoName {
+		return events.ReasonMissingName
+	}
+	return events.ReasonInvalidEvent
+}
+
+// hydrateEvent fills in an event, or returns what is wrong with it. nameless is the error of an event without a name;
+// nil: its name is $identify.
 func (d *document) hydrateEvent(
-	found *object, event *events.Event, at Clock, engage bool,
+	found *object, event *events.Event, at Clock, nameless *events.Error,
 ) (events.Reason, *events.Error) {
 	if !found.isObject {
 		return events.ReasonInvalidEvent, errNotObject
@@ -269,10 +315,10 @@ func (d *document) hydrateEvent(
 	}
 
 	switch raw := d.Present(found.name); {
-	case raw == nil && engage:
+	case raw == nil && nameless == nil:
 		event.Name = "$identify"
 	case raw == nil:
-		return events.ReasonMissingName, errNoName
+		return reasonNameless(nameless), nameless
 	case raw[0] != '"':
 		return events.ReasonInvalidEvent, errTypeName
 	case len(raw) > maxName:

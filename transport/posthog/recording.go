@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // replay is what a scan has found in a recorded event, beside what every event has.
@@ -140,14 +141,17 @@ func (d *document) growSnapshots() bool {
 // hydrateRecordings makes a batch of the recorded events. All that belong to one window of one session become one
 // event. A request has more than one such event only if a session ended within it. A bad recorded event becomes an
 // event of its own, which is rejected.
-func (d *document) hydrateRecordings(s *session, query query, userAgent string) (events.Reason, *events.Error) {
+func (d *document) hydrateRecordings(
+	s *session, request *route.Request, query query,
+) (events.Reason, *events.Error) {
+	userAgent := request.Get("User-Agent")
 	batch := &s.batch
 	batch.Events = batch.Events[:0]
 	if len(d.objects) == 0 {
 		return events.ReasonInvalidEvent, errNoEvent
 	}
 	batch.Events = slices.Grow(batch.Events, len(d.objects))
-	token, reason, err := d.token()
+	token, reason, err := d.token(request)
 	if err != nil {
 		batch.Events = batch.Events[:len(d.objects)]
 		clear(batch.Events)

@@ -37,13 +37,13 @@ const tagInvalidToken = "invalid_api_token"
 var (
 	errNoToken = errorf(events.Unauthorized, "missing_authorization", events.ReasonMissingToken,
 		"the Authorization header is missing")
-	errNotBearer = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken,
-		"the Authorization header must be Bearer and the project's API key")
+	errNotBearer   = notBearer()
 	errContentType = errorf(events.Unsupported, "unsupported_content_type", events.ReasonInvalidEvent,
 		"the Content-Type must be application/json")
 	errEncoding = errorf(events.Unsupported, "unsupported_encoding", events.ReasonInvalidEvent,
 		"the Content-Encoding must be one of gzip, deflate, br and zstd")
 	errNoBody    = errorf(events.Invalid, "empty_body", events.ReasonInvalidEvent, "the request has no body")
+	errNoBatch   = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent, "batch is missing")
 	errBatchType = errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
 		"batch must be an array of events")
 	errNoEvent   = errorf(events.Invalid, "empty_batch", events.ReasonInvalidEvent, "the batch holds no event")
@@ -56,6 +56,15 @@ var (
 	errUUID = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID,
 		"the batch holds an event whose uuid is not a UUID")
 )
+
+// notBearer returns the faults of a request whose Authorization header is for somebody else, by the kind of the header.
+func notBearer() (errs [route.Schemes]*taggedError) {
+	for scheme := range errs {
+		errs[scheme] = errorf(events.Unauthorized, tagInvalidToken, events.ReasonInvalidToken,
+			"%s; it must have the scheme Bearer and the project's API key", route.Scheme(scheme))
+	}
+	return errs
+}
 
 // The faults of an event.
 var (

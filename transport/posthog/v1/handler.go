@@ -52,7 +52,7 @@ func (h *Handler) Routes() []route.Route {
 		group route.Group, path string, handle func(context.Context, *route.Request) route.Response,
 	) route.Route {
 		return route.Route{
-			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: posthog.BearerToken, Handle: handle,
+			Group: group, Path: path, Methods: []string{http.MethodPost}, Token: token, Handle: handle,
 			Refuse: h.Refuse,
 		}
 	}

@@ -181,6 +181,38 @@ func TestSection01ChecksInOrder(t *testing.T) {
 	require.EqualValues(t, 1, s.ledger.Snapshot().Received)
 }
 
+func TestATokenIsFoundHoweverTheAuthorizationHeaderSpellsIt(t *testing.T) {
+	for _, test := range []struct {
+		authorization, query, token, tag, detail string
+	}{
+		{"Bearer%20phc_h", "", "phc_h", "", ""},
+		{"phc_h", "", "phc_h", "", ""},
+		{"bearer Bearer phc_h", "", "phc_h", "", ""},
+		{"Bearer phc_h", "token=phc_q", "phc_h", "", ""},
+		{"Basic c3RhZ2U6c2VjcmV0", "token=phc_q", "phc_q", "", ""},
+		{"Basic c3RhZ2U6c2VjcmV0", "", "", "invalid_api_token", "the Authorization header has the scheme Basic"},
+		{"Digest a=b c=d", "a=b", "", "invalid_api_token",
+			"the Authorization header has a scheme other than Bearer"},
+		{"Basic c3RhZ2U6c2VjcmV0", "token=phx_q", "", "invalid_api_token", "personal_api_key"},
+		{"", "token=phc_q", "", "missing_authorization", "is missing"},
+	} {
+		s := newService(t, posthog.DefaultConfig())
+		request := requestOf(batchOf(eventOf(1, "")))
+		request.Header.(route.Headers)["Authorization"], request.RawQuery = test.authorization, test.query
+		response := s.Capture(context.Background(), request)
+		early, _ := s.Routes()[0].Token(request)
+		require.Equal(t, test.token, early, "the gates know it before the body is read")
+		if test.tag != "" {
+			require.Equal(t, 401, response.Status, "%+v", test)
+			require.Equal(t, test.tag, failure(t, response).Error, "%+v", test)
+			require.Contains(t, failure(t, response).Description, test.detail)
+			continue
+		}
+		require.Equal(t, 200, response.Status, "%+v: %s", test, response.Body)
+		require.Equal(t, test.token, s.sink.batch.Token, "%+v", test)
+	}
+}
+
 // Section 3.1 of the protocol: the faults that refuse a whole batch. None of its events are kept, and all are counted.
 func TestSection31WholeBatchFaults(t *testing.T) {
 	good := eventOf(1, "")
@@ -198,6 +230,7 @@ func TestSection31WholeBatchFaults(t *testing.T) {
 		{"invalid UTF-8", "{\"a\":\"\xff\"}", "request_decoding_error", 0},
 		{"broken gzip", gzipped(batchOf(good))[:40], "request_decoding_error", 0},
 		{"no batch", `{"created_at":"2026-11-24T11:59:00Z"}`, "request_parsing_error", 0},
+		{"a batch that is null", `{"created_at":"2026-11-24T11:59:00Z","batch":null}`, "request_parsing_error", 0},
 		{"a batch that is an object", `{"created_at":"2026-11-24T11:59:00Z","batch":{}}`, "request_parsing_error", 0},
 		{"empty batch", batchOf(), "empty_batch", 0},
 		{"no created_at", `{"batch":[` + good + `]}`, "invalid_batch", 1},

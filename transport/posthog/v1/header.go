@@ -34,7 +34,7 @@ type header struct {
 func readHeader(request *route.Request) (header, *taggedError) {
 	var header header
 	var fault *taggedError
-	if header.token, fault = bearer(request.Get("Authorization")); fault != nil {
+	if header.token, fault = readToken(request); fault != nil {
 		return header, fault
 	}
 	mediaType, _, _ := strings.Cut(request.ContentType, ";")
@@ -73,17 +73,28 @@ func readHeader(request *route.Request) (header, *taggedError) {
 	return header, nil
 }
 
-// bearer returns the project token of an Authorization header.
-func bearer(authorization string) (string, *taggedError) {
-	authorization = strings.TrimSpace(authorization)
-	if authorization == "" {
+// token is readToken for the gates, which ask before the body is read.
+func token(request *route.Request) (string, *events.Error) {
+	token, fault := readToken(request)
+	if fault != nil {
+		return "", fault.err
+	}
+	return token, nil
+}
+
+// readToken returns the project token of the Authorization header. If that header belongs to the site that the service
+// is a part of, the client has no place for the token but the query.
+func readToken(request *route.Request) (string, *taggedError) {
+	text, scheme := request.Authorization()
+	switch scheme {
+	case route.SchemeNone:
 		return "", errNoToken
+	case route.SchemeBasic, route.SchemeOther:
+		if text = posthog.QueryToken(request); text == "" {
+			return "", errNotBearer[scheme]
+		}
 	}
-	scheme, token, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return "", errNotBearer
-	}
-	token, err := posthog.Token(token)
+	token, err := posthog.Token(text)
 	if err != nil {
 		return "", &taggedError{err: err, tag: tagInvalidToken, reason: events.ReasonInvalidToken}
 	}

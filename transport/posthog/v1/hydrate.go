@@ -81,7 +81,10 @@ func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 
 // readEnvelope reads the request's fields beside its events.
 func (s *session) readEnvelope() *taggedError {
-	if raw := s.batchAt.In(s.Data); raw == nil || raw[0] != '[' {
+	switch raw := s.Present(s.batchAt); {
+	case raw == nil:
+		return errNoBatch
+	case raw[0] != '[':
 		return errBatchType
 	}
 	if len(s.objects) == 0 {
