@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
@@ -42,30 +43,30 @@ type form struct {
 }
 
 // newForm finds the parts that the path knows. Any other part is an error.
-func newForm(parts []part) (form, *events.Error) {
+func newForm(parts []decode.Part) (form, *events.Error) {
 	var f form
 	if len(parts) == 0 {
 		return f, errNoEventPart
 	}
-	if parts[0].name != "event" {
-		return f, invalid("the first part must be event, got %q", parts[0].name)
+	if parts[0].Name != "event" {
+		return f, invalid("the first part must be event, got %q", parts[0].Name)
 	}
-	f.event = bytes.TrimSpace(parts[0].data)
+	f.event = bytes.TrimSpace(parts[0].Data)
 	if !utf8.Valid(f.event) {
 		return f, errEventText
 	}
 	for _, found := range parts[1:] {
 		switch {
-		case found.name == "event":
+		case found.Name == "event":
 			return f, errTwoEvents
-		case found.name != "event.properties":
-			return f, invalid("unknown part %q: a request has the parts event and event.properties", found.name)
+		case found.Name != "event.properties":
+			return f, invalid("unknown part %q: a request has the parts event and event.properties", found.Name)
 		case f.properties != nil:
 			return f, errTwoProperties
-		case !utf8.Valid(found.data):
+		case !utf8.Valid(found.Data):
 			return f, errPropertiesText
 		}
-		if f.properties = bytes.TrimSpace(found.data); f.properties == nil {
+		if f.properties = bytes.TrimSpace(found.Data); f.properties == nil {
 			// An empty part is not nil: it is there, though it is no JSON.
 			f.properties = []byte{}
 		}

@@ -63,7 +63,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	boundary, fault := boundaryOf(request.ContentType)
+	boundary, fault := decode.FormBoundary(request.ContentType)
 	if fault != nil {
 		return route.Refusal(fault)
 	}
@@ -74,7 +74,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 		return route.Refusal(err)
 	}
 	defer payload.Release()
-	parts, fault := split(payload.Bytes, boundary)
+	parts, fault := decode.SplitForm(payload.Bytes, boundary)
 	if fault == nil {
 		fault = config.checkSize(parts)
 	}
@@ -116,10 +116,10 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 }
 
 // checkSize returns an error if the parts are larger than the section allows.
-func (c Config) checkSize(parts []part) *events.Error {
+func (c Config) checkSize(parts []decode.Part) *events.Error {
 	sum := 0
 	for i := range parts {
-		sum += len(parts[i].data)
+		sum += len(parts[i].Data)
 	}
 	if limit := int(c.MaxSumOfParts); sum > limit {
 		return events.Errorf(events.TooLarge, "maximum event size exceeded: the parts have %d bytes, the limit is %d",
@@ -163,7 +163,7 @@ type acceptedPart struct {
 }
 
 // answer renders the outcome of the event, and of the events that stages have added to the batch.
-func answer(batch *events.Batch, parts []part) route.Response {
+func answer(batch *events.Batch, parts []decode.Part) route.Response {
 	switch sum := batch.Summary(); {
 	case sum.Failed > 0:
 		return route.ToFailure(sum.Failure).Refused()
@@ -175,10 +175,10 @@ func answer(batch *events.Batch, parts []part) route.Response {
 	}{make([]acceptedPart, len(parts))}
 	for i := range parts {
 		accepted.Parts[i] = acceptedPart{
-			Name: parts[i].name, Length: len(parts[i].data), ContentEncoding: parts[i].contentEncoding,
+			Name: parts[i].Name, Length: len(parts[i].Data), ContentEncoding: parts[i].ContentEncoding,
 		}
-		if parts[i].contentType != "" {
-			accepted.Parts[i].ContentType = &parts[i].contentType
+		if parts[i].ContentType != "" {
+			accepted.Parts[i].ContentType = &parts[i].ContentType
 		}
 	}
 	body, err := json.Marshal(accepted)

@@ -20,7 +20,7 @@ type Input struct {
 	QueryData string
 	// QueryHint is the query's compression parameter; empty if absent.
 	QueryHint string
-	// ContentType is the header of that name.
+	// ContentType is the header of that name. Inflate does not look at it.
 	ContentType string
 	// ContentEncoding is the header of that name.
 	ContentEncoding string
@@ -59,7 +59,9 @@ func (d *Decoder) Limit(config *configs.View) int64 { return d.limit(config) }
 var (
 	errMissing       = events.Errorf(events.Invalid, "request missing data payload")
 	errManyEncodings = events.Errorf(events.Invalid,
-		"failed to decode request: Content-Encoding names more than one encoding")
+		"failed to decode request: Content-Encoding names more than %d encodings", maxLayers)
+	errManyLayers = events.Errorf(events.Invalid,
+		"failed to decode request: the request is compressed more than %d times", maxLayers)
 	errNoForm   = events.Errorf(events.Invalid, "failed to decode request: expected form data in POST request payload")
 	errGzip     = events.Errorf(events.Invalid, "failed to decode request: invalid GZIP data")
 	errGzipText = events.Errorf(events.Invalid, "failed to decode request: invalid gzip data")
@@ -76,7 +78,7 @@ var (
 // Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit,
 // Unavailable if the budget is spent.
 func (d *Decoder) Decode(in Input) (*Payload, error) {
-	p := &Payload{decoder: d, limit: d.limit(in.Config)}
+	p := &Payload{decoder: d, limit: d.limit(in.Config), contentType: in.ContentType}
 	if err := p.decode(&in); err != nil {
 		p.Release()
 		return nil, err
@@ -85,8 +87,7 @@ func (d *Decoder) Decode(in Input) (*Payload, error) {
 }
 
 func (p *Payload) decode(in *Input) error {
-	encoding, several := parseContentEncoding(in.ContentEncoding)
-	hints := hintSet{encoding, parseCompression(in.QueryHint), hintNone}
+	hints := hintSet{header: parseContentEncoding(in.ContentEncoding), query: parseCompression(in.QueryHint)}
 	switch {
 	case in.QueryData != "":
 		data, err := p.decoder.buffers.Get(int64(len(in.QueryData)))
@@ -99,14 +100,14 @@ func (p *Payload) decode(in *Input) error {
 		return errMissing
 	default:
 		p.Bytes = in.Body
-		if err := p.undoContentEncoding(encoding, several); err != nil {
+		if err := p.undoContentEncoding(&hints.header); err != nil {
 			return err
 		}
 	}
 	if err := p.unwrap(&hints, in.ContentType == "application/x-www-form-urlencoded"); err != nil {
 		return err
 	}
-	return p.finish(hints)
+	return p.finish(&hints)
 }
 
 // Inflate undoes the compression of a body, and nothing else, for bodies that are not a text or not only one. It goes
@@ -125,35 +126,81 @@ func (p *Payload) inflate(contentEncoding string) error {
 	if len(p.Bytes) == 0 {
 		return errMissing
 	}
-	if err := p.undoContentEncoding(parseContentEncoding(contentEncoding)); err != nil {
+	list := parseContentEncoding(contentEncoding)
+	if err := p.undoContentEncoding(&list); err != nil {
 		return err
 	}
-	if isGzip(p.Bytes) {
-		if err := p.undo(StepGzip); err != nil {
+	for {
+		switch found, err := p.undoByBytes(); {
+		case err != nil:
+			return err
+		case !found:
+			return p.account()
+		}
+	}
+}
+
+// maxLayers is how many compressions of a request are undone, one in the other. Each of them keeps to the limit and the
+// budget.
+const maxLayers = 4
+
+// undoContentEncoding undoes what the header names, the last first. Brotli and deflate are undone where the header has
+// them, because their bytes do not show them. It leaves a text as it is, whatever the header says.
+func (p *Payload) undoContentEncoding(list *encodings) error {
+	if list.tooMany && !isText(p.Bytes) {
+		return errManyEncodings
+	}
+	for i := list.count - 1; i >= 0 && !isText(p.Bytes); i-- {
+		if err := p.undoNamed(list.names[i]); err != nil {
 			return err
 		}
 	}
-	return p.account()
+	return nil
 }
 
-// undoContentEncoding undoes zstd, brotli and deflate, which section 0 of the spec adds to the protocol's own
-// encodings. It leaves the protocol's own to unwrap.
-func (p *Payload) undoContentEncoding(encoding hint, several bool) error {
-	switch {
-	case isText(p.Bytes):
-		return nil
-	case several:
-		return errManyEncodings
-	case isGzip(p.Bytes):
-		return nil
-	case isZstd(p.Bytes) || encoding == hintZstd:
+// undoNamed undoes the compression that the bytes show or, if they show none, the one that is named.
+func (p *Payload) undoNamed(name hint) error {
+	if name == hintBrotli || name == hintDeflate {
+		switch text, lost := wasText(p.Bytes); {
+		case lost:
+			return errMangled
+		case text:
+			if err := p.undoPackedText(); err != nil {
+				return err
+			}
+		}
+	}
+	if found, err := p.undoByBytes(); found {
+		return err
+	}
+	switch name {
+	case hintZstd:
 		return p.undo(StepZstd)
-	case encoding == hintBrotli:
+	case hintBrotli:
 		return p.undo(StepBrotli)
-	case encoding == hintDeflate:
+	case hintDeflate:
 		return p.undo(StepDeflate)
 	default:
 		return nil
+	}
+}
+
+// undoByBytes undoes a compression that the bytes show, if they show one.
+func (p *Payload) undoByBytes() (found bool, err error) {
+	if isPackedText(p.Bytes) {
+		if err := p.undoPackedText(); err != nil {
+			return true, err
+		}
+	}
+	switch {
+	case isGzip(p.Bytes):
+		return true, p.undo(StepGzip)
+	case isZstd(p.Bytes):
+		return true, p.undo(StepZstd)
+	case isMangled(p.Bytes):
+		return true, errMangled
+	default:
+		return false, nil
 	}
 }
 
@@ -165,19 +212,23 @@ const maxBase64 = 2
 // that can be undone. So the order of the hints (spec 2.3, step 4) does not matter: lz-string is the only encoding that
 // the bytes do not show, and unwrap tries it where nothing else fits.
 func (p *Payload) unwrap(hints *hintSet, form bool) error {
-	base64s, gzipped := 0, false
+	base64s := 0
 	for {
-		var err error
+		found, err := p.undoByBytes()
 		switch {
-		case isGzip(p.Bytes) && !gzipped:
-			gzipped = true
-			err = p.undo(StepGzip)
+		case found:
+		case isUTF16(p.Bytes) && !p.Steps.Has(StepCharset):
+			err = p.undoUTF16()
 		case isJSON(p.Bytes):
 			return nil
 		case isForm(p.Bytes) && !p.Steps.Has(StepForm):
-			hints[2], err = p.undoForm()
+			hints.form, err = p.undoForm()
+		case !p.Steps.Has(StepMultipart) && boundaryLine(p.Bytes) != "":
+			hints.form, err = p.undoMultipart()
+		case isQuoted(p.Bytes):
+			err = p.undoQuotes()
 		case base64s < maxBase64 && isBase64Of(p.Bytes, base64s+1 < maxBase64):
-			base64s, gzipped = base64s+1, false
+			base64s++
 			err = p.undoBase64()
 		case hints.has(hintLZ64) && !p.Steps.Has(StepLZ64):
 			err = p.undo(StepLZ64)
@@ -249,15 +300,23 @@ func (p *Payload) undoBase64() error {
 	return nil
 }
 
-// undo undoes a compression.
-func (p *Payload) undo(step Steps) error {
-	d := p.decoder
-	// The input of this step counts, too, if an earlier step has decompressed it: the request as a whole holds no more
-	// than the limit. Its whole buffer counts, less the room that a pooled buffer may have to spare.
+// room returns how much the next step may yield. The input of the step counts, too, if an earlier step has decompressed
+// it: the request as a whole holds no more than the limit. Its whole buffer counts, less the room that a pooled buffer
+// may have to spare.
+func (p *Payload) room() room {
 	room := room{limit: p.limit}
 	if p.Steps&stepsInflating != 0 {
 		room.held = int64(max(len(p.Bytes), cap(p.buffer.Bytes)-memory.MaxPooled))
 	}
+	return room
+}
+
+// undo undoes a compression.
+func (p *Payload) undo(step Steps) error {
+	if p.layers++; p.layers > maxLayers {
+		return errManyLayers
+	}
+	d, room := p.decoder, p.room()
 	var out *memory.Buffer
 	var err error
 	switch step {
@@ -304,15 +363,21 @@ func (p *Payload) join() error {
 	return nil
 }
 
-// finish checks the text and accounts for it.
-func (p *Payload) finish(hints hintSet) error {
+// finish checks the text and accounts for it. A text that is valid UTF-8 is UTF-8, whatever charset the request
+// declares: JSON has no other, many clients declare their platform's charset, and a text in any of the charsets of a
+// byte or more a character is hardly ever UTF-8 by chance.
+func (p *Payload) finish(hints *hintSet) error {
 	if err := p.account(); err != nil {
 		return err
 	}
 	// JSON parsers such as encoding/json refuse a byte order mark, though it tells nothing new about the text.
 	p.Bytes = bytes.TrimPrefix(p.Bytes, byteOrderMark)
-	if !utf8.Valid(p.Bytes) {
-		if err := p.join(); err != nil {
+	if !utf8.Valid(p.Bytes) || isISO2022(p.Bytes, p.contentType) {
+		undo := p.join
+		if charset := charsetOf(p.contentType); charset != nil {
+			undo = func() error { return p.undoCharset(charset) }
+		}
+		if err := undo(); err != nil {
 			return err
 		}
 	}

@@ -2,13 +2,16 @@ package decode
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/text/encoding/charmap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
@@ -139,6 +142,103 @@ func TestWhatARequestMeans(t *testing.T) {
 				ContentEncoding: "br"}, "br+form+base64", event},
 		{"0 br of gzip", encoded(string(packOnce(t, newBrotli, gz(event))), "br"), "br+gzip", event},
 
+		// Several encodings, one in the other.
+		{"0 gzip of gzip", body(gz(gz(event))), "gzip", event},
+		{"0 gzip of gzip, and the header says so", encoded(gz(gz(event)), "gzip, gzip"), "gzip", event},
+		{"0 four times gzip", body(gzipTimes(t, 4, event)), "gzip", event},
+		{"0 gzip that the header names twice", encoded(gz(event), "gzip, gzip"), "gzip", event},
+		{"0 br of gzip, and the header says so", encoded(string(packOnce(t, newBrotli, gz(event))), "gzip, br"), "br+gzip",
+			event},
+		{"0 gzip of br", encoded(gz(br), "br, gzip"), "br+gzip", event},
+		{"0 deflate of br of zstd", encoded(string(packOnce(t, newZlib, string(packOnce(t, newBrotli, zs)))),
+			"zstd, br, deflate"), "zstd+br+deflate", event},
+		{"0 many encodings on JSON", encoded(event, "br, br, br, br, br"), "plain", event},
+		{"0 base64 of zstd", body(std([]byte(zs))), "zstd+base64", event},
+
+		// What stands behind the last member of gzip.
+		{"2.4 gzip with zeros after it", body(gz(event) + strings.Repeat("\x00", 20)), "gzip", event},
+		{"2.4 gzip with text after it", body(gz(event) + "garbage, and more of it"), "gzip", event},
+		{"2.4 gzip with a beginning of gzip after it", body(gz(event) + "\x1f\x8b"), "gzip", event},
+		{"2.4 gzip of several members with zeros after them", body(gz(event[:20]) + gz(event[20:]) + "\x00"), "gzip",
+			event},
+		{"2.4 large gzip with zeros after it", body(gz(large) + strings.Repeat("\x00", 4096)), "gzip", large},
+		{"2.4 large gzip of several members with text after them", body(gz(large[:1000]) + gz(large[1000:]) + "\r\n"),
+			"gzip", large},
+
+		// Bytes that were written as characters.
+		{"2.4 gzip as Latin-1 text", body(latin1(gz(event))), "latin1+gzip", event},
+		{"2.4 gzip as Latin-1 text, named gzip", encoded(latin1(gz(event)), "gzip"), "latin1+gzip", event},
+		{"2.4 gzip as text of Windows-1252", body(windows1252(gz(large))), "latin1+gzip", large},
+		{"0 zstd as Latin-1 text", body(latin1(zs)), "zstd+latin1", event},
+		{"0 deflate as Latin-1 text", encoded(latin1(zl), "deflate"), "deflate+latin1", event},
+		{"0 br as Latin-1 text", encoded(latin1(br), "br"), "br+latin1", event},
+		{"2.3 form with gzip as Latin-1 text", form("data=" + url.QueryEscape(latin1(gz(event)))), "form+latin1+gzip",
+			event},
+		{"2.3 gzip as Latin-1 text in a JSON string", body(quote(latin1(gz(event)))), "quotes+latin1+gzip", event},
+
+		// A request inside a JSON string.
+		{"2.3 JSON in a JSON string", body(quote(event)), "quotes", event},
+		{"2.3 JSON in a JSON string with white space around it", body("\ufeff \r\n" + quote(" "+event) + "\n"), "quotes",
+			" " + event},
+		{"2.3 JSON in three JSON strings", body(quote(quote(quote(event)))), "quotes", event},
+		{"2.3 gzip of JSON in a JSON string", body(gz(quote(event))), "quotes+gzip", event},
+		{"2.3 JSON in a JSON string in the query", Input{QueryData: quote("[" + event + "]")}, "query+quotes",
+			"[" + event + "]"},
+		{"2.3 base64 in a JSON string", body(quote(std([]byte(event)))), "quotes+base64", event},
+		{"2.3 a form in a JSON string", body(quote("data=" + url.QueryEscape(event))), "form+quotes", event},
+		{"2.3 a pair of surrogates in a JSON string", body(`"{\"a\":\"\ud83d\ude00\"}"`), "quotes", `{"a":"😀"}`},
+		{"2.3 half of a pair in a JSON string", body(`"{\"a\":\"\ud83d\"}"`), "quotes", "{\"a\":\"\ufffd\"}"},
+		{"2.3 a JSON string of something else stays as it is", body(`"hello"`), "plain", `"hello"`},
+
+		// Multipart forms.
+		{"2.3 multipart form", body(multipartForm("data", event)), "multipart", event},
+		{"2.3 multipart form with base64 of gzip", body(multipartForm("ip", "1", "data", std([]byte(gz(event))))),
+			"multipart+base64+gzip", event},
+		{"2.3 multipart form with gzip", body(multipartForm("data", gz(event))), "multipart+gzip", event},
+		{"2.3 multipart form with lz64", body(multipartForm("data", lz(event), "compression", "lz64")), "multipart+lz64",
+			event},
+		{"2.3 gzip of a multipart form", body(gz(multipartForm("data", event))), "multipart+gzip", event},
+
+		// Charsets.
+		{"2.13 ISO 8859-1", Input{Body: []byte("{\"a\":\"\xe4\"}"), ContentType: "application/json; charset=ISO-8859-1"},
+			"charset", `{"a":"ä"}`},
+		{"2.13 Windows-1252", Input{Body: []byte("{\"a\":\"\x80\"}"), ContentType: `text/plain;charset="windows-1252"`},
+			"charset", `{"a":"€"}`},
+		{"2.13 Shift JIS", Input{Body: []byte("{\"a\":\"\x93\xfa\x96\x7b\"}"), ContentType: "text/plain; charset=Shift_JIS"},
+			"charset", `{"a":"日本"}`},
+		{"2.13 GBK", Input{Body: []byte("{\"a\":\"\xd6\xd0\xb9\xfa\"}"), ContentType: "text/plain; charset=gbk"}, "charset",
+			`{"a":"中国"}`},
+		{"2.13 ISO-2022-JP, which is ASCII to look at",
+			Input{Body: []byte("{\"a\":\"\x1b$BF|K\\\x1b(B\"}"), ContentType: "text/plain; charset=iso-2022-jp"}, "charset",
+			`{"a":"日本"}`},
+		{"2.13 gzip of ISO 8859-1",
+			Input{Body: []byte(gz("{\"a\":\"\xe4\"}")), ContentType: "application/json; charset=latin1"}, "gzip+charset",
+			`{"a":"ä"}`},
+		{"2.13 a form with ISO 8859-1 in it",
+			Input{Body: []byte("data=%7B%22a%22%3A%22%E4%22%7D"), ContentType: formType + "; charset=ISO-8859-1"},
+			"form+charset", `{"a":"ä"}`},
+		{"2.13 a multipart form whose field declares a charset",
+			body(strings.Replace(multipartForm("data", "{\"a\":\"\xe4\"}"), "name=\"data\"",
+				"name=\"data\"\r\nContent-Type: text/plain; charset=latin1", 1)), "multipart+charset", `{"a":"ä"}`},
+		{"2.13 what is UTF-8 is UTF-8, whatever is declared",
+			Input{Body: []byte(event), ContentType: "application/json; charset=ISO-8859-1"}, "plain", event},
+		{"2.13 an unknown charset on UTF-8", Input{Body: []byte(event), ContentType: "application/json; charset=klingon"},
+			"plain", event},
+		{"2.13 surrogates that are declared to be UTF-8",
+			Input{Body: []byte("{\"a\":\"\xed\xa0\xbd\xed\xb8\x80\"}"), ContentType: "text/plain; charset=UTF-8"}, "plain",
+			`{"a":"😀"}`},
+		{"2.13 UTF-16, little end first, with a byte order mark", body("\xff\xfe" + utf16Of(event, false)), "charset", event},
+		{"2.13 UTF-16, big end first, with a byte order mark", body("\xfe\xff" + utf16Of(event, true)), "charset", event},
+		{"2.13 UTF-16, little end first", body(utf16Of(event, false)), "charset", event},
+		{"2.13 UTF-16, big end first",
+			Input{Body: []byte(utf16Of(" "+event, true)), ContentType: "application/json; charset=utf-16be"}, "charset",
+			" " + event},
+		{"2.13 UTF-16 with a wrong charset",
+			Input{Body: []byte(utf16Of(event, false)), ContentType: "application/json; charset=utf-8"}, "charset", event},
+		{"2.13 gzip of UTF-16", body(gz(utf16Of(event, false))), "gzip+charset", event},
+		{"2.13 a form in UTF-16", body(gz("\xff\xfe" + utf16Of("data="+std([]byte(event)), false))), "form+base64+gzip+charset",
+			event},
+
 		// 2.13 and JSON readers: a byte order mark says nothing.
 		{"2.13 byte order mark", body("\ufeff" + event), "plain", event},
 		{"2.13 byte order mark in gzip", body(gz("\ufeff" + event)), "gzip", event},
@@ -160,6 +260,62 @@ func TestWhatARequestMeans(t *testing.T) {
 			require.Zero(t, budget.InUse())
 		})
 	}
+}
+
+func gzipTimes(tb testing.TB, times int, text string) string {
+	for range times {
+		text = string(packOnce(tb, newGzip, text))
+	}
+	return text
+}
+
+// latin1 and windows1252 write every byte as the character that it is in the charset. As browsers do it, a byte that is
+// none becomes the control character of that number.
+func latin1(packed string) string { return recode(charmap.ISO8859_1, packed) }
+
+func windows1252(packed string) string { return recode(charmap.Windows1252, packed) }
+
+func recode(charset *charmap.Charmap, packed string) string {
+	var out strings.Builder
+	for i := range len(packed) {
+		character := charset.DecodeByte(packed[i])
+		if character == utf8.RuneError {
+			character = rune(packed[i])
+		}
+		out.WriteRune(character)
+	}
+	return out.String()
+}
+
+func quote(text string) string {
+	var out strings.Builder
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(text); err != nil {
+		panic(err)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+func utf16Of(text string, bigEndian bool) string {
+	var out []byte
+	for _, unit := range utf16.Encode([]rune(text)) {
+		if bigEndian {
+			out = append(out, byte(unit>>8), byte(unit))
+		} else {
+			out = append(out, byte(unit), byte(unit>>8))
+		}
+	}
+	return string(out)
+}
+
+func multipartForm(fields ...string) string {
+	var out strings.Builder
+	for i := 0; i < len(fields); i += 2 {
+		out.WriteString("------boundary\r\nContent-Disposition: form-data; name=\"" + fields[i] + "\"\r\n\r\n" +
+			fields[i+1] + "\r\n")
+	}
+	return out.String() + "------boundary--\r\n"
 }
 
 func TestBrotliThatBeginsWithABracketDoes(t *testing.T) {
@@ -198,13 +354,42 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 		{"2.4 gzip with a wrong checksum", Input{Body: []byte(gz[:len(gz)-8] + "0000" + gz[len(gz)-4:])},
 			events.Invalid, decoding + "invalid GZIP data"},
 		{"2.4 gzip header only", Input{Body: []byte("\x1f\x8b\x08")}, events.Invalid, decoding + "invalid GZIP data"},
-		{"2.4 gzip with garbage after it", Input{Body: []byte(gz + "garbage, and more of it")}, events.Invalid,
+		{"2.4 gzip with a broken member after it", Input{Body: []byte(gz + gz[:30])}, events.Invalid,
 			decoding + "invalid GZIP data"},
 		{"2.4 named gzip but neither gzip nor text", encoded("\x1f\x8b\xff", "gzip"), events.Invalid,
 			decoding + "invalid GZIP data"},
 		{"2.4 gzip of no text", Input{Body: packOnce(t, newGzip, "{\"\xff\"}")}, events.Invalid,
 			decoding + "invalid gzip data"},
-		{"2.4 gzip of gzip", Input{Body: packOnce(t, newGzip, gz)}, events.Invalid, decoding + "invalid gzip data"},
+		{"2.4 gzip five times", Input{Body: []byte(gzipTimes(t, 5, event))}, events.Invalid,
+			decoding + "the request is compressed more than 4 times"},
+		{"2.4 gzip whose bytes a program replaced", Input{Body: []byte(strings.ToValidUTF8(gz, "\ufffd"))}, events.Invalid,
+			errMangled.Error()},
+		{"2.4 gzip whose bytes became question marks", encoded("\x1f?\x08"+gz[3:], "gzip"), events.Invalid,
+			errMangled.Error()},
+		{"2.4 gzip whose bytes a program replaced, in a JSON string",
+			Input{Body: []byte("\"\\u001f\\ufffd\\b" + strings.Repeat("\\u0000", 20) + "\"")}, events.Invalid,
+			errMangled.Error()},
+		{"2.4 gzip as Latin-1 text, of which a part was replaced", Input{Body: []byte(latin1(gz) + "\ufffd")},
+			events.Invalid, errMangled.Error()},
+		{"0 zstd whose bytes a program replaced",
+			encoded(strings.ToValidUTF8(string(packZstd(t, event)), "\ufffd"), "zstd"), events.Invalid, errMangled.Error()},
+		{"0 deflate whose bytes a program replaced",
+			encoded(strings.ToValidUTF8(string(packOnce(t, newZlib, event)), "\ufffd"), "deflate"), events.Invalid,
+			errMangled.Error()},
+		{"2.3 a JSON string without end", Input{Body: []byte(`"{\"a\":1}`)}, events.Invalid,
+			decoding + "invalid JSON string around the request"},
+		{"2.3 text behind a JSON string", Input{Body: []byte(`"{\"a\":1}" x`)}, events.Invalid,
+			decoding + "invalid JSON string around the request"},
+		{"2.3 four JSON strings, one in the other", Input{Body: []byte(quote(quote(quote(quote(event)))))}, events.Invalid,
+			decoding + "the request lies in more than 3 JSON strings, one in the other"},
+		{"2.3 a multipart form without data", Input{Body: []byte(multipartForm("other", event))}, events.Invalid,
+			decoding + "the multipart form has no field data"},
+		{"2.3 a multipart form with empty data", Input{Body: []byte(multipartForm("data", ""))}, events.Invalid,
+			"request missing data payload"},
+		{"2.3 a multipart form with data twice", Input{Body: []byte(multipartForm("data", event, "data", event))},
+			events.Invalid, decoding + "the multipart form has more than one field data"},
+		{"2.3 a multipart form that is cut", Input{Body: []byte(multipartForm("data", event)[:120])},
+			events.Invalid, decoding + "the multipart body ends before its closing boundary"},
 		{"2.4 no lz64", Input{Body: []byte("hello"), QueryHint: "lz64"}, events.Invalid,
 			decoding + "decompress_lz64: failed decompress to UTF16"},
 		{"2.4 no text", Input{Body: []byte("{\"\xff\"}")}, events.Invalid,
@@ -213,8 +398,8 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 			decoding + "invalid UTF8 in request payload"},
 		{"2.13 half of a surrogate", Input{Body: []byte("{\"\xed\xa0")}, events.Invalid,
 			decoding + "invalid UTF8 in request payload"},
-		{"0 several encodings", encoded(gz, "gzip, gzip"), events.Invalid,
-			decoding + "Content-Encoding names more than one encoding"},
+		{"0 many encodings", encoded(gz, "gzip, gzip, gzip, gzip, gzip"), events.Invalid,
+			decoding + "Content-Encoding names more than 4 encodings"},
 		{"0 truncated zstd", encoded(cut(packZstd(t, event)), "zstd"), events.Invalid, decoding + "invalid ZSTD data"},
 		{"0 no zstd", encoded("\x00\x01\x02\x03", "zstd"), events.Invalid, decoding + "invalid ZSTD data"},
 		{"0 truncated br", encoded(cut(packOnce(t, newBrotli, event)), "br"), events.Invalid,

@@ -63,14 +63,43 @@ type input struct{ wire bytes.Reader }
 
 func (i *input) close() { i.wire.Reset(nil) }
 
+// gzipStream reads the members of a gzip file one after the other. What stands behind a member and is no member is not
+// read: some clients send their whole buffer, with zeros behind the data.
 type gzipStream struct {
 	input
-	gzip.Reader
+	member gzip.Reader
+	src    []byte
 }
 
 func (s *gzipStream) open(src []byte) error {
+	s.src = src
 	s.wire.Reset(src)
-	return s.Reset(&s.wire)
+	return s.next()
+}
+
+func (s *gzipStream) close() {
+	s.src = nil
+	s.input.close()
+}
+
+// next begins with the member that the wire is at.
+func (s *gzipStream) next() error {
+	err := s.member.Reset(&s.wire)
+	s.member.Multistream(false)
+	return err
+}
+
+// Read implements io.Reader.
+func (s *gzipStream) Read(b []byte) (int, error) {
+	for {
+		n, err := s.member.Read(b)
+		if !errors.Is(err, io.EOF) || !isGzip(s.src[len(s.src)-s.wire.Len():]) {
+			return n, err
+		}
+		if err := s.next(); err != nil || n > 0 {
+			return n, err
+		}
+	}
 }
 
 type zlibStream struct {
@@ -112,7 +141,7 @@ func (s *brotliStream) open(src []byte) error {
 }
 
 // inflateGzip undoes gzip. It takes the length of the last member for the claim, which is too small if there are
-// several members.
+// several members, and means nothing if something else stands behind them.
 func (d *Decoder) inflateGzip(src []byte, room room) (*memory.Buffer, error) {
 	s := d.gzips.Get().(*gzipStream)
 	defer d.gzips.Put(s)

@@ -15,13 +15,18 @@ type Payload struct {
 	// Steps says which encodings were undone.
 	Steps Steps
 
-	// Replaced counts the lone surrogates, which UTF-8 can't express, that became U+FFFD.
+	// Replaced counts what became U+FFFD: lone surrogates, which UTF-8 can't express, and what means nothing in the
+	// charset that the request declares.
 	Replaced int
 
 	decoder *Decoder
 	// limit is how many bytes the payload may have.
 	limit  int64
 	buffer *memory.Buffer
+	// contentType is that of the request, or of the part of it that holds the text.
+	contentType string
+	// layers and quoted count the compressions and the JSON strings that were undone.
+	layers, quoted int
 	// aliased is the lease for a text that is a part of the body.
 	aliased memory.Lease
 }
@@ -46,13 +51,19 @@ const (
 	StepZstd
 	StepBrotli
 	StepDeflate
+	StepMultipart
 	StepForm
+	StepQuotes
 	StepLZ64
 	StepBase64
+	StepLatin1
 	StepGzip
+	StepCharset
 )
 
-var stepNames = [...]string{"query", "zstd", "br", "deflate", "form", "lz64", "base64", "gzip"}
+var stepNames = [...]string{
+	"query", "zstd", "br", "deflate", "multipart", "form", "quotes", "lz64", "base64", "latin1", "gzip", "charset",
+}
 
 // Has reports whether all of the given steps are in the set.
 func (s Steps) Has(steps Steps) bool { return s&steps == steps }

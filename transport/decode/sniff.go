@@ -2,6 +2,8 @@ package decode
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -84,9 +86,22 @@ const (
 )
 
 // hintSet is the hints of one request: those of the header, the query and the form.
-type hintSet [3]hint
+type hintSet struct {
+	header      encodings
+	query, form hint
+}
 
-func (s hintSet) has(h hint) bool { return s[0] == h || s[1] == h || s[2] == h }
+func (s *hintSet) has(h hint) bool {
+	return s.query == h || s.form == h || slices.Contains(s.header.names[:s.header.count], h)
+}
+
+// encodings are what Content-Encoding names, in the order in which the client has applied them.
+type encodings struct {
+	names [maxLayers]hint
+	count int
+	// tooMany is set if the header names more than maxLayers. The others are left out then.
+	tooMany bool
+}
 
 // parseCompression reads the compression parameter of a query or a form. A name that it doesn't know is no hint (spec
 // 2.1).
@@ -103,8 +118,8 @@ func parseCompression(name string) hint {
 	}
 }
 
-// parseContentEncoding reads the header. several is set if the header names more than one encoding.
-func parseContentEncoding(header string) (h hint, several bool) {
+// parseContentEncoding reads the header.
+func parseContentEncoding(header string) (list encodings) {
 	for header != "" {
 		var name string
 		name, header, _ = strings.Cut(header, ",")
@@ -112,9 +127,11 @@ func parseContentEncoding(header string) (h hint, several bool) {
 		if name == "" || name == "identity" {
 			continue
 		}
-		if h != hintNone {
-			return hintNone, true
+		if list.count == maxLayers {
+			list.tooMany = true
+			return list
 		}
+		var h hint
 		switch name {
 		case "x-gzip":
 			h = hintGzip
@@ -125,10 +142,10 @@ func parseContentEncoding(header string) (h hint, several bool) {
 		case "deflate":
 			h = hintDeflate
 		default:
-			if h = parseCompression(name); h == hintNone {
-				h = hintOther
-			}
+			h = cmp.Or(parseCompression(name), hintOther)
 		}
+		list.names[list.count] = h
+		list.count++
 	}
-	return h, false
+	return list
 }

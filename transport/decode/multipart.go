@@ -1,4 +1,4 @@
-package ai
+package decode
 
 import (
 	"bufio"
@@ -34,17 +34,21 @@ var (
 		"failed to decode request: a part's header is malformed or larger than %d bytes", maxPartHeader)
 	errDisposition = events.Errorf(events.Invalid,
 		"failed to decode request: a part needs a Content-Disposition of form-data with a name")
+	errNoField = events.Errorf(events.Invalid,
+		"failed to decode request: the multipart form has no field data")
+	errTwoFields = events.Errorf(events.Invalid,
+		"failed to decode request: the multipart form has more than one field data")
 )
 
-// part is one part of a body.
-type part struct {
-	name                         string
-	contentType, contentEncoding string
-	data                         []byte
+// Part is one part of a multipart form.
+type Part struct {
+	Name                         string
+	ContentType, ContentEncoding string
+	Data                         []byte
 }
 
-// boundaryOf reads the boundary out of a request's content type.
-func boundaryOf(contentType string) (string, *events.Error) {
+// FormBoundary reads the boundary of a multipart form's parts out of a request's content type.
+func FormBoundary(contentType string) (string, *events.Error) {
 	kind, parameters, err := mime.ParseMediaType(contentType)
 	if kind != "multipart/form-data" {
 		return "", errNotMultipart
@@ -56,8 +60,9 @@ func boundaryOf(contentType string) (string, *events.Error) {
 	return boundary, nil
 }
 
-// split finds the parts of a body (RFC 2046, section 5.1). Their data are slices of the body.
-func split(body []byte, boundary string) ([]part, *events.Error) {
+// SplitForm finds the parts of a body of the type multipart/form-data (RFC 2046, section 5.1). Their data are slices of
+// the body.
+func SplitForm(body []byte, boundary string) ([]Part, *events.Error) {
 	delimiter := []byte("\r\n--" + boundary)
 	if opening := delimiter[2:]; bytes.HasPrefix(body, opening) {
 		body = body[len(opening):]
@@ -66,7 +71,7 @@ func split(body []byte, boundary string) ([]part, *events.Error) {
 	} else {
 		return nil, errNoParts
 	}
-	var parts []part
+	var parts []Part
 	for {
 		// body begins after a boundary. Two hyphens there end the parts. A line end there, perhaps after blanks, begins
 		// another part.
@@ -94,24 +99,73 @@ func split(body []byte, boundary string) ([]part, *events.Error) {
 }
 
 // readPart separates a part's header from its data.
-func readPart(text []byte) (part, *events.Error) {
+func readPart(text []byte) (Part, *events.Error) {
 	head := text[:min(len(text), maxPartHeader)]
 	end := bytes.Index(head, []byte("\r\n\r\n"))
 	if end < 0 {
-		return part{}, errPartHeader
+		return Part{}, errPartHeader
 	}
 	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(head[:end+4]))).ReadMIMEHeader()
 	if err != nil {
-		return part{}, errPartHeader
+		return Part{}, errPartHeader
 	}
 	kind, parameters, err := mime.ParseMediaType(header.Get("Content-Disposition"))
 	if err != nil || kind != "form-data" || parameters["name"] == "" {
-		return part{}, errDisposition
+		return Part{}, errDisposition
 	}
-	return part{
-		name:            parameters["name"],
-		contentType:     header.Get("Content-Type"),
-		contentEncoding: header.Get("Content-Encoding"),
-		data:            text[end+4:],
+	return Part{
+		Name:            parameters["name"],
+		ContentType:     header.Get("Content-Type"),
+		ContentEncoding: header.Get("Content-Encoding"),
+		Data:            text[end+4:],
 	}, nil
+}
+
+// boundaryLine returns the boundary of a multipart form that b begins with; "" if b begins otherwise. The bytes name it
+// as well as Content-Type does, which proxies lose.
+func boundaryLine(b []byte) string {
+	line, rest, found := bytes.Cut(b[:min(len(b), 2*sniffed)], []byte("\r\n"))
+	boundary, dashed := bytes.CutPrefix(line, []byte("--"))
+	const header = "Content-"
+	if !found || !dashed || len(rest) < len(header) || !bytes.EqualFold(rest[:len(header)], []byte(header)) {
+		return ""
+	}
+	if boundary = bytes.TrimRight(boundary, " \t"); len(boundary) > maxBoundary {
+		return ""
+	}
+	return string(boundary)
+}
+
+// undoMultipart goes on with the field data of a multipart form, which may be a file, and returns the compression that
+// the form names. A charset that the field declares counts in place of the request's.
+func (p *Payload) undoMultipart() (hint, error) {
+	parts, fault := SplitForm(p.Bytes, boundaryLine(p.Bytes))
+	if fault != nil {
+		return hintNone, fault
+	}
+	var data *Part
+	named := hintNone
+	for i := range parts {
+		switch part := &parts[i]; part.Name {
+		case "data":
+			if data != nil {
+				return hintNone, errTwoFields
+			}
+			data = part
+		case "compression":
+			named = parseCompression(string(bytes.TrimSpace(part.Data)))
+		}
+	}
+	switch {
+	case data == nil:
+		return named, errNoField
+	case len(data.Data) == 0:
+		return named, errMissing
+	}
+	if charsetOf(data.ContentType) != nil {
+		p.contentType = data.ContentType
+	}
+	p.Bytes = data.Data
+	p.Steps |= StepMultipart
+	return named, nil
 }
