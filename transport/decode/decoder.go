@@ -78,7 +78,7 @@ var (
 // Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit,
 // Unavailable if the budget is spent.
 func (d *Decoder) Decode(in Input) (*Payload, error) {
-	p := &Payload{decoder: d, limit: d.limit(in.Config), contentType: in.ContentType}
+	p := &Payload{decoder: d, limit: d.limit(in.Config)}
 	if err := p.decode(&in); err != nil {
 		p.Release()
 		return nil, err
@@ -87,7 +87,10 @@ func (d *Decoder) Decode(in Input) (*Payload, error) {
 }
 
 func (p *Payload) decode(in *Input) error {
-	hints := hintSet{header: parseContentEncoding(in.ContentEncoding), query: parseCompression(in.QueryHint)}
+	hints := hintSet{
+		header: parseContentEncoding(in.ContentEncoding), query: parseCompression(in.QueryHint),
+		contentType: in.ContentType,
+	}
 	switch {
 	case in.QueryData != "":
 		data, err := p.decoder.buffers.Get(int64(len(in.QueryData)))
@@ -224,7 +227,7 @@ func (p *Payload) unwrap(hints *hintSet, form bool) error {
 		case isForm(p.Bytes) && !p.Steps.Has(StepForm):
 			hints.form, err = p.undoForm()
 		case !p.Steps.Has(StepMultipart) && boundaryLine(p.Bytes) != "":
-			hints.form, err = p.undoMultipart()
+			err = p.undoMultipart(hints)
 		case isQuoted(p.Bytes):
 			err = p.undoQuotes()
 		case base64s < maxBase64 && isBase64Of(p.Bytes, base64s+1 < maxBase64):
@@ -372,9 +375,9 @@ func (p *Payload) finish(hints *hintSet) error {
 	}
 	// JSON parsers such as encoding/json refuse a byte order mark, though it tells nothing new about the text.
 	p.Bytes = bytes.TrimPrefix(p.Bytes, byteOrderMark)
-	if !utf8.Valid(p.Bytes) || isISO2022(p.Bytes, p.contentType) {
+	if !utf8.Valid(p.Bytes) || isISO2022(p.Bytes, hints.contentType) {
 		undo := p.join
-		if charset := charsetOf(p.contentType); charset != nil {
+		if charset := charsetOf(hints.contentType); charset != nil {
 			undo = func() error { return p.undoCharset(charset) }
 		}
 		if err := undo(); err != nil {

@@ -136,36 +136,35 @@ func boundaryLine(b []byte) string {
 	return string(boundary)
 }
 
-// undoMultipart goes on with the field data of a multipart form, which may be a file, and returns the compression that
-// the form names. A charset that the field declares counts in place of the request's.
-func (p *Payload) undoMultipart() (hint, error) {
+// undoMultipart goes on with the field data of a multipart form, which may be a file. The hints of the form and of the
+// field go into the set.
+func (p *Payload) undoMultipart(hints *hintSet) error {
 	parts, fault := SplitForm(p.Bytes, boundaryLine(p.Bytes))
 	if fault != nil {
-		return hintNone, fault
+		return fault
 	}
 	var data *Part
-	named := hintNone
 	for i := range parts {
 		switch part := &parts[i]; part.Name {
 		case "data":
 			if data != nil {
-				return hintNone, errTwoFields
+				return errTwoFields
 			}
 			data = part
 		case "compression":
-			named = parseCompression(string(bytes.TrimSpace(part.Data)))
+			hints.form = parseCompression(string(bytes.TrimSpace(part.Data)))
 		}
 	}
 	switch {
 	case data == nil:
-		return named, errNoField
+		return errNoField
 	case len(data.Data) == 0:
-		return named, errMissing
+		return errMissing
 	}
 	if charsetOf(data.ContentType) != nil {
-		p.contentType = data.ContentType
+		hints.contentType = data.ContentType
 	}
 	p.Bytes = data.Data
 	p.Steps |= StepMultipart
-	return named, nil
+	return nil
 }

@@ -14,6 +14,8 @@ type Payload struct {
 
 	// Steps says which encodings were undone.
 	Steps Steps
+	// layers and quoted count the compressions and the JSON strings that were undone.
+	layers, quoted uint8
 
 	// Replaced counts what became U+FFFD: lone surrogates, which UTF-8 can't express, and what means nothing in the
 	// charset that the request declares.
@@ -23,10 +25,6 @@ type Payload struct {
 	// limit is how many bytes the payload may have.
 	limit  int64
 	buffer *memory.Buffer
-	// contentType is that of the request, or of the part of it that holds the text.
-	contentType string
-	// layers and quoted count the compressions and the JSON strings that were undone.
-	layers, quoted int
 	// aliased is the lease for a text that is a part of the body.
 	aliased memory.Lease
 }

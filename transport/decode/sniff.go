@@ -21,6 +21,9 @@ func isZstd(b []byte) bool {
 	return len(b) >= 4 && b[0] == 0x28 && b[1] == 0xb5 && b[2] == 0x2f && b[3] == 0xfd
 }
 
+// IsCompressed reports whether b shows by its first bytes that it is compressed: by gzip or zstd, also as text.
+func IsCompressed(b []byte) bool { return isGzip(b) || isZstd(b) || isPackedText(b) }
+
 // isZlib tells a zlib header from the start of a bare deflate stream. A bare stream could have these bits only in the
 // padding of a stored block, where encoders write zeros.
 func isZlib(b []byte) bool {
@@ -85,10 +88,12 @@ const (
 	hintDeflate
 )
 
-// hintSet is the hints of one request: those of the header, the query and the form.
+// hintSet is the hints of one request: the encodings of the header, the compressions of the query and the form, and the
+// content type of the request or of the part of it that holds the text.
 type hintSet struct {
 	header      encodings
 	query, form hint
+	contentType string
 }
 
 func (s *hintSet) has(h hint) bool {

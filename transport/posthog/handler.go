@@ -217,7 +217,8 @@ func (h *Handler) take(
 
 // scan finds the request's events.
 func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
-	fault, err := h.metrics.Mend(payload, s.document.scan, &s.document.Scanner, &s.batch, &s.lease)
+	fault, err := h.metrics.Read(
+		payload, s.document.scan, &s.document.Scanner, &s.document.envelope.batch, &s.batch, &s.lease)
 	switch {
 	case err != nil:
 		return err

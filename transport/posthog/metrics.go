@@ -32,13 +32,15 @@ func NewMetrics(scope tally.Scope) Metrics {
 }
 
 // Mend has the text scanned. If the scan meets a fault that Repair can mend, Mend repairs the text and has the copy
-// scanned. The copy counts against the lease. Mend notes in the batch whether it or the decoder has mended anything.
+// scanned. The copy counts against the lease. Mend notes in the batch whether it or the decoder has mended anything,
+// and sets the payload's Replaced back, which it has counted.
 func (m *Metrics) Mend(
 	payload *decode.Payload, scan func([]byte) *jsonscan.SyntaxError, scanner *jsonscan.Scanner, batch *events.Batch,
 	lease *memory.Lease,
 ) (*jsonscan.SyntaxError, *events.Error) {
 	m.surrogates.Inc(int64(payload.Replaced))
-	batch.Repaired = payload.Replaced > 0
+	batch.Repaired = batch.Repaired || payload.Replaced > 0
+	payload.Replaced = 0
 	data := payload.Bytes
 	fault := scan(data)
 	if fault == nil || !scanner.Repairable {

@@ -142,7 +142,8 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 	}
 	begin := time.Now()
 	payload, err := h.decoder.Decode(decode.Input{
-		Body: request.Body, ContentEncoding: request.ContentEncoding, Config: request.Config,
+		Body: request.Body, ContentType: request.ContentType, ContentEncoding: request.ContentEncoding,
+		Config: request.Config,
 	})
 	if err != nil {
 		return refuse(request, err)
@@ -184,7 +185,7 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 
 // scan finds the request's events. It reserves the memory for what will be written for them.
 func (h *Handler) scan(s *session, payload *decode.Payload, header *header) error {
-	fault, err := h.metrics.Mend(payload, s.scan, &s.Scanner, &s.batch, &s.lease)
+	fault, err := h.metrics.Read(payload, s.scan, &s.Scanner, &s.batchAt, &s.batch, &s.lease)
 	switch {
 	case err != nil:
 		return err

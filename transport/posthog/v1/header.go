@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -67,7 +68,7 @@ func readHeader(request *route.Request) (header, *taggedError) {
 		header.lib, header.libVersion = strconv.AppendQuote(nil, name), strconv.AppendQuote(nil, version)
 	}
 
-	if !isKnownEncoding(request.ContentEncoding) && !isObject(request.Body) {
+	if !isKnownEncoding(request.ContentEncoding) && !showsWhatItIs(request.Body) {
 		return header, errEncoding
 	}
 	return header, nil
@@ -133,10 +134,11 @@ func isKnownEncoding(header string) bool {
 	return known <= 1
 }
 
-// isObject reports whether a body begins like a plain JSON object, whatever its Content-Encoding says.
-func isObject(body []byte) bool {
-	body = bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
-	return len(body) > 0 && body[0] == '{'
+// showsWhatItIs reports whether a body begins like a plain JSON object or like gzip or zstd, whatever its
+// Content-Encoding says.
+func showsWhatItIs(body []byte) bool {
+	text := bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
+	return len(text) > 0 && text[0] == '{' || decode.IsCompressed(body)
 }
 
 // parseTime reads a time of RFC 3339. It takes T and Z in either case, a space for the T, and leap seconds.
