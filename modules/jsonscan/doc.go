@@ -8,8 +8,9 @@
 //	event.Raw.Properties, err = jsonscan.AppendSet(nil, event.Raw.Properties, "$plan", []byte(`"pro"`))
 //	event.Raw.Properties = jsonscan.AppendDelete(nil, event.Raw.Properties, "$ip")
 //
-// Of two equal keys the last counts. Text returns the text of a string, Repair mends what real SDKs write in the place
-// of JSON, and Members goes through an object. A parser of a larger format embeds a Scanner, as transport/posthog does.
+// Of two equal keys the last counts. Text returns the text of a string that was scanned, Unquote that of one that was
+// not. Repair mends what real SDKs write in the place of JSON, and Members goes through an object. A parser of a larger
+// format embeds a Scanner, as transport/posthog does.
 //
 // The scanner accepts what encoding/json accepts, up to MaxDepth levels deep. Texts must be valid UTF-8.
 package jsonscan

@@ -49,17 +49,14 @@ func Unquote(dst, src []byte) (text []byte, n int) {
 				return dst, 0
 			}
 			i += 6
-			if low, isUnit := hex4(src, i+2); isUnit && utf16.IsSurrogate(rune(unit)) && src[i] == '\\' && src[i+1] == 'u' {
-				if pair := utf16.DecodeRune(rune(unit), rune(low)); pair != utf8.RuneError {
-					dst = utf8.AppendRune(dst, pair)
-					i += 6
-					continue
-				}
-			}
-			if utf16.IsSurrogate(rune(unit)) {
+			first := rune(unit)
+			if pair := pairOf(first, src, i); pair != utf8.RuneError {
+				dst = utf8.AppendRune(dst, pair)
+				i += 6
+			} else if utf16.IsSurrogate(first) {
 				dst = append(dst, 0xe0|byte(unit>>12), 0x80|byte(unit>>6&0x3f), 0x80|byte(unit&0x3f))
 			} else {
-				dst = utf8.AppendRune(dst, rune(unit))
+				dst = utf8.AppendRune(dst, first)
 			}
 			continue
 		default:
@@ -68,4 +65,13 @@ func Unquote(dst, src []byte) (text []byte, n int) {
 		dst = append(dst, plain)
 		i += 2
 	}
+}
+
+// pairOf returns the character that a surrogate and the escape at i make together; utf8.RuneError if they are no pair.
+func pairOf(first rune, src []byte, i int) rune {
+	if low, ok := lowSurrogate(src, i); !ok || !low {
+		return utf8.RuneError
+	}
+	unit, _ := hex4(src, i+2) // lowSurrogate has read it
+	return utf16.DecodeRune(first, rune(unit))
 }

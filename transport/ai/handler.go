@@ -81,7 +81,12 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	form, fault := newForm(parts)
+	var texts texts
+	defer texts.release()
+	if err := texts.read(h.decoder, parts, request.Config); err != nil {
+		return route.Refusal(err)
+	}
+	form, fault := newForm(texts.parts)
 	if fault != nil {
 		return route.Refusal(fault)
 	}
@@ -93,7 +98,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	}
 	defer lease.Release()
 
-	batch := events.Batch{Token: token, Events: make([]events.Event, 1)}
+	batch := events.Batch{Token: token, Events: make([]events.Event, 1), Repaired: texts.repaired()}
 	request.Describe(&batch)
 	found, fault := h.read(form, &batch)
 	if fault != nil {

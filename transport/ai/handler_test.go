@@ -9,9 +9,11 @@ import (
 	"mime/multipart"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
@@ -272,12 +274,79 @@ func TestACompressedBodyNeedsNoHeader(t *testing.T) {
 	require.Equal(t, 400, s.post(contentType, packed.Bytes()[:40], "gzip").Status)
 }
 
+func TestAPartIsTheTextThatItMeans(t *testing.T) {
+	const withType = "Content-Disposition: form-data; name=\"%s\"\r\n" +
+		"Content-Type: application/json; charset=%s\r\n\r\n%s"
+	form := func(event, charset, properties string) []byte {
+		return []byte("--b\r\n" + fmt.Sprintf(withType, "event", "utf-8", event) + "\r\n--b\r\n" +
+			fmt.Sprintf(withType, "event.properties", charset, properties) + "\r\n--b--\r\n")
+	}
+	quoted := strconv.Quote // of printable ASCII, which Go quotes as JSON does
+	utf16 := strings.Join(strings.Split(`{"$ai_model":"m"}`, ""), "\x00") + "\x00"
+	const want = `{"$ai_model":"m","a":"\u00e4"}`
+	for _, test := range []struct {
+		name     string
+		body     []byte
+		want     string
+		repaired bool
+	}{
+		{"JSON strings", form(quoted(goodPart), "utf-8", quoted(quoted(want))), want, false},
+		{"a charset", form(goodPart, "iso-8859-1", "{\"$ai_model\":\"m\",\"a\":\"\xe4\"}"), `{"$ai_model":"m","a":"ä"}`,
+			false},
+		{"a charset that is not the text's", form(goodPart, "iso-8859-1", `{"$ai_model":"m","a":"ä"}`),
+			`{"$ai_model":"m","a":"ä"}`, false},
+		{"UTF-16", form(goodPart, "utf-16", utf16), `{"$ai_model":"m"}`, false},
+		{"what means nothing in the charset", form(goodPart, "euc-jp", "{\"$ai_model\":\"m\",\"a\":\"\xff\"}"),
+			"{\"$ai_model\":\"m\",\"a\":\"\ufffd\"}", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newService(t, DefaultConfig())
+			response := s.post("multipart/form-data; boundary=b", test.body, "")
+			require.Equal(t, 200, response.Status, response.Body)
+			require.Len(t, s.sink.kept, 1)
+			require.Equal(t, test.want, string(s.sink.kept[0].Raw.Properties))
+			require.Equal(t, test.repaired, s.sink.batch.Repaired)
+		})
+	}
+	s := newService(t, DefaultConfig())
+	response := s.post("multipart/form-data; boundary=b", form(quoted(goodPart)+"x", "utf-8", want), "")
+	require.Equal(t, 400, response.Status)
+	require.Equal(t, "failed to decode request: invalid JSON string around the request", response.Body)
+}
+
+func TestAFormMayBeCompressedTwiceOrWrittenAsText(t *testing.T) {
+	contentType, body := encode(t, "event", goodPart, "event.properties", goodProp)
+	pack := func(text []byte) []byte {
+		var packed bytes.Buffer
+		writer := gzip.NewWriter(&packed)
+		_, err := writer.Write(text)
+		require.NoError(t, err)
+		require.NoError(t, writer.Close())
+		return packed.Bytes()
+	}
+	asText := func(packed []byte) (text []byte) {
+		for _, c := range packed {
+			text = utf8.AppendRune(text, rune(c))
+		}
+		return text
+	}
+	for _, sent := range [][]byte{pack(pack(body)), asText(pack(body)), append(pack(body), make([]byte, 20)...)} {
+		s := newService(t, DefaultConfig())
+		require.Equal(t, 200, s.post(contentType, sent, "gzip").Status)
+		require.Len(t, s.sink.kept, 1)
+	}
+	s := newService(t, DefaultConfig())
+	response := s.post(contentType, []byte(strings.ToValidUTF8(string(pack(body)), "\ufffd")), "gzip")
+	require.Equal(t, 400, response.Status)
+	require.Contains(t, response.Body, "a program on the way")
+}
+
 func TestATokenIsNeeded(t *testing.T) {
 	contentType, body := encode(t, "event", goodPart, "event.properties", goodProp)
 	for authorization, want := range map[string]string{
 		"": "event submitted without an api_key",
-		"Basic abc": "event submitted without an api_key: the Authorization header has the scheme Basic; it must have " +
-			"the scheme Bearer and the project's API key",
+		"Basic abc": "event submitted without an api_key: the Authorization header has the scheme Basic; it must " +
+			"have the scheme Bearer and the project's API key",
 		"Bearer phx_key": "API key is not valid: personal_api_key",
 	} {
 		s := newService(t, DefaultConfig())

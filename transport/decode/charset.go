@@ -45,6 +45,9 @@ func (p *Payload) undoUTF16() error {
 // charsetOf returns the encoding that a content type declares; nil if it declares none, one that is not known, or
 // UTF-8.
 func charsetOf(contentType string) encoding.Encoding {
+	if strings.IndexByte(contentType, ';') < 0 {
+		return nil
+	}
 	_, parameters, err := mime.ParseMediaType(contentType)
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
 		return nil
@@ -56,8 +59,8 @@ func charsetOf(contentType string) encoding.Encoding {
 	return charset
 }
 
-// isISO2022 reports whether a text that is declared to be ISO-2022-JP is. That charset writes every character in 7 bits,
-// so the text is UTF-8 as well, but JSON has no escape characters.
+// isISO2022 reports whether a text that is declared to be ISO-2022-JP is that. The charset writes every character in 7
+// bits, so the text is UTF-8 as well, but JSON has no escape characters.
 func isISO2022(b []byte, contentType string) bool {
 	return strings.Contains(contentType, "2022") && bytes.IndexByte(b, 0x1b) >= 0
 }

@@ -147,7 +147,8 @@ func TestWhatARequestMeans(t *testing.T) {
 		{"0 gzip of gzip, and the header says so", encoded(gz(gz(event)), "gzip, gzip"), "gzip", event},
 		{"0 four times gzip", body(gzipTimes(t, 4, event)), "gzip", event},
 		{"0 gzip that the header names twice", encoded(gz(event), "gzip, gzip"), "gzip", event},
-		{"0 br of gzip, and the header says so", encoded(string(packOnce(t, newBrotli, gz(event))), "gzip, br"), "br+gzip",
+		{"0 br of gzip, and the header says so", encoded(string(packOnce(t, newBrotli, gz(event))), "gzip, br"),
+			"br+gzip",
 			event},
 		{"0 gzip of br", encoded(gz(br), "br, gzip"), "br+gzip", event},
 		{"0 deflate of br of zstd", encoded(string(packOnce(t, newZlib, string(packOnce(t, newBrotli, zs)))),
@@ -178,7 +179,8 @@ func TestWhatARequestMeans(t *testing.T) {
 
 		// A request inside a JSON string.
 		{"2.3 JSON in a JSON string", body(quote(event)), "quotes", event},
-		{"2.3 JSON in a JSON string with white space around it", body("\ufeff \r\n" + quote(" "+event) + "\n"), "quotes",
+		{"2.3 JSON in a JSON string with white space around it", body("\ufeff \r\n" + quote(" "+event) + "\n"),
+			"quotes",
 			" " + event},
 		{"2.3 JSON in three JSON strings", body(quote(quote(quote(event)))), "quotes", event},
 		{"2.3 gzip of JSON in a JSON string", body(gz(quote(event))), "quotes+gzip", event},
@@ -195,24 +197,30 @@ func TestWhatARequestMeans(t *testing.T) {
 		{"2.3 multipart form with base64 of gzip", body(multipartForm("ip", "1", "data", std([]byte(gz(event))))),
 			"multipart+base64+gzip", event},
 		{"2.3 multipart form with gzip", body(multipartForm("data", gz(event))), "multipart+gzip", event},
-		{"2.3 multipart form with lz64", body(multipartForm("data", lz(event), "compression", "lz64")), "multipart+lz64",
+		{"2.3 multipart form with lz64", body(multipartForm("data", lz(event), "compression", "lz64")),
+			"multipart+lz64",
 			event},
 		{"2.3 gzip of a multipart form", body(gz(multipartForm("data", event))), "multipart+gzip", event},
 
 		// Charsets.
-		{"2.13 ISO 8859-1", Input{Body: []byte("{\"a\":\"\xe4\"}"), ContentType: "application/json; charset=ISO-8859-1"},
+		{"2.13 ISO 8859-1", Input{Body: []byte("{\"a\":\"\xe4\"}"),
+			ContentType: "application/json; charset=ISO-8859-1"},
 			"charset", `{"a":"ä"}`},
 		{"2.13 Windows-1252", Input{Body: []byte("{\"a\":\"\x80\"}"), ContentType: `text/plain;charset="windows-1252"`},
 			"charset", `{"a":"€"}`},
-		{"2.13 Shift JIS", Input{Body: []byte("{\"a\":\"\x93\xfa\x96\x7b\"}"), ContentType: "text/plain; charset=Shift_JIS"},
+		{"2.13 Shift JIS", Input{Body: []byte("{\"a\":\"\x93\xfa\x96\x7b\"}"),
+			ContentType: "text/plain; charset=Shift_JIS"},
 			"charset", `{"a":"日本"}`},
-		{"2.13 GBK", Input{Body: []byte("{\"a\":\"\xd6\xd0\xb9\xfa\"}"), ContentType: "text/plain; charset=gbk"}, "charset",
+		{"2.13 GBK", Input{Body: []byte("{\"a\":\"\xd6\xd0\xb9\xfa\"}"), ContentType: "text/plain; charset=gbk"},
+			"charset",
 			`{"a":"中国"}`},
 		{"2.13 ISO-2022-JP, which is ASCII to look at",
-			Input{Body: []byte("{\"a\":\"\x1b$BF|K\\\x1b(B\"}"), ContentType: "text/plain; charset=iso-2022-jp"}, "charset",
+			Input{Body: []byte("{\"a\":\"\x1b$BF|K\\\x1b(B\"}"), ContentType: "text/plain; charset=iso-2022-jp"},
+			"charset",
 			`{"a":"日本"}`},
 		{"2.13 gzip of ISO 8859-1",
-			Input{Body: []byte(gz("{\"a\":\"\xe4\"}")), ContentType: "application/json; charset=latin1"}, "gzip+charset",
+			Input{Body: []byte(gz("{\"a\":\"\xe4\"}")), ContentType: "application/json; charset=latin1"},
+			"gzip+charset",
 			`{"a":"ä"}`},
 		{"2.13 a form with ISO 8859-1 in it",
 			Input{Body: []byte("data=%7B%22a%22%3A%22%E4%22%7D"), ContentType: formType + "; charset=ISO-8859-1"},
@@ -222,21 +230,27 @@ func TestWhatARequestMeans(t *testing.T) {
 				"name=\"data\"\r\nContent-Type: text/plain; charset=latin1", 1)), "multipart+charset", `{"a":"ä"}`},
 		{"2.13 what is UTF-8 is UTF-8, whatever is declared",
 			Input{Body: []byte(event), ContentType: "application/json; charset=ISO-8859-1"}, "plain", event},
-		{"2.13 an unknown charset on UTF-8", Input{Body: []byte(event), ContentType: "application/json; charset=klingon"},
+		{"2.13 an unknown charset on UTF-8", Input{Body: []byte(event),
+			ContentType: "application/json; charset=klingon"},
 			"plain", event},
 		{"2.13 surrogates that are declared to be UTF-8",
-			Input{Body: []byte("{\"a\":\"\xed\xa0\xbd\xed\xb8\x80\"}"), ContentType: "text/plain; charset=UTF-8"}, "plain",
+			Input{Body: []byte("{\"a\":\"\xed\xa0\xbd\xed\xb8\x80\"}"), ContentType: "text/plain; charset=UTF-8"},
+			"plain",
 			`{"a":"😀"}`},
-		{"2.13 UTF-16, little end first, with a byte order mark", body("\xff\xfe" + utf16Of(event, false)), "charset", event},
-		{"2.13 UTF-16, big end first, with a byte order mark", body("\xfe\xff" + utf16Of(event, true)), "charset", event},
+		{"2.13 UTF-16, little end first, with a byte order mark", body("\xff\xfe" + utf16Of(event, false)), "charset",
+			event},
+		{"2.13 UTF-16, big end first, with a byte order mark", body("\xfe\xff" + utf16Of(event, true)), "charset",
+			event},
 		{"2.13 UTF-16, little end first", body(utf16Of(event, false)), "charset", event},
 		{"2.13 UTF-16, big end first",
 			Input{Body: []byte(utf16Of(" "+event, true)), ContentType: "application/json; charset=utf-16be"}, "charset",
 			" " + event},
 		{"2.13 UTF-16 with a wrong charset",
-			Input{Body: []byte(utf16Of(event, false)), ContentType: "application/json; charset=utf-8"}, "charset", event},
+			Input{Body: []byte(utf16Of(event, false)), ContentType: "application/json; charset=utf-8"}, "charset",
+			event},
 		{"2.13 gzip of UTF-16", body(gz(utf16Of(event, false))), "gzip+charset", event},
-		{"2.13 a form in UTF-16", body(gz("\xff\xfe" + utf16Of("data="+std([]byte(event)), false))), "form+base64+gzip+charset",
+		{"2.13 a form in UTF-16", body(gz("\xff\xfe" + utf16Of("data="+std([]byte(event)), false))),
+			"form+base64+gzip+charset",
 			event},
 
 		// 2.13 and JSON readers: a byte order mark says nothing.
@@ -362,7 +376,8 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 			decoding + "invalid gzip data"},
 		{"2.4 gzip five times", Input{Body: []byte(gzipTimes(t, 5, event))}, events.Invalid,
 			decoding + "the request is compressed more than 4 times"},
-		{"2.4 gzip whose bytes a program replaced", Input{Body: []byte(strings.ToValidUTF8(gz, "\ufffd"))}, events.Invalid,
+		{"2.4 gzip whose bytes a program replaced", Input{Body: []byte(strings.ToValidUTF8(gz, "\ufffd"))},
+			events.Invalid,
 			errMangled.Error()},
 		{"2.4 gzip whose bytes became question marks", encoded("\x1f?\x08"+gz[3:], "gzip"), events.Invalid,
 			errMangled.Error()},
@@ -372,7 +387,8 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 		{"2.4 gzip as Latin-1 text, of which a part was replaced", Input{Body: []byte(latin1(gz) + "\ufffd")},
 			events.Invalid, errMangled.Error()},
 		{"0 zstd whose bytes a program replaced",
-			encoded(strings.ToValidUTF8(string(packZstd(t, event)), "\ufffd"), "zstd"), events.Invalid, errMangled.Error()},
+			encoded(strings.ToValidUTF8(string(packZstd(t, event)), "\ufffd"), "zstd"), events.Invalid,
+			errMangled.Error()},
 		{"0 deflate whose bytes a program replaced",
 			encoded(strings.ToValidUTF8(string(packOnce(t, newZlib, event)), "\ufffd"), "deflate"), events.Invalid,
 			errMangled.Error()},
@@ -380,7 +396,8 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 			decoding + "invalid JSON string around the request"},
 		{"2.3 text behind a JSON string", Input{Body: []byte(`"{\"a\":1}" x`)}, events.Invalid,
 			decoding + "invalid JSON string around the request"},
-		{"2.3 four JSON strings, one in the other", Input{Body: []byte(quote(quote(quote(quote(event)))))}, events.Invalid,
+		{"2.3 four JSON strings, one in the other", Input{Body: []byte(quote(quote(quote(quote(event)))))},
+			events.Invalid,
 			decoding + "the request lies in more than 3 JSON strings, one in the other"},
 		{"2.3 a multipart form without data", Input{Body: []byte(multipartForm("other", event))}, events.Invalid,
 			decoding + "the multipart form has no field data"},
@@ -450,6 +467,12 @@ func TestAPayloadOfJustTheLimitIsDecoded(t *testing.T) {
 		"zstd":    {Body: packZstd(t, text)},
 		"lz64":    {Body: []byte(lz(text)), QueryHint: "lz64"},
 		"streams": {Body: pack(t, newZstdStream, text)},
+
+		"a JSON string": {Body: []byte(quote(text))},
+		"UTF-16":        {Body: []byte(utf16Of(text, false))},
+		"a charset": {Body: []byte(strings.ReplaceAll(text, "ü", "\xfc")),
+			ContentType: "text/plain; charset=latin1"},
+		"multipart form": {Body: []byte(multipartForm("data", text))},
 	} {
 		payload, err := newDecoder(int64(len(text)), nil).Decode(in)
 		require.NoError(t, err, name)
@@ -461,6 +484,7 @@ func TestAPayloadOfJustTheLimitIsDecoded(t *testing.T) {
 
 func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 	text := batch(50)
+	latinText := strings.ReplaceAll(text, "ü", "\xfc")
 	for name, in := range map[string]Input{
 		"plain":  {Body: []byte(text)},
 		"query":  {QueryData: text},
@@ -471,6 +495,13 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 		"br":     {Body: packOnce(t, newBrotli, text), ContentEncoding: "br"},
 		"zstd":   {Body: packZstd(t, text)},
 		"lz64":   {Body: []byte(lz(text)), QueryHint: "lz64"},
+
+		"gzip of gzip":   {Body: []byte(gzipTimes(t, 2, text))},
+		"gzip as text":   {Body: []byte(latin1(gzipTimes(t, 1, text)))},
+		"a JSON string":  {Body: []byte(quote(text))},
+		"UTF-16":         {Body: []byte(utf16Of(text, false))},
+		"a charset":      {Body: []byte(latinText), ContentType: "text/plain; charset=latin1"},
+		"multipart form": {Body: []byte(multipartForm("data", text))},
 	} {
 		budget := memory.NewBudget(1 << 20)
 		taken := budget.Lease()
@@ -478,6 +509,72 @@ func TestASpentBudgetRefusesEveryKindOfPayload(t *testing.T) {
 		_, err := newDecoder(1<<20, budget).Decode(in)
 		require.Equal(t, memory.ErrSpent, err, name)
 		require.Equal(t, budget.Limit()-10<<10, budget.InUse(), name)
+	}
+}
+
+func TestACompressionInAnotherKeepsToTheLimitAndIsNotHeldWhole(t *testing.T) {
+	const limit = 1 << 20
+	bomb := strings.Repeat("x", 32<<20)
+	for name, in := range map[string]Input{
+		"gzip of gzip": {Body: []byte(gzipTimes(t, 2, bomb))},
+		"four gzips":   {Body: []byte(gzipTimes(t, 4, bomb)), ContentEncoding: "gzip, gzip, gzip, gzip"},
+		"gzip of br": {Body: []byte(gzipTimes(t, 1, string(packOnce(t, newBrotli, bomb)))),
+			ContentEncoding: "br, gzip"},
+		"gzip as text": {Body: []byte(latin1(gzipTimes(t, 1, bomb)))},
+		"gzip in a JSON string, in a form": {
+			Body: []byte("data=" + url.QueryEscape(quote(latin1(gzipTimes(t, 2, bomb))))), ContentType: formType},
+	} {
+		// The budget has room for what the limit allows, and no more than that.
+		budget := memory.NewBudget(2*limit + 20<<20)
+		_, err := newDecoder(limit, budget).Decode(in)
+		require.Equal(t, events.TooLarge, events.CodeOf(err), "%s: %v", name, err)
+		require.Zero(t, budget.InUse(), name)
+	}
+}
+
+func TestAnArrayIsTakenOutOfItsString(t *testing.T) {
+	for value, want := range map[string]struct{ text, fault string }{
+		`"[1]"`:             {`{"a":"x","b":[1],"c":2}`, ""},
+		`" [\"]\"] "`:       {`{"a":"x","b": ["]"] ,"c":2}`, ""},
+		`"\"[1]\""`:         {`{"a":"x","b":"[1]","c":2}`, ""},
+		`"[1],\"d\":[2]"`:   {"", errQuotedBatch.Error()},
+		`"[1"`:              {"", errQuotedBatch.Error()},
+		`"[1]]"`:            {"", errQuotedBatch.Error()},
+		`"[\"]"`:            {"", errQuotedBatch.Error()},
+		`"\"[1]\",\"d\":1"`: {"", errQuotedBatch.Error()},
+	} {
+		require.True(t, IsQuotedArray([]byte(value)), value)
+		text := []byte(`{"a":"x","b":` + value + `,"c":2}`)
+		budget := memory.NewBudget(1 << 20)
+		payload, err := newDecoder(1<<20, budget).Decode(Input{Body: text})
+		require.NoError(t, err)
+		from := len(`{"a":"x","b":`)
+		err = payload.Unquote(payload.Bytes, from, from+len(value))
+		if want.fault != "" {
+			require.EqualError(t, err, want.fault, value)
+		} else {
+			require.NoError(t, err, value)
+			require.Equal(t, want.text, string(payload.Bytes))
+			require.GreaterOrEqual(t, budget.InUse(), int64(len(payload.Bytes)))
+		}
+		payload.Release()
+		require.Zero(t, budget.InUse(), value)
+	}
+	for _, value := range []string{``, `[1]`, `"{}"`, `"x"`, `""`, `"\"\""`, `5`} {
+		require.False(t, IsQuotedArray([]byte(value)), value)
+	}
+}
+
+func TestWhatMeansNothingInTheCharsetIsReplacedAndCounted(t *testing.T) {
+	for name, in := range map[string]Input{
+		"EUC-JP":  {Body: []byte("{\"a\":\"\xff\"}"), ContentType: "text/plain; charset=euc-jp"},
+		"UTF-16":  {Body: []byte(utf16Of(`{"a":"`, false) + "\x3d\xd8" + utf16Of(`"}`, false))},
+		"strings": {Body: []byte(`"{\"a\":\"\ud83d\"}"`)},
+	} {
+		payload, err := newDecoder(1<<20, nil).Decode(in)
+		require.NoError(t, err, name)
+		require.Equal(t, "{\"a\":\"\ufffd\"}", string(payload.Bytes), name)
+		require.Equal(t, 1, payload.Replaced, name)
 	}
 }
 
@@ -502,6 +599,11 @@ func TestConcurrentRequestsDoNotShareMemory(t *testing.T) {
 			{Body: packOnce(t, newBrotli, text), ContentEncoding: "br"},
 			{Body: packZstd(t, text)},
 			{Body: []byte(lz(text)), QueryHint: "lz64"},
+			{Body: []byte(gzipTimes(t, 3, text) + "\x00")},
+			{Body: []byte(windows1252(gzipTimes(t, 1, text)))},
+			{Body: []byte(quote(quote(text)))},
+			{Body: []byte(utf16Of(text, true))},
+			{Body: []byte(multipartForm("data", gzipTimes(t, 1, text)))},
 			{Body: []byte("data=" + url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(text))))},
 		}
 		clients.Go(func() {

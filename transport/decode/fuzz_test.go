@@ -30,6 +30,16 @@ func FuzzDecode(f *testing.F) {
 		f.Add(body, "", encoding, formType, encoding)
 		f.Add([]byte("data="+std(body)), "", encoding, formType, "")
 		f.Add([]byte(nil), std(body), encoding, "", "")
+		f.Add([]byte(latin1(string(body))), "", encoding, "", encoding+", gzip")
+		f.Add(packOnce(f, newGzip, string(body)+"\x00"), "", "", "", encoding+", gzip")
+		f.Add([]byte(multipartForm("data", string(body), "compression", encoding)), "", "", "", "")
+	}
+	for _, text := range []string{quote(event), quote(quote("data=" + event)), utf16Of(event, true),
+		"\xff\xfe" + event} {
+		f.Add([]byte(text), text, "", "text/plain; charset=utf-16", "")
+	}
+	for _, charset := range []string{"latin1", "shift_jis", "gb18030", "iso-2022-jp", "utf-16be", "x-user-defined"} {
+		f.Add([]byte("{\"a\":\"\xe4\x1b$B\"}"), "", "", "text/plain; charset="+charset, "")
 	}
 	budget := memory.NewBudget(64 << 20)
 	decoder := newDecoder(limit, budget)

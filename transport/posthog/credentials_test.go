@@ -11,7 +11,10 @@ import (
 	"github.com/opencapture/capture/transport/route"
 )
 
-const without = "event submitted without an api_key: the Authorization header "
+const (
+	without = "event submitted without an api_key: the Authorization header "
+	must    = "; it must have the scheme Bearer and the project's API key"
+)
 
 // Section 2.8 of the protocol, for the paths that take the token from the Authorization header.
 func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
@@ -23,11 +26,11 @@ func TestBearerTokenIsCheckedForItsShape(t *testing.T) {
 		"phc_a":             {token: "phc_a"},
 		"":                  {fault: "event submitted without an api_key"},
 		"Basic cGhjX2E6": {
-			fault: without + "has the scheme Basic; it must have the scheme Bearer and the project's API key"},
+			fault: without + "has the scheme Basic" + must},
 		"Digest phc_a phc_a": {
-			fault: without + "has a scheme other than Bearer; it must have the scheme Bearer and the project's API key"},
+			fault: without + "has a scheme other than Bearer" + must},
 		"Bearer": {
-			fault: without + "has the scheme Bearer, but no token; it must have the scheme Bearer and the project's API key"},
+			fault: without + "has the scheme Bearer, but no token" + must},
 		"Bearer phx_a":                      {fault: "API key is not valid: personal_api_key"},
 		"phx_a":                             {fault: "API key is not valid: personal_api_key"},
 		"Bearer " + strings.Repeat("k", 65): {fault: "API key is not valid: too_long"},

@@ -123,7 +123,8 @@ func (h *Handler) release(s *session) {
 // Capture takes the events of a request. It answers once they are safe, or says what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
-		return s.document.hydrate(&s.batch, &s.config, intake{request: request, query: query, engage: isEngage(request.Path)})
+		from := intake{request: request, query: query, engage: isEngage(request.Path)}
+		return s.document.hydrate(&s.batch, &s.config, from)
 	}, resourceEvents)
 }
 

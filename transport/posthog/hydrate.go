@@ -38,8 +38,9 @@ var (
 	errTypeSentAt     = wrongType("sent_at", "a string")
 	errTypeHistorical = wrongType("historical_migration", "true or false")
 	errTypeBatch      = wrongType("batch", "an array of events")
-	errNoBatch        = events.Errorf(events.Invalid, "failed to parse request: batch is missing: expected an array of "+
-		"events in batch, or the name of a single event in event")
+	errNoBatch        = events.Errorf(events.Invalid,
+		"failed to parse request: batch is missing: expected an array of events in batch, or the name of a single "+
+			"event in event")
 )
 
 func wrongType(key, want string) *events.Error {
