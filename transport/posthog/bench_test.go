@@ -22,11 +22,12 @@ func BenchmarkScan50(b *testing.B) {
 	batch := events.Batch{Received: received}
 	b.SetBytes(int64(len(payload.Bytes)))
 	b.ReportAllocs()
+	from := intake{request: &route.Request{}}
 	for b.Loop() {
 		if d.scan(payload.Bytes) != nil {
 			b.Fatal(d.Err)
 		}
-		if _, err := d.hydrate(&batch, &config, intake{request: &route.Request{}}); err != nil {
+		if _, err := d.hydrate(&batch, &config, from); err != nil {
 			b.Fatal(err)
 		}
 	}
