@@ -362,7 +362,9 @@ func (p *Payload) join() error {
 		out.Bytes = append(out.Bytes, p.Bytes...)
 		p.become(out, 0)
 	}
-	p.Bytes, p.Replaced = joinSurrogates(p.Bytes)
+	text, replaced := joinSurrogates(p.Bytes)
+	p.Bytes = text
+	p.Replaced += replaced
 	return nil
 }
 

@@ -213,6 +213,47 @@ func TestATokenIsFoundHoweverTheAuthorizationHeaderSpellsIt(t *testing.T) {
 	}
 }
 
+func TestABatchMayBeAJSONStringAndTheRequestToo(t *testing.T) {
+	array := "[" + eventOf(1, "") + "," + eventOf(2, `"properties":{"q":"\"\\"}`) + "]"
+	request := `{"created_at":"2026-11-24T11:59:00Z","batch":` + jsonText(t, array) + `}`
+	for _, body := range []string{
+		request, jsonText(t, request), strings.Replace(request, jsonText(t, array), jsonText(t, jsonText(t, array)), 1),
+	} {
+		s := newService(t, posthog.DefaultConfig())
+		response := s.post(body)
+		require.Equal(t, 200, response.Status, response.Body)
+		require.Len(t, s.sink.events, 2)
+		require.Contains(t, string(s.sink.events[1].Raw.Properties), `{"q":"\"\\"`)
+	}
+	s := newService(t, posthog.DefaultConfig())
+	response := s.post(strings.Replace(request, "]", `],\"x\":[1]`, 1))
+	require.Equal(t, 400, response.Status)
+	require.Equal(t, "request_decoding_error", failure(t, response).Error)
+	require.Contains(t, failure(t, response).Description, "batch is a JSON string that does not hold one array")
+	require.Equal(t, "request_parsing_error",
+		failure(t, s.post(`{"created_at":"2026-11-24T11:59:00Z","batch":"none"}`)).Error)
+}
+
+func TestWhatCompressionIsShownByTheBytesIsNeverUnsupported(t *testing.T) {
+	body := batchOf(eventOf(1, ""))
+	for _, test := range []struct {
+		encoding, body string
+		status         int
+	}{
+		{"gzip, gzip", gzipped(gzipped(body)), 200},
+		{"gzip, br", gzipped(body), 200},
+		{"compress", gzipped(body), 200},
+		{"", gzipped(body) + "\x00\x00", 200},
+		{"gzip, br", "\x00\x01", 415},
+		{"compress", "\x00\x01", 415},
+	} {
+		request := requestOf(test.body)
+		request.ContentEncoding = test.encoding
+		s := newService(t, posthog.DefaultConfig())
+		require.Equal(t, test.status, s.Capture(context.Background(), request).Status, "%+v", test)
+	}
+}
+
 // Section 3.1 of the protocol: the faults that refuse a whole batch. None of its events are kept, and all are counted.
 func TestSection31WholeBatchFaults(t *testing.T) {
 	good := eventOf(1, "")
@@ -738,6 +779,12 @@ func FuzzCapture(f *testing.F) {
 			eventOf(5,
 				`"properties":{"$cookieless_mode":true,"$lib_version":"\ud83d\ude00"},"options":{"cookieless_mode":0}`)+
 			`],"historical_migration":true}`))
+	quoted := func(text string) string { return jsonText(f, text) }
+	f.Add(false, "Bearer%20k", "a/1", "2026-11-24T11:59:00Z", "application/json; charset=latin1", "gzip, gzip",
+		[]byte(gzipped(gzipped(quoted(batchOf(eventOf(1, `"properties":{"a":"ä"}`)))))+"\x00"))
+	f.Add(false, "k", "a/1", "2026-11-24T11:59:00Z", "application/json; charset=latin1", "",
+		[]byte(`{"created_at":"2026-11-24T11:59:00Z","batch":`+
+			quoted(quoted("["+strings.Replace(eventOf(1, ""), `"x":1`, `"x":NaN,"\u00e4":"ä"`, 1)+"] "))+`}`))
 	f.Fuzz(func(t *testing.T, onlyAI bool, authorization, info, stamp, contentType, encoding string, body []byte) {
 		s := newService(t, posthog.DefaultConfig())
 		request := requestOf(string(body))
@@ -751,7 +798,7 @@ func FuzzCapture(f *testing.F) {
 			require.Empty(t, s.sink.events)
 			return
 		}
-		sent := sentEvents(t, body, encoding)
+		sent := sentEvents(t, body, contentType, encoding)
 		require.EqualValues(t, len(sent), s.ledger.Snapshot().Received)
 		order, kept := results(t, response.Body)
 		require.Len(t, order, len(sent))
@@ -770,18 +817,31 @@ func FuzzCapture(f *testing.F) {
 }
 
 // sentEvents returns the events that encoding/json finds in a body that was accepted.
-func sentEvents(t *testing.T, body []byte, encoding string) []map[string]any {
-	payload, err := decode.New(route.Fixed(1<<20), nil).Decode(decode.Input{Body: body, ContentEncoding: encoding})
+func sentEvents(t *testing.T, body []byte, contentType, encoding string) []map[string]any {
+	payload, err := decode.New(route.Fixed(1<<20), nil).Decode(
+		decode.Input{Body: body, ContentType: contentType, ContentEncoding: encoding})
 	require.NoError(t, err)
-	text := payload.Bytes
-	if !json.Valid(text) {
-		text, _ = jsonscan.Repair(text)
+	mended := func(text []byte) any {
+		if !json.Valid(text) {
+			text, _ = jsonscan.Repair(text)
+		}
+		return jsonValue(t, text)
+	}
+	batch := mended(payload.Bytes).(map[string]any)["batch"]
+	for text, quoted := batch.(string); quoted; text, quoted = batch.(string) {
+		batch = mended([]byte(text))
 	}
 	var sent []map[string]any
-	for _, event := range jsonValue(t, text).(map[string]any)["batch"].([]any) {
+	for _, event := range batch.([]any) {
 		sent = append(sent, event.(map[string]any))
 	}
 	return sent
+}
+
+func jsonText(tb testing.TB, text string) string {
+	quoted, err := json.Marshal(text)
+	require.NoError(tb, err)
+	return string(quoted)
 }
 
 func jsonValue(t *testing.T, text []byte) any {
