@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"bytes"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
@@ -42,7 +41,23 @@ func wasText(b []byte) (text, lost bool) {
 	if isText(b) || !utf8.Valid(b) {
 		return false, false
 	}
-	return true, bytes.Contains(b, []byte("\ufffd"))
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if _, ok := byteOf(r); !ok && r != utf8.RuneError {
+			return false, false
+		}
+		lost = lost || r == utf8.RuneError
+		b = b[n:]
+	}
+	return true, lost
+}
+
+// byteOf returns the byte that was written as a character.
+func byteOf(r rune) (byte, bool) {
+	if r <= 0xff {
+		return byte(r), true
+	}
+	return charmap.Windows1252.EncodeRune(r)
 }
 
 // undoPackedText makes bytes of the characters that bytes were written as. It works in place, unless the bytes are the
@@ -63,11 +78,8 @@ func (p *Payload) undoPackedText() error {
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)
 		text = text[n:]
-		plain, ok := byte(r), r <= 0xff
+		plain, ok := byteOf(r)
 		if !ok {
-			plain, ok = charmap.Windows1252.EncodeRune(r)
-		}
-		if !ok || n == 1 && r == utf8.RuneError {
 			return errMangled
 		}
 		p.Bytes = append(p.Bytes, plain)
