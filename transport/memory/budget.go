@@ -9,10 +9,14 @@ import (
 // ErrSpent is the error of a request for which the budget has no room.
 var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
 
+// Small is how many bytes a small holder has at most: a buffer or a lease. See Budget.Keep.
+const Small = 64 << 10
+
 // Budget bounds the bytes that all requests of the process hold at once. It never blocks: if it has no room, its user
 // refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
 type Budget struct {
 	limit atomic.Int64
+	kept  atomic.Int64
 	inUse atomic.Int64
 }
 
@@ -27,14 +31,23 @@ func NewBudget(limit int64) *Budget {
 // released.
 func (b *Budget) Resize(limit int64) { b.limit.Store(limit) }
 
-// reserve takes n bytes and reports whether the budget had them. If not, it takes none.
-func (b *Budget) reserve(n int64) bool {
+// Keep keeps the last n bytes of the budget for small holders, so that a few large requests cannot shut out the many
+// small ones. A new budget keeps none.
+func (b *Budget) Keep(n int64) { b.kept.Store(n) }
+
+// reserve takes n bytes for a holder that has held bytes already, and reports whether the budget had them. If not, it
+// takes none.
+func (b *Budget) reserve(n, held int64) bool {
 	if b == nil {
 		return true
 	}
 	for {
+		limit := b.limit.Load()
+		if n > Small-held {
+			limit -= b.kept.Load()
+		}
 		inUse := b.inUse.Load()
-		if n > b.limit.Load()-inUse {
+		if n > limit-inUse {
 			return false
 		}
 		if b.inUse.CompareAndSwap(inUse, inUse+n) {

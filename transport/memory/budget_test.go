@@ -9,12 +9,12 @@ import (
 
 func TestABudgetGivesNoMoreThanItHas(t *testing.T) {
 	budget := NewBudget(10)
-	require.True(t, budget.reserve(10))
-	require.False(t, budget.reserve(1))
-	require.True(t, budget.reserve(0))
+	require.True(t, budget.reserve(10, 0))
+	require.False(t, budget.reserve(1, 0))
+	require.True(t, budget.reserve(0, 0))
 	budget.release(4)
-	require.False(t, budget.reserve(5))
-	require.True(t, budget.reserve(4))
+	require.False(t, budget.reserve(5, 0))
+	require.True(t, budget.reserve(4, 0))
 	require.EqualValues(t, 10, budget.InUse())
 	require.EqualValues(t, 10, budget.Limit())
 }
@@ -25,7 +25,7 @@ func TestABudgetHoldsUnderConcurrentUse(t *testing.T) {
 	for range 8 {
 		users.Go(func() {
 			for range 1000 {
-				if budget.reserve(30) {
+				if budget.reserve(30, 0) {
 					if inUse := budget.InUse(); inUse > 100 {
 						t.Errorf("%d of 100 in use", inUse)
 					}
@@ -38,9 +38,28 @@ func TestABudgetHoldsUnderConcurrentUse(t *testing.T) {
 	require.Zero(t, budget.InUse())
 }
 
+func TestTheLastBytesOfABudgetAreKeptForSmallHolders(t *testing.T) {
+	budget := NewBudget(4 * Small)
+	budget.Keep(Small)
+	large, small, other := budget.Lease(), budget.Lease(), budget.Lease()
+	require.True(t, large.Reserve(3*Small))
+	require.False(t, large.Reserve(1), "a large holder does not become small by asking for little")
+	require.True(t, small.Reserve(Small/2))
+	require.False(t, small.Reserve(Small/2+1), "nor may a small one become large")
+	_, err := NewBuffers(budget).Get(Small + 1)
+	require.ErrorIs(t, err, ErrSpent)
+	buffer, err := NewBuffers(budget).Get(Small / 2)
+	require.NoError(t, err)
+	require.EqualValues(t, Small/2, cap(buffer.Bytes))
+	require.False(t, other.Reserve(1), "small holders cannot have more than all")
+	budget.Keep(0)
+	small.Release()
+	require.True(t, large.Reserve(Small/2))
+}
+
 func TestANilBudgetIsUnbounded(t *testing.T) {
 	var budget *Budget
-	require.True(t, budget.reserve(1<<62))
+	require.True(t, budget.reserve(1<<62, 0))
 	budget.release(1 << 62)
 	require.Zero(t, budget.InUse())
 	require.Zero(t, budget.Limit())

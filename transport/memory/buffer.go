@@ -34,7 +34,7 @@ func NewBuffers(budget *Budget) *Buffers { return &Buffers{budget: budget} }
 // Get returns an empty buffer with room for at least size bytes. It fails, with ErrSpent, only if the budget is spent.
 func (p *Buffers) Get(size int64) (*Buffer, error) {
 	size = capacity(size)
-	if !p.budget.reserve(size) {
+	if !p.budget.reserve(size, 0) {
 		return nil, ErrSpent
 	}
 	if size <= MaxPooled {

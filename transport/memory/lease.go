@@ -12,7 +12,7 @@ func (b *Budget) Lease() Lease { return Lease{budget: b} }
 
 // Reserve adds n bytes to the lease and reports whether the budget had them. If not, the lease stays as it is.
 func (l *Lease) Reserve(n int64) bool {
-	if !l.budget.reserve(n) {
+	if !l.budget.reserve(n, l.held) {
 		return false
 	}
 	l.held += n
