@@ -29,7 +29,7 @@ TEST_TIMEOUT := 20m
 TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
 
 # The build tags of the suites.
-TAGS := -tags sdk,chaos,powercut
+TAGS := -tags sdk,chaos,powercut,hostile
 
 # How long one benchmark runs: a time or, as 100x, a number of iterations.
 BENCHTIME ?= 1s
@@ -41,7 +41,7 @@ FUZZTIME ?= 200000x
 FUZZ ?= .*
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long powercut powercut-long \
+.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long powercut powercut-long hostile \
 	services-up services-down
 
 help: ## List the targets
@@ -110,6 +110,9 @@ powercut: ## Cut the power under the service, and start it on what the disk may 
 
 powercut-long: ## The same with 300 cuts a scenario: about ten minutes
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 3h -powercut.cuts=300
+
+hostile: ## Attack the service as strangers can, and look at its memory, its answers and a good client; RUN=REGEXP
+	cd testkit/hostile && $(GO) test -tags hostile -count=1 -run '$(RUN)' -timeout 10m
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
 	@testkit/services/services.sh up

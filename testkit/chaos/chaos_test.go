@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
 
@@ -212,7 +213,7 @@ func (s *stage) strike(t *testing.T) {
 	}
 	for _, service := range s.services {
 		service.watched.end()
-		if service.process != nil {
+		if service.Process != nil {
 			service.kill()
 		}
 	}
@@ -226,7 +227,7 @@ func (s *stage) strike(t *testing.T) {
 		return
 	}
 	for _, service := range s.services {
-		t.Logf("%s, at its end:\n%s", service.log(), tail(service.log()))
+		t.Logf("%s, at its end:\n%s", service.log(), process.Tail(service.log()))
 	}
 }
 
@@ -252,7 +253,7 @@ func (s *stage) flow() error {
 	return s.each(func(service *service) error {
 		load := s.loads[service]
 		goal := load.Acked() + int64(flowFor*s.rate)
-		err := poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return load.Acked() >= goal, nil })
+		err := process.Poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return load.Acked() >= goal, nil })
 		if err != nil {
 			return fmt.Errorf("%d events short of %d: %w", goal-load.Acked(), int64(flowFor*s.rate), err)
 		}

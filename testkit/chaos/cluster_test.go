@@ -22,6 +22,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+
+	"github.com/opencapture/capture/testkit/process"
 )
 
 // cluster is a real Apache Kafka of one broker or of three. The service reaches each broker through a proxy; the broker
@@ -38,7 +40,7 @@ type broker struct {
 	command, format    []string
 	direct, controller int
 	proxy              *toxiproxy.Proxy
-	process            *process
+	process            *process.Process
 }
 
 // jars returns the directory of Kafka's jars.
@@ -164,7 +166,7 @@ func (c *cluster) each(f func(int, *broker) error) error {
 
 // start starts a broker that does not run.
 func (b *broker) start() (err error) {
-	b.process, err = spawn(b.dir, filepath.Join(b.dir, "kafka.log"), nil, b.command...)
+	b.process, err = process.Start(b.dir, filepath.Join(b.dir, "kafka.log"), nil, b.command...)
 	return err
 }
 
@@ -182,22 +184,22 @@ func (b *broker) empty() error {
 // kill ends a broker at once, as a crash does. The data that it had written is on the disk, or in the kernel's care.
 func (b *broker) kill() {
 	if b.process != nil {
-		b.process.kill()
+		b.process.Kill()
 	}
 }
 
 // freeze stops a broker while its connections stay open, so that it no longer answers. thaw lets it go on.
-func (b *broker) freeze() error { return b.process.signal(syscall.SIGSTOP) }
-func (b *broker) thaw() error   { return b.process.signal(syscall.SIGCONT) }
+func (b *broker) freeze() error { return b.process.Signal(syscall.SIGSTOP) }
+func (b *broker) thaw() error   { return b.process.Signal(syscall.SIGCONT) }
 
 // awaitBrokers returns when every broker serves.
 func (c *cluster) awaitBrokers() error {
 	var problem error
-	err := poll(90*time.Second, 200*time.Millisecond, func() (bool, error) {
+	err := process.Poll(90*time.Second, 200*time.Millisecond, func() (bool, error) {
 		problem = c.serves()
 		for _, b := range c.brokers {
-			if b.process.ended() {
-				return false, fmt.Errorf("a broker has ended\n%s", tail(filepath.Join(b.dir, "kafka.log")))
+			if b.process.Ended() != nil {
+				return false, fmt.Errorf("a broker has ended\n%s", process.Tail(filepath.Join(b.dir, "kafka.log")))
 			}
 		}
 		return problem == nil, nil
@@ -273,7 +275,7 @@ func (c *cluster) poison(toxic string) error {
 // revive undoes the remains of a failed scenario: brokers that do not run or do not answer, and toxics.
 func (c *cluster) revive() error {
 	if err := c.each(func(_ int, b *broker) error {
-		if b.process.ended() {
+		if b.process.Ended() != nil {
 			return b.start()
 		}
 		return b.thaw()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
 
@@ -253,7 +254,7 @@ func diskFull(s *stage) error {
 	s.kafka.cut()
 	err := s.each(func(service *service) error {
 		load := s.loads[service]
-		if err := poll(30*time.Second, 10*time.Millisecond,
+		if err := process.Poll(30*time.Second, 10*time.Millisecond,
 			func() (bool, error) { return load.Refused() > 20, nil }); err != nil {
 			return fmt.Errorf("the disk is not full: %w", err)
 		}
@@ -269,7 +270,7 @@ func diskFull(s *stage) error {
 			return err
 		}
 		refused := load.Refused()
-		return poll(10*time.Second, 10*time.Millisecond,
+		return process.Poll(10*time.Second, 10*time.Millisecond,
 			func() (bool, error) { return load.Refused() > refused+20, nil })
 	})
 	if err != nil {
@@ -312,7 +313,7 @@ func readOnly(s *stage) error {
 	}
 	last(time.Second)
 	return s.each(func(service *service) error {
-		if service.ended() {
+		if service.Ended() != nil {
 			s.say(service, "boot=refused")
 		} else {
 			s.say(service, "boot=yes")
@@ -320,7 +321,7 @@ func readOnly(s *stage) error {
 		if err := syscall.Unmount(service.spool, syscall.MNT_DETACH); err != nil {
 			return err
 		}
-		if service.ended() {
+		if service.Ended() != nil {
 			return service.run()
 		}
 		return nil
@@ -399,7 +400,7 @@ func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*sta
 			return err
 		}
 		return s.each(func(service *service) error {
-			if err := poll(drainPatience(), 50*time.Millisecond, func() (bool, error) {
+			if err := process.Poll(drainPatience(), 50*time.Millisecond, func() (bool, error) {
 				corrupt, err := service.metric(metricCorrupt)
 				return corrupt > 0, err
 			}); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
 
@@ -90,7 +91,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		// The connection to Kafka is made again within seconds, for each partition by itself (sarama leaves a failed
 		// one alone for up to ten). That time is no part of the drain's rate, which counts only after a tenth of the
 		// records.
-		require.NoError(t, poll(flowPatience, time.Millisecond, func() (bool, error) {
+		require.NoError(t, process.Poll(flowPatience, time.Millisecond, func() (bool, error) {
 			now, err := service.metric(metricDrained)
 			flows := now >= drained+records/10
 			if flows {
@@ -100,7 +101,7 @@ func TestAnOutageIsBorne(t *testing.T) {
 		}))
 		began := time.Now()
 		var left float64
-		require.NoError(t, poll(15*time.Minute, 20*time.Millisecond, func() (bool, error) {
+		require.NoError(t, process.Poll(15*time.Minute, 20*time.Millisecond, func() (bool, error) {
 			var err error
 			left, err = service.metric(metricRecords)
 			return left <= 0, err
@@ -145,11 +146,11 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 		shape.Pad = 2000
 		load := service.load(shape, 0)
 		s.loads[service] = load
-		require.NoError(t, poll(flowPatience, 10*time.Millisecond,
+		require.NoError(t, process.Poll(flowPatience, 10*time.Millisecond,
 			func() (bool, error) { return load.Acked() > 1000, nil }))
 		s.kafka.cut()
 		var bytes float64
-		require.NoError(t, poll(10*time.Minute, 20*time.Millisecond, func() (bool, error) {
+		require.NoError(t, process.Poll(10*time.Minute, 20*time.Millisecond, func() (bool, error) {
 			var err error
 			bytes, err = service.metric(metricBytes)
 			return bytes >= goal, err
@@ -174,7 +175,7 @@ func TestARestartWithAFullSpoolTakesNoTime(t *testing.T) {
 			} else {
 				last(2 * time.Second)
 			}
-			memory, err := service.memory("VmHWM")
+			memory, err := service.Memory(process.MaxResident)
 			require.NoError(t, err)
 			line := fmt.Sprintf("restart/%s kafka=%s spool=%.2fGiB ready=%s rss=%dMiB", service.mode, kafka,
 				bytes/(1<<30), proof.Short(ready), memory/mib)
@@ -208,12 +209,12 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 		acked := s.loads[service].Acked()
 		// The figure at half time tells a plateau from a slope.
 		last(away / 2)
-		half, err := service.memory("VmHWM")
+		half, err := service.Memory(process.MaxResident)
 		if err != nil {
 			return err
 		}
 		last(away / 2)
-		whole, err := service.memory("VmHWM")
+		whole, err := service.Memory(process.MaxResident)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/opencapture/capture/testkit/process"
 )
 
 // watcher compares the readiness of a service with its answers to its loads. When all answers were 200 for a while, the
@@ -67,7 +69,7 @@ func (w *watcher) poll() {
 	if !alike {
 		return
 	}
-	status, body, err := get(w.service.url + "/_readiness")
+	status, body, err := process.Get(w.service.url + "/_readiness")
 	then, still, alike := w.known()
 	if err != nil || !alike || then != serving || still != safe || w.fills && safe {
 		return

@@ -8,6 +8,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
 
@@ -135,7 +136,7 @@ func throttled(s *stage) error {
 			return err
 		}
 		load := s.loads[service]
-		err := poll(flowPatience, 10*time.Millisecond, func() (bool, error) {
+		err := process.Poll(flowPatience, 10*time.Millisecond, func() (bool, error) {
 			before := load.Acked()
 			last(time.Second)
 			return float64(load.Acked()-before) >= 0.8*s.rate, nil

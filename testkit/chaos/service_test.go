@@ -4,101 +4,20 @@ package chaos
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
-
-// process is a program that runs in the background.
-type process struct {
-	command *exec.Cmd
-	exited  chan struct{} // closed when the process has ended, with err
-	err     error
-}
-
-// spawn starts a program that appends its output to a file. The program does not outlive this one.
-func spawn(dir, log string, environ []string, command ...string) (*process, error) {
-	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	p := &process{command: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
-	p.command.Dir, p.command.Env, p.command.Stdout, p.command.Stderr = dir, environ, file, file
-	// The program has a process group of its own, so that the terminal's interrupt reaches it only through this
-	// program.
-	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.command.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		p.err = p.command.Wait()
-		close(p.exited)
-	}()
-	return p, nil
-}
-
-func (p *process) signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
-
-// kill ends the process and returns when it is gone.
-func (p *process) kill() {
-	_ = p.signal(syscall.SIGKILL)
-	<-p.exited
-}
-
-func (p *process) ended() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// stopPatience is more than app.stop_timeout, within which the service has to end.
-const stopPatience = time.Minute
-
-// terminate asks the process to end, and returns an error unless it ends with exit code 0.
-func (p *process) terminate() error {
-	if err := p.signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	select {
-	case <-p.exited:
-		return p.err
-	case <-time.After(stopPatience):
-		return fmt.Errorf("not ended %s after SIGTERM", stopPatience)
-	}
-}
-
-// memory returns a figure of the process's memory in bytes: VmRSS, the present one, or VmHWM, the highest ever.
-func (p *process) memory(figure string) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, found := strings.CutPrefix(line, figure+":"); found {
-			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("no %s in the process's status", figure)
-}
 
 // The names of the delivery module's metrics.
 const (
@@ -127,7 +46,7 @@ type service struct {
 	path string
 	// wrap is the beginning of a command line that runs the binary.
 	wrap []string
-	*process
+	*process.Process
 	// serving is the time since when the process runs and is not about to end, in nanoseconds since 1970. 0: it does
 	// not run, or is about to end.
 	serving atomic.Int64
@@ -188,7 +107,7 @@ func (s *service) start() error {
 	if err != nil {
 		return err
 	}
-	s.process, err = spawn(s.dir, s.log(), s.environ, append(append([]string{}, s.wrap...), path, "serve")...)
+	s.Process, err = process.Start(s.dir, s.log(), s.environ, append(append([]string{}, s.wrap...), path, "serve")...)
 	s.serving.Store(time.Now().UnixNano())
 	return err
 }
@@ -200,15 +119,18 @@ func (s *service) binary() (string, error) {
 	return stock()
 }
 
-// kill and terminate end the process like the methods of process.
+// stopPatience is more than app.stop_timeout, within which the service has to end.
+const stopPatience = time.Minute
+
+// kill and terminate end the process, and the watcher is told before.
 func (s *service) kill() {
 	s.serving.Store(0)
-	s.process.kill()
+	s.Kill()
 }
 
 func (s *service) terminate() error {
 	s.serving.Store(0)
-	return s.process.terminate()
+	return s.Terminate(stopPatience)
 }
 
 // load starts a load on the service.
@@ -257,11 +179,11 @@ const startPatience = 30 * time.Second
 
 // awaitAnswer returns when the service answers 200 at a path.
 func (s *service) awaitAnswer(path string) error {
-	err := poll(startPatience, 5*time.Millisecond, func() (bool, error) {
-		if s.ended() {
-			return false, fmt.Errorf("the service has ended: %w", s.err)
+	err := process.Poll(startPatience, 5*time.Millisecond, func() (bool, error) {
+		if err := s.Ended(); err != nil {
+			return false, err
 		}
-		status, _, err := get(s.url + path)
+		status, _, err := process.Get(s.url + path)
 		return err == nil && status == http.StatusOK, nil
 	})
 	if err != nil {
@@ -286,32 +208,16 @@ func (s *service) restart() error {
 
 // metric returns a metric, as the sum over its labels; 0 if the service does not have it.
 func (s *service) metric(name string) (float64, error) {
-	_, body, err := get(s.admin + "/metrics")
-	if err != nil {
-		return 0, err
-	}
-	sum := 0.0
-	for line := range strings.Lines(string(body)) {
-		rest, found := strings.CutPrefix(line, name)
-		if !found || rest == "" || rest[0] != ' ' && rest[0] != '{' {
-			continue
-		}
-		line = strings.TrimSpace(line)
-		value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
-		if err != nil {
-			return 0, fmt.Errorf("metric %s: %w", name, err)
-		}
-		sum += value
-	}
-	return sum, nil
+	metrics, err := process.Metrics(s.admin)
+	return metrics[name], err
 }
 
 // awaitDrain returns when the spool is empty.
 func (s *service) awaitDrain(patience time.Duration) error {
 	var left float64
-	err := poll(patience, 50*time.Millisecond, func() (bool, error) {
-		if s.ended() {
-			return false, fmt.Errorf("the service has ended: %w", s.err)
+	err := process.Poll(patience, 50*time.Millisecond, func() (bool, error) {
+		if err := s.Ended(); err != nil {
+			return false, err
 		}
 		var err error
 		left, err = s.metric(metricRecords)
@@ -323,69 +229,14 @@ func (s *service) awaitDrain(patience time.Duration) error {
 	return nil
 }
 
-var client = &http.Client{Timeout: 10 * time.Second}
-
-func get(url string) (int, []byte, error) {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return 0, nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	return response.StatusCode, body, err
-}
-
 // binaryEnv names a binary other than that of this checkout.
 const binaryEnv = "CAPTURE_CHAOS_BINARY"
 
-// stock builds the stock binary, as it is shipped, once for all scenarios.
-var stock = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv(binaryEnv); path != "" {
-		return path, nil
-	}
-	path := filepath.Join(workplace, "capture")
-	output, err := exec.Command("go", "build", "-C", "../..", "-trimpath", "-o", path,
-		"github.com/opencapture/capture").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, output)
-	}
-	return path, nil
-})
-
-// errLate is the error of poll when the time is over.
-var errLate = errors.New("not in time")
-
-// poll calls ask until it returns true or an error, or until the time is over.
-func poll(patience, interval time.Duration, ask func() (bool, error)) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for deadline := time.Now().Add(patience); ; <-ticker.C {
-		if done, err := ask(); done || err != nil {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%w: waited %s", errLate, patience)
-		}
-	}
-}
+// stock builds the stock binary once for all scenarios.
+var stock = process.Stock(binaryEnv, func() string { return workplace })
 
 // last waits as long as a fault lasts.
 func last(d time.Duration) {
 	timer := time.NewTimer(d)
 	<-timer.C
-}
-
-// tail returns the last lines of a file.
-func tail(path string) string {
-	const lines = 30
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := bytes.Split(bytes.TrimSpace(content), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }

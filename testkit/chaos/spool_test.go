@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
 
@@ -92,7 +93,7 @@ func lanes(s *stage) error {
 	exceptions := service.load(proof.Shape{Workers: 4, Keys: 4, PerKey: 5, Pad: 150, Name: "$exception"}, usualRate/4)
 	s.others[service] = append(s.others[service], exceptions)
 	flows := func(from int64) error {
-		return poll(flowPatience, 10*time.Millisecond,
+		return process.Poll(flowPatience, 10*time.Millisecond,
 			func() (bool, error) { return exceptions.Acked() > from+200, nil })
 	}
 	if err := flows(0); err != nil {
@@ -188,7 +189,7 @@ func spoolDeleted(s *stage) error {
 		if err := s.each(func(service *service) error {
 			began := time.Now()
 			// The service may make files while they are removed.
-			err := poll(10*time.Second, time.Millisecond,
+			err := process.Poll(10*time.Second, time.Millisecond,
 				func() (bool, error) { return removed(service.spool, all), nil })
 			ended := time.Now()
 			s.excuseBatches(service, func(b proof.Batch) bool { return b.Ack == modeSpool && b.Sent().Before(ended) })

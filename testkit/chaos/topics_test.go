@@ -10,6 +10,7 @@ import (
 
 	"github.com/IBM/sarama"
 
+	"github.com/opencapture/capture/testkit/process"
 	"github.com/opencapture/capture/testkit/proof"
 )
 
@@ -85,7 +86,7 @@ const createPatience = 30 * time.Second
 
 // awaitTopics returns when the services have created their topics anew.
 func (s *stage) awaitTopics(before []sarama.Uuid) error {
-	err := poll(createPatience, 20*time.Millisecond, func() (bool, error) {
+	err := process.Poll(createPatience, 20*time.Millisecond, func() (bool, error) {
 		now, ok, err := s.incarnations()
 		return ok && !slices.ContainsFunc(now, func(id sarama.Uuid) bool { return slices.Contains(before, id) }), err
 	})
@@ -118,7 +119,7 @@ func topicDeleted(s *stage) error {
 	}); err != nil {
 		return err
 	}
-	if err := poll(createPatience, 5*time.Millisecond, func() (bool, error) {
+	if err := process.Poll(createPatience, 5*time.Millisecond, func() (bool, error) {
 		now, _, err := s.incarnations()
 		return !slices.ContainsFunc(now, func(id sarama.Uuid) bool { return slices.Contains(before, id) }), err
 	}); err != nil {

@@ -252,15 +252,15 @@ func (l layout) verdict(dir string) (verdict proof.Verdict, corrupt float64, err
 	defer service.kill()
 
 	// New events come behind the old ones.
-	load := proof.StartLoad(service.url, probe, 0)
-	err = poll(func() (bool, error) { return load.Acked() >= int64(4*probe.Size()), service.ended() })
+	load := proof.StartLoad(service.URL, probe, 0)
+	err = poll(func() (bool, error) { return load.Acked() >= int64(4*probe.Size()), service.Ended() })
 	history := load.Stop()
 	if err != nil {
 		return verdict, 0, fmt.Errorf("the service takes no events: %w", err)
 	}
 	var messages []stored
 	if l.of.embedded {
-		err = proof.Read([]string{service.broker}, "", topicWarnings,
+		err = proof.Read([]string{service.Broker}, "", topicWarnings,
 			func(m proof.Message) { messages = append(messages, stored{Message: m}) })
 	} else {
 		var metrics map[string]float64

@@ -95,7 +95,7 @@ func (r *recording) start() (err error) {
 	if r.service, err = serve(r.root, output, r.trace(run), r.environment(r.kafka.address())); err != nil {
 		return err
 	}
-	target, err := url.Parse(r.service.url)
+	target, err := url.Parse(r.service.URL)
 	r.target.Store(target)
 	return err
 }
@@ -105,7 +105,7 @@ func (r *recording) trace(run int) string { return filepath.Join(r.dir, fmt.Spri
 // flow waits until that many more events are acknowledged.
 func (r *recording) flow(events int64) error {
 	goal := r.load.Acked() + events
-	err := poll(func() (bool, error) { return r.load.Acked() >= goal, r.service.ended() })
+	err := poll(func() (bool, error) { return r.load.Acked() >= goal, r.service.Ended() })
 	if err != nil {
 		return fmt.Errorf("%d of %d events were acknowledged: %w", r.load.Acked()-goal+events, events, err)
 	}

@@ -1,0 +1,3 @@
+// Package process runs the stock binary, and other programs, for the suites that do to a running service what no test
+// inside its process can do: testkit/chaos, testkit/powercut and testkit/hostile. It needs Linux.
+package process
