@@ -253,7 +253,9 @@ func (s *stage) flow() error {
 	return s.each(func(service *service) error {
 		load := s.loads[service]
 		goal := load.Acked() + int64(flowFor*s.rate)
-		err := process.Poll(flowPatience, 10*time.Millisecond, func() (bool, error) { return load.Acked() >= goal, nil })
+		err := process.Poll(flowPatience, 10*time.Millisecond, func() (bool, error) {
+			return load.Acked() >= goal, nil
+		})
 		if err != nil {
 			return fmt.Errorf("%d events short of %d: %w", goal-load.Acked(), int64(flowFor*s.rate), err)
 		}

@@ -93,7 +93,8 @@ func siege(t *testing.T, service *process.Service, a attack, during time.Duratio
 	}
 	p99 := proof.P99(history)
 	fmt.Printf("hostile/%-22s sent=%d answers=%s peak=%dMiB good=%d refused=%d unanswered=%d p99=%s\n", a.name,
-		count.sum(), &count, peak>>20, history.Acked()/good.Size(), history.Refused, history.Unanswered, proof.Short(p99))
+		count.sum(), &count, peak>>20, history.Acked()/good.Size(), history.Refused, history.Unanswered,
+		proof.Short(p99))
 	assert.LessOrEqual(t, peak>>20, within.memory>>20, "the service takes too much memory, in MiB")
 	for _, status := range count.statuses() {
 		assert.Contains(t, append(a.answers, unfinished), status, "the status of an answer")
