@@ -18,14 +18,16 @@ const firstBuffer = 16 << 10
 type bodies struct{ buffers *memory.Buffers }
 
 var (
+	errShare = events.Errorf(events.Unavailable,
+		"service unavailable: too much is being received from your address at once")
 	errStopped  = events.Errorf(events.SlowClient, "client stopped sending data")
 	errCutShort = events.Errorf(events.Invalid, "failed to decode request: the body ended before its announced length")
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
 // read reads the whole body, of at most limit bytes. It returns nil for a request without a body. If it refuses the
-// body, it skips the rest. The caller puts the buffer back.
-func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
+// body, it skips the rest. The caller puts the buffer back, and releases the part of its address's share.
+func (b *bodies) read(c *fiber.Ctx, limit int64, part *share) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	announced := int64(c.Request().Header.ContentLength())
 	size := int64(firstBuffer)
@@ -38,12 +40,16 @@ func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
 	case announced > 0:
 		size = min(size, announced)
 	}
+	if !part.raise(size) {
+		skip(c, limit)
+		return nil, errShare
+	}
 	read, err := b.buffers.Get(size)
 	if err != nil {
 		skip(c, limit)
 		return nil, err
 	}
-	if read, err = b.fill(c, read, announced, limit); err != nil {
+	if read, err = b.fill(c, read, announced, limit, part); err != nil {
 		b.buffers.Put(read)
 		return nil, err
 	}
@@ -52,7 +58,9 @@ func (b *bodies) read(c *fiber.Ctx, limit int64) (*memory.Buffer, error) {
 
 // fill reads the body into the buffer and, as the body grows, into larger ones. It returns the buffer in use, also with
 // an error.
-func (b *bodies) fill(c *fiber.Ctx, read *memory.Buffer, announced, limit int64) (*memory.Buffer, error) {
+func (b *bodies) fill(
+	c *fiber.Ctx, read *memory.Buffer, announced, limit int64, part *share,
+) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	for {
 		if size := int64(len(read.Bytes)); size == int64(cap(read.Bytes)) && size != announced {
@@ -64,6 +72,10 @@ func (b *bodies) fill(c *fiber.Ctx, read *memory.Buffer, announced, limit int64)
 			size = min(2*size, limit+1)
 			if announced > 0 {
 				size = min(size, announced)
+			}
+			if !part.raise(size) {
+				skip(c, limit)
+				return read, errShare
 			}
 			var err error
 			if read, err = b.buffers.Grow(read, size); err != nil {

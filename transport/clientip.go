@@ -22,7 +22,7 @@ func clientIP(peer netip.Addr, forwarded []string, trusted networks) netip.Addr 
 			} else {
 				list, entry = "", list
 			}
-			next, ok := parseForwarded(strings.TrimSpace(entry))
+			next, ok := parseForwarded(strings.Trim(entry, " \t"))
 			if !ok {
 				return client
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
 	"github.com/opencapture/capture/transport/setup"
@@ -17,15 +18,20 @@ type Config struct {
 	Listen string   `key:"listen" doc:"Address of the listener that SDKs send to, as host:port."`
 	Serve  []string `key:"serve" live:"true" doc:"Groups of paths that are served: analytics, recordings, ai, logs, reports (of browsers) and setup (the calls that SDKs make before they send). All other paths are answered 404, or passed on to upstream."`
 
-	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers. A changed timeout of connections, like a changed max_header, holds for new connections."`
+	HeaderTimeout time.Duration `key:"header_timeout" live:"true" doc:"How long a client may take to send a request's line and headers. A changed timeout holds for the next request of every connection."`
 	BodyTimeout   time.Duration `key:"body_timeout" live:"true" doc:"How long a client may take to send a request's body; after that it is answered 408."`
+	BodyGrace     time.Duration `key:"body_grace" live:"true" doc:"How long a client may be behind min_body_rate, as when it sends nothing for a while; after that it is answered 408."`
 	WriteTimeout  time.Duration `key:"write_timeout" live:"true" doc:"How long a client may take to read an answer."`
 	IdleTimeout   time.Duration `key:"idle_timeout" live:"true" doc:"How long a connection is kept open between requests."`
 
-	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line, query included, with headers; a larger one is answered 431. Each open connection holds a buffer of this size."`
+	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line, query included, with headers but without cookies, which mean nothing here; a larger one is answered 431. A connection takes the memory as the bytes come."`
 	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; a larger one is answered 413. Recordings and AI events have limits of their own."`
 	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once it is decompressed and decoded; a larger one is answered 413. The events of an OTLP request together may be as large, and those beyond that are rejected alone."`
 	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process may hold at once. When they are used up, requests are answered 503."`
+	MinBodyRate configs.ByteSize `key:"min_body_rate" live:"true" doc:"How many bytes of a body a client must send in a second, once it has used up body_grace. 0: body_timeout alone bounds a slow client."`
+
+	MaxConnections  int     `key:"max_connections" live:"true" doc:"How many connections may be open; a further one is answered 503 and closed."`
+	MaxAddressShare float64 `key:"max_address_share" live:"true" doc:"The part of max_connections, and of max_in_flight with the bodies that are being received or handled, that one client address may have, as a fraction; beyond it the client is answered 503. An IPv6 client is counted with its /64 network. The address is that behind the trusted_proxies, and a connection of such a proxy counts for nobody. If a proxy that is not trusted hides your clients' addresses, set 1: no address is counted."`
 
 	RetryAfter time.Duration `key:"retry_after" live:"true" doc:"How long a 503 asks clients to wait, in whole seconds."`
 
@@ -49,12 +55,18 @@ func DefaultConfig() Config {
 		HeaderTimeout: 10 * time.Second,
 		BodyTimeout:   time.Minute,
 		WriteTimeout:  10 * time.Second,
+		BodyGrace:     10 * time.Second,
 		IdleTimeout:   75 * time.Second,
-		MaxHeader:     16 * configs.KiB,
+		MaxHeader:     64 * configs.KiB,
 		MaxBody:       20 * configs.MiB,
 		MaxDecoded:    100 * configs.MiB,
 		MaxInFlight:   512 * configs.MiB,
-		RetryAfter:    5 * time.Second,
+		MinBodyRate:   configs.KiB,
+
+		MaxConnections:  20_000,
+		MaxAddressShare: 0.25,
+
+		RetryAfter: 5 * time.Second,
 		TrustedProxies: configs.ListOf(
 			"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
 		),
@@ -78,7 +90,7 @@ func (c Config) Validate() error {
 		key   string
 		value time.Duration
 	}{
-		{"header_timeout", c.HeaderTimeout}, {"body_timeout", c.BodyTimeout}, {"write_timeout", c.WriteTimeout},
+		{"header_timeout", c.HeaderTimeout}, {"body_timeout", c.BodyTimeout}, {"body_grace", c.BodyGrace}, {"write_timeout", c.WriteTimeout},
 		{"idle_timeout", c.IdleTimeout}, {"stop_timeout", c.StopTimeout}, {"upstream_timeout", c.UpstreamTimeout},
 	} {
 		faults.Check(positive.value > 0, positive.key, "must be positive, got %s", positive.value)
@@ -91,9 +103,17 @@ func (c Config) Validate() error {
 	faults.Check(c.MaxDecoded > 0 && c.MaxDecoded <= configs.GiB, "max_decoded",
 		"must be from 1 to 1GiB, got %s", c.MaxDecoded)
 	largest := max(c.MaxBody, c.PostHog.MaxRecording) + c.MaxDecoded
-	faults.Check(c.MaxInFlight >= largest, "max_in_flight",
-		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), got %s",
-		largest, c.MaxInFlight)
+	faults.Check(int64(c.MaxInFlight)-c.kept() >= int64(largest), "max_in_flight",
+		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), "+
+			"without the quarter that is kept for small requests, got %s", largest, c.MaxInFlight)
+	faults.Check(c.MinBodyRate >= 0, "min_body_rate", "must not be negative, got %s", c.MinBodyRate)
+	faults.Check(c.MaxConnections > 0, "max_connections", "must be positive, got %d", c.MaxConnections)
+	faults.Check(c.MaxAddressShare > 0 && c.MaxAddressShare <= 1, "max_address_share",
+		"must be a fraction over 0, and at most 1, got %g", c.MaxAddressShare)
+	largest = max(c.MaxBody, c.PostHog.MaxRecording)
+	faults.Check(c.share(int64(c.MaxInFlight)) >= int64(largest), "max_address_share",
+		"must be a part of max_in_flight that holds max_body or posthog.max_recording (%s), got %g", largest,
+		c.MaxAddressShare)
 	if _, err := newNetworks(c.TrustedProxies.Items()); err != nil {
 		faults.Addf("trusted_proxies", "%s", err)
 	}
@@ -103,6 +123,18 @@ func (c Config) Validate() error {
 	faults.Nest("setup", c.Setup.Validate())
 	return faults.Err()
 }
+
+// kept returns how many bytes of the budget are kept for small requests, of at most memory.Small.
+func (c Config) kept() int64 { return int64(c.MaxInFlight) / 4 }
+
+// size gives the budget its bytes.
+func (c Config) size(budget *memory.Budget) {
+	budget.Keep(c.kept())
+	budget.Resize(int64(c.MaxInFlight))
+}
+
+// share returns how much of a whole one address may have.
+func (c Config) share(whole int64) int64 { return max(1, int64(float64(whole)*c.MaxAddressShare)) }
 
 // StopBudget returns how long a stop may take at most.
 func (c Config) StopBudget() time.Duration { return c.DrainDelay + c.StopTimeout }

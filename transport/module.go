@@ -53,7 +53,11 @@ func Module() module.Module {
 }
 
 // newBudget makes the budget of the configuration at start. The server resizes it when the configuration changes.
-func newBudget(config Config) *memory.Budget { return memory.NewBudget(int64(config.MaxInFlight)) }
+func newBudget(config Config) *memory.Budget {
+	budget := memory.NewBudget(0)
+	config.size(budget)
+	return budget
+}
 
 func newDecoder(live *configs.Live, budget *memory.Budget) (*decode.Decoder, error) {
 	limit, err := configs.NewValue(live, func(c Config) (int64, error) { return int64(c.MaxDecoded), nil })

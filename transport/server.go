@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,26 +33,35 @@ import (
 )
 
 // Server is the HTTP server that the SDKs talk to. It is started once and then stopped once. It follows changes of its
-// section: the limits, networks and groups of a request are those in force when the server had read its head. The
-// time-outs of a connection are those in force when the server accepted it.
+// section: the limits, networks and groups of a request are those in force when the server had read its head, and the
+// time-outs those in force when its first byte came.
 type Server struct {
-	live   *configs.Live
-	terms  *configs.Value[*terms]
-	log    *zap.Logger
-	health *observability.Health
-	fiber  *fiber.App
-	paths  []route.Route
+	live    *configs.Live
+	terms   *configs.Value[*terms]
+	log     *zap.Logger
+	health  *observability.Health
+	fiber   *fiber.App
+	handler fasthttp.RequestHandler
+	paths   []route.Route
 	// rest answers requests that no other route takes.
-	rest     rest
-	engines  engines
-	bodies   *bodies
-	gates    events.Gates
-	fail     func(error)
-	inFlight atomic.Int64
-	stopping atomic.Bool
-	listener net.Listener
-	accepted chan struct{} // closed when accept has ended
-	metrics  serverMetrics
+	rest    rest
+	budget  *memory.Budget
+	bodies  *bodies
+	gates   events.Gates
+	fail    func(error)
+	metrics serverMetrics
+
+	listener    net.Listener
+	connections *connections
+	shares      *shares
+	inFlight    atomic.Int64
+	draining    atomic.Bool     // every answer is the last on its connection
+	stopping    context.Context // over when the listener closes
+	close       context.CancelFunc
+	accepted    chan struct{} // closed when accept has ended
+
+	// contexts, readers and writers have what a connection needs for a request, and a reader for itself.
+	contexts, readers, writers *sync.Pool
 }
 
 // terms is the section of one configuration, with its trusted networks parsed.
@@ -81,55 +90,36 @@ func NewServer(
 		return nil, err
 	}
 	s := &Server{
-		live:     live,
-		terms:    terms,
-		log:      log,
-		health:   health,
-		gates:    gates,
-		bodies:   &bodies{buffers: memory.NewBuffers(budget)},
-		fail:     fail,
-		accepted: make(chan struct{}),
-		metrics:  newServerMetrics(scope),
+		live:    live,
+		terms:   terms,
+		log:     log,
+		health:  health,
+		gates:   gates,
+		budget:  budget,
+		bodies:  &bodies{buffers: memory.NewBuffers(budget)},
+		fail:    fail,
+		metrics: newServerMetrics(scope),
+
+		connections: newConnections(),
+		shares:      newShares(),
+		accepted:    make(chan struct{}),
+		contexts:    newContexts(),
+		readers:     newReaders(),
+		writers:     newWriters(),
 	}
 	s.fiber = fiber.New(fiber.Config{
-		CaseSensitive:                true,
-		DisableStartupMessage:        true,
-		DisablePreParseMultipartForm: true,
-		StreamRequestBody:            true,
-		// fasthttp must hand over every body as a stream. The limit of a body is applied where the body is read.
-		BodyLimit:    math.MaxInt,
-		ErrorHandler: s.refuse,
+		CaseSensitive:         true,
+		DisableStartupMessage: true,
+		ErrorHandler:          s.refuse,
 	})
 	if err := s.routes(routes); err != nil {
 		return nil, err
 	}
-	s.engines.log = log
-	s.engines.change(s.newEngine(terms.Now().Config))
-	return s, configs.Follow(live, func(before, after Config) (configs.Change, error) {
-		return configs.Change{Commit: func() {
-			budget.Resize(int64(after.MaxInFlight))
-			if before.connections() != after.connections() {
-				s.engines.change(s.newEngine(after))
-			}
-		}}, nil
+	s.stopping, s.close = context.WithCancel(context.Background())
+	s.handler = s.fiber.Handler()
+	return s, configs.Follow(live, func(_, after Config) (configs.Change, error) {
+		return configs.Change{Commit: func() { after.size(budget) }}, nil
 	})
-}
-
-// frame ends a connection after the answer if a proxy in front may find the end of the request elsewhere than fasthttp
-// does. There are two such cases: a folded header line, which fasthttp joins with the line before, and a
-// Transfer-Encoding of identity, which fasthttp takes for a request without a body. After every other request of
-// doubtful length fasthttp itself ends the connection.
-func frame(header *fasthttp.RequestHeader) {
-	hasLength := header.ContentLength() >= -1
-	for line := range bytes.Lines(header.RawHeaders()) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		isFolded := line[0] == ' ' || line[0] == '\t'
-		isIdentity := !hasLength && bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
-		if isFolded || isIdentity {
-			header.SetConnectionClose()
-			return
-		}
-	}
 }
 
 // Root marks the server as a module.Root, a value for whose sake an Fx graph exists.
@@ -150,10 +140,10 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	s.listener = listener
-	s.engines.start()
 	panics.Go(s.log, "the listener", func() {
 		defer close(s.accepted)
-		if err := panics.Try(s.log, "the listener", s.accept); !s.stopping.Load() {
+		err := panics.Try(s.log, "the listener", s.accept)
+		if s.stopping.Err() == nil {
 			s.fail(fmt.Errorf("serve transport.listen: %w", err))
 		}
 	})
@@ -161,21 +151,12 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// accept hands every new connection to the engine in force until the listener fails.
-func (s *Server) accept() error {
-	for {
-		conn, err := s.listener.Accept()
-		if err != nil {
-			return err
-		}
-		s.engines.take(conn)
-	}
-}
-
-// Stop turns readiness false and goes on serving for the drain delay. Then it closes the listener and waits for the
-// requests in flight. If some have not ended when the stop timeout or ctx is over, its error gives their number.
+// Stop turns readiness false and goes on serving for the drain delay, in which every answer is the last on its
+// connection. Then it closes the listener and the idle connections, and waits for the requests in flight. If some have
+// not ended when the stop timeout or ctx is over, its error gives their number.
 func (s *Server) Stop(ctx context.Context) error {
 	s.health.SetStopping()
+	s.draining.Store(true)
 	config := s.terms.Now().Config
 	drain := time.NewTimer(config.DrainDelay)
 	defer drain.Stop()
@@ -185,10 +166,10 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, config.StopTimeout)
 	defer cancel()
-	s.stopping.Store(true)
+	s.close()
 	_ = s.listener.Close()
 	<-s.accepted
-	open, err := s.engines.stop(ctx)
+	open, err := s.connections.leave(ctx)
 	if err == nil {
 		return nil
 	}
@@ -197,7 +178,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	// The connections that are left are idle, or only a part of a request has come on them. The server has promised
 	// nothing on such a connection, so the deadline may cut it off.
-	s.log.Warn("connections were cut off", zap.Int32("connections", open))
+	s.connections.cut()
+	s.log.Warn("connections were cut off", zap.Int("connections", open))
 	return nil
 }
 
@@ -268,8 +250,8 @@ func (s *Server) orRest(c *fiber.Ctx, err error) error {
 // sends before a request, on any path.
 func (s *Server) enter(c *fiber.Ctx) error {
 	c.Response().Header.Set(fiber.HeaderXRequestID, requestID(c))
-	allowOrigin(c)
-	if !isPreflight(c) {
+	allowOrigin(c.Context())
+	if !isPreflight(c.Context()) {
 		return s.orRest(c, c.Next())
 	}
 	c.Status(http.StatusOK)
@@ -306,15 +288,15 @@ func (s *Server) handlers(r route.Route) map[string]fiber.Handler {
 	return byMethod
 }
 
-// limit returns the largest body that a route takes, in bytes. It is at most half of the budget, because a growing body
-// holds its old and its new buffer at once. A larger body could never be read, so the server refuses it as too large:
-// after a 503 the client would send it again.
+// limit returns the largest body that a route takes, in bytes. It is at most half of what the budget has for large
+// requests, because a growing body holds its old and its new buffer at once, and at most the share of an address. A
+// larger body could never be read, so the server refuses it as too large: after a 503 the client would send it again.
 func (t *terms) limit(r *route.Route, view *configs.View) int64 {
 	limit := int64(t.MaxBody)
 	if r.MaxBody != nil {
 		limit = r.MaxBody(view)
 	}
-	return min(limit, int64(t.MaxInFlight)/2)
+	return min(limit, (int64(t.MaxInFlight)-t.kept())/2, t.share(int64(t.MaxInFlight)))
 }
 
 // always is the group of the routes that every installation serves.
@@ -349,6 +331,7 @@ func (s *Server) observe(metrics *routeMetrics, group route.Group, answer handle
 // handle reads the body and lets the route answer.
 func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms *terms) {
 	header := &c.Request().Header
+	client := terms.clientIP(c)
 	// The strings alias the server's buffers: a route keeps no part of a request after it has answered.
 	request := &route.Request{
 		Method:          c.Method(),
@@ -357,7 +340,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		ContentType:     string(header.ContentType()),
 		ContentEncoding: string(header.Peek(fiber.HeaderContentEncoding)),
 		Header:          header,
-		ClientIP:        terms.clientIP(c),
+		ClientIP:        client.String(),
 		Config:          view,
 		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
@@ -366,7 +349,9 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		s.write(c, r.Refuse(request, err), terms)
 		return
 	}
-	read, err := s.bodies.read(c, terms.limit(r, view))
+	part := share{shares: s.shares, address: terms.counted(client), most: terms.share(int64(terms.MaxInFlight))}
+	defer part.release()
+	read, err := s.bodies.read(c, terms.limit(r, view), &part)
 	if err != nil {
 		s.write(c, r.Refuse(request, err), terms)
 		return
@@ -488,9 +473,9 @@ func (s *Server) readiness(c *fiber.Ctx, _ *configs.View, _ *terms) {
 	writeText(c, http.StatusServiceUnavailable, text)
 }
 
-// refuse answers a request that reached no route or could not be read.
+// refuse answers a request that reached no route.
 func (s *Server) refuse(c *fiber.Ctx, err error) error {
-	allowOrigin(c)
+	allowOrigin(c.Context())
 	status := http.StatusInternalServerError
 	var known *fiber.Error
 	if errors.As(err, &known) {
@@ -500,13 +485,6 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		skip(c, int64(s.terms.Now().MaxBody))
-	case http.StatusBadRequest:
-		text = "failed to read request: " + known.Message
-	case http.StatusRequestTimeout:
-		text = errStopped.Error()
-	case http.StatusRequestHeaderFieldsTooLarge:
-		text = fmt.Sprintf("request line and headers exceed %d bytes: send the events in the body",
-			s.terms.Now().MaxHeader)
 	}
 	s.metrics.unrouted.count(status)
 	writeText(c, status, text)
@@ -539,15 +517,24 @@ func requestID(c *fiber.Ctx) string {
 	return string(given)
 }
 
-func (t *terms) clientIP(c *fiber.Ctx) string {
+func (t *terms) clientIP(c *fiber.Ctx) netip.Addr {
 	address, _ := netip.AddrFromSlice(c.Context().RemoteIP())
 	forwarded := c.Request().Header.PeekAll(fiber.HeaderXForwardedFor)
 	if len(forwarded) == 0 {
-		return address.Unmap().String()
+		return address.Unmap()
 	}
 	lists := make([]string, len(forwarded))
 	for i, list := range forwarded {
 		lists[i] = string(list)
 	}
-	return clientIP(address, lists, t.trusted).String()
+	return clientIP(address, lists, t.trusted)
+}
+
+// counted returns the address that counts what a client holds, and the zero address if nobody counts it. A trusted
+// address is a proxy's that has not said whose request it passes on.
+func (t *terms) counted(client netip.Addr) netip.Addr {
+	if t.MaxAddressShare == 1 || t.trusted.contain(client.WithZone("")) {
+		return netip.Addr{}
+	}
+	return holder(client)
 }

@@ -197,7 +197,7 @@ func TestHeadKeepsNothing(t *testing.T) {
 func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	config := DefaultConfig()
 	config.Listen, config.MaxBody, config.MaxDecoded = "127.0.0.1:0", 1<<20, 1<<20
-	config.PostHog.MaxRecording, config.MaxInFlight = 1<<20, 4<<20
+	config.PostHog.MaxRecording, config.MaxInFlight, config.MaxAddressShare = 1<<20, 4<<20, 1
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
@@ -209,9 +209,9 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	require.NoError(t, server.Start(context.Background()))
 	defer func() { require.NoError(t, server.Stop(context.Background())) }()
 	c := (&fixture{Server: server}).dial(t)
-	response, _ := c.send("POST", request("POST", "/large", "", strings.Repeat("x", 2<<20)))
+	response, _ := c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<19)))
 	require.Equal(t, 200, response.StatusCode)
-	response, _ = c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<20)))
+	response, _ = c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<19+1)))
 	require.Equal(t, 413, response.StatusCode)
 	require.NoError(t, c.Close())
 }
@@ -579,17 +579,34 @@ func TestABodyThatEndsEarlyIsNotKept(t *testing.T) {
 func TestASpentBudgetAnswers503WithRetryAfter(t *testing.T) {
 	f := serve(t, func(c *Config) { c.RetryAfter = 7 * time.Second })
 	budget := f.budget
-	taken := budget.Lease()
-	require.True(t, taken.Reserve(budget.Limit()))
+	release := spend(budget)
 	c := f.dial(t)
 	response, body := c.send("POST", request("POST", "/e/", "Origin: https://shop.example\r\n", event))
 	require.Equal(t, 503, response.StatusCode)
 	require.Equal(t, "7", response.Header.Get("Retry-After"))
 	require.Equal(t, "https://shop.example", response.Header.Get("Access-Control-Allow-Origin"))
 	require.Contains(t, body, "service unavailable")
-	taken.Release()
+	release()
 	c.requireUsable()
 	require.Zero(t, budget.InUse())
+}
+
+// spend takes all of a budget, also what is kept for small requests, until release.
+func spend(budget *memory.Budget) (release func()) {
+	var leases []*memory.Lease
+	for part := budget.Limit(); part > 0; {
+		lease := budget.Lease()
+		if lease.Reserve(part) {
+			leases = append(leases, &lease)
+		} else {
+			part /= 2
+		}
+	}
+	return func() {
+		for _, lease := range leases {
+			lease.Release()
+		}
+	}
 }
 
 func TestSmallBodiesDoNotHoldTheBuffersOfLargeOnes(t *testing.T) {
@@ -654,7 +671,7 @@ func TestRequestIDIsTheClientsIfItIsSane(t *testing.T) {
 
 func TestHeadersOverTheLimitAreTold(t *testing.T) {
 	c := serve(t, nil).dial(t)
-	response, body := c.send("GET", "GET /e/?data="+strings.Repeat("x", 20_000)+" HTTP/1.1\r\nHost: x\r\n\r\n")
+	response, body := c.send("GET", "GET /e/?data="+strings.Repeat("x", 70_000)+" HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 431, response.StatusCode)
 	require.Contains(t, body, "send the events in the body")
 }
@@ -757,9 +774,8 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	f := &fixture{Server: server}
-	c := f.dial(t)
 	get := func(path string) (int, string) {
-		response, body := c.send("GET", "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		response, body := f.dial(t).send("GET", "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
 		return response.StatusCode, body
 	}
 	status, body := get("/_readiness")
