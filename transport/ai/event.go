@@ -17,7 +17,11 @@ import (
 var names = []string{"$ai_generation", "$ai_trace", "$ai_span", "$ai_embedding", "$ai_metric", "$ai_feedback"}
 
 var (
-	errNoEventPart    = invalid("the body has no part: send the event in a part named event")
+	errNoEventPart = invalid("the body has no part: send the event in a part named event")
+	errFirstPart   = invalid("the first part must be event")
+	errUnknownPart = invalid("an unknown part: a request has the parts event and event.properties")
+	errNotAI       = invalid("not an AI event: event must be one of %s; send others to the analytics endpoint",
+		strings.Join(names, ", "))
 	errTwoEvents      = invalid("the body has more than one part named event: send one event a request")
 	errTwoProperties  = invalid("the body has more than one part named event.properties")
 	errEventText      = invalid("the part event must be valid UTF-8")
@@ -49,7 +53,7 @@ func newForm(parts []decode.Part) (form, *events.Error) {
 		return f, errNoEventPart
 	}
 	if parts[0].Name != "event" {
-		return f, invalid("the first part must be event, got %q", parts[0].Name)
+		return f, errFirstPart
 	}
 	f.event = bytes.TrimSpace(parts[0].Data)
 	if !utf8.Valid(f.event) {
@@ -60,7 +64,7 @@ func newForm(parts []decode.Part) (form, *events.Error) {
 		case found.Name == "event":
 			return f, errTwoEvents
 		case found.Name != "event.properties":
-			return f, invalid("unknown part %q: a request has the parts event and event.properties", found.Name)
+			return f, errUnknownPart
 		case f.properties != nil:
 			return f, errTwoProperties
 		case !utf8.Valid(found.Data):
@@ -169,9 +173,7 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 		return events.ReasonMissingName, errNoName
 	case !slices.Contains(names, event.Name):
 		event.Name = cut(event.Name)
-		return events.ReasonNotAI, invalid(
-			"%q is not an AI event: event must be one of %s; send others to the analytics endpoint",
-			event.Name, strings.Join(names, ", "))
+		return events.ReasonNotAI, errNotAI
 	}
 	if event.UUID, event.ClientUUID = posthog.ParseUUID(stringOf(f.uuid)); !event.ClientUUID {
 		return events.ReasonInvalidUUID, errNoUUID
