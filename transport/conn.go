@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,9 +117,13 @@ func (c *conn) answer() (goesOn bool) {
 	if fault == nil && head.length != 0 {
 		ctx.Request.SetBodyStream(&c.body, int(head.length))
 	}
-	if fault != nil {
+	switch {
+	case fault != nil:
 		s.refuseHead(ctx, fault, terms)
-	} else {
+	case !slices.Contains(fiber.DefaultMethods, string(ctx.Method())):
+		// Fiber would answer by itself, so that no page could read it.
+		s.refuseHead(ctx, errMethod, terms)
+	default:
 		s.contain(ctx, s.handler)
 	}
 	goesOn = fault == nil && !head.closing && !ctx.Response.ConnectionClose() && !s.draining.Load() && c.body.isShort()
@@ -170,16 +175,17 @@ func (s *Server) contain(ctx *fasthttp.RequestCtx, handler fasthttp.RequestHandl
 		if caught := panics.Caught(recover()); caught != nil {
 			panics.Log(s.log, "request", caught, zap.ByteString("path", bytes.Clone(ctx.Path())))
 			ctx.Error("internal server error", http.StatusInternalServerError)
+			allowOrigin(ctx)
 		}
 	}()
 	handler(ctx)
 }
 
-// refuseHead answers a request whose head could not be read.
+// refuseHead answers a request that no handler sees. Where the origin is unknown, it may be in the part that nobody has
+// read: then the answer is for every page that sends no credentials.
 func (s *Server) refuseHead(ctx *fasthttp.RequestCtx, fault *fault, terms *terms) {
 	allowOrigin(ctx)
 	if len(ctx.Response.Header.Peek(fiber.HeaderAccessControlAllowOrigin)) == 0 {
-		// The origin may be in the part that nobody has read. A page that sends no credentials can read this answer.
 		ctx.Response.Header.Set(fiber.HeaderAccessControlAllowOrigin, "*")
 	}
 	if fault.status == http.StatusServiceUnavailable {

@@ -47,6 +47,7 @@ var (
 	errBareLF     = malformed("a line feed without a carriage return in the head")
 	errControl    = malformed("a control character in the head")
 	errLine       = malformed("the request line is not a method, a target and a version, with one space between")
+	errMethod     = malformed("a method that nobody knows")
 	errTarget     = malformed("the target is neither a path nor an http URL")
 	errFold       = malformed("a header line that begins with white space")
 	errName       = malformed("a header's name is empty, or has a character that no name may have")
