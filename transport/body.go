@@ -25,32 +25,35 @@ var (
 	errChunking = events.Errorf(events.Invalid, "failed to decode request: invalid chunked encoding")
 )
 
-// read reads the whole body, of at most limit bytes. It returns nil for a request without a body. If it refuses the
-// body, it skips the rest. The caller puts the buffer back, and releases the part of its address's share.
+// read reads the whole body, of at most limit bytes. It returns nil for a request without a body. The rest of a body
+// that it refuses is skipped after the answer, so that a client that sends all before it reads gets the answer; the
+// connection of a body that is far larger ends with it. The caller puts the buffer back, and releases the part of its
+// address's share.
 func (b *bodies) read(c *fiber.Ctx, limit int64, part *share) (*memory.Buffer, error) {
 	stream := c.Request().BodyStream()
 	announced := int64(c.Request().Header.ContentLength())
-	size := int64(firstBuffer)
+	size, whole := int64(firstBuffer), int64(firstBuffer)
+	if announced > 0 {
+		size, whole = min(size, announced), announced
+	}
 	switch {
 	case stream == nil || announced == 0:
 		return nil, nil
 	case announced > limit:
 		skip(c, limit)
 		return nil, tooLarge(limit)
-	case announced > 0:
-		size = min(size, announced)
-	}
-	if !part.raise(size) {
+	case !part.raise(size):
 		skip(c, limit)
 		return nil, errShare
 	}
-	read, err := b.buffers.Get(size)
+	read, err := b.buffers.GetFor(size, whole)
 	if err != nil {
 		skip(c, limit)
 		return nil, err
 	}
-	if read, err = b.fill(c, read, announced, limit, part); err != nil {
+	if read, err = b.fill(stream, read, announced, limit, part); err != nil {
 		b.buffers.Put(read)
+		skip(c, limit)
 		return nil, err
 	}
 	return read, nil
@@ -59,13 +62,11 @@ func (b *bodies) read(c *fiber.Ctx, limit int64, part *share) (*memory.Buffer, e
 // fill reads the body into the buffer and, as the body grows, into larger ones. It returns the buffer in use, also with
 // an error.
 func (b *bodies) fill(
-	c *fiber.Ctx, read *memory.Buffer, announced, limit int64, part *share,
+	stream io.Reader, read *memory.Buffer, announced, limit int64, part *share,
 ) (*memory.Buffer, error) {
-	stream := c.Request().BodyStream()
 	for {
 		if size := int64(len(read.Bytes)); size == int64(cap(read.Bytes)) && size != announced {
 			if size > limit {
-				skip(c, limit)
 				return read, tooLarge(limit)
 			}
 			// The last buffer has one byte more than the limit, which tells a body of just the limit from a larger one.
@@ -74,12 +75,10 @@ func (b *bodies) fill(
 				size = min(size, announced)
 			}
 			if !part.raise(size) {
-				skip(c, limit)
 				return read, errShare
 			}
 			var err error
 			if read, err = b.buffers.Grow(read, size); err != nil {
-				skip(c, limit)
 				return read, err
 			}
 		}
@@ -116,20 +115,17 @@ func brokenBody(err error) *events.Error {
 	}
 }
 
-// skip reads past the rest of a body, so that a client that sends all before it reads gets the answer. It reads at most
-// as much again as the limit. The connection of a larger body ends with the answer.
+// skip has the server read past the rest of a body after the answer, if that is at most as much again as the limit. The
+// connection of a larger body ends with the answer.
 func skip(c *fiber.Ctx, limit int64) {
-	stream, announced := c.Request().BodyStream(), int64(c.Request().Header.ContentLength())
-	switch {
-	case stream == nil:
-	case announced > 2*limit:
-		c.Context().SetConnectionClose()
-	case announced >= 0:
-		_, _ = io.Copy(io.Discard, stream)
+	body, ok := c.Request().BodyStream().(*stream)
+	switch announced := int64(c.Request().Header.ContentLength()); {
+	case !ok:
+	case announced < 0:
+		body.room = limit
+	case announced <= 2*limit:
+		body.room = body.left
 	default:
-		rest := &io.LimitedReader{R: stream, N: limit}
-		if _, _ = io.Copy(io.Discard, rest); rest.N == 0 {
-			c.Context().SetConnectionClose()
-		}
+		body.room = 0
 	}
 }

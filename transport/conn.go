@@ -111,7 +111,7 @@ func (c *conn) answer() (goesOn bool) {
 	ctx.Init2(c, nil, false)
 	c.body = stream{
 		conn: c, reader: c.reader, left: max(0, head.length), isChunked: head.length == unknownLength,
-		done: head.length == 0, waits: head.waits,
+		done: head.length == 0, waits: head.waits, room: maxUnread,
 		pace: pace{timeout: terms.BodyTimeout, grace: terms.BodyGrace, rate: int64(terms.MinBodyRate)},
 	}
 	if fault == nil && head.length != 0 {

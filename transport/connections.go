@@ -92,13 +92,13 @@ func newWriters() *sync.Pool {
 	return &sync.Pool{New: func() any { return bufio.NewWriterSize(nil, connBuffer) }}
 }
 
-// accept serves every new connection until the listener is closed. Where the process has no file left for a
-// connection, accept waits and tries again: the connections that are open go on.
-func (s *Server) accept() error {
+// acceptFrom serves every new connection until the listener is closed. Where the process has no file left for a
+// connection, acceptFrom waits and tries again: the connections that are open go on.
+func (s *Server) acceptFrom(listener net.Listener) error {
 	const longest = time.Second
 	pause := time.Duration(0)
 	for {
-		accepted, err := s.listener.Accept()
+		accepted, err := listener.Accept()
 		switch {
 		case err == nil:
 			pause = 0

@@ -142,7 +142,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.listener = listener
 	panics.Go(s.log, "the listener", func() {
 		defer close(s.accepted)
-		err := panics.Try(s.log, "the listener", s.accept)
+		err := panics.Try(s.log, "the listener", func() error { return s.acceptFrom(listener) })
 		if s.stopping.Err() == nil {
 			s.fail(fmt.Errorf("serve transport.listen: %w", err))
 		}
@@ -163,6 +163,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	select {
 	case <-drain.C:
 	case <-ctx.Done():
+	case <-s.stopping.Done():
 	}
 	ctx, cancel := context.WithTimeout(ctx, config.StopTimeout)
 	defer cancel()

@@ -15,8 +15,7 @@ const (
 	// maxChunkLine is how many bytes may stand beside a chunk's size, and in the trailers.
 	maxChunkLine = 4 << 10
 
-	// maxUnread is how many bytes of a body that no route has read the server skips. The connection of a longer body
-	// ends with the answer.
+	// maxUnread is how many bytes of a body that no route has read the server skips, unless skip says another number.
 	maxUnread = 256 << 10
 )
 
@@ -30,6 +29,8 @@ type stream struct {
 	isChunked bool
 	done      bool // the body was read to its end
 	err       error
+	// room is how many bytes that nobody has read are skipped after the answer. The connection of a longer body ends.
+	room int64
 	// waits has the client wait for a leave to send the body. It gets the leave when somebody reads the body.
 	waits bool
 
@@ -183,13 +184,13 @@ func (s *stream) rest() bool {
 	if s.done {
 		return true
 	}
-	_, err := io.CopyN(io.Discard, s, maxUnread+1)
+	_, err := io.CopyN(io.Discard, s, s.room+1)
 	return err == io.EOF
 }
 
 // isShort reports whether what is left of the body may be skipped.
 func (s *stream) isShort() bool {
-	return s.done || s.err == nil && !s.waits && (s.isChunked || s.left <= maxUnread)
+	return s.done || s.err == nil && !s.waits && (s.isChunked || s.left <= s.room)
 }
 
 // pace is how fast a client must send a body: to its end within the timeout, and never more than grace behind the rate.

@@ -19,6 +19,7 @@ const (
 // Buffer is memory whose capacity is reserved from the budget for as long as the buffer is out of the pool.
 type Buffer struct {
 	Bytes []byte
+	whole int64 // what the holder will have, as far as it is known
 }
 
 // Buffers hands out buffers under a budget. A buffer has 4 KiB, or at most twice the size that was asked for: a small
@@ -32,17 +33,21 @@ type Buffers struct {
 func NewBuffers(budget *Budget) *Buffers { return &Buffers{budget: budget} }
 
 // Get returns an empty buffer with room for at least size bytes. It fails, with ErrSpent, only if the budget is spent.
-func (p *Buffers) Get(size int64) (*Buffer, error) {
+func (p *Buffers) Get(size int64) (*Buffer, error) { return p.GetFor(size, size) }
+
+// GetFor is Get for what will grow to whole bytes: a large holder is one from its first buffer on (see Budget.Keep).
+func (p *Buffers) GetFor(size, whole int64) (*Buffer, error) {
 	size = capacity(size)
-	if !p.budget.reserve(size, 0) {
+	if !p.budget.reserve(size, max(0, whole-size)) {
 		return nil, ErrSpent
 	}
 	if size <= MaxPooled {
 		if b, ok := p.pools[class(size)].Get().(*Buffer); ok {
+			b.whole = whole
 			return b, nil
 		}
 	}
-	return &Buffer{Bytes: make([]byte, 0, size)}, nil
+	return &Buffer{Bytes: make([]byte, 0, size), whole: whole}, nil
 }
 
 // Put takes a buffer back. A nil buffer is ignored.
@@ -61,7 +66,7 @@ func (p *Buffers) Put(b *Buffer) {
 // Grow returns a buffer with the same content and room for at least size bytes, and takes the old buffer back. With an
 // error it returns the old buffer.
 func (p *Buffers) Grow(b *Buffer, size int64) (*Buffer, error) {
-	larger, err := p.Get(size)
+	larger, err := p.GetFor(size, max(size, b.whole))
 	if err != nil {
 		return b, err
 	}
