@@ -27,7 +27,7 @@ type Config struct {
 	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line, query included, with headers but without cookies, which mean nothing here; a larger one is answered 431. A connection takes the memory as the bytes come."`
 	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; a larger one is answered 413. Recordings and AI events have limits of their own."`
 	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once it is decompressed and decoded; a larger one is answered 413. The events of an OTLP request together may be as large, and those beyond that are rejected alone."`
-	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process may hold at once. When they are used up, requests are answered 503."`
+	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process may hold at once. When they are used up, requests are answered 503. The last quarter is kept for what takes at most 64KiB, so that large requests do not shut out small ones."`
 	MinBodyRate configs.ByteSize `key:"min_body_rate" live:"true" doc:"How many bytes of a body a client must send in a second, once it has used up body_grace. 0: body_timeout alone bounds a slow client."`
 
 	MaxConnections  int     `key:"max_connections" live:"true" doc:"How many connections may be open; a further one is answered 503 and closed."`
@@ -37,7 +37,7 @@ type Config struct {
 
 	TrustedProxies configs.List `key:"trusted_proxies" live:"true" doc:"Networks of the proxies whose X-Forwarded-For is believed, as CIDRs or addresses. The client is the rightmost address that is in none of them. An entry file:PATH stands for the networks in a file, such as a provider's ranges: one a line, # begins a comment; the service reads the file again when it changes. Empty: no proxy is believed."`
 
-	DrainDelay  time.Duration `key:"drain_delay" live:"true" doc:"How long a stop goes on serving after the service has become unready, so that load balancers notice."`
+	DrainDelay  time.Duration `key:"drain_delay" live:"true" doc:"How long a stop goes on serving after the service has become unready, so that load balancers notice. In this time every answer is the last on its connection."`
 	StopTimeout time.Duration `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests in flight, after the drain delay. If it is less than delivery.timeout, the stop may cut off requests whose events are not safe yet."`
 
 	Upstream        string        `key:"upstream" doc:"URL of a PostHog host, such as https://us.i.posthog.com. The service passes on to it every request for a path that it does not serve itself: the calls that SDKs make before they send, their scripts under /static and /array, and the paths of groups that serve leaves out. Without setup in serve it passes on nothing. Whatever the host serves can be reached from here, so name one that serves SDKs alone. Empty: the service answers the calls of SDKs by itself, as setup says."`

@@ -45,8 +45,8 @@ type Route struct {
 	Methods []string
 
 	// MaxBody returns the largest body on the wire, in bytes, by the configuration that judges the request (nil: the
-	// one in force). A nil MaxBody stands for transport.max_body. The server takes no body that is larger than half of
-	// transport.max_in_flight, whatever MaxBody returns.
+	// one in force). A nil MaxBody stands for transport.max_body. The server takes no body that is larger than three
+	// eighths of transport.max_in_flight, or than the share of an address, whatever MaxBody returns.
 	MaxBody func(*configs.View) int64
 
 	// Token returns the project's token of a request whose head has it, without a look at the body. With the token the
