@@ -109,6 +109,10 @@ func (c *conn) answer() (goesOn bool) {
 	fault := head.parse()
 	// The context's time is when the head was there.
 	ctx.Init2(c, nil, false)
+	if fault == nil && len(ctx.URI().PathOriginal()) == 0 {
+		// fasthttp reads no path behind a host that is none.
+		fault = errHost
+	}
 	c.body = stream{
 		conn: c, reader: c.reader, left: max(0, head.length), isChunked: head.length == unknownLength,
 		done: head.length == 0, waits: head.waits, room: maxUnread,

@@ -96,6 +96,7 @@ type head struct {
 	// the body.
 	old, closing, waits        bool
 	hasLength, isChunked, keep bool
+	named                      []byte // the fields that a Connection names
 }
 
 // unknownLength is the length of a body that comes in chunks.
@@ -318,15 +319,32 @@ func (h *head) field(line []byte) *fault {
 			return errHost
 		}
 	case is(name, fiber.HeaderConnection):
-		for token := range bytes.SplitSeq(value, []byte(",")) {
-			h.closing = h.closing || is(trim(token), "close")
-			h.keep = h.keep || is(trim(token), "keep-alive")
-		}
+		h.connection(value)
+		return nil
 	case is(name, fiber.HeaderExpect):
 		h.waits = is(value, "100-continue")
 	}
 	h.header.AddBytesKV(name, value)
 	return nil
+}
+
+// connection takes over what a Connection says. fasthttp keeps the last of several lines, so the fields that they name
+// are gathered in one.
+func (h *head) connection(value []byte) {
+	for token := range bytes.SplitSeq(value, []byte(",")) {
+		switch token = trim(token); {
+		case len(token) == 0:
+		case is(token, "close"):
+			h.closing = true
+		case is(token, "keep-alive"):
+			h.keep = true
+		default:
+			if len(h.named) > 0 {
+				h.named = append(h.named, ", "...)
+			}
+			h.named = append(h.named, token...)
+		}
+	}
 }
 
 // splitField splits a line, which is not empty, into name and value.
@@ -370,6 +388,9 @@ func (h *head) finish() *fault {
 		return errHost
 	case h.isChunked:
 		h.length = unknownLength
+	}
+	if len(h.named) > 0 {
+		h.header.SetBytesV(fiber.HeaderConnection, h.named)
 	}
 	if len(h.header.Host()) == 0 {
 		// Without a host, fasthttp would look for one in the target.
