@@ -63,7 +63,7 @@ func DefaultConfig() Config {
 		MaxInFlight:   512 * configs.MiB,
 		MinBodyRate:   configs.KiB,
 
-		MaxConnections:  20_000,
+		MaxConnections:  10_000,
 		MaxAddressShare: 0.25,
 
 		RetryAfter: 5 * time.Second,
@@ -90,7 +90,8 @@ func (c Config) Validate() error {
 		key   string
 		value time.Duration
 	}{
-		{"header_timeout", c.HeaderTimeout}, {"body_timeout", c.BodyTimeout}, {"body_grace", c.BodyGrace}, {"write_timeout", c.WriteTimeout},
+		{"header_timeout", c.HeaderTimeout}, {"body_timeout", c.BodyTimeout}, {"body_grace", c.BodyGrace},
+		{"write_timeout", c.WriteTimeout},
 		{"idle_timeout", c.IdleTimeout}, {"stop_timeout", c.StopTimeout}, {"upstream_timeout", c.UpstreamTimeout},
 	} {
 		faults.Check(positive.value > 0, positive.key, "must be positive, got %s", positive.value)

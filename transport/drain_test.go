@@ -1,10 +1,9 @@
 package transport
 
 import (
-	"bufio"
 	"context"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"testing"
@@ -26,57 +25,63 @@ func (f *fixture) drain(t *testing.T) (end func()) {
 	}
 }
 
+// keeper is a client that keeps its connection, and goes from the old server to the young one when it is told that the
+// connection ends. It counts no request as failed that it could not have known to send elsewhere.
+type keeper struct {
+	old, young *fixture
+	began      func() // after the first answer
+	moved      func()
+}
+
+// run sends one request after the other until halt. The first that fails ends it.
+func (k *keeper) run(t *testing.T, halt <-chan struct{}) error {
+	at, conn := k.old, k.old.dial(t)
+	for sent := 0; ; sent++ {
+		select {
+		case <-halt:
+			return nil
+		default:
+		}
+		if _, err := io.WriteString(conn, request("POST", "/e/", "", event)); err != nil {
+			return err
+		}
+		response, err := http.ReadResponse(conn.answers, nil)
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %d: %w", response.StatusCode, err)
+		}
+		if sent == 0 {
+			k.began()
+		}
+		if response.Close && at == k.old {
+			at, conn = k.young, k.young.dial(t)
+			k.moved()
+		}
+	}
+}
+
 // A client that keeps its connections, and goes elsewhere when the service says so, loses no request over a stop.
 func TestAStopFailsNoRequestOfAClientThatKeepsItsConnections(t *testing.T) {
-	slow := func(c *Config) { c.DrainDelay = patience }
-	old, young := serve(t, slow), serve(t, slow)
-	var clients sync.WaitGroup
-	began, toldToGo := make(chan struct{}, 12), make(chan struct{}, 12)
+	const count = 12
+	patient := func(c *Config) { c.DrainDelay = patience }
+	old, young := serve(t, patient), serve(t, patient)
+	var clients, began, moved sync.WaitGroup
+	began.Add(count)
+	moved.Add(count)
 	halt := make(chan struct{})
-	for range 12 {
+	for range count {
+		k := &keeper{old: old, young: young, began: sync.OnceFunc(began.Done), moved: sync.OnceFunc(moved.Done)}
 		clients.Go(func() {
-			at, fixture := (*connection)(nil), old
-			for sent := 0; ; sent++ {
-				select {
-				case <-halt:
-					return
-				default:
-				}
-				if at == nil {
-					conn, err := net.Dial("tcp", fixture.Addr().String())
-					if !assert.NoError(t, err) {
-						return
-					}
-					defer func() { _ = conn.Close() }()
-					at = &connection{t: t, Conn: conn, answers: bufio.NewReader(conn)}
-				}
-				_, err := io.WriteString(at, request("POST", "/e/", "", event))
-				if !assert.NoError(t, err) {
-					return
-				}
-				response, err := http.ReadResponse(at.answers, nil)
-				if !assert.NoError(t, err) || !assert.Equal(t, 200, response.StatusCode) {
-					return
-				}
-				_, err = io.Copy(io.Discard, response.Body)
-				assert.NoError(t, err)
-				if sent == 0 {
-					began <- struct{}{}
-				}
-				if response.Close && fixture == old {
-					at, fixture = nil, young
-					toldToGo <- struct{}{}
-				}
-			}
+			defer k.began()
+			defer k.moved()
+			assert.NoError(t, k.run(t, halt))
 		})
 	}
-	for range 12 {
-		<-began
-	}
+	began.Wait()
 	end := old.drain(t)
-	for range 12 {
-		<-toldToGo
-	}
+	moved.Wait()
 	end()
 	close(halt)
 	clients.Wait()

@@ -61,7 +61,8 @@ func FuzzFraming(f *testing.F) {
 		"POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"POST /e/ HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nab",
 		"POST http://x//e/ HTTP/1.1\r\nHost: x\r\nX: y\r\n z\r\nContent-Length : 3\r\n\r\nabc",
-		"\r\nPOST /e/ HTTP/1.1\nHost: x\n\nabc", "POST /e/ HTTP/1.1\r\nHost: x\r\nX: a\rb\r\nContent-Length: +3\r\n\r\nabc",
+		"\r\nPOST /e/ HTTP/1.1\nHost: x\n\nabc",
+		"POST /e/ HTTP/1.1\r\nHost: x\r\nX: a\rb\r\nContent-Length: +3\r\n\r\nabc",
 	} {
 		f.Add([]byte(text))
 	}

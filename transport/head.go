@@ -57,7 +57,7 @@ var (
 	errOldChunks  = malformed("a Transfer-Encoding in HTTP/1.0")
 	errHost       = malformed("not exactly one Host, or one that is none")
 	errHeadEnd    = malformed("the connection ended before the head did")
-	errVersion    = &fault{status: http.StatusHTTPVersionNotSupported, text: "only HTTP/1.1 and HTTP/1.0 are spoken here"}
+	errVersion    = &fault{status: http.StatusHTTPVersionNotSupported, text: "the version is not HTTP/1.1 or HTTP/1.0"}
 	errSlowHead   = &fault{status: http.StatusRequestTimeout, text: errStopped.Error()}
 	errHeadSpent  = &fault{status: http.StatusServiceUnavailable, text: memory.ErrSpent.Error()}
 	errManyFields = &fault{

@@ -112,6 +112,22 @@ func TestTimeoutsAndTheSizeOfHeadersChangeForTheNextRequest(t *testing.T) {
 	_, err := idle.answers.ReadByte()
 	require.ErrorIs(t, err, io.EOF, "the connection was closed for being idle")
 
+	set("  body_timeout: 20ms\n")
+	late := f.dial(t)
+	late.requireUsable()
+	late.stall("", 100, 50)
+	response, _ = late.answer("POST")
+	require.Equal(t, 408, response.StatusCode)
+	set("  min_body_rate: 1GiB\n  body_grace: 20ms\n")
+	late = f.dial(t)
+	late.requireUsable()
+	late.stall("", 100, 50)
+	response, _ = late.answer("POST")
+	require.Equal(t, 408, response.StatusCode)
+
+	set("  max_connections: 1\n")
+	response, _ = f.dial(t).answer("POST")
+	require.Equal(t, 503, response.StatusCode)
 	set("")
 	f.dial(t).requireUsable()
 }

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -76,7 +75,7 @@ func TestABodyThatIsTooSlowIsA408(t *testing.T) {
 	require.Equal(t, 200, response.StatusCode, body)
 }
 
-// small is a configuration with a budget of 8 MiB.
+// smallBudget gives a server a budget of 8 MiB.
 func smallBudget(c *Config) {
 	c.MaxBody, c.MaxDecoded, c.PostHog.MaxRecording = configs.MiB, configs.MiB, configs.MiB
 	c.MaxInFlight = 8 * configs.MiB
@@ -125,7 +124,7 @@ func TestOneAddressCannotHoldTheBudget(t *testing.T) {
 	require.Equal(t, "service unavailable: too much is being received from your address at once", body)
 	require.NotEmpty(t, response.Header.Get("Retry-After"))
 	requireCORS(t, response, "https://shop.example")
-	require.LessOrEqual(t, f.budget.InUse(), int64(4<<20), "twice its quarter: a buffer may be twice what was asked for")
+	require.LessOrEqual(t, f.budget.InUse(), int64(4<<20), "its quarter, of which a buffer may be the double")
 
 	good := f.dialFrom(t, "127.0.0.8")
 	for range 20 {
@@ -146,9 +145,10 @@ func TestOneAddressCannotHoldTheBudget(t *testing.T) {
 // Behind a trusted proxy each client has a share of its own. A proxy that names no client is counted for nobody.
 func TestTheShareIsTheClientsAndNotTheProxys(t *testing.T) {
 	f := serve(t, func(c *Config) { smallBudget(c); c.MaxConnections, c.MaxAddressShare = 40, 0.15 })
+	large := event + strings.Repeat(" ", 900_000)
 	full := func(headers string) func() bool {
 		return func() bool {
-			response, body := f.dial(t).send("POST", request("POST", "/e/", headers, event+strings.Repeat(" ", 900_000)))
+			response, body := f.dial(t).send("POST", request("POST", "/e/", headers, large))
 			return response.StatusCode == 503 && strings.Contains(body, "your address")
 		}
 	}
@@ -252,5 +252,5 @@ func TestAListenerThatCannotAcceptTriesAgain(t *testing.T) {
 	c.requireUsable()
 	require.NoError(t, c.Close())
 	require.NoError(t, listener.Close())
-	require.True(t, errors.Is(<-ended, net.ErrClosed))
+	require.ErrorIs(t, <-ended, net.ErrClosed)
 }

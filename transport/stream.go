@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	n, err := s.read(p)
 	s.err = err
-	s.done = s.done || err == io.EOF
+	s.done = s.done || errors.Is(err, io.EOF)
 	return n, err
 }
 
@@ -87,7 +88,7 @@ func (s *stream) read(p []byte) (int, error) {
 
 // cut is the error of a body, of which io.EOF is never the end.
 func cut(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -158,7 +159,7 @@ func (s *stream) lineEnd() error {
 func (s *stream) trailers() error {
 	for room := maxChunkLine; ; {
 		line, err := s.reader.ReadSlice('\n')
-		if room -= len(line); room < 0 || err == bufio.ErrBufferFull {
+		if room -= len(line); room < 0 || errors.Is(err, bufio.ErrBufferFull) {
 			return errChunking
 		}
 		if err != nil {
@@ -185,7 +186,7 @@ func (s *stream) rest() bool {
 		return true
 	}
 	_, err := io.CopyN(io.Discard, s, s.room+1)
-	return err == io.EOF
+	return errors.Is(err, io.EOF)
 }
 
 // isShort reports whether what is left of the body may be skipped.

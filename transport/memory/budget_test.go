@@ -50,7 +50,7 @@ func TestTheLastBytesOfABudgetAreKeptForSmallHolders(t *testing.T) {
 	require.ErrorIs(t, err, ErrSpent)
 	buffer, err := NewBuffers(budget).Get(Small / 2)
 	require.NoError(t, err)
-	require.EqualValues(t, Small/2, cap(buffer.Bytes))
+	require.Equal(t, Small/2, cap(buffer.Bytes))
 	_, err = NewBuffers(budget).GetFor(1, Small+1)
 	require.ErrorIs(t, err, ErrSpent, "what will be large is large at once")
 	require.False(t, other.Reserve(1), "small holders cannot have more than all")
