@@ -345,6 +345,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		Config:          view,
 		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
+		Received:        c.Context().Time().UTC(),
 	}
 	if err := s.admit(c, r, request); err != nil {
 		s.write(c, r.Refuse(request, err), terms)
@@ -362,7 +363,6 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		request.Body = read.Bytes
 	}
 	s.metrics.received.Inc(int64(len(request.Body)))
-	request.Received = time.Now().UTC()
 	if request.Method == http.MethodGet && len(request.Body) > 0 && slices.Contains(r.Methods, http.MethodPost) &&
 		r.Path != route.Rest {
 		request.Method = http.MethodPost

@@ -101,7 +101,7 @@ func TestLargeRequestsLeaveRoomForSmallOnes(t *testing.T) {
 // An address has its share of the budget. What one client holds back shuts out nobody else, also not the senders of
 // large requests.
 func TestOneAddressCannotHoldTheBudget(t *testing.T) {
-	f := serve(t, func(c *Config) { smallBudget(c); c.TrustedProxies = nil })
+	f := serve(t, func(c *Config) { smallBudget(c); c.TrustedProxies = configs.List{} })
 	slow := make([]*connection, 100)
 	for i := range slow {
 		slow[i] = f.dialFrom(t, "127.0.0.9")
@@ -165,7 +165,7 @@ func TestTheShareIsTheClientsAndNotTheProxys(t *testing.T) {
 // An address has its share of the connections, too.
 func TestOneAddressCannotHoldTheConnections(t *testing.T) {
 	f := serve(t, func(c *Config) {
-		c.TrustedProxies, c.MaxConnections, c.MaxAddressShare = nil, 8, 0.5
+		c.TrustedProxies, c.MaxConnections, c.MaxAddressShare = configs.List{}, 8, 0.5
 	})
 	held := make([]*connection, 4)
 	for i := range held {

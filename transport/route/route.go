@@ -78,7 +78,8 @@ type Request struct {
 	RequestID string
 	// TraceParent is the trace that the request belongs to, as in events.Batch.
 	TraceParent string
-	// Received is when the server had read the request: the service's now for everything in it.
+	// Received is when the head of the request was there: the service's now for everything in it, whatever time the
+	// body took.
 	Received time.Time
 	// Gates decide whether the caller may send. Caller is what they were told before the body was read, and whom they
 	// found the token to belong to.
