@@ -104,8 +104,12 @@ func (c *conn) answer() (goesOn bool) {
 	terms := s.terms.Now()
 	ctx, _ := s.contexts.Get().(*fasthttp.RequestCtx)
 	_ = c.SetReadDeadline(time.Now().Add(terms.HeaderTimeout))
-	head := head{reader: c.reader, header: &ctx.Request.Header, limit: int(terms.MaxHeader), lease: s.budget.Lease()}
+	head := head{
+		reader: c.reader, header: &ctx.Request.Header, limit: int(terms.MaxHeader), lease: s.budget.Lease(),
+		part: share{shares: s.shares, address: c.caller, most: terms.share(int64(terms.MaxInFlight))},
+	}
 	defer head.lease.Release()
+	defer head.part.release()
 	fault := head.parse()
 	// The context's time is when the head was there.
 	ctx.Init2(c, nil, false)

@@ -37,7 +37,7 @@ func readOne(text []byte, each int) (fault *fault, header *fasthttp.RequestHeade
 	c := &conn{Conn: &oneEnd{rest: text, each: each}}
 	c.reader = bufio.NewReaderSize(c, connBuffer)
 	header = &fasthttp.RequestHeader{}
-	head := head{reader: c.reader, header: header, limit: 64 << 10}
+	head := head{reader: c.reader, header: header, limit: 64 << 10, part: share{shares: newShares()}}
 	if fault = head.parse(); fault != nil {
 		return fault, header, nil, nil, nil
 	}

@@ -16,14 +16,15 @@ import (
 )
 
 const (
-	// freeHead is how much of a head, in bytes, takes nothing from the budget: a probe is answered also when the budget
-	// is spent.
-	freeHead = 4 << 10
+	// freeHead is how much memory a head may take, in bytes, that does not count against the budget. The head of a
+	// browser takes less. So a probe is answered also when the budget is spent.
+	freeHead = 12 << 10
 
-	// headCost is how many bytes a byte of a head takes at most: in a line, in the line's growth and as a field.
-	headCost = 3
+	// byteCost is how many bytes a byte of a head takes at most: in a line, in the line's growth and as a field.
+	// fieldCost is what a field takes besides.
+	byteCost, fieldCost = 3, 160
 
-	// maxFields is how many fields a head may have. Each takes more memory than its bytes.
+	// maxFields is how many fields a head may have.
 	maxFields = 512
 
 	// maxHead is how many bytes the server reads of a head, with those that it drops: cookies, and what stands behind
@@ -60,6 +61,7 @@ var (
 	errVersion    = &fault{status: http.StatusHTTPVersionNotSupported, text: "the version is not HTTP/1.1 or HTTP/1.0"}
 	errSlowHead   = &fault{status: http.StatusRequestTimeout, text: errStopped.Error()}
 	errHeadSpent  = &fault{status: http.StatusServiceUnavailable, text: memory.ErrSpent.Error()}
+	errHeadShare  = &fault{status: http.StatusServiceUnavailable, text: errShare.Error()}
 	errManyFields = &fault{
 		status: http.StatusRequestHeaderFieldsTooLarge, text: fmt.Sprintf("more than %d headers", maxFields),
 	}
@@ -77,12 +79,13 @@ func errLargeHead(limit int) *fault {
 // in two ways is a fault. The fields go into a header of fasthttp, which parses nothing. Cookies mean nothing here: the
 // head drops them as they come, so they take no memory and count for no limit.
 //
-// A head takes memory as its bytes arrive, and from the budget.
+// A head takes memory as its bytes arrive, from the budget and from the share of the connection's address.
 type head struct {
 	reader *bufio.Reader
 	header *fasthttp.RequestHeader
 	limit  int // of the bytes that are kept
 	lease  memory.Lease
+	part   share // of the connection's address
 
 	fault         *fault
 	line          []byte // of a line that is longer than the reader's buffer
@@ -126,16 +129,19 @@ func (h *head) parse() *fault {
 		default:
 			h.fault = h.field(line)
 		}
-		if h.fault != nil && h.fault.status != http.StatusRequestHeaderFieldsTooLarge && !h.hasLine() {
+		if h.isOver() {
 			return h.fault
 		}
 	}
 }
 
-// hasLine reports whether a line is there without a wait.
-func (h *head) hasLine() bool {
+// isOver reports whether nothing more of a faulty head is worth reading: without a wait no line is there.
+func (h *head) isOver() bool {
+	if h.fault == nil || h.fault.status == http.StatusRequestHeaderFieldsTooLarge {
+		return false
+	}
 	buffered, _ := h.reader.Peek(h.reader.Buffered())
-	return bytes.IndexByte(buffered, '\n') >= 0
+	return bytes.IndexByte(buffered, '\n') < 0
 }
 
 // next reads a line, without its end. It drops the line of a cookie, and after a fault any line that is longer than the
@@ -168,8 +174,11 @@ func (h *head) next() (line []byte, dropped bool, end *fault) {
 		if h.fault == nil {
 			h.fault = lineFault(text, cr, endsWithCR, isLast)
 		}
-		if isFirst && isLast {
+		switch {
+		case isFirst && isLast:
 			return text, dropped, nil
+		case !isLast && h.isOver():
+			return nil, false, h.fault
 		}
 		dropped = dropped || h.fault != nil
 		if !dropped {
@@ -183,11 +192,17 @@ func (h *head) next() (line []byte, dropped bool, end *fault) {
 
 // keepBytes counts bytes that the head keeps, and reserves what they take.
 func (h *head) keepBytes(n int) *fault {
-	switch h.kept += n; {
-	case h.kept > h.limit:
+	h.kept += n
+	if h.kept > h.limit {
 		return errLargeHead(h.limit)
-	case h.kept > freeHead && !h.lease.Raise(int64(h.kept)*headCost):
-		return errHeadSpent
+	}
+	if cost := int64(h.kept*byteCost + h.fields*fieldCost); cost > freeHead {
+		switch {
+		case !h.part.raise(cost):
+			return errHeadShare
+		case !h.lease.Raise(cost):
+			return errHeadSpent
+		}
 	}
 	return nil
 }

@@ -90,6 +90,12 @@ func TestAHeadTakesMemoryFromTheBudgetAsItGrows(t *testing.T) {
 
 	release := spend(f.budget)
 	defer release()
+	unfinished := f.dial(t)
+	_, err = io.WriteString(unfinished, "POST /e/ HTTP/1.1\r\n"+origin+"X-Long: "+strings.Repeat("x", 10_000))
+	require.NoError(t, err)
+	response, _ = unfinished.answer("POST")
+	require.Equal(t, 503, response.StatusCode, "the answer does not wait for the rest")
+	requireCORS(t, response, "https://shop.example")
 	probe := f.dial(t)
 	response, _ = probe.send("GET", "GET /_liveness HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 200, response.StatusCode, "a small head is free")

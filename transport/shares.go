@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// shares are what each address holds of what all clients share: connections, and the bytes of the bodies that are being
-// received or handled. It has an entry for an address only while the address holds something. It is safe for concurrent
-// use.
+// shares are what each address holds of what all clients share: connections, and the bytes of the requests that are
+// being received or handled, as they come. It has an entry for an address only while the address holds something. It is
+// safe for concurrent use.
 //
 // Nobody is counted under the zero address: a proxy, behind which any number of clients may be.
 type shares struct {
@@ -90,6 +90,9 @@ func (s *share) raise(n int64) bool {
 
 // release gives all of it back.
 func (s *share) release() {
+	if s.held == 0 {
+		return
+	}
 	s.shares.change(s.address, func(h *holding) bool { h.bytes -= s.held; return true })
 	s.held = 0
 }

@@ -142,6 +142,24 @@ func TestOneAddressCannotHoldTheBudget(t *testing.T) {
 	}, patience, time.Millisecond, "what has ended is no longer counted")
 }
 
+// Heads that do not end count for their address, too.
+func TestOneAddressCannotHoldTheBudgetWithHeads(t *testing.T) {
+	f := serve(t, func(c *Config) { smallBudget(c); c.TrustedProxies = nil })
+	require.Eventually(t, func() bool {
+		c := f.dialFrom(t, "127.0.0.9")
+		_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\n"+strings.Repeat("X: y\r\n", 500))
+		require.NoError(t, err)
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
+		if _, err := c.answers.Peek(1); err != nil {
+			return false
+		}
+		response, body := c.answer("POST")
+		return response.StatusCode == 503 && body == errShare.Error()
+	}, patience, time.Millisecond)
+	require.LessOrEqual(t, f.budget.InUse(), int64(2<<20))
+	f.dialFrom(t, "127.0.0.8").requireUsable()
+}
+
 // Behind a trusted proxy each client has a share of its own. A proxy that names no client is counted for nobody.
 func TestTheShareIsTheClientsAndNotTheProxys(t *testing.T) {
 	f := serve(t, func(c *Config) { smallBudget(c); c.MaxConnections, c.MaxAddressShare = 40, 0.15 })

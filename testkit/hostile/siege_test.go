@@ -67,11 +67,22 @@ const goodRate = 100
 
 // siege carries out an attack for a while and prints its line.
 func siege(t *testing.T, service *process.Service, a attack, during time.Duration, within bounds) {
+	m := a.message()
+	besiege(t, service, a, during, within, func(ctx context.Context, address string) int {
+		return assault(ctx, address, m, a.slow)
+	})
+}
+
+// besiege is siege for attackers that do something else than to send the message of the attack. Each attacker calls
+// strike again and again, with the address of the service; strike returns the status of an answer.
+func besiege(
+	t *testing.T, service *process.Service, a attack, during time.Duration, within bounds,
+	strike func(ctx context.Context, address string) int,
+) {
 	target, err := url.Parse(service.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := a.message()
 	load := proof.StartLoad(service.URL, good, goodRate)
 	ctx, cancel := context.WithTimeout(context.Background(), during)
 	defer cancel()
@@ -80,7 +91,7 @@ func siege(t *testing.T, service *process.Service, a attack, during time.Duratio
 	for range a.attackers {
 		attackers.Go(func() {
 			for ctx.Err() == nil {
-				count.add(assault(ctx, target.Host, m, a.slow))
+				count.add(strike(ctx, target.Host))
 			}
 		})
 	}
