@@ -144,7 +144,7 @@ func TestOneAddressCannotHoldTheBudget(t *testing.T) {
 
 // Heads that do not end count for their address, too.
 func TestOneAddressCannotHoldTheBudgetWithHeads(t *testing.T) {
-	f := serve(t, func(c *Config) { smallBudget(c); c.TrustedProxies = nil })
+	f := serve(t, func(c *Config) { smallBudget(c); c.TrustedProxies = configs.List{} })
 	require.Eventually(t, func() bool {
 		c := f.dialFrom(t, "127.0.0.9")
 		_, err := io.WriteString(c, "POST /e/ HTTP/1.1\r\n"+strings.Repeat("X: y\r\n", 500))
