@@ -13,6 +13,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Process is a program that runs in the background. Its methods are safe for concurrent use.
@@ -40,10 +44,10 @@ func Start(dir, output string, environ []string, command ...string) (*Process, e
 	if err := p.command.Start(); err != nil {
 		return nil, err
 	}
-	go func() {
+	panics.Go(zap.NewNop(), "the wait for a program", func() {
 		p.err = p.command.Wait()
 		close(p.exited)
-	}()
+	})
 	return p, nil
 }
 
