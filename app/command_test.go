@@ -517,8 +517,8 @@ func TestAListIsATableForPeopleAndJSONForPrograms(t *testing.T) {
 	code, out, err := command(t, build, environ, "books", "list")
 	require.Zero(t, code, err)
 	require.Equal(t, `title                                  number
-"Volume 0\x1b[31m of the upper shelf"  0
-"Volume 1\x1b[31m of the upper shelf"  1
+Volume 0\u001b[31m of the upper shelf  0
+Volume 1\u001b[31m of the upper shelf  1
 `, out)
 	code, out, err = command(t, build, environ, "books", "list", "--output", "json", "--shelf", "lower")
 	require.Zero(t, code, err)

@@ -148,7 +148,7 @@ func (b *branch) run(c *cobra.Command, args []string) error {
 
 func (b *branch) use(args []string) module.Invocation {
 	p := b.process
-	return module.Invocation{Args: args, Output: b.output, Out: p.out, Err: p.err, Terminal: p.terminal}
+	return module.Invocation{Args: args, Output: b.output, Out: p.out, Err: p.err, Terminal: p.terminal, Color: p.color}
 }
 
 func (b *branch) completeArgument(

@@ -17,6 +17,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/panics"
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 // Main runs the command line of a build of these modules and ends the process with the exit code: 0 for success and for
@@ -36,6 +37,7 @@ func Main(modules ...module.Module) {
 		out:      os.Stdout,
 		err:      os.Stderr,
 		terminal: isatty.IsTerminal(os.Stderr.Fd()),
+		color:    wantsColor(os.Stdout),
 		signals:  signals,
 		hangups:  hangups,
 		detach: func() {
@@ -46,14 +48,19 @@ func Main(modules ...module.Module) {
 	os.Exit(p.run(os.Args[1:]))
 }
 
+// wantsColor reports whether the output is a terminal whose user wants colours (see no-color.org).
+func wantsColor(out *os.File) bool {
+	return isatty.IsTerminal(out.Fd()) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
 // process is the part of its process that a command line uses.
 type process struct {
 	modules []module.Module
 	environ []string
 	out     io.Writer
 	err     io.Writer
-	// terminal says that err is a terminal.
-	terminal bool
+	// terminal says that err is a terminal, and color that out is one whose user wants colours.
+	terminal, color bool
 	signals  <-chan os.Signal
 	// hangups ask the service to load its configuration again.
 	hangups <-chan os.Signal
@@ -87,6 +94,8 @@ func (e *exitError) Unwrap() error { return e.cause }
 
 // run executes one command line and returns the exit code.
 func (p *process) run(args []string) int {
+	// What a command prints may quote anything: events, files, the answers of brokers.
+	p.out, p.err = terminal.NewWriter(p.out), terminal.NewWriter(p.err)
 	err := panics.Catch(func() error {
 		command := p.root()
 		command.SetArgs(args)

@@ -25,8 +25,8 @@ const project = "github.com/opencapture/capture"
 // that are listed before it. A part that is a directory below a module is a port: two modules use it to exchange a type
 // without importing each other.
 var shared = []string{
-	"modules/panics", "configs", "modules/module", "modules/listen", "modules/events", "modules/produce",
-	"modules/store",
+	"modules/panics", "modules/terminal", "configs", "modules/module", "modules/listen", "modules/private",
+	"modules/events", "modules/produce", "modules/store",
 	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
 }
 
@@ -38,7 +38,7 @@ func mayImport(part string) (others []string, known bool) {
 	}
 	switch part {
 	case "app":
-		return []string{"configs", "modules/module", "modules/panics"}, true
+		return []string{"configs", "modules/module", "modules/panics", "modules/terminal"}, true
 	case "app/standard":
 		return []string{"configs", "app", "transport", "modules/*"}, true
 	case "testkit":

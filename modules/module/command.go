@@ -65,7 +65,7 @@ const (
 )
 
 // Invocation is one use of a Command. The command writes its result to Out. Err is for messages that only a person
-// reads, such as hints and progress.
+// reads, such as hints and progress. Both escape what a terminal obeys: see modules/terminal.
 type Invocation struct {
 	// Context ends when the user interrupts the command.
 	Context context.Context
@@ -77,6 +77,8 @@ type Invocation struct {
 	Err    io.Writer
 	// Terminal says that Err is a terminal.
 	Terminal bool
+	// Color says that Out is a terminal whose user wants colours.
+	Color bool
 }
 
 // Hint tells the user in one line what to do next, or what to look at. It ignores an error of Err.

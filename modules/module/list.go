@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 // List prints rows in the form that --output asks for: as a table for people, or as JSON for programs, one object a
@@ -24,9 +24,9 @@ const rowsTogether = 1000
 
 // List begins a list with these columns. The caller calls Flush at the end.
 func (use Invocation) List(columns ...string) *List {
-	l := &List{out: use.Out, widths: make([]int, len(columns))}
+	l := &List{out: terminal.NewWriter(use.Out), widths: make([]int, len(columns))}
 	if use.Output == JSON {
-		l.json = json.NewEncoder(use.Out)
+		l.json = json.NewEncoder(l.out)
 		l.json.SetEscapeHTML(false)
 		return l
 	}
@@ -79,15 +79,10 @@ func (l *List) printed(err error) error {
 	return nil
 }
 
-// cell returns a value as the text of a cell. A value may hold any bytes that somebody has sent to the service, so cell
-// removes everything that a terminal would obey.
+// cell returns a value as the text of a cell. A value may hold any bytes that somebody has sent to the service.
 func cell(value any) string {
-	text := fmt.Sprint(value)
-	switch {
-	case text == "":
-		return "-"
-	case strings.ContainsFunc(text, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }):
-		return strconv.Quote(text)
+	if text := fmt.Sprint(value); text != "" {
+		return terminal.Escape(text)
 	}
-	return text
+	return "-"
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/panics"
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 // Progress tells the user on Invocation.Err how far a command has come. It writes nothing within the first second.
@@ -94,5 +95,5 @@ func (p *Progress) report() {
 	p.timer.Reset(nextReport)
 }
 
-// write writes to the user and ignores an error.
-func (p *Progress) write(text string) { _, _ = io.WriteString(p.out, text) }
+// write writes to the user, carriage returns included, and ignores an error.
+func (p *Progress) write(text string) { _, _ = io.WriteString(terminal.Raw(p.out), text) }

@@ -35,5 +35,5 @@ func TestAListShowsWhatItIsGivenAndNothingThatATerminalObeys(t *testing.T) {
 	list := module.Invocation{Output: module.Table, Out: &out}.List("größe", "b")
 	require.NoError(t, list.Add(nil, "1", "\xff"))
 	require.NoError(t, list.Flush())
-	require.Equal(t, "größe  b\n1      \"\\xff\"\n", out.String())
+	require.Equal(t, "größe  b\n1      \\ufffd\n", out.String())
 }

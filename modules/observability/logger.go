@@ -9,9 +9,11 @@ import (
 
 	"github.com/mattn/go-isatty"
 	"go.uber.org/zap"
+	"go.uber.org/zap/buffer"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 // timestampLayout is RFC 3339 with milliseconds.
@@ -73,9 +75,9 @@ func newLogSink(cfg LogConfig, writer *Writer, out *os.File) *logSink {
 	if cfg.Format == formatConsole || cfg.Format == formatAuto && isatty.IsTerminal(out.Fd()) {
 		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoding.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
-		encoder = zapcore.NewConsoleEncoder(encoding)
+		encoder = escaping{Encoder: zapcore.NewConsoleEncoder(encoding), console: true}
 	} else {
-		encoder = zapcore.NewJSONEncoder(encoding)
+		encoder = escaping{Encoder: zapcore.NewJSONEncoder(encoding)}
 		encoder.OpenNamespace("fields")
 	}
 	core := zapcore.NewCore(encoder, writer, level)
@@ -84,6 +86,32 @@ func newLogSink(cfg LogConfig, writer *Writer, out *os.File) *logSink {
 		core = zapcore.NewSamplerWithOptions(core, time.Second, floodFirst, floodEvery)
 	}
 	return &logSink{Core: core, encoder: encoder}
+}
+
+// escaping is an encoder whose lines hold nothing that a terminal obeys.
+type escaping struct {
+	zapcore.Encoder
+	// console says that the encoder writes messages as they are.
+	console bool
+}
+
+// Clone implements zapcore.Encoder.
+func (e escaping) Clone() zapcore.Encoder { return escaping{e.Encoder.Clone(), e.console} }
+
+// EncodeEntry implements zapcore.Encoder.
+func (e escaping) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	if e.console {
+		entry.Message = terminal.Escape(entry.Message)
+	}
+	line, err := e.Encoder.EncodeEntry(entry, fields)
+	if err != nil {
+		return nil, err
+	}
+	if escaped := terminal.EscapeLines(line.Bytes()); len(escaped) != line.Len() {
+		line.Reset()
+		_, _ = line.Write(escaped) // a buffer takes everything
+	}
+	return line, nil
 }
 
 // liveCore hands lines to the sink in force, with the fields that With has added.

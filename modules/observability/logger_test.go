@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 // logTo returns a logger and a function that reads what it has written so far.
@@ -59,6 +61,22 @@ func TestTheConsoleFormatIsForPeople(t *testing.T) {
 	log.Named("kafka").Error("gone", zap.Int("events", 3))
 	require.Regexp(t, `^\d\d:\d\d:\d\d\tERROR\tkafka\tobservability/logger_test\.go:\d+\tgone\t{"events": 3}\n$`,
 		written())
+}
+
+func TestALogLineHasNothingThatATerminalObeys(t *testing.T) {
+	const sent = "\x1b[2J\u009b1m\x7f\u202e\u2028\xff\n12:00:00\tERROR\tforged"
+	for _, format := range []string{"console", "json"} {
+		log, written := logTo(t, LogConfig{Level: "info", Format: format})
+		log.With(zap.String("event", sent)).Named("kafka").Warn("refused "+sent, zap.Error(errors.New(sent)))
+		line := written()
+		require.Equal(t, line, string(terminal.EscapeLines([]byte(line))), format)
+		require.Equal(t, 1, strings.Count(line, "\n"), "no line is forged: %s", line)
+		if format == "json" {
+			var entry struct{ Msg, Fields any }
+			require.NoError(t, json.Unmarshal([]byte(line), &entry))
+			require.Equal(t, "refused "+strings.ToValidUTF8(sent, "\ufffd"), entry.Msg)
+		}
+	}
 }
 
 func TestLinesBelowTheLevelAreNotWritten(t *testing.T) {
