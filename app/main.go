@@ -27,7 +27,10 @@ import (
 // The service needs no reader for what it prints. It goes on when standard output or standard error is a pipe whose
 // reader is gone, and when the pipe is full because its reader has stopped reading. A command ends when its reader is
 // gone.
+//
+// The process makes files that only its user can read: files 0600, directories 0700.
 func Main(modules ...module.Module) {
+	syscall.Umask(0o077) // the embedded broker's files have no mode of their own
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	hangups := make(chan os.Signal, 1)
@@ -61,7 +64,7 @@ type process struct {
 	err     io.Writer
 	// terminal says that err is a terminal, and color that out is one whose user wants colours.
 	terminal, color bool
-	signals  <-chan os.Signal
+	signals         <-chan os.Signal
 	// hangups ask the service to load its configuration again.
 	hangups <-chan os.Signal
 	// detach prepares the process for a service. From then on neither SIGHUP nor a write to a closed pipe, on standard

@@ -25,6 +25,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/panics"
+	"github.com/opencapture/capture/modules/private"
 )
 
 // Broker is the embedded broker. It is started once and then stopped once. Any number of goroutines may call Address
@@ -135,8 +136,15 @@ const (
 
 // open locks the data and loads it. If the broker does not start, even because of a panic, open leaves nothing behind.
 func (b *Broker) open() (err error) {
-	if err := os.MkdirAll(b.dir(), 0o750); err != nil {
+	if err := makePrivate(b.cfg.DataDir, b.dir()); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
+	}
+	// Earlier versions let the group read, and left the modes of files to the broker. In a volume with fsGroup, which has
+	// the set-group-ID bit, the group is how the next pod gets at its data.
+	if found, err := os.Stat(b.dir()); err == nil && found.Mode()&(os.ModeSetgid|0o077) == 0o050 {
+		if err := os.Chmod(b.dir(), 0o700); err != nil { //nolint:gosec // a directory needs the bit to be entered
+			return fmt.Errorf("embedded.data_dir: %w", err)
+		}
 	}
 	if b.lock, err = lock(filepath.Join(b.cfg.DataDir, "broker.lock")); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
@@ -145,6 +153,20 @@ func (b *Broker) open() (err error) {
 		return errors.Join(err, panics.Try(b.log, stopping, b.close))
 	}
 	b.trimming.Keep(b.ctx, trimming, b.trim)
+	return nil
+}
+
+// makePrivate makes directories that are missing, each with the ones above it. It returns an error if other users could
+// put files into one of them.
+func makePrivate(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := private.Check(dir); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

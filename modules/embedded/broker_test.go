@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/private"
 )
 
 // patience is how long a test waits before it says that something hangs. It does not measure speed.
@@ -53,6 +55,38 @@ func start(t testing.TB, cfg Config, client kafka.Config) *Broker {
 func stop(t testing.TB, broker *Broker) {
 	t.Helper()
 	require.NoError(t, broker.Stop(context.Background()))
+}
+
+func TestADirectoryThatOthersCanWriteToIsRefused(t *testing.T) {
+	for _, below := range []string{"", "broker"} {
+		cfg := testConfig(t)
+		dir := filepath.Join(cfg.DataDir, below)
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // that is what the test is about
+		err := NewBroker(cfg, kafka.DefaultConfig(), zap.NewNop()).Start(t.Context())
+		require.ErrorIs(t, err, private.ErrNotPrivate)
+		require.ErrorContains(t, err, "embedded.data_dir: all users of this machine can write to "+dir)
+		require.ErrorContains(t, err, "chmod o-w "+dir)
+	}
+}
+
+func TestALockThatIsASymbolicLinkIsNotFollowed(t *testing.T) {
+	cfg := testConfig(t)
+	target := filepath.Join(t.TempDir(), "target")
+	require.NoError(t, os.Symlink(target, filepath.Join(cfg.DataDir, "broker.lock")))
+	require.ErrorIs(t, NewBroker(cfg, kafka.DefaultConfig(), zap.NewNop()).Start(t.Context()), syscall.ELOOP)
+	require.NoFileExists(t, target)
+}
+
+func TestADirectoryOfAnEarlierVersionIsClosedToTheGroup(t *testing.T) {
+	cfg := testConfig(t)
+	dir := filepath.Join(cfg.DataDir, "broker")
+	require.NoError(t, os.Mkdir(dir, 0o750))
+	broker := start(t, cfg, kafka.DefaultConfig())
+	defer stop(t, broker)
+	found, err := os.Stat(dir)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), found.Mode().Perm())
 }
 
 func newProducer(address string) (sarama.SyncProducer, error) {

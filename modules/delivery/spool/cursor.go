@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/private"
 )
 
 const (
@@ -109,6 +111,10 @@ func (c *cursorFile) open() error {
 		// Another file may be in its place. Its content says nothing about this log.
 		_ = c.file.Close()
 		c.file, c.known = nil, false
+	}
+	// The first file of a log is its cursor: no file is made behind a link.
+	if err := private.IsDirectory(filepath.Dir(c.path)); err != nil {
+		return err
 	}
 	f, err := c.fs.edit(c.path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -8,9 +8,12 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/gofrs/flock"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/private"
 )
 
 const (
@@ -48,13 +51,20 @@ type lock struct {
 
 func (d *directory) lockPath() string { return filepath.Join(d.path, lockName) }
 
-// take makes the directory if it is missing and locks it. It returns ErrInUse if another process has the lock.
+// take makes the directory if it is missing and locks it. It returns ErrInUse if another process has the lock, and
+// private.ErrNotPrivate if other users could put files into the directory.
 func (d *directory) take() error {
 	for range lockAttempts {
 		if err := makeDirs(d.fs, d.path); err != nil {
 			return err
 		}
-		l := &lock{Flock: flock.New(d.lockPath(), flock.SetPermissions(0o600))}
+		if err := private.Check(d.path); errors.Is(err, fs.ErrNotExist) {
+			continue // the directory was removed again
+		} else if err != nil {
+			return err
+		}
+		l := &lock{Flock: flock.New(d.lockPath(), flock.SetPermissions(0o600),
+			flock.SetFlag(os.O_CREATE|os.O_RDONLY|syscall.O_NOFOLLOW))}
 		locked, err := l.TryLock()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the directory was removed again

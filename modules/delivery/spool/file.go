@@ -68,12 +68,16 @@ type disk struct{}
 var _ fileSystem = disk{}
 
 func (disk) create(path string) (file, error) {
-	return opened(os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600))
+	return opened(os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)) // it follows no symbolic link
 }
 
-func (disk) open(path string) (file, error) { return opened(os.Open(path)) }
+func (disk) open(path string) (file, error) {
+	return opened(os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0))
+}
 
-func (disk) edit(path string) (file, error) { return opened(os.OpenFile(path, os.O_RDWR, 0)) }
+func (disk) edit(path string) (file, error) {
+	return opened(os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0))
+}
 
 // opened returns a nil file for a nil *os.File: a file that holds a nil *os.File is not nil.
 func opened(f *os.File, err error) (file, error) {

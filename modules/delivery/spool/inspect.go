@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"syscall"
 
 	"github.com/gofrs/flock"
 	"go.uber.org/zap"
@@ -45,7 +46,7 @@ func (s *Spool) InUse() bool {
 	if s.directory.lock.Load() != nil {
 		return false
 	}
-	probe := flock.New(s.directory.lockPath(), flock.SetFlag(0))
+	probe := flock.New(s.directory.lockPath(), flock.SetFlag(syscall.O_NOFOLLOW))
 	locked, err := probe.TryRLock()
 	if errors.Is(err, fs.ErrNotExist) {
 		return false
