@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
@@ -34,8 +32,8 @@ spool.`,
 const aboutFilter = `
 
 --filter selects dead letters by key=value and may be repeated; all must hold. Keys: id, reason, topic (where the
-message was meant to go), token, distinct_id, event, since and until (times of RFC 3339, compared with the time at which
-the message became a dead letter).`
+message was meant to go, one of kafka.topics), token, distinct_id, event, since and until (times of RFC 3339, compared
+with the time at which the message became a dead letter).`
 
 func dlqListCommand() module.Command {
 	var filters []string
@@ -47,7 +45,7 @@ line of its own.` + aboutFilter,
   capture dlq list --output json | jq .topic`,
 		Output: module.Table, Flags: filterFlag(&filters), Values: filterValues,
 		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
-			wanted, err := parseFilter(filters)
+			wanted, err := parseFilter(filters, settings.Topics)
 			if err != nil {
 				return err
 			}
@@ -71,7 +69,7 @@ line.` + aboutFilter,
 		Example: "  capture dlq show --filter id=events_dlq/0/17",
 		Flags:   filterFlag(&filters), Values: filterValues,
 		Run: func(use module.Invocation, cfg Config, settings produce.Settings, topics produce.Reader) error {
-			wanted, err := parseFilter(filters)
+			wanted, err := parseFilter(filters, settings.Topics)
 			if err != nil {
 				return err
 			}
@@ -95,7 +93,11 @@ func replayCommand() module.Command {
 
 A dead letter on the disk is removed once its message is in its topic; for that the service must not be running. A dead
 letter in Kafka stays where it is, so a second replay sends its message again: a consumer tells the copies by their
-uuid.` + aboutFilter,
+uuid.
+
+Messages go to topics of kafka.topics only. A dead letter is skipped and counted if it does not say where it was meant
+to go, names another topic, or cannot be read. The exit code is 0 if every selected dead letter was sent, and 1 if one
+was skipped or refused again.` + aboutFilter,
 		Example: `  capture dlq replay --dry-run
   capture dlq replay --filter topic=exceptions`,
 		Flags: func(flags *module.Flags) {
@@ -107,11 +109,12 @@ uuid.` + aboutFilter,
 			use module.Invocation, cfg Config, settings produce.Settings, producer produce.Producer,
 			topics produce.Reader,
 		) error {
-			wanted, err := parseFilter(filters)
+			wanted, err := parseFilter(filters, settings.Topics)
 			if err != nil {
 				return err
 			}
-			return replay(use, letterReader{cfg.Spool, settings.Topics.DLQ, topics}, wanted, producer, dry)
+			letters := letterReader{cfg.Spool, settings.Topics.DLQ, topics}
+			return replay(use, letters, wanted, producer, settings.Topics, dry)
 		},
 	}
 }
@@ -149,7 +152,9 @@ type letter struct {
 
 	Key     *string           `json:"key,omitempty"`
 	Headers map[string]string `json:"headers,omitempty"`
-	Value   json.RawMessage   `json:"value,omitempty"`
+	// Value is the message's value as produce.JSONOf gives it. A value that is no text is in ValueBase64 instead.
+	Value       json.RawMessage `json:"value,omitempty"`
+	ValueBase64 []byte          `json:"value_base64,omitempty"`
 }
 
 func newLetter(id string, m *produce.Message) letter {
@@ -190,20 +195,15 @@ func (l *letter) open(m *produce.Message) {
 	for _, header := range m.Headers {
 		l.Headers[string(header.Key)] = string(header.Value)
 	}
-	switch {
-	case json.Valid(m.Value):
-		l.Value = slices.Clone(m.Value)
-	case utf8.Valid(m.Value):
-		l.Value = strconv.AppendQuote(nil, string(m.Value))
-	default:
-		l.Value = strconv.AppendQuote(nil, fmt.Sprintf("%x", m.Value))
+	if l.Value = produce.JSONOf(m.Value); l.Value == nil {
+		l.ValueBase64 = m.Value
 	}
 }
 
 // filter is the keys and values that a letter must have.
 type filter map[string]string
 
-func parseFilter(texts []string) (filter, error) {
+func parseFilter(texts []string, topics produce.Topics) (filter, error) {
 	f := filter{}
 	for _, text := range texts {
 		key, value, found := strings.Cut(text, "=")
@@ -215,6 +215,10 @@ func parseFilter(texts []string) (filter, error) {
 		}
 		if _, err := time.Parse(time.RFC3339, value); err != nil && (key == "since" || key == "until") {
 			return nil, module.Misusef("--filter %s: %q is not a time such as 2026-11-27T15:04:05Z", key, value)
+		}
+		if names := topics.Names(); key == "topic" && !slices.Contains(names, value) {
+			return nil, module.Misusef("--filter topic: %q is none of the topics of the configuration: %s",
+				value, strings.Join(names, ", "))
 		}
 		f[key] = value
 	}
@@ -267,31 +271,34 @@ func (r letterReader) inKafka(ctx context.Context, wanted filter, each func(*let
 	})
 }
 
-// onDisk calls each for the wanted letters in the log.
+// onDisk calls each for the wanted letters in the log. It leaves out the letters that cannot be read, and returns how
+// many these are.
 func (r letterReader) onDisk(
 	ctx context.Context, log *spool.Log, wanted filter, each func(uint64, *letter, *produce.Message) error,
-) error {
+) (unreadable int, err error) {
 	var chunk spool.Chunk
 	var m produce.Message
+	defer func() { unreadable += int(log.Stats().CorruptRecords) }()
 	for ctx.Err() == nil {
 		if err := log.Read(&chunk, chunkBytes); err != nil {
-			return err
+			return unreadable, err
 		}
 		if len(chunk.Records) == 0 {
-			return nil
+			return unreadable, nil
 		}
 		for _, record := range chunk.Records {
 			if err := readRecord(record.Payload, &m); err != nil {
-				return fmt.Errorf("dead letter disk/%d: %w", record.Seq, err)
+				unreadable++
+				continue
 			}
 			if l := newLetter(fmt.Sprintf("disk/%d", record.Seq), &m); wanted.matches(&l) {
 				if err := each(record.Seq, &l, &m); err != nil {
-					return err
+					return unreadable, err
 				}
 			}
 		}
 	}
-	return context.Cause(ctx)
+	return unreadable, context.Cause(ctx)
 }
 
 // each calls see for the wanted letters, first for those on the disk.
@@ -312,17 +319,22 @@ func (r letterReader) each(
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	err = r.onDisk(use.Context, opened.Log(deadLetterLog), wanted,
+	unreadable, err := r.onDisk(use.Context, opened.Log(deadLetterLog), wanted,
 		func(_ uint64, l *letter, m *produce.Message) error { return count(l, m) })
+	if unreadable > 0 {
+		err = errors.Join(err, fmt.Errorf("%d dead letters on the disk cannot be read by this version", unreadable))
+	}
 	// The letters on the disk are listed also when Kafka is away.
 	return errors.Join(err, r.inKafka(use.Context, wanted, count))
 }
 
 // replay sends letters to the topics that they were meant for, the letters on the disk first.
 func replay(
-	use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, dry bool,
+	use module.Invocation, letters letterReader, wanted filter, producer produce.Producer, topics produce.Topics,
+	dry bool,
 ) (err error) {
 	r := replayer{out: use.Out, progress: use.Progress("dead letters sent"), producer: producer, dry: dry}
+	r.topics = slices.DeleteFunc(topics.Names(), func(name string) bool { return name == topics.DLQ })
 	defer r.progress.End()
 	if !dry {
 		end, err := connect(use.Context, producer)
@@ -334,13 +346,14 @@ func replay(
 	opened, faultOnDisk := openSpool(letters.spool, dry)
 	if faultOnDisk == nil {
 		log := opened.Log(deadLetterLog)
-		faultOnDisk = letters.onDisk(use.Context, log, wanted, func(seq uint64, l *letter, m *produce.Message) error {
-			sent, err := r.send(use.Context, l, m)
-			if sent {
-				log.Done(seq)
-			}
-			return err
-		})
+		r.unreadable, faultOnDisk = letters.onDisk(use.Context, log, wanted,
+			func(seq uint64, l *letter, m *produce.Message) error {
+				sent, err := r.send(use.Context, l, m)
+				if sent {
+					log.Done(seq)
+				}
+				return err
+			})
 		faultOnDisk = errors.Join(faultOnDisk, opened.Close())
 	}
 	if faultOnDisk != nil {
@@ -355,28 +368,50 @@ func replay(
 	if dry {
 		verb = "would be sent"
 	}
-	_, err = fmt.Fprintf(use.Out,
-		"%d dead letters %s, %d were refused again, %d do not say where they were meant to go\n",
-		r.sent, verb, r.refused, r.homeless)
+	_, err = fmt.Fprintf(use.Out, "%d dead letters %s, %d were refused again, %d skipped\n",
+		r.sent, verb, r.refused, r.skipped())
 	if r.refused > 0 {
 		err = errors.Join(err, fmt.Errorf("%d dead letters were refused again", r.refused))
+	}
+	for _, skipped := range []struct {
+		count int
+		why   string
+	}{
+		{r.homeless, "do not say where they were meant to go"},
+		{r.strayed, "were meant for a topic that is none of the configuration's: to send them, add it to " +
+			"kafka.topics.custom"},
+		{r.unreadable, "on the disk cannot be read by this version"},
+	} {
+		if skipped.count > 0 {
+			err = errors.Join(err, fmt.Errorf("skipped: %d dead letters %s", skipped.count, skipped.why))
+		}
 	}
 	return errors.Join(faultOnDisk, faultInKafka, err)
 }
 
 type replayer struct {
-	out                     io.Writer
-	progress                *module.Progress
-	producer                produce.Producer
-	dry                     bool
-	sent, refused, homeless int
+	out      io.Writer
+	progress *module.Progress
+	producer produce.Producer
+	// topics are the topics to which letters are sent.
+	topics []string
+	dry    bool
+
+	sent, refused                 int
+	homeless, strayed, unreadable int // skipped
 }
 
-// send sends one letter and prints that it did. An error is a reason to stop.
+func (r *replayer) skipped() int { return r.homeless + r.strayed + r.unreadable }
+
+// send sends one letter and prints that it did, or what it did instead. An error is a reason to stop.
 func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sent bool, err error) {
-	if l.Topic == "" {
+	switch {
+	case l.Topic == "":
 		r.homeless++
-		return false, nil
+		return false, r.tell("%s skipped: it does not say where it was meant to go", l.ID)
+	case !slices.Contains(r.topics, l.Topic):
+		r.strayed++
+		return false, r.tell("%s skipped: topic %q is none of the configuration's", l.ID, l.Topic)
 	}
 	verb := "would be sent"
 	if !r.dry {
@@ -385,9 +420,7 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 		switch refusal := sendAlone(ctx, r.producer, again); {
 		case produce.IsRefusal(refusal):
 			r.refused++
-			r.progress.Clear()
-			_, err := fmt.Fprintf(r.out, "%s to %s: refused again: %v\n", l.ID, l.Topic, refusal)
-			return false, err
+			return false, r.tell("%s to %s: refused again: %v", l.ID, l.Topic, refusal)
 		case refusal != nil:
 			return false, fmt.Errorf("send %s to %s: %w", l.ID, l.Topic, refusal)
 		}
@@ -395,9 +428,14 @@ func (r *replayer) send(ctx context.Context, l *letter, m *produce.Message) (sen
 	}
 	r.sent++
 	r.progress.Set(uint64(r.sent), 0)
+	return !r.dry, r.tell("%s %s to %s", l.ID, verb, l.Topic)
+}
+
+// tell prints a line.
+func (r *replayer) tell(format string, args ...any) error {
 	r.progress.Clear()
-	_, err = fmt.Fprintf(r.out, "%s %s to %s\n", l.ID, verb, l.Topic)
-	return !r.dry, err
+	_, err := fmt.Fprintf(r.out, format+"\n", args...)
+	return err
 }
 
 // sendAlone sends one message and returns the report on it, or the context's cause. It sends a copy, so the caller may

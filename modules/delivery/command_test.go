@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
@@ -22,6 +24,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 // below returns the command of that name below another command.
@@ -32,13 +35,15 @@ func below(t *testing.T, command module.Command, name string) module.Command {
 	return command.Commands[i]
 }
 
-// run runs a command line and returns what the command prints. The line begins with the name of a command below the
-// given one.
-func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, line ...string) (string, error) {
+// run runs a command line and returns what the command prints as its result, and what it prints for people only. The
+// line begins with the name of a command below the given one.
+func run(
+	t *testing.T, c *cluster, cfg delivery.Config, command module.Command, line ...string,
+) (printed, said string, err error) {
 	t.Helper()
 	command = below(t, command, line[0])
-	out := new(bytes.Buffer)
-	use := module.Invocation{Context: t.Context(), Output: command.Output, Out: out, Err: out}
+	out, hints := new(bytes.Buffer), new(bytes.Buffer)
+	use := module.Invocation{Context: t.Context(), Output: command.Output, Out: out, Err: hints}
 	flags := pflag.NewFlagSet(line[0], pflag.ContinueOnError)
 	flags.StringVar(&use.Output, "output", command.Output, "")
 	if command.Flags != nil {
@@ -48,7 +53,6 @@ func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, 
 	use.Args = flags.Args()
 	producer, stop := c.newProducer(c.clientConfig())
 	defer stop()
-	var err error
 	switch run := command.Run.(type) {
 	case func(module.Invocation, delivery.Config) error:
 		err = run(use, cfg)
@@ -64,17 +68,22 @@ func run(t *testing.T, c *cluster, cfg delivery.Config, command module.Command, 
 	default:
 		require.Fail(t, "the test does not know what the command takes", "%T", run)
 	}
-	return out.String(), err
+	return out.String(), hints.String(), err
 }
 
 func onSpool(t *testing.T, c *cluster, cfg delivery.Config, line ...string) (string, error) {
 	t.Helper()
-	return run(t, c, cfg, delivery.SpoolCommand(), line...)
+	out, hints, err := run(t, c, cfg, delivery.SpoolCommand(), line...)
+	return out + hints, err
 }
+
+// progressLine is a line that only a slow machine prints.
+var progressLine = regexp.MustCompile(`(?m)^\d+ dead letters (found|sent), \d+s\n`)
 
 func onDLQ(t *testing.T, c *cluster, cfg delivery.Config, line ...string) (string, error) {
 	t.Helper()
-	return run(t, c, cfg, delivery.DLQCommand(), line...)
+	out, hints, err := run(t, c, cfg, delivery.DLQCommand(), line...)
+	return out + progressLine.ReplaceAllString(hints, ""), err
 }
 
 func TestSpoolStatusVerifyAndDrain(t *testing.T) {
@@ -365,7 +374,7 @@ $`, out)
 	out, err = onDLQ(t, c, cfg, "replay", "--dry-run")
 	require.NoError(t, err)
 	require.Equal(t, "disk/1 would be sent to main\n"+inTopic.ID+" would be sent to main\n"+
-		"2 dead letters would be sent, 0 were refused again, 0 do not say where they were meant to go\n", out)
+		"2 dead letters would be sent, 0 were refused again, 0 skipped\n", out)
 	require.Equal(t, []string{"fine"}, c.names(mainTopic))
 
 	mend := c.fail(mainTopic, kerr.MessageTooLarge)
@@ -383,6 +392,110 @@ $`, out)
 	out, err = onDLQ(t, c, cfg, "list", "--filter", "event=both", "--output", "json")
 	require.NoError(t, err)
 	require.Empty(t, out, "what was on the disk and is replayed is gone")
+}
+
+// dead writes dead letters into their topic, as another program could have done.
+func dead(t *testing.T, c *cluster, letters ...produce.Message) {
+	t.Helper()
+	producer, stop := c.newProducer(c.clientConfig())
+	defer stop()
+	require.NoError(t, producer.Start(t.Context()))
+	eventually(t, func() bool { return producer.Ready() == nil })
+	for i := range letters {
+		letters[i].Topic = deadTopic
+		done := make(chan error, 1)
+		producer.Produce(letters[i:i+1:i+1], func(_ int, err error) { done <- err })
+		require.NoError(t, <-done)
+	}
+}
+
+// meantFor returns the headers of a dead letter that was meant for a topic.
+func meantFor(topic string) []produce.Header {
+	return []produce.Header{{Key: []byte("dlq_topic"), Value: []byte(topic)}}
+}
+
+func TestEveryLineAboutDeadLettersIsJSONWhateverTheyHold(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	cfg := config(t, "auto")
+	values := []string{
+		`{"big":12345678901234567890, "html":"<b>", "line":"a\u2028b"}`, "{\"raw\":\"\x7f\u202e\u2028\"}",
+		"no JSON: \a\v\x1b[31m \"\\", "\xff\x00", "{\"invalid\":\"\xff\"}", "",
+	}
+	// normal writes JSON in one way.
+	normal := func(text string) string {
+		var value map[string]json.RawMessage
+		if !utf8.ValidString(text) || json.Unmarshal([]byte(text), &value) != nil {
+			return text
+		}
+		again, err := json.Marshal(value)
+		require.NoError(t, err)
+		return string(terminal.EscapeLines(again))
+	}
+	letters, want := make([]produce.Message, len(values)), make([]string, len(values))
+	for i, value := range values {
+		want[i] = normal(value)
+		letters[i].Value = []byte(value)
+		letters[i].Headers = append(meantFor("\x1b[2J\u202e\n"),
+			produce.Header{Key: []byte("event"), Value: []byte("\x9b1m\r\n\u2066" + value)})
+	}
+	dead(t, c, letters...)
+	for _, line := range [][]string{{"show"}, {"list", "--output", "json"}} {
+		out, _, err := run(t, c, cfg, delivery.DLQCommand(), line...)
+		require.NoError(t, err)
+		require.Equal(t, out, string(terminal.EscapeLines([]byte(out))), "a terminal obeys none of it")
+		var got []string
+		for text := range strings.Lines(out) {
+			var shown struct {
+				Value       json.RawMessage
+				ValueBase64 []byte `json:"value_base64"`
+				Topic       string
+			}
+			require.NoError(t, json.Unmarshal([]byte(text), &shown), text)
+			require.Equal(t, "\x1b[2J\u202e\n", shown.Topic)
+			value := string(shown.ValueBase64)
+			if shown.Value != nil && json.Unmarshal(shown.Value, &value) != nil { // it is not a string
+				value = string(shown.Value)
+			}
+			got = append(got, normal(value))
+		}
+		if line[0] == "show" {
+			require.ElementsMatch(t, want, got)
+		}
+	}
+	out, _, err := run(t, c, cfg, delivery.DLQCommand(), "list")
+	require.NoError(t, err)
+	require.Equal(t, out, string(terminal.EscapeLines([]byte(out))))
+	require.Equal(t, len(values)+1, strings.Count(out, "\n"), "no row is forged")
+}
+
+func TestAReplaySkipsAndCountsWhatItCannotSend(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	cfg := config(t, "auto")
+	leaveTwo(t, c, cfg)
+	appendRecords(t, cfg, "@dead-letters", []byte{99, 1, 2, 3})
+	dead(t, c, produce.Message{Value: []byte("{}")},
+		produce.Message{Value: []byte("{}"), Headers: meantFor("__consumer_offsets")},
+		produce.Message{Value: []byte("{}"), Headers: meantFor("x\nforged sent to main")},
+		produce.Message{Value: []byte("{}"), Headers: meantFor(deadTopic)})
+
+	_, err := onDLQ(t, c, cfg, "list")
+	require.EqualError(t, err, "1 dead letters on the disk cannot be read by this version")
+	for _, args := range [][]string{{"replay", "--dry-run"}, {"replay"}} {
+		verb := "sent"
+		if len(args) > 1 {
+			verb = "would be sent"
+		}
+		out, err := onDLQ(t, c, cfg, args...)
+		require.EqualError(t, err, "skipped: 1 dead letters do not say where they were meant to go\n"+
+			"skipped: 3 dead letters were meant for a topic that is none of the configuration's: to send them, add it "+
+			"to kafka.topics.custom\nskipped: 1 dead letters on the disk cannot be read by this version")
+		require.Regexp(t, `dead/\d/\d skipped: topic "__consumer_offsets" is none of the configuration's`, out)
+		require.Contains(t, out, `skipped: topic "x\nforged sent to main" is none`)
+		require.Regexp(t, "\n2 dead letters "+verb+", 0 were refused again, 5 skipped\n$", out)
+	}
+	require.ElementsMatch(t, []string{"fine", "one", "both"}, c.names(mainTopic))
 }
 
 func TestAReplayWhileTheServiceRunsLeavesTheDiskAlone(t *testing.T) {
@@ -406,6 +519,8 @@ func TestWhatIsWrongWithADLQCommandIsSaid(t *testing.T) {
 		"--filter wants KEY=VALUE, got \"reason\"":         {"list", "--filter", "reason"},
 		"--filter: \"color\" is not one of id":             {"list", "--filter", "color=red"},
 		"--filter since: \"yesterday\" is not a time such": {"list", "--filter", "since=yesterday"},
+		"--filter topic: \"mian\" is none of the topics of the configuration: " +
+			strings.Join(settings().Topics.Names(), ", "): {"replay", "--filter", "topic=mian"},
 	} {
 		_, err := onDLQ(t, c, cfg, line...)
 		require.ErrorContains(t, err, message)

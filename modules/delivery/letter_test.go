@@ -29,7 +29,7 @@ func TestFiltersOfTimeAndUser(t *testing.T) {
 		"id=dead/0/1":                true,
 		"id=dead/0/2":                false,
 	} {
-		f, err := parseFilter([]string{text})
+		f, err := parseFilter([]string{text}, produce.DefaultTopics())
 		require.NoError(t, err)
 		require.Equal(t, matches, f.matches(&l), text)
 	}
