@@ -255,7 +255,7 @@ func TestTailPrintsWhatTheReadmesCurlSent(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	tail := exec.CommandContext(ctx, path, "tail", "--from", "start", "--limit", "1")
+	tail := exec.CommandContext(ctx, path, "tail", "--limit", "1", "--format", "json")
 	tail.Dir = t.TempDir()
 	tail.Env = []string{"CAPTURE_EMBEDDED__KAFKA_LISTEN=" + p.broker}
 	output, err := tail.Output()

@@ -3,9 +3,11 @@ package kafka
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -220,6 +222,25 @@ func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
 	require.NotEqual(t, before, c.id, "what comes next is numbered in another epoch")
 }
 
+// arrived is the reader of a partition, with messages that have arrived.
+type arrived struct {
+	sarama.PartitionConsumer
+	messages chan *sarama.ConsumerMessage
+}
+
+func (a arrived) Messages() <-chan *sarama.ConsumerMessage { return a.messages }
+func (a arrived) Errors() <-chan *sarama.ConsumerError     { return nil }
+
+// timePartitionOf returns a partition that reads these messages. The first ones, before end, were there before.
+func timePartitionOf(end int64, messages ...*sarama.ConsumerMessage) *timePartition {
+	reader := arrived{messages: make(chan *sarama.ConsumerMessage, len(messages))}
+	for i, message := range messages {
+		message.Offset = int64(i)
+		reader.messages <- message
+	}
+	return &timePartition{reader: reader, end: end}
+}
+
 // A user who waits for events in vain gets one hint what to look at. The hint does not go where the events go.
 func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
 	t.Parallel()
@@ -228,10 +249,13 @@ func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
 		arrives bool
 		want    string
 	}{
-		"nothing": {Tail{}, false, "nothing has come for 5s: does the service get events? " +
+		"nothing": {Tail{From: Start{Recent: true}}, false, "nothing has come for 5s: does the service get events? " +
 			"See capture_events_received_total in its /metrics; --from start shows earlier ones\n"},
-		"a token": {Tail{Token: "phc_mine", FromStart: true}, true,
+		"a token": {Tail{Token: "phc_mine"}, true,
 			"nothing with the token phc_mine has come for 5s: " +
+				"does the service get events? See capture_events_received_total in its /metrics\n"},
+		"a name of a user": {Tail{Event: "e", DistinctID: "u"}, true,
+			"nothing with the event e with the distinct_id u has come for 5s: " +
 				"does the service get events? See capture_events_received_total in its /metrics\n"},
 		"an event": {Tail{}, true, ""},
 	} {
@@ -239,16 +263,90 @@ func TestTailSaysWhatToLookAtWhenNothingArrives(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, interrupt := context.WithCancel(t.Context())
 				var out, err bytes.Buffer
-				lines := make(chan *sarama.ConsumerMessage, 1)
+				source := &timeline{}
 				if test.arrives {
-					lines <- &sarama.ConsumerMessage{Topic: "a", Value: []byte("{}")}
+					source.partitions = append(source.partitions,
+						timePartitionOf(0, &sarama.ConsumerMessage{Topic: "a", Value: []byte("{}")}))
 				}
 				time.AfterFunc(time.Hour, interrupt)
 				use := module.Invocation{Context: ctx, Output: module.JSON, Out: &out, Err: &err}
-				require.NoError(t, test.tail.print(use, lines))
+				test.tail.Follow = true
+				p := &tailPrinter{tail: test.tail, use: use, list: use.List()}
+				require.ErrorIs(t, test.tail.print(use, source, nil, p), context.Canceled)
 				require.Equal(t, test.want, err.String())
-				require.Equal(t, test.arrives && test.tail.Token == "", out.Len() > 0)
+				require.Equal(t, test.want == "", out.Len() > 0)
 			})
 		})
+	}
+}
+
+func TestTailPrintsByTimeAcrossPartitions(t *testing.T) {
+	t.Parallel()
+	at := func(second int64, value string) *sarama.ConsumerMessage {
+		return &sarama.ConsumerMessage{Timestamp: time.Unix(second, 0), Value: []byte(value)}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, interrupt := context.WithCancel(t.Context())
+		time.AfterFunc(time.Hour, interrupt)
+		source := &timeline{partitions: []*timePartition{
+			timePartitionOf(3, at(1, "a"), at(5, "e"), at(6, "f"), at(9, "i")),
+			timePartitionOf(2, at(2, "b"), at(4, "d"), at(7, "g")),
+			timePartitionOf(9, at(3, "c")), // the offsets behind are the marks of transactions
+			timePartitionOf(0, at(8, "h")),
+		}}
+		var order string
+		each := func(message *sarama.ConsumerMessage) error {
+			order += string(message.Value)
+			return nil
+		}
+		require.NoError(t, source.drain(ctx, each))
+		require.Equal(t, "abcdef", order, "what was there")
+		require.ErrorIs(t, source.follow(ctx, nil, each, func() {}), context.Canceled)
+		require.Equal(t, "abcdefghi", order, "what arrives together")
+	})
+}
+
+func TestTheStartOfATailIsUnderstood(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 27, 15, 0, 0, 0, time.UTC)
+	for text, want := range map[string]Start{
+		"recent": {Recent: true}, "start": {}, "now": {Now: true}, "90s": {At: now.Add(-90 * time.Second)},
+		"2026-11-27T15:00:00+01:00": {At: now.Add(-time.Hour)},
+	} {
+		got, err := parseStart(text, now)
+		require.NoError(t, err)
+		require.True(t, want.At.Equal(got.At))
+		want.At, got.At = time.Time{}, time.Time{}
+		require.Equal(t, want, got, text)
+	}
+	for _, text := range []string{"", "yesterday", "-1h", "0s", "2026-11-27"} {
+		_, err := parseStart(text, now)
+		var misuse *module.MisuseError
+		require.ErrorAs(t, err, &misuse, text)
+	}
+}
+
+func TestTheLineForPeopleShowsWhatTheSenderHasThoughtOf(t *testing.T) {
+	t.Parallel()
+	line := Line{
+		Topic: "events", Partition: 1, Offset: 7, Timestamp: time.Unix(0, 0),
+		Headers: map[string]string{"event": "signed\nup", "distinct_id": "\x1b[2J"},
+		Value: json.RawMessage(`{"uuid":"0190","data":{"event":"x","properties":{"$lib":"web","plan":"pro",` +
+			`"$current_url":"https://example.com/a?b=1","seats":3,"cart":[1],"user":{"a":1},"more":1}}}`),
+	}
+	when := time.Unix(0, 0).Format("2006-01-02 15:04:05.000")
+	require.Equal(t, when+`  signed\nup          \u001b[2J           0190  plan=pro  seats=3  cart=[…]  user={…}  (events/1/7)`+
+		"\n", line.pretty(false))
+	require.Equal(t, "\x1b[2m"+when+"\x1b[0m  \x1b[1msigned\\nup\x1b[0m          \x1b[36m\\u001b[2J\x1b[0m           "+
+		"0190  \x1b[2mplan=\x1b[0mpro  \x1b[2mseats=\x1b[0m3  \x1b[2mcart=\x1b[0m[…]  \x1b[2muser=\x1b[0m{…}  "+
+		"\x1b[2m(events/1/7)\x1b[0m\n", line.pretty(true))
+	for value, want := range map[string]string{
+		`{"uuid":"u","data":{"properties":{"$current_url":"/","a":"", "b":"x y"}}}`: `u  a=""  b="x y"  $current_url=/`,
+		`{"uuid":"u","data":"text"}`: "u",
+		`[1]`:                        "",
+		`{"uuid":"u","data":{"properties":{"a":"` + strings.Repeat("ö", 50) + `"}}}`: "u  a=" + strings.Repeat("ö", 39) + "…",
+	} {
+		line.Value = json.RawMessage(value)
+		require.Contains(t, line.pretty(false), "  "+want+"  (", value)
 	}
 }

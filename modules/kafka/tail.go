@@ -1,82 +1,135 @@
 package kafka
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/IBM/sarama"
-	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/module"
-	"github.com/opencapture/capture/modules/panics"
+	"github.com/opencapture/capture/modules/terminal"
+)
+
+// The forms of a line of tail.
+const (
+	formatPretty = "pretty"
+	formatJSON   = module.JSON
 )
 
 func tailCommand() module.Command {
 	var t Tail
 	var from string
+	var noFollow bool
 	return module.Command{
 		Use:   "tail",
 		Short: "Print events as they arrive in Kafka",
-		Long: `Prints events as they arrive in Kafka until interrupted: as JSON, an object a line, or as a table of what
-they are about. Reads from kafka.brokers or, where that is empty, from the embedded broker of a running
-"capture serve".`,
-		Example: `  capture tail --from start --limit 10
-  capture tail --topic exceptions --token phc_mine --output table`,
-		Output: module.JSON,
+		Long: `Prints the newest events in Kafka, and then events as they arrive, until interrupted: a line an event, in
+the order of time across all topics. It waits for topics that do not exist yet. It reads from kafka.brokers or, where
+that is empty, from the embedded broker of a running "capture serve".
+
+--from says where to begin: recent (the newest ten events that match, of the newest hundred of each partition), start
+(the oldest event that Kafka has), now (the next event), a time of RFC 3339, or how long ago, such as 10m.
+
+--format pretty is for people. --format json is for programs: an object a line.`,
+		Example: `  capture tail
+  capture tail --event signed_up --distinct-id user-1 --from 1h
+  capture tail --from start --no-follow --format json | jq .value.data`,
 		Flags: func(flags *module.Flags) {
 			flags.StringArrayVar(&t.Topics, "topic", nil,
 				"topic `NAME` to read; may be repeated (default: every topic of kafka.topics)")
 			flags.StringVar(&t.Token, "token", "", "print only events of this project `TOKEN`")
-			flags.StringVar(&from, "from", "now", "`WHERE` to begin: start (the oldest event that is kept) or now")
+			flags.StringVar(&t.Event, "event", "", "print only events of this `NAME`")
+			flags.StringVar(&t.DistinctID, "distinct-id", "", "print only events of the user with this `ID`")
+			flags.StringVar(&from, "from", "recent", "`WHERE` to begin: recent, start, now, a time, or how long ago")
+			flags.BoolVar(&noFollow, "no-follow", false, "stop after the events that are in Kafka now")
 			flags.IntVar(&t.Limit, "limit", 0, "stop after this `NUMBER` of events (default: never)")
+			flags.StringVar(&t.Format, "format", formatPretty, "print a `FORMAT`: pretty, for people, or json")
 		},
 		Values: map[string]any{
-			"topic": func(cfg Config) ([]string, error) { return cfg.Topics.Names(), nil },
-			"from":  []string{"start", "now"},
+			"topic":  func(cfg Config) ([]string, error) { return cfg.Topics.Names(), nil },
+			"from":   func() ([]string, error) { return []string{"recent", "start", "now"}, nil },
+			"format": []string{formatPretty, formatJSON},
 		},
-		Run: func(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
+		Run: func(use module.Invocation, cfg Config, bootstrap *Bootstrap) (err error) {
 			if t.Limit < 0 {
 				return module.Misusef("--limit must not be negative, got %d", t.Limit)
 			}
-			t.FromStart = from == "start"
+			if t.From, err = parseStart(from, time.Now()); err != nil {
+				return err
+			}
+			if t.From == (Start{Now: true}) && noFollow {
+				return module.Misusef("--from now and --no-follow leave nothing to print")
+			}
+			t.Follow = !noFollow
 			return t.Run(use, cfg, bootstrap)
 		},
 	}
 }
 
+// Start says with which event of a partition to begin. The zero value begins with the oldest one.
+type Start struct {
+	// Recent begins with the newest events.
+	Recent bool
+	// Now begins with the next event.
+	Now bool
+	// At begins with the first event that is not older.
+	At time.Time
+}
+
+func parseStart(text string, now time.Time) (Start, error) {
+	switch text {
+	case "recent":
+		return Start{Recent: true}, nil
+	case "start":
+		return Start{}, nil
+	case "now":
+		return Start{Now: true}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return Start{At: at}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
+		return Start{At: now.Add(-ago)}, nil
+	}
+	return Start{}, module.Misusef("--from must be recent, start, now, a time such as 2026-11-27T15:04:05Z, or how "+
+		"long ago, such as 10m, got %q", text)
+}
+
 // Tail prints events from Kafka.
 type Tail struct {
-	// Topics are the topics to read. Empty: the topics of the section that exist.
+	// Topics are the topics to read. Empty: the topics of the section.
 	Topics []string
-	// Token selects a project. Empty: all projects.
-	Token string
-	// FromStart begins with the oldest event that Kafka still has, instead of with the next one.
-	FromStart bool
+	// Token, Event and DistinctID select events by these headers. Empty: all.
+	Token, Event, DistinctID string
+	// From says where to begin.
+	From Start
+	// Follow goes on with the events that arrive, and waits for topics that do not exist yet.
+	Follow bool
 	// Limit is how many events to print; 0 means no limit.
 	Limit int
+	// Format is pretty or json.
+	Format string
 }
 
-// Line is one event as JSON shows it.
-type Line struct {
-	Topic     string            `json:"topic"`
-	Partition int32             `json:"partition"`
-	Offset    int64             `json:"offset"`
-	Key       *string           `json:"key"`
-	Timestamp time.Time         `json:"timestamp"`
-	Headers   map[string]string `json:"headers"`
-	// Value is the message's JSON, in which the JSON text of the field data is replaced by the JSON itself. It is a
-	// string if the message is not JSON.
-	Value json.RawMessage `json:"value"`
-}
+const (
+	// recentShown is how many of the newest events are shown, and recentRead how many of each partition are read to find
+	// them.
+	recentShown = 10
+	recentRead  = 100
+)
 
-// Run prints events until the user interrupts it or the limit is reached. Neither of these is an error.
+// errEnough ends the reading when the limit is reached.
+var errEnough = errors.New("enough events")
+
+// Run prints events until the user interrupts it, the limit is reached, or, without Follow, all is printed. None of
+// these is an error.
 func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
 	config, err := clientConfig(cfg)
 	if err != nil {
@@ -89,201 +142,186 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer client.Close() //nolint:errcheck // nothing was written
-	topics, err := t.topics(client, cfg, bootstrap)
-	if err != nil {
-		return err
-	}
 	consumer, err := sarama.NewConsumerFromClient(client)
 	if err != nil {
 		return fmt.Errorf("kafka consumer: %w", err)
 	}
 	defer consumer.Close() //nolint:errcheck // the readers are closed below
 
-	ctx, cancel := context.WithCancelCause(use.Context)
-	defer cancel(nil)
-	lines := make(chan *sarama.ConsumerMessage)
-	readers := panics.NewGroup(zap.NewNop()) // Run returns a reader's panic
-	defer readers.Wait()
-	defer cancel(nil)
-	for _, topic := range topics {
-		partitions, err := client.Partitions(topic)
-		if err != nil {
-			return fmt.Errorf("topic %s: %w", topic, err)
-		}
-		for _, partition := range partitions {
-			offset := sarama.OffsetNewest
-			if t.FromStart {
-				offset = sarama.OffsetOldest
-			}
-			var reader sarama.PartitionConsumer
-			err := askLeader(client, func() (err error) {
-				reader, err = consumer.ConsumePartition(topic, partition, offset)
-				return err
-			})
-			if err != nil {
-				return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
-			}
-			readers.Go("the reader of a partition", func() {
-				if err := panics.Catch(func() error { return read(ctx, reader, lines) }); err != nil {
-					cancel(err)
-				}
-			})
+	existing, missing, err := t.topics(client, cfg, bootstrap)
+	if err != nil {
+		return err
+	}
+	source := &timeline{client: client, consumer: consumer}
+	defer source.close()
+	for _, topic := range existing {
+		if err := source.open(topic, t.From, t.Follow); err != nil {
+			return err
 		}
 	}
-	use.Context = ctx
-	return t.print(use, lines)
+	use.Output = module.JSON // of the list, which pretty does not use
+	p := &tailPrinter{tail: t, use: use, list: use.List()}
+	err = t.print(use, source, missing, p)
+	cause := context.Cause(use.Context)
+	switch {
+	case errors.Is(err, errEnough), errors.Is(err, syscall.EPIPE): // the reader of our output has seen enough
+		return nil
+	case use.Context.Err() != nil && errors.Is(err, cause):
+		return nil
+	}
+	return err
 }
 
-// read passes a partition's messages on until ctx is over.
-func read(ctx context.Context, reader sarama.PartitionConsumer, lines chan<- *sarama.ConsumerMessage) error {
-	defer reader.Close() //nolint:errcheck // nothing was written
-	for {
-		select {
-		case <-ctx.Done():
+// print prints what is there and then, with Follow, what arrives.
+func (t Tail) print(use module.Invocation, source *timeline, missing []string, p *tailPrinter) error {
+	if t.From.Recent {
+		newest := &ring{size: cmp.Or(t.Limit, recentShown)}
+		err := source.drain(use.Context, func(message *sarama.ConsumerMessage) error {
+			if p.wants(message) {
+				newest.add(message)
+			}
 			return nil
-		case err := <-reader.Errors():
-			// The reader tries again by itself after every error but this one: its offset is no longer in the
-			// partition.
-			if err != nil && errors.Is(err, sarama.ErrOffsetOutOfRange) {
-				return fmt.Errorf("the oldest events were removed while they were read: %w", err)
-			}
-		case message, open := <-reader.Messages():
-			if !open {
-				return nil
-			}
-			select {
-			case lines <- message:
-			case <-ctx.Done():
-				return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, message := range newest.messages {
+			if err := p.print(message); err != nil {
+				return err
 			}
 		}
+	} else if err := source.drain(use.Context, p.print); err != nil {
+		return err
 	}
+	if !t.Follow {
+		if p.printed == 0 {
+			use.Hint("nothing%s is in Kafka: %s", t.about(), t.advice())
+		}
+		return nil
+	}
+	if len(missing) > 0 && (len(t.Topics) > 0 || len(source.partitions) == 0) {
+		use.Hint("waiting for topics that do not exist yet: %s", strings.Join(missing, ", "))
+	}
+	return source.follow(use.Context, missing, p.print, func() {
+		if p.printed == 0 {
+			use.Hint("nothing%s has come for %s: %s", t.about(), quiet, t.advice())
+		}
+	})
 }
 
 // quiet is the time without an event after which the user gets a hint.
 const quiet = 5 * time.Second
 
-func (t Tail) print(use module.Invocation, lines <-chan *sarama.ConsumerMessage) error {
-	list := use.List("time", "topic", "partition/offset", "token", "distinct_id", "event")
-	silence := time.NewTimer(quiet)
-	defer silence.Stop()
-	for printed := 0; t.Limit == 0 || printed < t.Limit; {
-		select {
-		case <-use.Context.Done():
-			cause := context.Cause(use.Context)
-			if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
-				return nil
-			}
-			return cause
-		case <-silence.C:
-			t.wonder(use)
-		case message := <-lines:
-			line := newLine(message)
-			if t.Token != "" && line.Headers["token"] != t.Token {
-				continue
-			}
-			silence.Stop()
-			printed++
-			err := list.Add(line, line.Timestamp.Format(time.RFC3339), line.Topic,
-				fmt.Sprintf("%d/%d", line.Partition, line.Offset),
-				line.Headers["token"], line.Headers["distinct_id"], line.Headers["event"])
-			if err := errors.Join(err, list.Flush()); err != nil {
-				if errors.Is(err, syscall.EPIPE) {
-					return nil // the reader of our output has seen enough
-				}
-				return err
-			}
+// about says which events are selected.
+func (t Tail) about() string {
+	var text strings.Builder
+	for _, selected := range []struct{ what, value string }{
+		{"token", t.Token}, {"event", t.Event}, {"distinct_id", t.DistinctID},
+	} {
+		if selected.value != "" {
+			fmt.Fprintf(&text, " with the %s %s", selected.what, selected.value)
 		}
 	}
-	return nil
+	return text.String()
 }
 
-// wonder tells the user what to look at when no event comes.
-func (t Tail) wonder(use module.Invocation) {
-	what, advice := "nothing", "does the service get events? See capture_events_received_total in its /metrics"
-	if t.Token != "" {
-		what = "nothing with the token " + t.Token
-	}
-	if !t.FromStart {
+// advice tells the user what to look at when no event comes.
+func (t Tail) advice() string {
+	advice := "does the service get events? See capture_events_received_total in its /metrics"
+	if t.From != (Start{}) {
 		advice += "; --from start shows earlier ones"
 	}
-	use.Hint("%s has come for %s: %s", what, quiet, advice)
+	return advice
 }
 
-// topics returns the topics to read, all of which exist.
-func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) ([]string, error) {
+// topics returns the topics to read that exist, and those that may come to exist. Without Follow the latter are an
+// error if the user has named them, or if no topic exists.
+func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) (existing, missing []string, err error) {
 	wanted := t.Topics
 	if len(wanted) == 0 {
 		wanted = cfg.Topics.Names()
 	}
-	// A topic that does not exist is named in the error below.
+	// A topic that does not exist is among the missing ones.
 	if err := client.RefreshMetadata(wanted...); err != nil && len(client.Brokers()) == 0 {
 		if bootstrap.local != nil {
-			return nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
+			return nil, nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
 		}
-		return nil, fmt.Errorf("no broker answers at %s: %w", strings.Join(bootstrap.Addresses(), ", "), err)
+		return nil, nil, fmt.Errorf("no broker answers at %s: %w", strings.Join(bootstrap.Addresses(), ", "), err)
 	}
 	known, err := client.Topics()
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
+		return nil, nil, fmt.Errorf("list topics: %w", err)
 	}
-	existing := slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return !slices.Contains(known, name) })
+	for _, topic := range wanted {
+		switch {
+		case slices.Contains(known, topic):
+			existing = append(existing, topic)
+		case !slices.Contains(cfg.Topics.Names(), topic):
+			return nil, nil, fmt.Errorf("no such topic: %s; the topics of the configuration are %s", topic,
+				strings.Join(cfg.Topics.Names(), ", "))
+		default:
+			missing = append(missing, topic)
+		}
+	}
 	switch {
-	case len(t.Topics) > 0 && len(existing) < len(t.Topics):
-		missing := slices.DeleteFunc(slices.Clone(wanted),
-			func(name string) bool { return slices.Contains(known, name) })
-		return nil, fmt.Errorf("no such topic: %s", strings.Join(missing, ", "))
+	case t.Follow:
+	case len(t.Topics) > 0 && len(missing) > 0:
+		return nil, nil, fmt.Errorf("the topic does not exist yet: %s", strings.Join(missing, ", "))
 	case len(existing) == 0:
-		return nil, fmt.Errorf("none of the topics exists: %s", strings.Join(wanted, ", "))
+		return nil, nil, fmt.Errorf("none of the topics exists yet: %s", strings.Join(missing, ", "))
 	}
-	return existing, nil
+	return existing, missing, nil
 }
 
-func newLine(message *sarama.ConsumerMessage) Line {
-	line := Line{
-		Topic: message.Topic, Partition: message.Partition, Offset: message.Offset,
-		Timestamp: message.Timestamp.UTC(), Headers: make(map[string]string, len(message.Headers)),
-	}
-	if message.Key != nil {
-		key := string(message.Key)
-		line.Key = &key
-	}
-	for _, header := range message.Headers {
-		line.Headers[string(header.Key)] = string(header.Value)
-	}
-	line.Value = opened(message.Value)
-	return line
+// ring keeps the newest messages.
+type ring struct {
+	size     int
+	messages []*sarama.ConsumerMessage
 }
 
-// opened returns a message's JSON, in which the string in the field data is replaced by the JSON that it holds. The
-// order of the fields is kept.
-func opened(value []byte) json.RawMessage {
-	if !json.Valid(value) {
-		text, _ := json.Marshal(string(value)) // a string can always be marshalled
-		return text
+func (r *ring) add(message *sarama.ConsumerMessage) {
+	if len(r.messages) == r.size {
+		r.messages = slices.Delete(r.messages, 0, 1)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(value))
-	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
-		return value
+	r.messages = append(r.messages, message)
+}
+
+// tailPrinter prints the events that the user wants.
+type tailPrinter struct {
+	tail    Tail
+	use     module.Invocation
+	list    *module.List
+	printed int
+}
+
+// wants reports whether the message is of the events that the user has selected.
+func (p *tailPrinter) wants(message *sarama.ConsumerMessage) bool {
+	for _, selected := range []struct{ header, value string }{
+		{"token", p.tail.Token}, {"event", p.tail.Event}, {"distinct_id", p.tail.DistinctID},
+	} {
+		if selected.value != "" && !slices.ContainsFunc(message.Headers, func(header *sarama.RecordHeader) bool {
+			return string(header.Key) == selected.header && string(header.Value) == selected.value
+		}) {
+			return false
+		}
 	}
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return value
-		}
-		var field json.RawMessage
-		if err := decoder.Decode(&field); err != nil {
-			return value
-		}
-		if name != "data" {
-			continue
-		}
-		var data string
-		if err := json.Unmarshal(field, &data); err != nil || !json.Valid([]byte(data)) {
-			return value
-		}
-		end := int(decoder.InputOffset())
-		return slices.Concat(value[:end-len(field)], []byte(data), value[end:])
+	return true
+}
+
+// print prints the message if the user wants it. It returns errEnough after the last one.
+func (p *tailPrinter) print(message *sarama.ConsumerMessage) error {
+	if !p.wants(message) {
+		return nil
 	}
-	return value
+	line := newLine(message)
+	var err error
+	if p.tail.Format == formatJSON {
+		err = p.list.Add(line)
+	} else if _, err = io.WriteString(terminal.Raw(p.use.Out), line.pretty(p.use.Color)); err != nil {
+		err = fmt.Errorf("print an event: %w", err)
+	}
+	if p.printed++; err == nil && p.printed == p.tail.Limit {
+		return errEnough
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -35,9 +36,9 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// invocation is a use of tail that prints JSON.
+// invocation is a use of tail.
 func invocation(ctx context.Context, out io.Writer) module.Invocation {
-	return module.Invocation{Context: ctx, Output: module.JSON, Out: out, Err: io.Discard}
+	return module.Invocation{Context: ctx, Out: out, Err: io.Discard}
 }
 
 func (o *output) lines(t *testing.T) []kafka.Line {
@@ -79,7 +80,7 @@ func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
 	var out output
-	tail := kafka.Tail{Token: "phc_test", FromStart: true, Limit: 3}
+	tail := kafka.Tail{Token: "phc_test", Limit: 3, Format: "json"}
 	require.NoError(t, tail.Run(invocation(t.Context(), &out), cfg, bootstrap))
 	lines := out.lines(t)
 	require.Len(t, lines, 3)
@@ -91,14 +92,75 @@ func TestTailPrintsWhatIsKeptAsOneJSONLineEach(t *testing.T) {
 	require.Equal(t, map[string]string{"token": "phc_test"}, line.Headers)
 	require.Equal(t, `{"uuid":"u","data":{"n":1,"html":"<b>\"&\"</b>"},"now":"n"}`, string(line.Value))
 
-	var table output
-	use := invocation(t.Context(), &table)
-	use.Output = module.Table
-	require.NoError(t, tail.Run(use, cfg, bootstrap))
-	rows := strings.Split(table.String(), "\n")
-	require.Len(t, rows, 5)
-	require.Regexp(t, `^time +topic +partition/offset +token +distinct_id +event$`, rows[0])
-	require.Regexp(t, `^\S+Z  `+topic+`  0/1 +phc_test +- +-$`, rows[2])
+	var pretty output
+	tail.Format = "pretty"
+	require.NoError(t, tail.Run(invocation(t.Context(), &pretty), cfg, bootstrap))
+	rows := strings.Split(pretty.String(), "\n")
+	require.Len(t, rows, 4)
+	require.Regexp(t, `^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  - +- +u  \(`+topic+`/0/1\)$`, rows[1])
+}
+
+func TestTailBeginsWithTheNewestEventsThatMatch(t *testing.T) {
+	t.Parallel()
+	cfg := config(cluster(t)...)
+	producer, _ := start(t, cfg)
+	topic := cfg.Topics.Events
+	for i := range 15 {
+		list := events(topic, "phc_test", fmt.Sprintf(`{"n":%d}`, i))
+		list[0].Headers = append(list[0].Headers,
+			produce.Header{Key: []byte("event"), Value: []byte([]string{"even", "odd"}[i%2])},
+			produce.Header{Key: []byte("distinct_id"), Value: []byte(fmt.Sprint("user-", i%3))})
+		send(producer, list).requireAcknowledged(t)
+	}
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	for want, tail := range map[string]kafka.Tail{
+		"5 6 7 8 9 10 11 12 13 14": {},
+		"12 13 14":                 {Limit: 3},
+		"1 3 5 7 9 11 13":          {Event: "odd"},
+		"3 9":                      {Event: "odd", DistinctID: "user-0"},
+		"":                         {Token: "phc_other"},
+	} {
+		var out output
+		tail.From, tail.Format = kafka.Start{Recent: true}, "json"
+		require.NoError(t, tail.Run(invocation(t.Context(), &out), cfg, bootstrap))
+		var got []string
+		for _, line := range out.lines(t) {
+			var value struct{ Data struct{ N int } }
+			require.NoError(t, json.Unmarshal(line.Value, &value))
+			got = append(got, fmt.Sprint(value.Data.N))
+		}
+		require.Equal(t, want, strings.Join(got, " "))
+	}
+	all := kafka.Tail{Format: "json", From: kafka.Start{At: time.Now().Add(-time.Hour)}}
+	var out output
+	require.NoError(t, all.Run(invocation(t.Context(), &out), cfg, bootstrap))
+	require.Len(t, out.lines(t), 15)
+	all.From.At = time.Now().Add(time.Hour)
+	out = output{}
+	require.NoError(t, all.Run(invocation(t.Context(), &out), cfg, bootstrap))
+	require.Empty(t, out.lines(t))
+}
+
+func TestTailWaitsForATopicThatDoesNotExistYet(t *testing.T) {
+	t.Parallel()
+	cfg := config(cluster(t)...)
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	var out, hints output
+	use := invocation(t.Context(), &out)
+	use.Err = &hints
+	ended := make(chan error, 1)
+	go func() {
+		ended <- kafka.Tail{Limit: 2, Follow: true, Format: "json", From: kafka.Start{Recent: true}}.
+			Run(use, cfg, bootstrap)
+	}()
+	require.Eventually(t, func() bool { return hints.String() != "" }, patience, time.Millisecond)
+	require.Contains(t, hints.String(), "waiting for topics that do not exist yet: "+cfg.Topics.Events+"\n")
+	producer, _ := start(t, cfg)
+	send(producer, events(cfg.Topics.Events, "phc_test", `{"n":1}`, `{"n":2}`)).requireAcknowledged(t)
+	require.NoError(t, <-ended)
+	require.Len(t, out.lines(t), 2)
 }
 
 func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
@@ -113,7 +175,9 @@ func TestTailFollowsFromNowUntilInterrupted(t *testing.T) {
 	var out output
 	ended := make(chan error, 1)
 	go func() {
-		ended <- kafka.Tail{Topics: []string{cfg.Topics.Events}}.Run(invocation(ctx, &out), cfg, bootstrap)
+		ended <- kafka.Tail{
+			Topics: []string{cfg.Topics.Events}, From: kafka.Start{Now: true}, Follow: true, Format: "json",
+		}.Run(invocation(ctx, &out), cfg, bootstrap)
 	}()
 	for deadline := time.Now().Add(patience); len(out.lines(t)) == 0; {
 		send(producer, messages(cfg.Topics.Events, 1, 1)).requireAcknowledged(t)
@@ -135,8 +199,12 @@ func TestTailSaysWhatIsMissing(t *testing.T) {
 	bootstrap, err := kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
 	use := invocation(t.Context(), &output{})
-	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}}.Run(use, cfg, bootstrap), "no such topic: nope")
-	require.EqualError(t, kafka.Tail{}.Run(use, cfg, bootstrap), "none of the topics exists: "+cfg.Topics.Events)
+	topic := cfg.Topics.Events
+	require.EqualError(t, kafka.Tail{Topics: []string{"nope"}, Follow: true}.Run(use, cfg, bootstrap),
+		"no such topic: nope; the topics of the configuration are "+topic)
+	require.EqualError(t, kafka.Tail{Topics: []string{topic}}.Run(use, cfg, bootstrap),
+		"the topic does not exist yet: "+topic)
+	require.EqualError(t, kafka.Tail{}.Run(use, cfg, bootstrap), "none of the topics exists yet: "+topic)
 
 	cfg.Brokers = nil
 	address := freeAddress(t)
