@@ -23,7 +23,7 @@ import (
 // Module is the HTTP server and PostHog's protocols.
 //
 // Provides *Server, as module.Root too; *decode.Decoder and the *memory.Budget that it draws on, for modules that serve
-// a route; start facts.
+// a route; start facts; the commands "send" and "healthcheck".
 // Requires events.Processor and events.Gates (modules/events) and *observability.Health (modules/observability); takes
 // the value group "routes" of route.Route (see route.As).
 // Config section: "transport".
@@ -49,6 +49,7 @@ func Module() module.Module {
 			module.Require[events.Gates]("modules/events"),
 			module.Require[*observability.Health]("modules/observability"),
 		},
+		Commands: []module.Command{sendCommand(), healthcheckCommand()},
 	}
 }
 
