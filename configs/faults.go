@@ -68,9 +68,13 @@ func (f *Faults) CheckAddress(key, value string) (host string) {
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
-	f.Check(err == nil, key, "must be host:port, such as 127.0.0.1:8001, got %q", value)
+	f.Check(err == nil && IsHostName(host), key, "must be host:port, such as 127.0.0.1:8001, got %q", value)
 	return host
 }
+
+// IsHostName reports whether the host of an address may be one: it has nothing of a URL in it, such as a scheme, a path
+// or a user. An empty host, which stands for all addresses of the machine, may be one.
+func IsHostName(host string) bool { return !strings.ContainsAny(host, "@/?#\\\"' \t\r\n") }
 
 // Err returns nil if no fault was recorded, else a *FaultsError with all of them.
 func (f *Faults) Err() error {

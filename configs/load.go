@@ -1,5 +1,7 @@
 package configs
 
+import "slices"
+
 // Rule checks what no section can check alone, such as a sum over all sections. It reports its faults as a Validator
 // does, with full paths.
 type Rule func(*Set) error
@@ -7,7 +9,7 @@ type Rule func(*Set) error
 // Load fills the sections of the modules from their defaults and the source. It returns every fault at once, as a
 // *FaultsError: unreadable files, unknown sections, keys and variables, values of the wrong type, the faults that each
 // section's Validate returns, and those that the rules return. A key with a fault keeps its default while the rest is
-// checked.
+// checked. The messages do not show what may be a secret: see Conceal.
 //
 // Load reads nothing but its arguments and the files that they name.
 func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
@@ -42,10 +44,25 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	source.named.forget()
 	set := &Set{layout: layout, origins: r.origins}
 	set.check(&faults, rules)
+	r.conceal(&faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
 	return set, nil
+}
+
+// conceal takes the secrets of all given values out of the messages. A message about one key may quote another.
+func (r *reader) conceal(faults *Faults) {
+	var secrets []string
+	for path, value := range r.values {
+		secrets = append(secrets, r.layout.byPath[path].secretsOf(value)...)
+	}
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // a short one may be part of a long one
+	for i := range faults.list {
+		for _, secret := range secrets {
+			faults.list[i].Message = conceal(faults.list[i].Message, secret, masked)
+		}
+	}
 }
 
 // check adds the faults that the sections and the rules return. It leaves out faults about a key that has one already,

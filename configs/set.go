@@ -52,7 +52,7 @@ func SectionOf[C any](set *Set) (section C, err error) {
 	}
 }
 
-// YAML writes every key with its value. It masks secrets, and puts the origin beside a value that is not the default.
+// YAML writes every key with its value. It masks secrets, and the login in a URL or an address, and puts the origin beside a value that is not the default.
 func (s *Set) YAML() ([]byte, error) {
 	return s.layout.write(func(k *key, _, value *yaml.Node) {
 		value.LineComment = s.origins[k.path]
@@ -96,7 +96,7 @@ func (k *key) node() *yaml.Node {
 	node := &yaml.Node{Kind: yaml.ScalarNode}
 	switch value := k.value.Interface().(type) {
 	case string:
-		node.SetString(value)
+		node.SetString(shown(value))
 	case []string:
 		listNode(node, value)
 	case List:
@@ -118,7 +118,7 @@ func listNode(node *yaml.Node, texts []string) {
 	node.Kind, node.Style = yaml.SequenceNode, yaml.FlowStyle
 	for _, text := range texts {
 		child := &yaml.Node{}
-		child.SetString(text)
+		child.SetString(shown(text))
 		node.Content = append(node.Content, child)
 	}
 }

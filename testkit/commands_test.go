@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/app/standard"
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/terminal"
 )
 
@@ -209,4 +211,73 @@ func TestTheServiceDoesNotUseDataThatOthersCanWriteTo(t *testing.T) {
 	entries, err := os.ReadDir(open)
 	require.NoError(t, err)
 	require.Empty(t, entries)
+}
+
+// TestNoCommandShowsASecret gives every key a URL with a password in it, where that is a fault and where it is none.
+func TestNoCommandShowsASecret(t *testing.T) {
+	t.Parallel()
+	keys, err := configs.Keys(sections())
+	require.NoError(t, err)
+	var everywhere []string
+	for _, line := range strings.Split(commandLines(t), "\n") {
+		everywhere = append(everywhere, strings.TrimPrefix(line, "capture "))
+	}
+	require.Contains(t, everywhere, "dlq replay")
+	faults := map[string]bool{}
+	try := func(key, value, line string) {
+		p := prepare(t)
+		p.Env = append(p.Env, "CAPTURE_"+strings.ToUpper(strings.ReplaceAll(key, ".", "__"))+"="+value)
+		code, out, errs := result(t, p.with(strings.Fields(line)...))
+		require.NotContains(t, out+errs, "hunter2", "%s=%s: capture %s", key, value, line)
+		if line == "config validate" {
+			faults[key] = faults[key] || code != 0
+		}
+	}
+	for _, key := range keys {
+		for _, value := range []string{"https://user:hunter2@host:80/?key=hunter2", "user:hunter2@host:9092"} {
+			try(key, value, "config validate")
+		}
+		if !faults[key] {
+			try(key, "https://user:hunter2@host:80/?key=hunter2", "config print")
+		}
+	}
+	require.Greater(t, len(faults), 60)
+	for _, key := range []string{"kafka.brokers", "transport.upstream", "transport.listen", "admin.listen",
+		"embedded.kafka_listen", "kafka.sasl.token_command", "kafka.tls.ca_file"} {
+		require.True(t, faults[key], key)
+	}
+	for _, key := range []string{"kafka.brokers", "transport.upstream"} {
+		for _, value := range []string{"kafka://user:hunter2@host:9092", "hunter2@host:9092", "https://host/?key=hunter2"} {
+			try(key, value, "config validate --output json")
+			try(key, value, "serve")
+		}
+		for _, line := range everywhere {
+			if !strings.HasPrefix(line, "completion") && !strings.HasPrefix(line, "help") {
+				try(key, "user:hunter2@host:9092", strings.ReplaceAll(line, "TOPIC", "events"))
+			}
+		}
+	}
+}
+
+// commandLines returns the lines of all commands of the stock build, as docs/commands.md lists them.
+func commandLines(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/commands.md")
+	require.NoError(t, err)
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if rest, is := strings.CutPrefix(line, "| `capture"); is {
+			command, _, _ := strings.Cut(rest, "`")
+			lines = append(lines, "capture "+strings.TrimSpace(command))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sections are the sections of the configuration of the stock build.
+func sections() (all []configs.Section) {
+	for _, m := range standard.Modules() {
+		all = append(all, configs.Section{Name: m.Name, Defaults: m.Config})
+	}
+	return all
 }

@@ -119,7 +119,7 @@ func (c Config) Validate() error {
 		faults.Addf("trusted_proxies", "%s", err)
 	}
 	faults.Check(c.Upstream == "" || isHost(c.Upstream), "upstream",
-		"must be a URL such as https://us.i.posthog.com, got %q", withoutUser(c.Upstream))
+		"must be a URL such as https://us.i.posthog.com, got %q", c.Upstream)
 	faults.Nest("posthog", c.PostHog.Validate())
 	faults.Nest("setup", c.Setup.Validate())
 	return faults.Err()
@@ -155,15 +155,6 @@ func serveAll() []string {
 // because somebody has put its module into the build.
 func (c Config) serves(group route.Group) bool {
 	return !slices.Contains(route.Groups(), group) || slices.Contains(c.Serve, string(group))
-}
-
-// withoutUser is a URL without the user and the password that it should not have, to be shown.
-func withoutUser(text string) string {
-	scheme, rest, found := strings.Cut(text, "://")
-	if at := strings.LastIndexByte(rest, '@'); found && at >= 0 {
-		return scheme + "://...@" + rest[at+1:]
-	}
-	return text
 }
 
 // isHost reports whether the text is the URL of a host, perhaps with a path, to which further paths can be added.

@@ -124,11 +124,11 @@ func size(n int64) any {
 }
 
 func checkAddress(value string) error {
-	_, port, err := net.SplitHostPort(value)
+	host, port, err := net.SplitHostPort(value)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
-	if err != nil {
+	if err != nil || !configs.IsHostName(host) {
 		return fmt.Errorf("must be host:port, got %q", value)
 	}
 	return nil

@@ -83,18 +83,18 @@ func (t *translation) translate() {
 		switch {
 		case err != nil:
 			faulty[setting.name] = true
-			t.faults.Addf(setting.name, "%s", err)
+			t.faults.Addf(setting.name, "%s", configs.Conceal(err.Error(), raw))
 		case value == nil:
 		case !decided:
 			origin := setting.name
 			if show(value) != raw {
-				origin += "=" + printable(raw)
+				origin = t.masked(setting.name)
 			}
 			t.values[setting.key] = given{value: value, name: setting.name, origin: origin}
 		case show(before.value) != show(value):
 			t.conflicts = append(t.conflicts,
-				fmt.Sprintf("%s is what %s says. %s=%s does not count: it is the older name.",
-					setting.key, before.name, setting.name, printable(raw)))
+				fmt.Sprintf("%s is what %s says. %s does not count: it is the older name.",
+					setting.key, before.name, t.masked(setting.name)))
 		}
 	}
 }

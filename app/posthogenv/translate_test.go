@@ -309,6 +309,14 @@ func TestSecretsAreMasked(t *testing.T) {
 	}
 }
 
+func TestAFaultShowsNoPassword(t *testing.T) {
+	for _, hosts := range []string{"user:hunter2@kafka:9092", "a:9092,ssl://u:hunter2@b:1", "hunter2@kafka:9092"} {
+		_, err := posthogenv.Translate([]string{"KAFKA_HOSTS=" + hosts}, keys())
+		require.ErrorContains(t, err, "KAFKA_HOSTS: must be host:port, got ")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
 func TestWhatMakesNoSenseIsReportedAllAtOnce(t *testing.T) {
 	_, err := posthogenv.Translate([]string{
 		"CAPTURE_MODE=foo", "KAFKA_PRODUCER_LINGER_MS=abc", "KAFKA_MESSAGE_TIMEOUT_MS=0", "KAFKA_TLS=yes",

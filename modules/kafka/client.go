@@ -14,6 +14,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/xdg-go/scram"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/panics"
 )
 
@@ -40,7 +41,7 @@ var mechanisms = map[string]sarama.SASLMechanism{
 
 func isHostPort(address string) bool {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" {
+	if err != nil || host == "" || !configs.IsHostName(host) {
 		return false
 	}
 	n, err := strconv.ParseUint(port, 10, 16)

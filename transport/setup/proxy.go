@@ -71,7 +71,7 @@ func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log
 		upstream: host,
 		timeout:  timeout,
 		transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
+			Proxy:                  proxyFromEnvironment,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxAnswerHeader,
 			MaxIdleConns:           maxIdle,
@@ -83,6 +83,15 @@ func NewProxy(upstream string, timeout time.Duration, budget *memory.Budget, log
 			return zapcore.NewSamplerWithOptions(core, logEvery, 1, 0)
 		})),
 	}, nil
+}
+
+// proxyFromEnvironment is http.ProxyFromEnvironment with an error that does not show the password of the proxy.
+func proxyFromEnvironment(request *http.Request) (*url.URL, error) {
+	proxy, err := http.ProxyFromEnvironment(request)
+	if err != nil {
+		return nil, errors.New("the proxy that HTTP_PROXY or HTTPS_PROXY names has no valid URL")
+	}
+	return proxy, nil
 }
 
 // Close closes the connections that no request uses.
