@@ -42,7 +42,7 @@ type Lanes struct {
 
 // SpoolConfig configures the durable log in which events wait for Kafka.
 type SpoolConfig struct {
-	Dir          string           `key:"dir" doc:"Directory of the spool. One process at a time uses it. On Kubernetes it is on a volume that outlives the pod."`
+	Dir          string           `key:"dir" doc:"Directory of the spool. One process at a time uses it. On Kubernetes it is on a volume that outlives the pod. A directory that other users can write to is refused; the service makes a missing one with the right mode."`
 	MaxBytes     configs.ByteSize `key:"max_bytes" live:"true" doc:"Largest size of the spool. When it is reached, events are refused with 503."`
 	Reserve      configs.ByteSize `key:"reserve" live:"true" doc:"Bytes of the disk that the spool leaves free."`
 	SegmentBytes configs.ByteSize `key:"segment_bytes" doc:"Size of the files that the spool consists of. The spool frees space one file at a time."`

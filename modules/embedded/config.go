@@ -11,7 +11,7 @@ import (
 // Config is the configuration section "embedded".
 type Config struct {
 	Enabled        bool             `key:"enabled" doc:"Whether the service runs the embedded broker while kafka.brokers is empty. If false, kafka.brokers must be given."`
-	DataDir        string           `key:"data_dir" doc:"Directory that the embedded broker keeps its data in; one process at a time uses it."`
+	DataDir        string           `key:"data_dir" doc:"Directory that the embedded broker keeps its data in; one process at a time uses it. A directory that other users can write to is refused; the service makes a missing one with the right mode."`
 	KafkaListen    string           `key:"kafka_listen" doc:"Address that the embedded broker listens on for Kafka clients, as host:port. The broker tells its clients to connect to this address. There is no authentication: everybody who reaches the port can read, write and delete."`
 	RetentionBytes configs.ByteSize `key:"retention_bytes" doc:"Bytes that each topic keeps. Beyond that the broker removes the oldest events."`
 	Retention      time.Duration    `key:"retention" doc:"How long events are kept."`
