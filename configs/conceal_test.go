@@ -51,8 +51,8 @@ func TestNoFaultOfAConfigurationShowsASecret(t *testing.T) {
 		"CAPTURE_SHOP__LIST=a:1,user:hun,ter2@b:2,c:3", "CAPTURE_SHOP__COUNT=http://hunter2@host",
 	}})
 	require.EqualError(t, err, `shop.count: "http://******@host" is not a whole number (CAPTURE_SHOP__COUNT)`+"\n"+
-		`shop.name: is "https://******@host/?******", with the list ["******" "******" "******@b:2" "c:3"] and the pin `+
-		`"******" (CAPTURE_SHOP__NAME)`)
+		`shop.name: is "https://******@host/?******", with the list ["******" "******" "******@b:2" "c:3"] and the `+
+		`pin "******" (CAPTURE_SHOP__NAME)`)
 }
 
 type shelf struct {

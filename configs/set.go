@@ -52,7 +52,8 @@ func SectionOf[C any](set *Set) (section C, err error) {
 	}
 }
 
-// YAML writes every key with its value. It masks secrets, and the login in a URL or an address, and puts the origin beside a value that is not the default.
+// YAML writes every key with its value. It masks secrets, and the login in a URL or an address. It puts the origin
+// beside a value that is not the default.
 func (s *Set) YAML() ([]byte, error) {
 	return s.layout.write(func(k *key, _, value *yaml.Node) {
 		value.LineComment = s.origins[k.path]

@@ -92,10 +92,10 @@ func TestAnEventThatIsNotTakenIsNotCalledSent(t *testing.T) {
 		"the service answered 404: ": {1, []string{"--host", p.url + "/no/such/path"}},
 		"no answer from http://127.0.0.1:1/i/v0/e/: dial tcp 127.0.0.1:1: connect: connection refused: is `capture " +
 			"serve` running there?\n": {1, []string{"--host", "127.0.0.1:1"}},
-		"--event is missing":                                               {2, []string{"--event", ""}},
-		"--property wants NAME=VALUE, got \"x\"":                           {2, []string{"--property", "x"}},
-		"--timeout must be positive":                                       {2, []string{"--timeout", "0s"}},
-		"--host must be a URL such as http://localhost:8000, without user": {2, []string{"--host", "http://u:hunter2@h"}},
+		"--event is missing":                                          {2, []string{"--event", ""}},
+		"--property wants NAME=VALUE, got \"x\"":                      {2, []string{"--property", "x"}},
+		"--timeout must be positive":                                  {2, []string{"--timeout", "0s"}},
+		"--host must be a URL such as http://localhost:8000, without": {2, []string{"--host", "http://u:hunter2@h"}},
 	} {
 		code, _, errs := p.beside(t, append(event, test.args...)...)
 		require.Equal(t, test.code, code, errs)
@@ -151,7 +151,8 @@ func TestNoCommandPrintsWhatATerminalObeys(t *testing.T) {
 	}
 	for _, line := range []string{
 		"tail --no-follow", "tail --no-follow --format json", "dlq list", "dlq list --output json", "dlq show",
-		"dlq replay --dry-run", "dlq replay", "spool status", "spool status --output json", "healthcheck", "config print",
+		"dlq replay --dry-run", "dlq replay", "spool status", "spool status --output json", "healthcheck",
+		"config print",
 	} {
 		_, out, errs := p.beside(t, strings.Fields(line)...)
 		require.NotEmpty(t, out+errs, line)
@@ -182,7 +183,8 @@ func TestOnlyTheUserOfTheServiceCanReadItsFiles(t *testing.T) {
 	require.NoError(t, p.Process.Signal(os.Interrupt))
 	require.NoError(t, p.wait(t))
 	files := 0
-	require.NoError(t, filepath.WalkDir(filepath.Join(p.Dir, "data"), func(path string, entry fs.DirEntry, err error) error {
+	data := filepath.Join(p.Dir, "data")
+	require.NoError(t, filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
 		require.NoError(t, err)
 		found, err := entry.Info()
 		require.NoError(t, err)
@@ -199,7 +201,7 @@ func TestTheServiceDoesNotUseDataThatOthersCanWriteTo(t *testing.T) {
 	t.Parallel()
 	open := filepath.Join(t.TempDir(), "open")
 	require.NoError(t, os.Mkdir(open, 0o700))
-	require.NoError(t, os.Chmod(open, 0o777)) //nolint:gosec // that is what the test is about
+	require.NoError(t, os.Chmod(open, 0o777))
 	code, _, errs := result(t, prepare(t, "CAPTURE_EMBEDDED__DATA_DIR="+open).with())
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "embedded did not start: embedded.data_dir: all users of this machine can write to "+open)
@@ -247,7 +249,9 @@ func TestNoCommandShowsASecret(t *testing.T) {
 		require.True(t, faults[key], key)
 	}
 	for _, key := range []string{"kafka.brokers", "transport.upstream"} {
-		for _, value := range []string{"kafka://user:hunter2@host:9092", "hunter2@host:9092", "https://host/?key=hunter2"} {
+		for _, value := range []string{
+			"kafka://user:hunter2@host:9092", "hunter2@host:9092", "https://host/?key=hunter2",
+		} {
 			try(key, value, "config validate --output json")
 			try(key, value, "serve")
 		}

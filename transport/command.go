@@ -38,7 +38,7 @@ func (p *peer) url(cfg Config) (string, error) {
 			text = "http://" + text
 		}
 		if !isHost(text) {
-			return "", module.Misusef("--host must be a URL such as http://localhost:8000, without user, query and fragment")
+			return "", module.Misusef("--host must be a URL such as http://localhost:8000, without user and query")
 		}
 		return strings.TrimRight(text, "/"), nil
 	}

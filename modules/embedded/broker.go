@@ -139,8 +139,8 @@ func (b *Broker) open() (err error) {
 	if err := makePrivate(b.cfg.DataDir, b.dir()); err != nil {
 		return fmt.Errorf("embedded.data_dir: %w", err)
 	}
-	// Earlier versions let the group read, and left the modes of files to the broker. In a volume with fsGroup, which has
-	// the set-group-ID bit, the group is how the next pod gets at its data.
+	// Earlier versions let the group read, and left the modes of files to the broker. In a volume with fsGroup, which
+	// has the set-group-ID bit, the group is how the next pod gets at its data.
 	if found, err := os.Stat(b.dir()); err == nil && found.Mode()&(os.ModeSetgid|0o077) == 0o050 {
 		if err := os.Chmod(b.dir(), 0o700); err != nil { //nolint:gosec // a directory needs the bit to be entered
 			return fmt.Errorf("embedded.data_dir: %w", err)

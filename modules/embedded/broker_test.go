@@ -62,7 +62,7 @@ func TestADirectoryThatOthersCanWriteToIsRefused(t *testing.T) {
 		cfg := testConfig(t)
 		dir := filepath.Join(cfg.DataDir, below)
 		require.NoError(t, os.MkdirAll(dir, 0o700))
-		require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // that is what the test is about
+		require.NoError(t, os.Chmod(dir, 0o777))
 		err := NewBroker(cfg, kafka.DefaultConfig(), zap.NewNop()).Start(t.Context())
 		require.ErrorIs(t, err, private.ErrNotPrivate)
 		require.ErrorContains(t, err, "embedded.data_dir: all users of this machine can write to "+dir)

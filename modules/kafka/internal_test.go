@@ -335,8 +335,8 @@ func TestTheLineForPeopleShowsWhatTheSenderHasThoughtOf(t *testing.T) {
 			`"$current_url":"https://example.com/a?b=1","seats":3,"cart":[1],"user":{"a":1},"more":1}}}`),
 	}
 	when := time.Unix(0, 0).Format("2006-01-02 15:04:05.000")
-	require.Equal(t, when+`  signed\nup          \u001b[2J           0190  plan=pro  seats=3  cart=[…]  user={…}  (events/1/7)`+
-		"\n", line.pretty(false))
+	require.Equal(t, when+`  signed\nup          \u001b[2J           0190  plan=pro  seats=3  cart=[…]  user={…}  `+
+		"(events/1/7)\n", line.pretty(false))
 	require.Equal(t, "\x1b[2m"+when+"\x1b[0m  \x1b[1msigned\\nup\x1b[0m          \x1b[36m\\u001b[2J\x1b[0m           "+
 		"0190  \x1b[2mplan=\x1b[0mpro  \x1b[2mseats=\x1b[0m3  \x1b[2mcart=\x1b[0m[…]  \x1b[2muser=\x1b[0m{…}  "+
 		"\x1b[2m(events/1/7)\x1b[0m\n", line.pretty(true))
@@ -344,7 +344,8 @@ func TestTheLineForPeopleShowsWhatTheSenderHasThoughtOf(t *testing.T) {
 		`{"uuid":"u","data":{"properties":{"$current_url":"/","a":"", "b":"x y"}}}`: `u  a=""  b="x y"  $current_url=/`,
 		`{"uuid":"u","data":"text"}`: "u",
 		`[1]`:                        "",
-		`{"uuid":"u","data":{"properties":{"a":"` + strings.Repeat("ö", 50) + `"}}}`: "u  a=" + strings.Repeat("ö", 39) + "…",
+		`{"uuid":"u","data":{"properties":{"a":"` + strings.Repeat("ö", 50) + `"}}}`: "u  a=" +
+			strings.Repeat("ö", 39) + "…",
 	} {
 		line.Value = json.RawMessage(value)
 		require.Contains(t, line.pretty(false), "  "+want+"  (", value)

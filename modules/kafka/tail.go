@@ -119,8 +119,8 @@ type Tail struct {
 }
 
 const (
-	// recentShown is how many of the newest events are shown, and recentRead how many of each partition are read to find
-	// them.
+	// recentShown is how many of the newest events are shown, and recentRead how many of each partition are read to
+	// find them.
 	recentShown = 10
 	recentRead  = 100
 )
@@ -244,7 +244,8 @@ func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) (ex
 	// A topic that does not exist is among the missing ones.
 	if err := client.RefreshMetadata(wanted...); err != nil && len(client.Brokers()) == 0 {
 		if bootstrap.local != nil {
-			return nil, nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
+			return nil, nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?",
+				bootstrap.local.Address())
 		}
 		return nil, nil, fmt.Errorf("no broker answers at %s: %w", strings.Join(bootstrap.Addresses(), ", "), err)
 	}

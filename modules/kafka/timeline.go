@@ -25,15 +25,15 @@ type timePartition struct {
 	topic  string
 	number int32
 	reader sarama.PartitionConsumer
-	// next is the offset of the next message, and end the offset behind the messages that were there when the partition
-	// was opened.
+	// next is the offset of the next message, and end the offset behind the messages that were there when the
+	// partition was opened.
 	next, end int64
 	head      *sarama.ConsumerMessage // read, and not passed on yet
 }
 
 const (
-	// stall is how long a message that should be there may take. The last offsets of a partition may belong to the marks
-	// of transactions, which no consumer gets.
+	// stall is how long a message that should be there may take. The last offsets of a partition may belong to the
+	// marks of transactions, which no consumer gets.
 	stall = 5 * time.Second
 	// together is how long messages that arrive are gathered, so that they can be put in the order of time.
 	together = 200 * time.Millisecond

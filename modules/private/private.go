@@ -126,8 +126,8 @@ func (me identity) judge(dir string, found fs.FileInfo) error {
 		return fmt.Errorf("all users of this machine can write to %s (mode %04o): chmod o-w %s, or name a directory "+
 			"below it, which the service makes itself: %w", dir, mode.Perm(), dir, ErrNotPrivate)
 	case !me.trusts(owner.Uid) && !(byGroup && mode&0o020 != 0):
-		return fmt.Errorf("%s belongs to user %d, and this process is user %d: chown it to this user, and chmod 700 it: %w",
-			dir, owner.Uid, me.user, ErrNotPrivate)
+		return fmt.Errorf("%s belongs to user %d, and this process is user %d: chown it to this user, and chmod 700 "+
+			"it: %w", dir, owner.Uid, me.user, ErrNotPrivate)
 	case mode&0o020 != 0 && !byGroup:
 		return fmt.Errorf("group %d can write to %s (mode %04o): chmod g-w %s: %w",
 			owner.Gid, dir, mode.Perm(), dir, ErrNotPrivate)

@@ -33,20 +33,32 @@ func TestADirectoryThatOthersCanWriteToIsRefused(t *testing.T) {
 		user, group uint32
 		want        string
 	}{
-		"what the service makes":          {dir | 0o700, 1000, 1000, ""},
-		"made by hand":                    {dir | 0o755, 1000, 100, ""},
-		"with a private group":            {dir | 0o775, 1000, 1000, ""},
-		"made by root":                    {dir | 0o755, 0, 0, ""},
-		"a volume with fsGroup":           {setgid | 0o775, 0, 2000, ""},
-		"on a volume with fsGroup":        {setgid | 0o770, 1000, 2000, ""},
-		"of the user before, by fsGroup":  {setgid | 0o770, 1001, 2000, ""},
-		"everybody":                       {dir | 0o777, 1000, 1000, "all users of this machine can write to data (mode 0777): chmod o-w data"},
-		"everybody, sticky":               {dir | fs.ModeSticky | 0o777, 0, 0, "chmod o-w data"},
-		"everybody, on a volume":          {setgid | 0o777, 0, 2000, "or name a directory below it, which the service makes itself"},
-		"a group":                         {dir | 0o770, 1000, 2000, "group 2000 can write to data (mode 0770): chmod g-w data"},
+		"what the service makes":         {dir | 0o700, 1000, 1000, ""},
+		"made by hand":                   {dir | 0o755, 1000, 100, ""},
+		"with a private group":           {dir | 0o775, 1000, 1000, ""},
+		"made by root":                   {dir | 0o755, 0, 0, ""},
+		"a volume with fsGroup":          {setgid | 0o775, 0, 2000, ""},
+		"on a volume with fsGroup":       {setgid | 0o770, 1000, 2000, ""},
+		"of the user before, by fsGroup": {setgid | 0o770, 1001, 2000, ""},
+		"everybody": {
+			dir | 0o777, 1000, 1000,
+			"all users of this machine can write to data (mode 0777): chmod o-w",
+		},
+		"everybody, sticky": {dir | fs.ModeSticky | 0o777, 0, 0, "chmod o-w data"},
+		"everybody, on a volume": {
+			setgid | 0o777, 0, 2000,
+			"or name a directory below it, which the service makes itself",
+		},
+		"a group": {
+			dir | 0o770, 1000, 2000,
+			"group 2000 can write to data (mode 0770): chmod g-w data",
+		},
 		"a group of others, with the bit": {setgid | 0o770, 1000, 3000, "group 3000 can write to data"},
 		"a group of root's":               {dir | 0o775, 0, 1000, "group 1000 can write to data"},
-		"another user":                    {dir | 0o755, 1001, 2000, "data belongs to user 1001, and this process is user 1000: chown it"},
+		"another user": {
+			dir | 0o755, 1001, 2000,
+			"data belongs to user 1001, and this process is user 1000: chown it",
+		},
 		"another user, a bit for nothing": {setgid | 0o755, 1001, 2000, "data belongs to user 1001"},
 		"no directory":                    {0o600, 1000, 1000, "data is no directory"},
 	} {
@@ -66,7 +78,7 @@ func TestADirectoryOnTheDiskIsChecked(t *testing.T) {
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	require.NoError(t, Check(dir))
 	require.NoError(t, IsDirectory(dir))
-	require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // that is what Check is about
+	require.NoError(t, os.Chmod(dir, 0o777))
 	require.ErrorIs(t, Check(dir), ErrNotPrivate)
 }
 

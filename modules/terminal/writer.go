@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"io"
+	"slices"
 	"sync"
 	"unicode/utf8"
 )
@@ -29,7 +30,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	text := p
 	if len(w.begun) > 0 {
-		text = append(w.begun, p...)
+		text = slices.Concat(w.begun, p)
 		w.begun = nil
 	}
 	if cut := len(text) - unfinished(text); cut < len(text) {

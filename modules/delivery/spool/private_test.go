@@ -16,12 +16,12 @@ import (
 func TestADirectoryThatOthersCanWriteToIsNoSpool(t *testing.T) {
 	cfg := testConfig(t)
 	require.NoError(t, os.MkdirAll(cfg.Dir, 0o700))
-	require.NoError(t, os.Chmod(cfg.Dir, 0o777)) //nolint:gosec // that is what the test is about
+	require.NoError(t, os.Chmod(cfg.Dir, 0o777))
 	_, err := Open(cfg, zap.NewNop())
 	require.ErrorIs(t, err, private.ErrNotPrivate)
 	require.ErrorContains(t, err, "chmod o-w "+cfg.Dir)
 	require.NoFileExists(t, filepath.Join(cfg.Dir, lockName))
-	require.NoError(t, os.Chmod(cfg.Dir, 0o700)) //nolint:gosec // a directory needs the bit to be entered
+	require.NoError(t, os.Chmod(cfg.Dir, 0o700))
 	require.NoError(t, openSpool(t, cfg).Close())
 }
 
