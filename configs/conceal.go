@@ -84,7 +84,7 @@ func (k *key) secretsOf(value any) (secrets []string) {
 
 // withSecret matches a URL with a login or a query, and an address with a login. A user of a project, such as
 // phc_token:me@example.com, looks like the latter without a port.
-var withSecret = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://.*[@?#]|^[^@]*:.*@[^@:]+:[0-9]+$`)
+var withSecret = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://.*[@?#]|@[^@:/]+:[0-9]+$`)
 
 // shown returns a value as it is printed. A valid configuration of the stock build has no secret in such a place.
 func shown(text string) string {

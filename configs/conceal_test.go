@@ -64,12 +64,12 @@ func TestAPrintedConfigurationShowsNoLogin(t *testing.T) {
 	t.Parallel()
 	set, err := configs.Load([]configs.Section{{Name: "shop", Defaults: shelf{}}}, configs.Source{Environ: []string{
 		"CAPTURE_SHOP__NAME=redis://:hunter2@host:1/0",
-		"CAPTURE_SHOP__LIST=user:hunter2@host:1,phc_token:me@example.com,you@example.com",
+		"CAPTURE_SHOP__LIST=user:hunter2@host:1,hunter2@host:1,phc_token:me@example.com,you@example.com",
 	}})
 	require.NoError(t, err)
 	text, err := set.YAML()
 	require.NoError(t, err)
 	require.Contains(t, string(text), "redis://******@host:1/0")
-	require.Contains(t, string(text), "['******@host:1', 'phc_token:me@example.com', you@example.com]")
+	require.Contains(t, string(text), "['******@host:1', '******@host:1', 'phc_token:me@example.com', you@example.com]")
 	require.NotContains(t, string(text), "hunter2")
 }
