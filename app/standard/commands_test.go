@@ -1,6 +1,7 @@
 package standard_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -93,4 +94,20 @@ func TestTheDocumentedCommandsAreThoseOfTheBuild(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), "\n\n"+list()+"\n", "docs/commands.md is to have this list of commands:\n%s",
 		list())
+}
+
+// The image has no shell, so its health check is a command of the binary.
+func TestTheHealthCheckOfTheImageIsACommandOfTheBuild(t *testing.T) {
+	text, err := os.ReadFile("../../Dockerfile")
+	require.NoError(t, err)
+	_, check, found := strings.Cut(string(text), "\nHEALTHCHECK ")
+	require.True(t, found)
+	line, _, _ := strings.Cut(check, "\n")
+	var command []string
+	require.NoError(t, json.Unmarshal([]byte(line[strings.IndexByte(line, '['):]), &command))
+	require.Contains(t, string(text), "\nENTRYPOINT [\""+command[0]+"\"]")
+	c, rest, err := app.CommandLine(standard.Modules()).Find(command[1:])
+	require.NoError(t, err)
+	require.Equal(t, "capture healthcheck", c.CommandPath())
+	require.Empty(t, rest)
 }

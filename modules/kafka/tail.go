@@ -34,8 +34,9 @@ func tailCommand() module.Command {
 the order of time across all topics. It waits for topics that do not exist yet. It reads from kafka.brokers or, where
 that is empty, from the embedded broker of a running "capture serve".
 
---from says where to begin: recent (the newest ten events that match, of the newest hundred of each partition), start
-(the oldest event that Kafka has), now (the next event), a time of RFC 3339, or how long ago, such as 10m.
+--from says where to begin: recent (the newest ten events, or --limit; of selected events, those among the newest
+hundred of each partition), start (the oldest event that Kafka has), now (the next event), a time of RFC 3339, or how
+long ago, such as 10m.
 
 --format pretty is for people. --format json is for programs: an object a line.`,
 		Example: `  capture tail
@@ -120,10 +121,16 @@ type Tail struct {
 
 const (
 	// recentShown is how many of the newest events are shown, and recentRead how many of each partition are read to
-	// find them.
+	// find those that the user has selected.
 	recentShown = 10
 	recentRead  = 100
 )
+
+// newest returns how many of the newest events are shown.
+func (t Tail) newest() int { return cmp.Or(t.Limit, recentShown) }
+
+// selects reports whether the user wants only some events.
+func (t Tail) selects() bool { return t.Token != "" || t.Event != "" || t.DistinctID != "" }
 
 // errEnough ends the reading when the limit is reached.
 var errEnough = errors.New("enough events")
@@ -152,7 +159,10 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 	if err != nil {
 		return err
 	}
-	source := &timeline{client: client, consumer: consumer}
+	source := &timeline{client: client, consumer: consumer, recent: t.newest()}
+	if t.selects() {
+		source.recent = max(source.recent, recentRead)
+	}
 	defer source.close()
 	for _, topic := range existing {
 		if err := source.open(topic, t.From, t.Follow); err != nil {
@@ -175,7 +185,7 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 // print prints what is there and then, with Follow, what arrives.
 func (t Tail) print(use module.Invocation, source *timeline, missing []string, p *tailPrinter) error {
 	if t.From.Recent {
-		newest := &ring{size: cmp.Or(t.Limit, recentShown)}
+		newest := &ring{size: t.newest()}
 		err := source.drain(use.Context, func(message *sarama.ConsumerMessage) error {
 			if p.wants(message) {
 				newest.add(message)

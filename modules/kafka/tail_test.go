@@ -117,6 +117,7 @@ func TestTailBeginsWithTheNewestEventsThatMatch(t *testing.T) {
 	for want, tail := range map[string]kafka.Tail{
 		"5 6 7 8 9 10 11 12 13 14": {},
 		"12 13 14":                 {Limit: 3},
+		"13":                       {Limit: 1, Event: "odd"},
 		"1 3 5 7 9 11 13":          {Event: "odd"},
 		"3 9":                      {Event: "odd", DistinctID: "user-0"},
 		"":                         {Token: "phc_other"},

@@ -17,6 +17,7 @@ import (
 type timeline struct {
 	client     sarama.Client
 	consumer   sarama.Consumer
+	recent     int // how many messages of each partition Start.Recent begins with
 	partitions []*timePartition
 }
 
@@ -70,7 +71,7 @@ func (p *timePartition) open(l *timeline, from Start, follow bool) (err error) {
 	p.next, p.end = oldest, end
 	switch {
 	case from.Recent:
-		p.next = max(oldest, end-recentRead)
+		p.next = max(oldest, end-int64(l.recent))
 	case from.Now:
 		p.next = end
 	case !from.At.IsZero():
