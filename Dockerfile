@@ -25,7 +25,7 @@ VOLUME /data
 # 8000 takes events. 8001 is the operators' listener, which is on loopback until admin.listen says otherwise.
 EXPOSE 8000 8001
 # For Docker. Kubernetes ignores it, and probes liveness and readiness by HTTP, at /_liveness and /_readiness. The command
-# reads the environment. A container whose --config changes transport.listen needs a health check of its own, such as
-# ["CMD", "/capture", "healthcheck", "--config", "/etc/capture.yaml"].
+# reads transport.listen from the environment. A container whose --config changes that key needs a health check of its
+# own: ["CMD", "/capture", "healthcheck", "--config", "/etc/capture.yaml"].
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["/capture", "healthcheck"]
 ENTRYPOINT ["/capture"]

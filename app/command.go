@@ -66,7 +66,7 @@ short.`,
 	for i, m := range p.modules {
 		for _, command := range m.Commands {
 			root.AddCommand(p.newCommand(command, func(f any, use module.Invocation) error {
-				return p.invoke(i, p.read(source), f, use)
+				return p.invoke(i, p.read(source), command.DespiteFaults, f, use)
 			}))
 		}
 	}

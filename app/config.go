@@ -45,11 +45,21 @@ func sections(modules []module.Module) []configs.Section {
 
 // Load reads and checks the configuration of a build of these modules, with the app's own section, just as Build does.
 func Load(modules []module.Module, source configs.Source) (*configs.Set, error) {
+	return configs.Load(sections(modules), source, rules(modules)...)
+}
+
+// inspect is Load that returns the configuration also if it has faults; see configs.Inspect.
+func inspect(modules []module.Module, source configs.Source) (*configs.Set, error) {
+	return configs.Inspect(sections(modules), source, rules(modules)...)
+}
+
+// rules are the rules of the app and of the modules.
+func rules(modules []module.Module) []configs.Rule {
 	rules := []configs.Rule{budgetsFit(modules), addressesDiffer(modules)}
 	for _, m := range modules {
 		rules = append(rules, m.Rules...)
 	}
-	return configs.Load(sections(modules), source, rules...)
+	return rules
 }
 
 // budgetsFit checks that the time that the modules reserve for their hooks fits into the app's timeouts.

@@ -240,17 +240,26 @@ func (p *process) build(source configs.Source) (*App, error) {
 
 // invoke calls a function of a command of the i-th module, in that module's scope of the graph. The graph is built
 // without its root and is not started.
-func (p *process) invoke(i int, source configs.Source, f any, use module.Invocation) error {
-	set, err := Load(p.modules, source)
-	if err != nil {
-		return err
+//
+// A configuration with faults is an error, unless the command runs despite faults. Then nothing but what f takes is
+// built: not even the logger, whose section may be at fault.
+func (p *process) invoke(
+	i int, source configs.Source, despiteFaults bool, f any, use module.Invocation,
+) error {
+	set, fault := inspect(p.modules, source)
+	if fault != nil && (set == nil || !despiteFaults) {
+		return fault
 	}
-	err = p.until(func(ctx context.Context) error {
+	err := p.until(func(ctx context.Context) error {
 		use.Context = ctx
 		modules := slices.Clone(p.modules)
 		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(f))
 		g := newGraph(modules, unchanging(set), &hooks{})
-		_, err := g.build(g.keepLog(), fx.Supply(use))
+		options := []fx.Option{g.keepLog(), fx.Supply(use)}
+		if fault != nil {
+			options = options[1:]
+		}
+		_, err := g.build(options...)
 		g.flush()
 		return err
 	})

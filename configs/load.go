@@ -13,6 +13,17 @@ type Rule func(*Set) error
 //
 // Load reads nothing but its arguments and the files that they name.
 func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
+	set, err := Inspect(sections, source, rules...)
+	if err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// Inspect is Load for somebody who looks at a configuration: beside the error it returns the configuration as far as it
+// can be read. In it a value that cannot be read is the default. The configuration is nil only if the modules are at
+// fault.
+func Inspect(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	layout, err := newLayout(sections)
 	if err != nil {
 		return nil, err
@@ -45,10 +56,7 @@ func Load(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	set := &Set{layout: layout, origins: r.origins}
 	set.check(&faults, rules)
 	r.conceal(&faults)
-	if err := faults.Err(); err != nil {
-		return nil, err
-	}
-	return set, nil
+	return set, faults.Err()
 }
 
 // conceal takes the secrets of all given values out of the messages. A message about one key may quote another.

@@ -120,6 +120,13 @@ func TestAHealthCheckNeedsNoShell(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "no answer from http://"+silent.Addr().String())
 
+	p.Env = append(p.Env, "CAPTURE_OBSERVABILITY__LOG__LEVEL=loud", "CAPTURE_KAFKA__BROKERS=nowhere", "CAPTURE_X__Y=z")
+	code, out, errs := p.beside(t, "healthcheck", "--config", "no/such/file.yaml")
+	require.Zero(t, code, "the service may run on although its configuration has faults by now: %s", errs)
+	require.Equal(t, "ok\n", out)
+	code, _, _ = p.beside(t, "tail")
+	require.Equal(t, 1, code, "any other command wants a sound configuration")
+
 	away := run(t, "CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_KAFKA__BROKERS=127.0.0.1:1")
 	code, _, errs = away.beside(t, "healthcheck")
 	require.Equal(t, 1, code)
@@ -248,6 +255,7 @@ func TestNoCommandShowsASecret(t *testing.T) {
 		"embedded.kafka_listen", "kafka.sasl.token_command", "kafka.tls.ca_file"} {
 		require.True(t, faults[key], key)
 	}
+	try("transport.listen", "user:hunter2@host:9092", "healthcheck")
 	for _, key := range []string{"kafka.brokers", "transport.upstream"} {
 		for _, value := range []string{
 			"kafka://user:hunter2@host:9092", "hunter2@host:9092", "https://host/?key=hunter2",

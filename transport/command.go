@@ -45,7 +45,7 @@ func (p *peer) url(cfg Config) (string, error) {
 	host, port, err := net.SplitHostPort(cfg.Listen)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("transport.listen: %w", err)
+		return "", errors.New("transport.listen is no address: see capture config validate") // it may hold a password
 	case port == "0":
 		return "", errors.New("transport.listen has port 0, so the port is not known: give --host")
 	case host == "" || net.ParseIP(host).IsUnspecified():

@@ -51,6 +51,11 @@ type Command struct {
 	// it then shows its help.
 	Run any
 
+	// DespiteFaults says that the command runs, with those below it, also if the configuration has faults. A value that
+	// cannot be read is the default then, and Run takes nothing but sections of the configuration. It counts for the
+	// commands that a module lists itself.
+	DespiteFaults bool
+
 	// Commands are the commands below this one: "capture NAME SUBCOMMAND".
 	Commands []Command
 }
