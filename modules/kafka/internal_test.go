@@ -301,6 +301,7 @@ func TestTailPrintsByTimeAcrossPartitions(t *testing.T) {
 		}
 		require.NoError(t, source.drain(ctx, each))
 		require.Equal(t, "abcdef", order, "what was there")
+		require.Equal(t, []string{"/0"}, source.late(), "the one whose last offsets are marks")
 		require.ErrorIs(t, source.follow(ctx, nil, each, func() {}), context.Canceled)
 		require.Equal(t, "abcdefghi", order, "what arrives together")
 	})

@@ -204,6 +204,10 @@ func (t Tail) print(use module.Invocation, source *timeline, missing []string, p
 		return err
 	}
 	if !t.Follow {
+		if late := source.late(); len(late) > 0 {
+			use.Hint("no more has come for %s from %s: Kafka is slow, or what is last there are marks of transactions",
+				stall, strings.Join(late, ", "))
+		}
 		if p.printed == 0 {
 			use.Hint("nothing%s is in Kafka: %s", t.about(), t.advice())
 		}

@@ -30,6 +30,7 @@ type timePartition struct {
 	// partition was opened.
 	next, end int64
 	head      *sarama.ConsumerMessage // read, and not passed on yet
+	late      bool                    // a message that should be there has not come within the time stall
 }
 
 const (
@@ -97,6 +98,16 @@ func (l *timeline) close() {
 	}
 }
 
+// late returns the partitions that have given less than they should hold.
+func (l *timeline) late() (names []string) {
+	for _, p := range l.partitions {
+		if p.late {
+			names = append(names, fmt.Sprintf("%s/%d", p.topic, p.number))
+		}
+	}
+	return names
+}
+
 // drain passes on the messages that were there when their partitions were opened.
 func (l *timeline) drain(ctx context.Context, each func(*sarama.ConsumerMessage) error) error {
 	for {
@@ -140,12 +151,10 @@ func (p *timePartition) fill(ctx context.Context) error {
 				p.next = p.end
 				return readerFault(<-p.reader.Errors())
 			}
-			if p.next = message.Offset + 1; message.Offset < p.end {
-				p.head = message
-				return nil
-			}
+			p.next, p.head = message.Offset+1, message
+			return nil
 		case <-late.C:
-			p.next = p.end
+			p.next, p.late = p.end, true
 			return nil
 		}
 	}
