@@ -9,8 +9,9 @@
 //	event.Raw.Properties = jsonscan.AppendDelete(nil, event.Raw.Properties, "$ip")
 //
 // Of two equal keys the last counts. Text returns the text of a string that was scanned, Unquote that of one that was
-// not. Repair mends what real SDKs write in the place of JSON, and Members goes through an object. A parser of a larger
-// format embeds a Scanner, as transport/posthog does.
+// not, and Members goes through an object. A parser of a larger format embeds a Scanner, as transport/posthog does.
 //
-// The scanner accepts what encoding/json accepts, up to MaxDepth levels deep. Texts must be valid UTF-8.
+// The scanner accepts what encoding/json accepts, up to MaxDepth levels deep. Texts must be valid UTF-8. Real clients
+// write other things in the place of JSON: NaN, control characters, halves of characters. Repair mends them in one pass
+// over a text that the scanner has refused, and Survey says first how large the mended copy will be.
 package jsonscan

@@ -43,7 +43,7 @@ type Scanner struct {
 	Err  *SyntaxError
 	// escapes counts the escape sequences met. It shows whether a string had any.
 	escapes int
-	// Repairable is set if the fault is one of the two that Repair mends.
+	// Repairable is set if the fault is one that Repair mends.
 	Repairable bool
 }
 
@@ -117,7 +117,7 @@ func (s *Scanner) str(i int) int {
 				return -1
 			}
 		default:
-			return s.Fail(i, "control character in string")
+			return s.needsRepair(i, "control character in string")
 		}
 	}
 }
@@ -314,11 +314,17 @@ func (s *Scanner) scalar(i int) int {
 		return s.literal(i, "null")
 	case c == '-' || c >= '0' && c <= '9':
 		return s.number(i)
-	case c == 'N' && hasPrefixAt(s.Data, i, "NaN"), c == 'I' && hasPrefixAt(s.Data, i, "Infinity"):
-		return s.needsRepair(i, "NaN or Infinity")
 	default:
-		return s.Fail(i, "expected a value")
+		return s.badScalar(i, i, "expected a value")
 	}
+}
+
+// badScalar notes what is wrong at an offset with the value that begins at i.
+func (s *Scanner) badScalar(i, offset int, what string) int {
+	if isNotFinite(token(s.Data, i)) {
+		return s.needsRepair(i, "NaN or Infinity")
+	}
+	return s.Fail(offset, what)
 }
 
 func hasPrefixAt(data []byte, i int, text string) bool {
@@ -327,18 +333,15 @@ func hasPrefixAt(data []byte, i int, text string) bool {
 
 func (s *Scanner) literal(i int, text string) int {
 	if !hasPrefixAt(s.Data, i, text) {
-		return s.Fail(i, "expected a value")
+		return s.badScalar(i, i, "expected a value")
 	}
 	return i + len(text)
 }
 
 func (s *Scanner) number(i int) int {
-	data := s.Data
+	data, start := s.Data, i
 	if data[i] == '-' {
 		i++
-		if hasPrefixAt(data, i, "Infinity") {
-			return s.needsRepair(i-1, "NaN or Infinity")
-		}
 	}
 	switch {
 	case i < len(data) && data[i] == '0':
@@ -346,12 +349,12 @@ func (s *Scanner) number(i int) int {
 	case i < len(data) && data[i] >= '1' && data[i] <= '9':
 		i = digits(data, i)
 	default:
-		return s.Fail(i, "invalid number")
+		return s.badScalar(start, i, "invalid number")
 	}
 	if i < len(data) && data[i] == '.' {
 		end := digits(data, i+1)
 		if end == i+1 {
-			return s.Fail(end, "invalid number")
+			return s.badScalar(start, end, "invalid number")
 		}
 		i = end
 	}
