@@ -126,14 +126,19 @@ var controls = [' ']string{
 	`\u0018`, `\u0019`, `\u001a`, `\u001b`, `\u001c`, `\u001d`, `\u001e`, `\u001f`,
 }
 
-// escapeLen returns the length of the escape sequence at i, and whether it is the escape of a lone surrogate.
+// escapeLen returns the length of the escape sequence at i, and whether it is the escape of a lone surrogate. Of a
+// backslash before a character that is not ASCII, which is no escape, it returns the length of the backslash.
 func escapeLen(data []byte, i int) (n int, lone bool) {
 	unit, ok := uint16(0), false
 	if i+1 < len(data) && data[i+1] == 'u' {
 		unit, ok = hex4(data, i+2)
 	}
-	if !ok {
-		return min(2, len(data)-i), false
+	switch {
+	case ok:
+	case i+1 == len(data) || data[i+1] >= utf8.RuneSelf:
+		return 1, false
+	default:
+		return 2, false
 	}
 	if unit < 0xd800 || unit > 0xdfff {
 		return 6, false

@@ -72,8 +72,8 @@ var (
 	errText     = events.Errorf(events.Invalid, "failed to decode request: invalid UTF8 in request payload")
 )
 
-// Decode returns the text that a request means. The data parameter of the query goes before the body. The caller
-// releases the payload.
+// Decode returns the text that a request means. The data parameter of the query goes before the body. A text that is
+// not UTF-8 is an error, unless it begins like JSON: see Payload.Malformed. The caller releases the payload.
 //
 // Its error is an *events.Error: Invalid if the request can't be decoded, TooLarge if it would be over the limit,
 // Unavailable if the budget is spent.
@@ -386,16 +386,20 @@ func (p *Payload) finish(hints *hintSet) error {
 			return err
 		}
 	}
-	if !utf8.Valid(p.Bytes) {
-		switch {
-		case p.Steps.Has(StepGzip):
-			return errGzipText
-		case hints.has(hintGzip):
-			return errGzip
-		default:
-			return errText
-		}
+	if utf8.Valid(p.Bytes) {
+		return nil
 	}
+	fault := errText
+	switch {
+	case p.Steps.Has(StepGzip):
+		fault = errGzipText
+	case hints.has(hintGzip):
+		fault = errGzip
+	}
+	if !isJSON(p.Bytes) {
+		return fault
+	}
+	p.Malformed = fault
 	return nil
 }
 

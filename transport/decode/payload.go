@@ -3,6 +3,7 @@ package decode
 import (
 	"strings"
 
+	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/memory"
 )
 
@@ -11,6 +12,10 @@ type Payload struct {
 	// Bytes is the text: valid UTF-8 without a byte order mark, not yet known to be JSON. It may alias Input.Body and
 	// must not be written to.
 	Bytes []byte
+
+	// Malformed is set if Bytes begins like JSON, but is not UTF-8 as a whole. A single bad byte must not cost a whole
+	// batch, so the caller may mend the text. Malformed is the answer if the mended text is not JSON.
+	Malformed *events.Error
 
 	// Steps says which encodings were undone.
 	Steps Steps

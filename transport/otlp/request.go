@@ -103,7 +103,7 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 		return nil
 	}
 	if !jsonscan.Valid(body) {
-		if !r.lease.Reserve(int64(len(body)) * 4 / 3) {
+		if _, size := jsonscan.Survey(body); !r.lease.Reserve(int64(size)) {
 			return memory.ErrSpent
 		}
 		mended, done := jsonscan.Repair(body)

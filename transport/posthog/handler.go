@@ -230,6 +230,8 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 	case s.document.full:
 		return events.Errorf(events.TooLarge,
 			"maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
+	case payload.Malformed != nil:
+		return payload.Malformed
 	default:
 		return events.Errorf(events.Invalid, "failed to parse request: %w", fault)
 	}

@@ -14,7 +14,7 @@ type Metrics struct {
 	// Decode, Scan and Process time the steps of a request.
 	Decode, Scan, Process tally.Timer
 
-	numbers, surrogates tally.Counter
+	numbers, surrogates, controls, bytes tally.Counter
 }
 
 // NewMetrics resolves the metrics of a handler. Handlers of one scope share them.
@@ -28,12 +28,13 @@ func NewMetrics(scope tally.Scope) Metrics {
 	return Metrics{
 		Decode: stage("decode"), Scan: stage("scan"), Process: stage("process"),
 		numbers: repaired("nan"), surrogates: repaired("lone_surrogate"),
+		controls: repaired("control_character"), bytes: repaired("invalid_utf8"),
 	}
 }
 
-// Mend has the text scanned. If the scan meets a fault that Repair can mend, Mend repairs the text and has the copy
-// scanned. The copy counts against the lease. Mend notes in the batch whether it or the decoder has mended anything,
-// and sets the payload's Replaced back, which it has counted.
+// Mend has the text scanned. If the text is not UTF-8, or the scan meets a fault that Repair can mend, Mend repairs the
+// text and has the copy scanned. The copy counts against the lease. Mend notes in the batch whether it or the decoder
+// has mended anything, and sets the payload's Replaced and Malformed back, which it has dealt with.
 func (m *Metrics) Mend(
 	payload *decode.Payload, scan func([]byte) *jsonscan.SyntaxError, scanner *jsonscan.Scanner, batch *events.Batch,
 	lease *memory.Lease,
@@ -42,18 +43,22 @@ func (m *Metrics) Mend(
 	batch.Repaired = batch.Repaired || payload.Replaced > 0
 	payload.Replaced = 0
 	data := payload.Bytes
-	fault := scan(data)
-	if fault == nil || !scanner.Repairable {
-		return fault, nil
+	if payload.Malformed == nil {
+		if fault := scan(data); fault == nil || !scanner.Repairable {
+			return fault, nil
+		}
 	}
-	// A repair adds a third at most: NaN becomes null.
-	if !lease.Reserve(int64(len(data)) * 4 / 3) {
+	if _, size := jsonscan.Survey(data); !lease.Reserve(int64(size)) {
 		return nil, memory.ErrSpent
 	}
 	mended, done := jsonscan.Repair(data)
-	if fault = scan(mended); fault == nil {
+	fault := scan(mended)
+	if fault == nil {
+		payload.Malformed = nil
 		m.numbers.Inc(int64(done.Numbers))
 		m.surrogates.Inc(int64(done.Surrogates))
+		m.controls.Inc(int64(done.Controls))
+		m.bytes.Inc(int64(done.Bytes))
 		batch.Repaired = true
 	}
 	return fault, nil

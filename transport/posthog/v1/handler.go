@@ -198,6 +198,8 @@ func (h *Handler) scan(s *session, payload *decode.Payload, header *header) erro
 		return memory.ErrSpent
 	case s.full:
 		return events.Errorf(events.TooLarge, "the request holds more than %d events", s.limit)
+	case payload.Malformed != nil:
+		return payload.Malformed
 	default:
 		return errorf(events.Invalid, "request_parsing_error", events.ReasonInvalidEvent,
 			"failed to parse request: %w", fault)
