@@ -91,7 +91,7 @@ type Event struct {
 	// Routing is where the service's own policy sends the event.
 	Routing Routing
 
-	// Notes tell what the service has changed in an event that it keeps.
+	// Notes tell what the service has changed in an event that it keeps, or doubts about it.
 	Notes Notes
 
 	// Outcome says how the event ended. The zero value means that it has not ended yet.
@@ -145,7 +145,7 @@ type Routing struct {
 	SkipPerson bool
 }
 
-// Notes is the set of changes to an event that is kept.
+// Notes is the set of changes to an event that is kept, and of doubts about it.
 type Notes uint8
 
 // The notes.
@@ -155,6 +155,17 @@ const (
 	// NoteSnapshotReplaced means that a snapshot was too large for the sink, and that a mark which says so has replaced
 	// it.
 	NoteSnapshotReplaced
+	// NoteTimeUnread means that the client's time of the event cannot be read. The event has the time of its arrival.
+	NoteTimeUnread
+	// NoteTimeAhead means that the event would have been more than 23 hours ahead. It has the time of its arrival.
+	NoteTimeAhead
+	// NoteTimeOutOfRange means that the event would have been in no year from 0 to 9999. It has the time 0 of Unix.
+	NoteTimeOutOfRange
+	// NoteTimeOld means that the event's time, which is kept, is before 1971: hardly the time that was meant.
+	NoteTimeOld
+	// NoteSentAtUnread means that the time at which the client sent the event cannot be read. The event's time was not
+	// corrected by it.
+	NoteSentAtUnread
 )
 
 // Has reports whether all of the given notes are in the set.
@@ -172,7 +183,8 @@ type Batch struct {
 	// Token is the project's API key: non-empty ASCII, at most 64 bytes.
 	Token string
 
-	// Received is when the service had read the request.
+	// Received is when the head of the request was there. The time that the body takes is not in it, so that the
+	// distance from SentAt is the skew of the client's clock, and not the length of a slow upload.
 	Received time.Time
 
 	// SentAt is when the client says that it sent the request. It is zero if the client does not say.
@@ -197,7 +209,7 @@ type Batch struct {
 	// Historical marks a migration of old events.
 	Historical bool
 
-	// Repaired is set if the request's text was not quite JSON and the service has mended it.
+	// Repaired is set if the request's text was not quite JSON, or not quite UTF-8, and the service has mended it.
 	Repaired bool
 
 	// Ack is what makes the accepted events safe, according to the sink. If the events differ, it is the weakest ack.

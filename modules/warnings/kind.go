@@ -16,6 +16,11 @@ const (
 	quotaExceeded
 	jsonRepaired
 	invalidEvent
+	timeUnread
+	timeAhead
+	timeOutOfRange
+	timeOld
+	sentAtUnread
 	kindCount
 
 	// fine means that there is nothing to warn of.
@@ -35,8 +40,19 @@ var kinds = [kindCount]struct{ name, sentence string }{
 	rateLimited:   {"rate_limited", "An event was dropped because the project sends events too fast"},
 	quotaExceeded: {"quota_exceeded", "An event was dropped because the project has used up its quota"},
 	jsonRepaired: {"json_repaired",
-		"A request was not valid JSON (NaN, an infinity or half of a surrogate pair) and was repaired"},
+		"A request was not valid JSON (NaN, an infinity, half of a surrogate pair, a control character or a byte that " +
+			"is not UTF-8) and was repaired"},
 	invalidEvent: {"invalid_event", "An event was rejected because it is not valid"},
+	timeUnread: {"ignored_invalid_timestamp",
+		"The timestamp of an event cannot be read. The event is dated by its arrival; send the time as of RFC 3339"},
+	timeAhead: {"event_timestamp_in_future",
+		"The time of an event is more than 23 hours ahead. The event is dated by its arrival"},
+	timeOutOfRange: {"event_timestamp_out_of_range",
+		"The time of an event is in no year from 0 to 9999. The event is dated 1970-01-01"},
+	timeOld: {"event_timestamp_too_old",
+		"The time of an event is before 1971, as times are that are empty or count in another calendar. It was kept"},
+	sentAtUnread: {"ignored_invalid_sent_at",
+		"The sent_at of a request cannot be read. The times of its events were not corrected for the client's clock"},
 }
 
 // judge returns the kind of warning that an event's outcome deserves, or fine. A failed event deserves none, because
@@ -81,6 +97,20 @@ func (f *findings) add(kind kind, event int) {
 	f[kind].events++
 }
 
+// noted are the kinds of warning that the notes on an accepted event deserve.
+var noted = [...]struct {
+	note events.Notes
+	kind kind
+}{
+	{events.NoteDistinctIDCut, distinctIDTruncated},
+	{events.NoteSnapshotReplaced, replayTooLarge},
+	{events.NoteTimeUnread, timeUnread},
+	{events.NoteTimeAhead, timeAhead},
+	{events.NoteTimeOutOfRange, timeOutOfRange},
+	{events.NoteTimeOld, timeOld},
+	{events.NoteSentAtUnread, sentAtUnread},
+}
+
 // look fills in the findings and reports whether there are any. A repaired request concerns all of its events except
 // the dropped ones: projects are not told of the operator's rules, and the test route keeps nothing.
 func (f *findings) look(batch *events.Batch) (something bool) {
@@ -100,13 +130,11 @@ func (f *findings) look(batch *events.Batch) (something bool) {
 		if event.Notes == 0 {
 			continue
 		}
-		if event.Notes.Has(events.NoteDistinctIDCut) {
-			f.add(distinctIDTruncated, i)
-			something = true
-		}
-		if event.Notes.Has(events.NoteSnapshotReplaced) {
-			f.add(replayTooLarge, i)
-			something = true
+		for _, told := range noted {
+			if event.Notes.Has(told.note) {
+				f.add(told.kind, i)
+				something = true
+			}
 		}
 	}
 	return something

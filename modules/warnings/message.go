@@ -40,7 +40,8 @@ type properties struct {
 }
 
 // details help a person to find the cause. Older pipelines know a recording that is too large only by replayRecord and
-// timestamp, and an invalid recording by reason and sessionId.
+// timestamp, and an invalid recording by reason and sessionId. A warning about a time has the field that holds it, and
+// where it is known the value, as JSON.
 type details struct {
 	EventUUID    string        `json:"eventUuid,omitempty"`
 	Event        string        `json:"event,omitempty"`
@@ -50,6 +51,8 @@ type details struct {
 	ReplayRecord *replayRecord `json:"replayRecord,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
 	Error        string        `json:"error,omitempty"`
+	Field        string        `json:"field,omitempty"`
+	Value        string        `json:"value,omitempty"`
 	Events       int           `json:"events"`
 	Suppressed   int           `json:"suppressed"`
 	PipelineStep string        `json:"pipelineStep"`
@@ -88,6 +91,15 @@ func newMessage(batch *events.Batch, kind kind, found finding, held int) message
 	if about.Outcome.Err != nil {
 		properties.Details.Error = cut(about.Outcome.Err.Error(), maxText)
 		properties.Message += ": " + properties.Details.Error
+	}
+	switch kind {
+	case timeUnread, timeAhead, timeOutOfRange, timeOld:
+		// Value is JSON, as the client sent it. The timestamp of a recording is not kept so long.
+		sent := about.Raw.Timestamp
+		properties.Details.Field = "timestamp"
+		properties.Details.Value = cut(string(sent[:min(len(sent), maxText+1)]), maxText)
+	case sentAtUnread:
+		properties.Details.Field = "sent_at"
 	}
 	token, distinctID := strings.Clone(batch.Token), nobody
 	if about.DistinctID != "" {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
@@ -24,13 +22,12 @@ var (
 		strings.Join(names, ", "))
 	errTwoEvents      = invalid("the body has more than one part named event: send one event a request")
 	errTwoProperties  = invalid("the body has more than one part named event.properties")
-	errEventText      = invalid("the part event must be valid UTF-8")
-	errPropertiesText = invalid("the part event.properties must be valid UTF-8")
+	errText           = invalid("the parts event and event.properties must be valid UTF-8")
 	errBothProperties = invalid("the event has properties and there is a part event.properties: send them in one place")
 	errNoName         = invalid("the event needs a name: set event to one of %s", strings.Join(names, ", "))
 	errNoUUID         = invalid("the event needs a uuid, which must be a UUID")
 	errNoDistinctID   = invalid("the event needs a distinct_id that is not empty")
-	errTimestamp      = invalid("timestamp must be a string")
+	errTimestamp      = invalid("timestamp must be a string or a number")
 	errSet            = invalid("$set and $set_once must be objects")
 	errNoModel        = invalid("properties must have $ai_model, the name of the model, as a string that is not empty")
 )
@@ -56,9 +53,6 @@ func newForm(parts []decode.Part) (form, *events.Error) {
 		return f, errFirstPart
 	}
 	f.event = bytes.TrimSpace(parts[0].Data)
-	if !utf8.Valid(f.event) {
-		return f, errEventText
-	}
 	for _, found := range parts[1:] {
 		switch {
 		case found.Name == "event":
@@ -67,8 +61,6 @@ func newForm(parts []decode.Part) (form, *events.Error) {
 			return f, errUnknownPart
 		case f.properties != nil:
 			return f, errTwoProperties
-		case !utf8.Valid(found.Data):
-			return f, errPropertiesText
 		}
 		if f.properties = bytes.TrimSpace(found.Data); f.properties == nil {
 			// An empty part is not nil: it is there, though it is no JSON.
@@ -83,6 +75,8 @@ type fields struct {
 	name, uuid, distinctID, timestamp, sentAt, properties, set, setOnce []byte
 
 	model, ignoreSentAt, internal []byte
+	// emptyArray is set if one of the properties is an empty array where an object is due.
+	emptyArray bool
 }
 
 // read finds the fields in the form.
@@ -101,21 +95,24 @@ func (f *fields) read(form form) *events.Error {
 		if f.properties != nil {
 			return errBothProperties
 		}
-		f.properties, where = form.properties, "the part event.properties"
+		f.properties, where = present(form.properties), "the part event.properties"
 	}
+	f.properties = posthog.AsObject(f.properties)
 	if f.properties == nil {
 		return nil
 	}
 	properties := jsonscan.MembersOf(f.properties)
 	for properties.Next() {
+		value := present(properties.Value)
 		switch string(properties.Key) {
 		case "$ai_model":
-			f.model = properties.Value
+			f.model = value
 		case "$ignore_sent_at":
-			f.ignoreSentAt = properties.Value
+			f.ignoreSentAt = value
 		case "capture_internal":
-			f.internal = properties.Value
+			f.internal = value
 		}
+		f.emptyArray = f.emptyArray || posthog.IsEmptyArray(properties.Key, value)
 	}
 	if err := properties.Err(); err != nil {
 		return invalid("%s: %w", where, err)
@@ -181,8 +178,10 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 	if f.distinctID == nil || !posthog.Identify(event, f.distinctID) {
 		return events.ReasonMissingDistinctID, errNoDistinctID
 	}
+	f.set, f.setOnce = posthog.AsObject(f.set), posthog.AsObject(f.setOnce)
+	stamp := posthog.ReadStamp(f.timestamp, batch.Received)
 	switch {
-	case f.timestamp != nil && f.timestamp[0] != '"':
+	case f.timestamp != nil && !posthog.IsTime(f.timestamp):
 		return events.ReasonInvalidEvent, errTimestamp
 	case !isObject(f.set) || !isObject(f.setOnce):
 		return events.ReasonInvalidEvent, errSet
@@ -196,13 +195,17 @@ func (f *fields) hydrate(event *events.Event, batch *events.Batch) (events.Reaso
 	if f.internal != nil {
 		event.ClientIP = posthog.InternalIP
 	}
-	stamp, _ := posthog.ParseTime(stringOf(f.timestamp))
-	sentAt, _ := posthog.ParseTime(stringOf(f.sentAt))
-	batch.SentAt = sentAt
-	if string(f.ignoreSentAt) == "true" {
-		sentAt = time.Time{}
+	if f.emptyArray {
+		event.Raw.Properties = bytes.Clone(event.Raw.Properties)
+		posthog.FillObjects(event.Raw.Properties)
 	}
-	event.Timestamp = posthog.EventTime(batch.Received, sentAt, stamp)
+	if f.timestamp != nil && f.timestamp[0] != '"' {
+		event.Raw.Timestamp = posthog.AppendQuoted(nil, f.timestamp)
+	}
+	stamp.IgnoreSentAt = string(f.ignoreSentAt) == "true"
+	sentAt, unread := posthog.ReadSentAt(f.sentAt, batch.Received)
+	batch.SentAt = sentAt
+	posthog.Clock{Now: batch.Received, SentAt: sentAt, Unread: unread}.Date(event, stamp)
 	return "", nil
 }
 

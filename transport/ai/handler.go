@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/uber-go/tally/v4"
 
@@ -90,17 +91,15 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if fault != nil {
 		return route.Refusal(fault)
 	}
-	// Mending and stripping make a copy of the form, or of a part of it.
-	room := int64(len(form.event)+len(form.properties)) * 7 / 3
 	lease := h.budget.Lease()
-	if !lease.Reserve(room) {
+	if !lease.Reserve((copies - 1) * int64(len(form.event)+len(form.properties))) {
 		return route.Refusal(memory.ErrSpent)
 	}
 	defer lease.Release()
 
 	batch := events.Batch{Token: token, Events: make([]events.Event, 1), Repaired: texts.repaired()}
 	request.Describe(&batch)
-	found, fault := h.read(form, &batch)
+	found, fault := h.read(form, &batch, &lease)
 	if fault != nil {
 		return route.Refusal(fault)
 	}
@@ -133,31 +132,39 @@ func (c Config) checkSize(parts []decode.Part) *events.Error {
 	return nil
 }
 
-// read finds the event's fields. If that fails, it mends what real SDKs get wrong and tries again.
-func (h *Handler) read(f form, batch *events.Batch) (fields, *events.Error) {
+// read finds the event's fields. If that fails, or the form is not UTF-8, it mends what real SDKs get wrong and tries
+// again. The mended form counts against the lease.
+func (h *Handler) read(f form, batch *events.Batch, lease *memory.Lease) (fields, *events.Error) {
 	var found fields
-	fault := found.read(f)
-	if fault == nil {
-		return found, nil
+	fault := errText
+	if utf8.Valid(f.event) && utf8.Valid(f.properties) {
+		if fault = found.read(f); fault == nil {
+			return found, nil
+		}
 	}
-	event, done := jsonscan.Repair(f.event)
-	f.event = event
-	mended := done.Any()
-	if f.properties != nil {
-		f.properties, done = jsonscan.Repair(f.properties)
-		mended = mended || done.Any()
-	}
-	if !mended {
-		return found, fault
+	for _, text := range []*[]byte{&f.event, &f.properties} {
+		done, size := jsonscan.Survey(*text)
+		if !done.Any() {
+			continue
+		}
+		if !lease.Reserve(copies * int64(size)) {
+			return found, memory.ErrSpent
+		}
+		*text, _ = jsonscan.Repair(*text)
+		batch.Repaired = true
 	}
 	found = fields{}
-	if found.read(f) != nil {
+	if !batch.Repaired || found.read(f) != nil {
+		batch.Repaired = false
 		return found, fault
 	}
-	batch.Repaired = true
 	h.repaired.Inc(1)
 	return found, nil
 }
+
+// copies is how many times the text of a form may be held beside the body: with what is mended, without what only the
+// gateway may set, and with objects in the place of empty arrays.
+const copies = 3
 
 // acceptedPart describes a part in the answer.
 type acceptedPart struct {

@@ -77,7 +77,8 @@ func (b *batch) add(from source, write func(*writer)) *events.Error {
 	}
 	if err == nil {
 		event.Routing.SkipPerson = event.Routing.SkipPerson || from.impersonal
-		event.Timestamp = posthog.EventTime(b.Received, time.Time{}, timeOf(from.nanos))
+		at := timeOf(from.nanos)
+		posthog.Clock{Now: b.Received}.Date(event, posthog.Stamp{At: at, Known: !at.IsZero()})
 		w.begin()
 		w.time(event.Timestamp)
 		event.Raw.Timestamp, err = w.end()

@@ -31,6 +31,7 @@ const (
 	markPreviousPath
 	markCurrentURL
 	markGateway
+	markEmptyArray
 )
 
 // envelope is what a scan has found around the events.
@@ -260,6 +261,10 @@ func (d *document) properties(i, depth int, found *object) int {
 		}
 		here := jsonscan.SpanOf(at, end)
 		switch len(key) {
+		case len("$set"), len("$groups"), len("$set_once"), len("$group_set"):
+			if IsEmptyArray(key, here.In(d.Data)) {
+				found.marks |= markEmptyArray
+			}
 		case len("token"):
 			if string(key) == "token" {
 				found.propToken = here

@@ -32,10 +32,9 @@ var (
 	errTypeProperties = wrongType("properties", "an object")
 	errTypeSet        = wrongType("$set", "an object")
 	errTypeSetOnce    = wrongType("$set_once", "an object")
-	errTypeTimestamp  = wrongType("timestamp", "a string")
+	errTypeTimestamp  = wrongType("timestamp", "a string or a number")
 	errTypeOffset     = wrongType("offset", "a number of milliseconds")
 	errTypeAPIKey     = wrongType("api_key", "a string")
-	errTypeSentAt     = wrongType("sent_at", "a string")
 	errTypeHistorical = wrongType("historical_migration", "true or false")
 	errTypeBatch      = wrongType("batch", "an array of events")
 	errNoBatch        = events.Errorf(events.Invalid,
@@ -80,14 +79,16 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 	if d.dropUnwanted(batch) == 0 {
 		return "", nil
 	}
-	sentAt, historical, err := d.readEnvelope()
+	historical, err := d.readEnvelope()
 	if err != nil {
 		return events.ReasonInvalidEvent, err
 	}
-	if sentAt.IsZero() {
-		sentAt = from.query.sentAt
+	var around envelope
+	if d.enveloped {
+		around = d.envelope
 	}
-	batch.SentAt, batch.Historical = sentAt, historical
+	at := d.clock(batch, from.query, around.sentAt, around.sentAtAlias)
+	batch.Historical = historical
 	nameless := d.nameless(&from)
 	token, reason, err := d.token(from.request)
 	if err != nil {
@@ -98,7 +99,6 @@ func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (ev
 		return reason, err
 	}
 	batch.Token = token
-	at := Clock{Now: batch.Received, SentAt: sentAt, Retried: from.query.retryCount > 0}
 	for i := range d.objects {
 		event := &batch.Events[i]
 		if !event.Pending() {
@@ -172,29 +172,37 @@ func (d *document) dropUnwanted(batch *events.Batch) int {
 // PerformanceEvent is the name of an event that old SDKs send and nothing uses.
 const PerformanceEvent = "$performance_event"
 
-// readEnvelope reads the fields of an envelope other than its token and its events.
-func (d *document) readEnvelope() (sentAt time.Time, historical bool, fault *events.Error) {
+// readEnvelope reads the fields of an envelope other than its token, its times and its events.
+func (d *document) readEnvelope() (historical bool, fault *events.Error) {
 	if !d.enveloped {
-		return time.Time{}, false, nil
-	}
-	for _, at := range [...]jsonscan.Span{d.envelope.sentAt, d.envelope.sentAtAlias} {
-		raw := d.Present(at)
-		if raw != nil && raw[0] != '"' {
-			return time.Time{}, false, errTypeSentAt
-		}
-		// A bare number is a time in the query, but not here: one in seconds would be taken for a time long ago.
-		if raw != nil && sentAt.IsZero() {
-			sentAt, _ = parseDate(jsonscan.Text(head(raw)))
-		}
+		return false, nil
 	}
 	switch raw := d.Present(d.envelope.historical); {
 	case raw == nil:
+		return false, nil
 	case raw[0] == 't' || raw[0] == 'f':
-		historical = raw[0] == 't'
+		return raw[0] == 't', nil
 	default:
-		return time.Time{}, false, errTypeHistorical
+		return false, errTypeHistorical
 	}
-	return sentAt, historical, nil
+}
+
+// clock returns the clock of a request, and gives the batch its SentAt. Of the values the first that is a time counts,
+// else the time in the query.
+func (d *document) clock(batch *events.Batch, query query, values ...jsonscan.Span) Clock {
+	var sentAt time.Time
+	unread := false
+	for _, at := range values {
+		if sentAt.IsZero() {
+			var bad bool
+			sentAt, bad = ReadSentAt(d.Present(at), batch.Received)
+			unread = unread || bad
+		}
+	}
+	if batch.SentAt = sentAt; sentAt.IsZero() {
+		batch.SentAt = query.sentAt
+	}
+	return newClock(batch.Received, sentAt, unread, query)
 }
 
 // token finds the project token of the request: the envelope's own, else the token of its events, which must not name
@@ -311,8 +319,8 @@ func (d *document) hydrateEvent(
 	if reason, err := d.clientUUID(found, event); err != nil {
 		return reason, err
 	}
-	if err := d.raw(found, &event.Raw); err != nil {
-		return events.ReasonInvalidEvent, err
+	if reason, err := d.raw(found, &event.Raw); err != nil {
+		return reason, err
 	}
 
 	switch raw := d.Present(found.name); {
@@ -343,7 +351,7 @@ func (d *document) hydrateEvent(
 	if err := d.cookieless(found, event); err != nil {
 		return events.ReasonInvalidCookieless, err
 	}
-	if found.internal.In(d.Data) != nil {
+	if d.Present(found.internal) != nil {
 		event.ClientIP = InternalIP
 	}
 
@@ -366,7 +374,7 @@ func (d *document) clientUUID(found *object, event *events.Event) (events.Reason
 }
 
 func (d *document) cookieless(found *object, event *events.Event) *events.Error {
-	if raw := found.cookieless.In(d.Data); raw != nil {
+	if raw := d.Present(found.cookieless); raw != nil {
 		if raw[0] != 't' && raw[0] != 'f' {
 			return errCookieless
 		}
@@ -375,26 +383,22 @@ func (d *document) cookieless(found *object, event *events.Event) *events.Error 
 	return nil
 }
 
-// date computes when the event happened. It makes the event's uuid if the client sent none.
+// date gives the event its time. It makes the event's uuid if the client sent none.
 func (d *document) date(found *object, event *events.Event, at Clock) {
-	var stamp time.Time
-	var offset int64
-	hasStamp, hasOffset := false, event.Raw.Offset != nil
-	if event.Raw.Timestamp != nil {
-		stamp, hasStamp = parseTime(jsonscan.Text(head(event.Raw.Timestamp)))
+	stamp := ReadStamp(event.Raw.Timestamp, at.Now)
+	if event.Raw.Offset != nil {
+		stamp.offset, stamp.hasOffset = milliseconds(event.Raw.Offset)
+		stamp.Unread = stamp.Unread || !stamp.hasOffset && !stamp.Known
 	}
-	if hasOffset {
-		offset = milliseconds(event.Raw.Offset)
-	}
-	ignoreSentAt := string(found.ignoreSentAt.In(d.Data)) == "true"
-	event.Timestamp = at.eventTime(stamp, hasStamp, offset, hasOffset, ignoreSentAt)
+	stamp.IgnoreSentAt = string(found.ignoreSentAt.In(d.Data)) == "true"
+	at.Date(event, stamp)
 	if !event.ClientUUID {
 		event.UUID = newUUID(event.Timestamp)
 	}
 }
 
 // raw takes over an event's own JSON and checks the types of its fields.
-func (d *document) raw(found *object, raw *events.Raw) *events.Error {
+func (d *document) raw(found *object, raw *events.Raw) (events.Reason, *events.Error) {
 	raw.Token = d.ownToken(found)
 	raw.DistinctID = d.Present(found.distinctID)
 	if raw.DistinctID == nil {
@@ -402,45 +406,77 @@ func (d *document) raw(found *object, raw *events.Raw) *events.Error {
 	}
 	raw.Timestamp = d.Present(found.timestamp)
 	raw.Offset = d.Present(found.offset)
-	raw.Set = d.Present(found.set)
-	raw.SetOnce = d.Present(found.setOnce)
-	raw.Properties = found.properties.In(d.Data)
+	raw.Set = AsObject(d.Present(found.set))
+	raw.SetOnce = AsObject(d.Present(found.setOnce))
+	raw.Properties = AsObject(d.Present(found.properties))
 	if raw.Properties == nil {
 		raw.Properties = noProperties
 	}
 	switch {
 	case raw.Token != nil && raw.Token[0] != '"':
-		return errTypeToken
+		return events.ReasonInvalidEvent, errTypeToken
 	case raw.Properties[0] != '{':
-		return errTypeProperties
+		return events.ReasonInvalidEvent, errTypeProperties
 	case raw.Set != nil && raw.Set[0] != '{':
-		return errTypeSet
+		return events.ReasonInvalidEvent, errTypeSet
 	case raw.SetOnce != nil && raw.SetOnce[0] != '{':
-		return errTypeSetOnce
-	case raw.Timestamp != nil && raw.Timestamp[0] != '"':
-		return errTypeTimestamp
-	case raw.Offset != nil && raw.Offset[0] != '-' && (raw.Offset[0] < '0' || raw.Offset[0] > '9'):
-		return errTypeOffset
+		return events.ReasonInvalidEvent, errTypeSetOnce
+	case raw.Timestamp != nil && !IsTime(raw.Timestamp):
+		return events.ReasonInvalidEvent, errTypeTimestamp
+	case raw.Offset != nil && !isNumber(raw.Offset):
+		return events.ReasonInvalidEvent, errTypeOffset
+	}
+	if err := d.rewrite(found, raw); err != nil {
+		return events.ReasonUnavailable, err
+	}
+	return "", nil
+}
+
+// rewrite gives two values the types that the pipeline behind Kafka expects: a timestamp becomes a text, and an empty
+// array where an object is due becomes an empty object.
+func (d *document) rewrite(found *object, raw *events.Raw) *events.Error {
+	if raw.Timestamp != nil && raw.Timestamp[0] != '"' {
+		text, err := d.arena.take(len(raw.Timestamp) + len(`""`))
+		if err != nil {
+			return err
+		}
+		raw.Timestamp = AppendQuoted(text, raw.Timestamp)
+	}
+	if found.marks&markEmptyArray != 0 {
+		properties, err := d.arena.take(len(raw.Properties))
+		if err != nil {
+			return err
+		}
+		raw.Properties = append(properties, raw.Properties...)
+		FillObjects(raw.Properties)
 	}
 	return nil
+}
+
+// AppendQuoted appends a number as the JSON text of its digits.
+func AppendQuoted(dst, number []byte) []byte {
+	dst = append(dst, '"')
+	dst = append(dst, number...)
+	return append(dst, '"')
 }
 
 // maxMilliseconds is longer than the time between any two years that an event may have.
 const maxMilliseconds = 1e15
 
-// milliseconds reads a JSON number of milliseconds. A number beyond maxMilliseconds is cut to that.
-func milliseconds(raw []byte) int64 {
+// milliseconds reads a JSON number of milliseconds. A number beyond maxMilliseconds is cut to that. ok is false if the
+// number is too long to be read.
+func milliseconds(raw []byte) (ms int64, ok bool) {
 	if ms, err := strconv.ParseInt(jsonscan.Alias(raw), 10, 32); err == nil {
-		return ms
+		return ms, true
 	}
 	if len(raw) > maxRead {
-		return 0
+		return 0, false
 	}
-	ms, err := strconv.ParseFloat(jsonscan.Alias(raw), 64)
+	n, err := strconv.ParseFloat(jsonscan.Alias(raw), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return 0
+		return 0, false
 	}
-	return int64(min(max(ms, -maxMilliseconds), maxMilliseconds))
+	return int64(min(max(n, -maxMilliseconds), maxMilliseconds)), true
 }
 
 // CheckAI returns an error if the properties of an AI event are over the ceiling, MaxAIEvent.

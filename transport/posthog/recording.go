@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
@@ -158,8 +157,11 @@ func (d *document) hydrateRecordings(
 		return reason, err
 	}
 	batch.Token = token
-	batch.SentAt = d.recordingSentAt(query)
-	at := Clock{Now: batch.Received, SentAt: batch.SentAt, Retried: query.retryCount > 0}
+	first := jsonscan.Span{}
+	if d.objects[0].replay > 0 {
+		first = d.replays[d.objects[0].replay-1].sentAt
+	}
+	at := d.clock(batch, query, first, d.envelope.sentAt, d.envelope.sentAtAlias)
 
 	s.recordings = slices.Grow(s.recordings[:0], len(d.objects))
 	s.snapshots = slices.Grow(s.snapshots[:0], len(d.snapshots))
@@ -194,23 +196,6 @@ func (d *document) hydrateRecordings(
 		s.addSnapshots(found, event.Recording)
 	}
 	return "", nil
-}
-
-// recordingSentAt returns when the client says that it sent the recording: in the first event, else in the envelope,
-// else in the query.
-func (d *document) recordingSentAt(query query) time.Time {
-	first := jsonscan.Span{}
-	if d.objects[0].replay > 0 {
-		first = d.replays[d.objects[0].replay-1].sentAt
-	}
-	for _, at := range [...]jsonscan.Span{first, d.envelope.sentAt, d.envelope.sentAtAlias} {
-		if raw := d.Present(at); raw != nil && raw[0] == '"' {
-			if sentAt, ok := parseDate(jsonscan.Text(head(raw))); ok {
-				return sentAt
-			}
-		}
-	}
-	return query.sentAt
 }
 
 // maxSession is the longest session id, in bytes.
@@ -265,8 +250,8 @@ func isSession(id string) bool {
 // hydrateRecording fills in the event that a recording begins with.
 func (d *document) hydrateRecording(found *object, event *events.Event, at Clock) (events.Reason, *events.Error) {
 	var raw events.Raw
-	if err := d.raw(found, &raw); err != nil {
-		return events.ReasonInvalidEvent, err
+	if reason, err := d.raw(found, &raw); err != nil {
+		return reason, err
 	}
 	if reason, err := d.clientUUID(found, event); err != nil {
 		return reason, err
@@ -285,7 +270,7 @@ func (d *document) hydrateRecording(found *object, event *events.Event, at Clock
 	if err := d.cookieless(found, event); err != nil {
 		return events.ReasonInvalidCookieless, err
 	}
-	if found.internal.In(d.Data) != nil {
+	if d.Present(found.internal) != nil {
 		event.ClientIP = InternalIP
 	}
 	event.Raw = events.Raw{Timestamp: raw.Timestamp, Offset: raw.Offset}

@@ -31,12 +31,3 @@ func ParseUUID(text string) (uuid.UUID, bool) { return parseUUID(text) }
 
 // NewUUID makes a UUIDv7 for an event that came without a UUID. Its time part is the event's own time.
 func NewUUID(at time.Time) uuid.UUID { return newUUID(at) }
-
-// ParseTime reads a time in any of the forms that the protocol allows.
-func ParseTime(text string) (time.Time, bool) { return parseTime(text) }
-
-// EventTime computes when an event happened. stamp is that time by the client's clock, sentAt what the client's clock
-// said when it sent the event, and now what the service's clock says. A zero stamp or sentAt is unknown.
-func EventTime(now, sentAt, stamp time.Time) time.Time {
-	return Clock{Now: now, SentAt: sentAt}.eventTime(stamp, !stamp.IsZero(), 0, false, false)
-}

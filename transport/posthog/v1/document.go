@@ -40,6 +40,8 @@ type object struct {
 	owns  uint8
 	// gateway is set if one of the properties may be such that only PostHog's AI gateway may set it.
 	gateway bool
+	// emptyArray is set if one of the properties is an empty array where an object is due.
+	emptyArray bool
 
 	name, uuid, distinctID, timestamp, properties, options jsonscan.Span
 	// given holds the values that are to be written into the properties.
@@ -228,7 +230,7 @@ func (d *document) eventOptions(i, depth int, found *object) int {
 }
 
 func (d *document) eventProperties(i, depth int, found *object) int {
-	found.owns, found.empty, found.gateway = 0, false, false
+	found.owns, found.empty, found.gateway, found.emptyArray = 0, false, false, false
 	found.ownCookieless, found.ownIgnoreSentAt = jsonscan.Span{}, jsonscan.Span{}
 	if i >= len(d.Data) || d.Data[i] != '{' {
 		return d.Value(i, depth)
@@ -240,12 +242,17 @@ func (d *document) eventProperties(i, depth int, found *object) int {
 		if at < 0 {
 			return -1
 		}
+		end := d.Value(at, depth+1)
+		if end < 0 {
+			return -1
+		}
 		var to *jsonscan.Span
 		if len(key) > 0 && key[0] == '$' {
 			to = found.own(key)
+			found.emptyArray = found.emptyArray || posthog.IsEmptyArray(key, d.Data[at:end])
 		}
 		found.gateway = found.gateway || posthog.MaybeGateway(key)
-		if i, more = d.rest(at, 0, depth+1, to); i < 0 {
+		if i, more = d.rest(at, end, depth+1, to); i < 0 {
 			return -1
 		}
 	}

@@ -18,7 +18,7 @@ const (
 	// maxSessionID is the longest session_id in bytes, as JSON, that becomes the event's SessionID. A longer one is
 	// only a property.
 	maxSessionID = 1 << 10
-	// maxRawTime is the longest time in bytes, as JSON: 64 characters, all of them escaped.
+	// maxRawTime is the longest created_at in bytes, as JSON: 64 characters, all of them escaped.
 	maxRawTime = 2 + 6*64
 	// maxRawUUID is the longest UUID in bytes, as JSON: a URN with every character escaped.
 	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
@@ -52,7 +52,7 @@ func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 	if string(boolean(s.internal.In(s.Data))) == jsonTrue {
 		clientIP = posthog.InternalIP
 	}
-	clock := posthog.Clock{Now: batch.Received, SentAt: batch.SentAt}
+	clock := posthog.Clock{Now: batch.Received, SentAt: batch.SentAt, Unread: batch.SentAt.IsZero()}
 	for i := range s.objects {
 		event := &batch.Events[i]
 		event.Ref, event.ClientIP = uint32(i+1), clientIP
@@ -159,33 +159,33 @@ func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog
 	event.Routing.SkipPerson = isIllegal(event.DistinctID)
 
 	raw = s.Present(found.timestamp)
-	if raw == nil || raw[0] != '"' || len(raw) > maxRawTime {
+	stamp := posthog.ReadStamp(raw, clock.Now)
+	if !stamp.Known {
 		return errTimestamp
 	}
-	stamp, ok := parseTime(jsonscan.Text(raw))
-	if !ok {
-		return errTimestamp
+	if event.Raw.Timestamp = raw; raw[0] != '"' {
+		event.Raw.Timestamp = posthog.AppendQuoted(make([]byte, 0, len(raw)+len(`""`)), raw)
 	}
-	event.Raw.Timestamp = raw
 
 	if raw = s.Present(found.given[spliceSession]); raw != nil && raw[0] == '"' && len(raw) <= maxSessionID {
 		event.SessionID = jsonscan.Text(raw)
 	}
-	ignoreSentAt, err := s.splice(found, event, header)
-	if err != nil {
+	var err *taggedError
+	if stamp.IgnoreSentAt, err = s.splice(found, event, header); err != nil {
 		return err
 	}
-	event.Timestamp = clock.At(stamp, ignoreSentAt)
+	clock.Date(event, stamp)
 	return nil
 }
 
 // splice gives an event its properties: those that the client sent, byte for byte, and behind them the values that it
 // sent elsewhere. A value from elsewhere does not replace a property that is already there.
 func (s *session) splice(found *object, event *events.Event, header *header) (ignoreSentAt bool, fault *taggedError) {
-	own := found.properties.In(s.Data)
+	own := posthog.AsObject(s.Present(found.properties))
 	if own == nil {
-		own, found.empty = []byte("{}"), true
+		own = emptyObject
 	}
+	found.empty = found.empty || len(own) == len(emptyObject)
 	if own[0] != '{' {
 		return false, errProperties
 	}
@@ -208,6 +208,9 @@ func (s *session) splice(found *object, event *events.Event, header *header) (ig
 	}
 	s.properties = append(s.properties, '}')
 	event.Raw.Properties = s.properties[start:len(s.properties):len(s.properties)]
+	if found.emptyArray {
+		posthog.FillObjects(event.Raw.Properties)
+	}
 	event.Cookieless = string(values[spliceCookieless]) == jsonTrue
 	return string(values[spliceIgnoreSentAt]) == jsonTrue, nil
 }
@@ -215,7 +218,7 @@ func (s *session) splice(found *object, event *events.Event, header *header) (ig
 // values returns an event's values of the spliced properties, as JSON of the type that they mean; nil is none. ok is
 // false if one of the values means nothing.
 func (s *session) values(found *object, header *header) (values [splices][]byte, ok bool) {
-	if options := s.Present(found.options); options != nil && options[0] != '{' {
+	if options := posthog.AsObject(s.Present(found.options)); options != nil && options[0] != '{' {
 		return values, false
 	}
 	for i, at := range found.given {
@@ -233,7 +236,7 @@ func (s *session) values(found *object, header *header) (values [splices][]byte,
 		return values, false
 	}
 	values[spliceLib], values[spliceLibVersion] = header.lib, header.libVersion
-	if own := found.ownCookieless.In(s.Data); own != nil {
+	if own := s.Present(found.ownCookieless); own != nil {
 		values[spliceCookieless] = own
 		if own[0] != 't' && own[0] != 'f' {
 			return values, false
@@ -247,7 +250,7 @@ func (s *session) values(found *object, header *header) (values [splices][]byte,
 
 const jsonTrue = "true"
 
-var textTrue, textFalse = []byte(jsonTrue), []byte("false")
+var textTrue, textFalse, emptyObject = []byte(jsonTrue), []byte("false"), []byte("{}")
 
 // boolean reads true or false in the spellings of SDKs, and returns it as JSON; nil is neither.
 func boolean(raw []byte) []byte {
