@@ -56,6 +56,18 @@ func TestWhatIsToldAboutAnOutcome(t *testing.T) {
 			Notes: events.NoteSnapshotReplaced, Lane: events.LaneRecordings,
 			Outcome: events.Outcome{State: events.StateAccepted},
 		}, "replay_message_too_large"},
+		{"dated by its arrival", events.Event{Notes: events.NoteTimeUnread,
+			Outcome: events.Outcome{State: events.StateAccepted}}, "ignored_invalid_timestamp"},
+		{"ahead", events.Event{Notes: events.NoteTimeAhead, Outcome: events.Outcome{State: events.StateAccepted}},
+			"event_timestamp_in_future"},
+		{"in no year", events.Event{Notes: events.NoteTimeOutOfRange,
+			Outcome: events.Outcome{State: events.StateAccepted}}, "event_timestamp_out_of_range"},
+		{"before 1971", events.Event{Notes: events.NoteTimeOld, Outcome: events.Outcome{State: events.StateAccepted}},
+			"event_timestamp_too_old"},
+		{"a clock that is not known", events.Event{Notes: events.NoteSentAtUnread,
+			Outcome: events.Outcome{State: events.StateAccepted}}, "ignored_invalid_sent_at"},
+		{"dropped for another reason", events.Event{Notes: events.NoteTimeUnread,
+			Outcome: events.Outcome{State: events.StateDropped, Reason: events.ReasonRule}}, ""},
 	} {
 		var found findings
 		something := found.look(&events.Batch{Token: "phc_a", Events: []events.Event{test.event}})

@@ -67,6 +67,35 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 			"event":"$snapshot_items","distinctId":"me","timestamp":"2026-11-24T12:00:00Z","sessionId":"s-1",
 			"replayRecord":{"session_id":"s-1"},"events":1,"suppressed":0,"pipelineStep":"capture"}}`,
 		},
+		{
+			"a time that cannot be read", timeUnread, finding{events: 1}, 0,
+			events.Event{
+				Name: "a", DistinctID: "me", Timestamp: received, Notes: events.NoteTimeUnread,
+				Raw:     events.Raw{Timestamp: []byte(`"` + strings.Repeat("\u65e5", 100) + `"`)},
+				Outcome: events.Outcome{State: events.StateAccepted},
+			},
+			"me",
+			`{"$$client_ingestion_warning_message":"The timestamp of an event cannot be read. The event is dated by its ` +
+				`arrival; send the time as of RFC 3339",
+			"$$client_ingestion_warning_type":"ignored_invalid_timestamp","$$client_ingestion_warning_source":"capture",
+			"$$client_ingestion_warning_details":{"event":"a","distinctId":"me","timestamp":"2026-11-24T12:00:00Z",
+			"field":"timestamp","value":"\"` + strings.Repeat("\u65e5", 66) + `",
+			"events":1,"suppressed":0,"pipelineStep":"capture"}}`,
+		},
+		{
+			"a time of sending that cannot be read", sentAtUnread, finding{events: 2}, 0,
+			events.Event{
+				DistinctID: "me", Timestamp: received, Notes: events.NoteSentAtUnread,
+				Raw:     events.Raw{Timestamp: []byte(`"2026-11-24T12:00:00Z"`)},
+				Outcome: events.Outcome{State: events.StateAccepted},
+			},
+			"me",
+			`{"$$client_ingestion_warning_message":"The sent_at of a request cannot be read. The times of its events were ` +
+				`not corrected for the client's clock",
+			"$$client_ingestion_warning_type":"ignored_invalid_sent_at","$$client_ingestion_warning_source":"capture",
+			"$$client_ingestion_warning_details":{"distinctId":"me","timestamp":"2026-11-24T12:00:00Z",
+			"field":"sent_at","events":2,"suppressed":0,"pipelineStep":"capture"}}`,
+		},
 	} {
 		batch := &events.Batch{
 			Token: "phc_a", RequestID: "r-1", Received: received, Events: []events.Event{{Name: "other"}, test.event},

@@ -186,14 +186,17 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		{"2.7", "element that is no object", "/e", `[5,` + good + `]`, 200, okBody, 1},
 		{"2.7", "only elements that are no objects", "/batch", `{"api_key":"k","batch":[5]}`, 400,
 			"failed to parse request: an event must be an object", 0},
-		{"2.7", "properties null", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":null}`, 400,
+		{"2.7", "properties null", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":null}`, 200, okBody, 1},
+		{"2.7", "properties as text", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":"{}"}`, 400,
 			"failed to parse request: properties must be an object", 0},
-		{"2.7", "timestamp as number", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":1}`, 400,
-			"failed to parse request: timestamp must be a string", 0},
+		{"2.7", "timestamp as number", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":1}`, 200, okBody, 1},
+		{"2.7", "timestamp of another type", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":[]}`, 400,
+			"failed to parse request: timestamp must be a string or a number", 0},
 		{"2.7", "offset as text", "/e", `{"event":"a","distinct_id":"u","token":"k","offset":"1"}`, 400,
 			"failed to parse request: offset must be a number of milliseconds", 0},
-		{"2.7", "$set as list", "/e", `{"event":"a","distinct_id":"u","token":"k","$set":[]}`, 400,
+		{"2.7", "$set as list", "/e", `{"event":"a","distinct_id":"u","token":"k","$set":[1]}`, 400,
 			"failed to parse request: $set must be an object", 0},
+		{"2.7", "$set as an empty list", "/e", `{"event":"a","distinct_id":"u","token":"k","$set":[]}`, 200, okBody, 1},
 		{"2.7", "uuid that is none", "/e", `{"event":"a","distinct_id":"u","token":"k","uuid":"1"}`, 400,
 			"failed to parse request: uuid must be a UUID", 0},
 		{"2.7", "uuid empty", "/e", `{"event":"a","distinct_id":"u","token":"k","uuid":""}`, 200, okBody, 1},
@@ -284,13 +287,54 @@ func TestASentAtThatIsNoTimeIsPassedOver(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	for envelope, want := range map[string]time.Time{
 		`"sent_at":"garbage","sentAt":"2026-11-24T11:00:00Z"`: received.Add(-time.Hour),
-		`"sent_at":"1700000000"`:                              {},
+		`"sent_at":"1700000000"`:                              time.Unix(1700000000, 0).UTC(),
+		`"sent_at":1700000000500`:                             time.UnixMilli(1700000000500).UTC(),
+		`"sent_at":true,"sentAt":[]`:                          {},
 		`"sent_at":"garbage"`:                                 {},
 	} {
 		require.Equal(t, 200,
 			s.post("/batch", `{"api_key":"k",`+envelope+`,"batch":[{"event":"a","distinct_id":"u"}]}`).Status)
 		require.Equal(t, want, s.sink.batch.SentAt, envelope)
 	}
+}
+
+// No event is dated by its arrival, or has a time that is hardly meant, without a note that the project is told of.
+func TestATimeThatIsNotTheClientsIsNoted(t *testing.T) {
+	for fields, want := range map[string]events.Notes{
+		`"timestamp":"2026-11-24T11:00:00Z"`: 0,
+		`"timestamp":null`:                   0,
+		`"x":1`:                              0,
+		`"timestamp":""`:                     events.NoteTimeUnread,
+		`"timestamp":"next week"`:            events.NoteTimeUnread,
+		`"timestamp":"` + strings.Repeat(`1`, 1000) + `"`: events.NoteTimeUnread,
+		`"timestamp":` + strings.Repeat(`1`, 1000):        events.NoteTimeUnread,
+		`"offset":` + strings.Repeat(`1`, maxRead+1):      events.NoteTimeUnread,
+		`"timestamp":"2569-11-24T11:00:00Z"`:              events.NoteTimeAhead,
+		`"timestamp":"2026-11-25T11:00:01Z"`:              events.NoteTimeAhead,
+		`"timestamp":"0000-01-01T00:00:00+01:00"`:         events.NoteTimeOutOfRange,
+		`"offset":1e15`:                      events.NoteTimeOutOfRange,
+		`"timestamp":"0001-01-01T00:00:00Z"`: events.NoteTimeOld,
+		`"timestamp":"1405-09-03T11:00:00Z"`: events.NoteTimeOld,
+		`"timestamp":0`:                      events.NoteTimeOld,
+	} {
+		s := newService(t, DefaultConfig())
+		response := s.post("/batch", `{"api_key":"k","batch":[{"event":"a","distinct_id":"u",`+fields+`}]}`)
+		require.Equal(t, 200, response.Status, fields)
+		require.Equal(t, want, s.sink.events[0].Notes, fields)
+		switch want {
+		case events.NoteTimeUnread, events.NoteTimeAhead:
+			require.Equal(t, received, s.sink.events[0].Timestamp, fields)
+		case events.NoteTimeOutOfRange:
+			require.Zero(t, s.sink.events[0].Timestamp.Unix(), fields)
+		}
+	}
+	s := newService(t, DefaultConfig())
+	require.Equal(t, 200, s.post("/batch", `{"api_key":"k","sent_at":[],"batch":[{"event":"a","distinct_id":"u",`+
+		`"timestamp":"2026-11-24T11:00:00Z"}]}`).Status)
+	require.Equal(t, events.NoteSentAtUnread, s.sink.events[0].Notes)
+	require.Equal(t, 200, s.record("/s", "", `[{"sent_at":"soon","timestamp":"soon","properties":{"token":"k",`+
+		`"distinct_id":"u","$session_id":"s","$snapshot_data":[]}}]`).Status)
+	require.Equal(t, events.NoteSentAtUnread|events.NoteTimeUnread, s.sink.events[1].Notes)
 }
 
 func TestHugeValuesAreNotRead(t *testing.T) {
@@ -311,8 +355,8 @@ func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 	require.Equal(t, 200,
 		s.post("/e/",
 			`{"event":"a","token":"k","distinct_id":"\ud83d",`+
-				`"properties":{"x":NaN,"y":[-Infinity],"z":"\udc00\\"}}`).Status)
-	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd\\"}`, string(s.sink.events[0].Raw.Properties))
+				`"properties":{"x":NaN,"y":[-Infinity],"z":"\udc00\\`+"\n\xff\xfe"+`"}}`).Status)
+	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd\\\n`+"\ufffd\ufffd"+`"}`, string(s.sink.events[0].Raw.Properties))
 	require.Equal(t, "\ufffd", s.sink.events[0].DistinctID)
 	counters := map[string]int64{}
 	for _, counter := range s.scope.Snapshot().Counters() {
@@ -320,7 +364,9 @@ func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 			counters[counter.Tags()["kind"]] = counter.Value()
 		}
 	}
-	require.Equal(t, map[string]int64{"nan": 2, "lone_surrogate": 2}, counters)
+	require.Equal(t, map[string]int64{
+		"nan": 2, "lone_surrogate": 2, "control_character": 1, "invalid_utf8": 2,
+	}, counters)
 }
 
 func TestAllOrNothingRejectsTheBatchForOneBadEvent(t *testing.T) {

@@ -181,13 +181,13 @@ func (d *document) hydrateRecordings(
 		event := &batch.Events[len(batch.Events)-1]
 		switch {
 		case err == nil:
-			reason, err = d.hydrateRecording(found, event, at)
+			reason, err = d.hydrateRecording(found, event, d.recordingClock(found, at, query))
 		case found.isObject:
 			// The client is also told which event has the fault.
 			_, _ = d.clientUUID(found, event)
 		}
 		if err != nil {
-			event.Reject(reason, err)
+			end(event)(reason, err)
 			continue
 		}
 		current = event
@@ -196,6 +196,21 @@ func (d *document) hydrateRecordings(
 		s.addSnapshots(found, event.Recording)
 	}
 	return "", nil
+}
+
+// recordingClock returns the clock of a recorded event: by its own sent_at, or like the others if it has none that can
+// be read.
+func (d *document) recordingClock(found *object, others Clock, query query) Clock {
+	sentAt, unread := ReadSentAt(d.Present(d.replays[found.replay-1].sentAt), others.Now)
+	switch {
+	case unread:
+		others.Unread = true
+		return others
+	case sentAt.IsZero():
+		return others
+	default:
+		return newClock(others.Now, sentAt, false, query)
+	}
 }
 
 // maxSession is the longest session id, in bytes.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -60,12 +59,4 @@ func FuzzStripGateway(f *testing.F) {
 			require.Equal(t, string(value), string(after[key]), key)
 		}
 	})
-}
-
-func TestEventTimeFollowsTheRulesOfV0(t *testing.T) {
-	stamp, sentAt := received.Add(-time.Hour), received.Add(-10*time.Minute)
-	require.Equal(t, received, EventTime(received, time.Time{}, time.Time{}), "nothing known")
-	require.Equal(t, stamp, EventTime(received, time.Time{}, stamp), "no clock to correct by")
-	require.Equal(t, stamp.Add(10*time.Minute), EventTime(received, sentAt, stamp), "a clock ten minutes slow")
-	require.Equal(t, received, EventTime(received, time.Time{}, received.Add(24*time.Hour)), "the future")
 }

@@ -53,7 +53,7 @@ func (t *timeText) fold(s string) bool {
 				return false
 			}
 		}
-		if r != 0 {
+		if r != nothing {
 			t.plain = append(t.plain, byte(r))
 		}
 	}
@@ -66,11 +66,15 @@ func (t *timeText) isBetweenDigits(rest string) bool {
 	return len(t.plain) > 0 && isDigit(t.plain[len(t.plain)-1]) && unicode.IsDigit(next)
 }
 
-// folded are the characters that stand for one of ASCII in a time. 0 stands for nothing.
+// nothing is what a mark that cannot be seen becomes.
+const nothing = -1
+
+// folded are the characters that stand for one of ASCII in a time.
 var folded = map[rune]rune{
 	'年': '-', '月': '-', '日': ' ', '时': ':', '時': ':', '分': ':', '秒': ' ',
 	'：': ':', '／': '/', '．': '.', '，': ',', '،': ',', '－': '-', '−': '-', '‐': '-', '‑': '-', '–': '-', '＋': '+',
-	'\u200e': 0, '\u200f': 0, '\u061c': 0, '\u202a': 0, '\u202c': 0, '\u2068': 0, '\u2069': 0, '\ufeff': 0,
+	'\u200e': nothing, '\u200f': nothing, '\u061c': nothing, '\u202a': nothing, '\u202c': nothing,
+	'\u2068': nothing, '\u2069': nothing, '\ufeff': nothing,
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }

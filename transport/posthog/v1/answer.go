@@ -75,7 +75,7 @@ var (
 	errNoDistinctID = errorf(events.Invalid, "missing_distinct_id", events.ReasonMissingDistinctID,
 		"event submitted without a distinct_id")
 	errTimestamp = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent,
-		"timestamp must be a time, best as of RFC 3339")
+		"timestamp must be a time as of RFC 3339")
 	errProperties = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent,
 		"properties must be an object")
 	errOptions = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent,

@@ -18,7 +18,7 @@ const (
 	// maxSessionID is the longest session_id in bytes, as JSON, that becomes the event's SessionID. A longer one is
 	// only a property.
 	maxSessionID = 1 << 10
-	// maxRawTime is the longest created_at in bytes, as JSON: 64 characters, all of them escaped.
+	// maxRawTime is the longest time in bytes, as JSON: 64 characters, all of them escaped.
 	maxRawTime = 2 + 6*64
 	// maxRawUUID is the longest UUID in bytes, as JSON: a URN with every character escaped.
 	maxRawUUID = 2 + 6*len("urn:uuid:00000000-0000-0000-0000-000000000000")
@@ -159,13 +159,14 @@ func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog
 	event.Routing.SkipPerson = isIllegal(event.DistinctID)
 
 	raw = s.Present(found.timestamp)
-	stamp := posthog.ReadStamp(raw, clock.Now)
-	if !stamp.Known {
+	if raw == nil || raw[0] != '"' || len(raw) > maxRawTime {
 		return errTimestamp
 	}
-	if event.Raw.Timestamp = raw; raw[0] != '"' {
-		event.Raw.Timestamp = posthog.AppendQuoted(make([]byte, 0, len(raw)+len(`""`)), raw)
+	var stamp posthog.Stamp
+	if stamp.At, stamp.Known = parseTime(jsonscan.Text(raw)); !stamp.Known {
+		return errTimestamp
 	}
+	event.Raw.Timestamp = raw
 
 	if raw = s.Present(found.given[spliceSession]); raw != nil && raw[0] == '"' && len(raw) <= maxSessionID {
 		event.SessionID = jsonscan.Text(raw)
