@@ -76,6 +76,24 @@ func TestEverySpellingOfANumberThatIsNotFiniteBecomesNull(t *testing.T) {
 	}
 }
 
+// An answer names the byte of the text that the client has sent.
+func TestAFaultOfAMendedTextIsFoundInTheTextThatWasSent(t *testing.T) {
+	for text, want := range map[string]string{
+		"[NaN,x]": "expected a value at byte 5",
+		"[Infinity,\"\xff\",\"\n\",\"\\ud83d\",x]": "expected a value at byte 27",
+		"[x,NaN]":   "expected a value at byte 1",
+		"[nan nan]": "expected , or ] in array at byte 5",
+		"[\"\t\"":   "unexpected end of JSON at byte 4",
+		"[nan":      "unexpected end of JSON at byte 4",
+	} {
+		mended, _ := Repair([]byte(text))
+		scan := Scanner{Data: mended}
+		fault := scan.End(scan.Value(0, 0))
+		require.NotNil(t, fault, text)
+		require.EqualError(t, fault.Origin([]byte(text)), want, text)
+	}
+}
+
 var (
 	stringOrToken = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"?|[^ \t\n\r,:\[\]{}"]+`)
 	notFinite     = regexp.MustCompile(

@@ -18,6 +18,16 @@ type SyntaxError struct {
 	what   string
 }
 
+// Origin returns the fault of a text that Repair has made of data as a fault of data, where the client can find it.
+func (e *SyntaxError) Origin(data []byte) *SyntaxError {
+	offset := e.offset
+	faults, found := faults{data: data}, Repairs{}
+	for faults.next(&found) && faults.from < offset {
+		offset = max(faults.from, offset-len(faults.by)+faults.at-faults.from)
+	}
+	return &SyntaxError{offset: offset, what: e.what}
+}
+
 // Error says what is wrong, and at which byte.
 func (e *SyntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.what, e.offset) }
 

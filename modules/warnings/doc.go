@@ -9,7 +9,19 @@
 //	$$client_ingestion_warning_source    "capture"
 //	$$client_ingestion_warning_details   what helps to find the cause, about the first event that it happened to
 //
-// and with the distinct_id of that event, or "unknown".
+// and with the distinct_id of that event, or "unknown". The types are:
+//
+//	missing_event_name, missing_distinct_id, invalid_event   an event was rejected
+//	message_size_too_large                                   an event was rejected
+//	replay_message_too_large, replay_message_invalid         a part of a recording was left out
+//	rate_limited, quota_exceeded                             an event was dropped
+//	distinct_id_truncated                                    an event was kept, with a shorter distinct_id
+//	json_repaired                                            a request was not quite JSON or UTF-8, and was mended
+//	ignored_invalid_timestamp                                an event is dated by its arrival: its time is unreadable
+//	event_timestamp_in_future                                an event is dated by its arrival: its time is ahead
+//	event_timestamp_out_of_range                             an event is dated 1970-01-01: its time is in no year
+//	event_timestamp_too_old                                  an event keeps a time that is hardly meant, before 1971
+//	ignored_invalid_sent_at                                  events' times are not corrected for the client's clock
 //
 // The contract: a warning never delays, changes or fails the events that it is about. A project gets at most one
 // warning of a type in an interval, and the next one says how many were held back since. The warner writes a warning

@@ -53,7 +53,9 @@ func (m *Metrics) Mend(
 	}
 	mended, done := jsonscan.Repair(data)
 	fault := scan(mended)
-	if fault == nil {
+	if fault != nil {
+		fault = fault.Origin(data)
+	} else {
 		payload.Malformed = nil
 		m.numbers.Inc(int64(done.Numbers))
 		m.surrogates.Inc(int64(done.Surrogates))
