@@ -262,7 +262,7 @@ func (d *document) properties(i, depth int, found *object) int {
 		here := jsonscan.SpanOf(at, end)
 		switch len(key) {
 		case len("$set"), len("$groups"), len("$set_once"), len("$group_set"):
-			if IsEmptyArray(key, here.In(d.Data)) {
+			if d.Data[at] == '[' && IsEmptyArray(key, here.In(d.Data)) {
 				found.marks |= markEmptyArray
 			}
 		case len("token"):
