@@ -75,8 +75,8 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 				Outcome: events.Outcome{State: events.StateAccepted},
 			},
 			"me",
-			`{"$$client_ingestion_warning_message":"The timestamp of an event cannot be read. The event is dated by its ` +
-				`arrival; send the time as of RFC 3339",
+			`{"$$client_ingestion_warning_message":"The timestamp of an event cannot be read. The event is dated ` +
+				`by its arrival; send the time as of RFC 3339",
 			"$$client_ingestion_warning_type":"ignored_invalid_timestamp","$$client_ingestion_warning_source":"capture",
 			"$$client_ingestion_warning_details":{"event":"a","distinctId":"me","timestamp":"2026-11-24T12:00:00Z",
 			"field":"timestamp","value":"\"` + strings.Repeat("\u65e5", 66) + `",
@@ -90,8 +90,8 @@ func TestAMessageIsWhatAPostHogPipelineReads(t *testing.T) {
 				Outcome: events.Outcome{State: events.StateAccepted},
 			},
 			"me",
-			`{"$$client_ingestion_warning_message":"The sent_at of a request cannot be read. The times of its events were ` +
-				`not corrected for the client's clock",
+			`{"$$client_ingestion_warning_message":"The sent_at of a request cannot be read. The times of its ` +
+				`events were not corrected for the client's clock",
 			"$$client_ingestion_warning_type":"ignored_invalid_sent_at","$$client_ingestion_warning_source":"capture",
 			"$$client_ingestion_warning_details":{"distinctId":"me","timestamp":"2026-11-24T12:00:00Z",
 			"field":"sent_at","events":2,"suppressed":0,"pipelineStep":"capture"}}`,

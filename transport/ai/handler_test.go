@@ -156,7 +156,8 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 			"failed to parse request: the part event: expected an object at byte 0"},
 		{"event that is no UTF-8", []string{"event", "{\"event\":\xff}"}, 400,
 			"failed to parse request: the parts event and event.properties must be valid UTF-8"},
-		{"a byte in the event that is no UTF-8", []string{"event", event("\"distinct_id\":\"\xff\""), "event.properties", goodProp}, 200, ""},
+		{"a byte in the event that is no UTF-8", []string{"event", event("\"distinct_id\":\"\xff\""),
+			"event.properties", goodProp}, 200, ""},
 		{"properties that are no JSON", []string{"event", goodPart, "event.properties", "{"}, 400,
 			"failed to parse request: the part event.properties: unexpected end of JSON at byte 1"},
 		{"properties that are no object", []string{"event", event(`"distinct_id":"u","properties":[1]`)}, 400,
@@ -165,7 +166,8 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 			[]string{"event", event(`"distinct_id":"u","properties":[]`)}, 400,
 			"failed to parse request: properties must have $ai_model, the name of the model, as a string that is not " +
 				"empty"},
-		{"a part of null", []string{"event", event(`"distinct_id":"u","properties":null`), "event.properties", "null"}, 400,
+		{"a part of null", []string{"event", event(`"distinct_id":"u","properties":null`), "event.properties", "null"},
+			400,
 			"failed to parse request: properties must have $ai_model, the name of the model, as a string that is not " +
 				"empty"},
 		{"properties that are empty", []string{"event", goodPart, "event.properties", ""}, 400,
@@ -173,7 +175,8 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		{"properties that are no UTF-8", []string{"event", goodPart, "event.properties", "{\"a\":\xff}"}, 400,
 			"failed to parse request: the parts event and event.properties must be valid UTF-8"},
 		{"a byte in the properties that is no UTF-8",
-			[]string{"event", goodPart, "event.properties", "{\"$ai_model\":\"m\",\"a\":\"\xff\t\",\"b\":-nan(ind)}"}, 200, ""},
+			[]string{"event", goodPart, "event.properties", "{\"$ai_model\":\"m\",\"a\":\"\xff\t\",\"b\":-nan(ind)}"},
+			200, ""},
 		{"no name", []string{"event", `{"uuid":"` + id + `","distinct_id":"u"}`, "event.properties", goodProp}, 400,
 			"failed to parse request: the event needs a name: set event to one of $ai_generation, $ai_trace, " +
 				"$ai_span, $ai_embedding, $ai_metric, $ai_feedback"},
@@ -206,7 +209,8 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 			[]string{"event", event(`"distinct_id":"u","timestamp":true`), "event.properties", goodProp}, 400,
 			"failed to parse request: timestamp must be a string or a number"},
 		{"number for a timestamp",
-			[]string{"event", event(`"distinct_id":"u","timestamp":1714557600`), "event.properties", goodProp}, 200, ""},
+			[]string{"event", event(`"distinct_id":"u","timestamp":1714557600`), "event.properties", goodProp}, 200,
+			""},
 		{"null for all that is optional", []string{"event", event(`"distinct_id":"u","timestamp":null,"sent_at":null,` +
 			`"$set":null,"$set_once":null,"properties":null`), "event.properties", goodProp}, 200, ""},
 		{"empty arrays for objects", []string{"event", event(`"distinct_id":"u","$set":[],"$set_once":[ ]`),

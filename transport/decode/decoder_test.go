@@ -457,7 +457,7 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 	}
 }
 
-// What to make of a bad byte in JSON is for the caller to say, who gets the answer to give if it can make nothing of it.
+// The caller says what to make of a bad byte in JSON. If it can make nothing of it, Malformed is the answer.
 func TestJSONThatIsNotUTF8IsHandedOverAsMalformed(t *testing.T) {
 	for _, test := range []struct {
 		name string

@@ -186,10 +186,12 @@ func TestCaptureAnswersAsTheProtocolSays(t *testing.T) {
 		{"2.7", "element that is no object", "/e", `[5,` + good + `]`, 200, okBody, 1},
 		{"2.7", "only elements that are no objects", "/batch", `{"api_key":"k","batch":[5]}`, 400,
 			"failed to parse request: an event must be an object", 0},
-		{"2.7", "properties null", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":null}`, 200, okBody, 1},
+		{"2.7", "properties null", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":null}`, 200, okBody,
+			1},
 		{"2.7", "properties as text", "/e", `{"event":"a","distinct_id":"u","token":"k","properties":"{}"}`, 400,
 			"failed to parse request: properties must be an object", 0},
-		{"2.7", "timestamp as number", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":1}`, 200, okBody, 1},
+		{"2.7", "timestamp as number", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":1}`, 200, okBody,
+			1},
 		{"2.7", "timestamp of another type", "/e", `{"event":"a","distinct_id":"u","token":"k","timestamp":[]}`, 400,
 			"failed to parse request: timestamp must be a string or a number", 0},
 		{"2.7", "offset as text", "/e", `{"event":"a","distinct_id":"u","token":"k","offset":"1"}`, 400,
@@ -356,7 +358,8 @@ func TestCaptureRepairsInTheEventsOwnBytes(t *testing.T) {
 		s.post("/e/",
 			`{"event":"a","token":"k","distinct_id":"\ud83d",`+
 				`"properties":{"x":NaN,"y":[-Infinity],"z":"\udc00\\`+"\n\xff\xfe"+`"}}`).Status)
-	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd\\\n`+"\ufffd\ufffd"+`"}`, string(s.sink.events[0].Raw.Properties))
+	require.Equal(t, `{"x":null,"y":[null],"z":"\ufffd\\\n`+"\ufffd\ufffd"+`"}`,
+		string(s.sink.events[0].Raw.Properties))
 	require.Equal(t, "\ufffd", s.sink.events[0].DistinctID)
 	counters := map[string]int64{}
 	for _, counter := range s.scope.Snapshot().Counters() {
@@ -496,6 +499,9 @@ func FuzzCapture(f *testing.F) {
 	f.Add("/engage/", "beacon=1&_=1795383045842", []byte(`data=eyJldmVudCI6ImEifQ%3D%3D&compression=base64`))
 	f.Add("/batch/", "retry_count=1",
 		[]byte(`{"api_key":"k","batch":[{"event":"a","distinct_id":NaN,"offset":-1e99,"timestamp":"2026-11-24"}]}`))
+	f.Add("/batch/", "retry_count=1&_=1795383045842",
+		[]byte("{\"sent_at\":1795383046,\"api_key\":\"k\",\"batch\":[{\"event\":\"a\",\"distinct_id\":\"\xff\t\","+
+			"\"offset\":5,\"timestamp\":\"3/31/2014 22:05\",\"$set\":[],\"properties\":{\"$set\":[ ],\"a\":1.#INF}}]}"))
 	f.Fuzz(func(t *testing.T, path, query string, body []byte) {
 		s := newService(t, DefaultConfig())
 		response := s.Capture(context.Background(),

@@ -15,10 +15,12 @@ var badValues = map[string]string{
 	"null": "null", "true": "true", "a number": "5", "a negative number": "-1.5e300", "a huge number": "1e999",
 	"a long number": strings.Repeat("7", 10_000), "an empty text": `""`, "blanks": `"  "`, "a word": `"x"`,
 	"a long text": `"` + strings.Repeat("y", 10_000) + `"`, "escapes": `"` + strings.Repeat(`\u0041`, 2_000) + `"`,
-	"NUL": `"\u0000"`, "a bare NUL": "\"\x00\"", "half a pair": `"\ud83d"`, "bytes": "\"\xe9\xff\"", "a tab": "\"a\tb\"",
+	"NUL": `"\u0000"`, "a bare NUL": "\"\x00\"", "half a pair": `"\ud83d"`, "bytes": "\"\xe9\xff\"",
+	"a tab":         "\"a\tb\"",
 	"an empty list": "[]", "a list": "[1,{}]", "an empty object": "{}", "an object": `{"a":{"$set":[]}}`,
-	"nesting": strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "nan", "Windows": "-1.#IND", "infinity": "+Inf",
-	"no date": `"2026-02-30T00:00:00Z"`, "a date far ahead": `"9999-12-31T23:59:59Z"`, "a Thai date": `"๒๕๖๙-๑๑-๒๔"`,
+	"nesting": strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "nan", "Windows": "-1.#IND",
+	"infinity": "+Inf",
+	"no date":  `"2026-02-30T00:00:00Z"`, "a date far ahead": `"9999-12-31T23:59:59Z"`, "a Thai date": `"๒๕๖๙-๑๑-๒๔"`,
 }
 
 // A bad value in any field of an event leaves the events around it as they would be without the bad one.
@@ -62,8 +64,8 @@ func TestABadValueInAnyFieldLeavesTheNeighboursAlone(t *testing.T) {
 // Recordings that stand beside a bad one are kept with their own times, also behind one of which the service would have
 // taken the clock.
 func TestABadValueInARecordingLeavesTheNeighboursAlone(t *testing.T) {
-	const before = `{"event":"$snapshot","sent_at":"2026-11-24T11:59:00Z","timestamp":"2026-11-24T11:58:00Z","properties":` +
-		`{"distinct_id":"u1","$session_id":"s-1","$snapshot_data":[{"type":1}]}}`
+	const before = `{"event":"$snapshot","sent_at":"2026-11-24T11:59:00Z","timestamp":"2026-11-24T11:58:00Z",` +
+		`"properties":{"distinct_id":"u1","$session_id":"s-1","$snapshot_data":[{"type":1}]}}`
 	after := strings.NewReplacer("u1", "u2", "s-1", "s-2").Replace(before)
 	sound := map[string]string{
 		"event": `"$snapshot"`, "timestamp": `"2026-11-24T11:58:00Z"`, "sent_at": `"2026-11-24T11:59:00Z"`,

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/stretchr/testify/require"
@@ -788,6 +789,10 @@ func FuzzCapture(f *testing.F) {
 	f.Add(false, "k", "a/1", "2026-11-24T11:59:00Z", "application/json; charset=latin1", "",
 		[]byte(`{"created_at":"2026-11-24T11:59:00Z","batch":`+
 			quoted(quoted("["+strings.Replace(eventOf(1, ""), `"x":1`, `"x":NaN,"\u00e4":"ä"`, 1)+"] "))+`}`))
+	f.Add(false, "Bearer k", "a/1", "2026-11-24T11:59:00Z", "application/json", "", []byte(batchOf(
+		strings.Replace(eventOf(6, `"properties":{"$set":[],"$groups":{},"a":"x"}`), `"x"`,
+			"\"\xff\t\",\"b\":-nan(ind)", 1),
+		eventOf(7, `"properties":[],"options":[]`), eventOf(8, `"properties":null,"window_id":null`))))
 	f.Fuzz(func(t *testing.T, onlyAI bool, authorization, info, stamp, contentType, encoding string, body []byte) {
 		s := newService(t, posthog.DefaultConfig())
 		request := requestOf(string(body))
@@ -825,7 +830,7 @@ func sentEvents(t *testing.T, body []byte, contentType, encoding string) []map[s
 		decode.Input{Body: body, ContentType: contentType, ContentEncoding: encoding})
 	require.NoError(t, err)
 	mended := func(text []byte) any {
-		if !json.Valid(text) {
+		if !utf8.Valid(text) || !json.Valid(text) {
 			text, _ = jsonscan.Repair(text)
 		}
 		return jsonValue(t, text)
@@ -880,6 +885,11 @@ func wantProperties(event map[string]any, info string) any {
 	properties := map[string]any{}
 	if own, ok := event["properties"].(map[string]any); ok {
 		maps.Copy(properties, own)
+	}
+	for _, key := range []string{"$set", "$set_once", "$group_set", "$groups"} {
+		if list, ok := properties[key].([]any); ok && len(list) == 0 {
+			properties[key] = map[string]any{}
+		}
 	}
 	add := func(key string, value any) {
 		if _, own := properties[key]; !own && value != nil {

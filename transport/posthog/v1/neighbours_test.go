@@ -13,9 +13,11 @@ import (
 // whole request, because the answer names the events by their uuids.
 func TestABadValueInAnyFieldLeavesTheNeighboursAlone(t *testing.T) {
 	values := map[string]string{
-		"null": "null", "true": "true", "a number": "5", "a huge number": "1e999", "a long number": strings.Repeat("7", 10_000),
+		"null": "null", "true": "true", "a number": "5", "a huge number": "1e999",
+		"a long number": strings.Repeat("7", 10_000),
 		"an empty text": `""`, "a word": `"x"`, "a long text": `"` + strings.Repeat("y", 10_000) + `"`,
-		"NUL": `"\u0000"`, "a bare NUL": "\"\x00\"", "half a pair": `"\ud83d"`, "bytes": "\"\xe9\xff\"", "a tab": "\"a\tb\"",
+		"NUL": `"\u0000"`, "a bare NUL": "\"\x00\"", "half a pair": `"\ud83d"`, "bytes": "\"\xe9\xff\"",
+		"a tab":         "\"a\tb\"",
 		"an empty list": "[]", "a list": "[1,{}]", "an empty object": "{}", "an object": `{"a":{"$set":[]}}`,
 		"nesting": strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "-nan(ind)", "Windows": "1.#QNAN0",
 		"no date": `"2026-02-30T00:00:00Z"`, "a date far ahead": `"9999-12-31T23:59:59Z"`,
@@ -31,7 +33,8 @@ func TestABadValueInAnyFieldLeavesTheNeighboursAlone(t *testing.T) {
 			if nested {
 				value = `{"` + inner + `":` + value + `}`
 			}
-			bad := `{"event":"bad","uuid":"` + id(2) + `","distinct_id":"u","timestamp":"2026-11-24T11:58:00Z","` + outer +
+			bad := `{"event":"bad","uuid":"` + id(2) + `","distinct_id":"u","timestamp":"2026-11-24T11:58:00Z","` +
+				outer +
 				`":` + value + `}`
 			s := newService(t, posthog.DefaultConfig())
 			response := s.post(batchOf(eventOf(1, ""), bad, eventOf(3, "")))
@@ -43,7 +46,8 @@ func TestABadValueInAnyFieldLeavesTheNeighboursAlone(t *testing.T) {
 			for _, event := range s.sink.events {
 				if event.Name == "a" {
 					kept++
-					require.Equal(t, `{"x":1,"$lib":"posthog-node","$lib_version":"5.70.0"}`, string(event.Raw.Properties))
+					require.Equal(t, `{"x":1,"$lib":"posthog-node","$lib_version":"5.70.0"}`,
+						string(event.Raw.Properties))
 					require.Equal(t, "2026-11-24T11:59:00Z", event.Timestamp.Format("2006-01-02T15:04:05Z"))
 				}
 			}
@@ -58,8 +62,8 @@ func TestEmptyArraysAreEmptyObjectsWhereObjectsAreDue(t *testing.T) {
 		`"properties":[]`:               `{"$lib":"posthog-node","$lib_version":"5.70.0"}`,
 		`"properties":[ ],"options":[]`: `{"$lib":"posthog-node","$lib_version":"5.70.0"}`,
 		`"properties":null`:             `{"$lib":"posthog-node","$lib_version":"5.70.0"}`,
-		`"properties":{"$set":[],"$set_once":[ ],"$unset":[],"x":[]}`: `{"$set":{},"$set_once":{ },"$unset":[],"x":[],` +
-			`"$lib":"posthog-node","$lib_version":"5.70.0"}`,
+		`"properties":{"$set":[],"$set_once":[ ],"$unset":[],"x":[]}`: `{"$set":{},"$set_once":{ },` +
+			`"$unset":[],"x":[],"$lib":"posthog-node","$lib_version":"5.70.0"}`,
 	} {
 		s := newService(t, posthog.DefaultConfig())
 		event := strings.Replace(eventOf(1, `"properties":"absent"`), "{", "{"+fields+",", 1)
