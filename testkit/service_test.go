@@ -120,7 +120,8 @@ func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 		{"broken gzip", "\x1f\x8b\x08broken", 400, "failed to decode request: invalid GZIP data"},
 		{"a zstd bomb", zstdBomb, 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
 		{"a bomb", bomb.String(), 413, "maximum event size exceeded: Decompressed payload would exceed 1048576 bytes"},
-		{"deep", strings.Repeat(`[`, 10_000) + strings.Repeat(`]`, 10_000), 400,
+		{"deep", `{"event":"a","distinct_id":"u","api_key":"k","x":` + strings.Repeat(`[`, 10_000) +
+			strings.Repeat(`]`, 10_000) + `}`, 400,
 			"failed to parse request: nested deeper than 128 levels"},
 		{"large", strings.Repeat("x", 1<<20+1), 413,
 			"maximum event size exceeded: Request body exceeds limit of 1048576 bytes"},

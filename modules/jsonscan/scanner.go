@@ -55,6 +55,10 @@ type Scanner struct {
 	escapes int
 	// Repairable is set if the fault is one that Repair mends.
 	Repairable bool
+	// PassDeep has the scanner pass over what is nested deeper than MaxDepth, and count it in Deep, where it would fail
+	// otherwise. It does not check such a value: whoever sets PassDeep keeps none that Deep has counted.
+	PassDeep bool
+	Deep     int
 }
 
 // Fail notes a fault of the text at the offset, unless there is one already, and returns -1.
@@ -214,28 +218,32 @@ func (s *Scanner) container(i, depth int) int {
 		object := data[i] == '{'
 		depth++
 		if depth > MaxDepth {
-			return s.Fail(i, fmt.Sprintf("nested deeper than %d levels", MaxDepth))
-		}
-		if object {
-			objects[depth>>6] |= 1 << (depth & 63)
-		} else {
-			objects[depth>>6] &^= 1 << (depth & 63)
-		}
-		i = s.Space(i + 1)
-		if i < len(data) && data[i] == closing(object) {
-			i++
+			if i = s.passDeep(i); i < 0 {
+				return -1
+			}
 			depth--
 		} else {
 			if object {
-				if i = s.key(i); i < 0 {
+				objects[depth>>6] |= 1 << (depth & 63)
+			} else {
+				objects[depth>>6] &^= 1 << (depth & 63)
+			}
+			i = s.Space(i + 1)
+			if i < len(data) && data[i] == closing(object) {
+				i++
+				depth--
+			} else {
+				if object {
+					if i = s.key(i); i < 0 {
+						return -1
+					}
+				}
+				if i < len(data) && (data[i] == '{' || data[i] == '[') {
+					continue
+				}
+				if i = s.simple(i); i < 0 {
 					return -1
 				}
-			}
-			if i < len(data) && (data[i] == '{' || data[i] == '[') {
-				continue
-			}
-			if i = s.simple(i); i < 0 {
-				return -1
 			}
 		}
 		// A value has ended at i. Go on after it until a value opens an array or object, or until all are closed.
@@ -271,6 +279,31 @@ func (s *Scanner) container(i, depth int) int {
 			return i
 		}
 	}
+}
+
+// passDeep passes over the array or object at i, which is nested too deep, to the bracket that closes it.
+func (s *Scanner) passDeep(i int) int {
+	if !s.PassDeep {
+		return s.Fail(i, fmt.Sprintf("nested deeper than %d levels", MaxDepth))
+	}
+	s.Deep++
+	for open := 0; i < len(s.Data); {
+		switch s.Data[i] {
+		case '"':
+			if i = s.str(i); i < 0 {
+				return -1
+			}
+			continue
+		case '{', '[':
+			open++
+		case '}', ']':
+			if open--; open == 0 {
+				return i + 1
+			}
+		}
+		i++
+	}
+	return s.Fail(i, "expected ] or }")
 }
 
 func closing(object bool) byte {

@@ -19,6 +19,26 @@ func TestTheScannerStopsAtTheDepthLimit(t *testing.T) {
 	require.False(t, Valid(nest(1_000_000, `{"a":[`, `]}`)))
 }
 
+func TestWhatIsNestedTooDeepIsPassedOverWhereThatIsAskedFor(t *testing.T) {
+	deep := strings.Repeat("[", MaxDepth) + `{"]":"}\"]","a":[{}]}` + strings.Repeat("]", MaxDepth)
+	for text, want := range map[string]int{
+		deep: 1, "[" + deep + "]": 1, `{"a":` + deep + `,"b":` + deep + `}`: 2, "[1,[2]]": 0,
+		strings.Repeat(`{"a":[`, 1000) + strings.Repeat("]}", 1000): 1,
+	} {
+		s := Scanner{Data: []byte(text), PassDeep: true}
+		require.Nil(t, s.End(s.Value(0, 0)), text)
+		require.Equal(t, want, s.Deep, text)
+		if want > 0 {
+			require.False(t, Valid([]byte(text)))
+		}
+	}
+	for _, broken := range []string{deep[:len(deep)-1], strings.Repeat("[", 10_000), deep + "]", `{"a":` + deep + "]",
+		strings.Repeat("[", MaxDepth+1) + `"`} {
+		s := Scanner{Data: []byte(broken), PassDeep: true}
+		require.NotNil(t, s.End(s.Value(0, 0)), broken)
+	}
+}
+
 func TestTextIsWhatAStringSays(t *testing.T) {
 	for raw, want := range map[string]string{
 		`""`: "", `"a"`: "a", `"\u00fc\n\"\\"`: "\u00fc\n\"\\", `"\ud83d\ude00"`: "\U0001f600", "\"\u00fc\"": "\u00fc",

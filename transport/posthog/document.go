@@ -8,8 +8,8 @@ import (
 
 // object is what a scan has found in one event.
 type object struct {
-	// isObject is set unless the element is something else than an object.
-	isObject bool
+	// isObject is set unless the element is something else than an object, deep if it holds what is nested too deep.
+	isObject, deep bool
 
 	name, uuid, timestamp, offset      jsonscan.Span
 	token, dollarToken, apiKey         jsonscan.Span
@@ -63,7 +63,7 @@ type document struct {
 // scan finds the events of a request, which is an array of events, an envelope with a batch, or a single event.
 func (d *document) scan(data []byte) *jsonscan.SyntaxError {
 	*d = document{
-		Scanner: jsonscan.Scanner{Data: data}, objects: d.objects[:0], limit: d.limit, room: d.room,
+		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, room: d.room,
 		recordings: d.recordings, replays: d.replays[:0], snapshots: d.snapshots[:0], arena: d.arena,
 	}
 	return d.End(d.root(d.Space(0)))
@@ -138,6 +138,7 @@ func (d *document) grow() bool {
 // equal keys the last counts.
 func (d *document) event(i, depth int, found *object, around *envelope) int {
 	found.isObject = true
+	deep := d.Deep
 	if d.recordings {
 		d.replays = append(d.replays, replay{})
 		found.replay = int32(len(d.replays))
@@ -208,6 +209,7 @@ func (d *document) event(i, depth int, found *object, around *envelope) int {
 		}
 		i, more = d.Next(end)
 	}
+	found.deep = d.Deep > deep
 	if around != nil {
 		around.apiKey, around.token = found.apiKey, found.token
 	}

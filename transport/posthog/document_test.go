@@ -76,19 +76,30 @@ func TestScanSaysWhereTheTextStopsBeingJSON(t *testing.T) {
 	}
 }
 
-func TestScanStopsAtTheDepthLimit(t *testing.T) {
-	nest := func(n int, open, closing string) []byte {
-		return []byte(strings.Repeat(open, n) + strings.Repeat(closing, n))
+func TestTheScanNotesWhichEventsAreNestedTooDeep(t *testing.T) {
+	properties := func(n int) string {
+		return `{"properties":` + strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) + "}"
+	}
+	fits, deep := properties(jsonscan.MaxDepth-2), properties(jsonscan.MaxDepth-1)
+	for text, want := range map[string][]bool{
+		`[` + fits + `]`:                           {false},
+		`[` + deep + `,` + fits + `]`:              {true, false},
+		`[` + fits + `,` + deep + `,` + fits + `]`: {false, true, false},
+		`{"batch":[` + properties(jsonscan.MaxDepth-3) + `,` + properties(1e5) + `]}`: {false, true},
+		`{"batch":[` + properties(jsonscan.MaxDepth-3) + `],"x":` + deep + `}`:        {false},
+		properties(jsonscan.MaxDepth - 1):                                             {false},
+		properties(jsonscan.MaxDepth):                                                 {true},
+	} {
+		d := newDocument()
+		require.Nil(t, d.scan([]byte(text)))
+		var got []bool
+		for _, found := range d.objects {
+			got = append(got, found.deep)
+		}
+		require.Equal(t, want, got)
 	}
 	d := newDocument()
-	require.Nil(t, d.scan(nest(jsonscan.MaxDepth, "[", "]")))
-	require.ErrorContains(t, d.scan(nest(jsonscan.MaxDepth+1, "[", "]")), "nested deeper than 128 levels at byte 128")
-	properties := func(n int) []byte {
-		return []byte(`[{"properties":` + strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) + "}]")
-	}
-	require.Nil(t, d.scan(properties(jsonscan.MaxDepth-2)))
-	require.ErrorContains(t, d.scan(properties(jsonscan.MaxDepth-1)), "nested deeper than 128 levels")
-	require.ErrorContains(t, d.scan(nest(10_000, `{"a":[`, `]}`)), "nested deeper than 128 levels")
+	require.ErrorContains(t, d.scan([]byte(strings.Repeat(`{"a":[`, 10_000))), "unexpected end of JSON at byte 60000")
 }
 
 func TestScanReadsKeysAsWhatTheyMean(t *testing.T) {
@@ -127,6 +138,9 @@ func FuzzScan(f *testing.F) {
 			if err = d.scan(data); d.Repairable {
 				t.Fatalf("%q needs repair a second time", data)
 			}
+		}
+		if d.Deep > 0 {
+			return // what is nested too deep is passed over, and not kept
 		}
 		valid := json.Valid(data)
 		if err != nil {

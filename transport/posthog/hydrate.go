@@ -15,7 +15,9 @@ import (
 // The faults of an event or its request, in the protocol's words. They are made once, so that a hostile batch of a
 // million bad events costs no allocation for each.
 var (
-	errNoEvent   = events.Errorf(events.Invalid, "request holds no event")
+	errNoEvent = events.Errorf(events.Invalid, "request holds no event")
+	errDeep    = events.Errorf(events.Invalid, "failed to parse request: nested deeper than %d levels",
+		jsonscan.MaxDepth)
 	errNotObject = events.Errorf(events.Invalid, "failed to parse request: an event must be an object")
 	errNoName    = events.Errorf(events.Invalid,
 		"failed to hydrate events from request: non-engage request missing event name attribute")
@@ -318,6 +320,9 @@ func (d *document) hydrateEvent(
 	// The uuid comes first, so that a client that is told of another fault is also told which event has it.
 	if reason, err := d.clientUUID(found, event); err != nil {
 		return reason, err
+	}
+	if found.deep {
+		return events.ReasonInvalidEvent, errDeep
 	}
 	if reason, err := d.raw(found, &event.Raw); err != nil {
 		return reason, err

@@ -18,7 +18,8 @@ var badValues = map[string]string{
 	"NUL": `"\u0000"`, "a bare NUL": "\"\x00\"", "half a pair": `"\ud83d"`, "bytes": "\"\xe9\xff\"",
 	"a tab":         "\"a\tb\"",
 	"an empty list": "[]", "a list": "[1,{}]", "an empty object": "{}", "an object": `{"a":{"$set":[]}}`,
-	"nesting": strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "nan", "Windows": "-1.#IND",
+	"deep nesting": strings.Repeat(`{"a":[`, 1000) + strings.Repeat("]}", 1000),
+	"nesting":      strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "nan", "Windows": "-1.#IND",
 	"infinity": "+Inf",
 	"no date":  `"2026-02-30T00:00:00Z"`, "a date far ahead": `"9999-12-31T23:59:59Z"`, "a Thai date": `"๒๕๖๙-๑๑-๒๔"`,
 }

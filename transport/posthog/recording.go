@@ -221,8 +221,11 @@ const maxSession = 70
 func (d *document) checkRecording(
 	found *object, before *events.Event, session *string, window *[]byte,
 ) (events.Reason, *events.Error) {
-	if !found.isObject {
+	switch {
+	case !found.isObject:
 		return events.ReasonInvalidEvent, errNotObject
+	case found.deep:
+		return events.ReasonInvalidEvent, errDeep
 	}
 	r := &d.replays[found.replay-1]
 	switch raw := d.Present(r.session); {

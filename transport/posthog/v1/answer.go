@@ -76,6 +76,8 @@ var (
 		"event submitted without a distinct_id")
 	errTimestamp = errorf(events.Invalid, "invalid_event_timestamp", events.ReasonInvalidEvent,
 		"timestamp must be a time as of RFC 3339")
+	errDeep = errorf(events.Invalid, "event_nested_too_deep", events.ReasonInvalidEvent,
+		"event nested deeper than %d levels", jsonscan.MaxDepth)
 	errProperties = errorf(events.Invalid, "malformed_event_properties", events.ReasonInvalidEvent,
 		"properties must be an object")
 	errOptions = errorf(events.Invalid, "invalid_options", events.ReasonInvalidEvent,

@@ -32,8 +32,8 @@ var spliceKeys = [splices]string{
 
 // object is what a scan has found in one event.
 type object struct {
-	// isObject is set unless the element is something else than an object.
-	isObject bool
+	// isObject is set unless the element is something else than an object, deep if it holds what is nested too deep.
+	isObject, deep bool
 	// empty is set if the properties have no members. owns says which of the properties above are among them, with a
 	// bit for each.
 	empty bool
@@ -66,7 +66,9 @@ type document struct {
 
 // scan finds the events of a request, which must be an object. Of two equal keys the last counts.
 func (d *document) scan(data []byte) *jsonscan.SyntaxError {
-	*d = document{Scanner: jsonscan.Scanner{Data: data}, objects: d.objects[:0], limit: d.limit, room: d.room}
+	*d = document{
+		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, room: d.room,
+	}
 	end := d.Space(0)
 	if end < len(data) && data[end] == '{' {
 		end = d.envelope(end)
@@ -165,6 +167,7 @@ func (d *document) grow() bool {
 
 func (d *document) event(i, depth int, found *object) int {
 	found.isObject = true
+	deep := d.Deep
 	i, more := d.Open(i, depth)
 	for more {
 		key, at := d.Member(i)
@@ -197,6 +200,7 @@ func (d *document) event(i, depth int, found *object) int {
 			return -1
 		}
 	}
+	found.deep = d.Deep > deep
 	return i
 }
 

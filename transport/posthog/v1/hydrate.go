@@ -140,6 +140,8 @@ func (s *session) identify() *taggedError {
 func (s *session) hydrateEvent(found *object, event *events.Event, clock posthog.Clock, header *header) *taggedError {
 	raw := s.Present(found.name)
 	switch {
+	case found.deep:
+		return errDeep
 	case raw == nil || raw[0] != '"':
 		return errNoName
 	case len(raw) > 2+6*maxName:

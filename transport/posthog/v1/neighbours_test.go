@@ -19,7 +19,8 @@ func TestABadValueInAnyFieldLeavesTheNeighboursAlone(t *testing.T) {
 		"NUL": `"\u0000"`, "a bare NUL": "\"\x00\"", "half a pair": `"\ud83d"`, "bytes": "\"\xe9\xff\"",
 		"a tab":         "\"a\tb\"",
 		"an empty list": "[]", "a list": "[1,{}]", "an empty object": "{}", "an object": `{"a":{"$set":[]}}`,
-		"nesting": strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "-nan(ind)", "Windows": "1.#QNAN0",
+		"deep nesting": strings.Repeat(`{"a":[`, 1000) + strings.Repeat("]}", 1000),
+		"nesting":      strings.Repeat("[", 100) + strings.Repeat("]", 100), "nan": "-nan(ind)", "Windows": "1.#QNAN0",
 		"no date": `"2026-02-30T00:00:00Z"`, "a date far ahead": `"9999-12-31T23:59:59Z"`,
 	}
 	for _, field := range []string{"event", "timestamp", "distinct_id", "session_id", "window_id", "options",
