@@ -18,8 +18,10 @@ func parseTime(s string, now time.Time) (time.Time, bool) {
 	if len(s) > maxTime {
 		return time.Time{}, false
 	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return t.UTC(), true
+	if hasZone(s) {
+		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+			return t.UTC(), true
+		}
 	}
 	var text timeText
 	if !text.fold(s) {
@@ -33,6 +35,13 @@ func parseTime(s string, now time.Time) (time.Time, bool) {
 		return t, true
 	}
 	return text.read(plain, now.UTC())
+}
+
+// hasZone reports whether a text ends like a time of RFC 3339. An error of package time costs more than this look.
+func hasZone(s string) bool {
+	last := len(s) - 1
+	return last >= 0 && s[last] == 'Z' ||
+		last >= len("+00:00") && s[last-2] == ':' && (s[last-5] == '+' || s[last-5] == '-')
 }
 
 // readTime reads the JSON value of a time: a text, or a number that means what the same digits mean in a text. ok is

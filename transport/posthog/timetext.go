@@ -23,7 +23,9 @@ import (
 // may be of any script. The calendar is the Gregorian one.
 //
 // The text is taken apart into a date, a clock, a half of the day and a zone; package time reads the parts. A text with
-// a part too many, or one that nobody can name, is not read: a wrong time is worse than none.
+// a part too many, or one that nobody can name, is not read: a wrong time is worse than none. That is why no library
+// guesses here. The usual one takes "music, coding, artd" for a time and PST for UTC, and one that knows more takes
+// milliseconds for a text.
 type timeText struct {
 	room  [maxTime]byte
 	plain []byte
