@@ -282,15 +282,16 @@ func TestTheClockIsNotCorrectedWhereNothingSaysSo(t *testing.T) {
 func TestWhatSDKsGetWrongIsMendedAndNoted(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	contentType, body := encode(t,
-		"event", `{"event":"$ai_span","uuid":"`+id+`","distinct_id":"u","timestamp":1795518000,"sent_at":1795521000000,`+
-			`"$set":[]}`,
+		"event", `{"event":"$ai_span","uuid":"`+id+`","distinct_id":"u","timestamp":1795518000,`+
+			`"sent_at":1795521000000,"$set":[]}`,
 		"event.properties", "{\"$ai_model\":\"m\",\"a\":\"\xe9\t\",\"b\":-nan(ind),\"$set_once\":[]}")
 	require.Equal(t, 200, s.post(contentType, body, "").Status)
 	event := s.sink.kept[0]
 	require.Equal(t, "2026-11-24T11:10:00Z", event.Timestamp.Format(time.RFC3339))
 	require.Equal(t, `"1795518000"`, string(event.Raw.Timestamp))
 	require.Equal(t, `{}`, string(event.Raw.Set))
-	require.Equal(t, "{\"$ai_model\":\"m\",\"a\":\"\ufffd\\t\",\"b\":null,\"$set_once\":{}}", string(event.Raw.Properties))
+	require.Equal(t, "{\"$ai_model\":\"m\",\"a\":\"\ufffd\\t\",\"b\":null,\"$set_once\":{}}",
+		string(event.Raw.Properties))
 	require.True(t, s.sink.batch.Repaired)
 	require.Zero(t, event.Notes)
 
