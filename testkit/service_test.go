@@ -114,7 +114,7 @@ func TestBadInputIsToldAndDoesNoHarm(t *testing.T) {
 		{"empty", "", 400, "request missing data payload"},
 		{"truncated", `{"event":"a"`, 400, "failed to parse request: unexpected end of JSON at byte 12"},
 		{"not JSON", `<html>`, 400, "failed to parse request: expected a value at byte 0"},
-		{"not UTF-8", "{\"event\":\"\xff\"}", 400, "failed to decode request: invalid UTF8 in request payload"},
+		{"not UTF-8", "{\"event\":\xff}", 400, "failed to decode request: invalid UTF8 in request payload"},
 		{"wrong types", `{"api_key":"k","batch":[{"event":["a"],"distinct_id":"u"}]}`, 400,
 			"failed to parse request: event must be a string"},
 		{"broken gzip", "\x1f\x8b\x08broken", 400, "failed to decode request: invalid GZIP data"},
