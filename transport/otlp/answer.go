@@ -15,6 +15,8 @@ const typeProtobuf = "application/x-protobuf"
 // answers writes answers in the encoding of the request.
 type answers struct {
 	protobuf bool
+	// items are what the path takes, and list is the JSON name of the list that has them.
+	items, list string
 	// rejected is the JSON name for the number of rejected spans or records.
 	rejected string
 }
@@ -26,14 +28,17 @@ func (a answers) response(status int, json string, protobuf []byte) route.Respon
 	return route.Response{Status: status, ContentType: route.TypeJSON, Body: json}
 }
 
-// success answers that all events but the rejected ones are safe. message says what is wrong with those.
+// success answers that all events but the rejected ones are safe. message says what is wrong with those. Without
+// rejected events it is a warning; "" is none.
 func (a answers) success(rejected int, message string) route.Response {
-	if rejected == 0 {
+	if rejected == 0 && message == "" {
 		return a.response(http.StatusOK, "{}", nil)
 	}
 	var partial []byte
-	partial = protowire.AppendTag(partial, 1, protowire.VarintType)
-	partial = protowire.AppendVarint(partial, uint64(rejected))
+	if rejected > 0 {
+		partial = protowire.AppendTag(partial, 1, protowire.VarintType)
+		partial = protowire.AppendVarint(partial, uint64(rejected))
+	}
 	partial = protowire.AppendTag(partial, 2, protowire.BytesType)
 	partial = protowire.AppendString(partial, message)
 	return a.response(http.StatusOK,
@@ -65,8 +70,8 @@ func (a answers) overQuota() route.Response {
 	return response
 }
 
-// batch renders the answer to a batch that has been processed.
-func (a answers) batch(batch *events.Batch) route.Response {
+// batch renders the answer to a batch that has been processed. note is a warning about the events that are safe, or "".
+func (a answers) batch(batch *events.Batch, note string) route.Response {
 	sum := batch.Summary()
 	switch {
 	case sum.Failed > 0:
@@ -74,9 +79,13 @@ func (a answers) batch(batch *events.Batch) route.Response {
 	case sum.Limited > 0 && sum.Limited == len(batch.Events):
 		return a.overQuota()
 	case sum.Rejected > 0:
-		return a.success(sum.Rejected, route.ToRejection(sum.Rejection).Text)
+		text := route.ToRejection(sum.Rejection).Text
+		if note != "" {
+			text += "; " + note
+		}
+		return a.success(sum.Rejected, text)
 	default:
-		return a.success(0, "")
+		return a.success(0, note)
 	}
 }
 

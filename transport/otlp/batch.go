@@ -1,6 +1,8 @@
 package otlp
 
 import (
+	"context"
+	"fmt"
 	"strconv"
 	"time"
 	"unsafe"
@@ -18,12 +20,18 @@ type batch struct {
 	*request
 
 	writer writer
+	trim   trimmer
+	// ctx ends when the time for making events is over.
+	ctx context.Context
 	// made counts the events of one identity, so that equal events in a request get UUIDs of their own.
 	made map[uuid.UUID]int
 }
 
 // eventSize is the memory that an event takes beside its text, in bytes.
 const eventSize = int64(unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) + unsafe.Sizeof(0))
+
+var errSlow = events.Errorf(events.Unavailable,
+	"service unavailable: the request takes too long to process: send smaller batches")
 
 // grow reserves the memory for n events and makes room for them.
 func (b *batch) grow(n int) *events.Error {
@@ -33,6 +41,15 @@ func (b *batch) grow(n int) *events.Error {
 	b.Events = make([]events.Event, 0, n)
 	b.made = make(map[uuid.UUID]int, n)
 	return nil
+}
+
+// nothing says why the request became no events, unlike what its sender may think. ignored is how many items were left
+// out because they are not what the path takes.
+func (b *batch) nothing(ignored int) string {
+	if ignored > 0 {
+		return fmt.Sprintf("nothing was kept: none of the %d %s is about AI", ignored, b.kind.items)
+	}
+	return "nothing was kept: the request holds no " + b.kind.items
 }
 
 // source is what an event is made of beside its properties.
@@ -55,6 +72,9 @@ type source struct {
 // add makes an event of its source and of the properties, which write writes. It rejects an event that is too large and
 // returns nil. Any error that it returns concerns the whole request.
 func (b *batch) add(from source, write func(*writer)) *events.Error {
+	if b.ctx.Err() != nil {
+		return errSlow
+	}
 	b.Events = append(b.Events, events.Event{
 		Name: from.name, Lane: from.lane, SessionID: from.session, ClientUUID: true,
 	})
@@ -86,12 +106,17 @@ func (b *batch) add(from source, write func(*writer)) *events.Error {
 	switch {
 	case err == nil:
 		return nil
-	case err.Code == events.TooLarge:
+	case b.spares(err):
 		event.Reject(events.ReasonTooLarge, err)
 		return nil
 	default:
 		return err
 	}
+}
+
+// spares reports whether the writer's error concerns one value, and not the whole request.
+func (b *batch) spares(err *events.Error) bool {
+	return err.Code == events.TooLarge && err != errManyBytes
 }
 
 // name gives the event a user's name by the protocol's rules. After a blank name the event has none.

@@ -3,7 +3,6 @@ package otlp
 import (
 	"context"
 	"net/http"
-	"net/url"
 
 	"github.com/uber-go/tally/v4"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
@@ -16,6 +15,14 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
+)
+
+const (
+	// minOutput is how many bytes the events of any request may come to, and maxGrowth how many more for each byte of
+	// the request. The smallest log record of two bytes becomes an event of 160. A record of 60 bytes may repeat a
+	// resource of 7 KB.
+	minOutput = 1 << 20
+	maxGrowth = 128
 )
 
 // Handler answers the requests of this package's paths. It is safe for concurrent use.
@@ -55,7 +62,7 @@ func (h *Handler) Routes() []route.Route {
 	) route.Route {
 		token := posthog.BearerToken
 		if kind == logAnswers {
-			token = logToken
+			token = posthog.HeadToken
 		}
 		return route.Route{
 			Group: group, Path: path, Methods: []string{http.MethodPost}, MaxBody: maxBody, Token: token,
@@ -73,8 +80,8 @@ func (h *Handler) Routes() []route.Route {
 }
 
 var (
-	spanAnswers = answers{rejected: "rejectedSpans"}
-	logAnswers  = answers{rejected: "rejectedLogRecords"}
+	spanAnswers = answers{items: "spans", list: "resourceSpans", rejected: "rejectedSpans"}
+	logAnswers  = answers{items: "log records", list: "resourceLogs", rejected: "rejectedLogRecords"}
 )
 
 // to returns the answers in the encoding of the request.
@@ -90,49 +97,43 @@ func (h *Handler) Traces(ctx context.Context, request *route.Request) route.Resp
 		return spanAnswers.to(request).refusal(err)
 	}
 	var data tracepb.TracesData
-	return h.take(ctx, request, spanAnswers.to(request), token, &data, func(b *batch) *events.Error {
+	return h.take(ctx, request, spanAnswers.to(request), token, &data, func(b *batch) (int, *events.Error) {
 		if ceiling := int(h.protocol.In(request.Config).MaxAIEvent); ceiling > 0 {
 			b.writer.limit = ceiling
 		}
 		ignored, err := b.traces(&data, h.config.In(request.Config))
 		h.ignored.Inc(int64(ignored))
-		return err
+		return ignored, err
 	})
 }
 
 // Logs takes the log records of a request. It answers once their events are safe, or says what is wrong. The token may
 // stand in the query, where posthog-js writes it.
 func (h *Handler) Logs(ctx context.Context, request *route.Request) route.Response {
-	token, err := logToken(request)
+	token, err := posthog.HeadToken(request)
 	if err != nil {
 		return logAnswers.to(request).refusal(err)
 	}
 	var data logspb.LogsData
-	return h.take(ctx, request, logAnswers.to(request), token, &data, func(b *batch) *events.Error {
-		return b.logs(&data, h.config.In(request.Config))
+	return h.take(ctx, request, logAnswers.to(request), token, &data, func(b *batch) (int, *events.Error) {
+		return 0, b.logs(&data, h.config.In(request.Config))
 	})
-}
-
-func logToken(request *route.Request) (string, *events.Error) {
-	if request.Get("Authorization") == "" {
-		if query, err := url.ParseQuery(request.RawQuery); err == nil && query.Has("token") {
-			return posthog.Token(query.Get("token"))
-		}
-	}
-	return posthog.BearerToken(request)
 }
 
 // take reads a request into data, has fill make events of data, and processes these events.
 func (h *Handler) take(
 	ctx context.Context, r *route.Request, answers answers, token string, data proto.Message,
-	fill func(*batch) *events.Error,
+	fill func(*batch) (ignored int, err *events.Error),
 ) route.Response {
 	payload, err := h.decoder.Inflate(decode.Input{Body: r.Body, ContentEncoding: r.ContentEncoding, Config: r.Config})
 	if err != nil {
 		return answers.refusal(err)
 	}
 	defer payload.Release()
-	decoded := request{lease: h.budget.Lease()}
+	config := h.config.In(r.Config)
+	limited, cancel := context.WithTimeout(ctx, config.MaxTime)
+	defer cancel()
+	decoded := request{lease: h.budget.Lease(), kind: answers}
 	defer decoded.lease.Release()
 	if err := decoded.decode(payload.Bytes, r.ContentType, data); err != nil {
 		return answers.refusal(err)
@@ -140,24 +141,30 @@ func (h *Handler) take(
 	if decoded.repaired {
 		h.repaired.Inc(1)
 	}
-	limit := int(h.decoder.Limit(r.Config))
 	b := batch{
 		Batch:   events.Batch{Token: token, Repaired: decoded.repaired},
 		request: &decoded,
-		writer:  writer{lease: h.budget.Lease(), limit: limit, left: limit},
+		writer: writer{
+			lease: h.budget.Lease(),
+			limit: int(h.decoder.Limit(r.Config)),
+			left:  min(int(config.MaxOutput), minOutput+maxGrowth*len(payload.Bytes)),
+		},
+		trim: trimmer{text: int(config.MaxAttribute), all: int(config.MaxResource)},
+		ctx:  limited,
 	}
 	r.Describe(&b.Batch)
 	defer b.writer.lease.Release()
-	if err := fill(&b); err != nil {
-		return answers.refusal(err)
+	ignored, fault := fill(&b)
+	if fault != nil {
+		return answers.refusal(fault)
 	}
 	if len(b.Events) == 0 {
-		return answers.success(0, "")
+		return answers.success(0, b.nothing(ignored))
 	}
 	if err := r.Admit(ctx, &b.Batch); err != nil {
 		h.processor.Process(ctx, &b.Batch)
 		return answers.refusal(err)
 	}
 	h.processor.Process(ctx, &b.Batch)
-	return answers.batch(&b.Batch).About(&b.Batch)
+	return answers.batch(&b.Batch, b.trim.note()).About(&b.Batch)
 }

@@ -120,6 +120,11 @@ func str(key, value string) *commonpb.KeyValue {
 		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
 }
 
+func double(key string, value float64) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key,
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: value}}}
+}
+
 func num(key string, value int64) *commonpb.KeyValue {
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: value}}}
 }
@@ -206,6 +211,8 @@ func packed(tb testing.TB, body []byte) []byte {
 // Section 6 of the protocol, OTEL: answers are in the encoding of the request.
 func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 	span := marshal(t, tracesOf(nil, spanOf(num("gen_ai.usage.input_tokens", 1))))
+	const spanJSON = `{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"gen_ai.a",` +
+		`"value":{"intValue":"1"}}]}]}]}]}`
 	for _, test := range []struct {
 		name, contentType string
 		body              []byte
@@ -214,14 +221,15 @@ func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 	}{
 		{"protobuf", typeProtobuf, span, 200, "", typeProtobuf},
 		{"protobuf, compressed", typeProtobuf, packed(t, span), 200, "", typeProtobuf},
-		{"JSON", typeJSON, []byte(`{"resourceSpans":[]}`), 200, "{}", typeJSON},
-		{"JSON, compressed", typeJSON, packed(t, []byte(`{"resourceSpans":[]}`)), 200, "{}", typeJSON},
-		{"JSON as text", "text/plain", []byte(` {"resourceSpans":[]}`), 200, "{}", typeJSON},
-		{"JSON with a charset", "application/json; charset=utf-8", []byte(`{}`), 200, "{}", typeJSON},
-		{"JSON that is called protobuf", typeProtobuf, []byte(`{}`), 200, "", typeProtobuf},
+		{"JSON", typeJSON, []byte(spanJSON), 200, "{}", typeJSON},
+		{"JSON, compressed", typeJSON, packed(t, []byte(spanJSON)), 200, "{}", typeJSON},
+		{"JSON as text", "text/plain", []byte(" " + spanJSON), 200, "{}", typeJSON},
+		{"JSON with a charset", "application/json; charset=utf-8", []byte(spanJSON), 200, "{}", typeJSON},
+		{"JSON that is called protobuf", typeProtobuf, []byte(spanJSON), 200, "", typeProtobuf},
+		{"JSON behind white space that is called protobuf", typeProtobuf, []byte("\n" + spanJSON), 200, "", typeProtobuf},
+		{"protobuf that is called JSON", typeJSON, span, 200, "{}", typeJSON},
 		{"protobuf without a type", "", span, 200, "{}", typeJSON},
-		{"unknown fields", typeJSON, []byte(`{"resourceSpans":[{"future":[[{}]]}],"x":1}`), 200, "{}", typeJSON},
-		{"an empty message", typeProtobuf, packed(t, nil), 200, "", typeProtobuf},
+		{"unknown fields", typeJSON, []byte(`{"future":[[{}]],"x":1,` + spanJSON[1:]), 200, "{}", typeJSON},
 		{"nothing", typeJSON, nil, 400, `{"code":3,"message":"request missing data payload"}`, typeJSON},
 		{"broken JSON", typeJSON, []byte(`{"resourceSpans":`), 400, "", typeJSON},
 		{"broken protobuf", typeProtobuf, span[:len(span)-1], 400, "", typeProtobuf},
@@ -265,9 +273,12 @@ func TestATokenIsNeeded(t *testing.T) {
 		{"", "", 401, 401},
 		{"", "token=phx_personal", 401, 401},
 		{"Basic abc", "token=phc_test", 200, 200},
+		{"phc_test", "", 200, 200},
+		{"Bearer%20phc_test", "", 200, 200},
+		{"Basic abc", "", 401, 401},
 	} {
 		s := newService(t, DefaultConfig())
-		r := requestOf(typeJSON, []byte(`{}`))
+		r := requestOf(typeJSON, []byte(`{}`)) // empty: it is the head that counts here
 		r.Header, r.RawQuery = route.Headers{"Authorization": test.authorization}, test.query
 		require.Equal(t, test.traces, s.Traces(context.Background(), r).Status, "%+v", test)
 		response := s.Logs(context.Background(), r)
@@ -352,23 +363,20 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	require.Len(t, s.sink.kept, 1)
 	require.Equal(t, uint64(1), s.ledger.Snapshot().Rejected[events.ReasonTooLarge])
 
-	// Log records have no such ceiling. All events of a request together are bounded by the limit of the decoder.
+	// A log record is bounded by the limit of the decoder.
 	s = newService(t, DefaultConfig())
-	s.decoder = decode.New(route.Fixed(10_000), s.budget)
-	response = s.logs(typeJSON,
-		[]byte(`{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"`+large+`"}}]},`+
-			`"scopeLogs":[{"logRecords":[{},{},{"body":{"stringValue":"`+large+`"}},{"body":{"stringValue":"`+large+
-			`"}}]}]},`+
-			`{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"small"}}]}]}]}`))
+	s.decoder = decode.New(route.Fixed(8000), s.budget)
+	quotes := &logspb.LogRecord{Body: str("", strings.Repeat(`"`, 5000)).GetValue()} // of two bytes each in JSON
+	response = s.logs(typeJSON, marshal(t, logsOf(nil, &logspb.LogRecord{}, quotes, &logspb.LogRecord{})))
 	require.Equal(t, 200, response.Status)
-	require.Equal(t,
-		`{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"maximum event size exceeded: the request becomes `+
-			`too large: send smaller batches"}}`, response.Body)
-	require.Len(t, s.sink.kept, 3)
+	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"maximum event size exceeded: the event `+
+		`is larger than 8000 bytes"}}`, response.Body)
+	require.Len(t, s.sink.kept, 2)
 }
 
 func TestTheNumberOfSpansAndRecordsIsLimited(t *testing.T) {
-	config := Config{MaxBody: 1 << 20, MaxSpans: 5, MaxAISpans: 2, MaxRecords: 3}
+	config := DefaultConfig()
+	config.MaxSpans, config.MaxAISpans, config.MaxRecords = 5, 2, 3
 	ai, other := spanOf(str("gen_ai.a", "b")), spanOf(str("http.method", "GET"))
 	for _, test := range []struct {
 		name   string
@@ -436,7 +444,8 @@ func TestRoutesRefuseAsOTLPDoes(t *testing.T) {
 func TestConfigReportsEveryFault(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
 	err := Config{}.Validate()
-	for _, key := range []string{"max_body", "max_spans", "max_ai_spans", "max_records"} {
+	for _, key := range []string{"max_body", "max_spans", "max_ai_spans", "max_records", "max_attribute", "max_resource",
+		"max_output", "max_time"} {
 		require.ErrorContains(t, err, key)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/memory"
+	"github.com/opencapture/capture/transport/route"
 )
 
 // nested returns a value within so many lists.
@@ -120,7 +121,7 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 			[]byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"a","value":{"intValue":1,` +
 				`"stringValue":"b"}}]}]}]}]}`), 400},
 		{"a list", typeJSON, []byte(`[]`), 400},
-		{"more after the end", typeJSON, []byte(`{}{}`), 400},
+		{"more after the end", typeJSON, []byte(`{}x`), 400},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -130,7 +131,8 @@ func TestHostileRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// A resource counts again for every record of it, so the budget bounds what a small request can become.
+// Every event repeats its resource, so what a resource may have, and what the events of a request may come to, is
+// bounded.
 func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	many := make([]*commonpb.KeyValue, 20_000)
 	for i := range many {
@@ -138,31 +140,116 @@ func TestWhatRequestsBecomeIsBounded(t *testing.T) {
 	}
 	same := slices.Repeat([]*commonpb.KeyValue{num("k", 1)}, 50_000)
 	records := slices.Repeat([]*logspb.LogRecord{{}}, 10_000)
-	spans := slices.Repeat([]*tracepb.Span{spanOf(str("gen_ai.a", "b"))}, 20)
-	tooMany := slices.Repeat(spans, 5)
+	spans := slices.Repeat([]*tracepb.Span{spanOf(str("gen_ai.a", "b"))}, 100)
 	for _, test := range []struct {
 		name   string
+		budget int64
 		status int
-		send   func(*service) int
+		kept   int
+		send   func(*service) route.Response
 	}{
-		{"a large resource of too many spans", 413,
-			func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, tooMany...))).Status }},
-		{"a large resource of many records", 503,
-			func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))).Status }},
-		{"a resource of one key of many records", 200,
-			func(s *service) int { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))).Status }},
-		{"a large resource of many spans", 200,
-			func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))).Status }},
-		{"a resource of one key of many spans", 200,
-			func(s *service) int { return s.traces(typeProtobuf, marshal(t, tracesOf(same, spans...))).Status }},
+		{"a large resource of many records", 32 << 20, 413, 0,
+			func(s *service) route.Response { return s.logs(typeProtobuf, marshal(t, logsOf(many, records...))) }},
+		{"a resource of one key of many records", 32 << 20, 200, 10_000,
+			func(s *service) route.Response { return s.logs(typeProtobuf, marshal(t, logsOf(same, records...))) }},
+		{"a large resource of many spans", 64 << 20, 200, 100,
+			func(s *service) route.Response { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))) }},
+		{"a large resource of many spans without room", 12 << 20, 503, 0,
+			func(s *service) route.Response { return s.traces(typeProtobuf, marshal(t, tracesOf(many, spans...))) }},
+		{"a resource of one key of many spans", 32 << 20, 200, 100,
+			func(s *service) route.Response { return s.traces(typeProtobuf, marshal(t, tracesOf(same, spans...))) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
-			s.Handler.budget = memory.NewBudget(32 << 20)
-			require.Equal(t, test.status, test.send(s))
+			s.Handler.budget = memory.NewBudget(test.budget)
+			response := test.send(s)
+			require.Equal(t, test.status, response.Status, response.Body)
+			require.Len(t, s.sink.kept, test.kept)
 			require.Zero(t, s.Handler.budget.InUse())
 		})
 	}
+}
+
+func TestTheEventsOfARequestTogetherAreBounded(t *testing.T) {
+	config := DefaultConfig()
+	config.MaxResource, config.MaxAttribute, config.MaxOutput = 1000, 1000, 20_000
+	resource := []*commonpb.KeyValue{str("a", strings.Repeat("x", 900))}
+	for records, status := range map[int]int{12: 200, 22: 413, 200: 413} {
+		s := newService(t, config)
+		response := s.logs(typeJSON, marshal(t, logsOf(resource, slices.Repeat([]*logspb.LogRecord{{}}, records)...)))
+		require.Equal(t, status, response.Status, "%d %s", records, response.Body)
+		if status == 413 {
+			require.Equal(t, `{"code":3,"message":"the events of the request come to too many bytes, with the attributes `+
+				`of its resources in each of them: send smaller batches, or shorten the resources"}`, response.Body)
+			require.Empty(t, s.sink.kept, "the whole request is refused")
+		}
+		s = newService(t, config)
+		spans := slices.Repeat([]*tracepb.Span{spanOf(str("gen_ai.a", "b"))}, min(records, 100))
+		require.Equal(t, status, s.traces(typeProtobuf, marshal(t, tracesOf(resource, spans...))).Status, records)
+	}
+}
+
+func TestWhatEventsRepeatIsShortenedAndTheAnswerSaysSo(t *testing.T) {
+	config := DefaultConfig()
+	config.MaxAttribute, config.MaxResource = 10, 130
+	list := &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{
+		Values: []*commonpb.AnyValue{str("", strings.Repeat("y", 20)).GetValue()},
+	}}}
+	resource := []*commonpb.KeyValue{
+		str("short", "0123456789"), str("long", "012345678äx"), {Key: "list", Value: list},
+		str(strings.Repeat("k", 200), "v"), str("session.id", strings.Repeat("s", 100)), num("last", 1),
+	}
+	scope := &commonpb.InstrumentationScope{Name: strings.Repeat("n", 11), Version: "1"}
+	const note = "all events of a resource repeat it: 4 texts of more than 10 bytes were cut, " +
+		"and 1 attributes beyond 130 bytes of a resource were left out"
+	want := map[string]any{"short": "0123456789", "long": "012345678…", "list": []any{"yyyyyyyyyy…"},
+		"session.id": "ssssssssss…", "last": 1.0}
+
+	s := newService(t, config)
+	logs := logsOf(resource, &logspb.LogRecord{Attributes: []*commonpb.KeyValue{str("own", strings.Repeat("o", 1000))}})
+	logs.ResourceLogs[0].ScopeLogs[0].Scope = scope
+	response := s.logs(typeJSON, marshal(t, logs))
+	require.Equal(t, 200, response.Status)
+	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"0","errorMessage":"`+note+`"}}`, response.Body)
+	got := properties(t, s.sink.kept[0])
+	require.Equal(t, want, got["resource_attributes"])
+	require.Equal(t, "nnnnnnnnnn…@1", got["instrumentation_scope"])
+	require.Equal(t, "ssssssssss…", got["$session_id"])
+	require.Equal(t, map[string]any{"own": strings.Repeat("o", 1000)}, got["attributes"], "they are the event's own")
+
+	s = newService(t, config)
+	data := tracesOf(resource, spanOf(str("gen_ai.a", strings.Repeat("o", 1000))))
+	data.ResourceSpans[0].ScopeSpans[0].Scope = scope
+	response = s.traces(typeProtobuf, marshal(t, data))
+	require.Equal(t, 200, response.Status)
+	partial, _ := protowire.ConsumeBytes([]byte(response.Body)[1:])
+	rejected, message := status(t, string(partial))
+	require.Zero(t, rejected)
+	require.Equal(t, note, message)
+	got = properties(t, s.sink.kept[0])
+	for name, value := range want {
+		if name == "session.id" {
+			name = "$ai_session_id"
+		}
+		require.Equal(t, value, got[name], name)
+	}
+	require.Equal(t, strings.Repeat("o", 1000), got["gen_ai.a"])
+}
+
+func TestARequestThatTakesTooLongIsToComeAgain(t *testing.T) {
+	config := DefaultConfig()
+	config.MaxTime = 1
+	s := newService(t, config)
+	for _, response := range []route.Response{
+		s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b"))))),
+		s.logs(typeProtobuf, marshal(t, logsOf(nil, &logspb.LogRecord{}))),
+	} {
+		require.Equal(t, 503, response.Status)
+		require.True(t, response.Retry)
+		_, message := status(t, response.Body)
+		require.Equal(t, "service unavailable: the request takes too long to process: send smaller batches", message)
+	}
+	require.Empty(t, s.sink.kept)
 }
 
 // Messages of people and models are full of braces, quotes and commas. In a text these make no values.

@@ -38,10 +38,15 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 		return err
 	}
 	for _, found := range data.GetResourceLogs() {
-		resource := b.logResource(found.GetResource().GetAttributes())
+		resource, err := b.logResource(found)
+		if err != nil {
+			return err
+		}
 		for _, scope := range found.GetScopeLogs() {
+			b.trim.scope(scope.GetScope())
+			name := scopeName(scope.GetScope())
 			for _, record := range scope.GetLogRecords() {
-				if err := b.log(record, resource, scope.GetScope()); err != nil {
+				if err := b.log(record, resource, name); err != nil {
 					return err
 				}
 			}
@@ -58,21 +63,32 @@ type logResource struct {
 	fault      *events.Error
 }
 
-func (b *batch) logResource(attributes []*commonpb.KeyValue) logResource {
+// logResource shortens and writes a resource. It refuses the request if the records of the resource can not all repeat
+// it.
+func (b *batch) logResource(found *logspb.ResourceLogs) (logResource, *events.Error) {
+	records := 0
+	for _, scope := range found.GetScopeLogs() {
+		records += len(scope.GetLogRecords())
+	}
+	list := b.trim.attributes(newAttributes(found.GetResource().GetAttributes())).list
 	resource := logResource{
-		user: textOf(attributes, logUsers...), session: textOf(attributes, logSessions...),
-		window: textOf(attributes, logWindows...), service: textOf(attributes, "service.name"),
+		user: textOf(list, logUsers...), session: textOf(list, logSessions...),
+		window: textOf(list, logWindows...), service: textOf(list, "service.name"),
 	}
 	b.writer.begin()
-	b.writer.object(attributes)
+	b.writer.object(list)
 	resource.attributes, resource.fault = b.writer.end()
-	return resource
+	switch {
+	case resource.fault != nil && !b.spares(resource.fault):
+		return logResource{}, resource.fault
+	case len(resource.attributes)*records > b.writer.left:
+		return logResource{}, errManyBytes
+	}
+	return resource, nil
 }
 
 // log makes the event of one record.
-func (b *batch) log(
-	record *logspb.LogRecord, resource logResource, scope *commonpb.InstrumentationScope,
-) *events.Error {
+func (b *batch) log(record *logspb.LogRecord, resource logResource, scope string) *events.Error {
 	trace := idOf(record.GetTraceId(), traceIDSize)
 	from := source{
 		name: "$log", lane: events.LaneLogs, space: logSpace, impersonal: true, fallback: trace,
@@ -105,7 +121,7 @@ func (b *batch) log(
 		text("span_id", idOf(record.GetSpanId(), spanIDSize))
 		w.key("trace_flags")
 		w.integer(int64(record.GetFlags()))
-		text("instrumentation_scope", scopeName(scope))
+		text("instrumentation_scope", scope)
 		if nanos := record.GetObservedTimeUnixNano(); nanos != 0 {
 			text("observed_timestamp", timeOf(nanos).Format(time.RFC3339Nano))
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -34,6 +35,7 @@ var (
 	errManyValues = events.Errorf(events.TooLarge, "request holds more than %d values: send smaller batches", maxValues)
 	errText       = events.Errorf(events.Invalid, "failed to parse request: JSON must be valid UTF-8")
 	errDepth      = errors.New("values are nested too deeply")
+	errType       = errors.New("a field has another type than in OTLP")
 )
 
 // isProtobuf reports whether a content type names protobuf.
@@ -58,19 +60,50 @@ func isJSON(body []byte, contentType string) bool {
 // request is a decoded request and the memory that is reserved for it.
 type request struct {
 	lease memory.Lease
+	// kind says what the request should hold.
+	kind answers
 	// repaired is set if the JSON had to be mended.
 	repaired bool
 }
 
-// decode reads a body into the message. It counts the values of the body and reserves their memory before it decodes
-// them.
+// decode reads a body into the message. If the body is not what its first byte and the content type promise, decode
+// tries the other encoding before it refuses the body.
 func (r *request) decode(body []byte, contentType string, into proto.Message) *events.Error {
+	likely, other := r.decodeProtobuf, r.decodeJSON
 	if isJSON(body, contentType) {
-		return r.decodeJSON(body, into)
+		likely, other = other, likely
 	}
+	fault := likely(body, into)
+	if fault == nil || fault.Code != events.Invalid {
+		return fault
+	}
+	switch second := other(body, into); {
+	case second == nil && isFilled(into):
+		return nil
+	case second != nil && second.Code == events.Unavailable:
+		return second
+	}
+	r.repaired = false
+	return fault
+}
+
+// isFilled reports whether a request's list of resources has any.
+func isFilled(data proto.Message) bool { return resourcesOf(data).Len() > 0 }
+
+// resourcesOf returns the list that is the only field of a request.
+func resourcesOf(data proto.Message) protoreflect.List {
+	message := data.ProtoReflect()
+	return message.Mutable(message.Descriptor().Fields().Get(0)).List()
+}
+
+// decodeProtobuf counts the values of the body and reserves their memory before it decodes them.
+func (r *request) decodeProtobuf(body []byte, into proto.Message) *events.Error {
 	count := counter{left: maxValues}
-	if err := count.message(into.ProtoReflect().Descriptor(), body, maxDepth); err != nil {
-		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
+	switch err := count.message(into.ProtoReflect().Descriptor(), body, maxDepth); {
+	case errors.Is(err, errType):
+		return r.invalid("protobuf", fmt.Errorf("%w, where this path takes %s", err, r.kind.items))
+	case err != nil:
+		return r.invalid("protobuf", err)
 	}
 	switch {
 	case count.left < 0:
@@ -81,12 +114,17 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	if err := (proto.UnmarshalOptions{
 		DiscardUnknown: true, RecursionLimit: maxDepth,
 	}).Unmarshal(body, into); err != nil {
-		return events.Errorf(events.Invalid, "failed to parse request: invalid protobuf: %w", err)
+		return r.invalid("protobuf", err)
 	}
 	return nil
 }
 
-// decodeJSON reads JSON. If the JSON is invalid, it first mends what real SDKs get wrong.
+func (r *request) invalid(encoding string, err error) *events.Error {
+	return events.Errorf(events.Invalid, "failed to parse request: invalid %s: %w", encoding, err)
+}
+
+// decodeJSON reads JSON, counting and reserving as decodeProtobuf does. If the JSON is invalid, it first mends what
+// real SDKs get wrong.
 func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	values := valuesOf(body)
 	switch {
@@ -97,22 +135,76 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	case !r.lease.Reserve(int64(len(body)) + int64(values)*valueSize):
 		return memory.ErrSpent
 	}
-	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
-	fault := options.Unmarshal(body, into)
-	if fault == nil {
-		return nil
-	}
-	if !jsonscan.Valid(body) {
+	fault := unmarshalJSON(body, into)
+	if fault != nil {
 		if _, size := jsonscan.Survey(body); !r.lease.Reserve(int64(size)) {
 			return memory.ErrSpent
 		}
-		mended, done := jsonscan.Repair(body)
-		if done.Any() && options.Unmarshal(mended, into) == nil {
-			r.repaired = true
-			return nil
+		if mended, done := jsonscan.Repair(body); done.Any() && unmarshalJSON(mended, into) == nil {
+			fault, r.repaired = nil, true
 		}
 	}
-	return events.Errorf(events.Invalid, "failed to parse request: invalid OTLP/JSON: %w", fault)
+	switch {
+	case fault != nil:
+		return r.invalid("OTLP/JSON", fault)
+	case !isFilled(into):
+		return r.foreign(body)
+	}
+	return nil
+}
+
+// unmarshalJSON reads one request, or several that follow each other, as in JSON Lines, into one message.
+func unmarshalJSON(text []byte, into proto.Message) error {
+	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
+	fault := options.Unmarshal(text, into)
+	if fault == nil {
+		return nil
+	}
+	proto.Reset(into)
+	scan := jsonscan.Scanner{Data: text}
+	for at := scan.Space(0); at < len(text); {
+		end := scan.Value(at, 0)
+		if end < 0 || end == len(text) && at == 0 {
+			return fault
+		}
+		next := into.ProtoReflect().New().Interface()
+		if err := options.Unmarshal(text[at:end], next); err != nil {
+			return fmt.Errorf("request at byte %d: %w", at, err)
+		}
+		all, more := resourcesOf(into), resourcesOf(next)
+		for i := range more.Len() {
+			all.Append(more.Get(i))
+		}
+		at = scan.Space(end)
+	}
+	return nil
+}
+
+// lists are the lists of OTLP's requests, by their names in JSON and in protobuf.
+var lists = map[string]string{
+	"resourceSpans": "resourceSpans", "resource_spans": "resourceSpans",
+	"resourceLogs": "resourceLogs", "resource_logs": "resourceLogs",
+	"resourceMetrics": "resourceMetrics", "resource_metrics": "resourceMetrics",
+}
+
+// foreign refuses JSON that has members, but not the list that the path is about. It takes an empty request, which
+// exporters may send.
+func (r *request) foreign(body []byte) *events.Error {
+	found, any := "no list of OTLP's", false
+	for members := jsonscan.MembersOf(body); members.Next(); any = true {
+		switch list := lists[string(members.Key)]; list {
+		case r.kind.list:
+			return nil
+		case "":
+		default:
+			found = list
+		}
+	}
+	if !any {
+		return nil
+	}
+	return events.Errorf(events.Invalid, "failed to parse request: expected %s, because this path takes %s, found %s",
+		r.kind.list, r.kind.items, found)
 }
 
 // valuesOf counts the values that JSON would become, without decoding it. An object is a message. A string that is
@@ -169,6 +261,9 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 		}
 		text = text[n:]
 		field := descriptor.Fields().ByNumber(number)
+		if field != nil && kind != typeOf(field) {
+			return errType
+		}
 		isMessage := field != nil && field.Kind() == protoreflect.MessageKind
 		if kind != protowire.BytesType || field == nil || !isMessage && !field.IsList() {
 			if n = protowire.ConsumeFieldValue(number, kind, text); n < 0 {
@@ -193,12 +288,30 @@ func (c *counter) message(descriptor protoreflect.MessageDescriptor, text []byte
 	return nil
 }
 
+// typeOf returns how a field is encoded. A field that is encoded in another way is that of another message. The library
+// would ignore the field, and so take spans for empty log records.
+func typeOf(field protoreflect.FieldDescriptor) protowire.Type {
+	switch field.Kind() {
+	case protoreflect.MessageKind, protoreflect.StringKind, protoreflect.BytesKind:
+		return protowire.BytesType
+	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:
+		return protowire.Fixed64Type
+	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:
+		return protowire.Fixed32Type
+	default:
+		return protowire.VarintType
+	}
+}
+
 // idOf returns the id of a trace or span as hexadecimal digits, or "" if the id is absent or all zeros. OTLP/JSON
 // writes ids as hexadecimal digits, and all other bytes as base64. So the JSON decoder has read these digits as base64,
-// and the id has another size. Encoding it as base64 gives the digits back.
+// and the id has another size. Encoding it as base64 gives the digits back. Some exporters write the base64 of the
+// bytes or of the digits.
 func idOf(id []byte, size int) string {
 	text := hex.EncodeToString(id)
-	if len(id) != size {
+	if len(id) == 2*size && isHex(string(id)) {
+		text = strings.ToLower(string(id))
+	} else if len(id) != size {
 		if digits := base64.StdEncoding.EncodeToString(id); isHex(digits) {
 			text = strings.ToLower(digits)
 		}

@@ -170,21 +170,18 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	if err := b.grow(ai); err != nil {
 		return 0, err
 	}
-	// The event of every span repeats the attributes of the resource, so they count again for each span.
-	left := maxValues
-	for _, resource := range data.GetResourceSpans() {
-		quiet := slices.Clone(resource.GetResource().GetAttributes())
-		quiet = slices.DeleteFunc(quiet, func(attribute *commonpb.KeyValue) bool { return hasPrefix(attribute, noise) })
-		attributes := newAttributes(quiet)
-		for _, scope := range resource.GetScopeSpans() {
+	for _, found := range data.GetResourceSpans() {
+		resource, err := b.spanResource(found.GetResource().GetAttributes())
+		if err != nil {
+			return 0, err
+		}
+		for _, scope := range found.GetScopeSpans() {
+			b.trim.scope(scope.GetScope())
 			for _, span := range scope.GetSpans() {
 				if !isAI(span) {
 					continue
 				}
-				if left -= len(attributes.list); left < 0 {
-					return 0, errManyValues
-				}
-				if err := b.span(span, attributes, scope.GetScope()); err != nil {
+				if err := b.span(span, resource, scope.GetScope()); err != nil {
 					return 0, err
 				}
 			}
@@ -193,15 +190,50 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 	return spans - ai, nil
 }
 
+// spanResource is what a resource says about its spans.
+type spanResource struct {
+	attributes
+	user string
+	// members are the attributes as members of an object, in the order of the list. They are nil if fault is set, which
+	// says why.
+	members [][]byte
+	fault   *events.Error
+}
+
+// spanResource shortens and writes a resource.
+func (b *batch) spanResource(list []*commonpb.KeyValue) (spanResource, *events.Error) {
+	list = slices.DeleteFunc(slices.Clone(list), func(attribute *commonpb.KeyValue) bool {
+		return hasPrefix(attribute, noise)
+	})
+	resource := spanResource{attributes: b.trim.attributes(newAttributes(list))}
+	resource.user = textOf(resource.list, resourceUsers...)
+	resource.members = make([][]byte, len(resource.list))
+	w := &b.writer
+	for i, attribute := range resource.list {
+		w.begin()
+		w.string(attribute.GetKey())
+		w.raw(":")
+		w.value(attribute.GetValue())
+		if resource.members[i], resource.fault = w.end(); resource.fault != nil {
+			resource.members = nil
+			break
+		}
+	}
+	if resource.fault != nil && !b.spares(resource.fault) {
+		return spanResource{}, resource.fault
+	}
+	return resource, nil
+}
+
 // span makes the event of one span.
-func (b *batch) span(span *tracepb.Span, resource attributes, scope *commonpb.InstrumentationScope) *events.Error {
+func (b *batch) span(span *tracepb.Span, resource spanResource, scope *commonpb.InstrumentationScope) *events.Error {
 	trace, id := idOf(span.GetTraceId(), traceIDSize), idOf(span.GetSpanId(), spanIDSize)
 	from := source{
 		name: eventName(span), lane: events.LaneAI, space: spanSpace,
 		user: textOf(span.GetAttributes(), spanUsers...), fallback: trace, nanos: span.GetStartTimeUnixNano(),
 	}
 	if from.user == "" {
-		from.user = textOf(resource.list, resourceUsers...)
+		from.user = resource.user
 	}
 	if from.nanos == 0 {
 		from.nanos = span.GetEndTimeUnixNano()
@@ -210,6 +242,10 @@ func (b *batch) span(span *tracepb.Span, resource attributes, scope *commonpb.In
 		from.identity = trace + id
 	}
 	return b.add(from, func(w *writer) {
+		if resource.fault != nil {
+			w.err = resource.fault
+			return
+		}
 		p := spanProperties{
 			writer: w, span: span, scope: scope, own: newAttributes(span.GetAttributes()), resource: resource,
 			done: map[string]bool{},
@@ -226,8 +262,9 @@ type spanProperties struct {
 
 	// own are the span's attributes and go before those of the resource. done are the names that are written already,
 	// and the names that must not be written.
-	own, resource attributes
-	done          map[string]bool
+	own      attributes
+	resource spanResource
+	done     map[string]bool
 }
 
 // find returns the attribute of a name, or nil if there is none or the name is done.
@@ -262,23 +299,31 @@ func (p *spanProperties) write(trace, id string) {
 			p.spoken(property.to, property.roles)
 		}
 	}
-	for _, attribute := range p.resource.list {
-		if p.own.byKey[attribute.GetKey()] == nil {
-			p.rest(attribute)
+	for i, attribute := range p.resource.list {
+		if name := attribute.GetKey(); p.own.byKey[name] == nil && p.isRest(name) {
+			p.comma()
+			p.json(p.resource.members[i])
+		}
+		if p.err != nil {
+			return
 		}
 	}
 	for _, attribute := range p.own.list {
-		p.rest(attribute)
+		if name := attribute.GetKey(); p.isRest(name) {
+			p.key(name)
+			p.value(attribute.GetValue())
+		}
+		if p.err != nil {
+			return
+		}
 	}
 	p.raw("}")
 }
 
-// rest writes an attribute under its own name, unless that name is done or one of the AI gateway's.
-func (p *spanProperties) rest(attribute *commonpb.KeyValue) {
-	if name := attribute.GetKey(); !p.done[name] && !strings.HasPrefix(name, posthog.GatewayPrefix) {
-		p.key(name)
-		p.value(attribute.GetValue())
-	}
+// isRest reports whether an attribute is still to be written under its own name: that name is not done and not one of
+// the AI gateway's.
+func (p *spanProperties) isRest(name string) bool {
+	return !p.done[name] && !strings.HasPrefix(name, posthog.GatewayPrefix)
 }
 
 // free reports whether no attribute of the name is left to write. Such an attribute counts before a property of the
@@ -404,6 +449,9 @@ func (p *spanProperties) spoken(to string, roles map[string]string) {
 			begun = true
 		}
 		p.raw("{")
+		if p.err != nil {
+			return
+		}
 		attributes := newAttributes(event.GetAttributes())
 		if textOf(attributes.list, "role") == "" {
 			p.key("role")

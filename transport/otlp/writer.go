@@ -16,7 +16,7 @@ import (
 )
 
 // writer writes JSON values, one after the other. It reserves memory by its lease before it takes it. It gives up a
-// value that is too large or has no room: it ignores the rest of the value, and end returns the error.
+// value that is too large or has no room: it does no more work for that value, and end returns the error.
 type writer struct {
 	lease memory.Lease
 	// limit is the size of the largest value, in bytes. left is how many bytes all values still to come may have
@@ -29,7 +29,10 @@ type writer struct {
 	err   *events.Error
 }
 
-var errManyBytes = events.Errorf(events.TooLarge, "the request becomes too large: send smaller batches")
+// errManyBytes concerns the whole request, unlike other errors with its code.
+var errManyBytes = events.Errorf(events.TooLarge,
+	"the events of the request come to too many bytes, with the attributes of its resources in each of them: "+
+		"send smaller batches, or shorten the resources")
 
 // chunk is the least memory that the writer takes at once, in bytes.
 const chunk = 16 << 10
@@ -87,16 +90,24 @@ func (w *writer) json(value []byte) {
 
 // key begins a member of an object.
 func (w *writer) key(name string) {
+	w.comma()
+	w.string(name)
+	w.raw(":")
+}
+
+// comma divides two members of an object.
+func (w *writer) comma() {
 	if w.err == nil && w.text[len(w.text)-1] != '{' {
 		w.raw(",")
 	}
-	w.string(name)
-	w.raw(":")
 }
 
 // string writes a string. Invalid UTF-8 becomes U+FFFD.
 func (w *writer) string(s string) {
 	const digits = "0123456789abcdef"
+	if !w.room(len(s) + len(`""`)) {
+		return
+	}
 	w.raw(`"`)
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\ufffd")
@@ -120,6 +131,9 @@ func (w *writer) string(s string) {
 			w.raw(`\t`)
 		default:
 			w.raw(`\u00` + digits[c>>4:c>>4+1] + digits[c&15:c&15+1])
+		}
+		if w.err != nil {
+			return
 		}
 	}
 	w.raw(s[plain:])
@@ -175,7 +189,9 @@ func (w *writer) value(value *commonpb.AnyValue) {
 			if i > 0 {
 				w.raw(",")
 			}
-			w.value(element)
+			if w.value(element); w.err != nil {
+				return
+			}
 		}
 		w.raw("]")
 	case *commonpb.AnyValue_KvlistValue:
@@ -187,10 +203,14 @@ func (w *writer) value(value *commonpb.AnyValue) {
 
 // object writes attributes as an object. Of several attributes with one key the last counts.
 func (w *writer) object(list []*commonpb.KeyValue) {
-	w.raw("{")
+	if w.raw("{"); w.err != nil {
+		return
+	}
 	for _, attribute := range newAttributes(list).list {
 		w.key(attribute.GetKey())
-		w.value(attribute.GetValue())
+		if w.value(attribute.GetValue()); w.err != nil {
+			return
+		}
 	}
 	w.raw("}")
 }
@@ -198,6 +218,9 @@ func (w *writer) object(list []*commonpb.KeyValue) {
 // structured writes a value. Where the value is a string that holds a JSON object or array, it writes that in its
 // place.
 func (w *writer) structured(value *commonpb.AnyValue) {
+	if w.err != nil {
+		return
+	}
 	text := strings.TrimSpace(value.GetStringValue())
 	if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") {
 		if jsonscan.Valid([]byte(text)) {
