@@ -56,8 +56,10 @@ func (b *batch) nothing(ignored int) string {
 type source struct {
 	name string
 	lane events.Lane
-	// user names the user. If it is empty, fallback stands for the user.
+	// user names the user, else the resource's user does, which is JSON. If both are empty, fallback stands for the
+	// user.
 	user, fallback string
+	resourceUser   []byte
 	// nanos is when the event happened, in nanoseconds since 1970; 0 is unknown.
 	nanos uint64
 	// impersonal is set for an event that makes no person, even if it names the user.
@@ -86,14 +88,7 @@ func (b *batch) add(from source, write func(*writer)) *events.Error {
 	properties, err := w.end()
 	event.UUID, event.Raw.Properties = b.identify(from, properties), properties
 	if err == nil {
-		err = b.name(event, from.user)
-	}
-	if err == nil && event.DistinctID == "" {
-		event.Routing.SkipPerson = true
-		if from.fallback == "" {
-			from.fallback = event.UUID.String()
-		}
-		err = b.name(event, from.fallback)
+		err = b.name(event, from)
 	}
 	if err == nil {
 		event.Routing.SkipPerson = event.Routing.SkipPerson || from.impersonal
@@ -119,19 +114,35 @@ func (b *batch) spares(err *events.Error) bool {
 	return err.Code == events.TooLarge && err != errManyBytes
 }
 
-// name gives the event a user's name by the protocol's rules. After a blank name the event has none.
-func (b *batch) name(event *events.Event, user string) *events.Error {
-	b.writer.begin()
-	b.writer.string(user)
-	raw, err := b.writer.end()
-	if err != nil {
-		return err
+// name gives the event its user's name by the protocol's rules. A blank name names nobody.
+func (b *batch) name(event *events.Event, from source) (err *events.Error) {
+	raw := from.resourceUser
+	if from.user != "" {
+		raw, err = b.encode(from.user)
+	} else {
+		b.writer.left -= len(raw) // The event's message repeats it.
+	}
+	if err == nil && (raw == nil || !posthog.Identify(event, raw)) {
+		event.Routing.SkipPerson = true
+		if from.fallback == "" {
+			from.fallback = event.UUID.String()
+		}
+		if raw, err = b.encode(from.fallback); err == nil {
+			posthog.Identify(event, raw)
+		}
 	}
 	event.Raw.DistinctID = raw
-	if !posthog.Identify(event, raw) {
-		event.DistinctID = ""
+	return err
+}
+
+// encode returns a text as JSON, and nil for an empty text.
+func (b *batch) encode(text string) ([]byte, *events.Error) {
+	if text == "" {
+		return nil, nil
 	}
-	return nil
+	b.writer.begin()
+	b.writer.string(text)
+	return b.writer.end()
 }
 
 // identify makes an event's UUID. The same event of a request that is sent again gets the same UUID.

@@ -44,9 +44,11 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 		}
 		for _, scope := range found.GetScopeLogs() {
 			b.trim.scope(scope.GetScope())
-			name := scopeName(scope.GetScope())
+			if err := b.logScope(&resource, scope); err != nil {
+				return err
+			}
 			for _, record := range scope.GetLogRecords() {
-				if err := b.log(record, resource, name); err != nil {
+				if err := b.log(record, resource); err != nil {
 					return err
 				}
 			}
@@ -55,47 +57,67 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 	return nil
 }
 
-// logResource is what a resource says about its log records.
+// logResource is what a resource, and a scope in it, say about their log records. All of it is JSON that has been
+// written once, except the session's id.
 type logResource struct {
-	user, session, window, service string
-	// attributes is the whole resource as JSON. It is nil if fault is set, which says why.
-	attributes []byte
-	fault      *events.Error
+	session string
+
+	user, sessionJSON, window, service, attributes, scope []byte
+	// fault says why some of it is missing.
+	fault *events.Error
 }
 
-// logResource shortens and writes a resource. It refuses the request if the records of the resource can not all repeat
-// it.
+// logResource shortens and writes a resource.
 func (b *batch) logResource(found *logspb.ResourceLogs) (logResource, *events.Error) {
-	records := 0
-	for _, scope := range found.GetScopeLogs() {
-		records += len(scope.GetLogRecords())
-	}
 	list := b.trim.attributes(newAttributes(found.GetResource().GetAttributes())).list
-	resource := logResource{
-		user: textOf(list, logUsers...), session: textOf(list, logSessions...),
-		window: textOf(list, logWindows...), service: textOf(list, "service.name"),
-	}
+	resource := logResource{session: textOf(list, logSessions...)}
 	b.writer.begin()
 	b.writer.object(list)
 	resource.attributes, resource.fault = b.writer.end()
-	switch {
-	case resource.fault != nil && !b.spares(resource.fault):
+	for _, part := range [...]struct {
+		to   *[]byte
+		text string
+	}{
+		{&resource.user, textOf(list, logUsers...)}, {&resource.sessionJSON, resource.session},
+		{&resource.window, textOf(list, logWindows...)}, {&resource.service, textOf(list, "service.name")},
+	} {
+		if resource.fault == nil {
+			*part.to, resource.fault = b.encode(part.text)
+		}
+	}
+	if resource.fault != nil && !b.spares(resource.fault) {
 		return logResource{}, resource.fault
-	case len(resource.attributes)*records > b.writer.left:
-		return logResource{}, errManyBytes
 	}
 	return resource, nil
 }
 
+// logScope writes a scope of the resource. It refuses the request if not all records of the scope can repeat what they
+// have in common.
+func (b *batch) logScope(resource *logResource, found *logspb.ScopeLogs) *events.Error {
+	if resource.fault == nil {
+		resource.scope, resource.fault = b.encode(scopeName(found.GetScope()))
+	}
+	common := len(resource.window) + len(resource.service) + len(resource.attributes) + len(resource.scope)
+	switch {
+	case resource.fault != nil && !b.spares(resource.fault):
+		return resource.fault
+	case common*len(found.GetLogRecords()) > b.writer.left:
+		return errManyBytes
+	}
+	return nil
+}
+
 // log makes the event of one record.
-func (b *batch) log(record *logspb.LogRecord, resource logResource, scope string) *events.Error {
+func (b *batch) log(record *logspb.LogRecord, resource logResource) *events.Error {
 	trace := idOf(record.GetTraceId(), traceIDSize)
 	from := source{
 		name: "$log", lane: events.LaneLogs, space: logSpace, impersonal: true, fallback: trace,
 		nanos:   record.GetTimeUnixNano(),
-		user:    cmp.Or(textOf(record.GetAttributes(), logUsers...), resource.user),
-		session: cmp.Or(textOf(record.GetAttributes(), logSessions...), resource.session),
+		user:    textOf(record.GetAttributes(), logUsers...),
+		session: textOf(record.GetAttributes(), logSessions...), resourceUser: resource.user,
 	}
+	ownSession := from.session
+	from.session = cmp.Or(ownSession, resource.session)
 	if from.nanos == 0 {
 		from.nanos = record.GetObservedTimeUnixNano()
 	}
@@ -110,23 +132,33 @@ func (b *batch) log(record *logspb.LogRecord, resource logResource, scope string
 				w.string(text)
 			}
 		}
+		// common writes what the record itself says, else what its resource says.
+		common := func(name, own string, shared []byte) {
+			switch {
+			case own != "":
+				text(name, own)
+			case shared != nil:
+				w.key(name)
+				w.json(shared)
+			}
+		}
 		w.raw(`{"body":`)
 		w.value(record.GetBody())
 		text("severity_text", record.GetSeverityText())
 		w.key("severity_number")
 		w.integer(int64(record.GetSeverityNumber()))
-		text("service_name", resource.service)
+		common("service_name", "", resource.service)
 		text("event_name", record.GetEventName())
 		text("trace_id", trace)
 		text("span_id", idOf(record.GetSpanId(), spanIDSize))
 		w.key("trace_flags")
 		w.integer(int64(record.GetFlags()))
-		text("instrumentation_scope", scope)
+		common("instrumentation_scope", "", resource.scope)
 		if nanos := record.GetObservedTimeUnixNano(); nanos != 0 {
 			text("observed_timestamp", timeOf(nanos).Format(time.RFC3339Nano))
 		}
-		text("$session_id", from.session)
-		text("$window_id", cmp.Or(textOf(record.GetAttributes(), logWindows...), resource.window))
+		common("$session_id", ownSession, resource.sessionJSON)
+		common("$window_id", textOf(record.GetAttributes(), logWindows...), resource.window)
 		w.key("attributes")
 		w.object(record.GetAttributes())
 		w.key("resource_attributes")

@@ -193,9 +193,9 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 // spanResource is what a resource says about its spans.
 type spanResource struct {
 	attributes
-	user string
-	// members are the attributes as members of an object, in the order of the list. They are nil if fault is set, which
-	// says why.
+	// user is JSON.
+	user []byte
+	// members are the attributes as members of an object, in the order of the list. fault says why some are missing.
 	members [][]byte
 	fault   *events.Error
 }
@@ -206,18 +206,18 @@ func (b *batch) spanResource(list []*commonpb.KeyValue) (spanResource, *events.E
 		return hasPrefix(attribute, noise)
 	})
 	resource := spanResource{attributes: b.trim.attributes(newAttributes(list))}
-	resource.user = textOf(resource.list, resourceUsers...)
+	resource.user, resource.fault = b.encode(textOf(resource.list, resourceUsers...))
 	resource.members = make([][]byte, len(resource.list))
 	w := &b.writer
 	for i, attribute := range resource.list {
+		if resource.fault != nil {
+			break
+		}
 		w.begin()
 		w.string(attribute.GetKey())
 		w.raw(":")
 		w.value(attribute.GetValue())
-		if resource.members[i], resource.fault = w.end(); resource.fault != nil {
-			resource.members = nil
-			break
-		}
+		resource.members[i], resource.fault = w.end()
 	}
 	if resource.fault != nil && !b.spares(resource.fault) {
 		return spanResource{}, resource.fault
@@ -230,10 +230,8 @@ func (b *batch) span(span *tracepb.Span, resource spanResource, scope *commonpb.
 	trace, id := idOf(span.GetTraceId(), traceIDSize), idOf(span.GetSpanId(), spanIDSize)
 	from := source{
 		name: eventName(span), lane: events.LaneAI, space: spanSpace,
-		user: textOf(span.GetAttributes(), spanUsers...), fallback: trace, nanos: span.GetStartTimeUnixNano(),
-	}
-	if from.user == "" {
-		from.user = resource.user
+		user: textOf(span.GetAttributes(), spanUsers...), fallback: trace, resourceUser: resource.user,
+		nanos: span.GetStartTimeUnixNano(),
 	}
 	if from.nanos == 0 {
 		from.nanos = span.GetEndTimeUnixNano()
