@@ -47,7 +47,7 @@ func (b *batch) grow(n int) *events.Error {
 // out because they are not what the path takes.
 func (b *batch) nothing(ignored int) string {
 	if ignored > 0 {
-		return fmt.Sprintf("nothing was kept: none of the %d %s is about AI", ignored, b.kind.items)
+		return fmt.Sprintf("nothing was kept: the request holds no %s about AI (others: %d)", b.kind.items, ignored)
 	}
 	return "nothing was kept: the request holds no " + b.kind.items
 }

@@ -76,7 +76,7 @@ func TestA200ThatKeptNothingSaysSo(t *testing.T) {
 		{"a resource alone", true, typeProtobuf, marshal(t, tracesOf([]*commonpb.KeyValue{str("a", "b")})), 200, noSpans},
 		{"unknown fields alone", false, typeJSON, []byte(`{"resource_logs":[{"spans":[{}]}]}`), 200, noRecords},
 		{"spans that are not about AI", true, typeProtobuf, marshal(t, tracesOf(nil, spanOf(), spanOf(str("a", "b")))),
-			200, "nothing was kept: none of the 2 spans is about AI"},
+			200, "nothing was kept: the request holds no spans about AI (others: 2)"},
 		{"JSON that is no OTLP", false, typeJSON, []byte(`{"message":"hello","level":"info"}`), 400,
 			"failed to parse request: expected resourceLogs, because this path takes log records, found no list of OTLP's"},
 		{"logs on the path of traces", true, typeJSON, []byte(aRecord), 400,
