@@ -504,6 +504,13 @@ func ofOTLP() []attack {
 		proto("empty values", logs, http.StatusOK, func(size int) string {
 			return logsOf("", "", field(2, repeat(min(size, 400_000), field(6, ""))))
 		}),
+		proto("texts that are no UTF-8", logs, http.StatusOK, func(size int) string {
+			value := field(1, "\xff")
+			for range 30 {
+				value = field(6, field(1, field(1, "k\xff")+field(2, value)))
+			}
+			return logsOf("", "", field(2, field(5, field(5, attributesAt(1, size, func(int) string { return value })))))
+		}),
 		proto("a value that nests too deeply", logs, http.StatusBadRequest, func(size int) string {
 			value := field(1, "x")
 			for len(value) < size {
@@ -524,6 +531,9 @@ func ofOTLP() []attack {
 		}),
 		text("many requests and a fault", logs, http.StatusBadRequest, func(size int) string {
 			return repeat(min(size, 400_000), `{"resourceLogs":[{}]}`+"\n") + "{"
+		}),
+		text("texts that are no UTF-8", logs, http.StatusOK, func(size int) string {
+			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"` + repeat(size, "a\xff") + `"}}]}]}]}`
 		}),
 		text("unknown members", logs, http.StatusBadRequest, func(size int) string {
 			return `{` + fill(size, ",", `"k%d":[{"a":1}]`) + `}`

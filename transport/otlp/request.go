@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -33,7 +34,6 @@ const (
 
 var (
 	errManyValues = events.Errorf(events.TooLarge, "request holds more than %d values: send smaller batches", maxValues)
-	errText       = events.Errorf(events.Invalid, "failed to parse request: JSON must be valid UTF-8")
 	errDepth      = errors.New("values are nested too deeply")
 	errType       = errors.New("a field has another type than in OTLP")
 )
@@ -77,6 +77,7 @@ func (r *request) decode(body []byte, contentType string, into proto.Message) *e
 	if fault == nil || fault.Code != events.Invalid {
 		return fault
 	}
+	r.repaired = false
 	switch second := other(body, into); {
 	case second == nil && isFilled(into):
 		return nil
@@ -111,12 +112,40 @@ func (r *request) decodeProtobuf(body []byte, into proto.Message) *events.Error 
 	case !r.lease.Reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
 		return memory.ErrSpent
 	}
-	if err := (proto.UnmarshalOptions{
-		DiscardUnknown: true, RecursionLimit: maxDepth,
-	}).Unmarshal(body, into); err != nil {
-		return r.invalid("protobuf", err)
+	options := proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
+	fault := options.Unmarshal(body, into)
+	if fault == nil {
+		return nil
 	}
-	return nil
+	mended, err := r.mendProtobuf(body, into.ProtoReflect().Descriptor(), maxValues-count.left)
+	switch {
+	case err != nil:
+		return err
+	case mended != nil && options.Unmarshal(mended, into) == nil:
+		r.repaired = true
+		return nil
+	default:
+		return r.invalid("protobuf", fault)
+	}
+}
+
+// mendProtobuf returns a copy of a body whose texts are valid UTF-8, or nil if they are so already. values is how many
+// the body has.
+func (r *request) mendProtobuf(
+	body []byte, descriptor protoreflect.MessageDescriptor, values int,
+) ([]byte, *events.Error) {
+	// A byte that is no UTF-8 becomes three. The longest of the texts is copied twice.
+	if !r.lease.Reserve(int64(len(body))*6 + int64(values)*int64(unsafe.Sizeof(0))) {
+		return nil, memory.ErrSpent
+	}
+	mend := mender{sizes: make([]int, 0, values+1)}
+	size := mend.measure(descriptor, body)
+	if !mend.replaced {
+		return nil, nil
+	}
+	mend.out = make([]byte, 0, size)
+	mend.write(descriptor, body)
+	return mend.out, nil
 }
 
 func (r *request) invalid(encoding string, err error) *events.Error {
@@ -130,10 +159,14 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	switch {
 	case values > maxValues:
 		return errManyValues
-	case !utf8.Valid(body):
-		return errText
 	case !r.lease.Reserve(int64(len(body)) + int64(values)*valueSize):
 		return memory.ErrSpent
+	}
+	if !utf8.Valid(body) {
+		if !r.lease.Reserve(int64(len(body)) * int64(len(replacement))) {
+			return memory.ErrSpent
+		}
+		body, r.repaired = bytes.ToValidUTF8(body, replacement), true
 	}
 	fault := unmarshalJSON(body, into)
 	if fault != nil {

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -130,4 +131,38 @@ func TestIdsAreFoundInTheFormsThatExportersWrite(t *testing.T) {
 	got := properties(t, take(t, nil, it)[0])
 	require.Equal(t, trace, got["$ai_trace_id"])
 	require.Equal(t, span, got["$ai_span_id"])
+}
+
+// One byte that is no UTF-8 costs no record, and the project is told of it.
+func TestWhatIsNoUTF8IsReplacedInPlace(t *testing.T) {
+	const bad = "caf\xe9 \xff\xfe"
+	const mended = "caf\ufffd \ufffd"
+	first := str(bad, strings.Repeat("x", 200)+bad)
+	body := marshal(t, logsOf([]*commonpb.KeyValue{str("service.name", "latin")}, &logspb.LogRecord{
+		TimeUnixNano: began, Body: nested(3), TraceId: traceID, Attributes: []*commonpb.KeyValue{num("n", -1)},
+	}, &logspb.LogRecord{}))
+	// The library writes no such text, so the text takes the place of another of the same size in its output.
+	body = bytes.ReplaceAll(body, []byte("latin"), []byte("l\xe4tin"))
+	s := newService(t, DefaultConfig())
+	require.Equal(t, 200, s.logs(typeProtobuf, body).Status)
+	require.Len(t, s.sink.kept, 2)
+	require.True(t, s.sink.batch.Repaired)
+	got := properties(t, s.sink.kept[0])
+	require.Equal(t, "l\ufffdtin", got["service_name"])
+	require.Equal(t, []any{[]any{[]any{"x"}}}, got["body"])
+	require.Equal(t, map[string]any{"n": -1.0}, got["attributes"])
+	require.Equal(t, fmt.Sprintf("%x", traceID), got["trace_id"])
+
+	// A text that grows makes all messages around it longer, here beyond what one byte can count.
+	body = within(1, within(2, within(2, within(6, append(within(1, []byte(first.GetKey())),
+		within(2, within(1, []byte(first.GetValue().GetStringValue())))...)))))
+	s = newService(t, DefaultConfig())
+	require.Equal(t, 200, s.logs(typeJSON, body).Status)
+	require.Equal(t, map[string]any{mended: strings.Repeat("x", 200) + mended},
+		properties(t, s.sink.kept[0])["attributes"])
+
+	s = newService(t, DefaultConfig())
+	require.Equal(t, 200, s.logs(typeJSON, []byte(strings.Replace(aRecord, "one", bad, 1))).Status)
+	require.Equal(t, mended, properties(t, s.sink.kept[0])["body"])
+	require.True(t, s.sink.batch.Repaired)
 }
