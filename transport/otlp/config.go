@@ -23,7 +23,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		MaxBody: 4 * configs.MiB, MaxSpans: 1000, MaxAISpans: 100, MaxRecords: 10_000,
-		MaxAttribute: 16 * configs.KiB, MaxResource: 64 * configs.KiB, MaxOutput: 64 * configs.MiB,
+		MaxAttribute: 16 * configs.KiB, MaxResource: 64 * configs.KiB, MaxOutput: 100 * configs.MiB,
 		MaxTime: 10 * time.Second,
 	}
 }

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -311,6 +312,9 @@ func FuzzOTLP(f *testing.F) {
 		[]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1",`+
 			`"body":{"kvlistValue":{"values":[{"key":"a","value":{"intValue":"5"}}]}}}]}]}]}`))
 	f.Add(false, false, packed(f, []byte(`{"resourceLogs":[]}`)))
+	f.Add(false, true, bytes.ReplaceAll(marshal(f, logsOf([]*commonpb.KeyValue{str("a", "latin")},
+		&logspb.LogRecord{Body: nested(3)})), []byte("latin"), []byte("l\xe4tin")))
+	f.Add(false, false, []byte(aRecord+"\n"+aRecord))
 	statuses := []int{200, 400, 413, 503}
 	f.Fuzz(func(t *testing.T, traces, protobuf bool, body []byte) {
 		s := newService(t, DefaultConfig())
