@@ -8,6 +8,9 @@ import (
 	"unicode/utf8"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+
+	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // attributes are the attributes of a span, record or resource that have a value. Of several attributes with one key
@@ -58,12 +61,19 @@ func valueText(value *commonpb.AnyValue) string {
 	return ""
 }
 
+// ellipsis ends a text that was cut.
+const ellipsis = "…"
+
 // trimmer bounds what resources and scopes add to each of their events. It shortens the decoded request in place.
 type trimmer struct {
 	// text is the longest text, in bytes. all is how many bytes of attributes a resource may have.
 	text, all int
 	// cut counts the texts that were cut, and omitted the attributes that were left out.
 	cut, omitted int
+
+	// lease is for the texts that were cut. err is set if it could not be had: the request is then to be given up.
+	lease *memory.Lease
+	err   *events.Error
 }
 
 // attributes cuts the texts in attributes and leaves out the attributes for which there is no room.
@@ -128,7 +138,11 @@ func (t *trimmer) shorten(text string) string {
 	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}
-	return text[:end] + "…"
+	if !t.lease.Reserve(int64(end + len(ellipsis))) {
+		t.err = memory.ErrSpent
+		return ""
+	}
+	return text[:end] + ellipsis
 }
 
 // scope shortens the name and the version of a scope.

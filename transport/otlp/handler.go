@@ -149,7 +149,7 @@ func (h *Handler) take(
 			limit: int(h.decoder.Limit(r.Config)),
 			left:  min(int(config.MaxOutput), minOutput+maxGrowth*len(payload.Bytes)),
 		},
-		trim: trimmer{text: int(config.MaxAttribute), all: int(config.MaxResource)},
+		trim: trimmer{text: int(config.MaxAttribute), all: int(config.MaxResource), lease: &decoded.lease},
 		ctx:  limited,
 	}
 	r.Describe(&b.Batch)

@@ -14,6 +14,7 @@ import (
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/memory"
@@ -232,6 +233,28 @@ func TestWhatEventsRepeatIsShortenedAndTheAnswerSaysSo(t *testing.T) {
 		require.Equal(t, value, got[name], name)
 	}
 	require.Equal(t, strings.Repeat("o", 1000), got["gen_ai.a"])
+}
+
+func TestWhatIsCutIsReservedFirst(t *testing.T) {
+	resource := []*commonpb.KeyValue{str("a", strings.Repeat("x", 20_000))}
+	logs, traces := marshal(t, logsOf(resource, &logspb.LogRecord{})), marshal(t, tracesOf(resource, spanOf(str("ai.a", "b"))))
+	for _, test := range []struct {
+		name string
+		body []byte
+		into proto.Message
+		send func(*service, string, []byte) route.Response
+	}{
+		{"logs", logs, &logspb.LogsData{}, (*service).logs}, {"traces", traces, &tracepb.TracesData{}, (*service).traces},
+	} {
+		s := newService(t, DefaultConfig())
+		decoded := request{lease: memory.NewBudget(1 << 30).Lease()}
+		require.Nil(t, decoded.decode(test.body, typeProtobuf, test.into))
+		s.Handler.budget = memory.NewBudget(decoded.lease.Held() + eventSize + 16_000)
+		require.Equal(t, 503, test.send(s, typeProtobuf, test.body).Status, test.name)
+		require.Zero(t, s.Handler.budget.InUse())
+		s.Handler.budget = memory.NewBudget(decoded.lease.Held() + eventSize + 16_400 + 120_000)
+		require.Equal(t, 200, test.send(s, typeProtobuf, test.body).Status, test.name)
+	}
 }
 
 func TestARequestThatTakesTooLongIsToComeAgain(t *testing.T) {

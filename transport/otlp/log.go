@@ -43,12 +43,12 @@ func (b *batch) logs(data *logspb.LogsData, config Config) *events.Error {
 			return err
 		}
 		for _, scope := range found.GetScopeLogs() {
-			b.trim.scope(scope.GetScope())
-			if err := b.logScope(&resource, scope); err != nil {
+			inScope, err := b.logScope(resource, scope)
+			if err != nil {
 				return err
 			}
 			for _, record := range scope.GetLogRecords() {
-				if err := b.log(record, resource); err != nil {
+				if err := b.log(record, inScope); err != nil {
 					return err
 				}
 			}
@@ -91,20 +91,23 @@ func (b *batch) logResource(found *logspb.ResourceLogs) (logResource, *events.Er
 	return resource, nil
 }
 
-// logScope writes a scope of the resource. It refuses the request if not all records of the scope can repeat what they
-// have in common.
-func (b *batch) logScope(resource *logResource, found *logspb.ScopeLogs) *events.Error {
+// logScope shortens and writes a scope, and returns the resource with it. It refuses the request if not all records of
+// the scope can repeat what they have in common.
+func (b *batch) logScope(resource logResource, found *logspb.ScopeLogs) (logResource, *events.Error) {
+	b.trim.scope(found.GetScope())
 	if resource.fault == nil {
 		resource.scope, resource.fault = b.encode(scopeName(found.GetScope()))
 	}
 	common := len(resource.window) + len(resource.service) + len(resource.attributes) + len(resource.scope)
 	switch {
+	case b.trim.err != nil:
+		return logResource{}, b.trim.err
 	case resource.fault != nil && !b.spares(resource.fault):
-		return resource.fault
+		return logResource{}, resource.fault
 	case common*len(found.GetLogRecords()) > b.writer.left:
-		return errManyBytes
+		return logResource{}, errManyBytes
 	}
-	return nil
+	return resource, nil
 }
 
 // log makes the event of one record.

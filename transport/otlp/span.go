@@ -176,7 +176,9 @@ func (b *batch) traces(data *tracepb.TracesData, config Config) (ignored int, er
 			return 0, err
 		}
 		for _, scope := range found.GetScopeSpans() {
-			b.trim.scope(scope.GetScope())
+			if b.trim.scope(scope.GetScope()); b.trim.err != nil {
+				return 0, b.trim.err
+			}
 			for _, span := range scope.GetSpans() {
 				if !isAI(span) {
 					continue
@@ -219,7 +221,10 @@ func (b *batch) spanResource(list []*commonpb.KeyValue) (spanResource, *events.E
 		w.value(attribute.GetValue())
 		resource.members[i], resource.fault = w.end()
 	}
-	if resource.fault != nil && !b.spares(resource.fault) {
+	switch {
+	case b.trim.err != nil:
+		return spanResource{}, b.trim.err
+	case resource.fault != nil && !b.spares(resource.fault):
 		return spanResource{}, resource.fault
 	}
 	return resource, nil
