@@ -42,12 +42,13 @@ func concat(lists ...[]attack) (all []attack) {
 	return all
 }
 
-// fill repeats a text, in which a verb stands for the repetition's number, until it has about size bytes.
-func fill(size int, separator, format string) string {
+// fill repeats a text, with commas between, until it has about size bytes. A verb in the text stands for the
+// repetition's number.
+func fill(size int, format string) string {
 	var text strings.Builder
 	for i := 0; text.Len() < size; i++ {
 		if i > 0 {
-			text.WriteString(separator)
+			text.WriteByte(',')
 		}
 		if strings.Contains(format, "%") {
 			fmt.Fprintf(&text, format, i)
@@ -103,32 +104,36 @@ func ofJSON(protocol string, around func(members string) *route.Request, status 
 	const deepest = 100
 	return []attack{
 		with("values that nest deeply", status, func(size int) string {
-			return `"a":[` + fill(size, ",", strings.Repeat("[", deepest)+strings.Repeat("]", deepest)) + `]`
+			return `"a":[` + fill(size, strings.Repeat("[", deepest)+strings.Repeat("]", deepest)) + `]`
 		}),
 		with("objects that nest deeply", status, func(size int) string {
-			return `"a":[` + fill(size, ",", strings.Repeat(`{"a":`, deepest)+"1"+strings.Repeat("}", deepest)) + `]`
+			return `"a":[` + fill(size, strings.Repeat(`{"a":`, deepest)+"1"+strings.Repeat("}", deepest)) + `]`
 		}),
 		with("a value that nests too deeply", http.StatusBadRequest, func(size int) string {
 			return `"a":` + repeat(size, "[")
 		}),
-		with("many keys", status, func(size int) string { return fill(size, ",", `"k%d":1`) }),
-		with("one key many times", status, func(size int) string { return fill(size, ",", `"k":1`) }),
+		with("many keys", status, func(size int) string { return fill(size, `"k%d":1`) }),
+		with("one key many times", status, func(size int) string { return fill(size, `"k":1`) }),
 		with("known keys many times", status, func(size int) string {
-			return fill(size, ",", `"$current_url":"u","$session_id":"s","distinct_id":"u","token":"t"`)
+			return fill(size, `"$current_url":"u","$session_id":"s","distinct_id":"u","token":"t"`)
 		}),
-		with("keys of the AI gateway", status, func(size int) string { return fill(size, ",", `"$ai_gateway_%d":1`) }),
-		with("keys with escapes", status, func(size int) string { return fill(size, ",", `"\u0024ai_gateway\n%d":1`) }),
+		with("keys of the AI gateway", status, func(size int) string { return fill(size, `"$ai_gateway_%d":1`) }),
+		with("keys with escapes", status, func(size int) string { return fill(size, `"\u0024ai_gateway\n%d":1`) }),
 		with("one long key with escapes", status, func(size int) string { return `"` + repeat(size, `\n`) + `":1` }),
 		with("a string of escapes", status, func(size int) string { return `"a":"` + repeat(size, `\"`) + `"` }),
-		with("a string of surrogates", status, func(size int) string { return `"a":"` + repeat(size, `\ud83d\ude00`) + `"` }),
+		with("a string of surrogates", status, func(size int) string {
+			return `"a":"` + repeat(size, `\ud83d\ude00`) + `"`
+		}),
 		with("lone surrogates", status, func(size int) string { return `"a":"` + repeat(size, `\ud83d`) + `"` }),
-		with("numbers that are none", status, func(size int) string { return `"a":[` + fill(size, ",", `NaN`) + `]` }),
+		with("numbers that are none", status, func(size int) string { return `"a":[` + fill(size, `NaN`) + `]` }),
 		with("a fault behind numbers that are none", http.StatusBadRequest, func(size int) string {
-			return `"a":[` + fill(size, ",", `NaN`) + `}`
+			return `"a":[` + fill(size, `NaN`) + `}`
 		}),
 		with("a number of many digits", status, func(size int) string { return `"a":` + repeat(size, "1") }),
 		with("white space", status, func(size int) string { return `"a":` + repeat(size, " \n") + `1` }),
-		with("a string without an end", http.StatusBadRequest, func(size int) string { return `"a":"` + repeat(size, "x") }),
+		with("a string without an end", http.StatusBadRequest, func(size int) string {
+			return `"a":"` + repeat(size, "x")
+		}),
 		with("JSON in a string in a string", status, func(size int) string {
 			text := `{"a":"b"}`
 			for len(text) < size/2 {
@@ -143,7 +148,7 @@ func ofV0() []attack {
 	batch := func(around, one string) func(int) *route.Request {
 		return func(size int) *route.Request {
 			shared := strings.ReplaceAll(around, "%LARGE%", repeat(size/2, "x"))
-			return body("/batch", `{"api_key":"phc_test",`+shared+`"batch":[`+fill(size/2, ",", one)+`]}`)
+			return body("/batch", `{"api_key":"phc_test",`+shared+`"batch":[`+fill(size/2, one)+`]}`)
 		}
 	}
 	const one = `{"event":"a","distinct_id":"u"}`
@@ -157,25 +162,25 @@ func ofV0() []attack {
 		{"v0: many events with a long sent_at", batch(`"sent_at":"%LARGE%",`, one), http.StatusOK},
 		{"v0: many events with their own tokens",
 			batch("", `{"event":"a","distinct_id":"u","properties":{"token":"phc_test"}}`), http.StatusOK},
-		{"v0: many batches in one", batch("", `{"event":"a","distinct_id":"u"}],"batch":[{"event":"a","distinct_id":"u"}`),
-			http.StatusOK},
+		{"v0: many batches in one", batch("", one+`],"batch":[`+one), http.StatusOK},
 		{"v0: many heatmaps", batch("", `{"event":"a","distinct_id":"u","properties":{"$heatmap_data":{"u":[{"x":1}]},`+
 			`"$current_url":"u","$prev_pageview_pathname":"p"}}`), http.StatusOK},
 		{"v0: one large heatmap", func(size int) *route.Request {
-			return batchAround(`"$heatmap_data":{"u":[` + fill(size, ",", `{"x":%d}`) + `]}`)
+			return batchAround(`"$heatmap_data":{"u":[` + fill(size, `{"x":%d}`) + `]}`)
 		}, http.StatusOK},
 		{"v0: a heatmap many times", func(size int) *route.Request {
-			return batchAround(fill(size, ",", `"$heatmap_data":{"u":[]}`))
+			return batchAround(fill(size, `"$heatmap_data":{"u":[]}`))
 		}, http.StatusOK},
 		{"v0: a long distinct_id of escapes", func(size int) *route.Request {
-			return body("/batch", `{"api_key":"phc_test","batch":[{"event":"a","distinct_id":"`+repeat(size, `\u00e9`)+`"}]}`)
+			return body("/batch",
+				`{"api_key":"phc_test","batch":[{"event":"a","distinct_id":"`+repeat(size, `\u00e9`)+`"}]}`)
 		}, http.StatusOK},
 		{"v0: a distinct_id that is a large object", func(size int) *route.Request {
 			return body("/batch",
-				`{"api_key":"phc_test","batch":[{"event":"a","distinct_id":{`+fill(size, ",", `"k%d":1`)+`}}]}`)
+				`{"api_key":"phc_test","batch":[{"event":"a","distinct_id":{`+fill(size, `"k%d":1`)+`}}]}`)
 		}, http.StatusOK},
 		{"v0: many elements that are no events", func(size int) *route.Request {
-			return body("/batch", `{"api_key":"phc_test","batch":[`+fill(size, ",", `12345`)+`]}`)
+			return body("/batch", `{"api_key":"phc_test","batch":[`+fill(size, `12345`)+`]}`)
 		}, http.StatusBadRequest},
 		{"v0: many long times that cannot be read",
 			batch("", `{"event":"a","distinct_id":"u","timestamp":"`+strings.Repeat("2026-", 200)+`"}`), http.StatusOK},
@@ -183,42 +188,43 @@ func ofV0() []attack {
 }
 
 func ofRecordings() []attack {
+	const recorded = `{"event":"$snapshot","api_key":"phc_test","distinct_id":"u","properties":{`
 	record := func(session, one string) func(int) *route.Request {
 		return func(size int) *route.Request {
 			shared := strings.ReplaceAll(session, "%LARGE%", repeat(size/2, "x"))
-			first := `{"event":"$snapshot","api_key":"phc_test","distinct_id":"u","properties":{"$session_id":"s",` + shared +
-				`"$snapshot_data":[{"timestamp":1}]}}`
-			return body("/s", `[`+first+`,`+fill(size/2, ",", one)+`]`)
+			first := recorded + `"$session_id":"s",` + shared + `"$snapshot_data":[{"timestamp":1}]}}`
+			return body("/s", `[`+first+`,`+fill(size/2, one)+`]`)
 		}
 	}
-	const more = `{"event":"$snapshot","distinct_id":"u","properties":{"$snapshot_data":[{"timestamp":1}]}}`
+	const more = recorded + `"$snapshot_data":[{"timestamp":1}]}}`
 	return []attack{
 		{"recordings: many events", record("", more), http.StatusOK},
-		{"recordings: many events of a window with a long name", record(`"$window_id":"%LARGE%",`, more), http.StatusOK},
+		{"recordings: many events of a window with a long name", record(`"$window_id":"%LARGE%",`, more),
+			http.StatusOK},
 		{"recordings: many events of a long library", record(`"$lib":"%LARGE%",`, more), http.StatusOK},
 		{"recordings: many events of a long host", record(`"$snapshot_host":"%LARGE%",`, more), http.StatusOK},
-		{"recordings: many sessions", record("", `{"event":"$snapshot","distinct_id":"u","properties":{"$session_id":"s%d",`+
+		{"recordings: many sessions", record("", recorded+`"$session_id":"s%d","$snapshot_data":[{"timestamp":1}]}}`),
+			http.StatusOK},
+		{"recordings: many windows", record("", recorded+`"$session_id":"s","$window_id":"w%d",`+
 			`"$snapshot_data":[{"timestamp":1}]}}`), http.StatusOK},
-		{"recordings: many windows", record("", `{"event":"$snapshot","distinct_id":"u","properties":{"$session_id":"s",`+
-			`"$window_id":"w%d","$snapshot_data":[{"timestamp":1}]}}`), http.StatusOK},
 		{"recordings: two windows in turn with long names", func(size int) *route.Request {
 			window := func(letter string) string {
-				return `{"event":"$snapshot","api_key":"phc_test","distinct_id":"u","properties":{"$session_id":"` + letter +
-					`","$window_id":"` + repeat(size/4, letter) + `","$snapshot_data":[{"timestamp":1}]}},` +
-					fill(size/4, ",", more)
+				return recorded + `"$session_id":"` + letter + `","$window_id":"` + repeat(size/4, letter) +
+					`","$snapshot_data":[{"timestamp":1}]}},` +
+					fill(size/4, more)
 			}
 			return body("/s", `[`+window("a")+`,`+window("b")+`]`)
 		}, http.StatusOK},
 		{"recordings: many snapshots", func(size int) *route.Request {
-			return body("/s", `[{"event":"$snapshot","api_key":"phc_test","distinct_id":"u","properties":{"$session_id":"s",`+
-				`"$snapshot_data":[`+fill(size, ",", `{"a":1}`)+`]}}]`)
+			return body("/s", `[`+recorded+`"$session_id":"s",`+
+				`"$snapshot_data":[`+fill(size, `{"a":1}`)+`]}}]`)
 		}, http.StatusOK},
 		{"recordings: the snapshots many times", func(size int) *route.Request {
-			return body("/s", `[{"event":"$snapshot","api_key":"phc_test","distinct_id":"u","properties":{"$session_id":"s",`+
-				fill(size, ",", `"$snapshot_data":[{}]`)+`}}]`)
+			return body("/s", `[`+recorded+`"$session_id":"s",`+
+				fill(size, `"$snapshot_data":[{}]`)+`}}]`)
 		}, http.StatusOK},
 		{"recordings: one large snapshot", func(size int) *route.Request {
-			return body("/s", `[{"event":"$snapshot","api_key":"phc_test","distinct_id":"u","properties":{"$session_id":"s",`+
+			return body("/s", `[`+recorded+`"$session_id":"s",`+
 				`"$snapshot_data":[{"data":"`+repeat(size, `\"`)+`"}]}}]`)
 		}, http.StatusOK},
 	}
@@ -229,18 +235,20 @@ func ofV1() []attack {
 		return func(size int) *route.Request {
 			shared := strings.ReplaceAll(around, "%LARGE%", repeat(size/2, "x"))
 			return body("/i/v1/analytics/events", `{"created_at":"2026-11-24T12:00:00Z",`+shared+`"batch":[`+
-				fill(size/2, ",", one)+`]}`)
+				fill(size/2, one)+`]}`)
 		}
 	}
-	const head = `{"event":"a","distinct_id":"u","timestamp":"2026-11-24T12:00:00Z","uuid":"0198c0de-0000-7000-8000-%012d",`
+	const head = `{"event":"a","distinct_id":"u","timestamp":"2026-11-24T12:00:00Z",` +
+		`"uuid":"0198c0de-0000-7000-8000-%012d",`
 	return []attack{
 		{"v1: many events", batch("", head+`"properties":{}}`), http.StatusOK},
 		{"v1: many events with options", batch("", head+`"session_id":"s","window_id":"w","options":{`+
-			`"cookieless_mode":true,"disable_skew_correction":true,"process_person_profile":true},"properties":{"a":1}}`),
+			`"cookieless_mode":true,"disable_skew_correction":true,"process_person_profile":true},`+
+			`"properties":{"a":1}}`),
 			http.StatusOK},
 		{"v1: many events in a large envelope", batch(`"other":"%LARGE%",`, head+`"properties":{}}`), http.StatusOK},
-		{"v1: many events with one uuid", batch("", strings.Replace(head, "%012d", "000000000001", 1)+`"properties":{}}`),
-			http.StatusBadRequest},
+		{"v1: many events with one uuid", batch("",
+			strings.Replace(head, "%012d", "000000000001", 1)+`"properties":{}}`), http.StatusBadRequest},
 	}
 }
 
@@ -258,7 +266,9 @@ func ofAI() []attack {
 		{"AI: what is almost a boundary", func(size int) *route.Request {
 			return parts(boundary + "\r\n" + repeat(size, "\r\n"+boundary[:len(boundary)-1]))
 		}, http.StatusBadRequest},
-		{"AI: no boundary", func(size int) *route.Request { return parts(repeat(size, "\r\n-")) }, http.StatusBadRequest},
+		{"AI: no boundary", func(size int) *route.Request {
+			return parts(repeat(size, "\r\n-"))
+		}, http.StatusBadRequest},
 		{"AI: a long header of a part", func(size int) *route.Request {
 			return parts(boundary + "\r\n" + repeat(size, "A: b\r\n") + "\r\n\r\n" + boundary + "--")
 		}, http.StatusBadRequest},
@@ -267,17 +277,17 @@ func ofAI() []attack {
 
 func ofEncodings() []attack {
 	const batch = `{"api_key":"phc_test","batch":[%s]}`
-	text := func(size int) string { return fmt.Sprintf(batch, fill(size, ",", `{"event":"a","distinct_id":"u%d"}`)) }
-	of := func(name, encoding string, status int, make func(size int) string) attack {
+	text := func(size int) string { return fmt.Sprintf(batch, fill(size, `{"event":"a","distinct_id":"u%d"}`)) }
+	of := func(name, encoding string, status int, build func(size int) string) attack {
 		return attack{name, func(size int) *route.Request {
-			r := body("/batch", make(size))
+			r := body("/batch", build(size))
 			r.ContentEncoding = encoding
 			return r
 		}, status}
 	}
-	form := func(name string, status int, make func(size int) string) attack {
+	form := func(name string, status int, build func(size int) string) attack {
 		return attack{name, func(size int) *route.Request {
-			r := body("/e", make(size))
+			r := body("/e", build(size))
 			r.ContentType = "application/x-www-form-urlencoded"
 			return r
 		}, status}
@@ -287,7 +297,9 @@ func ofEncodings() []attack {
 		of("gzip: many members", "gzip", http.StatusOK, func(size int) string {
 			return packGzip(text(1000)) + repeat(size, packGzip(" "))
 		}),
-		of("gzip: zeros", "gzip", http.StatusBadRequest, func(size int) string { return packGzip(repeat(100*size, "\x00")) }),
+		of("gzip: zeros", "gzip", http.StatusBadRequest, func(size int) string {
+			return packGzip(repeat(100*size, "\x00"))
+		}),
 		of("gzip: cut short", "gzip", http.StatusBadRequest, func(size int) string {
 			packed := packGzip(text(10 * size))
 			return packed[:len(packed)-1]
@@ -310,7 +322,9 @@ func ofEncodings() []attack {
 		of("zstd: many frames", "zstd", http.StatusOK, func(size int) string {
 			return packZstd(text(10)) + repeat(size, packZstd(repeat(20, " ")))
 		}),
-		of("base64", "", http.StatusOK, func(size int) string { return base64.StdEncoding.EncodeToString([]byte(text(size))) }),
+		of("base64", "", http.StatusOK, func(size int) string {
+			return base64.StdEncoding.EncodeToString([]byte(text(size)))
+		}),
 		of("base64 of base64", "", http.StatusOK, func(size int) string {
 			return base64.StdEncoding.EncodeToString([]byte(base64.StdEncoding.EncodeToString([]byte(text(size)))))
 		}),
@@ -321,14 +335,18 @@ func ofEncodings() []attack {
 		of("lz64 that grows without end", "lz64", http.StatusBadRequest, func(size int) string {
 			return packLZ64("a") + repeat(size, "/")
 		}),
-		form("form: an escaped batch", http.StatusOK, func(size int) string { return "data=" + url.QueryEscape(text(size)) }),
+		form("form: an escaped batch", http.StatusOK, func(size int) string {
+			return "data=" + url.QueryEscape(text(size))
+		}),
 		form("form: every byte escaped", http.StatusOK, func(size int) string {
 			return "data=" + percent(text(size))
 		}),
 		form("form: many fields", http.StatusOK, func(size int) string {
 			return "data=" + url.QueryEscape(text(1000)) + repeat(size, "&a=b")
 		}),
-		form("form: only separators", http.StatusBadRequest, func(size int) string { return "_=1" + repeat(size, "&") }),
+		form("form: only separators", http.StatusBadRequest, func(size int) string {
+			return "_=1" + repeat(size, "&")
+		}),
 		form("form: pluses", http.StatusOK, func(size int) string {
 			return "data=" + url.QueryEscape(text(1000)) + repeat(size, "+")
 		}),
@@ -399,15 +417,15 @@ func attribute(key, value string) string { return field(1, key) + field(2, field
 
 func ofOTLP() []attack {
 	const traces, logs = "/i/v0/ai/otel", "/i/v1/logs"
-	proto := func(name, path string, status int, make func(size int) string) attack {
+	proto := func(name, path string, status int, build func(size int) string) attack {
 		return attack{"OTLP: " + name, func(size int) *route.Request {
-			r := body(path, make(size))
+			r := body(path, build(size))
 			r.ContentType = "application/x-protobuf"
 			return r
 		}, status}
 	}
-	text := func(name, path string, status int, make func(size int) string) attack {
-		return attack{"OTLP/JSON: " + name, func(size int) *route.Request { return body(path, make(size)) }, status}
+	text := func(name, path string, status int, build func(size int) string) attack {
+		return attack{"OTLP/JSON: " + name, func(size int) *route.Request { return body(path, build(size)) }, status}
 	}
 	ai := field(9, attribute("gen_ai.a", "b"))
 	// The most records and spans that one request may have.
@@ -423,6 +441,11 @@ func ofOTLP() []attack {
 	many := func(size int) string {
 		return attributesAt(1, size, func(i int) string { return attribute(strconv.Itoa(i), "v") })
 	}
+	aRecord := func(fields string) string { return logsOf("", "", field(2, fields)) }
+	aSpan := func(fields string) string { return logsOf("", "", field(2, ai+fields)) }
+	jsonOf := func(record string) string {
+		return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[` + record + `]}]}]}`
+	}
 	quotes := func(size int) string { return repeat(size, `"`) }
 	event := func(name string, list string) string { return field(11, field(2, name)+list) }
 	listed := func(number protowire.Number, list string, size int) string {
@@ -437,9 +460,10 @@ func ofOTLP() []attack {
 			return logsOf(field(1, attribute("a", quotes(size/2))), "", records(size/2, ""))
 		}),
 		proto("records of a long attribute", logs, http.StatusOK, func(size int) string {
-			return logsOf(field(1, attribute("a", quotes(size/2))), "", records(size/2, field(5, field(1, repeat(5000, "x")))))
+			return logsOf(field(1, attribute("a", quotes(size/2))), "",
+				records(size/2, field(5, field(1, repeat(5000, "x")))))
 		}),
-		proto("many records of a scope with a long name", logs, http.StatusRequestEntityTooLarge, func(size int) string {
+		proto("many records of a long scope", logs, http.StatusRequestEntityTooLarge, func(size int) string {
 			return logsOf("", field(1, quotes(size/4))+field(2, quotes(size/4)), records(size/2, ""))
 		}),
 		proto("many records of a user with a long name", logs, http.StatusRequestEntityTooLarge, func(size int) string {
@@ -447,31 +471,38 @@ func ofOTLP() []attack {
 				records(size/2, ""))
 		}),
 		proto("many resources", logs, http.StatusOK, func(size int) string {
-			return repeat(size, logsOf(field(1, attribute("a", "b")), "", records(0, field(5, field(1, repeat(200, "x"))))))
+			return repeat(size,
+				logsOf(field(1, attribute("a", "b")), "", records(0, field(5, field(1, repeat(200, "x"))))))
 		}),
 		proto("many scopes", logs, http.StatusOK, func(size int) string {
 			return field(1, field(1, field(1, attribute("a", "b")))+repeat(size, field(2, field(1, field(1, "s"))+
 				field(2, field(5, field(1, repeat(200, "x")))))))
 		}),
 		proto("a record with many attributes", logs, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, attributesAt(6, size, func(i int) string { return attribute(strconv.Itoa(i), "v") })))
+			return aRecord(attributesAt(6, size, func(i int) string {
+				return attribute(strconv.Itoa(i), "v")
+			}))
 		}),
 		proto("a record with an attribute many times", logs, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, listed(6, attribute("user.id", "v"), size)))
+			return aRecord(listed(6, attribute("user.id", "v"), size))
 		}),
 		proto("a record with values that nest deeply", logs, http.StatusOK, func(size int) string {
 			value := field(1, "x")
 			for range 40 {
 				value = field(5, field(1, value))
 			}
-			return logsOf("", "", field(2, field(5, field(5, attributesAt(1, size, func(int) string { return value })))))
+			return aRecord(field(5, field(5, attributesAt(1, size, func(int) string {
+				return value
+			}))))
 		}),
 		proto("a record with objects that nest deeply", logs, http.StatusOK, func(size int) string {
 			value := field(1, "x")
 			for range 30 {
 				value = field(6, field(1, field(1, "k")+field(2, value)))
 			}
-			return logsOf("", "", field(2, field(5, field(5, attributesAt(1, size, func(int) string { return value })))))
+			return aRecord(field(5, field(5, attributesAt(1, size, func(int) string {
+				return value
+			}))))
 		}),
 		proto("spans of a large resource", traces, http.StatusOK, func(size int) string {
 			return logsOf(many(size/2), "", spans(size/2, ai+field(9, attribute("a", repeat(5000, "x")))))
@@ -481,86 +512,88 @@ func ofOTLP() []attack {
 				spans(size/2, ai+field(9, attribute("a", repeat(5000, "x")))))
 		}),
 		proto("a span with many attributes", traces, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, ai+attributesAt(9, size, func(i int) string { return attribute(strconv.Itoa(i), "v") })))
+			return aSpan(attributesAt(9, size, func(i int) string {
+				return attribute(strconv.Itoa(i), "v")
+			}))
 		}),
 		proto("a span with an attribute many times", traces, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, ai+listed(9, attribute("user.id", "v"), size)))
+			return aSpan(listed(9, attribute("user.id", "v"), size))
 		}),
 		proto("a span with many events", traces, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, ai+repeat(size, event("gen_ai.user.message", field(3, attribute("content", "c"))))))
+			return aSpan(repeat(size, event("gen_ai.user.message", field(3, attribute("content", "c")))))
 		}),
 		proto("a failed span with many exceptions", traces, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, ai+field(15, "\x18\x02")+repeat(size, event("exception", field(3, attribute("a", "b"))))))
+			return aSpan(field(15, "\x18\x02") + repeat(size, event("exception", field(3, attribute("a", "b")))))
 		}),
 		proto("a span whose message is JSON in a string", traces, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, ai+field(9, attribute("gen_ai.input.messages", "["+repeat(size, `"\"",`)+"1]"))))
+			return aSpan(field(9, attribute("gen_ai.input.messages", "["+repeat(size, `"\"",`)+"1]")))
 		}),
 		proto("a span whose messages are almost JSON", traces, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, ai+repeat(size, event("gen_ai.choice", field(3, attribute("content", "[1,2,3"))))))
+			return aSpan(repeat(size, event("gen_ai.choice", field(3, attribute("content", "[1,2,3")))))
 		}),
 		proto("spans that are not about AI", traces, http.StatusOK, func(size int) string {
-			return logsOf(many(size/2), "", strings.Repeat(field(2, field(9, attribute("http", repeat(size/2/900, "x")))), 900))
+			return logsOf(many(size/2), "",
+				strings.Repeat(field(2, field(9, attribute("http", repeat(size/2/900, "x")))), 900))
 		}),
 		proto("empty values", logs, http.StatusOK, func(size int) string {
-			return logsOf("", "", field(2, repeat(min(size, 400_000), field(6, ""))))
+			return aRecord(repeat(min(size, 400_000), field(6, "")))
 		}),
 		proto("texts that are no UTF-8", logs, http.StatusOK, func(size int) string {
 			value := field(1, "\xff")
 			for range 30 {
 				value = field(6, field(1, field(1, "k\xff")+field(2, value)))
 			}
-			return logsOf("", "", field(2, field(5, field(5, attributesAt(1, size, func(int) string { return value })))))
+			return aRecord(field(5, field(5, attributesAt(1, size, func(int) string {
+				return value
+			}))))
 		}),
 		proto("a value that nests too deeply", logs, http.StatusBadRequest, func(size int) string {
 			value := field(1, "x")
 			for len(value) < size {
 				value = field(5, field(1, value))
 			}
-			return logsOf("", "", field(2, field(5, value)))
+			return aRecord(field(5, value))
 		}),
 		text("many records", logs, http.StatusOK, func(size int) string {
-			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[` + strings.Repeat("{},", min(size/3, 9999)) + `{}]}]}]}`
+			return jsonOf(strings.Repeat("{},", min(size/3, 9999)) + "{}")
 		}),
 		text("many records of a long attribute", logs, http.StatusRequestEntityTooLarge, func(size int) string {
-			return `{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"` + repeat(size/2, `\"`) +
-				`"}}]},"scopeLogs":[{"logRecords":[` + strings.Repeat("{},", min(size/6, 9999)) + `{}]}]}]}`
+			return `{"resourceLogs":[{"resource":{"attributes":[{"key":"a","value":{"stringValue":"` +
+				repeat(size/2, `\"`) + `"}}]},"scopeLogs":[{"logRecords":[` +
+				strings.Repeat("{},", min(size/6, 9999)) + `{}]}]}]}`
 		}),
 		text("many requests", logs, http.StatusOK, func(size int) string {
-			return repeat(size, `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"`+repeat(200, "x")+
-				`"}}]}]}]}`+"\n")
+			return repeat(size, jsonOf(`{"body":{"stringValue":"`+repeat(200, "x")+`"}}`)+"\n")
 		}),
 		text("many requests and a fault", logs, http.StatusBadRequest, func(size int) string {
 			return repeat(min(size, 400_000), `{"resourceLogs":[{}]}`+"\n") + "{"
 		}),
 		text("texts that are no UTF-8", logs, http.StatusOK, func(size int) string {
-			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"` + repeat(size, "a\xff") + `"}}]}]}]}`
+			return jsonOf(`{"body":{"stringValue":"` + repeat(size, "a\xff") + `"}}`)
 		}),
 		text("unknown members", logs, http.StatusBadRequest, func(size int) string {
-			return `{` + fill(size, ",", `"k%d":[{"a":1}]`) + `}`
+			return `{` + fill(size, `"k%d":[{"a":1}]`) + `}`
 		}),
 		text("numbers that are none", logs, http.StatusOK, func(size int) string {
-			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"a","x":[` + fill(size, ",", "NaN") +
-				`]}}]}]}]}`
+			return jsonOf(`{"body":{"stringValue":"a","x":[` + fill(size, "NaN") + `]}}`)
 		}),
 		text("an attribute many times", logs, http.StatusOK, func(size int) string {
-			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":[` +
-				fill(size, ",", `{"key":"user.id","value":{"stringValue":"v"}}`) + `]}]}]}]}`
+			return jsonOf(`{"attributes":[` + fill(size, `{"key":"user.id","value":{"stringValue":"v"}}`) + `]}`)
 		}),
 		text("a string of escapes", logs, http.StatusOK, func(size int) string {
-			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"` + repeat(size, `\u0022`) + `"}}]}]}]}`
+			return jsonOf(`{"body":{"stringValue":"` + repeat(size, `\u0022`) + `"}}`)
 		}),
 		text("a string of surrogates", logs, http.StatusOK, func(size int) string {
-			return `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"` + repeat(size, `\ud83d\ude00`) +
-				`"}}]}]}]}`
+			return jsonOf(`{"body":{"stringValue":"` + repeat(size, `\ud83d\ude00`) + `"}}`)
 		}),
 	}
 }
 
-// attributesAt returns a field again and again, with values that make returns, until it has about size bytes.
-func attributesAt(number protowire.Number, size int, make func(i int) string) string {
+// attributesAt returns a field again and again, with values that value returns, until it has about size bytes.
+func attributesAt(number protowire.Number, size int, value func(i int) string) string {
 	var out strings.Builder
 	for i := 0; out.Len() < size; i++ {
-		out.WriteString(field(number, make(i)))
+		out.WriteString(field(number, value(i)))
 	}
 	return out.String()
 }

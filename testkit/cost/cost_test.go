@@ -19,8 +19,8 @@ var counted = []string{
 	"github.com/opencapture/capture/transport/...", "github.com/opencapture/capture/testkit/cost",
 	"google.golang.org/protobuf/...", "go.opentelemetry.io/proto/...", "github.com/klauspost/compress/...",
 	"github.com/andybalholm/brotli", "github.com/google/uuid",
-	"bytes", "encoding/base64", "encoding/hex", "encoding/json", "mime", "net/textproto", "net/url", "slices", "strconv",
-	"strings", "unicode/utf8",
+	"bytes", "encoding/base64", "encoding/hex", "encoding/json", "mime", "net/textproto", "net/url", "slices",
+	"strconv", "strings", "unicode/utf8",
 }
 
 const (

@@ -7,19 +7,19 @@
 // Bodies are protobuf or JSON, compressed or not. As everywhere, bytes decide where a header contradicts them. Several
 // requests in one body, as in JSON Lines, are one. What is no UTF-8 in a text becomes U+FFFD. The token comes in the
 // Authorization header (Bearer), or for logs in the query (token) as well. Answers are OTLP's, in the encoding that the
-// content type names: empty for success, and a google.rpc.Status for errors. A partial success tells of spans or records
-// that were too large. With 0 rejected it is a warning: that nothing was kept, or that a resource was shortened. A
-// request for another path is a 400. A used-up quota is a 400, because OTLP's clients would send again upon a 429. A
-// 429, for a rate that is too high, and a 503 come with Retry-After.
+// content type names: empty for success, and a google.rpc.Status for errors. A partial success tells of spans or
+// records that were too large. With 0 rejected it is a warning: that nothing was kept, or that a resource was
+// shortened. A request for another path is a 400. A used-up quota is a 400, because OTLP's clients would send again
+// upon a 429. A 429, for a rate that is too high, and a 503 come with Retry-After.
 //
 // # What a request costs
 //
 // A request costs what it weighs: twice as much input is at most twice as much work. Its values are counted before they
-// are decoded, and lists and objects nest a limited number of levels. Every event repeats its resource, so a resource is
-// shortened to a limited size and written once, and its events copy its bytes. What all events come to is limited as
+// are decoded, and lists and objects nest a limited number of levels. Every event repeats its resource, so a resource
+// is shortened to a limited size and written once, and its events copy its bytes. What all events come to is limited as
 // well, both as such and in proportion to the request. Where they come to more, the whole request is a 413: the client
-// has to send smaller batches. A value that is too large is given up where it crosses the limit. A request has a limited
-// time for all this, and is a 503 if it takes longer, so that it is sent again when the service has less to do.
+// has to send smaller batches. A value that is too large is given up where it crosses the limit. A request has a
+// limited time for all this, and is a 503 if it takes longer, so that it is sent again when the service has less to do.
 //
 // # Spans
 //
@@ -62,8 +62,9 @@
 //
 // The user is named by ai.telemetry.metadata.posthog_distinct_id, ai.settings.context.posthog_distinct_id,
 // posthog.distinct_id, user.id or enduser.id of the span, else by the last three of the resource. A number names a user
-// by its digits. If none of them names a user, the trace id stands for the user and no person is made. An event happened when its span began. Its UUID is
-// made of the trace's and the span's id, so that the UUID is the same when the request is sent again.
+// by its digits. If none of them names a user, the trace id stands for the user and no person is made. An event
+// happened when its span began. Its UUID is made of the trace's and the span's id, so that the UUID is the same when
+// the request is sent again.
 //
 // # Log records
 //

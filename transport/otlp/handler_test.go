@@ -226,7 +226,8 @@ func TestAnswersAreInTheEncodingOfTheRequest(t *testing.T) {
 		{"JSON as text", "text/plain", []byte(" " + spanJSON), 200, "{}", typeJSON},
 		{"JSON with a charset", "application/json; charset=utf-8", []byte(spanJSON), 200, "{}", typeJSON},
 		{"JSON that is called protobuf", typeProtobuf, []byte(spanJSON), 200, "", typeProtobuf},
-		{"JSON behind white space that is called protobuf", typeProtobuf, []byte("\n" + spanJSON), 200, "", typeProtobuf},
+		{"JSON behind white space that is called protobuf", typeProtobuf, []byte("\n" + spanJSON), 200, "",
+			typeProtobuf},
 		{"protobuf that is called JSON", typeJSON, span, 200, "{}", typeJSON},
 		{"protobuf without a type", "", span, 200, "{}", typeJSON},
 		{"unknown fields", typeJSON, []byte(`{"future":[[{}]],"x":1,` + spanJSON[1:]), 200, "{}", typeJSON},
@@ -369,8 +370,8 @@ func TestWhatIsTooLargeIsRejectedAlone(t *testing.T) {
 	quotes := &logspb.LogRecord{Body: str("", strings.Repeat(`"`, 5000)).GetValue()} // of two bytes each in JSON
 	response = s.logs(typeJSON, marshal(t, logsOf(nil, &logspb.LogRecord{}, quotes, &logspb.LogRecord{})))
 	require.Equal(t, 200, response.Status)
-	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"maximum event size exceeded: the event `+
-		`is larger than 8000 bytes"}}`, response.Body)
+	require.Equal(t, `{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"maximum event size exceeded: `+
+		`the event is larger than 8000 bytes"}}`, response.Body)
 	require.Len(t, s.sink.kept, 2)
 }
 
@@ -444,8 +445,8 @@ func TestRoutesRefuseAsOTLPDoes(t *testing.T) {
 func TestConfigReportsEveryFault(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
 	err := Config{}.Validate()
-	for _, key := range []string{"max_body", "max_spans", "max_ai_spans", "max_records", "max_attribute", "max_resource",
-		"max_output", "max_time"} {
+	for _, key := range []string{"max_body", "max_spans", "max_ai_spans", "max_records", "max_attribute",
+		"max_resource", "max_output", "max_time"} {
 		require.ErrorContains(t, err, key)
 	}
 }

@@ -178,8 +178,9 @@ func TestTheEventsOfARequestTogetherAreBounded(t *testing.T) {
 		response := s.logs(typeJSON, marshal(t, logsOf(resource, slices.Repeat([]*logspb.LogRecord{{}}, records)...)))
 		require.Equal(t, status, response.Status, "%d %s", records, response.Body)
 		if status == 413 {
-			require.Equal(t, `{"code":3,"message":"the events of the request come to too many bytes, with the attributes `+
-				`of its resources in each of them: send smaller batches, or shorten the resources"}`, response.Body)
+			require.Equal(t, `{"code":3,"message":"the events of the request come to too many bytes, with the `+
+				`attributes of its resources in each of them: send smaller batches, or shorten the resources"}`,
+				response.Body)
 			require.Empty(t, s.sink.kept, "the whole request is refused")
 		}
 		s = newService(t, config)
@@ -237,14 +238,16 @@ func TestWhatEventsRepeatIsShortenedAndTheAnswerSaysSo(t *testing.T) {
 
 func TestWhatIsCutIsReservedFirst(t *testing.T) {
 	resource := []*commonpb.KeyValue{str("a", strings.Repeat("x", 20_000))}
-	logs, traces := marshal(t, logsOf(resource, &logspb.LogRecord{})), marshal(t, tracesOf(resource, spanOf(str("ai.a", "b"))))
+	logs := marshal(t, logsOf(resource, &logspb.LogRecord{}))
+	traces := marshal(t, tracesOf(resource, spanOf(str("ai.a", "b"))))
 	for _, test := range []struct {
 		name string
 		body []byte
 		into proto.Message
 		send func(*service, string, []byte) route.Response
 	}{
-		{"logs", logs, &logspb.LogsData{}, (*service).logs}, {"traces", traces, &tracepb.TracesData{}, (*service).traces},
+		{"logs", logs, &logspb.LogsData{}, (*service).logs},
+		{"traces", traces, &tracepb.TracesData{}, (*service).traces},
 	} {
 		s := newService(t, DefaultConfig())
 		decoded := request{lease: memory.NewBudget(1 << 30).Lease()}

@@ -223,8 +223,8 @@ var lists = map[string]string{
 // foreign refuses JSON that has members, but not the list that the path is about. It takes an empty request, which
 // exporters may send.
 func (r *request) foreign(body []byte) *events.Error {
-	found, any := "no list of OTLP's", false
-	for members := jsonscan.MembersOf(body); members.Next(); any = true {
+	found, empty := "no list of OTLP's", true
+	for members := jsonscan.MembersOf(body); members.Next(); empty = false {
 		switch list := lists[string(members.Key)]; list {
 		case r.kind.list:
 			return nil
@@ -233,7 +233,7 @@ func (r *request) foreign(body []byte) *events.Error {
 			found = list
 		}
 	}
-	if !any {
+	if empty {
 		return nil
 	}
 	return events.Errorf(events.Invalid, "failed to parse request: expected %s, because this path takes %s, found %s",

@@ -19,7 +19,8 @@ const aRecord = `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringV
 func TestRequestsThatFollowEachOtherInOneBodyAreOne(t *testing.T) {
 	other := strings.Replace(aRecord, "one", "two", 1)
 	for _, body := range []string{
-		aRecord + "\n" + other, aRecord + "\r\n" + other + "\r\n", aRecord + other, "\n\n" + aRecord + "\n\n" + other + "\n",
+		aRecord + "\n" + other, aRecord + "\r\n" + other + "\r\n", aRecord + other,
+		"\n\n" + aRecord + "\n\n" + other + "\n",
 		aRecord + "\n{}\n" + other, aRecord + strings.Replace(other, `"two"`, `"two","x":NaN`, 1),
 	} {
 		s := newService(t, DefaultConfig())
@@ -74,23 +75,27 @@ func TestA200ThatKeptNothingSaysSo(t *testing.T) {
 		{"an empty request", false, typeJSON, []byte(`{}`), 200, noRecords},
 		{"an empty request for spans", true, typeJSON, []byte(`{"resourceSpans":[]}`), 200, noSpans},
 		{"an empty request in protobuf", false, typeProtobuf, packed(t, nil), 200, noRecords},
-		{"a resource alone", true, typeProtobuf, marshal(t, tracesOf([]*commonpb.KeyValue{str("a", "b")})), 200, noSpans},
+		{"a resource alone", true, typeProtobuf, marshal(t, tracesOf([]*commonpb.KeyValue{str("a", "b")})), 200,
+			noSpans},
 		{"unknown fields alone", false, typeJSON, []byte(`{"resource_logs":[{"spans":[{}]}]}`), 200, noRecords},
 		{"spans that are not about AI", true, typeProtobuf, marshal(t, tracesOf(nil, spanOf(), spanOf(str("a", "b")))),
 			200, "nothing was kept: the request holds no spans about AI (others: 2)"},
 		{"JSON that is no OTLP", false, typeJSON, []byte(`{"message":"hello","level":"info"}`), 400,
-			"failed to parse request: expected resourceLogs, because this path takes log records, found no list of OTLP's"},
+			"failed to parse request: expected resourceLogs, because this path takes log records, " +
+				"found no list of OTLP's"},
 		{"logs on the path of traces", true, typeJSON, []byte(aRecord), 400,
 			"failed to parse request: expected resourceSpans, because this path takes spans, found resourceLogs"},
 		{"metrics on the path of logs", false, typeJSON, []byte(`{"resource_metrics":[{}]}`), 400,
-			"failed to parse request: expected resourceLogs, because this path takes log records, found resourceMetrics"},
+			"failed to parse request: expected resourceLogs, because this path takes log records, " +
+				"found resourceMetrics"},
 		{"spans in protobuf on the path of logs", false, typeProtobuf,
 			marshal(t, tracesOf(nil, &tracepb.Span{TraceId: traceID})), 400,
-			"failed to parse request: invalid protobuf: a field has another type than in OTLP, where this path takes log " +
-				"records"},
+			"failed to parse request: invalid protobuf: a field has another type than in OTLP, " +
+				"where this path takes log records"},
 		{"logs in protobuf on the path of traces", true, typeProtobuf,
 			marshal(t, logsOf(nil, &logspb.LogRecord{TimeUnixNano: began})), 400,
-			"failed to parse request: invalid protobuf: a field has another type than in OTLP, where this path takes spans"},
+			"failed to parse request: invalid protobuf: a field has another type than in OTLP, " +
+				"where this path takes spans"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newService(t, DefaultConfig())
@@ -117,9 +122,9 @@ func TestIdsAreFoundInTheFormsThatExportersWrite(t *testing.T) {
 		"base64 of upper-case digits":     {"OUUyQTNEQzA2MDc0QjE3NTQwRDU0REU0RTUxRTczNUY=", "MDBGMDY3QUEwQkE5MDJCNw=="},
 	} {
 		s := newService(t, DefaultConfig())
-		require.Equal(t, 200, s.traces(typeJSON, []byte(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"`+ids[0]+
-			`","spanId":"`+ids[1]+`","parentSpanId":"`+ids[1]+`","attributes":[{"key":"gen_ai.a","value":{"intValue":1}}]}]}]}]}`,
-		)).Status)
+		body := `{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"` + ids[0] + `","spanId":"` + ids[1] +
+			`","parentSpanId":"` + ids[1] + `","attributes":[{"key":"gen_ai.a","value":{"intValue":1}}]}]}]}]}`
+		require.Equal(t, 200, s.traces(typeJSON, []byte(body)).Status)
 		got := properties(t, s.sink.kept[0])
 		require.Equal(t, trace, got["$ai_trace_id"], name)
 		require.Equal(t, span, got["$ai_span_id"], name)

@@ -26,16 +26,18 @@ type mender struct {
 func (m *mender) measure(descriptor protoreflect.MessageDescriptor, message []byte) int {
 	place, size := len(m.sizes), 0
 	m.sizes = append(m.sizes, 0)
-	m.fields(descriptor, message, func(whole []byte, _ protowire.Number, field protoreflect.FieldDescriptor, value []byte) {
-		switch {
-		case field == nil:
-			size += len(whole)
-		case field.Kind() == protoreflect.MessageKind:
-			size += protowire.SizeTag(field.Number()) + protowire.SizeBytes(m.measure(field.Message(), value))
+	for len(message) > 0 {
+		var found wireField
+		switch found, message = nextField(descriptor, message); {
+		case found.field == nil:
+			size += len(found.whole)
+		case found.field.Kind() == protoreflect.MessageKind:
+			size += protowire.SizeTag(found.field.Number()) +
+				protowire.SizeBytes(m.measure(found.field.Message(), found.value))
 		default:
-			size += protowire.SizeTag(field.Number()) + protowire.SizeBytes(len(m.valid(value)))
+			size += protowire.SizeTag(found.field.Number()) + protowire.SizeBytes(len(m.valid(found.value)))
 		}
-	})
+	}
 	m.sizes[place] = size
 	return size
 }
@@ -43,41 +45,41 @@ func (m *mender) measure(descriptor protoreflect.MessageDescriptor, message []by
 // write writes a message that has been measured. The first of sizes is its own.
 func (m *mender) write(descriptor protoreflect.MessageDescriptor, message []byte) {
 	m.sizes = m.sizes[1:]
-	m.fields(descriptor, message, func(whole []byte, number protowire.Number, field protoreflect.FieldDescriptor, value []byte) {
-		if field == nil {
-			m.out = append(m.out, whole...)
-			return
+	for len(message) > 0 {
+		var found wireField
+		if found, message = nextField(descriptor, message); found.field == nil {
+			m.out = append(m.out, found.whole...)
+			continue
 		}
-		m.out = protowire.AppendTag(m.out, number, protowire.BytesType)
-		if field.Kind() == protoreflect.MessageKind {
+		m.out = protowire.AppendTag(m.out, found.field.Number(), protowire.BytesType)
+		if found.field.Kind() == protoreflect.MessageKind {
 			m.out = protowire.AppendVarint(m.out, uint64(m.sizes[0]))
-			m.write(field.Message(), value)
-			return
+			m.write(found.field.Message(), found.value)
+		} else {
+			m.out = protowire.AppendBytes(m.out, m.valid(found.value))
 		}
-		m.out = protowire.AppendBytes(m.out, m.valid(value))
-	})
+	}
 }
 
-// fields calls visit for each field of a message. For a message or a text, field is set and value is what it holds. Any
-// other field is to be taken whole.
-func (m *mender) fields(
-	descriptor protoreflect.MessageDescriptor, message []byte,
-	visit func(whole []byte, number protowire.Number, field protoreflect.FieldDescriptor, value []byte),
-) {
-	for len(message) > 0 {
-		number, kind, tag := protowire.ConsumeTag(message)
-		size := tag + protowire.ConsumeFieldValue(number, kind, message[tag:])
-		field := descriptor.Fields().ByNumber(number)
-		if field != nil && field.Kind() != protoreflect.MessageKind && field.Kind() != protoreflect.StringKind {
-			field = nil
-		}
-		var value []byte
-		if field != nil {
-			value, _ = protowire.ConsumeBytes(message[tag:])
-		}
-		visit(message[:size], number, field, value)
-		message = message[size:]
+// wireField is a field of a message in protobuf.
+type wireField struct {
+	whole []byte
+	// field is nil unless the field is a message or a text, which value then is.
+	field protoreflect.FieldDescriptor
+	value []byte
+}
+
+// nextField returns the first field of a message, and the rest of the message.
+func nextField(descriptor protoreflect.MessageDescriptor, message []byte) (found wireField, rest []byte) {
+	number, kind, tag := protowire.ConsumeTag(message)
+	size := tag + protowire.ConsumeFieldValue(number, kind, message[tag:])
+	found.whole = message[:size]
+	field := descriptor.Fields().ByNumber(number)
+	if field != nil && (field.Kind() == protoreflect.MessageKind || field.Kind() == protoreflect.StringKind) {
+		found.field = field
+		found.value, _ = protowire.ConsumeBytes(message[tag:])
 	}
+	return found, message[size:]
 }
 
 // valid returns a text with U+FFFD in the place of what is no UTF-8.
