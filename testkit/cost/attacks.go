@@ -582,8 +582,8 @@ func ofOTLP() []attack {
 		}),
 		text("a span with many events", traces, http.StatusOK, func(size int) string {
 			return `{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"ai.a","value":{"intValue":1}}],` +
-				`"events":[` + fill(size, `{"name":"gen_ai.choice","attributes":[{"key":"a","value":{"intValue":1}}]}`) +
-				`]}]}]}]}`
+				`"events":[` +
+				fill(size, `{"name":"gen_ai.choice","attributes":[{"key":"a","value":{"intValue":1}}]}`) + `]}]}]}]}`
 		}),
 		text("a string of escapes", logs, http.StatusOK, func(size int) string {
 			return jsonOf(`{"body":{"stringValue":"` + repeat(size, `\u0022`) + `"}}`)
