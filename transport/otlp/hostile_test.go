@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
@@ -375,4 +376,66 @@ func FuzzOTLP(f *testing.F) {
 		require.LessOrEqual(t, len(s.sink.kept), int(s.ledger.Snapshot().Received))
 		require.Zero(t, s.ledger.Snapshot().Failed[events.ReasonUnsettled])
 	})
+}
+
+func TestValuesOfEveryKindAreShortened(t *testing.T) {
+	list := func(values ...*commonpb.AnyValue) *commonpb.AnyValue {
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: values}}}
+	}
+	object := func(members ...*commonpb.KeyValue) *commonpb.AnyValue {
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{
+			KvlistValue: &commonpb.KeyValueList{Values: members},
+		}}
+	}
+	bits := func(n int) *commonpb.AnyValue {
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_BytesValue{BytesValue: make([]byte, n)}}
+	}
+	text := func(n int) *commonpb.AnyValue { return str("", strings.Repeat("x", n)).GetValue() }
+	whole := strings.Repeat("x", 10)
+	for _, test := range []struct {
+		name         string
+		value        *commonpb.AnyValue
+		want         any
+		cut, omitted int
+	}{
+		{"bytes", bits(5), "0000000000", 0, 0},
+		{"many bytes", bits(6), "0000000000", 1, 0},
+		{"an object", object(&commonpb.KeyValue{Key: "a", Value: text(10)}, &commonpb.KeyValue{Key: "b", Value: text(11)}),
+			map[string]any{"a": whole, "b": whole + "…"}, 1, 0},
+		{"an object with a long key", object(str(strings.Repeat("k", 200), "v")), nil, 0, 1},
+		{"an object with many members", object(slices.Repeat([]*commonpb.KeyValue{str("k", "v")}, 20)...), nil, 0, 1},
+		{"a list", list(text(11), text(11)), []any{whole + "…", whole + "…"}, 2, 0},
+		{"a long list", list(slices.Repeat([]*commonpb.AnyValue{bits(1)}, 20)...), nil, 0, 1},
+		{"texts of several bytes a character", str("", "123456789ä").GetValue(), "123456789…", 1, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config := DefaultConfig()
+			config.MaxAttribute, config.MaxResource = 10, 150
+			s := newService(t, config)
+			s.decoder = decode.New(route.Fixed(5000), s.budget)
+			resource := []*commonpb.KeyValue{{Key: "a", Value: test.value}}
+			response := s.logs(typeJSON, marshal(t, logsOf(resource, &logspb.LogRecord{})))
+			require.Equal(t, 200, response.Status)
+			want := map[string]any{}
+			if test.want != nil {
+				want["a"] = test.want
+			}
+			require.Equal(t, want, properties(t, s.sink.kept[0])["resource_attributes"])
+			note := fmt.Sprintf("%d texts of more than 10 bytes were cut, and %d attributes", test.cut, test.omitted)
+			if test.cut+test.omitted == 0 {
+				require.Equal(t, "{}", response.Body)
+			} else {
+				require.Contains(t, response.Body, note)
+			}
+
+			// Beside a record that is rejected, both are told.
+			quotes := &logspb.LogRecord{Body: str("", strings.Repeat(`"`, 3000)).GetValue()}
+			response = s.logs(typeJSON, marshal(t, logsOf(resource, quotes)))
+			require.Contains(t, response.Body, `"rejectedLogRecords":"1"`)
+			require.Contains(t, response.Body, "the event is larger than 5000 bytes")
+			if test.cut+test.omitted > 0 {
+				require.Contains(t, response.Body, "; all events of a resource repeat it: "+note)
+			}
+		})
+	}
 }
