@@ -380,7 +380,9 @@ func FuzzOTLP(f *testing.F) {
 
 func TestValuesOfEveryKindAreShortened(t *testing.T) {
 	list := func(values ...*commonpb.AnyValue) *commonpb.AnyValue {
-		return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: values}}}
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{
+			ArrayValue: &commonpb.ArrayValue{Values: values},
+		}}
 	}
 	object := func(members ...*commonpb.KeyValue) *commonpb.AnyValue {
 		return &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{
@@ -400,7 +402,7 @@ func TestValuesOfEveryKindAreShortened(t *testing.T) {
 	}{
 		{"bytes", bits(5), "0000000000", 0, 0},
 		{"many bytes", bits(6), "0000000000", 1, 0},
-		{"an object", object(&commonpb.KeyValue{Key: "a", Value: text(10)}, &commonpb.KeyValue{Key: "b", Value: text(11)}),
+		{"an object", object(str("a", whole), str("b", whole+"x")),
 			map[string]any{"a": whole, "b": whole + "…"}, 1, 0},
 		{"an object with a long key", object(str(strings.Repeat("k", 200), "v")), nil, 0, 1},
 		{"an object with many members", object(slices.Repeat([]*commonpb.KeyValue{str("k", "v")}, 20)...), nil, 0, 1},
