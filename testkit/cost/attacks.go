@@ -32,7 +32,7 @@ var attacks = concat(
 	ofJSON("v0", batchAround, http.StatusOK),
 	ofJSON("v1", eventsAround, http.StatusOK),
 	ofJSON("AI", partsAround, http.StatusOK),
-	ofV0(), ofRecordings(), ofV1(), ofAI(), ofEncodings(), ofOTLP(),
+	ofV0(), ofRecordings(), ofV1(), ofAI(), ofReports(), ofEncodings(), ofOTLP(),
 )
 
 func concat(lists ...[]attack) (all []attack) {
@@ -272,6 +272,33 @@ func ofAI() []attack {
 		{"AI: a long header of a part", func(size int) *route.Request {
 			return parts(boundary + "\r\n" + repeat(size, "A: b\r\n") + "\r\n\r\n" + boundary + "--")
 		}, http.StatusBadRequest},
+	}
+}
+
+func ofReports() []attack {
+	report := func(name string, status int, build func(size int) string) attack {
+		return attack{"reports: " + name, func(size int) *route.Request {
+			r := body("/report", build(size))
+			r.RawQuery = "token=phc_test&distinct_id=" + strings.Repeat("x", 5000) + "&v=" + strings.Repeat("x", 5000)
+			return r
+		}, status}
+	}
+	const violation = `{"type":"csp-violation","url":"u","body":{"documentURL":"u"%s}}`
+	return []attack{
+		report("many violations", http.StatusNoContent, func(size int) string {
+			return "[" + fill(size, fmt.Sprintf(violation, `,"sample":"`+strings.Repeat("x", 400)+`"`)) + "]"
+		}),
+		report("others", http.StatusNoContent, func(size int) string { return "[" + fill(size, `{"type":"a"}`) + "]" }),
+		report("none", http.StatusBadRequest, func(size int) string { return "[" + fill(size, "1") + "]" }),
+		report("a member many times", http.StatusNoContent, func(size int) string {
+			return fmt.Sprintf(violation, ","+fill(size, `"documentURL":"u"`))
+		}),
+		report("many bodies", http.StatusNoContent, func(size int) string {
+			return `{"type":"csp-violation",` + fill(size, `"body":{"documentURL":"u"}`) + `}`
+		}),
+		report("a long policy", http.StatusNoContent, func(size int) string {
+			return fmt.Sprintf(violation, `,"originalPolicy":"`+repeat(size, `\"; script-src\n`)+`"`)
+		}),
 	}
 }
 

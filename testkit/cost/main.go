@@ -30,6 +30,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/transport/ai"
+	"github.com/opencapture/capture/transport/csp"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/otlp"
@@ -201,6 +202,9 @@ func serve(sink events.Sink) (map[string]route.Route, error) {
 		return nil, err
 	}
 	if err := add(routesOf(ai.NewHandler(live, decoder, budget, processor, tally.NoopScope))); err != nil {
+		return nil, err
+	}
+	if err := add(csp.NewHandler(decoder, budget, processor, tally.NoopScope).Routes(), nil); err != nil {
 		return nil, err
 	}
 	return byPath, add(routesOf(otlp.NewHandler(live, decoder, budget, processor, tally.NoopScope)))
