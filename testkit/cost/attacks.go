@@ -362,6 +362,49 @@ func ofEncodings() []attack {
 		of("lz64 that grows without end", "lz64", http.StatusBadRequest, func(size int) string {
 			return packLZ64("a") + repeat(size, "/")
 		}),
+		of("gzip of gzip of gzip", "gzip", http.StatusOK, func(size int) string {
+			return packGzip(packGzip(packGzip(text(size))))
+		}),
+		of("gzip written as text", "gzip", http.StatusOK, func(size int) string { return asText(packGzip(text(size))) }),
+		of("gzip written as text, and broken", "gzip", http.StatusBadRequest, func(size int) string {
+			return strings.ReplaceAll(asText(packGzip(text(size))), "\u00c3\u00a9", "\ufffd") + "\ufffd"
+		}),
+		of("JSON in a string in a string", "", http.StatusOK, func(size int) string {
+			return strconv.Quote(strconv.Quote(text(size)))
+		}),
+		of("a JSON string that is no JSON", "", http.StatusBadRequest, func(size int) string {
+			return strconv.Quote(repeat(size, `"`))
+		}),
+		of("a batch that is a JSON string", "", http.StatusOK, func(size int) string {
+			return `{"api_key":"phc_test","batch":` +
+				strconv.Quote("["+fill(size, `{"event":"a","distinct_id":"u%d"}`)+"]") + `}`
+		}),
+		of("many batches that are JSON strings", "", http.StatusOK, func(size int) string {
+			return `{"api_key":"phc_test",` + fill(size, `"batch":"[{\"event\":\"a\",\"distinct_id\":\"u\"}]"`) + `}`
+		}),
+		{"a charset", func(size int) *route.Request {
+			r := body("/batch", `{"api_key":"phc_test","batch":[{"event":"a","distinct_id":"u","properties":{"a":"`+
+				repeat(size, "\xe4\xf6")+`"}}]}`)
+			r.ContentType = "application/json; charset=windows-1252"
+			return r
+		}, http.StatusOK},
+		{"UTF-16", func(size int) *route.Request {
+			var wide strings.Builder
+			for _, c := range []byte(text(size)) {
+				wide.WriteString(string([]byte{c, 0}))
+			}
+			return body("/batch", "\xff\xfe"+wide.String())
+		}, http.StatusOK},
+		{"a multipart form", func(size int) *route.Request {
+			r := body("/e", "--b\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\n"+text(size)+"\r\n--b--\r\n")
+			r.ContentType = "multipart/form-data; boundary=b"
+			return r
+		}, http.StatusOK},
+		{"a multipart form of many parts", func(size int) *route.Request {
+			r := body("/e", repeat(size, "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n")+"--b--\r\n")
+			r.ContentType = "multipart/form-data; boundary=b"
+			return r
+		}, http.StatusBadRequest},
 		form("form: an escaped batch", http.StatusOK, func(size int) string {
 			return "data=" + url.QueryEscape(text(size))
 		}),
@@ -386,6 +429,15 @@ func percent(text string) string {
 		fmt.Fprintf(&out, "%%%02X", c)
 	}
 	return out.String()
+}
+
+// asText returns bytes as a program writes them that takes them for characters of Latin-1.
+func asText(bytes string) string {
+	var text strings.Builder
+	for _, c := range []byte(bytes) {
+		text.WriteRune(rune(c))
+	}
+	return text.String()
 }
 
 func packGzip(text string) string {
