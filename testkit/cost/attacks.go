@@ -365,7 +365,9 @@ func ofEncodings() []attack {
 		of("gzip of gzip of gzip", "gzip", http.StatusOK, func(size int) string {
 			return packGzip(packGzip(packGzip(text(size))))
 		}),
-		of("gzip written as text", "gzip", http.StatusOK, func(size int) string { return asText(packGzip(text(size))) }),
+		of("gzip written as text", "gzip", http.StatusOK, func(size int) string {
+			return asText(packGzip(text(size)))
+		}),
 		of("gzip written as text, and broken", "gzip", http.StatusBadRequest, func(size int) string {
 			return strings.ReplaceAll(asText(packGzip(text(size))), "\u00c3\u00a9", "\ufffd") + "\ufffd"
 		}),
@@ -649,6 +651,9 @@ func ofOTLP() []attack {
 		}),
 		text("texts that are no UTF-8", logs, http.StatusOK, func(size int) string {
 			return jsonOf(`{"body":{"stringValue":"` + repeat(size, "a\xff") + `"}}`)
+		}),
+		text("a request in a JSON string", logs, http.StatusOK, func(size int) string {
+			return strconv.Quote(repeat(size, jsonOf(`{"body":{"stringValue":"`+repeat(200, "x")+`"}}`)))
 		}),
 		text("unknown members", logs, http.StatusBadRequest, func(size int) string {
 			return `{` + fill(size, `"k%d":[{"a":1}]`) + `}`

@@ -133,7 +133,7 @@ func (h *Handler) take(
 	config := h.config.In(r.Config)
 	limited, cancel := context.WithTimeout(ctx, config.MaxTime)
 	defer cancel()
-	decoded := request{lease: h.budget.Lease(), kind: answers}
+	decoded := request{lease: h.budget.Lease(), kind: answers, decoder: h.decoder, config: r.Config}
 	defer decoded.lease.Release()
 	if err := decoded.decode(payload.Bytes, r.ContentType, data); err != nil {
 		return answers.refusal(err)

@@ -70,7 +70,7 @@ func TestValuesNestALimitedNumberOfLevels(t *testing.T) {
 		response = s.logs(typeJSON,
 			[]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":`+nestedJSON(depth)+`}]}]}]}`))
 		require.Equal(t, 400, response.Status)
-		require.Contains(t, response.Body, "depth")
+		require.Contains(t, response.Body, "nested")
 	}
 	response := s.logs(typeJSON, []byte(`{"unknown":`+strings.Repeat("[", 1_000_000)+`}`))
 	require.Equal(t, 400, response.Status)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 	"unsafe"
@@ -15,8 +16,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
 )
 
@@ -35,6 +38,7 @@ const (
 var (
 	errManyValues = events.Errorf(events.TooLarge, "request holds more than %d values: send smaller batches", maxValues)
 	errDepth      = errors.New("values are nested too deeply")
+	errShape      = errors.New("a value is not what OTLP has there")
 	errType       = errors.New("a field has another type than in OTLP")
 )
 
@@ -62,6 +66,9 @@ type request struct {
 	lease memory.Lease
 	// kind says what the request should hold.
 	kind answers
+	// decoder finds the text that JSON is written in. config judges the request.
+	decoder *decode.Decoder
+	config  *configs.View
 	// repaired is set if the JSON had to be mended.
 	repaired bool
 }
@@ -69,7 +76,8 @@ type request struct {
 // decode reads a body into the message. If the body is not what its first byte and the content type promise, decode
 // tries the other encoding before it refuses the body.
 func (r *request) decode(body []byte, contentType string, into proto.Message) *events.Error {
-	likely, other := r.decodeProtobuf, r.decodeJSON
+	likely := r.decodeProtobuf
+	other := func(body []byte, into proto.Message) *events.Error { return r.decodeText(body, contentType, into) }
 	if isJSON(body, contentType) {
 		likely, other = other, likely
 	}
@@ -152,6 +160,19 @@ func (r *request) invalid(encoding string, err error) *events.Error {
 	return events.Errorf(events.Invalid, "failed to parse request: invalid %s: %w", encoding, err)
 }
 
+// decodeText reads JSON that may lie in a JSON string, or be written in another charset.
+func (r *request) decodeText(body []byte, contentType string, into proto.Message) *events.Error {
+	text, err := r.decoder.Text(decode.Input{Body: body, ContentType: contentType, Config: r.config})
+	if fault := (*events.Error)(nil); errors.As(err, &fault) {
+		return fault
+	}
+	if text != nil {
+		defer text.Release()
+		body = text.Bytes
+	}
+	return r.decodeJSON(bytes.TrimPrefix(body, []byte("\ufeff")), into)
+}
+
 // decodeJSON reads JSON, counting and reserving as decodeProtobuf does. If the JSON is invalid, it first mends what
 // real SDKs get wrong.
 func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
@@ -189,10 +210,11 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 // unmarshalJSON reads one request, or several that follow each other, as in JSON Lines, into one message.
 func unmarshalJSON(text []byte, into proto.Message) error {
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
-	fault := options.Unmarshal(text, into)
-	if fault == nil {
+	err := options.Unmarshal(text, into)
+	if err == nil {
 		return nil
 	}
+	fault := faultOf(text, err)
 	proto.Reset(into)
 	scan := jsonscan.Scanner{Data: text}
 	for at := scan.Space(0); at < len(text); {
@@ -202,7 +224,7 @@ func unmarshalJSON(text []byte, into proto.Message) error {
 		}
 		next := into.ProtoReflect().New().Interface()
 		if err := options.Unmarshal(text[at:end], next); err != nil {
-			return fmt.Errorf("request at byte %d: %w", at, err)
+			return fmt.Errorf("request at byte %d: %w", at, faultOf(text[at:end], err))
 		}
 		all, more := resourcesOf(into), resourcesOf(next)
 		for i := range more.Len() {
@@ -211,6 +233,24 @@ func unmarshalJSON(text []byte, into proto.Message) error {
 		at = scan.Space(end)
 	}
 	return nil
+}
+
+// place finds the place in an error of the JSON library.
+var place = regexp.MustCompile(`\(line \d+:\d+\)`)
+
+// faultOf says what the JSON library did not like about a text. It does not say it in the library's words, because they
+// quote the text.
+func faultOf(text []byte, err error) error {
+	scan := jsonscan.Scanner{Data: text}
+	if fault := scan.End(scan.Value(scan.Space(0), 0)); fault != nil {
+		return fault
+	}
+	if said := err.Error(); strings.Contains(said, "recursion depth") {
+		return errDepth
+	} else if at := place.FindString(said); at != "" {
+		return fmt.Errorf("%w %s", errShape, at)
+	}
+	return errShape
 }
 
 // lists are the lists of OTLP's requests, by their names in JSON and in protobuf.

@@ -3,6 +3,7 @@ package otlp
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,7 +19,13 @@ const aRecord = `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringV
 
 func TestRequestsThatFollowEachOtherInOneBodyAreOne(t *testing.T) {
 	other := strings.Replace(aRecord, "one", "two", 1)
+	wide := "\xff\xfe"
+	for _, c := range []byte(aRecord + other) {
+		wide += string([]byte{c, 0})
+	}
 	for _, body := range []string{
+		strconv.Quote(aRecord + "\n" + other), strconv.Quote(strconv.Quote(aRecord + other)), "\ufeff" + aRecord + other,
+		wide,
 		aRecord + "\n" + other, aRecord + "\r\n" + other + "\r\n", aRecord + other,
 		"\n\n" + aRecord + "\n\n" + other + "\n",
 		aRecord + "\n{}\n" + other, aRecord + strings.Replace(other, `"two"`, `"two","x":NaN`, 1),
@@ -34,7 +41,8 @@ func TestRequestsThatFollowEachOtherInOneBodyAreOne(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	response := s.logs(typeJSON, []byte(aRecord+"\n"+`{"resourceLogs":5}`))
 	require.Equal(t, 400, response.Status)
-	require.Contains(t, response.Body, fmt.Sprintf("request at byte %d: ", len(aRecord)+1))
+	require.Contains(t, response.Body,
+		fmt.Sprintf("request at byte %d: a value is not what OTLP has there (line 1:17)", len(aRecord)+1))
 	require.Empty(t, s.sink.kept)
 
 	// In protobuf, one message behind another is one message.
@@ -170,4 +178,22 @@ func TestWhatIsNoUTF8IsReplacedInPlace(t *testing.T) {
 	require.Equal(t, 200, s.logs(typeJSON, []byte(strings.Replace(aRecord, "one", bad, 1))).Status)
 	require.Equal(t, mended, properties(t, s.sink.kept[0])["body"])
 	require.True(t, s.sink.batch.Repaired)
+}
+
+// An answer that repeated parts of a request could carry whatever its sender wants others to read.
+func TestAnAnswerQuotesNothingOfARequest(t *testing.T) {
+	for _, body := range []string{
+		`"canary"`, `{"resourceLogs":"canary"}`, `{"resourceLogs":[{"scopeLogs":"canary"}]}`, `{"canary":1}`, `canary`,
+		`{"resourceLogs":[canary]}`, `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":"canary!"}]}]}]}`,
+		`{"resourceLogs":[{}],"resourceLogs":[{"canary":1}]}`, `{"resourceLogs":[{}]}canary`,
+		aRecord + "\n{\"resourceLogs\":canary}",
+		`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityNumber":"canary"}]}]}]}`, "\x0a\x06canary",
+		"\x22\x06canary",
+	} {
+		for _, contentType := range []string{typeJSON, typeProtobuf, ""} {
+			s := newService(t, DefaultConfig())
+			response := s.logs(contentType, []byte(body))
+			require.NotContains(t, response.Body, "canary", "%s as %s", body, contentType)
+		}
+	}
 }
