@@ -24,8 +24,8 @@ func TestRequestsThatFollowEachOtherInOneBodyAreOne(t *testing.T) {
 		wide += string([]byte{c, 0})
 	}
 	for _, body := range []string{
-		strconv.Quote(aRecord + "\n" + other), strconv.Quote(strconv.Quote(aRecord + other)), "\ufeff" + aRecord + other,
-		wide,
+		strconv.Quote(aRecord + "\n" + other), strconv.Quote(strconv.Quote(aRecord + other)),
+		"\ufeff" + aRecord + other, wide,
 		aRecord + "\n" + other, aRecord + "\r\n" + other + "\r\n", aRecord + other,
 		"\n\n" + aRecord + "\n\n" + other + "\n",
 		aRecord + "\n{}\n" + other, aRecord + strings.Replace(other, `"two"`, `"two","x":NaN`, 1),
