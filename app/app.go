@@ -54,7 +54,6 @@ func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (
 		a.facts = p.Facts
 		a.log = p.Log.Named("app")
 		a.hooks.log = a.log
-		g.events.connect(p.Log)
 	})
 	a.fx, err = g.build(append([]fx.Option{g.keepLog(), root}, extra...)...)
 	if err != nil {
@@ -160,7 +159,7 @@ type graph struct {
 func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph {
 	g := &graph{
 		modules: modules, events: newEventLog(), log: zap.NewNop(),
-		options: []fx.Option{fx.Supply(live, thisBuild())},
+		options: []fx.Option{fx.Supply(live, thisBuild(), module.AllMetrics(modules))},
 	}
 	set := live.View().Set()
 	for _, m := range modules {

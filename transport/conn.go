@@ -203,4 +203,6 @@ func (s *Server) refuseHead(ctx *fasthttp.RequestCtx, fault *fault, terms *terms
 	ctx.Response.Header.SetContentType(fiber.MIMETextPlainCharsetUTF8)
 	ctx.Response.SetBodyString(fault.text)
 	s.metrics.unrouted.count(fault.status)
+	client, _ := netip.AddrFromSlice(ctx.RemoteIP())
+	s.refusals.add(refused{status: fault.status}, "", fault.text, "", client.Unmap()) // its path may be unread
 }

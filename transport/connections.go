@@ -149,6 +149,8 @@ func (s *Server) take(accepted net.Conn) {
 func (s *Server) turnAway(accepted net.Conn, terms *terms) {
 	const text = "service unavailable: too many open connections"
 	s.metrics.unrouted.count(http.StatusServiceUnavailable)
+	client, _ := netip.ParseAddrPort(accepted.RemoteAddr().String())
+	s.refusals.add(refused{status: http.StatusServiceUnavailable}, "", text, "", client.Addr().Unmap())
 	_ = accepted.SetWriteDeadline(time.Now().Add(lastWords))
 	_, _ = fmt.Fprintf(accepted, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 		"Access-Control-Allow-Origin: *\r\nRetry-After: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",

@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/uber-go/tally/v4"
+
+	"github.com/opencapture/capture/modules/module"
 )
 
 // statuses are the HTTP statuses that have a counter of their own, made at start. All others share one.
@@ -66,4 +68,13 @@ func (m serverMetrics) route(path string) *routeMetrics {
 	return &routeMetrics{
 		counters: m.counters(path), latency: m.scope.Tagged(map[string]string{"route": path}).Timer("request_seconds"),
 	}
+}
+
+// described says what the module's metrics count.
+var described = module.Metrics{
+	"requests_total":      "Requests by their route and the status of the answer; route other: no route has the path.",
+	"request_seconds":     "How long requests took from their head to the answer, in seconds, by route.",
+	"body_bytes_total":    "Bytes of bodies as they were read, still compressed.",
+	"stage_seconds":       "How long a step of a request took, in seconds: decode, scan, or process.",
+	"json_repaired_total": "Known faults of SDKs in JSON that were mended, by kind.",
 }

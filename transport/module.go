@@ -29,8 +29,9 @@ import (
 // Config section: "transport".
 func Module() module.Module {
 	return module.Module{
-		Name:   "transport",
-		Config: DefaultConfig(),
+		Name:    "transport",
+		Config:  DefaultConfig(),
+		Metrics: described,
 		Options: fx.Provide(
 			newBudget,
 			newDecoder,

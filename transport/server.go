@@ -44,12 +44,13 @@ type Server struct {
 	handler fasthttp.RequestHandler
 	paths   []route.Route
 	// rest answers requests that no other route takes.
-	rest    rest
-	budget  *memory.Budget
-	bodies  *bodies
-	gates   events.Gates
-	fail    func(error)
-	metrics serverMetrics
+	rest     rest
+	budget   *memory.Budget
+	bodies   *bodies
+	gates    events.Gates
+	fail     func(error)
+	metrics  serverMetrics
+	refusals *refusals
 
 	listener    net.Listener
 	connections *connections
@@ -90,15 +91,16 @@ func NewServer(
 		return nil, err
 	}
 	s := &Server{
-		live:    live,
-		terms:   terms,
-		log:     log,
-		health:  health,
-		gates:   gates,
-		budget:  budget,
-		bodies:  &bodies{buffers: memory.NewBuffers(budget)},
-		fail:    fail,
-		metrics: newServerMetrics(scope),
+		live:     live,
+		terms:    terms,
+		log:      log,
+		health:   health,
+		gates:    gates,
+		budget:   budget,
+		bodies:   &bodies{buffers: memory.NewBuffers(budget)},
+		fail:     fail,
+		metrics:  newServerMetrics(scope),
+		refusals: newRefusals(log),
 
 		connections: newConnections(),
 		shares:      newShares(),
@@ -348,14 +350,14 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		Received:        c.Context().Time().UTC(),
 	}
 	if err := s.admit(c, r, request); err != nil {
-		s.write(c, r.Refuse(request, err), terms)
+		s.write(c, r, r.Refuse(request, err), terms)
 		return
 	}
 	part := share{shares: s.shares, address: terms.counted(client), most: terms.share(int64(terms.MaxInFlight))}
 	defer part.release()
 	read, err := s.bodies.read(c, terms.limit(r, view), &part)
 	if err != nil {
-		s.write(c, r.Refuse(request, err), terms)
+		s.write(c, r, r.Refuse(request, err), terms)
 		return
 	}
 	if read != nil {
@@ -367,7 +369,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		r.Path != route.Rest {
 		request.Method = http.MethodPost
 	}
-	s.write(c, r.Handle(context.Background(), request), terms)
+	s.write(c, r, r.Handle(context.Background(), request), terms)
 }
 
 // admit asks the gates before the server reads the body. If the gates refuse the request, the server reads no more of
@@ -392,13 +394,14 @@ func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) err
 	return err
 }
 
-func (s *Server) write(c *fiber.Ctx, response route.Response, terms *terms) {
+// refused logs that a request was refused.
+func (s *Server) refused(c *fiber.Ctx, route string, status int, answer string, terms *terms) {
+	s.refusals.add(refused{route, status}, c.Path(), answer, c.GetRespHeader(fiber.HeaderXRequestID), terms.clientIP(c))
+}
+
+func (s *Server) write(c *fiber.Ctx, r *route.Route, response route.Response, terms *terms) {
 	if response.Status >= http.StatusBadRequest {
-		if entry := s.log.Check(zap.DebugLevel, "request refused"); entry != nil {
-			entry.Write(zap.String("request_id", strings.Clone(c.GetRespHeader(fiber.HeaderXRequestID))),
-				zap.String("path", strings.Clone(c.Path())),
-				zap.Int("status", response.Status), zap.String("answer", response.Body))
-		}
+		s.refused(c, r.Path, response.Status, response.Body, terms)
 	}
 	if response.Status < http.StatusOK || response.Status > 599 {
 		s.log.Error("a route answers with a status that is none", zap.String("path", strings.Clone(c.Path())),
@@ -489,6 +492,7 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 	}
 	s.metrics.unrouted.count(status)
 	writeText(c, status, text)
+	s.refused(c, "", status, text, s.terms.Now())
 	return nil
 }
 

@@ -242,7 +242,7 @@ func serves(pattern string, handler http.HandlerFunc) endpoint.Endpoint {
 
 func TestMetricsShowTheRuntimeTheProcessAndTheService(t *testing.T) {
 	r := start(t, plan{})
-	scope, closer := observability.NewScope(r.registry, zap.NewNop())
+	scope, closer := observability.NewScope(r.registry, nil, zap.NewNop())
 	scope.SubScope("kafka").Counter("bytes").Inc(42)
 	require.NoError(t, closer.Close())
 

@@ -8,6 +8,7 @@ import (
 	"github.com/uber-go/tally/v4"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/produce"
 )
 
@@ -54,6 +55,17 @@ func newMetrics(scope tally.Scope) metrics {
 		}
 	}
 	return m
+}
+
+// described says what the metrics of newMetrics count.
+var described = module.Metrics{
+	"acks_total":             "Requests by what made their events safe: kafka, spool or memory.",
+	"lost_total":             "Messages that mode memory has lost.",
+	"spool_refused_total":    "Requests that the spool did not take, because it was full or the disk failed.",
+	"drain_records_total":    "Records that have left the spool because Kafka has them.",
+	"fsync_seconds":          "How long the disk took to sync the spool, in seconds.",
+	"dead_letters_total":     "Messages that Kafka has refused for good, by reason and by where they are now.",
+	"heatmaps_dropped_total": "Heatmap data that was too large to be written beside its event.",
 }
 
 // otherReason is the label of dead letters whose reason another module has set, such as a rule.

@@ -25,8 +25,9 @@ import (
 // "delivery".
 func Module() module.Module {
 	return module.Module{
-		Name:   "delivery",
-		Config: DefaultConfig(),
+		Name:    "delivery",
+		Config:  DefaultConfig(),
+		Metrics: described,
 		Options: fx.Provide(
 			newDelivery,
 			func(d *Delivery) events.Sink { return d },

@@ -16,6 +16,10 @@ import (
 func Module() module.Module {
 	return module.Module{
 		Name: "events",
+		Metrics: module.Metrics{
+			"stage_seconds": "How long a stage of the pipeline took for a batch, in seconds, by stage.",
+			"sink_seconds":  "How long it took to make a batch safe, in seconds.",
+		},
 		Options: fx.Provide(
 			NewLedger,
 			fx.Annotate(NewGates, fx.ParamTags(`group:"gates"`)),

@@ -28,8 +28,8 @@ type processor struct {
 	latency  tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink and the ledger. At level debug it logs every event that is not accepted, with
-// the reason. The scope's timer "sink_seconds" records how long the sink takes per batch, in seconds.
+// NewProcessor joins a pipeline, a sink and the ledger. At level debug it logs a line for every event, with its outcome
+// and, if it was not accepted, the reason. The scope's timer "sink_seconds" records how long the sink takes per batch, in seconds.
 func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
 	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }
@@ -70,22 +70,23 @@ func (p *processor) write(ctx context.Context, batch *Batch) {
 	p.latency.Record(time.Since(start))
 }
 
-// explain logs the outcomes of the events that were not accepted.
+// explain logs the outcome of every event.
 func (p *processor) explain(batch *Batch) {
 	for i := range batch.Events {
 		event := &batch.Events[i]
-		if event.Outcome.State == StateAccepted {
-			continue
-		}
-		p.log.Debug("event "+event.Outcome.State.String(),
-			zap.Stringer("event_id", event.UUID),
-			zap.String("token", strings.Clone(batch.Token)),
-			zap.String("distinct_id", strings.Clone(event.DistinctID)),
+		fields := []zap.Field{
 			zap.String("event", strings.Clone(event.Name)),
-			zap.String("reason", string(event.Outcome.Reason)),
+			zap.String("distinct_id", strings.Clone(event.DistinctID)),
+			zap.String("token", strings.Clone(batch.Token)),
+			zap.Stringer("event_id", event.UUID),
 			zap.String("request_id", strings.Clone(batch.RequestID)),
-			zap.String("traceparent", strings.Clone(batch.TraceParent)),
-			zap.Error(event.Outcome.Err),
-		)
+		}
+		if event.Outcome.Reason != "" {
+			fields = append(fields, zap.String("reason", string(event.Outcome.Reason)))
+		}
+		if batch.TraceParent != "" {
+			fields = append(fields, zap.String("traceparent", strings.Clone(batch.TraceParent)))
+		}
+		p.log.Debug("event "+event.Outcome.State.String(), append(fields, zap.Error(event.Outcome.Err))...)
 	}
 }

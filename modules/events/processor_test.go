@@ -329,23 +329,29 @@ func TestStagesAndSinkAreTimedOncePerBatch(t *testing.T) {
 		recorded)
 }
 
-func TestWhatIsNotAcceptedIsExplainedAtLevelDebug(t *testing.T) {
+func TestLevelDebugHasALineForEveryEventWithItsOutcome(t *testing.T) {
 	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	core, logged := observer.New(zap.DebugLevel)
 	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
 	batch := &Batch{Token: "phc_1", RequestID: "r1", Events: make([]Event, 2)}
+	batch.Events[0].Name, batch.Events[0].DistinctID = "early", "u1"
 	batch.Events[1].Name, batch.Events[1].DistinctID = "late", "u1"
 	batch.Events[1].Reject(ReasonTooLarge, Errorf(TooLarge, "2 bytes"))
 
 	NewProcessor(pipeline, sink, NewLedger(), zap.New(core), tally.NoopScope).Process(t.Context(), batch)
 
-	require.Len(t, logged.All(), 1)
-	require.Equal(t, "event rejected", logged.All()[0].Message)
+	require.Len(t, logged.All(), 2)
+	require.Equal(t, "event accepted", logged.All()[0].Message)
+	require.Equal(t, map[string]any{
+		"event_id": "00000000-0000-0000-0000-000000000000", "token": "phc_1", "distinct_id": "u1", "event": "early",
+		"request_id": "r1",
+	}, logged.All()[0].ContextMap())
+	require.Equal(t, "event rejected", logged.All()[1].Message)
 	require.Equal(t, map[string]any{
 		"event_id": "00000000-0000-0000-0000-000000000000", "token": "phc_1", "distinct_id": "u1", "event": "late",
-		"reason": "event_too_large", "request_id": "r1", "traceparent": "", "error": "2 bytes",
-	}, logged.All()[0].ContextMap())
+		"reason": "event_too_large", "request_id": "r1", "error": "2 bytes",
+	}, logged.All()[1].ContextMap())
 
 	quiet, nothing := observer.New(zap.InfoLevel)
 	NewProcessor(pipeline, sink, NewLedger(), zap.New(quiet), tally.NoopScope).Process(t.Context(), batch)

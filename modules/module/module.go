@@ -31,8 +31,28 @@ type Module struct {
 	// the module to include.
 	Requires []Requirement
 
+	// Metrics describes the metrics that the module makes in its tally.Scope. Collectors describe their own metrics.
+	Metrics Metrics
+
 	// Commands are added to the command line of every build that includes the module.
 	Commands []Command
+}
+
+// Metrics holds for each metric, by its name in the scope of its module, a sentence that says what the metric counts
+// or measures: "messages_acked_total": "Messages that Kafka has acknowledged." The sentence is the metric's help in
+// every scrape.
+type Metrics map[string]string
+
+// AllMetrics joins the Metrics of modules. The name of a metric then begins with the name of its module, as in
+// kafka_messages_acked_total. The app supplies the result to the graph.
+func AllMetrics(modules []Module) Metrics {
+	all := Metrics{}
+	for _, m := range modules {
+		for name, sentence := range m.Metrics {
+			all[m.Name+"_"+name] = sentence
+		}
+	}
+	return all
 }
 
 // Requirement says which module provides a type.

@@ -1,9 +1,13 @@
 package observability
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -13,6 +17,7 @@ import (
 	tallyprom "github.com/uber-go/tally/v4/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/panics"
 )
 
@@ -41,12 +46,16 @@ func NewRegistry() *prometheus.Registry {
 // each record at once and exactly. (A tally Histogram reports each value as its bucket's upper bound, so that its sum
 // is too high, and infinite beyond the last bucket.)
 //
+// The help of a metric is its sentence in described, which is there by the metric's name without the prefix.
+//
 // If the registry refuses a metric, such as a name that is used with two sets of tags, the scope logs an error. The
 // metric is not shown, and works otherwise.
-func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.Closer) {
+func NewScope(
+	registry prometheus.Registerer, described module.Metrics, log *zap.Logger,
+) (tally.Scope, io.Closer) {
 	buckets := latencyBuckets()
 	seconds := buckets.AsValues()
-	reporter := tallyprom.NewReporter(tallyprom.Options{
+	reporter := helpful{described: described, Reporter: tallyprom.NewReporter(tallyprom.Options{
 		Registerer:              registry,
 		DefaultTimerType:        tallyprom.HistogramTimerType,
 		DefaultHistogramBuckets: seconds,
@@ -55,7 +64,7 @@ func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.
 				log.Error("a metric could not be registered and will be missing", zap.Error(err))
 			})
 		},
-	})
+	})}
 	sanitize := tallyprom.DefaultSanitizerOpts
 	// The value of a label may be any text. The default would turn both "events.dlq" and "events_dlq" into one value.
 	sanitize.ValueCharacters = tally.ValidCharacters{Ranges: []tally.SanitizeRange{{' ', utf8.MaxRune}}}
@@ -67,6 +76,40 @@ func NewScope(registry prometheus.Registerer, log *zap.Logger) (tally.Scope, io.
 		SanitizeOptions:        &sanitize,
 		OmitCardinalityMetrics: true,
 	}, reportInterval)
+}
+
+// helpful registers each metric with its help. Without it, tally would make up a help of the metric's name.
+type helpful struct {
+	tallyprom.Reporter
+	described module.Metrics
+}
+
+// notDescribed is the help of a metric that its module does not describe.
+const notDescribed = "The module that makes this metric does not describe it (see module.Module.Metrics)."
+
+func (h helpful) help(name string) string {
+	return cmp.Or(h.described[strings.TrimPrefix(name, metricPrefix+tallyprom.DefaultSeparator)], notDescribed)
+}
+
+// The reporter keeps a metric that is registered before it is allocated. Where registering fails, allocating fails as
+// well, and the reporter tells so.
+
+// AllocateCounter implements tally.CachedStatsReporter.
+func (h helpful) AllocateCounter(name string, tags map[string]string) tally.CachedCount {
+	_, _ = h.RegisterCounter(name, slices.Sorted(maps.Keys(tags)), h.help(name))
+	return h.Reporter.AllocateCounter(name, tags)
+}
+
+// AllocateGauge implements tally.CachedStatsReporter.
+func (h helpful) AllocateGauge(name string, tags map[string]string) tally.CachedGauge {
+	_, _ = h.RegisterGauge(name, slices.Sorted(maps.Keys(tags)), h.help(name))
+	return h.Reporter.AllocateGauge(name, tags)
+}
+
+// AllocateTimer implements tally.CachedStatsReporter.
+func (h helpful) AllocateTimer(name string, tags map[string]string) tally.CachedTimer {
+	_, _ = h.RegisterTimer(name, slices.Sorted(maps.Keys(tags)), h.help(name), nil)
+	return h.Reporter.AllocateTimer(name, tags)
 }
 
 // latencyBuckets returns buckets from the time that a stage takes in memory to the longest time that a request may wait

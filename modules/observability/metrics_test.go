@@ -32,7 +32,7 @@ func gather(t *testing.T, gatherer prometheus.Gatherer) map[string]*dto.MetricFa
 func TestClosingTheScopeReportsTheLastCountsAndEndsItsGoroutine(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	registry := NewRegistry()
-	scope, closer := NewScope(registry, zap.NewNop())
+	scope, closer := NewScope(registry, nil, zap.NewNop())
 	scope.SubScope("kafka").Counter("bytes").Inc(42)
 	require.NoError(t, closer.Close())
 
@@ -47,7 +47,7 @@ func TestClosingTheScopeReportsTheLastCountsAndEndsItsGoroutine(t *testing.T) {
 
 func TestCountsReachAScrapeWithoutAClose(t *testing.T) {
 	registry := NewRegistry()
-	scope, closer := NewScope(registry, zap.NewNop())
+	scope, closer := NewScope(registry, nil, zap.NewNop())
 	defer func() { require.NoError(t, closer.Close()) }()
 	scope.Counter("n").Inc(1)
 	require.Eventually(t, func() bool {
@@ -57,7 +57,7 @@ func TestCountsReachAScrapeWithoutAClose(t *testing.T) {
 
 func TestATimerIsAnExactHistogramInSecondsAtOnce(t *testing.T) {
 	registry := NewRegistry()
-	scope, closer := NewScope(registry, zap.NewNop())
+	scope, closer := NewScope(registry, nil, zap.NewNop())
 	defer func() { require.NoError(t, closer.Close()) }()
 	timer := scope.SubScope("events").Tagged(map[string]string{"stage": "dedup"}).Timer("stage_seconds")
 	timer.Record(3 * time.Millisecond)
@@ -79,7 +79,7 @@ func TestATimerIsAnExactHistogramInSecondsAtOnce(t *testing.T) {
 
 func TestNamesAreSanitizedAndLabelValuesAreNot(t *testing.T) {
 	registry := NewRegistry()
-	scope, closer := NewScope(registry, zap.NewNop())
+	scope, closer := NewScope(registry, nil, zap.NewNop())
 	scope.Tagged(map[string]string{"topic.name": "events.dlq-2"}).Counter("a-b.c").Inc(1)
 	require.NoError(t, closer.Close())
 	label := gather(t, registry)["capture_a_b_c"].GetMetric()[0].GetLabel()[0]
@@ -90,7 +90,7 @@ func TestNamesAreSanitizedAndLabelValuesAreNot(t *testing.T) {
 func TestAMetricThatCannotBeRegisteredIsLoggedAndStaysUsable(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	registry := NewRegistry()
-	scope, closer := NewScope(registry, zap.New(core))
+	scope, closer := NewScope(registry, nil, zap.New(core))
 	scope.Counter("n").Inc(1)
 	scope.Tagged(map[string]string{"lane": "main"}).Counter("n").Inc(1)
 	require.NoError(t, closer.Close())

@@ -17,8 +17,8 @@ import (
 //
 // Provides *zap.Logger (on standard error; the code that ends the process calls its Sync last), tally.Scope (the root
 // scope, prefix "capture"), prometheus.Gatherer (which a scrape reads) and *Health. The module that takes the traffic
-// calls Health's SetStarted and SetStopping. Requires only *configs.Live and module.Build, which the app supplies. It
-// takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see AsCheck)
+// calls Health's SetStarted and SetStopping. Requires only *configs.Live, module.Build and module.Metrics, which the app
+// supplies. It takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see AsCheck)
 // and "health_overrides" of Override (see AsOverride), all of which may be empty. Config section: "observability".
 func Module() module.Module {
 	return module.Module{
@@ -68,8 +68,10 @@ func newHealth(log *zap.Logger, overrides []Override, checks ...Check) (*Health,
 	return health, err
 }
 
-func newScope(registry *prometheus.Registry, log *zap.Logger, lifecycle fx.Lifecycle) tally.Scope {
-	scope, closer := NewScope(registry, log)
+func newScope(
+	registry *prometheus.Registry, described module.Metrics, log *zap.Logger, lifecycle fx.Lifecycle,
+) tally.Scope {
+	scope, closer := NewScope(registry, described, log)
 	lifecycle.Append(fx.Hook{OnStop: func(context.Context) error { return closer.Close() }})
 	return scope
 }

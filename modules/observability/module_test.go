@@ -24,7 +24,7 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 	)
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(configs.Fixed(Module().Config), module.Build{Version: "v1"}),
+		fx.Supply(configs.Fixed(Module().Config), module.Build{Version: "v1"}, module.Metrics{"n": "Things that were counted."}),
 		fx.Module("observability", Module().Options),
 		fx.Provide(
 			// A collector and a check belong to parts that log and count, so both depend on what the module provides.
@@ -45,5 +45,6 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 	families := gather(t, gatherer)
 	require.Contains(t, families, "own")
 	require.Contains(t, families, "capture_build_info")
+	require.Equal(t, "Things that were counted.", families["capture_n"].GetHelp())
 	require.InDelta(t, 1, families["capture_n"].GetMetric()[0].GetCounter().GetValue(), 0)
 }

@@ -16,8 +16,13 @@ import (
 // events.Sink (modules/delivery), *zap.Logger and tally.Scope (modules/observability). Config section: "warnings".
 func Module() module.Module {
 	return module.Module{
-		Name:    "warnings",
-		Config:  DefaultConfig(),
+		Name:   "warnings",
+		Config: DefaultConfig(),
+		Metrics: module.Metrics{
+			"sent_total":      "Warnings to projects that were written, by type.",
+			"throttled_total": "Warnings that were held back because the project was warned just before, by type.",
+			"dropped_total":   "Warnings that were lost, by type: too many waited, or nothing took them.",
+		},
 		Options: fx.Provide(events.AsStage(newStage)),
 		Requires: []module.Requirement{
 			module.Require[events.Sink]("modules/delivery"),

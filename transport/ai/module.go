@@ -20,6 +20,9 @@ func Module() module.Module {
 	return module.Module{
 		Name:   "ai",
 		Config: DefaultConfig(),
+		Metrics: module.Metrics{
+			"json_repaired_total": "AI events with a known fault of SDKs in their JSON that was mended.",
+		},
 		Options: fx.Provide(
 			NewHandler,
 			route.As((*Handler).Routes),

@@ -20,6 +20,10 @@ func Module() module.Module {
 	return module.Module{
 		Name:   "otlp",
 		Config: DefaultConfig(),
+		Metrics: module.Metrics{
+			"json_repaired_total": "OTLP requests with a known fault in their JSON that was mended.",
+			"spans_ignored_total": "Spans that are not about AI, and become no event.",
+		},
 		Options: fx.Provide(
 			NewHandler,
 			route.As((*Handler).Routes),
