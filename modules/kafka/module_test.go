@@ -79,6 +79,7 @@ func TestWithBrokersTheEmbeddedOneIsNotStarted(t *testing.T) {
 	cfg.Brokers = cluster(t)
 	app, p := graph(t, cfg)
 	app.RequireStart()
+	require.Eventually(t, func() bool { return p.Producer.Ready() == nil }, patience, 10*time.Millisecond)
 	require.Equal(t, "Kafka at "+cfg.Brokers[0]+", topic clickhouse_events", p.Producer.(fmt.Stringer).String())
 	app.RequireStop()
 }

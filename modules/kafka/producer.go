@@ -146,12 +146,22 @@ type identity struct {
 // SetTopics has the producer look after other topics and create missing ones in another way, from its next look on.
 func (p *Producer) SetTopics(topics produce.Topics) { p.keeper.next.Store(&topics) }
 
-// String describes for a human where events go.
+// String describes for a human where events go and, if they do not arrive there now, why.
 func (p *Producer) String() string {
-	if p.bootstrap.local != nil {
-		return p.bootstrap.String()
+	text := p.bootstrap.String()
+	if p.bootstrap.local == nil {
+		text += ", topic " + p.cfg.Topics.Events
 	}
-	return p.bootstrap.String() + ", topic " + p.cfg.Topics.Events
+	switch err := p.health.Load().err; {
+	case err == nil:
+		return text
+	case errors.Is(err, errNotConnected):
+		return text + " (not connected: no answer so far; the service goes on trying)"
+	case errors.Is(err, errNoTopic):
+		return text + " (" + err.Error() + ")"
+	default:
+		return text + " (not connected: " + observability.RootCause(err).Error() + "; the service goes on trying)"
+	}
 }
 
 // Start begins to connect. It returns when the first attempt has ended, or when connect_timeout, a second or ctx is
@@ -259,6 +269,9 @@ func (p *Producer) connect(addresses []string) (sarama.Client, error) {
 			return nil, err
 		}
 		p.config = config
+	}
+	if err := greet(p.ctx, addresses, p.keeper.topics.Events, p.config); err != nil {
+		return nil, err
 	}
 	client, err := sarama.NewClient(addresses, p.config)
 	if err != nil {

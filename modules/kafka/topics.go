@@ -61,6 +61,10 @@ const (
 	limitKey      = "max.message.bytes" // a topic's largest record batch
 )
 
+// notToBeCreated is why a missing topic is not created, and what to do.
+const notToBeCreated = "kafka.topics.create is false: create the topics in Kafka, name existing ones in " +
+	"kafka.topics, or let the service create them"
+
 // errNoTopic is the error of look if the cluster is there but the topic of ordinary events is not.
 var errNoTopic = errors.New("does not exist or this user may not see it")
 
@@ -94,10 +98,13 @@ func (k *topicKeeper) look(client sarama.Client) error {
 	if !slices.Contains(missing, k.topics.Events) {
 		return nil
 	}
+	text := fmt.Sprintf("topic %s %s", k.topics.Events, errNoTopic)
 	if attempt := k.attempts[k.topics.Events]; attempt != nil && attempt.reason != "" {
-		return fmt.Errorf("topic %s %w: %s", k.topics.Events, errNoTopic, attempt.reason)
+		text += ": " + attempt.reason
+	} else if !k.topics.Create {
+		text += ": " + notToBeCreated
 	}
-	return fmt.Errorf("topic %s %w", k.topics.Events, errNoTopic)
+	return &strangerError{text: text, cause: errNoTopic}
 }
 
 // refresh asks the cluster about the topics. An error about a topic counts as an answer, because it shows that the
@@ -272,7 +279,7 @@ func dialController(client sarama.Client) (*sarama.Broker, error) {
 func (k *topicKeeper) tellMissing(missing []string) {
 	reasons := map[string][]string{}
 	for _, name := range missing {
-		reason := "kafka.topics.create is false"
+		reason := notToBeCreated
 		if k.topics.Create {
 			reason = k.attempts[name].reason
 		}
@@ -289,7 +296,8 @@ func (k *topicKeeper) tellMissing(missing []string) {
 	}
 	k.missing = news
 	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		k.log.Warn("topics do not exist and are not created: events for them fail until somebody creates them",
+		k.log.Warn("topics do not exist: events for them wait in the spool where delivery.ack is auto or spool, and "+
+			"are answered 503 where it is kafka, until the topics exist",
 			zap.Strings("topics", reasons[reason]), zap.String("error", reason))
 	}
 	if news == "" {

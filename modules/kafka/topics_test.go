@@ -76,7 +76,8 @@ func (k keeping) lines() []string {
 }
 
 // absent is the beginning of a line about missing topics.
-const absent = "topics do not exist and are not created: events for them fail until somebody creates them "
+const absent = "topics do not exist: events for them wait in the spool where delivery.ack is auto or spool, " +
+	"and are answered 503 where it is kafka, until the topics exist "
 
 func noError(err error) bool { return err == nil }
 
@@ -220,7 +221,8 @@ func TestTopicsAreLeftAloneWithoutCreate(t *testing.T) {
 		require.ErrorIs(t, k.look(), kafka.ErrNoTopic)
 	}
 	require.Equal(t, []string{
-		absent + cfg.Topics.Events + ": kafka.topics.create is false",
+		absent + cfg.Topics.Events + ": kafka.topics.create is false: create the topics in Kafka, name existing ones " +
+			"in kafka.topics, or let the service create them",
 	}, k.lines())
 	require.Zero(t, requests.Load())
 	require.NoError(t, broker.CreateTopic(cfg.Topics.Events, 1, nil))

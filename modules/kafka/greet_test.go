@@ -1,0 +1,129 @@
+package kafka_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/kafka"
+)
+
+// listener returns the address of a listener that answers every connection.
+func listener(t *testing.T, answer func(net.Conn)) string {
+	t.Helper()
+	listening, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, listening.Close()) })
+	go func() {
+		for {
+			conn, err := listening.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close() //nolint:errcheck // the other side looks at it
+				answer(conn)
+			}()
+		}
+	}()
+	return listening.Addr().String()
+}
+
+// web answers like a web server, once the other side has sent something.
+func web(conn net.Conn) {
+	_, _ = bufio.NewReader(conn).ReadByte()
+	fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+}
+
+// Whatever stands between the service and Kafka, the start says in the banner that the service is not connected, the
+// log has a line, and both say why and what to look at.
+func TestABannerSaysWhyTheServiceIsNotConnected(t *testing.T) {
+	t.Parallel()
+	certificate, file := authority(t)
+	_, foreign := authority(t)
+	plaintext := fake(t).ListenAddrs()[0]
+	encrypted := fake(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})).ListenAddrs()[0]
+	guarded := fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "capture", "secret")).ListenAddrs()[0]
+	silent := listener(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	gone := listener(t, func(net.Conn) {})
+	login := func(mechanism, password string) func(*kafka.Config) {
+		return func(cfg *kafka.Config) {
+			cfg.SASL = kafka.SASL{Mechanism: mechanism, Username: "capture", Password: configs.Secret(password)}
+		}
+	}
+	encrypt := func(file string) func(*kafka.Config) {
+		return func(cfg *kafka.Config) { cfg.TLS = kafka.TLS{Enabled: true, CAFile: file} }
+	}
+	for name, test := range map[string]struct {
+		address string
+		change  func(*kafka.Config)
+		want    string
+	}{
+		"TLS against a plaintext broker":  {plaintext, encrypt(file), "speaks TLS, as kafka.tls.enabled is true"},
+		"no TLS against a broker with it": {encrypted, nil, "speaks without TLS, as kafka.tls.enabled is false"},
+		"a foreign authority":             {encrypted, encrypt(foreign), "certificates into kafka.tls.ca_file"},
+		"a wrong password":                {guarded, login("PLAIN", "wrong"), "takes the login by PLAIN, see kafka.sasl"},
+		"a mechanism that is not offered": {guarded, login("SCRAM-SHA-512", "secret"), "kafka.sasl"},
+		"no login where one is asked for": {guarded, nil, "kafka.sasl"},
+		"the port of a web server":        {listener(t, web), nil, "see that the port is a broker's"},
+		"TLS to the port of a web server": {listener(t, web), encrypt(file), "does not look like a TLS handshake"},
+		"a port that closes":              {gone, nil, "the other side closed the connection"},
+		"a port that says nothing":        {silent, nil, "no answer"},
+		"a port where nobody listens":     {freeAddress(t), nil, "connection refused: nobody listens there"},
+		"a name that nobody knows":        {"kafka.invalid:9092", nil, "see the names in kafka.brokers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(test.address)
+			cfg.ConnectTimeout = 500 * time.Millisecond
+			if test.change != nil {
+				test.change(&cfg)
+			}
+			bootstrap, err := kafka.NewBootstrap(cfg)
+			require.NoError(t, err)
+			core, logged := observer.New(zap.ErrorLevel)
+			producer, err := kafka.NewProducer(cfg, bootstrap, zap.New(core), tally.NoopScope)
+			require.NoError(t, err)
+			require.NoError(t, producer.Start(t.Context()))
+			defer func() { require.NoError(t, producer.Stop(t.Context())) }()
+
+			require.Contains(t, producer.String(), "(not connected: ")
+			require.Eventually(t, func() bool { return logged.Len() > 0 }, patience, time.Millisecond)
+			require.Contains(t, producer.String(), test.want)
+			require.Contains(t, logged.All()[0].Message, " cannot be used, trying again in the background: ")
+			require.Contains(t, logged.All()[0].Message, test.want)
+			require.NotContains(t, producer.String(), "secret")
+		})
+	}
+}
+
+func TestOneOfSeveralBrokersIsEnoughAndEachIsNamedIfThereIsNone(t *testing.T) {
+	t.Parallel()
+	broker := fake(t).ListenAddrs()[0]
+	silent := listener(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	cfg := config(freeAddress(t), broker)
+	cfg.ConnectTimeout = 30 * time.Second
+	producer, _ := start(t, cfg)
+	require.NotContains(t, producer.String(), "not connected")
+
+	cfg = config(silent, freeAddress(t))
+	cfg.ConnectTimeout = 500 * time.Millisecond
+	producer, _ = newProducer(t, cfg)
+	require.NoError(t, producer.Start(t.Context()))
+	require.Eventually(t, func() bool {
+		return strings.Contains(producer.Ready().Error(), cfg.Brokers[0]+": no answer within 500ms")
+	}, patience, time.Millisecond)
+	require.ErrorContains(t, producer.Ready(), cfg.Brokers[1]+": connection refused")
+}
