@@ -12,6 +12,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/panics"
@@ -93,6 +94,9 @@ func (a *App) Start(ctx context.Context) error {
 	if err != nil {
 		a.graph.flush()
 		return err
+	}
+	if found := posthogenv.Found(a.reloader.source.Environ); found != "" {
+		a.log.Warn(found)
 	}
 	a.reloader.start(a.live, a.log)
 	return nil

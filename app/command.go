@@ -86,8 +86,10 @@ func (p *process) configCommand(source *configs.Source) module.Command {
 		Commands: []module.Command{
 			{
 				Use: "validate", Short: "Report everything that is wrong, a line each",
-				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. The
-exit code is 1 if anything is wrong. With --output json there is an object for each fault,
+				Long: `Reports everything that is wrong with the configuration, a line each, and starts nothing. It
+also looks at what the configuration needs of this machine: files that can be read, directories that can be written to,
+and addresses to listen on. So run it where the service runs, as its user. It opens no connections. The exit code is 1
+if anything is wrong. With --output json there is an object for each fault,
 {"key":"...","message":"..."}, and none if all is well.`,
 				Example: "  capture config validate --config configs/production.yaml --config mine.yaml",
 				Output:  module.Table,
@@ -95,14 +97,17 @@ exit code is 1 if anything is wrong. With --output json there is an object for e
 			},
 			{
 				Use: "print", Short: "Show every value in effect and where it comes from, secrets masked",
+				Long: `Shows every value in effect and where it comes from, secrets masked. If the configuration has
+faults, the lines that begin with "# FAULT" say so where they are, a value that cannot be read is shown as its default,
+and the exit code is 1.`,
 				Example: "  CAPTURE_DELIVERY__ACK=spool capture config print",
 				Run: func(module.Invocation) error {
-					set, err := Load(p.modules, p.read(*source))
-					if err != nil {
-						return err
+					set, fault := inspect(p.modules, p.read(*source))
+					if set == nil {
+						return fault
 					}
 					text, err := set.YAML()
-					return p.print(append(gracePeriod(set), text...), err)
+					return errors.Join(p.print(append(gracePeriod(set), text...), err), fault)
 				},
 			},
 			{
@@ -116,7 +121,10 @@ exit code is 1 if anything is wrong. With --output json there is an object for e
 }
 
 func (p *process) validate(use module.Invocation, source configs.Source) error {
-	_, err := Load(p.modules, source)
+	_, err := inspect(p.modules, source, probes(p.modules)...)
+	if found := posthogenv.Found(source.Environ); found != "" {
+		use.Hint("%s", found)
+	}
 	var faults *configs.FaultsError
 	if use.Output == module.JSON {
 		if !errors.As(err, &faults) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,11 +21,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/opencapture/capture/app"
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 )
 
@@ -250,6 +255,77 @@ func TestConfigValidate(t *testing.T) {
 	require.Zero(t, code)
 	require.Equal(t, "next: capture --config "+file+"\n", err)
 	require.Empty(t, d.read(), "nothing is built")
+}
+
+// What the service needs of its machine is not there: validate says so, although the configuration is sound.
+func TestConfigValidateLooksAtTheMachine(t *testing.T) {
+	d := &diary{}
+	modules := stock(d)
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	modules[1].Probes = []configs.Rule{func(*configs.Set) error {
+		var faults configs.Faults
+		faults.CheckDir("store.dir", filepath.Join(t.TempDir(), "can", "be", "made"), "nothing")
+		faults.CheckDir("store.books", filepath.Join(file, "spool"), "no books are kept")
+		return faults.Err()
+	}}
+	code, out, err := command(t, modules, []string{"CAPTURE_STORE__BOOKS=3"}, "config", "validate")
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Equal(t, fmt.Sprintf("store.books: %q cannot be used: stat %s/spool: not a directory: no books are kept "+
+		"(CAPTURE_STORE__BOOKS)\n", file+"/spool", file), err)
+	require.NoFileExists(t, filepath.Join(filepath.Dir(file), "can"), "nothing is made")
+
+	code, _, err = command(t, modules, nil, "config", "print")
+	require.Zero(t, code, "only validate looks at the machine: %s", err)
+}
+
+func TestConfigPrintShowsTheRestOfAConfigurationWithFaults(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("store: {boks: 1, books: many, start: 2s}\nfront: {stop: 100s}\n"), 0o600))
+	code, out, err := command(t, stock(&diary{}), nil, "config", "print", "--config", file)
+	require.Equal(t, 1, code)
+	require.Contains(t, out, "\n# FAULT: store.boks: unknown key, did you mean store.books? ("+file+":1)\n")
+	require.Contains(t, out, "\n  # FAULT: \"many\" is not a whole number ("+file+":1)\n  books: 3 # the default\n")
+	require.Contains(t, out, "\n  start: 2s # "+file+":1\n")
+	require.Contains(t, out, "\n  # FAULT: is 45s, but the modules reserve 1m42s to stop")
+	require.Contains(t, err, "store.boks: unknown key")
+	require.Contains(t, err, "app.stop_timeout: is 45s")
+	var again map[string]any
+	require.NoError(t, yaml.Unmarshal([]byte(out), &again), "what it prints is a configuration file all the same")
+
+	code, out, err = command(t, stock(&diary{}), nil, "config", "print", "--config", "no/such/file.yaml")
+	require.Equal(t, 1, code)
+	require.Contains(t, out, "# FAULT: no/such/file.yaml: cannot be read: ")
+	require.Contains(t, out, "\n  books: 3\n")
+	require.Contains(t, err, "no/such/file.yaml")
+}
+
+func TestVariablesOfPostHogsServiceArePointedToTheTranslation(t *testing.T) {
+	code, _, err := command(t, stock(&diary{}), []string{"CAPTURE_MODE=events", "CAPTURE_STORE__BOKS=1"})
+	require.Equal(t, 1, code)
+	require.Equal(t, "mode: unknown environment variable CAPTURE_MODE: it is one of PostHog's own capture service, and "+
+		"\"capture config from-posthog-env\" translates its environment into a configuration file\n"+
+		"store.boks: unknown environment variable CAPTURE_STORE__BOKS, did you mean CAPTURE_STORE__BOOKS?\n", err)
+
+	const found = "variables of PostHog's own capture service have no effect here: KAFKA_HOSTS, OVERFLOW_ENABLED: " +
+		"\"capture config from-posthog-env\" translates its environment into a configuration file"
+	environ := []string{"OVERFLOW_ENABLED=true", "KAFKA_HOSTS=kafka:9092", "LOG_LEVEL=info", "KAFKA_PORT=tcp://10.0.0.1:1"}
+	code, _, err = command(t, stock(&diary{}), environ, "config", "validate")
+	require.Zero(t, code)
+	require.Equal(t, found+"\nnext: capture\n", err)
+
+	observe, logs := observability(tally.NoopScope, zapcore.InfoLevel)
+	d := &diary{}
+	a, fault := app.Build([]module.Module{observe, store(d), front(d)}, configs.Source{Environ: environ})
+	require.NoError(t, fault)
+	require.NoError(t, a.Start(t.Context()))
+	require.NoError(t, a.Stop(t.Context()))
+	require.Equal(t, 1, logs.FilterMessage(found).Len())
+
+	code, _, err = command(t, stock(&diary{}), []string{"LOG_LEVEL=info", "PATH=/bin"}, "config", "validate")
+	require.Zero(t, code)
+	require.Equal(t, "next: capture\n", err)
 }
 
 func TestConfigPrintShowsWhatIsInEffect(t *testing.T) {
@@ -598,4 +674,37 @@ func TestMainServesUntilTheProcessIsTerminated(t *testing.T) {
 	require.Equal(t, "greeting  ready\n", line)
 	require.NoError(t, process.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, process.Wait(), "a stop by SIGTERM exits 0")
+}
+
+// speaker is a section that listens on an address.
+type speaker struct {
+	Listen string `key:"listen" doc:"Address."`
+}
+
+func (s speaker) Listens(*configs.Set) map[string]string {
+	return map[string]string{"listen": s.Listen}
+}
+
+// 203.0.113.9 is an address for documentation, which no machine has.
+func TestConfigValidateKnowsTheAddressesOfTheMachine(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close() //nolint:errcheck // it is only taken
+	for address, want := range map[string]string{
+		"203.0.113.9:8000":    "speaker.listen: this machine cannot listen on 203.0.113.9: bind: ",
+		taken.Addr().String(): "",
+		":8000":               "",
+		"kafka.invalid:8000":  "",
+		"[2001:db8::1]:8000":  "speaker.listen: this machine cannot listen on 2001:db8::1: ",
+		"0.0.0.0:8000":        "",
+	} {
+		modules := append(stock(&diary{}), module.Module{Name: "speaker", Config: speaker{Listen: address}})
+		code, _, said := command(t, modules, nil, "config", "validate")
+		if want == "" {
+			require.Zero(t, code, "%s: the running service may have the port, and no name is looked up: %s", address, said)
+		} else {
+			require.Equal(t, 1, code)
+			require.Contains(t, said, want)
+		}
+	}
 }

@@ -1,13 +1,17 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/module"
 )
@@ -45,21 +49,31 @@ func sections(modules []module.Module) []configs.Section {
 
 // Load reads and checks the configuration of a build of these modules, with the app's own section, just as Build does.
 func Load(modules []module.Module, source configs.Source) (*configs.Set, error) {
+	source.Elsewhere = posthogenv.Whose
 	return configs.Load(sections(modules), source, rules(modules)...)
 }
 
 // inspect is Load that returns the configuration also if it has faults; see configs.Inspect.
-func inspect(modules []module.Module, source configs.Source) (*configs.Set, error) {
-	return configs.Inspect(sections(modules), source, rules(modules)...)
+func inspect(modules []module.Module, source configs.Source, probes ...configs.Rule) (*configs.Set, error) {
+	source.Elsewhere = posthogenv.Whose
+	return configs.Inspect(sections(modules), source, append(rules(modules), probes...)...)
 }
 
-// rules are the rules of the app and of the modules.
 func rules(modules []module.Module) []configs.Rule {
 	rules := []configs.Rule{budgetsFit(modules), addressesDiffer(modules)}
 	for _, m := range modules {
 		rules = append(rules, m.Rules...)
 	}
 	return rules
+}
+
+// probes look at the machine that the service is to run on.
+func probes(modules []module.Module) []configs.Rule {
+	probes := []configs.Rule{addressesExist(modules)}
+	for _, m := range modules {
+		probes = append(probes, m.Probes...)
+	}
+	return probes
 }
 
 // budgetsFit checks that the time that the modules reserve for their hooks fits into the app's timeouts.
@@ -102,30 +116,60 @@ func (b *budget) check(faults *configs.Faults, verb string, timeout time.Duratio
 		timeout, b.total, verb, strings.Join(b.shares, ", "))
 }
 
+// bound is an address that a module listens on, by its key.
+type bound struct{ key, host, port string }
+
+// listens returns the addresses that the modules listen on.
+func listens(modules []module.Module, set *configs.Set) (all []bound) {
+	for _, m := range modules {
+		listener, ok := set.Section(m.Name).(configs.Listener)
+		if !ok {
+			continue
+		}
+		listens := listener.Listens(set)
+		for _, key := range slices.Sorted(maps.Keys(listens)) {
+			if host, port, err := net.SplitHostPort(listens[key]); err == nil {
+				all = append(all, bound{m.Name + "." + key, host, port})
+			}
+		}
+	}
+	return all
+}
+
 // addressesDiffer checks that no two modules listen on the same address.
 func addressesDiffer(modules []module.Module) configs.Rule {
 	return func(set *configs.Set) error {
-		type bound struct{ key, host, port string }
-		var all []bound
 		var faults configs.Faults
-		for _, m := range modules {
-			listener, ok := set.Section(m.Name).(configs.Listener)
-			if !ok {
+		all := listens(modules, set)
+		for i, one := range all {
+			for _, other := range all[:i] {
+				faults.Check(one.port == "0" || one.port != other.port || !overlap(one.host, other.host), one.key,
+					"is on port %s, which %s takes as well: give it another port", one.port, other.key)
+			}
+		}
+		return faults.Err()
+	}
+}
+
+// addressesExist checks that this machine has the addresses that the modules listen on. It takes no port of theirs,
+// which the running service may have, and looks up no names.
+func addressesExist(modules []module.Module) configs.Rule {
+	return func(set *configs.Set) error {
+		var faults configs.Faults
+		for _, one := range listens(modules, set) {
+			if _, err := netip.ParseAddr(one.host); err != nil {
 				continue
 			}
-			listens := listener.Listens(set)
-			for _, key := range slices.Sorted(maps.Keys(listens)) {
-				host, port, err := net.SplitHostPort(listens[key])
-				if err != nil || port == "0" {
-					continue
+			listener, err := net.Listen("tcp", net.JoinHostPort(one.host, "0"))
+			if err != nil {
+				var system *os.SyscallError
+				if errors.As(err, &system) {
+					err = system
 				}
-				path := m.Name + "." + key
-				for _, other := range all {
-					faults.Check(port != other.port || !overlap(host, other.host), path,
-						"is on port %s, which %s takes as well: give it another port", port, other.key)
-				}
-				all = append(all, bound{path, host, port})
+				faults.Addf(one.key, "this machine cannot listen on %s: %s", one.host, err)
+				continue
 			}
+			_ = listener.Close()
 		}
 		return faults.Err()
 	}

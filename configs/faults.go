@@ -3,9 +3,14 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Fault is one mistake in the configuration.
@@ -75,6 +80,29 @@ func (f *Faults) CheckAddress(key, value string) (host string) {
 // IsHostName reports whether the host of an address may be one: it has nothing of a URL in it, such as a scheme, a path
 // or a user. An empty host, which stands for all addresses of the machine, may be one.
 func IsHostName(host string) bool { return !strings.ContainsAny(host, "@/?#\\\"' \t\r\n") }
+
+// CheckDir records a fault unless this process can write to the directory or, if it does not exist, can make it. It
+// changes nothing. The fault ends with what follows from it.
+func (f *Faults) CheckDir(key, dir, consequence string) {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && at != filepath.Dir(at):
+			continue
+		case err != nil:
+		case !info.IsDir():
+			err = fmt.Errorf("%s is not a directory", at)
+		default:
+			if refused := unix.Access(at, unix.W_OK|unix.X_OK); refused != nil {
+				err = fmt.Errorf("cannot write to %s: %w", at, refused)
+			}
+		}
+		if err != nil {
+			f.Addf(key, "%q cannot be used: %s: %s", dir, err, consequence)
+		}
+		return
+	}
+}
 
 // Err returns nil if no fault was recorded, else a *FaultsError with all of them.
 func (f *Faults) Err() error {

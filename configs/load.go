@@ -29,7 +29,10 @@ func Inspect(sections []Section, source Source, rules ...Rule) (*Set, error) {
 		return nil, err
 	}
 	var faults Faults
-	r := &reader{layout: layout, faults: &faults, origins: map[string]string{}, values: map[string]any{}}
+	r := &reader{
+		layout: layout, faults: &faults, elsewhere: source.Elsewhere, origins: map[string]string{},
+		values: map[string]any{},
+	}
 	if source.named == nil {
 		source = source.Read()
 	}
@@ -38,6 +41,7 @@ func Inspect(sections []Section, source Source, rules ...Rule) (*Set, error) {
 	}
 	r.environ(source.Environ)
 
+	set := &Set{layout: layout, origins: r.origins, unread: map[string]bool{}}
 	for _, path := range layout.paths {
 		value, given := r.values[path]
 		if !given {
@@ -45,6 +49,7 @@ func Inspect(sections []Section, source Source, rules ...Rule) (*Set, error) {
 		}
 		if err := layout.byPath[path].set(value); err != nil {
 			faults.Addf(path, "%s (%s)", err, r.origins[path])
+			set.unread[path] = true
 		}
 		if list, is := layout.byPath[path].value.Addr().Interface().(*List); is {
 			if err := list.read(source.named); err != nil {
@@ -53,9 +58,9 @@ func Inspect(sections []Section, source Source, rules ...Rule) (*Set, error) {
 		}
 	}
 	source.named.forget()
-	set := &Set{layout: layout, origins: r.origins}
 	set.check(&faults, rules)
 	r.conceal(&faults)
+	set.faults = faults.list
 	return set, faults.Err()
 }
 

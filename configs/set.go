@@ -18,6 +18,10 @@ type Set struct {
 	// origins maps each key whose value is not the default to the source of the value: a file and line, or the name of
 	// a variable.
 	origins map[string]string
+	// faults are those of a configuration that Inspect has returned. unread holds the keys whose value could not be
+	// read, so that they have their default.
+	faults []Fault
+	unread map[string]bool
 }
 
 // Section returns the section of the named module, as a value of the same type as its defaults. It returns nil if the
@@ -53,12 +57,33 @@ func SectionOf[C any](set *Set) (section C, err error) {
 }
 
 // YAML writes every key with its value. It masks secrets, and the login in a URL or an address. It puts the origin
-// beside a value that is not the default.
+// beside a value that is not the default. Above a key with a fault it says what is wrong. The faults that are about no
+// key of the build come first.
 func (s *Set) YAML() ([]byte, error) {
-	return s.layout.write(func(k *key, _, value *yaml.Node) {
+	faults := map[string]string{}
+	var head strings.Builder
+	for _, fault := range s.faults {
+		if _, known := s.layout.byPath[fault.Key]; known {
+			faults[fault.Key] += "FAULT: " + oneLine(fault.Message) + "\n"
+		} else {
+			head.WriteString("# FAULT: " + oneLine(fault.String()) + "\n")
+		}
+	}
+	if head.Len() > 0 {
+		head.WriteByte('\n')
+	}
+	body, err := s.layout.write(func(k *key, name, value *yaml.Node) {
+		name.HeadComment = strings.TrimSuffix(faults[k.path], "\n")
 		value.LineComment = s.origins[k.path]
+		if s.unread[k.path] {
+			value.LineComment = "the default"
+		}
 	})
+	return append([]byte(head.String()), body...), err
 }
+
+// oneLine keeps a text within the comment that it stands in.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // write encodes the sections as YAML. The function comment may add comments to the nodes of a key.
 func (l *layout) write(comment func(k *key, name, value *yaml.Node)) ([]byte, error) {

@@ -21,6 +21,9 @@ type Source struct {
 	// these it ignores those that begin with CAPTURE_TEST_, which are for tests, and those that Kubernetes sets for a
 	// service called "capture".
 	Environ []string
+	// Elsewhere says of a variable that begins with CAPTURE_ and is no setting what it is instead and what to do about
+	// it, or "" if it does not know. It may be nil.
+	Elsewhere func(variable string) string
 
 	files []contents  // of Files, if they have been read
 	named *namedFiles // those that entries of lists name
@@ -73,6 +76,8 @@ type reader struct {
 	faults  *Faults
 	origins map[string]string
 	values  map[string]any
+
+	elsewhere func(variable string) string
 }
 
 // fault records a fault and the origin of the faulty value.
@@ -212,17 +217,26 @@ func (r *reader) environ(environ []string) {
 		k, known := r.layout.byPath[path]
 		switch {
 		case !known:
-			if near := r.layout.nearest(path); near != "" {
-				r.faults.Addf(path, "unknown environment variable %s, did you mean %s?", name, envName(near))
-			} else {
-				r.faults.Addf(path, "unknown environment variable %s", name)
-			}
+			r.faults.Addf(path, "unknown environment variable %s%s", name, r.advice(name, path))
 		case k.group:
 			r.fault(path, name, "is a group of keys, not a value")
 		default:
 			r.keep(path, name, value)
 		}
 	}
+}
+
+// advice ends a sentence about an unknown variable.
+func (r *reader) advice(name, path string) string {
+	if r.elsewhere != nil {
+		if is := r.elsewhere(name); is != "" {
+			return ": " + is
+		}
+	}
+	if near := r.layout.nearest(path); near != "" {
+		return ", did you mean " + envName(near) + "?"
+	}
+	return ""
 }
 
 // follow resolves an alias to the node that it stands for.

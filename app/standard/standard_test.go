@@ -72,6 +72,9 @@ func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
 		{"ROUTING__TOPICS=phc_a=vip KAFKA__TOPICS__CUSTOM=vip", ""},
 		{"KAFKA__TLS__ENABLED=true KAFKA__TLS__CA_FILE=" + missing,
 			"kafka.tls.ca_file: open " + missing + ": no such file or directory"},
+		{"KAFKA__TLS__ENABLED=true KAFKA__TLS__CA_FILE=/dev/null", "kafka.tls.ca_file: no certificate in /dev/null"},
+		{"KAFKA__TLS__ENABLED=true KAFKA__TLS__CERT_FILE=/dev/null KAFKA__TLS__KEY_FILE=/dev/null",
+			"kafka.tls.cert_file: tls: failed to find any PEM data in certificate input"},
 		{"KAFKA__SASL__MECHANISM=OAUTHBEARER KAFKA__SASL__TOKEN_COMMAND=/no/such/program",
 			"kafka.sasl.token_command: "},
 		{"TRANSPORT__SETUP__RECORDING_ENDPOINT=/s/", "transport.setup.recording_endpoint: tells browsers to record"},
@@ -95,6 +98,39 @@ func TestRulesAcrossSectionsAreCheckedWithTheConfiguration(t *testing.T) {
 			require.ErrorContains(t, err, test.fault, test.environ)
 		}
 	}
+}
+
+// What a configuration needs of the machine is looked at, and nothing is changed.
+func TestTheDirectoriesOfAConfigurationAreLookedAt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	probe := func(environ ...string) string {
+		var found configs.Faults
+		for _, module := range standard.Modules() {
+			for _, rule := range module.Probes {
+				set, err := app.Load(standard.Modules(), configs.Source{Environ: environ})
+				require.NoError(t, err)
+				found.Nest("", rule(set))
+			}
+		}
+		if err := found.Err(); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	fresh := t.TempDir()
+	dirs := []string{
+		"CAPTURE_DELIVERY__SPOOL__DIR=" + fresh + "/spool", "CAPTURE_EMBEDDED__DATA_DIR=" + fresh + "/data",
+	}
+	require.Empty(t, probe(dirs...))
+	entries, err := os.ReadDir(fresh)
+	require.NoError(t, err)
+	require.Empty(t, entries, "nothing is made")
+	bad := []string{"CAPTURE_DELIVERY__SPOOL__DIR=" + file + "/spool", "CAPTURE_EMBEDDED__DATA_DIR=" + file}
+	require.Contains(t, probe(bad...), "delivery.spool.dir: ")
+	require.Contains(t, probe(bad...), "would run without a spool")
+	require.Contains(t, probe(bad...), "embedded.data_dir: ")
+	require.NotContains(t, probe(append(bad, "CAPTURE_KAFKA__BROKERS=k:9092")...), "embedded.data_dir")
 }
 
 // load translates the environment of a PostHog deployment and loads the result.

@@ -91,9 +91,9 @@ func replayCommand() module.Command {
 		Use: "replay", Short: "Send dead letters to the topics that they were meant for",
 		Long: `Sends dead letters to the topics that they were meant for, those on the disk first.
 
-A dead letter on the disk is removed once its message is in its topic; for that the service must not be running. A dead
-letter in Kafka stays where it is, so a second replay sends its message again: a consumer tells the copies by their
-uuid.
+A dead letter on the disk is removed once its message is in its topic. Beside a running service, which has the disk to
+itself, replay leaves these alone and says how many they are. A dead letter in Kafka stays where it is, so a second
+replay sends its message again: a consumer tells the copies by their uuid.
 
 Messages go to topics of kafka.topics only. A dead letter is skipped and counted if it does not say where it was meant
 to go, names another topic, or cannot be read. The exit code is 0 if every selected dead letter was sent, and 1 if one
@@ -314,6 +314,9 @@ func (r letterReader) each(
 		progress.Clear()
 		return see(l, m)
 	}
+	if err := isThere(r.spool); err != nil {
+		use.Hint("dead letters on the disk are not looked for: %s", err)
+	}
 	opened, err := spool.Inspect(r.spool.Dir)
 	if err != nil {
 		return err
@@ -344,7 +347,11 @@ func replay(
 		defer func() { err = errors.Join(err, end()) }()
 	}
 	opened, faultOnDisk := openSpool(letters.spool, dry)
-	if faultOnDisk == nil {
+	inUse := errors.Is(faultOnDisk, spool.ErrInUse)
+	switch {
+	case inUse:
+		faultOnDisk = nil
+	case faultOnDisk == nil:
 		log := opened.Log(deadLetterLog)
 		r.unreadable, faultOnDisk = letters.onDisk(use.Context, log, wanted,
 			func(seq uint64, l *letter, m *produce.Message) error {
@@ -364,6 +371,9 @@ func replay(
 		return err
 	})
 	r.progress.End()
+	if inUse {
+		faultOnDisk = letters.tellOfDisk(use, wanted)
+	}
 	verb := "sent"
 	if dry {
 		verb = "would be sent"
@@ -387,6 +397,25 @@ func replay(
 		}
 	}
 	return errors.Join(faultOnDisk, faultInKafka, err)
+}
+
+// tellOfDisk says how many of the wanted letters lie on the disk, which a running service has to itself.
+func (r letterReader) tellOfDisk(use module.Invocation, wanted filter) (err error) {
+	opened, err := spool.Inspect(r.spool.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	left := 0
+	_, err = r.onDisk(use.Context, opened.Log(deadLetterLog), wanted, func(uint64, *letter, *produce.Message) error {
+		left++
+		return nil
+	})
+	if left > 0 {
+		use.Hint("%d dead letters on the disk were left alone, because a service runs and uses the spool: stop the "+
+			"service and replay them", left)
+	}
+	return err
 }
 
 type replayer struct {

@@ -119,6 +119,9 @@ type logStatus struct {
 
 // lookAt prints what is in the spool. It reads the first chunk of each log or, if all is set, every record.
 func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
+	if err := isThere(cfg.Spool); err != nil {
+		return err
+	}
 	opened, err := spool.Inspect(cfg.Spool.Dir)
 	if err != nil {
 		return err
@@ -179,6 +182,15 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 	return nil
 }
 
+// isThere returns an error if no service has ever kept a spool in the directory.
+func isThere(cfg SpoolConfig) error {
+	if err := spool.IsThere(cfg.Dir); err != nil {
+		return fmt.Errorf("delivery.spool.dir: %w: give the --config of the service, and run this where the service runs",
+			err)
+	}
+	return nil
+}
+
 // look returns the time of the log's first record. If all is set, it reads the other records too. It calls read with
 // the number of records after each chunk.
 func look(ctx context.Context, log *spool.Log, all bool, read func(records int)) (first time.Time, err error) {
@@ -209,6 +221,9 @@ func look(ctx context.Context, log *spool.Log, all bool, read func(records int))
 
 // drainNow sends the records of the spool to Kafka until none is left or the user interrupts.
 func drainNow(use module.Invocation, d *Delivery) (err error) {
+	if err := isThere(d.cfg.Spool); err != nil {
+		return err
+	}
 	progress := use.Progress("records sent")
 	defer progress.End()
 	end, err := connect(use.Context, d.producer)
@@ -269,6 +284,9 @@ func connect(ctx context.Context, producer produce.Producer) (end func() error, 
 func openLog(cfg SpoolConfig, topic string, dry bool) (*spool.Spool, *spool.Log, error) {
 	if !produce.IsTopicName(topic) {
 		return nil, nil, module.Misusef("the name of a topic must be %s, got %q", produce.TopicNameRule, topic)
+	}
+	if err := isThere(cfg); err != nil {
+		return nil, nil, err
 	}
 	opened, err := openSpool(cfg, dry)
 	if err != nil {

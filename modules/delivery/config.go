@@ -106,6 +106,18 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
+// spoolCanBeKept checks the directory of the spool.
+func spoolCanBeKept(set *configs.Set) error {
+	own, err := configs.SectionOf[Config](set)
+	if err != nil || own.Spool.Dir == "" {
+		return err
+	}
+	var faults configs.Faults
+	faults.CheckDir("delivery.spool.dir", own.Spool.Dir,
+		"the service would run without a spool, and refuse events while Kafka is away")
+	return faults.Err()
+}
+
 // StopBudget is how long stopping may take.
 func (c Config) StopBudget() time.Duration { return c.StopTimeout }
 

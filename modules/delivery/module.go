@@ -27,6 +27,7 @@ func Module() module.Module {
 	return module.Module{
 		Name:    "delivery",
 		Config:  DefaultConfig(),
+		Probes:  []configs.Rule{spoolCanBeKept},
 		Metrics: described,
 		Options: fx.Provide(
 			newDelivery,

@@ -75,6 +75,17 @@ func (c Config) Listens(set *configs.Set) map[string]string {
 	return map[string]string{"kafka_listen": c.KafkaListen}
 }
 
+// dataCanBeKept checks the directory of the embedded broker, if that stands in for a cluster.
+func dataCanBeKept(set *configs.Set) error {
+	own, err := configs.SectionOf[Config](set)
+	if err != nil || !own.stands(set) || own.DataDir == "" {
+		return err
+	}
+	var faults configs.Faults
+	faults.CheckDir("embedded.data_dir", own.DataDir, "the service would not start")
+	return faults.Err()
+}
+
 // brokersAreThere checks that there is a broker to write to.
 func brokersAreThere(set *configs.Set) error {
 	own, err := configs.SectionOf[Config](set)

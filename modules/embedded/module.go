@@ -20,6 +20,7 @@ func Module() module.Module {
 		Name:    "embedded",
 		Config:  DefaultConfig(),
 		Rules:   []configs.Rule{brokersAreThere},
+		Probes:  []configs.Rule{dataCanBeKept},
 		Options: fx.Provide(kafka.AsLocalBrokers(newBrokers)),
 		Requires: []module.Requirement{
 			module.Require[kafka.Config]("modules/kafka"),

@@ -125,25 +125,45 @@ func producerConfig(cfg Config) (*sarama.Config, error) {
 }
 
 func tlsConfig(cfg TLS) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka.tls.ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kafka.tls.ca_file: no certificate in %s", cfg.CAFile)
-		}
+	roots, err := authorities(cfg.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("kafka.tls.ca_file: %w", err)
 	}
-	if cfg.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka.tls.cert_file: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
+	own, err := clientCertificates(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("kafka.tls.cert_file: %w", err)
 	}
-	return config, nil
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: cfg.ServerName, RootCAs: roots, Certificates: own,
+	}, nil
+}
+
+// authorities reads the authorities in a PEM file; nil without a file.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", file)
+	}
+	return pool, nil
+}
+
+// clientCertificates reads the client certificate with its key, if there is one.
+func clientCertificates(cfg TLS) ([]tls.Certificate, error) {
+	if cfg.CertFile == "" || cfg.KeyFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return []tls.Certificate{pair}, nil
 }
 
 // scramClient is one SCRAM login. sarama runs it in a goroutine of its own, so it turns a panic into a failed login.

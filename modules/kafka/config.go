@@ -155,7 +155,8 @@ func (s SASL) Validate() error {
 	return faults.Err()
 }
 
-// filesAreThere checks that the files that the section names can be read, and that the section's command can be run.
+// filesAreThere checks that the files that the section names can be read and hold what they should, and that the
+// section's command can be run.
 func filesAreThere(set *configs.Set) error {
 	c, err := configs.SectionOf[Config](set)
 	if err != nil {
@@ -171,6 +172,12 @@ func filesAreThere(set *configs.Set) error {
 			_, err := os.ReadFile(file.path)
 			faults.Check(err == nil, file.key, "%v", err)
 		}
+	}
+	if faults.Err() == nil {
+		_, err := authorities(c.TLS.CAFile)
+		faults.Check(err == nil, "kafka.tls.ca_file", "%v", err)
+		_, err = clientCertificates(c.TLS)
+		faults.Check(err == nil, "kafka.tls.cert_file", "%v", err)
 	}
 	if command := c.SASL.TokenCommand; len(command) > 0 && command[0] != "" {
 		_, err := exec.LookPath(command[0])

@@ -24,6 +24,11 @@ type Module struct {
 	// section. They run for every configuration that is loaded, also by "capture config validate".
 	Rules []configs.Rule
 
+	// Probes look at the machine that the service is to run on, such as at its directories. They report what would keep
+	// the module from working as configured. Only "capture config validate" runs them. They change nothing and open no
+	// connection.
+	Probes []configs.Rule
+
 	// Options provides the module's constructors and hooks.
 	Options fx.Option
 

@@ -2,8 +2,11 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/gofrs/flock"
@@ -39,6 +42,28 @@ func inspect(dir string, disk fileSystem) (*Spool, error) {
 		}
 	}
 	return s, nil
+}
+
+// IsThere returns nil if a service has ever kept a spool in the directory, and else an error that says what is there
+// instead.
+func IsThere(dir string) error {
+	entries, err := os.ReadDir(dir)
+	shown := dir
+	if absolute, err := filepath.Abs(dir); err == nil {
+		shown = absolute
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no directory %s", shown)
+	case err != nil:
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Name() == lockName {
+			return nil
+		}
+	}
+	return fmt.Errorf("the directory %s holds no spool", shown)
 }
 
 // InUse reports whether another process has locked the spool's directory.
