@@ -73,6 +73,7 @@ var binary = sync.OnceValues(func() (string, error) {
 type process struct {
 	*exec.Cmd
 	url, admin, broker string
+	banner             string // what the process printed until its addresses were known
 	stderr             *bytes.Buffer
 	exited             chan struct{} // closed when the process has ended, with err
 	err                error
@@ -125,6 +126,7 @@ func (p *process) serve(t *testing.T) *process {
 			close(p.exited)
 			t.Fatalf("the service did not start: %s", p.stderr)
 		}
+		p.banner += lines.Text() + "\n"
 		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
 			p.url = found[1]
 		}
@@ -342,7 +344,7 @@ func TestAStartThatFailsSaysSoOnce(t *testing.T) {
 func TestTheBinaryTellsWrongUseFromFailure(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]int{
-		"version": 0, "--version": 0, "help spool move": 0, "spool": 0, "spool status": 0, "completion bash": 0,
+		"version": 0, "--version": 0, "help spool move": 0, "spool": 0, "spool status": 1, "completion bash": 0,
 		"spool drop nothing": 1, "config validate --config no/such/file": 1,
 		"spool stauts": 2, "spool drop": 2, "spool drop a/b": 2, "dlq list --filter colour=red": 2,
 		"tail --from yesterday": 2, "tail --limit x": 2,
