@@ -26,8 +26,8 @@ func TestAModuleAsTheDocumentationHasItRuns(t *testing.T) {
 	page, err := os.ReadFile("../docs/adding-a-module.md")
 	require.NoError(t, err)
 	blocks := goBlock.FindAllSubmatch(page, -1)
-	require.Len(t, blocks, 1)
-	_, code, _ := strings.Cut(string(blocks[0][1]), "// Config is the section")
+	require.Len(t, blocks, 2)
+	_, code, _ := strings.Cut(string(blocks[1][1]), "// Config is the section")
 	lines := 0
 	for line := range strings.SplitSeq(code, "\n") {
 		if strings.TrimSpace(line) != "" {
@@ -35,7 +35,7 @@ func TestAModuleAsTheDocumentationHasItRuns(t *testing.T) {
 		}
 	}
 	require.LessOrEqual(t, lines, 60, "lines behind the imports, without blank ones")
-	path := compile(t, string(blocks[0][1]))
+	path := compile(t, string(blocks[1][1]))
 
 	command := exec.Command(path, "blocklist")
 	command.Env = append(os.Environ(), "CAPTURE_BLOCKLIST__NAME=secret")
@@ -76,6 +76,34 @@ func TestAModuleAsTheDocumentationHasItRuns(t *testing.T) {
 	}, patience, 10*time.Millisecond)
 	post("public")
 	require.Equal(t, "2 dropped, 1 safe\n", get(p.url+"/blocklist"))
+}
+
+// The smallest module has twenty lines behind the imports, and does what the page says.
+func TestTheSmallestModuleOfTheDocumentationRuns(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/adding-a-module.md")
+	require.NoError(t, err)
+	code := string(goBlock.FindSubmatch(page)[1])
+	_, own, _ := strings.Cut(code, ")\n")
+	require.LessOrEqual(t, strings.Count(strings.ReplaceAll(own, "\n\n", "\n"), "\n"), 20+1)
+	p := prepare(t)
+	p.Path = compile(t, code)
+	p.Args[0] = p.Path
+	p.serve(t)
+	for _, name := range []string{"secret", "public"} {
+		answer, err := http.Post(p.url+"/e/", "application/json",
+			strings.NewReader(`{"api_key":"k","distinct_id":"u","event":"`+name+`"}`))
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, 200, answer.StatusCode)
+	}
+	answer, err := http.Get(p.admin + "/metrics")
+	require.NoError(t, err)
+	text, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	require.Contains(t, string(text), "\ncapture_events_dropped_total{reason=\"discreet\"} 1\n")
+	require.Contains(t, string(text), "\ncapture_events_accepted_total 1\n")
 }
 
 // compile builds the code as a module of its own that uses the checkout.
