@@ -251,6 +251,13 @@ func sectionNames(keys map[string]bool) (names []string) {
 	return names
 }
 
+func TestTheDocsNameTheVersionOfGoThatTheModuleAsksFor(t *testing.T) {
+	module, err := os.ReadFile("../go.mod")
+	require.NoError(t, err)
+	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(module)[1]
+	require.Contains(t, docsPages(t)["README.md"], "With Go "+string(version)+" or newer")
+}
+
 func TestTheDocsShowConfigurationThatLoads(t *testing.T) {
 	found := 0
 	for page, text := range docsPages(t) {

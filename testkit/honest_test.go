@@ -1,10 +1,12 @@
 package testkit_test
 
 import (
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +56,20 @@ func TestEveryMetricHasASentenceOfHelp(t *testing.T) {
 			require.Regexp(t, `^[A-Z0-9].* .*\.$`, text, metric[1])
 			require.NotContains(t, text, metric[1], "a name is no help")
 			require.NotContains(t, text, "does not describe it", metric[1])
+		}
+	}
+
+	names := slices.Collect(maps.Keys(help))
+	word := regexp.MustCompile(`\bcapture_[a-z0-9_]+`)
+	for page, text := range docsPages(t) {
+		for _, name := range word.FindAllString(text, -1) {
+			name = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
+			known := slices.ContainsFunc(names, func(n string) bool { // the pages also name groups of metrics
+				return n == name || strings.HasPrefix(n, strings.TrimSuffix(name, "_")+"_")
+			})
+			// A property of events, and a metric that counts only failures.
+			known = known || name == "capture_internal" || name == "capture_events_failed_total"
+			require.True(t, known, "%s: there is no metric %s", page, name)
 		}
 	}
 }

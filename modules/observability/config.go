@@ -13,7 +13,7 @@ type Config struct {
 
 // LogConfig says which lines are logged and how they look.
 type LogConfig struct {
-	Level  string `key:"level" live:"true" doc:"The least severe level that is logged: debug, info, warn or error. Above debug, only some lines of a message that repeats very often are logged."`
+	Level  string `key:"level" live:"true" doc:"The least severe level that is logged: debug, info, warn or error. At debug, each event and each refused request has a line. Above debug, only some lines of a message that repeats very often are logged."`
 	Format string `key:"format" live:"true" doc:"The format of a line: json, console, or auto, which is console on a terminal and json elsewhere."`
 }
 
