@@ -282,7 +282,8 @@ func TestConfigValidateLooksAtTheMachine(t *testing.T) {
 
 func TestConfigPrintShowsTheRestOfAConfigurationWithFaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "a.yaml")
-	require.NoError(t, os.WriteFile(file, []byte("store: {boks: 1, books: many, start: 2s}\nfront: {stop: 100s}\n"), 0o600))
+	text := "store: {boks: 1, books: many, start: 2s}\nfront: {stop: 100s}\n"
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	code, out, err := command(t, stock(&diary{}), nil, "config", "print", "--config", file)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "\n# FAULT: store.boks: unknown key, did you mean store.books? ("+file+":1)\n")
@@ -304,13 +305,15 @@ func TestConfigPrintShowsTheRestOfAConfigurationWithFaults(t *testing.T) {
 func TestVariablesOfPostHogsServiceArePointedToTheTranslation(t *testing.T) {
 	code, _, err := command(t, stock(&diary{}), []string{"CAPTURE_MODE=events", "CAPTURE_STORE__BOKS=1"})
 	require.Equal(t, 1, code)
-	require.Equal(t, "mode: unknown environment variable CAPTURE_MODE: it is one of PostHog's own capture service, and "+
-		"\"capture config from-posthog-env\" translates its environment into a configuration file\n"+
+	require.Equal(t, "mode: unknown environment variable CAPTURE_MODE: it is one of PostHog's own capture service, "+
+		"and \"capture config from-posthog-env\" translates its environment into a configuration file\n"+
 		"store.boks: unknown environment variable CAPTURE_STORE__BOKS, did you mean CAPTURE_STORE__BOOKS?\n", err)
 
 	const found = "variables of PostHog's own capture service have no effect here: KAFKA_HOSTS, OVERFLOW_ENABLED: " +
 		"\"capture config from-posthog-env\" translates its environment into a configuration file"
-	environ := []string{"OVERFLOW_ENABLED=true", "KAFKA_HOSTS=kafka:9092", "LOG_LEVEL=info", "KAFKA_PORT=tcp://10.0.0.1:1"}
+	environ := []string{
+		"OVERFLOW_ENABLED=true", "KAFKA_HOSTS=kafka:9092", "LOG_LEVEL=info", "KAFKA_PORT=tcp://10.0.0.1:1",
+	}
 	code, _, err = command(t, stock(&diary{}), environ, "config", "validate")
 	require.Zero(t, code)
 	require.Equal(t, found+"\nnext: capture\n", err)
@@ -701,7 +704,8 @@ func TestConfigValidateKnowsTheAddressesOfTheMachine(t *testing.T) {
 		modules := append(stock(&diary{}), module.Module{Name: "speaker", Config: speaker{Listen: address}})
 		code, _, said := command(t, modules, nil, "config", "validate")
 		if want == "" {
-			require.Zero(t, code, "%s: the running service may have the port, and no name is looked up: %s", address, said)
+			require.Zero(t, code, "%s: the running service may have the port, and no name is looked up: %s",
+				address, said)
 		} else {
 			require.Equal(t, 1, code)
 			require.Contains(t, said, want)

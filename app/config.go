@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -160,7 +161,8 @@ func addressesExist(modules []module.Module) configs.Rule {
 			if _, err := netip.ParseAddr(one.host); err != nil {
 				continue
 			}
-			listener, err := net.Listen("tcp", net.JoinHostPort(one.host, "0"))
+			address := net.JoinHostPort(one.host, "0")
+			listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 			if err != nil {
 				var system *os.SyscallError
 				if errors.As(err, &system) {

@@ -25,10 +25,11 @@ func TestEveryMetricHasASentenceOfHelp(t *testing.T) {
 	event := func(token, properties string) string {
 		return `{"api_key":"` + token + `","event":"a","distinct_id":"u","properties":` + properties + `}`
 	}
+	recording := strings.Replace(event("phc_1", `{"$session_id":"s","$snapshot_data":[]}`), `"a"`, `"$snapshot"`, 1)
 	for path, bodies := range map[string][]string{
-		"/e/":                    {event("phc_1", `{"$heatmap_data":{"/":[]},"n":NaN}`), event("phc_dropped", "{}"), "{", ""},
+		"/s/":                    {recording},
+		"/e/":                    {event("phc_1", `{"$heatmap_data":{"/":[]},"n":NaN}`), event("phc_dropped", "{}"), "{"},
 		"/batch/":                {`{"api_key":"phc_1","batch":[{"event":"a","distinct_id":"u"},{"event":"b"}]}`},
-		"/s/":                    {`{"api_key":"phc_1","event":"$snapshot","distinct_id":"u","properties":{"$session_id":"s","$snapshot_data":[]}}`},
 		"/nosuch":                {""},
 		"/flags/":                {`{"token":"phc_1"}`},
 		"/i/v1/analytics/events": {"{}"}, "/i/v0/ai/": {"x"}, "/i/v0/ai/otel/v1/traces": {"{}"}, "/i/v1/logs": {"{}"},
@@ -40,8 +41,9 @@ func TestEveryMetricHasASentenceOfHelp(t *testing.T) {
 	var page string
 	service.Eventually("the metrics of the traffic", func() bool {
 		page = service.Admin("/metrics").Body
-		return strings.Contains(page, "capture_warnings_sent_total{") && strings.Contains(page, "capture_events_rejected_total{") &&
-			strings.Contains(page, "capture_events_dropped_total{") && strings.Contains(page, "capture_delivery_spool_records{")
+		return !slices.ContainsFunc([]string{
+			"warnings_sent_total", "events_rejected_total", "events_dropped_total", "delivery_spool_records",
+		}, func(name string) bool { return !strings.Contains(page, "capture_"+name+"{") })
 	})
 	help := map[string]string{}
 	for _, line := range regexp.MustCompile(`(?m)^# HELP (\S+) ?(.*)$`).FindAllStringSubmatch(page, -1) {
@@ -93,7 +95,7 @@ func TestOnALaptopTheLogHasALineForEachEventAndNoneOfTheWiring(t *testing.T) {
 	require.NotContains(t, p.stderr.String(), "fx")
 	count := func(pattern string) int { return len(regexp.MustCompile(pattern).FindAllString(p.stderr.String(), -1)) }
 	require.Equal(t, 1, count(`DEBUG\tevents\t\S+\tevent accepted\t\{"event": "hello", `), "%s", p.stderr)
-	require.Equal(t, 1, count(`DEBUG\tevents\t\S+\tevent rejected\t\{"event": "nobody's", .*distinct_id"`), "%s", p.stderr)
+	require.Equal(t, 1, count(`DEBUG\tevents\t\S+\tevent rejected\t\{"event": "nobody's", `), "%s", p.stderr)
 	require.Equal(t, 2, count(`(?:INFO|DEBUG)\ttransport\t\S+\trequest refused\t`), "%s", p.stderr)
 }
 
@@ -105,7 +107,9 @@ func TestRefusedRequestsAreSeenAtTheDefaultLevel(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	for range 20 {
-		for path, body := range map[string]string{"/e/": `{"api_key":"phc_geheim","event":`, "/%1b[2J%C2%9B": "geheim"} {
+		for path, body := range map[string]string{
+			"/e/": `{"api_key":"phc_geheim","event":`, "/%1b[2J%C2%9B": "geheim",
+		} {
 			response, err := client.Post(p.url+path, "application/json", strings.NewReader(body))
 			require.NoError(t, err)
 			require.NoError(t, response.Body.Close())
@@ -149,7 +153,7 @@ func TestAReplayBesideARunningServiceEndsWellAndAWrongDirectoryIsNamed(t *testin
 	replay := command("dlq replay")
 	output, err := replay.Output()
 	require.NoError(t, err, "%s", replay.stderr)
-	require.Regexp(t, `^events_dlq/\d/0 sent to clickhouse_events\n1 dead letters sent, 0 were refused again`, string(output))
+	require.Regexp(t, `^events_dlq/\d/0 sent to clickhouse_events\n1 dead letters sent, 0 were refused`, string(output))
 	require.Less(t, time.Since(began), patience)
 
 	status := command("spool status")

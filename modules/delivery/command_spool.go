@@ -185,8 +185,8 @@ func lookAt(use module.Invocation, cfg Config, all bool) (err error) {
 // isThere returns an error if no service has ever kept a spool in the directory.
 func isThere(cfg SpoolConfig) error {
 	if err := spool.IsThere(cfg.Dir); err != nil {
-		return fmt.Errorf("delivery.spool.dir: %w: give the --config of the service, and run this where the service runs",
-			err)
+		return fmt.Errorf("delivery.spool.dir: %w: give the --config of the service, and run this where the service "+
+			"runs", err)
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ type processor struct {
 }
 
 // NewProcessor joins a pipeline, a sink and the ledger. At level debug it logs a line for every event, with its outcome
-// and, if it was not accepted, the reason. The scope's timer "sink_seconds" records how long the sink takes per batch, in seconds.
+// and, if it was not accepted, the reason. The scope's timer "sink_seconds" records how long the sink takes per batch,
+// in seconds.
 func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
 	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }

@@ -22,6 +22,7 @@
 //     partition, link is the connection to one broker, resolve asks the cluster for leaders and for a producer id, and
 //     codes says what an answer means.
 //   - batch (a package): from messages to the record batches of a request.
+//   - greet: says why a broker cannot be used, before sarama's client tries.
 //   - topics: creates missing topics, and warns of topics whose limit of message size is too low.
 //   - client, credentials: sarama's configuration: TLS, logins, and the files that are read again when they change.
 //   - registry: keeps sarama from counting metrics that nobody reads.

@@ -44,7 +44,7 @@ func listener(t *testing.T, answer func(net.Conn)) string {
 // web answers like a web server, once the other side has sent something.
 func web(conn net.Conn) {
 	_, _ = bufio.NewReader(conn).ReadByte()
-	fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+	_, _ = fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 }
 
 // Whatever stands between the service and Kafka, the start says in the banner that the service is not connected, the
@@ -74,7 +74,7 @@ func TestABannerSaysWhyTheServiceIsNotConnected(t *testing.T) {
 		"TLS against a plaintext broker":  {plaintext, encrypt(file), "speaks TLS, as kafka.tls.enabled is true"},
 		"no TLS against a broker with it": {encrypted, nil, "speaks without TLS, as kafka.tls.enabled is false"},
 		"a foreign authority":             {encrypted, encrypt(foreign), "certificates into kafka.tls.ca_file"},
-		"a wrong password":                {guarded, login("PLAIN", "wrong"), "takes the login by PLAIN, see kafka.sasl"},
+		"a wrong password":                {guarded, login("PLAIN", "wrong"), "the login by PLAIN, see kafka.sasl"},
 		"a mechanism that is not offered": {guarded, login("SCRAM-SHA-512", "secret"), "kafka.sasl"},
 		"no login where one is asked for": {guarded, nil, "kafka.sasl"},
 		"the port of a web server":        {listener(t, web), nil, "see that the port is a broker's"},

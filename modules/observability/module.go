@@ -17,9 +17,10 @@ import (
 //
 // Provides *zap.Logger (on standard error; the code that ends the process calls its Sync last), tally.Scope (the root
 // scope, prefix "capture"), prometheus.Gatherer (which a scrape reads) and *Health. The module that takes the traffic
-// calls Health's SetStarted and SetStopping. Requires only *configs.Live, module.Build and module.Metrics, which the app
-// supplies. It takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of Check (see AsCheck)
-// and "health_overrides" of Override (see AsOverride), all of which may be empty. Config section: "observability".
+// calls Health's SetStarted and SetStopping. Requires only *configs.Live, module.Build and module.Metrics, which the
+// app supplies. It takes the value groups "collectors" of prometheus.Collector (see AsCollector), "health_checks" of
+// Check (see AsCheck) and "health_overrides" of Override (see AsOverride), all of which may be empty. Config section:
+// "observability".
 func Module() module.Module {
 	return module.Module{
 		Name:   "observability",

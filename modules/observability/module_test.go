@@ -24,7 +24,8 @@ func TestTheModuleGathersCollectorsChecksAndScopes(t *testing.T) {
 	)
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(configs.Fixed(Module().Config), module.Build{Version: "v1"}, module.Metrics{"n": "Things that were counted."}),
+		fx.Supply(configs.Fixed(Module().Config), module.Build{Version: "v1"},
+			module.Metrics{"n": "Things that were counted."}),
 		fx.Module("observability", Module().Options),
 		fx.Provide(
 			// A collector and a check belong to parts that log and count, so both depend on what the module provides.
