@@ -28,7 +28,7 @@ func TestEveryMetricHasASentenceOfHelp(t *testing.T) {
 	recording := strings.Replace(event("phc_1", `{"$session_id":"s","$snapshot_data":[]}`), `"a"`, `"$snapshot"`, 1)
 	for path, bodies := range map[string][]string{
 		"/s/":                    {recording},
-		"/e/":                    {event("phc_1", `{"$heatmap_data":{"/":[]},"n":NaN}`), event("phc_dropped", "{}"), "{"},
+		"/e/":                    {event("phc_1", `{"n":NaN}`), event("phc_dropped", "{}"), "{"},
 		"/batch/":                {`{"api_key":"phc_1","batch":[{"event":"a","distinct_id":"u"},{"event":"b"}]}`},
 		"/nosuch":                {""},
 		"/flags/":                {`{"token":"phc_1"}`},

@@ -145,6 +145,7 @@ func TestACommandEndsQuietlyWhenItsReaderIsGone(t *testing.T) {
 	for _, command := range []string{"config print", "config reference", "graph", "version", "tail --from start",
 		"spool status", "dlq list"} {
 		p := prepare(t, "CAPTURE_KAFKA__BROKERS="+service.broker)
+		p.Dir = service.Dir
 		p.Args = append(p.Args, strings.Fields(command)...)
 		p.Stdout = gone(t)
 		err := p.Run()

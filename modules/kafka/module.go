@@ -29,7 +29,7 @@ func Module() module.Module {
 			"messages_failed_total": "Messages that were not acknowledged, by class: docs/delivery.md has the classes.",
 			"bytes_total":           "Bytes of the acknowledged messages, before compression.",
 			"buffered_bytes":        "Bytes of the messages that wait for an acknowledgement, before compression.",
-			"produce_seconds":       "How long batches took from their first message to the acknowledgement, in seconds.",
+			"produce_seconds":       "How long batches took from the first message to the acknowledgement, in seconds.",
 		},
 		Options: fx.Provide(
 			fx.Annotate(NewBootstrap, fx.ParamTags(``, `group:"kafka_brokers"`)),

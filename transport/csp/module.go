@@ -19,7 +19,7 @@ func Module() module.Module {
 	return module.Module{
 		Name: "csp",
 		Metrics: module.Metrics{
-			"json_repaired_total": "Requests with reports of browsers with a known fault in their JSON that was mended.",
+			"json_repaired_total": "Reports of browsers with a known fault in their JSON that was mended.",
 		},
 		Options: fx.Provide(
 			NewHandler,
