@@ -1,7 +1,9 @@
 package testkit_test
 
 import (
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -116,10 +118,18 @@ func TestRefusedRequestsAreSeenAtTheDefaultLevel(t *testing.T) {
 			require.GreaterOrEqual(t, response.StatusCode, 400)
 		}
 	}
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "POST /e/ HTTP/1.1\r\nHost: a\r\nno header, geheim\r\n\r\n")
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	require.Contains(t, string(answer), "400 Bad Request")
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, p.wait(t))
 	log := p.stderr.String()
-	require.Equal(t, 2, strings.Count(log, `"msg":"request refused"`), "%s", log)
+	require.Equal(t, 3, strings.Count(log, `"msg":"request refused"`), "%s", log)
 	require.Contains(t, log, `"status":400,"path":"/e/","answer":"failed to parse request: `)
 	require.Regexp(t, `"status":404,"path":"[^"]*","answer":"not found"`, log)
 	require.NotContains(t, log, "geheim")
