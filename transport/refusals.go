@@ -55,7 +55,8 @@ func (r *refusals) add(kind refused, path, answer, requestID string, client neti
 	if entry == nil {
 		return
 	}
-	entry.Write(zap.Int("status", kind.status), zap.String("path", shortened(path)), zap.String("answer", shortened(answer)),
+	entry.Write(zap.Int("status", kind.status),
+		zap.String("path", shortened(path)), zap.String("answer", shortened(answer)),
 		zap.Stringer("client_ip", client), zap.String("request_id", strings.Clone(requestID)),
 		zap.Int("more_like_this_before", before))
 }
