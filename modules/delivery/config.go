@@ -1,7 +1,9 @@
 package delivery
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/delivery/spool"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/private"
 )
 
 // Config is the configuration section "delivery".
@@ -115,6 +118,9 @@ func spoolCanBeKept(set *configs.Set) error {
 	var faults configs.Faults
 	faults.CheckDir("delivery.spool.dir", own.Spool.Dir,
 		"the service would run without a spool, and refuse events while Kafka is away")
+	if err := private.Check(own.Spool.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) && faults.Err() == nil {
+		faults.Addf("delivery.spool.dir", "%s", err)
+	}
 	return faults.Err()
 }
 

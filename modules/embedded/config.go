@@ -1,11 +1,14 @@
 package embedded
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"time"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/private"
 )
 
 // Config is the configuration section "embedded".
@@ -83,6 +86,9 @@ func dataCanBeKept(set *configs.Set) error {
 	}
 	var faults configs.Faults
 	faults.CheckDir("embedded.data_dir", own.DataDir, "the service would not start")
+	if err := private.Check(own.DataDir); err != nil && !errors.Is(err, fs.ErrNotExist) && faults.Err() == nil {
+		faults.Addf("embedded.data_dir", "%s", err)
+	}
 	return faults.Err()
 }
 

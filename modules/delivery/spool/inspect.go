@@ -11,6 +11,8 @@ import (
 
 	"github.com/gofrs/flock"
 	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/private"
 )
 
 var errReadOnly = errors.New("the spool was opened to be looked at")
@@ -62,6 +64,9 @@ func IsThere(dir string) error {
 		if entry.Name() == lockName {
 			return nil
 		}
+	}
+	if err := private.Check(dir); err != nil {
+		return err // a service would not keep its spool there
 	}
 	return fmt.Errorf("the directory %s holds no spool", shown)
 }
