@@ -27,6 +27,8 @@ type App struct {
 	hooks *hooks
 	facts []module.StartFact
 	log   *zap.Logger
+	// outside is the memory limit that was set before the configuration was loaded.
+	outside given
 
 	reloader *reloader
 }
@@ -47,12 +49,17 @@ func Build(modules []module.Module, source configs.Source, extra ...fx.Option) (
 	}
 	hooks := &hooks{log: zap.NewNop()}
 	live := configs.NewLive(set, reloader.load)
-	g := newGraph(modules, live, hooks)
-	a := &App{live: live, own: set.Section(section).(Config), graph: g, hooks: hooks, reloader: reloader}
+	outside := givenMemory()
+	g := newGraph(modules, live, outside, hooks)
+	a := &App{
+		live: live, own: set.Section(section).(Config), graph: g, hooks: hooks, outside: outside, reloader: reloader,
+	}
 	// The graph is asked for the root before the extra options ask for anything. So the extra options do not change the
 	// order of the hooks.
 	root := fx.Invoke(func(p rootParams) {
-		a.facts = p.Facts
+		a.facts = append(slices.Clip(p.Facts), module.StartFact{Rank: 60, Name: "memory", Text: func() string {
+			return a.memory().String()
+		}})
 		a.log = p.Log.Named("app")
 		a.hooks.log = a.log
 	})
@@ -74,6 +81,20 @@ type rootParams struct {
 	Background []module.Background `group:"background"`
 	Root       module.Root
 	Facts      []module.StartFact `group:"start_facts"`
+}
+
+// memory returns the plan of the configuration in force.
+func (a *App) memory() memoryPlan { return planMemory(a.graph.modules, a.Config(), a.outside) }
+
+// limitMemory gives the runtime, and so the whole process, the memory limit of the configuration in force, and of every
+// later one. It is called before Start.
+func (a *App) limitMemory() {
+	a.memory().apply(a.log)
+	a.live.Report(func(status configs.Status) {
+		if len(status.Changed) > 0 {
+			panics.Go(a.log, "the memory limit", func() { a.memory().apply(a.log) })
+		}
+	})
 }
 
 // Config returns the configuration in force.
@@ -160,12 +181,13 @@ type graph struct {
 	log     *zap.Logger
 }
 
-func newGraph(modules []module.Module, live *configs.Live, hooks *hooks) *graph {
+func newGraph(modules []module.Module, live *configs.Live, outside given, hooks *hooks) *graph {
+	set := live.View().Set()
+	limit := module.MemoryLimit(planMemory(modules, set, outside).outer)
 	g := &graph{
 		modules: modules, events: newEventLog(), log: zap.NewNop(),
-		options: []fx.Option{fx.Supply(live, thisBuild(), module.AllMetrics(modules))},
+		options: []fx.Option{fx.Supply(live, thisBuild(), limit, module.AllMetrics(modules))},
 	}
-	set := live.View().Set()
 	for _, m := range modules {
 		g.options = append(g.options, moduleOption(m, set, hooks))
 	}

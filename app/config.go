@@ -21,6 +21,8 @@ import (
 type Config struct {
 	StartTimeout time.Duration `key:"start_timeout" doc:"How long all modules together may take to start."`
 	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must be at least the sum of the times that the modules reserve for their stops, and less than the orchestrator's grace period."`
+
+	MemoryLimit configs.ByteSize `key:"memory_limit" doc:"Memory that the process should take at most: the Go runtime's limit, which makes it collect garbage sooner. 0: 90% of the limit of the cgroup, or without one what transport.max_in_flight and delivery.buffer allow and 56MiB. The variable GOMEMLIMIT goes before this key."`
 }
 
 // DefaultConfig returns the defaults.
@@ -33,6 +35,8 @@ func (c Config) Validate() error {
 	var faults configs.Faults
 	faults.Check(c.StartTimeout > 0, "start_timeout", "must be positive, got %s", c.StartTimeout)
 	faults.Check(c.StopTimeout > 0, "stop_timeout", "must be positive, got %s", c.StopTimeout)
+	faults.Check(c.MemoryLimit == 0 || c.MemoryLimit >= 64*configs.MiB, "memory_limit",
+		"must be 0 or at least 64MiB, got %s", c.MemoryLimit)
 	return faults.Err()
 }
 
@@ -61,7 +65,7 @@ func inspect(modules []module.Module, source configs.Source, probes ...configs.R
 }
 
 func rules(modules []module.Module) []configs.Rule {
-	rules := []configs.Rule{budgetsFit(modules), addressesDiffer(modules)}
+	rules := []configs.Rule{budgetsFit(modules), addressesDiffer(modules), memoryFits(modules)}
 	for _, m := range modules {
 		rules = append(rules, m.Rules...)
 	}

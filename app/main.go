@@ -181,6 +181,7 @@ func (p *process) serve(source configs.Source) error {
 	if a == nil || err != nil {
 		return err
 	}
+	a.limitMemory()
 	a.reloader.hangups = p.hangups
 	if err := p.until(a.Start); err != nil {
 		if p.stopSignal != nil && errors.Is(err, context.Canceled) {
@@ -254,7 +255,7 @@ func (p *process) invoke(
 		use.Context = ctx
 		modules := slices.Clone(p.modules)
 		modules[i].Options = fx.Options(orNothing(modules[i].Options), fx.Invoke(f))
-		g := newGraph(modules, unchanging(set), &hooks{})
+		g := newGraph(modules, unchanging(set), given{}, &hooks{})
 		options := []fx.Option{g.keepLog(), fx.Supply(use)}
 		if fault != nil {
 			options = options[1:]
@@ -281,6 +282,6 @@ func (p *process) dot(source configs.Source) (string, error) {
 		return "", err
 	}
 	var dot fx.DotGraph
-	_, err = newGraph(p.modules, unchanging(set), &hooks{}).build(fx.Populate(&dot))
+	_, err = newGraph(p.modules, unchanging(set), given{}, &hooks{}).build(fx.Populate(&dot))
 	return string(dot), err
 }

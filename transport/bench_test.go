@@ -28,7 +28,7 @@ func benchmarkServer(b *testing.B, path, headers, body string) {
 		Handle: func(context.Context, *route.Request) route.Response {
 			return route.Response{Status: 200, ContentType: route.TypeText, Body: "ok"}
 		}}}
-	server, err := NewServer(configs.Fixed(config), routes, nil, newBudget(config), health, zap.NewNop(),
+	server, err := NewServer(configs.Fixed(config), 0, routes, nil, newBudget(config, 0), health, zap.NewNop(),
 		tally.NoopScope, func(error) {})
 	require.NoError(b, err)
 	require.NoError(b, server.Start(context.Background()))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 	"github.com/opencapture/capture/transport/route"
@@ -27,7 +28,7 @@ type Config struct {
 	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line, query included, with headers but without cookies, which mean nothing here; a larger one is answered 431. A connection takes the memory as the bytes come."`
 	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; a larger one is answered 413. Recordings and AI events have limits of their own."`
 	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once it is decompressed and decoded; a larger one is answered 413. The events of an OTLP request together may be as large, and those beyond that are rejected alone."`
-	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes of bodies, as read and as decoded, that the whole process may hold at once. When they are used up, requests are answered 503. The last quarter is kept for what takes at most 64KiB, so that large requests do not shut out small ones."`
+	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes that the whole process may hold at once because of requests: bodies as read and as decoded, their events, and answers. When they are used up, requests are answered 503. The last quarter is kept for what takes at most 64KiB, so that large requests do not shut out small ones. 0: half of the memory limit (see app.memory_limit), or 512MiB if there is none."`
 	MinBodyRate configs.ByteSize `key:"min_body_rate" live:"true" doc:"How many bytes of a body a client must send in a second, once it has used up body_grace. 0: body_timeout alone bounds a slow client."`
 
 	MaxConnections  int     `key:"max_connections" live:"true" doc:"How many connections may be open; a further one is answered 503 and closed."`
@@ -60,7 +61,6 @@ func DefaultConfig() Config {
 		MaxHeader:     64 * configs.KiB,
 		MaxBody:       20 * configs.MiB,
 		MaxDecoded:    100 * configs.MiB,
-		MaxInFlight:   512 * configs.MiB,
 		MinBodyRate:   configs.KiB,
 
 		MaxConnections:  10_000,
@@ -103,8 +103,8 @@ func (c Config) Validate() error {
 	faults.Check(c.MaxBody > 0 && c.MaxBody <= configs.GiB, "max_body", "must be from 1 to 1GiB, got %s", c.MaxBody)
 	faults.Check(c.MaxDecoded > 0 && c.MaxDecoded <= configs.GiB, "max_decoded",
 		"must be from 1 to 1GiB, got %s", c.MaxDecoded)
-	largest := max(c.MaxBody, c.PostHog.MaxRecording) + c.MaxDecoded
-	faults.Check(int64(c.MaxInFlight)-c.kept() >= int64(largest), "max_in_flight",
+	largest := c.largest()
+	faults.Check(c.MaxInFlight == 0 || int64(c.MaxInFlight)-c.kept() >= int64(largest), "max_in_flight",
 		"must hold at least one request of max_body or posthog.max_recording, and max_decoded (%s), "+
 			"without the quarter that is kept for small requests, got %s", largest, c.MaxInFlight)
 	faults.Check(c.MinBodyRate >= 0, "min_body_rate", "must not be negative, got %s", c.MinBodyRate)
@@ -112,7 +112,7 @@ func (c Config) Validate() error {
 	faults.Check(c.MaxAddressShare > 0 && c.MaxAddressShare <= 1, "max_address_share",
 		"must be a fraction over 0, and at most 1, got %g", c.MaxAddressShare)
 	largest = max(c.MaxBody, c.PostHog.MaxRecording)
-	faults.Check(c.share(int64(c.MaxInFlight)) >= int64(largest), "max_address_share",
+	faults.Check(c.MaxInFlight == 0 || c.share(int64(c.MaxInFlight)) >= int64(largest), "max_address_share",
 		"must be a part of max_in_flight that holds max_body or posthog.max_recording (%s), got %g", largest,
 		c.MaxAddressShare)
 	if _, err := newNetworks(c.TrustedProxies.Items()); err != nil {
@@ -136,6 +136,32 @@ func (c Config) size(budget *memory.Budget) {
 
 // share returns how much of a whole one address may have.
 func (c Config) share(whole int64) int64 { return max(1, int64(float64(whole)*c.MaxAddressShare)) }
+
+// largest is the most that one request takes as it comes and as it is decoded.
+func (c Config) largest() configs.ByteSize {
+	return max(c.MaxBody, c.PostHog.MaxRecording) + c.MaxDecoded
+}
+
+// usualInFlight is the budget of requests where neither the section nor a memory limit gives one.
+const usualInFlight = 512 * configs.MiB
+
+// sized returns the section with max_in_flight filled in if it is 0: half of what the process may take, but no less
+// than large requests need.
+func (c Config) sized(limit module.MemoryLimit) Config {
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = usualInFlight
+		if limit > 0 {
+			c.MaxInFlight = configs.ByteSize(limit) / 2
+		}
+		c.MaxInFlight = max(c.MaxInFlight, 2*c.largest())
+	}
+	return c
+}
+
+// MemoryBudget implements configs.MemoryBudgeter.
+func (c Config) MemoryBudget(_ *configs.Set, limit int64) int64 {
+	return int64(c.sized(module.MemoryLimit(limit)).MaxInFlight)
+}
 
 // StopBudget returns how long a stop may take at most.
 func (c Config) StopBudget() time.Duration { return c.DrainDelay + c.StopTimeout }

@@ -39,12 +39,12 @@ func serveLive(t *testing.T) (f *fixture, set func(text string)) {
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	config := testConfig()
-	f = &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
+	f = &fixture{processor: &processor{}, budget: newBudget(config, 0), health: health, failed: make(chan error, 1)}
 	decoder, err := newDecoder(live, f.budget)
 	require.NoError(t, err)
 	handler, err := posthog.NewHandler(live, decoder, f.budget, f.processor, tally.NoopScope)
 	require.NoError(t, err)
-	f.Server, err = NewServer(live, handler.Routes(), nil, f.budget, health, zap.NewNop(), tally.NoopScope,
+	f.Server, err = NewServer(live, 0, handler.Routes(), nil, f.budget, health, zap.NewNop(), tally.NoopScope,
 		func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))
@@ -194,7 +194,7 @@ func TestWhatARouteGetsWrongAboutItsAnswerHurtsNobodyElse(t *testing.T) {
 		routes = append(routes, route.Route{Path: path, Methods: []string{"GET"},
 			Handle: func(context.Context, *route.Request) route.Response { return answer }})
 	}
-	server, err := NewServer(configs.Fixed(config), routes, nil, newBudget(config), health, zap.NewNop(),
+	server, err := NewServer(configs.Fixed(config), 0, routes, nil, newBudget(config, 0), health, zap.NewNop(),
 		tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	f := &fixture{Server: server}
@@ -250,6 +250,6 @@ func TestARoutesOwnRetryAfterGoesBeforeTheConfigured(t *testing.T) {
 
 func TestMaxInFlightHoldsARecording(t *testing.T) {
 	config := DefaultConfig()
-	config.PostHog.MaxRecording = 500 * configs.MiB
+	config.PostHog.MaxRecording, config.MaxInFlight = 500*configs.MiB, 512*configs.MiB
 	require.ErrorContains(t, config.Validate(), "max_in_flight")
 }

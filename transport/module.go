@@ -40,7 +40,7 @@ func Module() module.Module {
 			route.As((*posthog.Handler).Routes),
 			route.As((*v1.Handler).Routes),
 			route.As(newSetup),
-			fx.Annotate(provideServer, fx.ParamTags(``, `group:"routes"`)),
+			fx.Annotate(provideServer, fx.ParamTags(``, ``, `group:"routes"`)),
 			func(server *Server) module.Root { return server },
 			module.AsStartFact(listening),
 			module.AsStartFact(trial),
@@ -55,9 +55,9 @@ func Module() module.Module {
 }
 
 // newBudget makes the budget of the configuration at start. The server resizes it when the configuration changes.
-func newBudget(config Config) *memory.Budget {
+func newBudget(config Config, limit module.MemoryLimit) *memory.Budget {
 	budget := memory.NewBudget(0)
-	config.size(budget)
+	config.sized(limit).size(budget)
 	return budget
 }
 
@@ -90,11 +90,11 @@ func newSetup(
 }
 
 func provideServer(
-	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget, health *observability.Health,
-	log *zap.Logger, scope tally.Scope,
+	live *configs.Live, limit module.MemoryLimit, routes []route.Route, gates events.Gates, budget *memory.Budget,
+	health *observability.Health, log *zap.Logger, scope tally.Scope,
 	lifecycle fx.Lifecycle, shutdowner fx.Shutdowner,
 ) (*Server, error) {
-	server, err := NewServer(live, routes, gates, budget, health, log, scope, func(err error) {
+	server, err := NewServer(live, limit, routes, gates, budget, health, log, scope, func(err error) {
 		log.Error("serving failed, stopping", zap.Error(err))
 		if err := shutdowner.Shutdown(fx.ExitCode(1)); err != nil {
 			log.Error("stopping after a failure", zap.Error(err))

@@ -26,6 +26,7 @@ import (
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/listen"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/transport/memory"
@@ -80,13 +81,13 @@ func newTerms(config Config) (*terms, error) {
 }
 
 // NewServer returns a server of the routes that does not listen yet. The bytes that it reads of bodies count against
-// the budget. The server calls fail at most once, when serving ends with an error at run time.
+// the budget, of which the limit of the process gives the size where the section does not. The server calls fail at most once, when serving ends with an error at run time.
 func NewServer(
-	live *configs.Live, routes []route.Route, gates events.Gates, budget *memory.Budget,
+	live *configs.Live, limit module.MemoryLimit, routes []route.Route, gates events.Gates, budget *memory.Budget,
 	health *observability.Health, log *zap.Logger,
 	scope tally.Scope, fail func(error),
 ) (*Server, error) {
-	terms, err := configs.NewValue(live, newTerms)
+	terms, err := configs.NewValue(live, func(c Config) (*terms, error) { return newTerms(c.sized(limit)) })
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func NewServer(
 	s.stopping, s.close = context.WithCancel(context.Background())
 	s.handler = s.fiber.Handler()
 	return s, configs.Follow(live, func(_, after Config) (configs.Change, error) {
-		return configs.Change{Commit: func() { after.size(budget) }}, nil
+		return configs.Change{Commit: func() { after.sized(limit).size(budget) }}, nil
 	})
 }
 

@@ -73,7 +73,7 @@ func newServer(
 	if err != nil {
 		return nil, err
 	}
-	return NewServer(live, handler.Routes(), nil, budget, health, log, scope, fail)
+	return NewServer(live, 0, handler.Routes(), nil, budget, health, log, scope, fail)
 }
 
 // patience is how long a test waits before it says that something hangs. It measures no speed.
@@ -96,7 +96,7 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
-	f := &fixture{processor: &processor{}, budget: newBudget(config), health: health, failed: make(chan error, 1)}
+	f := &fixture{processor: &processor{}, budget: newBudget(config, 0), health: health, failed: make(chan error, 1)}
 	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope,
 		func(err error) { f.failed <- err })
 	require.NoError(t, err)
@@ -201,10 +201,10 @@ func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
 	require.NoError(t, config.Validate())
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
-	server, err := NewServer(configs.Fixed(config),
+	server, err := NewServer(configs.Fixed(config), 0,
 		[]route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"},
 			Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }}}, nil,
-		newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+		newBudget(config, 0), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	defer func() { require.NoError(t, server.Stop(context.Background())) }()
@@ -224,7 +224,7 @@ func TestAPathThatIsServedTwiceIsAnErrorAtStart(t *testing.T) {
 		for _, path := range paths {
 			routes = append(routes, route.Route{Group: "own", Path: path, Methods: []string{"GET"}, Handle: answer})
 		}
-		_, err := NewServer(configs.Fixed(config), routes, nil, nil, nil, zap.NewNop(), tally.NoopScope, nil)
+		_, err := NewServer(configs.Fixed(config), 0, routes, nil, nil, nil, zap.NewNop(), tally.NoopScope, nil)
 		return err
 	}
 	require.NoError(t, serve("/a", "/b"))
@@ -301,10 +301,10 @@ func TestGetWithABodyIsAPostWhereThereAreBoth(t *testing.T) {
 	echo := func(_ context.Context, r *route.Request) route.Response {
 		return route.Response{Status: 200, ContentType: route.TypeText, Body: r.Method + " " + string(r.Body)}
 	}
-	server, err := NewServer(configs.Fixed(config), []route.Route{
+	server, err := NewServer(configs.Fixed(config), 0, []route.Route{
 		{Group: "own", Path: "/both/:name", Methods: []string{"GET", "POST"}, Handle: echo},
 		{Group: "own", Path: "/get/:name", Methods: []string{"GET"}, Handle: echo},
-	}, nil, newBudget(config), health, zap.NewNop(), tally.NoopScope, func(error) {})
+	}, nil, newBudget(config, 0), health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	defer func() { require.NoError(t, server.Stop(context.Background())) }()
@@ -734,7 +734,7 @@ func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
 	require.NoError(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	held := &processor{do: func() { close(entered); <-leave }}
-	server, err := newServer(config, newBudget(config), held, health, zap.NewNop(), tally.NoopScope, func(error) {})
+	server, err := newServer(config, newBudget(config, 0), held, health, zap.NewNop(), tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))
 	conn, err := net.Dial("tcp", server.Addr().String())
@@ -751,7 +751,7 @@ func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
 	f := serve(t, nil)
 	config := DefaultConfig()
 	config.Listen = f.Addr().String()
-	server, err := newServer(config, newBudget(config), f.processor, f.health, zap.NewNop(),
+	server, err := newServer(config, newBudget(config, 0), f.processor, f.health, zap.NewNop(),
 		tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.ErrorContains(t, server.Start(context.Background()), "transport.listen: cannot listen on "+config.Listen)
@@ -769,7 +769,7 @@ func TestHealthRoutesSayWhatTheServiceIs(t *testing.T) {
 		return nil
 	}})
 	require.NoError(t, err)
-	server, err := newServer(config, newBudget(config), &processor{}, health, zap.NewNop(),
+	server, err := newServer(config, newBudget(config, 0), &processor{}, health, zap.NewNop(),
 		tally.NoopScope, func(error) {})
 	require.NoError(t, err)
 	require.NoError(t, server.Start(context.Background()))

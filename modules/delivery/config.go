@@ -124,6 +124,9 @@ func spoolCanBeKept(set *configs.Set) error {
 	return faults.Err()
 }
 
+// MemoryBudget implements configs.MemoryBudgeter.
+func (c Config) MemoryBudget(*configs.Set, int64) int64 { return int64(c.Buffer) }
+
 // StopBudget is how long stopping may take.
 func (c Config) StopBudget() time.Duration { return c.StopTimeout }
 

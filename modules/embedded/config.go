@@ -55,6 +55,15 @@ func (c Config) loopback() bool {
 	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
+// MemoryBudget implements configs.MemoryBudgeter: the broker keeps its messages in memory as well as on the disk.
+func (c Config) MemoryBudget(set *configs.Set, _ int64) int64 {
+	client, err := configs.SectionOf[kafka.Config](set)
+	if err != nil || !c.Enabled || len(client.Brokers) > 0 {
+		return 0
+	}
+	return configs.Unbounded
+}
+
 // stopBudget leaves room for writing the state of a full broker.
 const stopBudget = 5 * time.Second
 

@@ -84,6 +84,11 @@ func AsBackground(constructor any) any {
 	return fx.Annotate(constructor, fx.As(new(Background)), fx.ResultTags(`group:"background"`))
 }
 
+// MemoryLimit is how many bytes the process may take, by what stands outside of the modules: GOMEMLIMIT,
+// app.memory_limit or the cgroup. 0: nobody has said. The app supplies it to the graph, for modules whose budgets are a
+// share of it (see configs.MemoryBudgeter).
+type MemoryLimit int64
+
 // StartFact is a line that the service prints for a person when it has started, such as where it listens. Facts are
 // printed by ascending Rank. Text is called once, after every start hook has run. An empty text prints nothing.
 type StartFact struct {
