@@ -346,7 +346,6 @@ app:
   start_timeout: 20s
   stop_timeout: 45s
   memory_limit: 0
-  memory_limit: 0
 
 store:
   books: 2 # %s:2

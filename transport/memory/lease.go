@@ -31,3 +31,11 @@ func (l *Lease) Release() {
 	l.budget.release(l.held)
 	l.held = 0
 }
+
+// Lower gives back what the lease has beyond n bytes.
+func (l *Lease) Lower(n int64) {
+	if n < l.held {
+		l.budget.release(l.held - n)
+		l.held = n
+	}
+}

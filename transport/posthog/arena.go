@@ -5,34 +5,38 @@ import (
 	"github.com/opencapture/capture/transport/memory"
 )
 
-// arena is memory for the JSON that is written anew for some events of a request. The next request uses its first chunk
-// again. Further chunks are made as they are needed, and are reserved by the lease.
+// arena is memory for the JSON and the texts that are written anew for some events of a request. It takes its chunks
+// from buffers, which reserve them.
 type arena struct {
-	chunk []byte
-	first []byte
-	lease *memory.Lease
+	buffers *memory.Buffers
+	chunks  []*memory.Buffer
 }
 
-// firstChunk is the size in bytes of the chunk that a session keeps. That chunk does not count against the budget.
-const firstChunk = 64 << 10
+// chunkSize is the size in bytes of the smallest chunk.
+const chunkSize = 16 << 10
 
 // take returns an empty slice with room for n bytes.
 func (a *arena) take(n int) ([]byte, *events.Error) {
-	if cap(a.chunk)-len(a.chunk) < n {
-		switch size := max(n, firstChunk); {
-		case a.first == nil && size == firstChunk:
-			a.first = make([]byte, 0, size)
-			a.chunk = a.first
-		case !a.lease.Reserve(int64(size)):
+	last := len(a.chunks) - 1
+	if last < 0 || cap(a.chunks[last].Bytes)-len(a.chunks[last].Bytes) < n {
+		chunk, err := a.buffers.Get(int64(max(n, chunkSize)))
+		if err != nil {
 			return nil, memory.ErrSpent
-		default:
-			a.chunk = make([]byte, 0, size)
 		}
+		a.chunks = append(a.chunks, chunk)
+		last++
 	}
-	start := len(a.chunk)
-	a.chunk = a.chunk[:start+n]
-	return a.chunk[start : start : start+n], nil
+	chunk := a.chunks[last]
+	start := len(chunk.Bytes)
+	chunk.Bytes = chunk.Bytes[:start+n]
+	return chunk.Bytes[start : start : start+n], nil
 }
 
-// reset makes the arena ready for another request.
-func (a *arena) reset() { a.chunk = a.first }
+// reset gives the chunks back.
+func (a *arena) reset() {
+	for _, chunk := range a.chunks {
+		a.buffers.Put(chunk)
+	}
+	clear(a.chunks)
+	a.chunks = a.chunks[:0]
+}

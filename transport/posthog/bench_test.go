@@ -19,7 +19,7 @@ func BenchmarkScan50(b *testing.B) {
 	payload, err := decoder.Decode(decode.Input{Body: benchmarkBatch(b)})
 	require.NoError(b, err)
 	d, config := newDocument(), DefaultConfig()
-	batch := events.Batch{Received: received}
+	batch := events.Batch{Received: received, Events: make([]events.Event, 50)}
 	b.SetBytes(int64(len(payload.Bytes)))
 	b.ReportAllocs()
 	from := intake{request: &route.Request{}}

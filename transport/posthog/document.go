@@ -1,8 +1,6 @@
 package posthog
 
 import (
-	"slices"
-
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
@@ -45,11 +43,11 @@ type envelope struct {
 type document struct {
 	jsonscan.Scanner
 	objects []object
-	// limit is how many events there may be, and how many snapshots. room reserves the memory for more of them. full is
-	// set if the limit has ended a scan, spent if room has.
-	limit       int
-	room        func(events, snapshots int) bool
-	full, spent bool
+	// limit is how many events there may be, and how many snapshots. moreEvents and moreSnapshots make room for so many
+	// of them in all. full is set if the limit has ended a scan, spent if there was no memory for more.
+	limit                     int
+	moreEvents, moreSnapshots func(int) bool
+	full, spent               bool
 	envelope    envelope
 	// recordings has a scan look for the parts of recordings, which replays and snapshots then hold.
 	recordings bool
@@ -63,8 +61,12 @@ type document struct {
 // scan finds the events of a request, which is an array of events, an envelope with a batch, or a single event.
 func (d *document) scan(data []byte) *jsonscan.SyntaxError {
 	*d = document{
-		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, room: d.room,
-		recordings: d.recordings, replays: d.replays[:0], snapshots: d.snapshots[:0], arena: d.arena,
+		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, moreEvents: d.moreEvents,
+		moreSnapshots: d.moreSnapshots,
+		recordings:    d.recordings, replays: d.replays[:0], snapshots: d.snapshots[:0], arena: d.arena,
+	}
+	if cap(d.objects) == 0 && !d.grow() {
+		return d.End(d.Fail(0, "no memory"))
 	}
 	return d.End(d.root(d.Space(0)))
 }
@@ -123,15 +125,11 @@ func (d *document) events(i, depth int) int {
 
 // grow makes room for more events. It reports false if the limit is reached or room refuses.
 func (d *document) grow() bool {
-	room := min(max(64, 2*cap(d.objects)), d.limit)
-	if room <= cap(d.objects) {
+	if cap(d.objects) >= d.limit {
 		return false
 	}
-	if d.spent = !d.room(room, cap(d.snapshots)); d.spent {
-		return false
-	}
-	d.objects = slices.Grow(d.objects, room-len(d.objects))
-	return true
+	d.spent = !d.moreEvents(min(2*cap(d.objects), d.limit))
+	return !d.spent
 }
 
 // event scans the object at i for the fields of an event and, if around is given, for those of an envelope. Of two

@@ -11,11 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 // newDocument returns a document that has room for everything.
 func newDocument() *document {
-	return &document{limit: math.MaxInt, room: func(int, int) bool { return true }}
+	s := newSession(newSpaces(nil), memory.NewBuffers(nil))
+	s.document.limit = math.MaxInt
+	return &s.document
 }
 
 func TestScanFindsTheShapeOfARequest(t *testing.T) {

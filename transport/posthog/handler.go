@@ -3,6 +3,7 @@ package posthog
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,12 +37,13 @@ func NewHandler(
 	if err != nil {
 		return nil, err
 	}
+	spaces, buffers := newSpaces(budget), memory.NewBuffers(budget)
 	return &Handler{
 		config:    config,
 		decoder:   decoder,
 		processor: processor,
 		metrics:   NewMetrics(scope),
-		sessions:  sync.Pool{New: func() any { return newSession(budget) }},
+		sessions:  sync.Pool{New: func() any { return newSession(spaces, buffers) }},
 	}, nil
 }
 
@@ -70,53 +72,134 @@ type session struct {
 	config   Config
 	document document
 	batch    events.Batch
-	// lease is for the request's memory, and many for that of its events and snapshots where they are many.
+	// lease is for the request's copies of its text. many is for the rooms of its events and snapshots.
 	lease, many memory.Lease
-	// recordings and snapshots are the memory to which the events of recordings refer.
+	spaces      *spaces
+	// room and steps are the memory to which the document, the batch and the events of recordings refer. steps is nil as
+	// long as the request has no snapshot.
+	room  *eventRoom
+	steps *stepRoom
+}
+
+// spaces has the rooms of all sessions.
+type spaces struct {
+	budget *memory.Budget
+	rooms  *memory.Rooms[eventRoom]
+	steps  *memory.Rooms[stepRoom]
+}
+
+func newSpaces(budget *memory.Budget) *spaces {
+	return &spaces{
+		budget: budget,
+		rooms: memory.NewRooms(func(n int) *eventRoom {
+			return &eventRoom{objects: make([]object, 0, n), events: make([]events.Event, 0, n)}
+		}),
+		steps: memory.NewRooms(func(n int) *stepRoom {
+			return &stepRoom{found: make([]snapshot, 0, n), snapshots: make([]events.Snapshot, 0, n)}
+		}),
+	}
+}
+
+// eventRoom is room for events. The lists for recordings are made when they are needed.
+type eventRoom struct {
+	objects    []object
+	replays    []replay
+	events     []events.Event
 	recordings []events.Recording
-	snapshots  []events.Snapshot
+}
+
+// stepRoom is room for the snapshots of recordings.
+type stepRoom struct {
+	found     []snapshot
+	snapshots []events.Snapshot
 }
 
 const (
-	// maxPooled is how many events, and how many snapshots, a session may have room for and still be kept. So much
-	// memory does not count against the budget.
-	maxPooled = 4096
 	// eventSize and snapshotSize are the memory in bytes that an event and a snapshot take beside their text.
 	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) +
 		unsafe.Sizeof(events.Recording{}))
 	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
-func newSession(budget *memory.Budget) *session {
-	s := &session{lease: budget.Lease(), many: budget.Lease()}
-	s.document.room, s.document.arena.lease = s.room, &s.lease
+func newSession(spaces *spaces, buffers *memory.Buffers) *session {
+	s := &session{lease: spaces.budget.Lease(), many: spaces.budget.Lease(), spaces: spaces}
+	s.document.moreEvents, s.document.moreSnapshots = s.roomForEvents, s.roomForSnapshots
+	s.document.arena.buffers = buffers
 	return s
 }
 
-// room reserves memory for so many events and snapshots in all.
-func (s *session) room(events, snapshots int) bool {
-	many := int64(0)
-	if events > maxPooled {
-		many += int64(events) * eventSize
+// reserved returns how many bytes rooms for so many events and snapshots take.
+func reserved(events, snapshots int) int64 {
+	return int64(events)*eventSize + int64(snapshots)*snapshotSize
+}
+
+// roomForEvents makes room for n events in all. It reports false if the budget has no memory for them. While it copies
+// the events found so far, it holds two rooms.
+func (s *session) roomForEvents(n int) bool {
+	d := &s.document
+	n = memory.RoomFor(n)
+	if !s.many.Raise(reserved(cap(d.objects)+n, cap(d.snapshots))) {
+		return false
 	}
-	if snapshots > maxPooled {
-		many += int64(snapshots) * snapshotSize
+	room := s.spaces.rooms.Get(n)
+	if d.recordings {
+		room.replays = slices.Grow(room.replays[:0], n+1) // one more for an envelope
 	}
-	return s.many.Raise(many)
+	room.objects, room.replays = append(room.objects[:0], d.objects...), append(room.replays[:0], d.replays...)
+	s.releaseRoom()
+	s.room, d.objects, d.replays = room, room.objects, room.replays
+	s.many.Lower(reserved(n, cap(d.snapshots)))
+	return true
+}
+
+// roomForSnapshots makes room for n snapshots in all, like roomForEvents.
+func (s *session) roomForSnapshots(n int) bool {
+	d := &s.document
+	n = memory.RoomFor(n)
+	if !s.many.Raise(reserved(cap(d.objects), cap(d.snapshots)+n)) {
+		return false
+	}
+	room := s.spaces.steps.Get(n)
+	room.found = append(room.found[:0], d.snapshots...)
+	s.releaseSteps()
+	s.steps, d.snapshots = room, room.found
+	s.many.Lower(reserved(cap(d.objects), n))
+	return true
+}
+
+// releaseRoom gives the room of the events back. What is left in it keeps no request's memory alive.
+func (s *session) releaseRoom() {
+	if s.room == nil {
+		return
+	}
+	clear(s.room.events)
+	clear(s.room.recordings)
+	s.room.events, s.room.recordings = s.room.events[:0], s.room.recordings[:0]
+	s.spaces.rooms.Put(s.room, cap(s.room.objects))
+	s.room = nil
+}
+
+// releaseSteps gives the room of the snapshots back, like releaseRoom.
+func (s *session) releaseSteps() {
+	if s.steps == nil {
+		return
+	}
+	clear(s.steps.snapshots)
+	s.steps.snapshots = s.steps.snapshots[:0]
+	s.spaces.steps.Put(s.steps, cap(s.steps.found))
+	s.steps = nil
 }
 
 func (h *Handler) release(s *session) {
-	s.lease.Release()
-	s.many.Release()
-	if max(cap(s.batch.Events), cap(s.document.objects), cap(s.document.snapshots), cap(s.snapshots)) > maxPooled {
-		return
-	}
-	clear(s.batch.Events)
-	clear(s.recordings)
-	clear(s.snapshots)
-	s.batch = events.Batch{Events: s.batch.Events[:0]}
+	clear(s.batch.Events) // A stage may have given the batch a list of its own.
+	s.batch = events.Batch{}
+	s.releaseRoom()
+	s.releaseSteps()
+	s.document.objects, s.document.replays, s.document.snapshots = nil, nil, nil
 	s.document.arena.reset()
 	s.document.Scanner = jsonscan.Scanner{}
+	s.lease.Release()
+	s.many.Release()
 	h.sessions.Put(s)
 }
 
@@ -189,7 +272,9 @@ func (h *Handler) take(
 	if err := h.scan(s, payload); err != nil {
 		return route.Refusal(err)
 	}
+	batch.Events = s.room.events
 	reason, fault := hydrate(s, query)
+	s.room.events = batch.Events
 	scanned := time.Now()
 	h.metrics.Scan.Record(scanned.Sub(decoded))
 

@@ -126,15 +126,11 @@ func (d *document) snapshot(i, depth int) int {
 
 // growSnapshots makes room for more snapshots. It reports false if the limit is reached or room refuses.
 func (d *document) growSnapshots() bool {
-	room := min(max(256, 2*cap(d.snapshots)), d.limit)
-	if room <= cap(d.snapshots) {
+	if cap(d.snapshots) >= d.limit {
 		return false
 	}
-	if d.spent = !d.room(cap(d.objects), room); d.spent {
-		return false
-	}
-	d.snapshots = slices.Grow(d.snapshots, room-len(d.snapshots))
-	return true
+	d.spent = !d.moreSnapshots(min(2*cap(d.snapshots), d.limit))
+	return !d.spent
 }
 
 // hydrateRecordings makes a batch of the recorded events. All that belong to one window of one session become one
@@ -149,7 +145,6 @@ func (d *document) hydrateRecordings(
 	if len(d.objects) == 0 {
 		return events.ReasonInvalidEvent, errNoEvent
 	}
-	batch.Events = slices.Grow(batch.Events, len(d.objects))
 	token, reason, err := d.token(request)
 	if err != nil {
 		batch.Events = batch.Events[:len(d.objects)]
@@ -163,8 +158,8 @@ func (d *document) hydrateRecordings(
 	}
 	at := d.clock(batch, query, first, d.envelope.sentAt, d.envelope.sentAtAlias)
 
-	s.recordings = slices.Grow(s.recordings[:0], len(d.objects))
-	s.snapshots = slices.Grow(s.snapshots[:0], len(d.snapshots))
+	// The lists that events and recordings refer to may not grow below.
+	s.room.recordings = slices.Grow(s.room.recordings[:0], len(d.objects))
 	var current *events.Event
 	for i := range d.objects {
 		found := &d.objects[i]
@@ -191,8 +186,8 @@ func (d *document) hydrateRecordings(
 			continue
 		}
 		current = event
-		s.recordings = append(s.recordings, d.describeRecording(found, window, userAgent))
-		event.Recording = &s.recordings[len(s.recordings)-1]
+		s.room.recordings = append(s.room.recordings, d.describeRecording(found, window, userAgent))
+		event.Recording = &s.room.recordings[len(s.room.recordings)-1]
 		s.addSnapshots(found, event.Recording)
 	}
 	return "", nil
@@ -328,11 +323,15 @@ func libraryOf(userAgent string) string {
 func (s *session) addSnapshots(found *object, recording *events.Recording) {
 	d := &s.document
 	r := &d.replays[found.replay-1]
-	start := len(s.snapshots) - len(recording.Items)
+	if r.from == r.to {
+		return
+	}
+	start := len(s.steps.snapshots) - len(recording.Items)
 	for _, item := range d.snapshots[r.from:r.to] {
-		s.snapshots = append(s.snapshots, events.Snapshot{
+		s.steps.snapshots = append(s.steps.snapshots, events.Snapshot{
 			JSON: item.json.In(d.Data), Timestamp: d.Present(item.timestamp),
 		})
 	}
-	recording.Items = s.snapshots[start:len(s.snapshots):len(s.snapshots)]
+	end := len(s.steps.snapshots)
+	recording.Items = s.steps.snapshots[start:end:end]
 }
