@@ -3,9 +3,10 @@ package jsonscan
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math/bits"
+	"unicode/utf16"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -496,17 +497,58 @@ func (s *Scanner) Present(at Span) []byte {
 	return raw
 }
 
-// Text returns the text of a JSON string that has been scanned. If the string has no escapes, the text aliases raw.
+// Text returns the text of a JSON string that has been scanned. If the string has no escapes, the text aliases raw. Else
+// it is a copy, no longer than raw.
 func Text(raw []byte) string {
 	inner := raw[1 : len(raw)-1]
-	if bytes.IndexByte(inner, '\\') < 0 {
+	if !IsEscaped(raw) {
 		return Alias(inner)
 	}
-	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
-		panic("jsonscan: a scanned string is not JSON: " + err.Error())
+	return Alias(AppendText(make([]byte, 0, len(inner)), raw))
+}
+
+// IsEscaped reports whether a JSON string has escapes, so that its text is a copy.
+func IsEscaped(raw []byte) bool { return bytes.IndexByte(raw, '\\') >= 0 }
+
+// AppendText appends the text of a JSON string that has been scanned. The text is no longer than the string.
+func AppendText(dst, raw []byte) []byte {
+	raw = raw[1 : len(raw)-1]
+	for {
+		at := bytes.IndexByte(raw, '\\')
+		if at < 0 {
+			return append(dst, raw...)
+		}
+		dst = append(dst, raw[:at]...)
+		c := raw[at+1]
+		raw = raw[at+2:]
+		switch c {
+		case 'u':
+			unit, _ := hex4(raw, 0)
+			r := rune(unit)
+			if raw = raw[4:]; utf16.IsSurrogate(r) {
+				// A scanned string has surrogates in pairs only, but it may be cut off in a pair.
+				if low, isEscape := lowSurrogate(raw, 0); low && isEscape {
+					unit, _ = hex4(raw, 2)
+					r, raw = utf16.DecodeRune(r, rune(unit)), raw[6:]
+				} else {
+					r = utf8.RuneError
+				}
+			}
+			dst = utf8.AppendRune(dst, r)
+		case 'b':
+			dst = append(dst, '\b')
+		case 'f':
+			dst = append(dst, '\f')
+		case 'n':
+			dst = append(dst, '\n')
+		case 'r':
+			dst = append(dst, '\r')
+		case 't':
+			dst = append(dst, '\t')
+		default:
+			dst = append(dst, c)
+		}
 	}
-	return s
 }
 
 // Alias returns the bytes as a string without a copy. The string is valid as long as the bytes are and do not change.

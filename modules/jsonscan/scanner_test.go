@@ -1,6 +1,7 @@
 package jsonscan
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -41,10 +42,21 @@ func TestWhatIsNestedTooDeepIsPassedOverWhereThatIsAskedFor(t *testing.T) {
 
 func TestTextIsWhatAStringSays(t *testing.T) {
 	for raw, want := range map[string]string{
-		`""`: "", `"a"`: "a", `"\u00fc\n\"\\"`: "\u00fc\n\"\\", `"\ud83d\ude00"`: "\U0001f600", "\"\u00fc\"": "\u00fc",
+		`""`: "", `"a"`: "a", `"\b\f\r\t\/"`: "\b\f\r\t/", `"a\ud83d"`: "a\ufffd", `"\u00fc\n\"\\"`: "\u00fc\n\"\\", `"\ud83d\ude00"`: "\U0001f600", "\"\u00fc\"": "\u00fc",
 	} {
 		require.Equal(t, want, Text([]byte(raw)))
 	}
+}
+
+func TestTheTextOfAStringWithEscapesTakesNoMoreMemoryThanTheString(t *testing.T) {
+	raw := []byte(`"` + strings.Repeat(`\u00e9`, 1000) + `"`)
+	used := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			_ = Text(raw)
+		}
+	})
+	require.LessOrEqual(t, used.AllocedBytesPerOp(), int64(len(raw))*5/4, "the allocator rounds up")
+	require.EqualValues(t, 1, used.AllocsPerOp())
 }
 
 // FuzzScanner compares the scanner with encoding/json: both accept the same texts, except for their depth.
@@ -69,5 +81,9 @@ func FuzzScanner(f *testing.F) {
 			require.False(t, json.Valid(data), "%q: %v", data, fault)
 		}
 		require.Equal(t, fault == nil, Valid(data))
+		var want string
+		if text := bytes.TrimSpace(data); fault == nil && json.Unmarshal(text, &want) == nil && text[0] == '"' {
+			require.Equal(t, want, Text(text))
+		}
 	})
 }

@@ -6,10 +6,11 @@ import (
 )
 
 // arena is memory for the JSON and the texts that are written anew for some events of a request. It takes its chunks
-// from buffers, which reserve them.
+// from buffers, which reserve them. lease is for what is made elsewhere.
 type arena struct {
 	buffers *memory.Buffers
 	chunks  []*memory.Buffer
+	lease   *memory.Lease
 }
 
 // chunkSize is the size in bytes of the smallest chunk.
@@ -31,6 +32,9 @@ func (a *arena) take(n int) ([]byte, *events.Error) {
 	chunk.Bytes = chunk.Bytes[:start+n]
 	return chunk.Bytes[start : start : start+n], nil
 }
+
+// reserve reserves n bytes for something that is made elsewhere.
+func (a *arena) reserve(n int64) bool { return a.lease.Reserve(n) }
 
 // reset gives the chunks back.
 func (a *arena) reset() {

@@ -48,7 +48,7 @@ type document struct {
 	limit                     int
 	moreEvents, moreSnapshots func(int) bool
 	full, spent               bool
-	envelope    envelope
+	envelope                  envelope
 	// recordings has a scan look for the parts of recordings, which replays and snapshots then hold.
 	recordings bool
 	replays    []replay

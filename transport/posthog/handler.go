@@ -115,22 +115,27 @@ type stepRoom struct {
 }
 
 const (
-	// eventSize and snapshotSize are the memory in bytes that an event and a snapshot take beside their text.
-	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Event{}) +
-		unsafe.Sizeof(events.Recording{}))
-	snapshotSize = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
+	// eventSize, recordingSize and snapshotSize are the memory in bytes that an event, a recorded event beside that, and
+	// a snapshot take beside their text.
+	eventSize     = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}))
+	recordingSize = int64(unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Recording{}))
+	snapshotSize  = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))
 )
 
 func newSession(spaces *spaces, buffers *memory.Buffers) *session {
 	s := &session{lease: spaces.budget.Lease(), many: spaces.budget.Lease(), spaces: spaces}
 	s.document.moreEvents, s.document.moreSnapshots = s.roomForEvents, s.roomForSnapshots
-	s.document.arena.buffers = buffers
+	s.document.arena.buffers, s.document.arena.lease = buffers, &s.lease
 	return s
 }
 
-// reserved returns how many bytes rooms for so many events and snapshots take.
-func reserved(events, snapshots int) int64 {
-	return int64(events)*eventSize + int64(snapshots)*snapshotSize
+// sizeOf returns how many bytes rooms for so many events and snapshots take.
+func (s *session) sizeOf(events, snapshots int) int64 {
+	size := int64(events)*eventSize + int64(snapshots)*snapshotSize
+	if s.document.recordings {
+		size += int64(events) * recordingSize
+	}
+	return size
 }
 
 // roomForEvents makes room for n events in all. It reports false if the budget has no memory for them. While it copies
@@ -138,7 +143,7 @@ func reserved(events, snapshots int) int64 {
 func (s *session) roomForEvents(n int) bool {
 	d := &s.document
 	n = memory.RoomFor(n)
-	if !s.many.Raise(reserved(cap(d.objects)+n, cap(d.snapshots))) {
+	if !s.many.Raise(s.sizeOf(cap(d.objects)+n, cap(d.snapshots))) {
 		return false
 	}
 	room := s.spaces.rooms.Get(n)
@@ -148,7 +153,7 @@ func (s *session) roomForEvents(n int) bool {
 	room.objects, room.replays = append(room.objects[:0], d.objects...), append(room.replays[:0], d.replays...)
 	s.releaseRoom()
 	s.room, d.objects, d.replays = room, room.objects, room.replays
-	s.many.Lower(reserved(n, cap(d.snapshots)))
+	s.many.Lower(s.sizeOf(n, cap(d.snapshots)))
 	return true
 }
 
@@ -156,14 +161,14 @@ func (s *session) roomForEvents(n int) bool {
 func (s *session) roomForSnapshots(n int) bool {
 	d := &s.document
 	n = memory.RoomFor(n)
-	if !s.many.Raise(reserved(cap(d.objects), cap(d.snapshots)+n)) {
+	if !s.many.Raise(s.sizeOf(cap(d.objects), cap(d.snapshots)+n)) {
 		return false
 	}
 	room := s.spaces.steps.Get(n)
 	room.found = append(room.found[:0], d.snapshots...)
 	s.releaseSteps()
 	s.steps, d.snapshots = room, room.found
-	s.many.Lower(reserved(cap(d.objects), n))
+	s.many.Lower(s.sizeOf(cap(d.objects), n))
 	return true
 }
 
@@ -175,6 +180,10 @@ func (s *session) releaseRoom() {
 	clear(s.room.events)
 	clear(s.room.recordings)
 	s.room.events, s.room.recordings = s.room.events[:0], s.room.recordings[:0]
+	if cap(s.room.objects) > memory.FirstRoom {
+		// The next request may be none of recordings, and reserve nothing for these lists.
+		s.room.replays, s.room.recordings = nil, nil
+	}
 	s.spaces.rooms.Put(s.room, cap(s.room.objects))
 	s.room = nil
 }

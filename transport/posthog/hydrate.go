@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
+	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/route"
 )
 
@@ -337,7 +338,11 @@ func (d *document) hydrateEvent(
 	case len(raw) > maxName:
 		return events.ReasonTooLarge, errLongName
 	default:
-		if event.Name = jsonscan.Text(raw); event.Name == "" {
+		name, err := d.text(raw)
+		if err != nil {
+			return events.ReasonUnavailable, err
+		}
+		if event.Name = name; event.Name == "" {
 			return events.ReasonMissingName, errEmptyName
 		}
 	}
@@ -347,6 +352,9 @@ func (d *document) hydrateEvent(
 		raw = d.Present(found.propDistinctID)
 	}
 	if raw != nil {
+		if isCopied(raw) && !d.arena.reserve(idSize) {
+			return events.ReasonUnavailable, memory.ErrSpent
+		}
 		identify(event, raw)
 	}
 	if isBlank(event.DistinctID) {
@@ -361,6 +369,18 @@ func (d *document) hydrateEvent(
 
 	d.date(found, event, at)
 	return "", nil
+}
+
+// text returns the text of a JSON string. Where that is a copy, it counts against the budget.
+func (d *document) text(raw []byte) (string, *events.Error) {
+	if !jsonscan.IsEscaped(raw) {
+		return jsonscan.Text(raw), nil
+	}
+	room, err := d.arena.take(len(raw))
+	if err != nil {
+		return "", err
+	}
+	return jsonscan.Alias(jsonscan.AppendText(room, raw)), nil
 }
 
 // clientUUID reads the event's uuid if the client sent one.

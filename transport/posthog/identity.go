@@ -40,7 +40,8 @@ func identify(event *events.Event, raw []byte) {
 func isBlank(id string) bool { return strings.TrimSpace(id) == "" }
 
 // distinctID turns the JSON value of a distinct_id into the text that names the user, and reports whether it was cut.
-// Anything but a string is written as JSON.
+// Anything but a string is written as JSON. The text aliases the value, or is a copy of no more than idSize bytes: of a
+// longer text that was made on the way it keeps nothing alive.
 func distinctID(raw []byte) (id string, cut bool) {
 	switch raw[0] {
 	case '"':
@@ -63,9 +64,24 @@ func distinctID(raw []byte) (id string, cut bool) {
 			_, n := utf8.DecodeRuneInString(id[end:])
 			end += n
 		}
-		return id[:end], true
+		return strings.Clone(id[:end]), true
 	}
 	return id, false
+}
+
+// idSize is the memory in bytes that the text of a distinct_id takes at most.
+const idSize = maxDistinctID * utf8.UTFMax
+
+// isCopied reports whether the text of a distinct_id is a copy, and no part of the JSON value.
+func isCopied(raw []byte) bool {
+	switch raw[0] {
+	case '"':
+		return len(raw) > maxDistinctID || jsonscan.IsEscaped(raw)
+	case '{', '[':
+		return true
+	default:
+		return false // or of the size of a number
+	}
 }
 
 // head returns a string value as it is. It cuts a value longer than 2*maxRead to a string value of about maxRead bytes.
