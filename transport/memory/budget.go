@@ -9,6 +9,10 @@ import (
 // ErrSpent is the error of a request for which the budget has no room.
 var ErrSpent = events.Errorf(events.Unavailable, "service unavailable: too much is being received at once")
 
+// ErrNever is the error of a request that needs more than the whole budget: to send it again would not help.
+var ErrNever = events.Errorf(events.TooLarge,
+	"maximum event size exceeded: the request needs more memory than the service has: send smaller batches")
+
 // Small is how many bytes a small holder has at most: a buffer or a lease. See Budget.Keep.
 const Small = 64 << 10
 
@@ -54,6 +58,19 @@ func (b *Budget) reserve(n, held int64) bool {
 			return true
 		}
 	}
+}
+
+// refusal returns the error of a holder to whom reserve has refused to have n bytes in all: ErrNever if even an unused
+// budget has not so many, else ErrSpent.
+func (b *Budget) refusal(n int64) *events.Error {
+	limit := b.limit.Load()
+	if n > Small {
+		limit -= b.kept.Load()
+	}
+	if n > limit {
+		return ErrNever
+	}
+	return ErrSpent
 }
 
 // release gives n reserved bytes back.

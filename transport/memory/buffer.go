@@ -32,14 +32,15 @@ type Buffers struct {
 // NewBuffers returns Buffers that reserve from the budget; a nil budget is unbounded.
 func NewBuffers(budget *Budget) *Buffers { return &Buffers{budget: budget} }
 
-// Get returns an empty buffer with room for at least size bytes. It fails, with ErrSpent, only if the budget is spent.
+// Get returns an empty buffer with room for at least size bytes. It fails only if the budget has no room for it: with
+// ErrSpent, or with ErrNever.
 func (p *Buffers) Get(size int64) (*Buffer, error) { return p.GetFor(size, size) }
 
 // GetFor is Get for what will grow to whole bytes: a large holder is one from its first buffer on (see Budget.Keep).
 func (p *Buffers) GetFor(size, whole int64) (*Buffer, error) {
 	size = capacity(size)
 	if !p.budget.reserve(size, max(0, whole-size)) {
-		return nil, ErrSpent
+		return nil, p.budget.refusal(max(size, whole))
 	}
 	if size <= MaxPooled {
 		if b, ok := p.pools[class(size)].Get().(*Buffer); ok {

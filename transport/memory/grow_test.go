@@ -8,7 +8,7 @@ import (
 
 // A buffer that cannot grow stays the caller's, and is counted until the caller puts it back.
 func TestABufferThatCannotGrowIsKept(t *testing.T) {
-	budget := NewBudget(minPooled)
+	budget := NewBudget(2 * minPooled)
 	buffers := NewBuffers(budget)
 	b, err := buffers.Get(1)
 	require.NoError(t, err)

@@ -1,5 +1,7 @@
 package memory
 
+import "github.com/opencapture/capture/modules/events"
+
 // Lease is one holder's share of a budget. The holder takes it in parts and gives it back whole. A lease belongs to one
 // goroutine at a time. The budget of the zero Lease is unbounded.
 type Lease struct {
@@ -21,6 +23,10 @@ func (l *Lease) Reserve(n int64) bool {
 
 // Raise enlarges the lease to n bytes, unless it has them already. It reports whether the budget had the missing bytes.
 func (l *Lease) Raise(n int64) bool { return n <= l.held || l.Reserve(n-l.held) }
+
+// Refusal returns the error of a lease that could not have n bytes more: ErrSpent, or ErrNever if it could not have them
+// even of an unused budget.
+func (l *Lease) Refusal(n int64) *events.Error { return l.budget.refusal(l.held + n) }
 
 // Held returns how many bytes the lease has.
 func (l *Lease) Held() int64 { return l.held }

@@ -45,3 +45,17 @@ func TestTheZeroLeaseIsUnbounded(t *testing.T) {
 	lease.Release()
 	require.Zero(t, lease.Held())
 }
+
+func TestWhatNeverFitsIsToldFromWhatDoesNotFitNow(t *testing.T) {
+	budget := NewBudget(4 * Small)
+	budget.Keep(Small)
+	other, lease := budget.Lease(), budget.Lease()
+	require.True(t, other.Reserve(2*Small))
+	require.True(t, lease.Reserve(Small))
+	require.Equal(t, ErrSpent, lease.Refusal(2*Small))
+	require.Equal(t, ErrNever, lease.Refusal(2*Small+1), "with what the lease has already")
+	_, err := NewBuffers(budget).Get(2 * Small)
+	require.Equal(t, ErrSpent, err)
+	_, err = NewBuffers(budget).Get(3*Small + 1)
+	require.Equal(t, ErrNever, err, "the last bytes are kept for small holders")
+}

@@ -1,6 +1,7 @@
 package posthog
 
 import (
+	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
 )
 
@@ -44,10 +45,10 @@ type document struct {
 	jsonscan.Scanner
 	objects []object
 	// limit is how many events there may be, and how many snapshots. moreEvents and moreSnapshots make room for so many
-	// of them in all. full is set if the limit has ended a scan, spent if there was no memory for more.
+	// of them in all. refused is the error with which one of these has ended a scan.
 	limit                     int
-	moreEvents, moreSnapshots func(int) bool
-	full, spent               bool
+	moreEvents, moreSnapshots func(int) *events.Error
+	refused                   *events.Error
 	envelope                  envelope
 	// recordings has a scan look for the parts of recordings, which replays and snapshots then hold.
 	recordings bool
@@ -101,8 +102,7 @@ func (d *document) events(i, depth int) int {
 		return i + 1
 	}
 	for {
-		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
-			d.full = !d.spent
+		if len(d.objects) == cap(d.objects) && !d.grow() || !d.within(len(d.objects)) {
 			return d.Fail(i, "too many events")
 		}
 		d.objects = append(d.objects, object{})
@@ -123,13 +123,22 @@ func (d *document) events(i, depth int) int {
 	}
 }
 
-// grow makes room for more events. It reports false if the limit is reached or room refuses.
+// grow makes room for more events. It reports false if the limit is reached or there is no room.
 func (d *document) grow() bool {
-	if cap(d.objects) >= d.limit {
+	if !d.within(cap(d.objects)) {
 		return false
 	}
-	d.spent = !d.moreEvents(min(2*cap(d.objects), d.limit))
-	return !d.spent
+	d.refused = d.moreEvents(min(2*cap(d.objects), d.limit))
+	return d.refused == nil
+}
+
+// within reports whether there may be more than n events or snapshots.
+func (d *document) within(n int) bool {
+	if n >= d.limit {
+		d.refused = events.Errorf(events.TooLarge,
+			"maximum event size exceeded: request holds more than %d events or snapshots", d.limit)
+	}
+	return d.refused == nil
 }
 
 // event scans the object at i for the fields of an event and, if around is given, for those of an envelope. Of two

@@ -138,13 +138,21 @@ func (s *session) sizeOf(events, snapshots int) int64 {
 	return size
 }
 
-// roomForEvents makes room for n events in all. It reports false if the budget has no memory for them. While it copies
-// the events found so far, it holds two rooms.
-func (s *session) roomForEvents(n int) bool {
+// raise reserves n bytes for the rooms in all. More than half of the budget is never there: the request has its text,
+// too.
+func (s *session) raise(n int64) *events.Error {
+	if !s.many.Raise(n) {
+		return s.many.Refusal(2*n - s.many.Held())
+	}
+	return nil
+}
+
+// roomForEvents makes room for n events in all. While it copies the events found so far, it holds two rooms.
+func (s *session) roomForEvents(n int) *events.Error {
 	d := &s.document
 	n = memory.RoomFor(n)
-	if !s.many.Raise(s.sizeOf(cap(d.objects)+n, cap(d.snapshots))) {
-		return false
+	if err := s.raise(s.sizeOf(cap(d.objects)+n, cap(d.snapshots))); err != nil {
+		return err
 	}
 	room := s.spaces.rooms.Get(n)
 	if d.recordings {
@@ -154,22 +162,22 @@ func (s *session) roomForEvents(n int) bool {
 	s.releaseRoom()
 	s.room, d.objects, d.replays = room, room.objects, room.replays
 	s.many.Lower(s.sizeOf(n, cap(d.snapshots)))
-	return true
+	return nil
 }
 
 // roomForSnapshots makes room for n snapshots in all, like roomForEvents.
-func (s *session) roomForSnapshots(n int) bool {
+func (s *session) roomForSnapshots(n int) *events.Error {
 	d := &s.document
 	n = memory.RoomFor(n)
-	if !s.many.Raise(s.sizeOf(cap(d.objects), cap(d.snapshots)+n)) {
-		return false
+	if err := s.raise(s.sizeOf(cap(d.objects), cap(d.snapshots)+n)); err != nil {
+		return err
 	}
 	room := s.spaces.steps.Get(n)
 	room.found = append(room.found[:0], d.snapshots...)
 	s.releaseSteps()
 	s.steps, d.snapshots = room, room.found
 	s.many.Lower(s.sizeOf(cap(d.objects), n))
-	return true
+	return nil
 }
 
 // releaseRoom gives the room of the events back. What is left in it keeps no request's memory alive.
@@ -319,11 +327,8 @@ func (h *Handler) scan(s *session, payload *decode.Payload) *events.Error {
 		return err
 	case fault == nil:
 		return nil
-	case s.document.spent:
-		return memory.ErrSpent
-	case s.document.full:
-		return events.Errorf(events.TooLarge,
-			"maximum event size exceeded: request holds more than %d events or snapshots", s.document.limit)
+	case s.document.refused != nil:
+		return s.document.refused
 	case payload.Malformed != nil:
 		return payload.Malformed
 	default:

@@ -475,7 +475,7 @@ func TestARequestOfVeryManyEventsIsLimitedInNumberAndMemory(t *testing.T) {
 	many := func(n int) string { return `{"api_key":"k","batch":[{}` + strings.Repeat(",{}", n-1) + `]}` }
 	config := Config{MaxEvents: 10_000, BatchPolicy: PolicyPartial}
 	s := newService(t, config)
-	require.Equal(t, 503, s.post("/batch", many(10_000)).Status, "1 MiB is not enough for so many")
+	require.Equal(t, 413, s.post("/batch", many(10_000)).Status, "1 MiB is never enough for so many")
 	require.Zero(t, s.budget.InUse())
 
 	s.budget = memory.NewBudget(100 << 20)

@@ -93,8 +93,7 @@ func (d *document) snapshotValues(i, depth int, usable *bool) int {
 
 // snapshot scans one snapshot, of whatever type it is.
 func (d *document) snapshot(i, depth int) int {
-	if len(d.snapshots) == cap(d.snapshots) && !d.growSnapshots() || len(d.snapshots) == d.limit {
-		d.full = !d.spent
+	if len(d.snapshots) == cap(d.snapshots) && !d.growSnapshots() || !d.within(len(d.snapshots)) {
 		return d.Fail(i, "too many snapshots")
 	}
 	start := i
@@ -124,13 +123,13 @@ func (d *document) snapshot(i, depth int) int {
 	return i
 }
 
-// growSnapshots makes room for more snapshots. It reports false if the limit is reached or room refuses.
+// growSnapshots makes room for more snapshots, like grow.
 func (d *document) growSnapshots() bool {
-	if cap(d.snapshots) >= d.limit {
+	if !d.within(cap(d.snapshots)) {
 		return false
 	}
-	d.spent = !d.moreSnapshots(min(2*cap(d.snapshots), d.limit))
-	return !d.spent
+	d.refused = d.moreSnapshots(min(2*cap(d.snapshots), d.limit))
+	return d.refused == nil
 }
 
 // hydrateRecordings makes a batch of the recorded events. All that belong to one window of one session become one

@@ -204,7 +204,7 @@ func TestVeryManySnapshotsAreLimitedInNumberAndMemory(t *testing.T) {
 	config := DefaultConfig()
 	config.MaxEvents = 20_000
 	s := newService(t, config)
-	require.Equal(t, 503, s.record("/s/", "", many(20_000)).Status, "1 MiB is not enough for so many")
+	require.Equal(t, 413, s.record("/s/", "", many(20_000)).Status, "1 MiB is never enough for so many")
 	require.Zero(t, s.budget.InUse())
 	s.budget = memory.NewBudget(100 << 20)
 	s.Handler = newHandler(config, decode.New(route.Fixed(1<<20), s.budget), s.budget, s.processor, s.scope)

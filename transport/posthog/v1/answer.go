@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/opencapture/capture/modules/events"
@@ -112,14 +111,14 @@ func resultOf(event *events.Event) (result, details string) {
 // find notes where each event of the request stands in the batch now. Stages may have reordered the events, added some
 // of their own, or made several of one event. Of several the first counts, or else one that has failed.
 func (s *session) find() {
-	s.places = slices.Grow(s.places[:0], len(s.objects))[:len(s.objects)]
-	clear(s.places)
+	places := s.room.places[:len(s.objects)]
+	clear(places)
 	for i := range s.batch.Events {
 		event := &s.batch.Events[i]
-		if event.Ref == 0 || int(event.Ref) > len(s.places) {
+		if event.Ref == 0 || int(event.Ref) > len(places) {
 			continue
 		}
-		if place := &s.places[event.Ref-1]; *place == 0 || event.Outcome.State == events.StateFailed {
+		if place := &places[event.Ref-1]; *place == 0 || event.Outcome.State == events.StateFailed {
 			*place = int32(i + 1)
 		}
 	}
@@ -131,35 +130,70 @@ var lost = events.Event{Outcome: events.Outcome{
 	Err: events.Errorf(events.Internal, "a stage has lost the event"),
 }}
 
+// The parts of an answer.
+const (
+	answerHead, answerTail  = `{"results":{`, `}}`
+	resultHead, detailsHead = `:{"result":"`, `","details":`
+	// resultSize is the most bytes of an event's result beside its uuid, with quotes and separators.
+	resultSize = 128
+	// maxDetails is the most bytes of details in quotes. Longer ones, which only a stage of somebody else can give, are
+	// left out.
+	maxDetails = resultSize - len(resultHead+"retry"+detailsHead+"},")
+	// smallAnswer is how many bytes of an answer the server may copy.
+	smallAnswer = 4 << 10
+)
+
+// maxAnswer returns the most bytes that the answer may have.
+func (s *session) maxAnswer() int64 {
+	size := len(answerHead) + len(answerTail)
+	for i := range s.objects {
+		size += len(s.objects[i].uuid.In(s.Data)) + resultSize
+	}
+	return int64(size)
+}
+
+// event returns the i-th event of the request as it has ended.
+func (s *session) event(i int) *events.Event {
+	if place := s.room.places[i]; place > 0 {
+		return &s.batch.Events[place-1]
+	}
+	return &lost
+}
+
+// appendResult appends the result of the i-th event of the request.
+func (s *session) appendResult(body []byte, i int) []byte {
+	if i > 0 {
+		body = append(body, ',')
+	}
+	result, details := resultOf(s.event(i))
+	body = append(body, s.objects[i].uuid.In(s.Data)...)
+	body = append(body, resultHead...)
+	body = append(body, result...)
+	if details != "" {
+		end := len(body)
+		body = append(body, detailsHead...)
+		start := len(body)
+		if body = strconv.AppendQuote(body, details); len(body)-start <= maxDetails {
+			return append(body, '}')
+		}
+		body = body[:end]
+	}
+	return append(body, `"}`...)
+}
+
 // answer renders a result for every event, in the order and with the UUIDs of the request. A stage that refuses the
 // token rejects every event that it is asked about. If no event was kept and none has failed, the whole request is then
 // refused.
 func (s *session) answer(request *route.Request) route.Response {
-	const perEvent = len(`"00000000-0000-0000-0000-000000000000":{"result":"ok"},`)
 	s.find()
-	body := make([]byte, 0, len(`{"results":{}}`)+len(s.objects)*perEvent)
-	body = append(body, `{"results":{`...)
 	kept := false
 	var refused error
 	var failed *events.Event
+	size := len(answerHead) + len(answerTail)
+	var scratch [2 * maxRawUUID]byte
 	for i := range s.objects {
-		event := &lost
-		if place := s.places[i]; place > 0 {
-			event = &s.batch.Events[place-1]
-		}
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, s.objects[i].uuid.In(s.Data)...)
-		result, details := resultOf(event)
-		body = append(body, `:{"result":"`...)
-		body = append(body, result...)
-		body = append(body, '"')
-		if details != "" {
-			body = append(body, `,"details":`...)
-			body = strconv.AppendQuote(body, details)
-		}
-		body = append(body, '}')
+		size += len(s.appendResult(scratch[:0], i))
+		event := s.event(i)
 		switch outcome := &event.Outcome; outcome.State {
 		case events.StateAccepted:
 			kept = true
@@ -174,10 +208,22 @@ func (s *session) answer(request *route.Request) route.Response {
 	if refused != nil && failed == nil && !kept {
 		return refuse(request, refused)
 	}
-	body = append(body, "}}"...)
+	body := append(make([]byte, 0, size), answerHead...)
+	for i := range s.objects {
+		body = s.appendResult(body, i)
+	}
+	body = append(body, answerTail...)
 	response := route.Response{
-		Status: http.StatusOK, ContentType: route.TypeJSON, Body: jsonscan.Alias(body),
-		Header: echoRequestID(nil, request),
+		Status: http.StatusOK, ContentType: route.TypeJSON, Header: echoRequestID(nil, request),
+	}
+	if size <= smallAnswer {
+		response.Body = jsonscan.Alias(body)
+	} else {
+		// The answer counts against the budget until the client has read it.
+		lease := s.result
+		s.result = s.spaces.budget.Lease()
+		lease.Lower(int64(size))
+		response.Bytes, response.Done = body, lease.Release
 	}
 	if failed != nil {
 		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter

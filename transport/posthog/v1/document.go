@@ -1,8 +1,7 @@
 package v1
 
 import (
-	"slices"
-
+	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/transport/posthog"
 )
@@ -55,11 +54,11 @@ type object struct {
 type document struct {
 	jsonscan.Scanner
 	objects []object
-	// limit is how many events there may be. room reserves the memory for more of them. full is set if the limit has
-	// ended a scan, spent if room has.
-	limit       int
-	room        func(events int) bool
-	full, spent bool
+	// limit is how many events there may be. more makes room for so many of them in all. refused is the error with which
+	// one of the two has ended a scan.
+	limit   int
+	more    func(n int) *events.Error
+	refused *events.Error
 
 	createdAt, batchAt, historical, internal jsonscan.Span
 }
@@ -67,7 +66,7 @@ type document struct {
 // scan finds the events of a request, which must be an object. Of two equal keys the last counts.
 func (d *document) scan(data []byte) *jsonscan.SyntaxError {
 	*d = document{
-		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, room: d.room,
+		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, more: d.more,
 	}
 	end := d.Space(0)
 	if end < len(data) && data[end] == '{' {
@@ -130,8 +129,7 @@ func (d *document) events(i, depth int) int {
 		return i + 1
 	}
 	for {
-		if len(d.objects) == cap(d.objects) && !d.grow() || len(d.objects) == d.limit {
-			d.full = !d.spent
+		if len(d.objects) == cap(d.objects) && !d.grow() || !d.within(len(d.objects)) {
 			return d.Fail(i, "too many events")
 		}
 		d.objects = append(d.objects, object{})
@@ -152,17 +150,21 @@ func (d *document) events(i, depth int) int {
 	}
 }
 
-// grow makes room for more events. It reports false if the limit is reached or room refuses.
+// grow makes room for more events. It reports false if the limit is reached or there is no room.
 func (d *document) grow() bool {
-	room := min(max(64, 2*cap(d.objects)), d.limit)
-	if room <= cap(d.objects) {
+	if !d.within(cap(d.objects)) {
 		return false
 	}
-	if d.spent = !d.room(room); d.spent {
-		return false
+	d.refused = d.more(min(2*cap(d.objects), d.limit))
+	return d.refused == nil
+}
+
+// within reports whether there may be more than n events.
+func (d *document) within(n int) bool {
+	if n >= d.limit {
+		d.refused = events.Errorf(events.TooLarge, "the request holds more than %d events", d.limit)
 	}
-	d.objects = slices.Grow(d.objects, room-len(d.objects))
-	return true
+	return d.refused == nil
 }
 
 func (d *document) event(i, depth int, found *object) int {

@@ -37,12 +37,13 @@ func NewHandler(
 	if err != nil {
 		return nil, err
 	}
+	spaces := newSpaces(budget)
 	return &Handler{
 		config:    config,
 		decoder:   decoder,
 		processor: processor,
 		metrics:   posthog.NewMetrics(scope),
-		sessions:  sync.Pool{New: func() any { return newSession(budget) }},
+		sessions:  sync.Pool{New: func() any { return newSession(spaces) }},
 	}, nil
 }
 
@@ -68,48 +69,88 @@ type session struct {
 	// config is the configuration that judges the request.
 	config posthog.Config
 	batch  events.Batch
-	ids    []uuid.UUID
-	// places are the places of the request's events in the batch after it was processed, plus one; 0 is none.
-	places []int32
 	// properties holds the events' properties with what the service has written into them.
-	properties []byte
-	// lease is for the request's memory, and many for that of its events where they are many.
-	lease, many memory.Lease
+	properties *memory.Buffer
+	// lease is for the request's copies of its text, many for the room of its events, and result for its answer, which
+	// may outlive the session.
+	lease, many, result memory.Lease
+	spaces              *spaces
+	room                *room
 }
 
-const (
-	// maxPooled is how many events a session may have room for and still be kept. So much memory does not count against
-	// the budget.
-	maxPooled = 4096
-	// maxPooledProperties is how much memory for properties a session may have and still be kept, in bytes.
-	maxPooledProperties = 1 << 20
-	// resultSize is the memory in bytes that an event takes in the answer.
-	resultSize = 128
-	// eventSize is the memory in bytes that an event takes beside its text and its result.
-	eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) +
-		unsafe.Sizeof(int32(0)))
-)
+// spaces has the memory of all sessions.
+type spaces struct {
+	budget  *memory.Budget
+	buffers *memory.Buffers
+	rooms   *memory.Rooms[room]
+}
 
-func newSession(budget *memory.Budget) *session {
-	s := &session{lease: budget.Lease(), many: budget.Lease()}
-	s.room = s.reserveEvents
+// room is room for events.
+type room struct {
+	objects []object
+	events  []events.Event
+	ids     []uuid.UUID
+	// places are the places of the request's events in the batch after it was processed, plus one; 0 is none.
+	places []int32
+}
+
+// eventSize is the memory in bytes that an event takes beside its text and its result.
+const eventSize = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}) + unsafe.Sizeof(uuid.UUID{}) +
+	unsafe.Sizeof(int32(0)))
+
+func newSpaces(budget *memory.Budget) *spaces {
+	return &spaces{budget: budget, buffers: memory.NewBuffers(budget), rooms: memory.NewRooms(func(n int) *room {
+		return &room{
+			objects: make([]object, 0, n), events: make([]events.Event, 0, n), ids: make([]uuid.UUID, 0, n),
+			places: make([]int32, n),
+		}
+	})}
+}
+
+func newSession(spaces *spaces) *session {
+	s := &session{
+		lease: spaces.budget.Lease(), many: spaces.budget.Lease(), result: spaces.budget.Lease(), spaces: spaces,
+	}
+	s.more = s.roomForEvents
 	return s
 }
 
-// reserveEvents reserves memory for so many events in all.
-func (s *session) reserveEvents(events int) bool {
-	return events <= maxPooled || s.many.Raise(int64(events)*eventSize)
+// roomForEvents makes room for n events in all. While it copies the events found so far, it holds two rooms.
+func (s *session) roomForEvents(n int) *events.Error {
+	n = memory.RoomFor(n)
+	if size := int64(cap(s.objects)+n) * eventSize; !s.many.Raise(size) {
+		return s.many.Refusal(2*size - s.many.Held()) // More than half is never there: the request has its text, too.
+	}
+	larger := s.spaces.rooms.Get(n)
+	larger.objects = append(larger.objects[:0], s.objects...)
+	s.releaseRoom()
+	s.room, s.objects = larger, larger.objects
+	s.many.Lower(int64(n) * eventSize)
+	return nil
+}
+
+// releaseRoom gives the room of the events back. What is left in it keeps no request's memory alive.
+func (s *session) releaseRoom() {
+	if s.room == nil {
+		return
+	}
+	clear(s.room.events)
+	s.room.events = s.room.events[:0]
+	s.spaces.rooms.Put(s.room, cap(s.room.objects))
+	s.room = nil
 }
 
 func (h *Handler) release(s *session) {
+	clear(s.batch.Events) // A stage may have given the batch a list of its own.
+	s.batch = events.Batch{}
+	s.releaseRoom()
+	s.objects = nil
+	s.spaces.buffers.Put(s.properties)
+	s.properties = nil
+	s.Scanner = jsonscan.Scanner{}
 	s.lease.Release()
 	s.many.Release()
-	if cap(s.batch.Events) > maxPooled || cap(s.objects) > maxPooled || cap(s.properties) > maxPooledProperties {
-		return
-	}
-	clear(s.batch.Events)
-	s.batch = events.Batch{Events: s.batch.Events[:0]}
-	s.Scanner = jsonscan.Scanner{}
+	s.result.Release()
 	h.sessions.Put(s)
 }
 
@@ -183,21 +224,16 @@ func (h *Handler) capture(ctx context.Context, request *route.Request, onlyAI bo
 	return s.answer(request).About(batch)
 }
 
-// scan finds the request's events. It reserves the memory for what will be written for them.
+// scan finds the request's events. It reserves the memory for what will be written for them, the answer included.
 func (h *Handler) scan(s *session, payload *decode.Payload, header *header) error {
 	fault, err := h.metrics.Read(payload, s.scan, &s.Scanner, &s.batchAt, &s.batch, &s.lease)
 	switch {
 	case err != nil:
 		return err
 	case fault == nil:
-		if !s.lease.Reserve(s.maxProperties(header) + int64(len(s.objects))*resultSize) {
-			return memory.ErrSpent
-		}
-		return nil
-	case s.spent:
-		return memory.ErrSpent
-	case s.full:
-		return events.Errorf(events.TooLarge, "the request holds more than %d events", s.limit)
+		return s.reserve(header)
+	case s.refused != nil:
+		return s.refused
 	case payload.Malformed != nil:
 		return payload.Malformed
 	default:
@@ -205,3 +241,32 @@ func (h *Handler) scan(s *session, payload *decode.Payload, header *header) erro
 			"failed to parse request: %w", fault)
 	}
 }
+
+// reserve reserves what the events take beside their room.
+func (s *session) reserve(header *header) error {
+	if size := s.copies(); !s.lease.Reserve(size) {
+		return s.lease.Refusal(size)
+	}
+	if size := s.maxAnswer(); !s.result.Reserve(size) {
+		return s.result.Refusal(size)
+	}
+	var err error
+	s.properties, err = s.spaces.buffers.Get(s.maxProperties(header))
+	return err
+}
+
+// copies returns how many bytes the copies of texts with escapes may have.
+func (s *session) copies() (size int64) {
+	for i := range s.objects {
+		found := &s.objects[i]
+		for _, at := range [...]jsonscan.Span{found.name, found.distinctID, found.given[spliceSession]} {
+			if raw := at.In(s.Data); jsonscan.IsEscaped(raw) {
+				size += min(int64(len(raw)), maxCopy)
+			}
+		}
+	}
+	return size
+}
+
+// maxCopy is the longest of these texts in bytes, as JSON: a name.
+const maxCopy = 2 + 6*maxName

@@ -748,14 +748,16 @@ func TestTakesVeryLargeBatchesWithinItsLimits(t *testing.T) {
 		whole = append(whole, `{"event":"a","distinct_id":"u","timestamp":"2026-11-24T11:58:00Z","uuid":"`+id(many-i)+
 			`"}`)
 	}
-	require.Equal(t, 503, s.post(batchOf(bare[:many]...)).Status, "1 MiB is not enough for so many")
+	require.Equal(t, 413, s.post(batchOf(bare[:many]...)).Status, "1 MiB is never enough for so many")
 
 	s.grow(1 << 30)
 	require.Equal(t, "payload_too_large", failure(t, s.post(batchOf(whole...))).Error)
 	response := s.post(batchOf(whole[:many]...))
 	require.Equal(t, 200, response.Status)
 	require.Len(t, s.sink.events, many)
-	require.Equal(t, many, strings.Count(response.Body, `:{"result":"ok"}`))
+	require.Equal(t, many, strings.Count(string(response.Bytes), `:{"result":"ok"}`))
+	require.EqualValues(t, len(response.Bytes), s.budget.InUse(), "the answer counts until it is written")
+	response.Done()
 	whole[many-1] = whole[0]
 	require.Equal(t, "duplicate_event_uuid", failure(t, s.post(batchOf(whole[:many]...))).Error)
 	require.Equal(t, 200, s.post(batchOf(eventOf(1, ""))).Status)

@@ -39,15 +39,16 @@ func (s *session) maxProperties(header *header) int64 {
 // whole request.
 func (s *session) hydrate(header *header, onlyAI bool) *taggedError {
 	batch := &s.batch
-	batch.Events = slices.Grow(batch.Events[:0], len(s.objects))[:len(s.objects)]
-	clear(batch.Events)
+	if s.room != nil {
+		batch.Events = s.room.events[:len(s.objects)]
+		s.room.events = batch.Events
+	}
 	if err := s.readEnvelope(); err != nil {
 		return err
 	}
 	if err := s.identify(); err != nil {
 		return err
 	}
-	s.properties = slices.Grow(s.properties[:0], int(s.maxProperties(header)))
 	clientIP := ""
 	if string(boolean(s.internal.In(s.Data))) == jsonTrue {
 		clientIP = posthog.InternalIP
@@ -109,7 +110,7 @@ func (s *session) readEnvelope() *taggedError {
 
 // identify reads the events' UUIDs, which the answer needs. No two of them may be the same.
 func (s *session) identify() *taggedError {
-	s.ids = s.ids[:0]
+	ids := s.room.ids[:0]
 	for i := range s.objects {
 		raw := s.Present(s.objects[i].uuid)
 		if raw == nil || string(raw) == `""` {
@@ -124,13 +125,13 @@ func (s *session) identify() *taggedError {
 		}
 		event := &s.batch.Events[i]
 		event.UUID, event.ClientUUID = id, true
-		s.ids = append(s.ids, id)
+		ids = append(ids, id)
 	}
-	slices.SortFunc(s.ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
-	for i := 1; i < len(s.ids); i++ {
-		if s.ids[i] == s.ids[i-1] {
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	for i := 1; i < len(ids); i++ {
+		if ids[i] == ids[i-1] {
 			return errorf(events.Invalid, "duplicate_event_uuid", events.ReasonInvalidUUID,
-				"the batch holds more than one event with the uuid %s", s.ids[i])
+				"the batch holds more than one event with the uuid %s", ids[i])
 		}
 	}
 	return nil
@@ -196,21 +197,22 @@ func (s *session) splice(found *object, event *events.Event, header *header) (ig
 	if !ok {
 		return false, errOptions
 	}
-	start := len(s.properties)
-	s.properties = append(s.properties, own[:len(own)-1]...)
+	text := s.properties.Bytes
+	start := len(text)
+	text = append(text, own[:len(own)-1]...)
 	for i, value := range values {
 		if value == nil || found.owns&(1<<i) != 0 {
 			continue
 		}
 		if !found.empty {
-			s.properties = append(s.properties, ',')
+			text = append(text, ',')
 		}
 		found.empty = false
-		s.properties = append(s.properties, spliceKeys[i]...)
-		s.properties = append(s.properties, value...)
+		text = append(text, spliceKeys[i]...)
+		text = append(text, value...)
 	}
-	s.properties = append(s.properties, '}')
-	event.Raw.Properties = s.properties[start:len(s.properties):len(s.properties)]
+	text = append(text, '}')
+	event.Raw.Properties, s.properties.Bytes = text[start:len(text):len(text)], text
 	if found.emptyArray {
 		posthog.FillObjects(event.Raw.Properties)
 	}
