@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
@@ -24,33 +25,58 @@ var (
 )
 
 // Write makes the pending events of the batch as safe as their lanes ask. It takes at most delivery.timeout, and beyond
-// that only the time that the disk needs.
+// that only the time that the disk needs. A batch whose messages would take more than half of the buffer is written in
+// portions, one after the other, which takes that time again at most.
 func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	terms := d.terms.In(batch.Config)
-	r, err := d.encode(ctx, batch, terms)
+	started := time.Now()
+	var at encode.Cursor
+	for !at.IsEnd(batch) {
+		var err error
+		if at != (encode.Cursor{}) && time.Since(started) > terms.Timeout {
+			err = errTimeout
+		} else {
+			err = d.write(ctx, batch, &at, terms)
+		}
+		if err != nil {
+			batch.FailPending(events.ReasonTimeout, err)
+			d.readiness.crowded(terms.modes, batch)
+			break
+		}
+	}
+	d.metrics.acks[batch.Ack].Inc(1)
+}
+
+// write makes a portion of the batch safe, from the cursor on, and moves the cursor. With an error the portion's events
+// have no outcome.
+func (d *Delivery) write(ctx context.Context, batch *events.Batch, at *encode.Cursor, terms *terms) error {
+	r, err := d.encode(ctx, batch, at, terms)
 	if err != nil {
-		batch.FailPending(events.ReasonTimeout, err)
-		d.readiness.crowded(terms.modes, batch)
-		return
+		return err
 	}
 	defer r.leave()
 	if len(r.items) == 0 {
-		return
+		return nil
 	}
 	for i := range r.items {
 		u := r.of(&r.items[i])
 		u.mode = stricter(u.mode, terms.modes[batch.Events[r.set.Events[i]].Lane])
 	}
 	r.run(ctx)
-	r.settle(batch)
+	r.settle(batch, *at)
+	return nil
 }
 
-// encode makes a request of the batch's pending events. It rejects events that are too large.
-func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms) (*request, error) {
+// encode makes a request of a portion of the batch's pending events. It rejects events that are too large.
+func (d *Delivery) encode(
+	ctx context.Context, batch *events.Batch, at *encode.Cursor, terms *terms,
+) (*request, error) {
 	// The size of a batch's messages is known only once they are built. So encode reserves room for the worst case
-	// first, and then gives the unused part back. A batch that is larger than the whole buffer takes the whole buffer.
+	// first, and then gives the unused part back. A message that needs more than the whole buffer takes the whole
+	// buffer.
 	started := time.Now()
-	bound := min(d.encoder.Bound(batch), int64(d.cfg.Buffer))
+	limit := int64(d.cfg.Buffer) / 2
+	bound := min(d.encoder.Bound(batch, *at, limit), int64(d.cfg.Buffer))
 	if err := d.reserve(ctx, bound, terms.Timeout); err != nil {
 		return nil, err
 	}
@@ -62,7 +88,7 @@ func (d *Delivery) encode(ctx context.Context, batch *events.Batch, terms *terms
 			r.leave()
 		}
 	}()
-	r.set = d.encoder.Encode(batch)
+	r.set = d.encoder.Next(batch, at, limit)
 	r.reserved = min(r.set.Bytes(), bound)
 	d.release(bound - r.reserved)
 	d.metrics.heatmapsDropped.Inc(int64(r.set.HeatmapsDropped))
@@ -279,8 +305,9 @@ func (r *request) tellBreakers() {
 }
 
 // settle gives the batch's events their outcomes. An event is safe when all its messages are, and its acknowledgement
-// is that of its least safe message.
-func (r *request) settle(batch *events.Batch) {
+// is that of its least safe message. An event of which more messages come with the next portion stays pending unless it
+// has failed.
+func (r *request) settle(batch *events.Batch, at encode.Cursor) {
 	var safe [modeCount]bool
 	var failed [modeCount]error
 	for i := 0; i < len(r.items); {
@@ -294,7 +321,9 @@ func (r *request) settle(batch *events.Batch) {
 		}
 		mode := r.terms.modes[batch.Events[index].Lane]
 		if why == nil {
-			batch.Events[index].Accept()
+			if !at.Within(index) {
+				batch.Events[index].Accept()
+			}
 			batch.Ack = max(batch.Ack, ack)
 			safe[mode] = true
 			continue
@@ -307,7 +336,6 @@ func (r *request) settle(batch *events.Batch) {
 		batch.Events[index].Fail(reason, events.Errorf(events.Unavailable, "make the event safe: %w", why))
 		batch.RetryAfter = max(batch.RetryAfter, r.d.retryAfter(why))
 	}
-	r.d.metrics.acks[batch.Ack].Inc(1)
 	r.d.readiness.record(&safe, &failed)
 	r.d.causes.Log(first(failed[:]))
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/produce"
 )
@@ -269,7 +272,8 @@ func TestARequestWaitsForTheBufferAndForKafkaNoLongerThanItsTimeoutTogether(t *t
 	before := time.Now()
 	taken := make(chan *request)
 	go func() {
-		r, err := d.encode(context.Background(), batchOf(events.LaneMain, "user", "a"), d.terms.Now())
+		r, err := d.encode(context.Background(), batchOf(events.LaneMain, "user", "a"), new(encode.Cursor),
+			d.terms.Now())
 		assert.NoError(t, err)
 		taken <- r
 	}()
@@ -342,4 +346,55 @@ func TestARecordWhoseRequestGaveUpIsNotOvertaken(t *testing.T) {
 	requireAtRest(t, d)
 	require.Equal(t, []string{"gone", "behind"}, k.names("main"))
 	require.NoError(t, d.Stop(t.Context()))
+}
+
+// The messages of 20 000 events take twenty times the buffer.
+func TestABatchThatIsLargerThanTheBufferIsWrittenInPortions(t *testing.T) {
+	t.Parallel()
+	for _, ack := range []mode{modeKafka, modeSpool} {
+		k := newScript(t)
+		cfg := scriptConfig(t, ack)
+		cfg.Buffer, cfg.Timeout = configs.MiB, time.Minute
+		d, _ := begin(t, cfg, k)
+		names := make([]string, 20_000)
+		for i := range names {
+			names[i] = fmt.Sprint(i)
+		}
+		batch := batchOf(events.LaneMain, "user", names...)
+		require.Greater(t, d.encoder.Bound(batch, encode.Cursor{}, math.MaxInt64), 10*int64(cfg.Buffer))
+		d.Write(t.Context(), batch)
+		requireSafe(t, batch, acks[map[mode]fate{modeKafka: fateKafka, modeSpool: fateSpool}[ack]])
+		eventually(t, func() bool { return len(k.names("main")) == len(names) })
+		require.Equal(t, names, k.names("main"), "in their order")
+		require.True(t, HasRoom(d, int64(cfg.Buffer)))
+	}
+}
+
+// A recording is one event. It is safe when its last part is, and fails with the first part that fails.
+func TestARecordingThatIsLargerThanTheBufferIsWrittenInPortions(t *testing.T) {
+	t.Parallel()
+	k := newScript(t)
+	cfg := scriptConfig(t, modeKafka)
+	cfg.Buffer = 4 * configs.MiB
+	d, _ := begin(t, cfg, k)
+	recording := func() *events.Batch {
+		batch := batchOf(events.LaneRecordings, "user", "$snapshot_items")
+		batch.Events[0].SessionID = "s"
+		batch.Events[0].Recording = &events.Recording{WindowID: []byte(`"w"`), Source: "web", Lib: "web"}
+		for range 300 {
+			batch.Events[0].Recording.Items = append(batch.Events[0].Recording.Items,
+				events.Snapshot{JSON: []byte(`"` + strings.Repeat("x", 100_000) + `"`)})
+		}
+		return batch
+	}
+	batch := recording()
+	d.Write(t.Context(), batch)
+	requireSafe(t, batch, events.AckKafka)
+	require.True(t, HasRoom(d, int64(cfg.Buffer)))
+
+	k.always(produce.Errorf(produce.Unavailable, "away"))
+	batch = recording()
+	d.Write(t.Context(), batch)
+	require.Equal(t, events.StateFailed, batch.Events[0].Outcome.State)
+	require.True(t, HasRoom(d, int64(cfg.Buffer)))
 }

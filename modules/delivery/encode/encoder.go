@@ -2,6 +2,8 @@ package encode
 
 import (
 	"encoding/hex"
+	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 	"sync"
@@ -35,15 +37,12 @@ import (
 type Encoder struct {
 	topics   produce.Topics
 	maxBytes int
-	sets     sync.Pool
+	sets     [setClasses]sync.Pool
 }
 
 // NewEncoder returns an encoder for the topics and the limit of a message's size in settings.
 func NewEncoder(settings produce.Settings) *Encoder {
-	return &Encoder{
-		topics: settings.Topics, maxBytes: settings.MaxMessageBytes,
-		sets: sync.Pool{New: func() any { return new(Set) }},
-	}
+	return &Encoder{topics: settings.Topics, maxBytes: settings.MaxMessageBytes}
 }
 
 // Set is the messages of one batch and the memory that they share. The text of all messages is one allocation. All
@@ -65,23 +64,45 @@ type Set struct {
 	headers []produce.Header
 }
 
-// Bytes returns how many bytes the set's messages take in memory.
+// Bytes returns how many bytes of memory the set takes, whatever part of them its messages need.
 func (s *Set) Bytes() int64 {
-	bytes := messageSize * int64(len(s.Messages))
-	for i := range s.Messages {
-		bytes += int64(s.Messages[i].Size())
-	}
-	return bytes
+	return int64(s.full+cap(s.text)) + int64(cap(s.headers))*headerSize +
+		int64(max(cap(s.Messages), cap(s.Events)))*itemSize
 }
 
-// maxPooledText is the largest text that is kept for another batch.
-const maxPooledText = 1 << 20
+const (
+	// minPooledText and maxPooledText are the sizes of the smallest and the largest text that is kept for another
+	// batch. A set is kept with others of its size, so that a small batch does not get, and hold, the memory of a large
+	// one.
+	minPooledText = 4 << 10
+	maxPooledText = 1 << 20
+
+	setClasses = 9 // from minPooledText to maxPooledText in powers of two
+)
+
+// classOf returns the class of the sets whose text has at least so many bytes.
+func classOf(text int) int { return max(0, bits.Len(uint(text-1))-bits.Len(minPooledText-1)) }
+
+// set returns a set whose text has room for so many bytes, or an empty one.
+func (e *Encoder) set(text int) *Set {
+	if text <= maxPooledText {
+		if set, ok := e.sets[classOf(text)].Get().(*Set); ok {
+			return set
+		}
+		return &Set{text: make([]byte, 0, minPooledText<<classOf(text))}
+	}
+	return new(Set)
+}
 
 // Recycle takes back the memory of a set for another batch. From then on nobody may use the set or its messages. If a
 // caller does not know whether they are still used, it leaves the set to the garbage collector instead.
 func (e *Encoder) Recycle(set *Set) {
-	if set.full+cap(set.text) <= maxPooledText {
-		e.sets.Put(set)
+	if text := cap(set.text); set.full == 0 && text >= minPooledText && text <= maxPooledText {
+		class := classOf(text)
+		if minPooledText<<class > text {
+			class-- // The text is too small for some that want its class.
+		}
+		e.sets[class].Put(set)
 	}
 }
 
@@ -113,8 +134,9 @@ const (
 	// textPerBatch is the most text that is made once for a batch, besides the batch's token and address.
 	textPerBatch = 512
 	// messageSize is how many bytes a message takes besides its text.
-	messageSize = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)) +
-		maxHeaders*unsafe.Sizeof(produce.Header{}))
+	messageSize = itemSize + maxHeaders*headerSize
+	headerSize  = int64(unsafe.Sizeof(produce.Header{}))
+	itemSize    = int64(unsafe.Sizeof(produce.Message{}) + unsafe.Sizeof(int(0)))
 
 	// countedBesideText is the most bytes that Message.Size counts besides the message's own text: the names of
 	// headers, the values that messages share, and the bytes that Kafka adds.
@@ -124,26 +146,65 @@ const (
 	heatmapName = "$$heatmap"
 )
 
-// Bound returns an upper bound of the bytes that Encode allocates for the batch, and of the Set.Bytes of its result.
-func (e *Encoder) Bound(batch *events.Batch) int64 {
-	bound, largest := int64(commonText(batch)), int64(0)
-	for i := range batch.Events {
-		event := &batch.Events[i]
+// Cursor is a place in a batch: how far its events have become messages. The zero Cursor is the batch's beginning.
+type Cursor struct {
+	// event is the index of the next event. If a part of it, a recording, has become messages already, item is the index
+	// of the next snapshot, and parts is how many messages there are.
+	event, item, parts int
+}
+
+// IsEnd reports whether all events of the batch have become messages.
+func (c Cursor) IsEnd(batch *events.Batch) bool { return c.event >= len(batch.Events) }
+
+// Within reports whether the cursor is within the event of the given index, of which there are more messages to come.
+func (c Cursor) Within(index int) bool { return c.event == index && c.parts > 0 }
+
+// Bound returns an upper bound of the bytes that Next allocates for the rest of the batch, and of the Set.Bytes of its
+// result, if that is at most limit. Else it returns limit, or more if limit is less than one message needs.
+func (e *Encoder) Bound(batch *events.Batch, from Cursor, limit int64) int64 {
+	_, bound := e.portion(batch, from, limit)
+	return bound
+}
+
+// portion returns how far the rest of the batch becomes messages under the limit, as the index of the first event that
+// does not, and an upper bound of the bytes for that. A recording that is too large for the limit is a portion of its
+// own.
+func (e *Encoder) portion(batch *events.Batch, from Cursor, limit int64) (end int, bound int64) {
+	bound = int64(commonText(batch)) + minPooledText
+	largest := int64(0)
+	for end = from.event; end < len(batch.Events); end++ {
+		event := &batch.Events[end]
 		raw := rawBytes(event)
 		if !event.Pending() || raw > e.maxBytes {
 			continue
 		}
 		text := int64(e.maxText(batch, event, raw))
-		largest = max(largest, text)
-		bound += messageSize + countedBesideText + text
+		more := messageSize + countedBesideText + text
 		if event.Heatmap != nil {
-			bound += messageSize + countedBesideText
+			more += messageSize + countedBesideText
 		}
+		least := more
 		if event.Recording != nil {
-			bound += e.boundRecording(event, messageSize+text)
+			more += e.boundRecording(event, messageSize+text)
+			least += 2 * (int64(e.maxBytes) + messageSize + spareText)
 		}
+		// An event that does not fit into a piece of text leaves the piece's end unused.
+		all := bound + more + max(largest, text)
+		all += min(2*all, 2*maxPooledText)
+		if all <= limit {
+			bound, largest = bound+more, max(largest, text)
+			continue
+		}
+		if end > from.event {
+			break
+		}
+		if event.Recording == nil {
+			return end + 1, all
+		}
+		return end + 1, max(limit, bound+least)
 	}
-	return bound + largest // An event that does not fit into a piece of text leaves the piece's end unused.
+	// A set that is used again may be twice as large as it has to be, and so may its list of headers.
+	return end, bound + largest + min(2*(bound+largest), 2*maxPooledText)
 }
 
 // commonText returns the most text that is made once for all messages of the batch.
@@ -180,23 +241,34 @@ func rawBytes(event *events.Event) int {
 		len(raw.Properties) + len(raw.Set) + len(raw.SetOnce)
 }
 
-// Encode builds the messages of the batch's pending events, in their order. It rejects an event that is too large. It
-// replaces a snapshot that is too large by a mark, and sets events.NoteSnapshotReplaced on the event. The set shares no
-// memory with the batch.
+// Encode builds the messages of all of the batch's pending events, as Next does.
 func (e *Encoder) Encode(batch *events.Batch) *Set {
-	plan := e.plan(batch)
-	set := e.sets.Get().(*Set)
+	var from Cursor
+	return e.Next(batch, &from, math.MaxInt64)
+}
+
+// Next builds the messages of the batch's pending events, in their order, from the cursor on, and moves the cursor. It
+// builds as many as the limit has memory for, in bytes, and one at least; see Bound. It rejects an event that is too
+// large. It replaces a snapshot that is too large by a mark, and sets events.NoteSnapshotReplaced on the event. The set
+// shares no memory with the batch.
+func (e *Encoder) Next(batch *events.Batch, from *Cursor, limit int64) *Set {
+	end, bound := e.portion(batch, *from, limit)
+	plan := e.plan(batch, from.event, end)
+	text := commonText(batch) + plan.text()
+	set := e.set(text)
 	b := batchEncoder{
 		Encoder:  e,
-		text:     slices.Grow(set.text[:0], commonText(batch)+plan.text()),
+		text:     slices.Grow(set.text[:0], text),
 		headers:  slices.Grow(set.headers[:0], plan.messages*maxHeaders),
 		messages: slices.Grow(set.Messages[:0], plan.messages),
 		origins:  slices.Grow(set.Events[:0], plan.messages),
 		batch:    batch,
+		limit:    bound,
 	}
 	b.common()
 	dropped := 0
-	for i := range batch.Events {
+	for ; from.event < end; *from = (Cursor{event: from.event + 1}) {
+		i := from.event
 		event := &batch.Events[i]
 		if !event.Pending() {
 			continue
@@ -211,7 +283,9 @@ func (e *Encoder) Encode(batch *events.Batch) *Set {
 		b.reserve(most, plan.most)
 		plan.most -= most
 		if event.Recording != nil {
-			b.recording(event, i)
+			if b.recording(event, from); from.parts > 0 {
+				break
+			}
 			continue
 		}
 		if size := b.event(event, i); size > e.maxBytes {
@@ -237,16 +311,18 @@ type plan struct {
 	most int
 	// largest is the greatest share of a single event in most.
 	largest int
+	// snapshots is how much text the snapshots of recordings usually make, up to a message of each.
+	snapshots int
 }
 
 // text returns how much text to allocate at once: the usual amount, and room for the worst case of a single event.
 // Encode begins an event only if the worst case of that event fits. So the last event needs all of that room, although
 // it will hardly use it.
-func (p *plan) text() int { return min(p.usual+p.largest, p.most) }
+func (p *plan) text() int { return min(p.usual+p.largest, p.most) + p.snapshots }
 
-func (e *Encoder) plan(batch *events.Batch) plan {
+func (e *Encoder) plan(batch *events.Batch, from, end int) plan {
 	var p plan
-	for i := range batch.Events {
+	for i := from; i < end; i++ {
 		event := &batch.Events[i]
 		raw := rawBytes(event)
 		if !event.Pending() || raw > e.maxBytes {
@@ -261,6 +337,9 @@ func (e *Encoder) plan(batch *events.Batch) plan {
 		most := e.maxText(batch, event, raw)
 		p.most += most
 		p.largest = max(p.largest, most)
+		if event.Recording != nil {
+			p.snapshots += e.usualSnapshots(event)
+		}
 	}
 	return p
 }
@@ -270,6 +349,7 @@ type batchEncoder struct {
 	*Encoder
 
 	batch    *events.Batch
+	limit    int64 // of the bytes that the set may take
 	text     []byte
 	full     int
 	headers  []produce.Header

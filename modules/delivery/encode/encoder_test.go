@@ -3,6 +3,7 @@ package encode
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -461,7 +462,7 @@ func TestWhatIsReservedCoversWhatIsBuilt(t *testing.T) {
 	}
 	for _, batch := range batches {
 		encoder := NewEncoder(settings)
-		bound := encoder.Bound(batch)
+		bound := encoder.Bound(batch, Cursor{}, math.MaxInt64)
 		before := inUse()
 		set := encoder.Encode(batch)
 		held := int64(inUse()) - int64(before)
@@ -494,13 +495,62 @@ func TestSmallEventsTakeNoMoreThanIsReserved(t *testing.T) {
 	encoder := NewEncoder(settings)
 	set := encoder.Encode(batch)
 	require.Len(t, set.Messages, 400)
-	require.LessOrEqual(t, set.Bytes(), encoder.Bound(batch))
+	require.LessOrEqual(t, set.Bytes(), encoder.Bound(batch, Cursor{}, math.MaxInt64))
 }
 
-func TestASetIsAsLargeAsItsMessages(t *testing.T) {
+func TestASetIsAsLargeAsTheMemoryThatItHolds(t *testing.T) {
 	set := testEncoder().Encode(batchOf(2))
-	require.Equal(t, 2*messageSize+int64(set.Messages[0].Size()+set.Messages[1].Size()), set.Bytes())
+	require.GreaterOrEqual(t, set.Bytes(), 2*messageSize+int64(set.Messages[0].Size()+set.Messages[1].Size()))
+	require.Less(t, set.Bytes(), int64(32<<10), "a small set holds no large memory")
 	require.Zero(t, new(Set).Bytes())
+}
+
+// What is too much for the memory at once becomes messages in portions: the same messages, in the same order.
+func TestABatchInPortionsMakesTheMessagesOfTheWhole(t *testing.T) {
+	settings := standard()
+	settings.MaxMessageBytes = 10_000
+	for name, batch := range map[string]func() *events.Batch{
+		"events": func() *events.Batch {
+			batch := batchOf(500)
+			for i := range batch.Events {
+				batch.Events[i].Raw.Properties = []byte(`{"` + strings.Repeat("x", 50*(i%100)) + `":1}`)
+				if i%3 == 0 {
+					batch.Events[i].Heatmap = []byte(`{}`)
+				}
+			}
+			batch.Events[7].Drop(events.ReasonRule)
+			batch.Events[8].Raw.Properties = []byte(`{"` + strings.Repeat("x", 20_000) + `":1}`)
+			return batch
+		},
+		"recordings": func() *events.Batch {
+			batch := batchOf(3)
+			recordingOf(&batch.Events[0], slices.Repeat([]string{`"` + strings.Repeat("x", 900) + `"`}, 500)...)
+			recordingOf(&batch.Events[2], slices.Repeat([]string{`"` + strings.Repeat(`\"`, 900) + `"`}, 500)...)
+			return batch
+		},
+	} {
+		encoder := NewEncoder(settings)
+		whole, inParts := batch(), batch()
+		want := encoder.Encode(whole)
+		var got []produce.Message
+		var origins []int
+		var from Cursor
+		portions := 0
+		const limit = 200_000
+		for ; !from.IsEnd(inParts); portions++ {
+			bound := encoder.Bound(inParts, from, limit)
+			require.LessOrEqual(t, bound, int64(limit), name)
+			set := encoder.Next(inParts, &from, limit)
+			require.LessOrEqual(t, set.Bytes(), bound, name)
+			got, origins = append(got, set.Messages...), append(origins, set.Events...)
+		}
+		require.Greater(t, portions, 3, name)
+		require.Equal(t, want.Events, origins, name)
+		require.Equal(t, want.Messages, got, name)
+		for i := range whole.Events {
+			require.Equal(t, whole.Events[i].Outcome.State, inParts.Events[i].Outcome.State, name)
+		}
+	}
 }
 
 // inUse returns how many bytes of the heap are in use once all garbage is collected.

@@ -20,9 +20,13 @@ const (
 // recording builds the messages of a recording: one, or as many as its snapshots need, each as full as possible. The
 // first message has the event's identifier. The identifier of message number n is derived from the event's and n.
 //
+// The recording begins where the cursor is. If the limit has no memory for another message, recording moves the cursor
+// to where it has stopped. Otherwise it leaves the cursor at the event, without parts.
+//
 // Every message repeats the part that the snapshots have in common. If that part takes more than half of a message,
 // recording rejects the event: otherwise the size of the messages would have no bound.
-func (b *batchEncoder) recording(event *events.Event, index int) {
+func (b *batchEncoder) recording(event *events.Event, from *Cursor) {
+	index := from.event
 	text, headers := len(b.text), len(b.headers)
 	var f frame
 	b.frame(event, &f)
@@ -50,13 +54,18 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 		return
 	}
 
-	rest := event.Recording.Items
-	for part := 1; part == 1 || len(rest) > 0; part++ {
+	rest, built := event.Recording.Items[from.item:], len(b.messages)
+	part := from.parts + 1
+	for ; part == 1 || len(rest) > 0; part++ {
 		id := event.UUID
 		if part > 1 {
 			id = uuid.NewSHA1(event.UUID, strconv.AppendInt(nil, int64(part), 10))
 		}
 		n, length := fit(event, rest, room)
+		if len(b.messages) > built && b.bytes()+int64(len(value)+length+spareText)+messageSize > b.limit {
+			from.item, from.parts = len(event.Recording.Items)-len(rest), part-1
+			return
+		}
 		b.reserve(len(value)+length, len(value)+length+spareText)
 		start := len(b.text)
 		b.text = append(b.text, head[:uuidStart]...)
@@ -72,6 +81,23 @@ func (b *batchEncoder) recording(event *events.Event, index int) {
 		b.message(event, index, &f, b.since(start))
 		rest = rest[n:]
 	}
+	from.item, from.parts = 0, 0
+}
+
+// bytes returns about how many bytes the set takes so far.
+func (b *batchEncoder) bytes() int64 {
+	return int64(b.full+cap(b.text)) + messageSize*int64(len(b.messages))
+}
+
+// usualSnapshots returns how much text the snapshots of the first message usually make.
+func (e *Encoder) usualSnapshots(event *events.Event) int {
+	text := 0
+	for i := range event.Recording.Items {
+		if text += 1 + len(event.Recording.Items[i].JSON)*5/4; text > e.maxBytes {
+			return e.maxBytes
+		}
+	}
+	return text
 }
 
 // spareText is how much text is usually written before a recording's first message. A new piece of text has room for a
