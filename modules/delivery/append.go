@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,8 +16,8 @@ type group struct {
 	use     int
 	indexes []int // of the messages in the request
 	held    int   // messages that the producer holds as well
+	size    int   // the most bytes of the records
 	text    []byte
-	ends    []int // of the records in text
 	records [][]byte
 }
 
@@ -42,7 +43,7 @@ func (g *groups) of(use int) *group {
 	}
 	added := &g.list[len(g.list)-1]
 	*added = group{
-		use: use, indexes: added.indexes[:0], text: added.text[:0], ends: added.ends[:0], records: added.records[:0],
+		use: use, indexes: added.indexes[:0], text: added.text[:0], records: added.records[:0],
 	}
 	return added
 }
@@ -67,14 +68,8 @@ func (r *request) append(ctx context.Context, wanted func(*use, *item) bool) {
 		if !wanted(r.of(it), it) {
 			continue
 		}
-		m := &r.messages[i]
-		at := m.Time
-		if at.IsZero() {
-			at = r.started
-		}
 		to := g.of(it.use)
-		to.text = appendRecord(to.text, m, at)
-		to.ends = append(to.ends, len(to.text))
+		to.size += size(&r.messages[i])
 		to.indexes = append(to.indexes, i)
 		if it.isHeld() {
 			to.held++
@@ -103,11 +98,13 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 	u := &r.uses[g.use]
 	panicked := true
 	err := panics.Try(r.d.log, appender, func() error {
-		start := 0
-		for _, end := range g.ends {
-			g.records = append(g.records, g.text[start:end])
-			start = end
+		release, err := r.d.recordRoom(ctx, g.size)
+		if err != nil {
+			panicked = false
+			return err
 		}
+		defer release()
+		r.encodeRecords(g)
 		s, first, err := r.d.appendTo(ctx, u.topic, g, r.exempt)
 		if err == nil {
 			r.spooled(s, first, g.indexes)
@@ -131,6 +128,34 @@ func (r *request) appendGroup(ctx context.Context, g *group) {
 			it.fail(errors.Join(it.why, err))
 		}
 	}
+}
+
+// encodeRecords writes the messages of the group as records.
+func (r *request) encodeRecords(g *group) {
+	g.text = slices.Grow(g.text, g.size)
+	for _, i := range g.indexes {
+		m := &r.messages[i]
+		at := m.Time
+		if at.IsZero() {
+			at = r.started
+		}
+		start := len(g.text)
+		g.text = appendRecord(g.text, m, at)
+		g.records = append(g.records, g.text[start:len(g.text):len(g.text)])
+	}
+}
+
+// recordShare is the part of delivery.buffer that records may take beside the messages that they are made of.
+const recordShare = 8
+
+// recordRoom waits until records of so many bytes may be held, until their Append is over. Records that are larger than
+// all the room take all of it.
+func (d *Delivery) recordRoom(ctx context.Context, bytes int) (release func(), err error) {
+	n := min(int64(bytes), int64(d.cfg.Buffer)/recordShare)
+	if err := d.records.Acquire(ctx, n); err != nil {
+		return nil, errLeft
+	}
+	return func() { d.records.Release(n) }, nil
 }
 
 // isHeld reports whether the message was handed to the producer, and the owner has settled no report on it. Only the

@@ -38,6 +38,7 @@ type Delivery struct {
 	causes   *observability.Causes // why events could not be made safe
 
 	buffer    *semaphore.Weighted // bytes of delivery.buffer
+	records   *semaphore.Weighted // bytes of records on their way to the spool
 	requests  pool
 	spooling  *spooling
 	letters   *deadLetters
@@ -117,6 +118,7 @@ func NewDelivery(
 		times:    usualTimes,
 		causes:   observability.NewCauses(log, "events are answered 503", "events are made safe again", time.Minute),
 		buffer:   semaphore.NewWeighted(int64(cfg.Buffer)),
+		records:  semaphore.NewWeighted(int64(cfg.Buffer) / recordShare),
 		rate:     newRateLimiter(func() DrainConfig { return terms.Now().Drain }),
 		topics:   map[string]*topic{},
 		work:     panics.NewGroup(log),

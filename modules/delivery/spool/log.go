@@ -465,11 +465,14 @@ func (l *Log) publish(c *commit) {
 	l.causes.Log(nil)
 }
 
+// maxSpare is the size of the largest data of a commit that is kept for another commit, in bytes.
+const maxSpare = 1 << 20
+
 // finish takes the commit out of the counts of what waits for the disk. The caller holds mu.
 func (l *Log) finish(c *commit) {
 	l.waiting -= int64(len(c.data))
 	l.uncommitted -= c.next - c.first
-	if len(l.spares) < 2 && int64(cap(c.data)) <= max(2*l.spool.cfg.MaxPending, sideSize) {
+	if len(l.spares) < 2 && cap(c.data) <= maxSpare {
 		l.spares = append(l.spares, c.data[:0])
 	}
 	c.data = nil
