@@ -145,13 +145,10 @@ func (r *request) encodeRecords(g *group) {
 	}
 }
 
-// recordShare is the part of delivery.buffer that records may take beside the messages that they are made of.
-const recordShare = 8
-
 // recordRoom waits until records of so many bytes may be held, until their Append is over. Records that are larger than
 // all the room take all of it.
 func (d *Delivery) recordRoom(ctx context.Context, bytes int) (release func(), err error) {
-	n := min(int64(bytes), int64(d.cfg.Buffer)/recordShare)
+	n := min(int64(bytes), int64(d.cfg.Buffer)/portionShare)
 	if err := d.records.Acquire(ctx, n); err != nil {
 		return nil, errLeft
 	}

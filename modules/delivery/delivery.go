@@ -118,7 +118,7 @@ func NewDelivery(
 		times:    usualTimes,
 		causes:   observability.NewCauses(log, "events are answered 503", "events are made safe again", time.Minute),
 		buffer:   semaphore.NewWeighted(int64(cfg.Buffer)),
-		records:  semaphore.NewWeighted(int64(cfg.Buffer) / recordShare),
+		records:  semaphore.NewWeighted(int64(cfg.Buffer) / portionShare),
 		rate:     newRateLimiter(func() DrainConfig { return terms.Now().Drain }),
 		topics:   map[string]*topic{},
 		work:     panics.NewGroup(log),

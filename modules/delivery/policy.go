@@ -25,8 +25,8 @@ var (
 )
 
 // Write makes the pending events of the batch as safe as their lanes ask. It takes at most delivery.timeout, and beyond
-// that only the time that the disk needs. A batch whose messages would take more than half of the buffer is written in
-// portions, one after the other, which takes that time again at most.
+// that only the time that the disk needs. A batch whose messages may take more than an eighth of the buffer is written
+// in portions, one after the other, which takes that time again at most.
 func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	terms := d.terms.In(batch.Config)
 	started := time.Now()
@@ -46,6 +46,10 @@ func (d *Delivery) Write(ctx context.Context, batch *events.Batch) {
 	}
 	d.metrics.acks[batch.Ack].Inc(1)
 }
+
+// portionShare is the part of delivery.buffer that a portion of a batch may take. The records of a portion that goes to
+// the spool are copies, and copies again in the spool's commit, so a portion is small beside the buffer.
+const portionShare = 8
 
 // write makes a portion of the batch safe, from the cursor on, and moves the cursor. With an error the portion's events
 // have no outcome.
@@ -75,7 +79,7 @@ func (d *Delivery) encode(
 	// first, and then gives the unused part back. A message that needs more than the whole buffer takes the whole
 	// buffer.
 	started := time.Now()
-	limit := int64(d.cfg.Buffer) / 2
+	limit := int64(d.cfg.Buffer) / portionShare
 	bound := min(d.encoder.Bound(batch, *at, limit), int64(d.cfg.Buffer))
 	if err := d.reserve(ctx, bound, terms.Timeout); err != nil {
 		return nil, err

@@ -80,7 +80,7 @@ type coreConfig struct {
 
 const (
 	// maxRequest is the most bytes of batches in a request, unless a single batch has more.
-	maxRequest = 16 << 20
+	maxRequest = 4 << 20
 	// missingPatience is how long messages wait for a topic that the cluster says does not exist. A topic that was
 	// created just now is such a topic.
 	missingPatience = time.Second
