@@ -28,7 +28,7 @@ type Config struct {
 	MaxHeader   configs.ByteSize `key:"max_header" live:"true" doc:"Largest request line, query included, with headers but without cookies, which mean nothing here; a larger one is answered 431. A connection takes the memory as the bytes come."`
 	MaxBody     configs.ByteSize `key:"max_body" live:"true" doc:"Largest body on the wire, still compressed; a larger one is answered 413. Recordings and AI events have limits of their own."`
 	MaxDecoded  configs.ByteSize `key:"max_decoded" live:"true" doc:"Largest body once it is decompressed and decoded; a larger one is answered 413. The events of an OTLP request together may be as large, and those beyond that are rejected alone."`
-	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes that the whole process may hold at once because of requests: bodies as read and as decoded, their events, and answers. When they are used up, requests are answered 503. The last quarter is kept for what takes at most 64KiB, so that large requests do not shut out small ones. 0: half of the memory limit (see app.memory_limit), or 512MiB if there is none."`
+	MaxInFlight configs.ByteSize `key:"max_in_flight" live:"true" doc:"Bytes that the whole process may hold at once because of requests: bodies as read and as decoded, their events, and answers. When they are used up, requests are answered 503. The last quarter is kept for what takes at most 64KiB, so that large requests do not shut out small ones. 0: 40% of the memory limit (see app.memory_limit), or 512MiB if there is none."`
 	MinBodyRate configs.ByteSize `key:"min_body_rate" live:"true" doc:"How many bytes of a body a client must send in a second, once it has used up body_grace. 0: body_timeout alone bounds a slow client."`
 
 	MaxConnections  int     `key:"max_connections" live:"true" doc:"How many connections may be open; a further one is answered 503 and closed."`
@@ -142,18 +142,23 @@ func (c Config) largest() configs.ByteSize {
 	return max(c.MaxBody, c.PostHog.MaxRecording) + c.MaxDecoded
 }
 
-// usualInFlight is the budget of requests where neither the section nor a memory limit gives one.
-const usualInFlight = 512 * configs.MiB
+const (
+	// usualInFlight is the budget of requests where neither the section nor a memory limit gives one.
+	usualInFlight = 512 * configs.MiB
+	// inFlightShare is the part of the memory limit that is the budget where the section gives none, in hundredths. The
+	// rest is for messages, for the process itself, and for garbage that is not collected yet.
+	inFlightShare = 40
+)
 
-// sized returns the section with max_in_flight filled in if it is 0: half of what the process may take, but no less
-// than large requests need.
+// sized returns the section with max_in_flight filled in if it is 0. If a memory limit makes that less than the largest
+// requests need, these are refused as too large.
 func (c Config) sized(limit module.MemoryLimit) Config {
-	if c.MaxInFlight == 0 {
-		c.MaxInFlight = usualInFlight
-		if limit > 0 {
-			c.MaxInFlight = configs.ByteSize(limit) / 2
-		}
-		c.MaxInFlight = max(c.MaxInFlight, 2*c.largest())
+	switch {
+	case c.MaxInFlight != 0:
+	case limit > 0:
+		c.MaxInFlight = configs.ByteSize(limit) / 100 * inFlightShare
+	default:
+		c.MaxInFlight = max(usualInFlight, 2*c.largest())
 	}
 	return c
 }
