@@ -51,8 +51,10 @@ type memoryPlan struct {
 	from  string
 	// outer is the limit that does not depend on the modules: the modules divide it among them. 0: there is none.
 	outer int64
-	// budgets is what the modules may hold because of what clients send; configs.Unbounded if one of them has no bound.
-	budgets int64
+	// budgets is what the modules may hold because of what clients send. unbounded is set if a module has no bound; it is
+	// not among the budgets.
+	budgets   int64
+	unbounded bool
 }
 
 // planMemory divides the memory. GOMEMLIMIT goes before app.memory_limit, and that before the cgroup. Without any of
@@ -65,15 +67,15 @@ func planMemory(modules []module.Module, set *configs.Set, outside given) memory
 	}
 	for _, m := range modules {
 		if b, ok := set.Section(m.Name).(configs.MemoryBudgeter); ok {
-			if share := b.MemoryBudget(set, p.outer); share == configs.Unbounded || p.budgets == configs.Unbounded {
-				p.budgets = configs.Unbounded
+			if share := b.MemoryBudget(set, p.outer); share == configs.Unbounded {
+				p.unbounded = true
 			} else {
 				p.budgets += share
 			}
 		}
 	}
 	p.limit = p.outer
-	if p.outer == 0 && p.budgets > 0 && p.budgets != configs.Unbounded {
+	if p.outer == 0 && p.budgets > 0 && !p.unbounded {
 		p.limit, p.from = p.budgets+baseMemory, "the modules' budgets"
 	}
 	return p
@@ -82,12 +84,10 @@ func planMemory(modules []module.Module, set *configs.Set, outside given) memory
 // String tells a person what the limit is. It is empty for a build without a module that has a budget.
 func (p memoryPlan) String() string {
 	switch {
-	case p.limit == 0 && p.budgets == 0:
-		return ""
-	case p.limit == 0:
+	case p.limit == 0 && p.unbounded:
 		return "no limit, since the embedded broker keeps its messages in memory"
-	case p.budgets == configs.Unbounded:
-		return fmt.Sprintf("limit %s (%s)", configs.ByteSize(p.limit).Approx(), p.from)
+	case p.limit == 0:
+		return ""
 	default:
 		return fmt.Sprintf("limit %s (%s), of which clients can fill %s", configs.ByteSize(p.limit).Approx(), p.from,
 			configs.ByteSize(p.budgets).Approx())
@@ -96,7 +96,7 @@ func (p memoryPlan) String() string {
 
 // fits reports whether the modules' budgets fit into the limit.
 func (p memoryPlan) fits() bool {
-	return p.outer == 0 || p.budgets == configs.Unbounded || p.budgets+baseMemory <= p.outer
+	return p.outer == 0 || p.budgets+baseMemory <= p.outer
 }
 
 // apply gives the runtime the limit. It warns of budgets that do not fit.

@@ -51,7 +51,8 @@ func TestTheMemoryLimitIsThatOfTheEnvironmentThenOfTheKeyThenOfTheCgroup(t *test
 		"the budgets": {given{}, "0", "100MiB", "limit 156MiB (the modules' budgets), of which clients can fill 100MiB"},
 		"a module without a bound": {given{}, "0", "-1",
 			"no limit, since the embedded broker keeps its messages in memory"},
-		"a module without a bound, in a cgroup": {cgroup, "0", "-1", "limit 900MiB (90% of the cgroup's 1000MiB)"},
+		"a module without a bound, in a cgroup": {cgroup, "0", "-1",
+			"limit 900MiB (90% of the cgroup's 1000MiB), of which clients can fill 0B"},
 		"nobody": {given{}, "0", "0", ""},
 	} {
 		require.Equal(t, test.want, planOf(t, test.outside, test.own, test.room).String(), name)
