@@ -51,8 +51,8 @@ type memoryPlan struct {
 	from  string
 	// outer is the limit that does not depend on the modules: the modules divide it among them. 0: there is none.
 	outer int64
-	// budgets is what the modules may hold because of what clients send. unbounded is set if a module has no bound; it is
-	// not among the budgets.
+	// budgets is what the modules may hold because of what clients send. unbounded is set if a module has no bound; it
+	// is not among the budgets.
 	budgets   int64
 	unbounded bool
 }
@@ -123,8 +123,8 @@ func memoryFits(modules []module.Module) configs.Rule {
 		plan := planMemory(modules, set, given{})
 		var faults configs.Faults
 		faults.Check(plan.fits(), section+".memory_limit",
-			"is %s, but clients can fill %s (transport.max_in_flight, delivery.buffer) and the process itself needs %s: "+
-				"raise it, or lower theirs", limit, configs.ByteSize(plan.budgets), configs.ByteSize(baseMemory))
+			"is %s, but clients can fill %s (transport.max_in_flight, delivery.buffer) and the process itself needs "+
+				"%s: raise it, or lower theirs", limit, configs.ByteSize(plan.budgets), configs.ByteSize(baseMemory))
 		return faults.Err()
 	}
 }

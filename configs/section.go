@@ -1,8 +1,8 @@
 package configs
 
 import (
-	"math"
 	"fmt"
+	"math"
 	"reflect"
 	"strconv"
 	"strings"
@@ -38,9 +38,9 @@ type StopBudgeter interface{ StopBudget() time.Duration }
 // StartBudgeter is StopBudgeter's counterpart for OnStart hooks and app.start_timeout.
 type StartBudgeter interface{ StartBudget() time.Duration }
 
-// MemoryBudgeter is implemented by a section whose module holds memory because of what clients send. MemoryBudget is the
-// most bytes of that memory. limit is how many bytes the whole process may take, and 0 if nobody has said; a budget that
-// is not configured may be a share of it. A module whose memory has no bound returns Unbounded.
+// MemoryBudgeter is implemented by a section whose module holds memory because of what clients send. MemoryBudget is
+// the most bytes of that memory. limit is how many bytes the whole process may take, and 0 if nobody has said; a budget
+// that is not configured may be a share of it. A module whose memory has no bound returns Unbounded.
 type MemoryBudgeter interface {
 	MemoryBudget(set *Set, limit int64) int64
 }

@@ -81,7 +81,8 @@ func newTerms(config Config) (*terms, error) {
 }
 
 // NewServer returns a server of the routes that does not listen yet. The bytes that it reads of bodies count against
-// the budget, of which the limit of the process gives the size where the section does not. The server calls fail at most once, when serving ends with an error at run time.
+// the budget, of which the limit of the process gives the size where the section does not. The server calls fail at
+// most once, when serving ends with an error at run time.
 func NewServer(
 	live *configs.Live, limit module.MemoryLimit, routes []route.Route, gates events.Gates, budget *memory.Budget,
 	health *observability.Health, log *zap.Logger,

@@ -497,8 +497,8 @@ func (s *Scanner) Present(at Span) []byte {
 	return raw
 }
 
-// Text returns the text of a JSON string that has been scanned. If the string has no escapes, the text aliases raw. Else
-// it is a copy, no longer than raw.
+// Text returns the text of a JSON string that has been scanned. If the string has no escapes, the text aliases raw.
+// Else it is a copy, no longer than raw.
 func Text(raw []byte) string {
 	inner := raw[1 : len(raw)-1]
 	if !IsEscaped(raw) {

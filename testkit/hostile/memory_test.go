@@ -73,7 +73,7 @@ var memoryAttacks = []attack{
 		return post("/batch/", zip(repeated(head, `{}`, 4096, tail)), asJSON, inGzip)
 	}},
 	{name: "good-events", attackers: 32, answers: usual, message: func() message {
-		return post("/batch/", zip(repeated(head, `{"event":"a","distinct_id":"b"}`, 90_000, tail)), asJSON, inGzip)
+		return post("/batch/", zip(repeated(head, `{"event":"a","distinct_id":"b"}`, 25_000, tail)), asJSON, inGzip)
 	}},
 	// The answer to a batch of v1 names every event.
 	{name: "v1-rejected", attackers: 64, slow: true, answers: usual, message: func() message {
@@ -154,8 +154,8 @@ var memoryAttacks = []attack{
 		part, _ := w.CreatePart(textproto.MIMEHeader{
 			"Content-Disposition": {`form-data; name="event"`}, "Content-Type": {"application/json"},
 		})
-		_, _ = part.Write(list(`{"event":"$ai_generation","uuid":"`+uuid.NewString()+`","distinct_id":"b","properties":`,
-			`{"$ai_model":"m","x":[`, strings.Repeat("NaN,", 1_800_000)+"1]}", 1, `}`))
+		_, _ = part.Write(list(`{"event":"$ai_generation","uuid":"`+uuid.NewString()+`","distinct_id":"b",`,
+			`"properties":{"$ai_model":"m","x":[`, strings.Repeat("NaN,", 1_800_000)+"1]}", 1, `}`))
 		_ = w.Close()
 		return post("/i/v0/ai", out.Bytes(), "Content-Type: "+w.FormDataContentType(), authorize)
 	}},
@@ -175,8 +175,8 @@ var memoryAttacks = []attack{
 			strings.Repeat(`{"x":1},`, 50_000)+`{}]}}}`, 50, tail)), asJSON, inGzip)
 	}},
 	{name: "heatmap/many", attackers: 32, answers: usual, message: func() message {
-		return post("/batch/", zip(repeated(head, `{"event":"a","distinct_id":"b","properties":{"$heatmap_data":{"u":[]}}}`,
-			90_000, tail)), asJSON, inGzip)
+		return post("/batch/", zip(repeated(head,
+			`{"event":"a","distinct_id":"b","properties":{"$heatmap_data":{"u":[]}}}`, 40_000, tail)), asJSON, inGzip)
 	}},
 	{name: "otlp/records", attackers: 32, answers: usual, message: func() message {
 		return post("/i/v1/logs", zip(logs(50_000, 0)), asProto, inGzip, authorize)
@@ -185,8 +185,8 @@ var memoryAttacks = []attack{
 		return post("/i/v1/logs", zip(logs(1000, 80_000)), asProto, inGzip, authorize)
 	}},
 	{name: "otlp/json", attackers: 32, answers: usual, message: func() message {
-		return post("/i/v1/logs", zip(repeated(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[`, `{}`, 400_000, `]}]}]}`)),
-			asJSON, inGzip, authorize)
+		return post("/i/v1/logs", zip(repeated(
+			`{"resourceLogs":[{"scopeLogs":[{"logRecords":[`, `{}`, 100_000, `]}]}]}`)), asJSON, inGzip, authorize)
 	}},
 }
 

@@ -24,8 +24,8 @@ func (l *Lease) Reserve(n int64) bool {
 // Raise enlarges the lease to n bytes, unless it has them already. It reports whether the budget had the missing bytes.
 func (l *Lease) Raise(n int64) bool { return n <= l.held || l.Reserve(n-l.held) }
 
-// Refusal returns the error of a lease that could not have n bytes more: ErrSpent, or ErrNever if it could not have them
-// even of an unused budget.
+// Refusal returns the error of a lease that could not have n bytes more: ErrSpent, or ErrNever if it could not have
+// them even of an unused budget.
 func (l *Lease) Refusal(n int64) *events.Error { return l.budget.refusal(l.held + n) }
 
 // Held returns how many bytes the lease has.

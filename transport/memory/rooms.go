@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// FirstRoom is how many elements the smallest room is for. Rooms are for FirstRoom elements, twice as many, and so on
-	// up to lastRoom. A larger room is made to measure and left to the garbage collector.
+	// FirstRoom is how many elements the smallest room is for. Rooms are for FirstRoom elements, twice as many, and so
+	// on up to lastRoom. A larger room is made to measure and left to the garbage collector.
 	FirstRoom = 8
 
 	lastRoom = 4096
@@ -19,12 +19,12 @@ const (
 // list that grows, a room has at most twice as many elements as were asked for, however large the requests before were.
 // So its holder can reserve all of it. Rooms is safe for concurrent use.
 type Rooms[T any] struct {
-	make  func(n int) *T
-	pools [roomClasses]sync.Pool
+	newRoom func(n int) *T
+	pools   [roomClasses]sync.Pool
 }
 
 // NewRooms returns Rooms that make a room for n elements by the function.
-func NewRooms[T any](make func(n int) *T) *Rooms[T] { return &Rooms[T]{make: make} }
+func NewRooms[T any](newRoom func(n int) *T) *Rooms[T] { return &Rooms[T]{newRoom: newRoom} }
 
 // RoomFor returns for how many elements the room is that Get hands out for n.
 func RoomFor(n int) int {
@@ -46,7 +46,7 @@ func (r *Rooms[T]) Get(n int) *T {
 			return room
 		}
 	}
-	return r.make(n)
+	return r.newRoom(n)
 }
 
 // Put takes back a room that Get has handed out for n elements.

@@ -75,8 +75,8 @@ type session struct {
 	// lease is for the request's copies of its text. many is for the rooms of its events and snapshots.
 	lease, many memory.Lease
 	spaces      *spaces
-	// room and steps are the memory to which the document, the batch and the events of recordings refer. steps is nil as
-	// long as the request has no snapshot.
+	// room and steps are the memory to which the document, the batch and the events of recordings refer. steps is nil
+	// as long as the request has no snapshot.
 	room  *eventRoom
 	steps *stepRoom
 }
@@ -115,8 +115,8 @@ type stepRoom struct {
 }
 
 const (
-	// eventSize, recordingSize and snapshotSize are the memory in bytes that an event, a recorded event beside that, and
-	// a snapshot take beside their text.
+	// eventSize, recordingSize and snapshotSize are the memory in bytes that an event, a recorded event beside that,
+	// and a snapshot take beside their text.
 	eventSize     = int64(unsafe.Sizeof(object{}) + unsafe.Sizeof(events.Event{}))
 	recordingSize = int64(unsafe.Sizeof(replay{}) + unsafe.Sizeof(events.Recording{}))
 	snapshotSize  = int64(unsafe.Sizeof(snapshot{}) + unsafe.Sizeof(events.Snapshot{}))

@@ -71,8 +71,8 @@ type intake struct {
 	engage, aiOnly bool
 }
 
-// hydrate makes the batch's events of the objects found, in the room that the batch has for them. It rejects a bad event in the batch. It returns a fault of the
-// whole request, with the reason.
+// hydrate makes the batch's events of the objects found, in the room that the batch has for them. It rejects a bad
+// event in the batch. It returns a fault of the whole request, with the reason.
 func (d *document) hydrate(batch *events.Batch, config *Config, from intake) (events.Reason, *events.Error) {
 	batch.Events = batch.Events[:len(d.objects)]
 	if len(d.objects) == 0 {

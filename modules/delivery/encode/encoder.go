@@ -148,8 +148,8 @@ const (
 
 // Cursor is a place in a batch: how far its events have become messages. The zero Cursor is the batch's beginning.
 type Cursor struct {
-	// event is the index of the next event. If a part of it, a recording, has become messages already, item is the index
-	// of the next snapshot, and parts is how many messages there are.
+	// event is the index of the next event. If a part of it, a recording, has become messages already, item is the
+	// index of the next snapshot, and parts is how many messages there are.
 	event, item, parts int
 }
 

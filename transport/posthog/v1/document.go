@@ -54,8 +54,8 @@ type object struct {
 type document struct {
 	jsonscan.Scanner
 	objects []object
-	// limit is how many events there may be. more makes room for so many of them in all. refused is the error with which
-	// one of the two has ended a scan.
+	// limit is how many events there may be. more makes room for so many of them in all. refused is the error with
+	// which one of the two has ended a scan.
 	limit   int
 	more    func(n int) *events.Error
 	refused *events.Error
