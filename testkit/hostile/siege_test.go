@@ -112,6 +112,8 @@ func besiege(
 	}
 	assert.Positive(t, history.Acked(), "the good client is served")
 	assert.Zero(t, history.Unanswered, "the good client is answered")
+	// Each of the client's workers may meet a full service now and then, and gets through when it comes again.
+	assert.LessOrEqual(t, history.Refused, good.Workers+history.Acked()/good.Size()/4, "the good client is refused")
 	assert.LessOrEqual(t, p99, within.patience, "the good client is served in time")
 }
 
