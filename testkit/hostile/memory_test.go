@@ -148,6 +148,25 @@ var memoryAttacks = []attack{
 		return post("/e/", []byte("data="+strings.Repeat("%20", 2_600_000)),
 			"Content-Type: application/x-www-form-urlencoded")
 	}},
+	{name: "form/parts", attackers: 32, answers: usual, message: func() message {
+		var out bytes.Buffer
+		w := multipart.NewWriter(&out)
+		part, _ := w.CreateFormField("data")
+		_, _ = part.Write(repeated(head, `{}`, 2_000_000, tail))
+		_ = w.Close()
+		return post("/e/", out.Bytes(), "Content-Type: "+w.FormDataContentType())
+	}},
+	{name: "wrapped/string", attackers: 32, answers: usual, message: func() message {
+		return post("/batch/", zip([]byte(`{"api_key":"phc_hostile","batch":"[`+strings.Repeat(`{\"x\":\"\u0041\"},`,
+			1_000_000)+`{}]"}`)), asJSON, inGzip)
+	}},
+	{name: "wrapped/charset", attackers: 32, answers: append([]int{415}, usual...), message: func() message {
+		return post("/batch/", zip(bytes.Repeat([]byte("\xe9"), 16_000_000)), asJSON+"; charset=iso-8859-1", inGzip)
+	}},
+	{name: "reports", attackers: 32, answers: usual, message: func() message {
+		return post("/report/?token=phc_hostile", zip(repeated(`[`, `{"type":"csp-violation","body":{}}`, 1000, `]`)),
+			"Content-Type: application/reports+json", inGzip)
+	}},
 	{name: "multipart", attackers: 32, answers: append([]int{401}, usual...), message: func() message {
 		var out bytes.Buffer
 		w := multipart.NewWriter(&out)

@@ -413,7 +413,7 @@ func (p *Payload) account() error {
 	if p.buffer == nil {
 		p.aliased = p.decoder.budget.Lease()
 		if !p.aliased.Reserve(size) {
-			return memory.ErrSpent
+			return p.aliased.Refusal(size)
 		}
 	}
 	return nil
