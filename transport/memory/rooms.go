@@ -7,12 +7,13 @@ import (
 
 const (
 	// FirstRoom is how many elements the smallest room is for. Rooms are for FirstRoom elements, twice as many, and so
-	// on up to lastRoom. A larger room is made to measure and left to the garbage collector.
+	// on up to lastRoom. A larger room is made to measure and left to the garbage collector. Large rooms are kept as
+	// well: if each request made its own, garbage would come faster than it is collected.
 	FirstRoom = 8
 
-	lastRoom = 4096
+	lastRoom = 1 << 16
 
-	roomClasses = 10 // from FirstRoom to lastRoom in powers of two
+	roomClasses = 14 // from FirstRoom to lastRoom in powers of two
 )
 
 // Rooms hands out memory for elements, such as the events of a request, and takes it back for another request. Unlike a
