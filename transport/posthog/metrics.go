@@ -49,7 +49,7 @@ func (m *Metrics) Mend(
 		}
 	}
 	if _, size := jsonscan.Survey(data); !lease.Reserve(int64(size)) {
-		return nil, memory.ErrSpent
+		return nil, lease.Refusal(int64(size))
 	}
 	mended, done := jsonscan.Repair(data)
 	fault := scan(mended)
