@@ -11,7 +11,9 @@ func TestARoomIsAtMostTwiceAsLargeAsAskedFor(t *testing.T) {
 		room := make([]int, 0, n)
 		return &room
 	})
-	for asked, want := range map[int]int{0: 8, 1: 8, 8: 8, 9: 16, 64: 64, 65: 128, 4000: 4096, 4097: 8192, 70_000: 70_000} {
+	for asked, want := range map[int]int{
+		0: 8, 1: 8, 8: 8, 9: 16, 64: 64, 65: 128, 4000: 4096, 4097: 8192, 70_000: 70_000,
+	} {
 		require.Equal(t, want, RoomFor(asked))
 		room := rooms.Get(asked)
 		require.Equal(t, want, cap(*room))

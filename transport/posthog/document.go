@@ -62,9 +62,9 @@ type document struct {
 // scan finds the events of a request, which is an array of events, an envelope with a batch, or a single event.
 func (d *document) scan(data []byte) *jsonscan.SyntaxError {
 	*d = document{
-		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit, moreEvents: d.moreEvents,
-		moreSnapshots: d.moreSnapshots,
-		recordings:    d.recordings, replays: d.replays[:0], snapshots: d.snapshots[:0], arena: d.arena,
+		Scanner: jsonscan.Scanner{Data: data, PassDeep: true}, objects: d.objects[:0], limit: d.limit,
+		moreEvents: d.moreEvents, moreSnapshots: d.moreSnapshots,
+		recordings: d.recordings, replays: d.replays[:0], snapshots: d.snapshots[:0], arena: d.arena,
 	}
 	if cap(d.objects) == 0 && !d.grow() {
 		return d.End(d.Fail(0, "no memory"))
