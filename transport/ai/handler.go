@@ -92,8 +92,8 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 		return route.Refusal(fault)
 	}
 	lease := h.budget.Lease()
-	if !lease.Reserve((copies - 1) * int64(len(form.event)+len(form.properties))) {
-		return route.Refusal(memory.ErrSpent)
+	if fault := lease.Take((copies - 1) * int64(len(form.event)+len(form.properties))); fault != nil {
+		return route.Refusal(fault)
 	}
 	defer lease.Release()
 
@@ -147,8 +147,8 @@ func (h *Handler) read(f form, batch *events.Batch, lease *memory.Lease) (fields
 		if !done.Any() {
 			continue
 		}
-		if !lease.Reserve(copies * int64(size)) {
-			return found, memory.ErrSpent
+		if fault := lease.Take(copies * int64(size)); fault != nil {
+			return found, fault
 		}
 		*text, _ = jsonscan.Repair(*text)
 		batch.Repaired = true

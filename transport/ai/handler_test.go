@@ -514,11 +514,20 @@ func TestAnEventThatIsAtFaultIsCounted(t *testing.T) {
 
 func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	s.budget = memory.NewBudget(100)
+	s.budget = memory.NewBudget(1 << 20)
+	other := s.budget.Lease()
+	require.True(t, other.Reserve(1<<20-100))
 	contentType, body := encode(t, "event", goodPart, "event.properties", goodProp)
 	response := s.post(contentType, body, "")
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)
+	other.Release()
+	require.Equal(t, 200, s.post(contentType, body, "").Status)
+
+	s.budget = memory.NewBudget(100)
+	response = s.post(contentType, body, "")
+	require.Equal(t, 413, response.Status, "to come again would not help")
+	require.False(t, response.Retry)
 }
 
 func TestConfigReportsEveryFault(t *testing.T) {

@@ -56,8 +56,8 @@ func (r *report) fill(event *events.Event, from *sender, now time.Time, lease *m
 	for _, m := range list {
 		size += len(m.name) + len(m.value) + len(`"":,`)
 	}
-	if !lease.Reserve(int64(size)) {
-		return memory.ErrSpent
+	if fault := lease.Take(int64(size)); fault != nil {
+		return fault
 	}
 	properties := append(make([]byte, 0, size), '{')
 	for i, m := range list {
@@ -183,8 +183,8 @@ func (r *report) violation(
 	if !isSampled(key, from.rate) {
 		event.Drop(events.ReasonSampled)
 	}
-	if !lease.Reserve(escapedSize(len(key))) {
-		return nil, memory.ErrSpent
+	if fault := lease.Take(escapedSize(len(key))); fault != nil {
+		return nil, fault
 	}
 	return append(list, member{"$csp_csp_sampled", isTrue},
 		member{"$csp_csp_sample_threshold", strconv.AppendFloat(nil, from.rate, 'g', -1, 64)},
@@ -206,8 +206,8 @@ func (r *report) escape(sample []byte, lease *memory.Lease) (escaped, raw []byte
 	}
 	// Of all characters a quotation mark grows most: six bytes for one. The escaped text exists up to six times, in
 	// buffers and in the two objects around it.
-	if !lease.Reserve(6*escapedSize(len(text)) + 2*int64(len(r.raw))) {
-		return nil, nil, memory.ErrSpent
+	if fault := lease.Take(6*escapedSize(len(text)) + 2*int64(len(r.raw))); fault != nil {
+		return nil, nil, fault
 	}
 	escaped = quote(markup.Replace(text))
 	if bytes.Equal(escaped, sample) {
@@ -255,8 +255,8 @@ func (r *report) crash(from *sender, lease *memory.Lease) ([]member, *events.Err
 	if reason = or(reason); reason == nil {
 		reason = []byte(`"unknown"`)
 	}
-	if !lease.Reserve(6*escapedSize(len(r.url)) + int64(len(r.raw))) {
-		return nil, memory.ErrSpent
+	if fault := lease.Take(6*escapedSize(len(r.url)) + int64(len(r.raw))); fault != nil {
+		return nil, fault
 	}
 	url := null
 	if text := textOf(r.url); text != "" {

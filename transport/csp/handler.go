@@ -40,7 +40,7 @@ func NewHandler(
 func (h *Handler) Routes() []route.Route {
 	return []route.Route{{
 		Group: route.Reports, Path: "/report", Methods: []string{http.MethodPost}, MaxBody: route.Fixed(maxBody),
-		Token:  func(request *route.Request) (string, *events.Error) { return token(query(request)) },
+		Token:  token,
 		Handle: h.Capture,
 	}}
 }
@@ -52,11 +52,9 @@ func query(request *route.Request) url.Values {
 }
 
 // token returns the project's token.
-func token(query url.Values) (string, *events.Error) {
-	for _, name := range []string{"token", "api_key"} {
-		if query.Get(name) != "" {
-			return posthog.Token(query.Get(name))
-		}
+func token(request *route.Request) (string, *events.Error) {
+	if found := posthog.QueryToken(request); found != "" {
+		return posthog.Token(found)
 	}
 	return "", errNoToken
 }
@@ -111,8 +109,7 @@ const eventSize = int64(unsafe.Sizeof(events.Event{}) + 2*unsafe.Sizeof(report{}
 
 // Capture takes the reports of a request. It answers once their events are safe, or says what is wrong.
 func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Response {
-	query := query(request)
-	token, fault := token(query)
+	token, fault := token(request)
 	if fault != nil {
 		return route.Refusal(fault)
 	}
@@ -135,7 +132,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	if len(reports) == 0 {
 		return route.Response{Status: http.StatusNoContent}
 	}
-	from := newSender(request, query)
+	from := newSender(request, query(request))
 	batch.Events = make([]events.Event, len(reports))
 	for i := range reports {
 		event := &batch.Events[i]
@@ -159,21 +156,21 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 func (h *Handler) read(text []byte, batch *events.Batch, lease *memory.Lease) ([]report, *events.Error) {
 	reports, fault := readReports(text)
 	if fault != nil && fault.Code == events.Invalid {
-		// A repair adds a third at most: NaN becomes null.
-		if !lease.Reserve(int64(len(text)) * 4 / 3) {
-			return nil, memory.ErrSpent
-		}
-		if mended, done := jsonscan.Repair(text); done.Any() {
+		if done, size := jsonscan.Survey(text); done.Any() {
+			if spent := lease.Take(int64(size)); spent != nil {
+				return nil, spent
+			}
+			mended, _ := jsonscan.Repair(text)
 			if again, still := readReports(mended); still == nil {
 				reports, fault, batch.Repaired = again, nil, true
 				h.repaired.Inc(1)
 			}
 		}
 	}
-	if fault == nil && !lease.Reserve(int64(len(reports))*eventSize) {
-		return nil, memory.ErrSpent
+	if fault != nil {
+		return nil, fault
 	}
-	return reports, fault
+	return reports, lease.Take(int64(len(reports)) * eventSize)
 }
 
 // answer renders the outcome of a request. One good report is enough for a success: who sends the others again would

@@ -339,6 +339,20 @@ func TestWhatAReportTakesOfTheMemoryIsReserved(t *testing.T) {
 	require.Equal(t, taken.Held(), f.budget.InUse())
 }
 
+func TestWhatARepairGrowsToIsReserved(t *testing.T) {
+	f := newFixture()
+	body := `{"csp-report":{"document-uri":"` + strings.Repeat("\x01", 100<<10) + `"}}`
+	f.judge = func(*events.Event) { require.Greater(t, f.budget.InUse(), int64(600<<10)) }
+	require.Equal(t, 204, f.report(t, "token=k", body).Status)
+	require.Len(t, f.events, 1)
+
+	taken := f.budget.Lease()
+	require.True(t, taken.Reserve(f.budget.Limit()-500<<10))
+	response := f.Capture(t.Context(), &route.Request{RawQuery: "token=k", Body: []byte(body), Received: received})
+	require.Equal(t, 503, response.Status)
+	require.Equal(t, taken.Held(), f.budget.InUse())
+}
+
 func TestAReportThatIsNotSafeIsToBeSentAgain(t *testing.T) {
 	f := newFixture()
 	f.judge = func(event *events.Event) { event.Fail(events.ReasonTimeout, events.Errorf(events.Unavailable, "away")) }

@@ -21,6 +21,15 @@ func (l *Lease) Reserve(n int64) bool {
 	return true
 }
 
+// Take is Reserve with an error: ErrSpent if the budget has no room for the bytes at present, ErrNever if the lease
+// could not have them even of an unused budget.
+func (l *Lease) Take(n int64) *events.Error {
+	if !l.Reserve(n) {
+		return l.Refusal(n)
+	}
+	return nil
+}
+
 // Raise enlarges the lease to n bytes, unless it has them already. It reports whether the budget had the missing bytes.
 func (l *Lease) Raise(n int64) bool { return n <= l.held || l.Reserve(n-l.held) }
 

@@ -138,8 +138,8 @@ func (t *trimmer) shorten(text string) string {
 	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}
-	if !t.lease.Reserve(int64(end + len(ellipsis))) {
-		t.err = memory.ErrSpent
+	if fault := t.lease.Take(int64(end + len(ellipsis))); fault != nil {
+		t.err = fault
 		return ""
 	}
 	return text[:end] + ellipsis

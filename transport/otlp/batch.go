@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/opencapture/capture/modules/events"
-	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
 )
 
@@ -35,8 +34,8 @@ var errSlow = events.Errorf(events.Unavailable,
 
 // grow reserves the memory for n events and makes room for them.
 func (b *batch) grow(n int) *events.Error {
-	if !b.lease.Reserve(int64(n) * eventSize) {
-		return memory.ErrSpent
+	if fault := b.lease.Take(int64(n) * eventSize); fault != nil {
+		return fault
 	}
 	b.Events = make([]events.Event, 0, n)
 	b.made = make(map[uuid.UUID]int, n)

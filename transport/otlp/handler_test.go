@@ -418,11 +418,21 @@ func TestOtherSpansAreIgnoredAndCounted(t *testing.T) {
 
 func TestWithoutRoomTheClientIsToldToComeAgain(t *testing.T) {
 	s := newService(t, DefaultConfig())
-	s.Handler.budget = memory.NewBudget(100)
-	response := s.traces(typeProtobuf, marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b")))))
+	s.Handler.budget = memory.NewBudget(1 << 20)
+	other := s.Handler.budget.Lease()
+	require.True(t, other.Reserve(1<<20-100))
+	body := marshal(t, tracesOf(nil, spanOf(str("gen_ai.a", "b"))))
+	response := s.traces(typeProtobuf, body)
 	require.Equal(t, 503, response.Status)
 	require.True(t, response.Retry)
+	other.Release()
 	require.Zero(t, s.Handler.budget.InUse())
+	require.Equal(t, 200, s.traces(typeProtobuf, body).Status)
+
+	s.Handler.budget = memory.NewBudget(100)
+	response = s.traces(typeProtobuf, body)
+	require.Equal(t, 413, response.Status, "to come again would not help")
+	require.False(t, response.Retry)
 }
 
 func TestRoutesRefuseAsOTLPDoes(t *testing.T) {

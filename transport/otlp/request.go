@@ -114,11 +114,11 @@ func (r *request) decodeProtobuf(body []byte, into proto.Message) *events.Error 
 	case err != nil:
 		return r.invalid("protobuf", err)
 	}
-	switch {
-	case count.left < 0:
+	if count.left < 0 {
 		return errManyValues
-	case !r.lease.Reserve(int64(len(body)) + int64(maxValues-count.left)*valueSize):
-		return memory.ErrSpent
+	}
+	if fault := r.lease.Take(int64(len(body)) + int64(maxValues-count.left)*valueSize); fault != nil {
+		return fault
 	}
 	options := proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
 	fault := options.Unmarshal(body, into)
@@ -143,8 +143,8 @@ func (r *request) mendProtobuf(
 	body []byte, descriptor protoreflect.MessageDescriptor, values int,
 ) ([]byte, *events.Error) {
 	// A byte that is no UTF-8 becomes three. The longest of the texts is copied twice.
-	if !r.lease.Reserve(int64(len(body))*6 + int64(values)*int64(unsafe.Sizeof(0))) {
-		return nil, memory.ErrSpent
+	if fault := r.lease.Take(int64(len(body))*6 + int64(values)*int64(unsafe.Sizeof(0))); fault != nil {
+		return nil, fault
 	}
 	mend := mender{sizes: make([]int, 0, values+1)}
 	size := mend.measure(descriptor, body)
@@ -177,25 +177,27 @@ func (r *request) decodeText(body []byte, contentType string, into proto.Message
 // real SDKs get wrong.
 func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 	values := valuesOf(body)
-	switch {
-	case values > maxValues:
+	if values > maxValues {
 		return errManyValues
-	case !r.lease.Reserve(int64(len(body)) + int64(values)*valueSize):
-		return memory.ErrSpent
+	}
+	if fault := r.lease.Take(int64(len(body)) + int64(values)*valueSize); fault != nil {
+		return fault
 	}
 	if !utf8.Valid(body) {
-		if !r.lease.Reserve(int64(len(body)) * int64(len(replacement))) {
-			return memory.ErrSpent
+		if fault := r.lease.Take(int64(len(body)) * int64(len(replacement))); fault != nil {
+			return fault
 		}
 		body, r.repaired = bytes.ToValidUTF8(body, replacement), true
 	}
 	fault := unmarshalJSON(body, into)
 	if fault != nil {
-		if _, size := jsonscan.Survey(body); !r.lease.Reserve(int64(size)) {
-			return memory.ErrSpent
-		}
-		if mended, done := jsonscan.Repair(body); done.Any() && unmarshalJSON(mended, into) == nil {
-			fault, r.repaired = nil, true
+		if done, size := jsonscan.Survey(body); done.Any() {
+			if spent := r.lease.Take(int64(size)); spent != nil {
+				return spent
+			}
+			if mended, _ := jsonscan.Repair(body); unmarshalJSON(mended, into) == nil {
+				fault, r.repaired = nil, true
+			}
 		}
 	}
 	switch {

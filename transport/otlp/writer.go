@@ -66,8 +66,7 @@ func (w *writer) room(n int) bool {
 		return true
 	}
 	larger := max(chunk, 2*size)
-	if !w.lease.Reserve(int64(larger)) {
-		w.err = memory.ErrSpent
+	if w.err = w.lease.Take(int64(larger)); w.err != nil {
 		return false
 	}
 	w.text, w.start = append(make([]byte, 0, larger), w.text[w.start:]...), 0

@@ -48,8 +48,9 @@ func (m *Metrics) Mend(
 			return fault, nil
 		}
 	}
-	if _, size := jsonscan.Survey(data); !lease.Reserve(int64(size)) {
-		return nil, lease.Refusal(int64(size))
+	_, size := jsonscan.Survey(data)
+	if fault := lease.Take(int64(size)); fault != nil {
+		return nil, fault
 	}
 	mended, done := jsonscan.Repair(data)
 	fault := scan(mended)

@@ -244,11 +244,11 @@ func (h *Handler) scan(s *session, payload *decode.Payload, header *header) erro
 
 // reserve reserves what the events take beside their room.
 func (s *session) reserve(header *header) error {
-	if size := s.copies(); !s.lease.Reserve(size) {
-		return s.lease.Refusal(size)
+	if fault := s.lease.Take(s.copies()); fault != nil {
+		return fault
 	}
-	if size := s.maxAnswer(); !s.result.Reserve(size) {
-		return s.result.Refusal(size)
+	if fault := s.result.Take(s.maxAnswer()); fault != nil {
+		return fault
 	}
 	var err error
 	s.properties, err = s.spaces.buffers.Get(s.maxProperties(header))
