@@ -125,7 +125,7 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	defer lease.Release()
 	batch := events.Batch{Token: token, Repaired: payload.Replaced > 0}
 	request.Describe(&batch)
-	reports, fault := h.read(payload.Bytes, &batch, &lease)
+	reports, fault := h.read(payload, &batch, &lease)
 	if fault != nil {
 		return route.Refusal(fault)
 	}
@@ -151,10 +151,15 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	return answer(&batch).About(&batch)
 }
 
-// read finds the reports. If that fails, it mends what a cut of a text or a careless polyfill does to JSON, and tries
-// again. It reserves the memory of the events to come.
-func (h *Handler) read(text []byte, batch *events.Batch, lease *memory.Lease) ([]report, *events.Error) {
+// read finds the reports. If that fails, or if the text is not UTF-8, it mends what a cut of a text or a careless
+// polyfill does to JSON, and tries again. It reserves the memory of the events to come.
+func (h *Handler) read(payload *decode.Payload, batch *events.Batch, lease *memory.Lease) ([]report, *events.Error) {
+	text := payload.Bytes
 	reports, fault := readReports(text)
+	if fault == nil && payload.Malformed != nil {
+		// The scan does not look at the bytes of a string.
+		fault = payload.Malformed
+	}
 	if fault != nil && fault.Code == events.Invalid {
 		if done, size := jsonscan.Survey(text); done.Any() {
 			if spent := lease.Take(int64(size)); spent != nil {

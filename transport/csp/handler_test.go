@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
@@ -167,6 +168,21 @@ func TestAReportIsReadInEitherFormWhateverItIsCalled(t *testing.T) {
 		require.Equal(t, 204, response.Status, "%s: %s", body, response.Body)
 		require.Len(t, f.events, 1, body)
 		require.Equal(t, url, properties(t, f.events[0])["$current_url"], body)
+	}
+}
+
+// Addresses come from any page, in any charset.
+func TestAByteOfAReportThatIsNotUTF8IsReplacedAndTold(t *testing.T) {
+	f := newFixture()
+	for _, body := range []string{
+		"{\"csp-report\":{\"document-uri\":\"https://shop.example/caf\xe9\"}}",
+		"[{\"type\":\"csp-violation\",\"url\":\"https://shop.example/caf\xe9\",\"body\":{}}," + modern + "]",
+	} {
+		require.Equal(t, 204, f.report(t, "token=k", body).Status, body)
+		event := f.events[0]
+		require.True(t, utf8.Valid(event.Raw.Properties), "%q", event.Raw.Properties)
+		require.Equal(t, "https://shop.example/caf\ufffd", properties(t, event)["$current_url"])
+		require.True(t, f.batch.Repaired)
 	}
 }
 
@@ -365,6 +381,7 @@ func FuzzReports(f *testing.F) {
 	f.Add("token=k", legacy)
 	f.Add("token=k&sample_rate=0.5&distinct_id=a",
 		"["+modern+","+legacy+`,{"type":"crash","url":"https://a/b","age":1}]`)
+	f.Add("token=k", "{\"csp-report\":{\"document-uri\":\"\xe9\"}}")
 	f.Add("token=k", `[{"type":"csp-violation","body":{"sample":"<\ud83d","sample":1}},{"csp-report":7}]`)
 	fixture := newFixture()
 	f.Fuzz(func(t *testing.T, query, body string) {
@@ -372,6 +389,7 @@ func FuzzReports(f *testing.F) {
 		require.Contains(t, []int{204, 400, 401, 413}, response.Status)
 		for _, event := range fixture.events {
 			require.True(t, json.Valid(event.Raw.Properties), "%s", event.Raw.Properties)
+			require.True(t, utf8.Valid(event.Raw.Properties), "%q", event.Raw.Properties)
 			require.NotEmpty(t, strings.TrimSpace(event.DistinctID))
 			require.True(t, json.Valid(event.Raw.DistinctID))
 			require.WithinRange(t, event.Timestamp, received.Add(-8*24*time.Hour), received)
