@@ -22,12 +22,13 @@ var base64Values = func() (values [256]byte) {
 	return values
 }()
 
-// isBase64Of reports whether b begins like base64 of something that is worth decoding: JSON, gzip, zstd or, if nested,
-// base64 again. Decoding anything else would only turn one text that is no JSON into another.
+// isBase64Of reports whether b begins like base64 of something that is worth decoding: JSON, gzip, zstd, zlib or, if
+// nested, base64 again. Decoding anything else would only turn one text that is no JSON into another.
 func isBase64Of(b []byte, nested bool) bool {
 	var head [sniffed]byte
 	n, ok := decodeBase64(head[:], b[:min(len(b), sniffed)], len(b) > sniffed)
-	return ok && (isGzip(head[:n]) || isZstd(head[:n]) || isJSON(head[:n]) || nested && isBase64Of(head[:n], false))
+	return ok && (isGzip(head[:n]) || isZstd(head[:n]) || isPlainZlib(head[:n]) || isJSON(head[:n]) ||
+		nested && isBase64Of(head[:n], false))
 }
 
 // decodeBase64 decodes src into dst, which needs 3/4 of the length of src and may be src itself. It takes the standard

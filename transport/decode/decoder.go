@@ -147,8 +147,8 @@ func (p *Payload) inflate(contentEncoding string) error {
 // budget.
 const maxLayers = 4
 
-// undoContentEncoding undoes what the header names, the last first. Brotli and deflate are undone where the header has
-// them, because their bytes do not show them. It leaves a text as it is, whatever the header says.
+// undoContentEncoding undoes what the header names, the last first. Brotli and bare deflate are undone where the header
+// has them, because their bytes do not show them. It leaves a text as it is, whatever the header says.
 func (p *Payload) undoContentEncoding(list *encodings) error {
 	if list.tooMany && !isText(p.Bytes) {
 		return errManyEncodings
@@ -172,6 +172,9 @@ func (p *Payload) undoNamed(name hint) error {
 				return err
 			}
 		}
+	}
+	if name == hintBrotli && isPlainZlib(p.Bytes) {
+		return p.undo(StepBrotli) // which may begin like zlib, whose header has two bytes only
 	}
 	if found, err := p.undoByBytes(); found {
 		return err
@@ -202,6 +205,8 @@ func (p *Payload) undoByBytes() (found bool, err error) {
 		return true, p.undo(StepZstd)
 	case isMangled(p.Bytes):
 		return true, errMangled
+	case isPlainZlib(p.Bytes):
+		return true, p.undo(StepDeflate)
 	default:
 		return false, nil
 	}

@@ -136,6 +136,12 @@ func TestWhatARequestMeans(t *testing.T) {
 		{"0 br that begins with a bracket", encoded(string(packOnce(t, newBrotli, large)), "br"), "br", large},
 		{"0 deflate with the zlib header", encoded(zl, "deflate"), "deflate", event},
 		{"0 deflate without", encoded(raw, "deflate"), "deflate", event},
+		{"0 zlib by its bytes", body(zl), "deflate", event},
+		{"0 zlib that the header calls gzip", encoded(zl, "gzip"), "deflate", event},
+		{"0 zlib that the query calls gzip", Input{Body: []byte(zl), QueryHint: "gzip-js"}, "deflate", event},
+		{"0 zlib of gzip", body(string(packOnce(t, newZlib, gz(event)))), "deflate+gzip", event},
+		{"0 base64 of zlib in a form", body("data=" + url.QueryEscape(std([]byte(zl)))), "deflate+form+base64", event},
+		{"0 text that begins with the letters of a zlib header", body("x^2"), "plain", "x^2"},
 		{"0 identity is no encoding", encoded(zl, "identity, deflate"), "deflate", event},
 		{"0 br of a form",
 			Input{Body: packOnce(t, newBrotli, "data="+url.QueryEscape(std([]byte(event)))), ContentType: formType,
@@ -196,6 +202,7 @@ func TestWhatARequestMeans(t *testing.T) {
 
 		// Multipart forms.
 		{"2.3 multipart form", body(multipartForm("data", event)), "multipart", event},
+		{"2.3 multipart form behind an empty line", body("\r\n" + multipartForm("data", event)), "multipart", event},
 		{"2.3 multipart form with base64 of gzip", body(multipartForm("ip", "1", "data", std([]byte(gz(event))))),
 			"multipart+base64+gzip", event},
 		{"2.3 multipart form with gzip", body(multipartForm("data", gz(event))), "multipart+gzip", event},
@@ -332,6 +339,18 @@ func multipartForm(fields ...string) string {
 			fields[i+1] + "\r\n")
 	}
 	return out.String() + "------boundary--\r\n"
+}
+
+// A header of zlib has two bytes only.
+func TestBrotliThatBeginsLikeZlibIsBrotliWhereItIsNamed(t *testing.T) {
+	// A block of 0x1009c8 bytes that are not compressed, and the end.
+	text := event + strings.Repeat(" ", 0x1009c8-len(event))
+	in := Input{Body: []byte("\x78\x9c\x00\x11" + text + "\x03"), ContentEncoding: "br"}
+	payload, err := newDecoder(1<<24, memory.NewBudget(1<<26)).Decode(in)
+	require.NoError(t, err)
+	defer payload.Release()
+	require.True(t, payload.Steps.Has(StepBrotli))
+	require.Equal(t, text, string(payload.Bytes))
 }
 
 func TestBrotliThatBeginsWithABracketDoes(t *testing.T) {
@@ -677,6 +696,7 @@ func TestInflateUndoesCompressionAndNothingElse(t *testing.T) {
 		{"deflate", "deflate", packOnce(t, newZlib, binary), binary},
 		{"zstd", "zstd", packZstd(t, binary), binary},
 		{"brotli", "br", packOnce(t, newBrotli, binary), binary},
+		{"zlib by its bytes", "", packOnce(t, newZlib, binary), binary},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			budget := memory.NewBudget(1 << 24)

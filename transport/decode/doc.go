@@ -3,7 +3,8 @@
 // may be urlencoded or multipart, and is one field of it: data.
 //
 // Bytes decide, hints don't. Content-Type, Content-Encoding and the compression parameter are consulted only where the
-// bytes leave the encoding open: lz-string, brotli and deflate can't be told by their bytes, and neither can a charset.
+// bytes leave the encoding open: lz-string, brotli and bare deflate can't be told by their bytes, and neither can a
+// charset.
 // A hint that the bytes contradict is ignored.
 //
 // That holds for the charset of Content-Type, too. JSON is UTF-8 (RFC 8259), and many clients declare the charset of

@@ -122,9 +122,10 @@ func readPart(text []byte) (Part, *events.Error) {
 }
 
 // boundaryLine returns the boundary of a multipart form that b begins with; "" if b begins otherwise. The bytes name it
-// as well as Content-Type does, which proxies lose.
+// as well as Content-Type does, which proxies lose. An empty line may go before it.
 func boundaryLine(b []byte) string {
-	line, rest, found := bytes.Cut(b[:min(len(b), 2*sniffed)], []byte("\r\n"))
+	head := bytes.TrimPrefix(b[:min(len(b), 2*sniffed)], []byte("\r\n"))
+	line, rest, found := bytes.Cut(head, []byte("\r\n"))
 	boundary, dashed := bytes.CutPrefix(line, []byte("--"))
 	const header = "Content-"
 	if !found || !dashed || len(rest) < len(header) || !bytes.EqualFold(rest[:len(header)], []byte(header)) {

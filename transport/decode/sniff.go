@@ -21,14 +21,19 @@ func isZstd(b []byte) bool {
 	return len(b) >= 4 && b[0] == 0x28 && b[1] == 0xb5 && b[2] == 0x2f && b[3] == 0xfd
 }
 
-// IsCompressed reports whether b shows by its first bytes that it is compressed: by gzip or zstd, also as text.
-func IsCompressed(b []byte) bool { return isGzip(b) || isZstd(b) || isPackedText(b) }
+// IsCompressed reports whether b shows by its first bytes that it is compressed: by gzip, zstd or zlib, and by the
+// former two also as text.
+func IsCompressed(b []byte) bool { return isGzip(b) || isZstd(b) || isPackedText(b) || isPlainZlib(b) }
 
 // isZlib tells a zlib header from the start of a bare deflate stream. A bare stream could have these bits only in the
 // padding of a stored block, where encoders write zeros.
 func isZlib(b []byte) bool {
 	return len(b) >= 2 && b[0]&0x0f == 8 && b[0]>>4 <= 7 && (int(b[0])<<8|int(b[1]))%31 == 0
 }
+
+// isPlainZlib reports whether b begins with the header that zlib itself writes, with its usual window and no dictionary,
+// and is no text. Many who mean gzip call zlib's compress.
+func isPlainZlib(b []byte) bool { return isZlib(b) && b[0] == 0x78 && b[1]&0x20 == 0 && !isText(b) }
 
 // isJSON reports whether the first thing in b is the beginning of an object or array.
 func isJSON(b []byte) bool {

@@ -134,8 +134,8 @@ func isKnownEncoding(header string) bool {
 	return known <= 1
 }
 
-// showsWhatItIs reports whether a body begins like a plain JSON object or like gzip or zstd, whatever its
-// Content-Encoding says.
+// showsWhatItIs reports whether a body begins like a plain JSON object or like gzip, zstd or zlib, whatever
+// its Content-Encoding says.
 func showsWhatItIs(body []byte) bool {
 	text := bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
 	return len(text) > 0 && text[0] == '{' || decode.IsCompressed(body)
