@@ -65,13 +65,16 @@ func ReadStamp(raw []byte, now time.Time) (stamp Stamp) {
 }
 
 // ReadSentAt reads the JSON value of the time at which a request was sent. The value is nil if there is none. unread is
-// set if it cannot be read; the zero time of Go and of .NET is not one.
+// set if it cannot be read. The zero times of Go and .NET, and of whatever counts from 1970, are none.
 func ReadSentAt(raw []byte, now time.Time) (sentAt time.Time, unread bool) {
 	if raw == nil {
 		return time.Time{}, false
 	}
 	sentAt, _ = readTime(raw, now)
-	return sentAt, sentAt.IsZero()
+	if sentAt.IsZero() || sentAt.Equal(time.Unix(0, 0)) {
+		return time.Time{}, true
+	}
+	return sentAt, false
 }
 
 // Date gives the event its time, and notes what is wrong with the time.

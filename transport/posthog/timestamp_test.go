@@ -371,6 +371,9 @@ func TestTheZeroTimeIsNoTimeOfSending(t *testing.T) {
 	for raw, unread := range map[string]bool{
 		`"0001-01-01T00:00:00Z"`: true, `"soon"`: true, "true": true, "[]": true, "1763600000": false,
 		`"2026-11-24T12:00:00Z"`: false, `"2569-11-24T12:00:00Z"`: false,
+		"0": true, `"0"`: true, "-0": true, "0.0": true, `"1970-01-01T00:00:00.000Z"`: true,
+		// A clock that begins with 1970 has moved on, and the events are as far back.
+		"1000": false, `"1970-01-01T00:05:00Z"`: false,
 	} {
 		sentAt, bad := ReadSentAt([]byte(raw), noon)
 		require.Equal(t, unread, bad, raw)
