@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -381,7 +382,7 @@ func typeOf(field protoreflect.FieldDescriptor) protowire.Type {
 // idOf returns the id of a trace or span as hexadecimal digits, or "" if the id is absent or all zeros. OTLP/JSON
 // writes ids as hexadecimal digits, and all other bytes as base64. So the JSON decoder has read these digits as base64,
 // and the id has another size. Encoding it as base64 gives the digits back. Some exporters write the base64 of the
-// bytes or of the digits.
+// bytes or of the digits, or the id of a trace as a UUID with hyphens.
 func idOf(id []byte, size int) string {
 	text := hex.EncodeToString(id)
 	if len(id) == 2*size && isHex(string(id)) {
@@ -389,6 +390,8 @@ func idOf(id []byte, size int) string {
 	} else if len(id) != size {
 		if digits := base64.StdEncoding.EncodeToString(id); isHex(digits) {
 			text = strings.ToLower(digits)
+		} else if parsed, err := uuid.Parse(base64.URLEncoding.EncodeToString(id)); err == nil && size == len(parsed) {
+			text = hex.EncodeToString(parsed[:])
 		}
 	}
 	if strings.Trim(text, "0") == "" {

@@ -125,6 +125,7 @@ func TestIdsAreFoundInTheFormsThatExportersWrite(t *testing.T) {
 		"digits":                          {trace, span},
 		"upper-case digits":               {strings.ToUpper(trace), strings.ToUpper(span)},
 		"base64 of the bytes":             {"nio9wGB0sXVA1U3k5R5zXw==", "APBnqgupArc="},
+		"a UUID":                          {"9E2A3DC0-6074-b175-40d5-4de4e51e735f", span},
 		"base64 of the digits":            {"OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY=", "MDBmMDY3YWEwYmE5MDJiNw=="},
 		"base64 of the digits, no filler": {"OWUyYTNkYzA2MDc0YjE3NTQwZDU0ZGU0ZTUxZTczNWY", "MDBmMDY3YWEwYmE5MDJiNw"},
 		"base64 of upper-case digits":     {"OUUyQTNEQzA2MDc0QjE3NTQwRDU0REU0RTUxRTczNUY=", "MDBGMDY3QUEwQkE5MDJCNw=="},
