@@ -166,6 +166,30 @@ func TestARecordSaysAllThatItHas(t *testing.T) {
 	require.Equal(t, time.Unix(0, int64(began)).UTC(), event.Timestamp)
 }
 
+// Many bridges of logging libraries set only the time at which they saw the record.
+func TestARecordWithoutATimeIsDatedWhenItWasObserved(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	body := marshal(t, logsOf(nil, &logspb.LogRecord{ObservedTimeUnixNano: began}))
+	require.Equal(t, 200, s.logs(typeProtobuf, body).Status)
+	require.Equal(t, time.Unix(0, int64(began)).UTC(), s.sink.kept[0].Timestamp)
+	require.Zero(t, s.sink.kept[0].Notes)
+}
+
+func TestARecordsOwnSessionAndWindowGoBeforeThoseOfItsResource(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	data := logsOf([]*commonpb.KeyValue{str("sessionId", "shared"), str("window.id", "shared")},
+		&logspb.LogRecord{Attributes: []*commonpb.KeyValue{str("sessionId", "own"), str("window.id", "own")}},
+		&logspb.LogRecord{})
+	require.Equal(t, 200, s.logs(typeProtobuf, marshal(t, data)).Status)
+	for i, want := range []string{"own", "shared"} {
+		event := s.sink.kept[i]
+		got := properties(t, event)
+		require.Equal(t, want, event.SessionID)
+		require.Equal(t, want, got["$session_id"])
+		require.Equal(t, want, got["$window_id"])
+	}
+}
+
 func TestARecordThatSaysNothingIsAnEvent(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	require.Equal(t, 200, s.logs(typeProtobuf, marshal(t, logsOf(nil, &logspb.LogRecord{}))).Status)
