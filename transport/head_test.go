@@ -263,6 +263,7 @@ func TestWhatIsAmbiguousEndsTheConnectionAndIsNotQuoted(t *testing.T) {
 		"a tab":                             {"POST\t/q7x\tHTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		"a space in the target":             {"POST /q7x q7x HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		"a space behind the version":        {"POST /q7x HTTP/1.1 \r\nHost: x\r\n\r\n", 400},
+		"a cookie before the request line":  {"Cookie: q7x\r\nPOST /q7x HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		"a space before the method":         {" POST /q7x HTTP/1.1\r\nHost: x\r\n\r\n", 400},
 		"no version":                        {"GET /q7x\r\n\r\n", 400},
 		"a version of its own":              {"GET /q7x HTTP/1.q7x\r\nHost: x\r\n\r\n", 505},
