@@ -208,7 +208,7 @@ func (d *document) clock(batch *events.Batch, query query, values ...jsonscan.Sp
 }
 
 // token finds the project token of the request: the envelope's own, else the token of its events, which must not name
-// two. If the body has none, it is the token of the request's head.
+// two. If the body has none, or an empty one, it is the token of the request's head.
 func (d *document) token(request *route.Request) (string, events.Reason, *events.Error) {
 	var token string
 	found := false
@@ -250,6 +250,11 @@ func (d *document) token(request *route.Request) (string, events.Reason, *events
 			reason = events.ReasonMissingToken
 		}
 		return token, reason, err
+	}
+	if token == "" {
+		if inHead, err := HeadToken(request); err == nil {
+			return inHead, "", nil
+		}
 	}
 	trimmed, fault := checkToken(token)
 	if fault != "" {

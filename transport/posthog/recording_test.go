@@ -190,6 +190,15 @@ func TestSection211RecordingsAreDatedByTheirFirstEvent(t *testing.T) {
 	}
 }
 
+func TestASentAtOfARecordedEventThatCannotBeReadIsNotedAndTheQuerysCounts(t *testing.T) {
+	s := newService(t, DefaultConfig())
+	body := strings.Replace(recorded(inSession+`,"$snapshot_data":[]`), "{",
+		`{"timestamp":"2026-11-24T11:00:00Z","sent_at":"soon",`, 1)
+	require.Equal(t, 200, s.record("/s/?_=1795521480000", "", body).Status)
+	require.Equal(t, events.NoteSentAtUnread, s.sink.events[0].Notes)
+	require.Equal(t, "11:02:00", s.sink.events[0].Timestamp.Format(time.TimeOnly))
+}
+
 func TestARecordingOverTheQuotaSaysSo(t *testing.T) {
 	s := newService(t, DefaultConfig())
 	s.sink.judge = func(event *events.Event) { event.Drop(events.ReasonQuota) }
