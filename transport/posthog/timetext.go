@@ -15,6 +15,7 @@ import (
 //	May 8, 2009 5:57:51 PM      oct. 7, 70                 12 Feb 2006, 19:17      14-October-2019 19:11:40.164
 //	3/31/2014 22:05             03.31.2014                 171113 14:14:20         Wed, 02 Jun 2021 06:31:39 GMT
 //	May 27 02:45:27             6:00pm UTC                 2017-11-25 13:31 PST    2020-07-20+08:00
+//	20261123T195225Z
 //
 //	Mon Nov 23 2026 19:52:25 GMT+0100 (Central European Standard Time)
 //
@@ -103,6 +104,9 @@ func (t *timeText) read(s string, now time.Time) (time.Time, bool) {
 		case c == '(':
 			// JavaScript writes the name of the zone behind its offset.
 			return t.join(now, t.zoned && s[len(s)-1] == ')')
+		case c == '[':
+			// So do Java and JavaScript's Temporal.
+			return t.join(now, t.zoned && s[len(s)-1] == ']')
 		case strings.HasPrefix(s, "m="):
 			// Go writes what its monotonic clock says behind the zone.
 			return t.join(now, t.zoned)
@@ -142,6 +146,11 @@ func (t *timeText) number(s string) (rest string, ok bool) {
 	if last := len(date) - 1; date[last] == 'Z' || date[last] == 'z' {
 		date, rest = date[:last], date[last:]+rest
 	}
+	if t.clock == "" && len(t.date) == len("20060102") && isDigits(t.date) {
+		if t.clock = basicClock(date); t.clock != "" {
+			return rest, true
+		}
+	}
 	if strings.IndexFunc(date, unicode.IsLetter) < 0 {
 		return rest, t.addDate(strings.TrimRight(date, ".-"))
 	}
@@ -158,6 +167,16 @@ func (t *timeText) number(s string) (rest string, ok bool) {
 		}
 	}
 	return rest, true
+}
+
+// basicClock returns the clock of ISO 8601's basic format, as 195225.5, in its extended format, and "" for anything
+// else.
+func basicClock(s string) string {
+	digits, fraction, _ := strings.Cut(s, ".")
+	if len(digits) != len("150405") || !isDigits(digits) || !isDigits(fraction) {
+		return ""
+	}
+	return s[:2] + ":" + s[2:4] + ":" + s[4:]
 }
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
