@@ -689,6 +689,8 @@ func TestClientIPIsTheNearestAddressThatIsNotTrusted(t *testing.T) {
 		{"X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"},
 		{"X-Forwarded-For: 198.51.100.1, nonsense, 10.0.0.7\r\n", "10.0.0.7"},
 		{"X-Forwarded-For: 10.0.0.1, 10.0.0.7\r\n", "10.0.0.1"},
+		{"X-Forwarded-For: ::ffff:203.0.113.9, ::ffff:10.0.0.7\r\n", "203.0.113.9"},
+		{"X-Forwarded-For: 203.0.113.9, [::ffff:10.0.0.7]:4711\r\n", "203.0.113.9"},
 	} {
 		f.processor.ips = nil
 		response, body := c.send("POST", request("POST", "/e/", test.forwarded, event))

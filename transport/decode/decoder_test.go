@@ -37,6 +37,7 @@ func TestWhatARequestMeans(t *testing.T) {
 	encoded := func(body, encoding string) Input { return Input{Body: []byte(body), ContentEncoding: encoding} }
 	form := func(body string) Input { return Input{Body: []byte(body), ContentType: formType} }
 	large := batch(400)
+	across := `{"event":"` + strings.Repeat("x", sniffed-3-len(`{"event":"`)) + "\U0001f642\"}" // three of its bytes
 
 	for _, test := range []struct {
 		name  string // with the section of the spec
@@ -102,6 +103,7 @@ func TestWhatARequestMeans(t *testing.T) {
 				QueryHint: "gzip-js"}, "form+base64", event},
 		{"0 gzip on JSON", encoded(event, "gzip"), "plain", event},
 		{"0 br on JSON", encoded(event, "br"), "plain", event},
+		{"0 br on JSON with a character across the end of what is looked at", encoded(across, "br"), "plain", across},
 		{"0 zstd on JSON", encoded("["+event+"]", "zstd"), "plain", "[" + event + "]"},
 		{"0 deflate on JSON", encoded(" \n"+event, "deflate"), "plain", " \n" + event},
 		{"0 lz64 on JSON", encoded(event, "lz64"), "plain", event},
