@@ -31,8 +31,8 @@ func isZlib(b []byte) bool {
 	return len(b) >= 2 && b[0]&0x0f == 8 && b[0]>>4 <= 7 && (int(b[0])<<8|int(b[1]))%31 == 0
 }
 
-// isPlainZlib reports whether b begins with the header that zlib itself writes, with its usual window and no dictionary,
-// and is no text. Many who mean gzip call zlib's compress.
+// isPlainZlib reports whether b begins with the header that zlib itself writes, with its usual window and no
+// dictionary, and is no text. Many who mean gzip call zlib's compress.
 func isPlainZlib(b []byte) bool { return isZlib(b) && b[0] == 0x78 && b[1]&0x20 == 0 && !isText(b) }
 
 // isJSON reports whether the first thing in b is the beginning of an object or array.
