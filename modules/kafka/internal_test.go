@@ -226,10 +226,11 @@ func TestABatchStaysUnsureUntilItIsSettled(t *testing.T) {
 type arrived struct {
 	sarama.PartitionConsumer
 	messages chan *sarama.ConsumerMessage
+	faults   chan *sarama.ConsumerError
 }
 
 func (a arrived) Messages() <-chan *sarama.ConsumerMessage { return a.messages }
-func (a arrived) Errors() <-chan *sarama.ConsumerError     { return nil }
+func (a arrived) Errors() <-chan *sarama.ConsumerError     { return a.faults }
 
 // timePartitionOf returns a partition that reads these messages. The first ones, before end, were there before.
 func timePartitionOf(end int64, messages ...*sarama.ConsumerMessage) *timePartition {
@@ -305,6 +306,49 @@ func TestTailPrintsByTimeAcrossPartitions(t *testing.T) {
 		require.ErrorIs(t, source.follow(ctx, nil, each, func() {}), context.Canceled)
 		require.Equal(t, "abcdefghi", order, "what arrives together")
 	})
+}
+
+func TestAReadOfAPartitionEndsWhateverTheBrokerGives(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		read := func(p *timePartition) (read int, err error) {
+			err = p.passToEnd(t.Context(), func(int32, int64, *produce.Message) error {
+				read++
+				return nil
+			})
+			return read, err
+		}
+		message := func() *sarama.ConsumerMessage { return &sarama.ConsumerMessage{} }
+		n, err := read(timePartitionOf(2, message(), message()))
+		require.NoError(t, err)
+		require.Equal(t, 2, n)
+		n, err = read(timePartitionOf(9, message(), message())) // the offsets behind are the marks of transactions
+		require.EqualError(t, err, "topic , partition 0: nothing has come for 30s, although 7 offsets are left: "+
+			"Kafka is slow, or they are marks of transactions")
+		require.Equal(t, 2, n, "what is there is read")
+
+		removed := timePartitionOf(9)
+		faults, end := make(chan *sarama.ConsumerError, 1), make(chan *sarama.ConsumerMessage)
+		faults <- &sarama.ConsumerError{Err: sarama.ErrOffsetOutOfRange}
+		close(faults)
+		close(end)
+		removed.reader = arrived{messages: end, faults: faults}
+		_, err = read(removed)
+		require.ErrorIs(t, err, sarama.ErrOffsetOutOfRange)
+	})
+}
+
+func TestTheNewestMessagesAreKeptInOrder(t *testing.T) {
+	t.Parallel()
+	newest := &ring{size: 3}
+	for offset := range int64(8) {
+		newest.add(&sarama.ConsumerMessage{Offset: offset})
+		kept := newest.inOrder()
+		require.Len(t, kept, int(min(offset+1, 3)))
+		for i, message := range kept {
+			require.Equal(t, offset-int64(len(kept)-1-i), message.Offset)
+		}
+	}
 }
 
 func TestTheStartOfATailIsUnderstood(t *testing.T) {

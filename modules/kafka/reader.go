@@ -54,8 +54,10 @@ func (r *Reader) ReadTopic(
 		return fmt.Errorf("kafka consumer: %w", err)
 	}
 	defer consumer.Close() //nolint:errcheck // nothing was written
-	for _, partition := range partitions {
-		if err := readPartition(ctx, client, consumer, topic, partition, each); err != nil {
+	line := &timeline{client: client, consumer: consumer}
+	for _, number := range partitions {
+		p := &timePartition{topic: topic, number: number}
+		if err := readPartition(ctx, line, p, each); err != nil {
 			return err
 		}
 	}
@@ -87,38 +89,49 @@ func askLeader(client sarama.Client, ask func() error) error {
 	}
 }
 
+// readPatience is how long a message that should be there may take. A command that gives up too early has the user
+// start it again.
+const readPatience = 30 * time.Second
+
+// readPartition passes on the messages that are in a partition now.
 func readPartition(
-	ctx context.Context, client sarama.Client, consumer sarama.Consumer, topic string, partition int32,
+	ctx context.Context, line *timeline, p *timePartition,
 	each func(partition int32, offset int64, m *produce.Message) error,
 ) error {
-	next, end, err := offsets(client, topic, partition)
-	if err != nil {
-		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+	if err := p.open(line, Start{}, false); err != nil {
+		return fmt.Errorf("topic %s, partition %d: %w", p.topic, p.number, err)
 	}
-	if next >= end {
-		return nil
+	if p.reader == nil {
+		return nil // it is empty
 	}
-	reader, err := consumer.ConsumePartition(topic, partition, next)
-	if err != nil {
-		return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
-	}
-	defer reader.Close() //nolint:errcheck // nothing was written
-	for next < end {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case err := <-reader.Errors():
-			return fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
-		case got := <-reader.Messages():
-			next = got.Offset + 1
-			m := produce.Message{Topic: got.Topic, Key: got.Key, Value: got.Value, Time: got.Timestamp}
-			for _, header := range got.Headers {
-				m.Headers = append(m.Headers, produce.Header{Key: header.Key, Value: header.Value})
-			}
-			if err := each(partition, got.Offset, &m); err != nil {
-				return err
-			}
+	defer p.reader.Close() //nolint:errcheck // nothing was written
+	return p.passToEnd(ctx, each)
+}
+
+// passToEnd passes on the messages up to the end of the partition.
+func (p *timePartition) passToEnd(
+	ctx context.Context, each func(partition int32, offset int64, m *produce.Message) error,
+) error {
+	for {
+		at := p.next
+		if err := p.fill(ctx, readPatience); err != nil {
+			return fmt.Errorf("topic %s, partition %d: %w", p.topic, p.number, err)
+		}
+		got := p.head
+		switch {
+		case p.late:
+			return fmt.Errorf("topic %s, partition %d: nothing has come for %s, although %d offsets are left: "+
+				"Kafka is slow, or they are marks of transactions", p.topic, p.number, readPatience, p.end-at)
+		case got == nil:
+			return nil
+		}
+		p.head = nil
+		m := produce.Message{Topic: got.Topic, Key: got.Key, Value: got.Value, Time: got.Timestamp}
+		for _, header := range got.Headers {
+			m.Headers = append(m.Headers, produce.Header{Key: header.Key, Value: header.Value})
+		}
+		if err := each(p.number, got.Offset, &m); err != nil {
+			return err
 		}
 	}
-	return nil
 }

@@ -195,7 +195,7 @@ func (t Tail) print(use module.Invocation, source *timeline, missing []string, p
 		if err != nil {
 			return err
 		}
-		for _, message := range newest.messages {
+		for _, message := range newest.inOrder() {
 			if err := p.print(message); err != nil {
 				return err
 			}
@@ -251,7 +251,7 @@ func (t Tail) advice() string {
 // topics returns the topics to read that exist, and those that may come to exist. Without Follow the latter are an
 // error if the user has named them, or if no topic exists.
 func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) (existing, missing []string, err error) {
-	wanted := t.Topics
+	wanted := slices.Compact(slices.Sorted(slices.Values(t.Topics))) // no topic is read twice
 	if len(wanted) == 0 {
 		wanted = cfg.Topics.Names()
 	}
@@ -292,13 +292,21 @@ func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) (ex
 type ring struct {
 	size     int
 	messages []*sarama.ConsumerMessage
+	oldest   int // where the oldest message is, once the ring is full
 }
 
 func (r *ring) add(message *sarama.ConsumerMessage) {
-	if len(r.messages) == r.size {
-		r.messages = slices.Delete(r.messages, 0, 1)
+	if len(r.messages) < r.size {
+		r.messages = append(r.messages, message)
+		return
 	}
-	r.messages = append(r.messages, message)
+	r.messages[r.oldest] = message
+	r.oldest = (r.oldest + 1) % r.size
+}
+
+// inOrder returns the messages in the order in which they were added.
+func (r *ring) inOrder() []*sarama.ConsumerMessage {
+	return slices.Concat(r.messages[r.oldest:], r.messages[:r.oldest])
 }
 
 // tailPrinter prints the events that the user wants.

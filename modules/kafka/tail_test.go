@@ -133,14 +133,42 @@ func TestTailBeginsWithTheNewestEventsThatMatch(t *testing.T) {
 		}
 		require.Equal(t, want, strings.Join(got, " "))
 	}
-	all := kafka.Tail{Format: "json", From: kafka.Start{At: time.Now().Add(-time.Hour)}}
-	var out output
-	require.NoError(t, all.Run(invocation(t.Context(), &out), cfg, bootstrap))
-	require.Len(t, out.lines(t), 15)
-	all.From.At = time.Now().Add(time.Hour)
-	out = output{}
-	require.NoError(t, all.Run(invocation(t.Context(), &out), cfg, bootstrap))
-	require.Empty(t, out.lines(t))
+}
+
+// The embedded broker keeps no index of times.
+func TestTailBeginsAtATimeWithEveryBroker(t *testing.T) {
+	t.Parallel()
+	for name, brokers := range map[string][]string{
+		"a cluster": cluster(t), "the embedded broker": {startEmbedded(t, "127.0.0.1:0").Address()},
+	} {
+		cfg := config(brokers...)
+		producer, _ := start(t, cfg)
+		first := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
+		list := events(cfg.Topics.Events, "phc_test", `{}`, `{}`, `{}`, `{}`)
+		for i := range list {
+			list[i].Time = first.Add(time.Duration(i) * time.Millisecond)
+		}
+		send(producer, list).requireAcknowledged(t)
+		bootstrap, err := kafka.NewBootstrap(cfg)
+		require.NoError(t, err)
+		read := func(tail kafka.Tail) []kafka.Line {
+			var out output
+			tail.Format = "json"
+			require.NoError(t, tail.Run(invocation(t.Context(), &out), cfg, bootstrap), name)
+			return out.lines(t)
+		}
+		all := read(kafka.Tail{Topics: []string{cfg.Topics.Events, cfg.Topics.Events}})
+		require.Len(t, all, 4, name)
+		for at, want := range map[time.Time]int{
+			first.Add(-time.Hour): 4, first.AddDate(-1000, 0, 0): 4, first: 4,
+			first.Add(time.Millisecond + 100*time.Microsecond): 3, first.Add(3 * time.Millisecond): 1,
+			first.Add(time.Hour): 0,
+		} {
+			require.Len(t, read(kafka.Tail{From: kafka.Start{At: at}}), want, "%s: from %s", name, at)
+		}
+		followed := read(kafka.Tail{From: kafka.Start{At: all[2].Timestamp}, Follow: true, Limit: 2})
+		require.Equal(t, all[2:], followed, name)
+	}
 }
 
 func TestTailWaitsForATopicThatDoesNotExistYet(t *testing.T) {

@@ -29,8 +29,9 @@ type timePartition struct {
 	// next is the offset of the next message, and end the offset behind the messages that were there when the
 	// partition was opened.
 	next, end int64
+	since     time.Time               // an older message is left out
 	head      *sarama.ConsumerMessage // read, and not passed on yet
-	late      bool                    // a message that should be there has not come within the time stall
+	late      bool                    // a message that should be there has not come in time
 }
 
 const (
@@ -76,11 +77,9 @@ func (p *timePartition) open(l *timeline, from Start, follow bool) (err error) {
 	case from.Now:
 		p.next = end
 	case !from.At.IsZero():
-		if p.next, err = l.client.GetOffset(p.topic, p.number, from.At.UnixMilli()); err != nil {
+		p.since = from.At.Truncate(time.Millisecond) // as Kafka keeps times
+		if p.next, err = l.firstSince(p, oldest, end); err != nil {
 			return err
-		}
-		if p.next < 0 { // no message is that new
-			p.next = end
 		}
 	}
 	if p.next >= end && !follow {
@@ -90,6 +89,23 @@ func (p *timePartition) open(l *timeline, from Start, follow bool) (err error) {
 		p.reader, err = l.consumer.ConsumePartition(p.topic, p.number, p.next)
 		return err
 	})
+}
+
+// firstSince returns the offset of the partition's first message that is not older than the partition's time. It is
+// oldest if the broker keeps no index of times, as the embedded one, and end if no message is that new.
+func (l *timeline) firstSince(p *timePartition, oldest, end int64) (offset int64, err error) {
+	at := max(0, p.since.UnixMilli()) // what is below 0 does not mean a time to brokers
+	err = askLeader(l.client, func() (err error) {
+		offset, err = l.client.GetOffset(p.topic, p.number, at)
+		return err
+	})
+	switch {
+	case errors.Is(err, sarama.ErrUnsupportedForMessageFormat):
+		return oldest, nil
+	case err == nil && offset < 0:
+		return end, nil
+	}
+	return offset, err
 }
 
 func (l *timeline) close() {
@@ -113,7 +129,7 @@ func (l *timeline) drain(ctx context.Context, each func(*sarama.ConsumerMessage)
 	for {
 		var oldest *timePartition
 		for _, p := range l.partitions {
-			if err := p.fill(ctx); err != nil {
+			if err := p.fill(ctx, stall); err != nil {
 				return err
 			}
 			if p.head != nil && (oldest == nil || p.head.Timestamp.Before(oldest.head.Timestamp)) {
@@ -131,12 +147,13 @@ func (l *timeline) drain(ctx context.Context, each func(*sarama.ConsumerMessage)
 	}
 }
 
-// fill reads the head of the partition, unless it has one or is at its end.
-func (p *timePartition) fill(ctx context.Context) error {
+// fill reads the head of the partition, unless it has one or is at its end. If no message comes in the time that it may
+// take, the partition is late, and counts as read to its end.
+func (p *timePartition) fill(ctx context.Context, patience time.Duration) error {
 	if p.head != nil || p.next >= p.end {
 		return nil
 	}
-	late := time.NewTimer(stall)
+	late := time.NewTimer(patience)
 	defer late.Stop()
 	for {
 		select {
@@ -151,8 +168,15 @@ func (p *timePartition) fill(ctx context.Context) error {
 				p.next = p.end
 				return readerFault(<-p.reader.Errors())
 			}
-			p.next, p.head = message.Offset+1, message
-			return nil
+			p.next = message.Offset + 1
+			if !message.Timestamp.Before(p.since) {
+				p.head = message
+				return nil
+			}
+			if p.next >= p.end {
+				return nil
+			}
+			late.Reset(patience)
 		case <-late.C:
 			p.next, p.late = p.end, true
 			return nil
@@ -273,6 +297,9 @@ func (p *timePartition) pass(ctx context.Context, messages chan<- *sarama.Consum
 		case message, open := <-p.reader.Messages():
 			if !open {
 				return readerFault(<-p.reader.Errors())
+			}
+			if message.Timestamp.Before(p.since) {
+				continue
 			}
 			select {
 			case messages <- message:
