@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -43,6 +44,14 @@ short.`,
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetOut(p.out)
 	root.SetErr(p.err)
+	writeHelp := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		var text bytes.Buffer
+		c.SetOut(&text)
+		writeHelp(c, args)
+		c.SetOut(p.out)
+		_, p.unsaid = p.out.Write(text.Bytes()) // cobra leaves such an error out
+	})
 	root.PersistentFlags().StringArrayVar(&source.Files, "config", nil,
 		"YAML `FILE` to read; may be repeated, later files win")
 	if err := root.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {

@@ -567,6 +567,9 @@ func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
 		{"--verbose", "capture: unknown flag: --verbose"},
 		{"books list --shlef lower", "capture books list: unknown flag: --shlef, did you mean --shelf?"},
 		{"--config", "capture: flag needs an argument: --config"},
+		{"--config=", "capture: --config is empty"},
+		{"books list --config a.yaml --config=", "capture books list: --config is empty"},
+		{"config from-posthog-env --env-file=", "capture config from-posthog-env: --env-file is empty"},
 		{"books lend It", "capture books lend: TO is missing"},
 		{"books lend It to Eve", `capture books lend: "Eve" is an argument too many`},
 		{"books list --output yaml", `capture books list: --output must be table or json, got "yaml"`},
@@ -578,7 +581,7 @@ func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
 		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, strings.Fields(test.line)...)
 		require.Equal(t, 2, code, test.line)
 		require.Empty(t, out, test.line)
-		require.Regexp(t, "^"+regexp.QuoteMeta(test.want)+` \(see capture[a-z ]* --help\)\n$`, err)
+		require.Regexp(t, "^"+regexp.QuoteMeta(test.want)+` \(see capture[a-z -]* --help\)\n$`, err)
 	}
 }
 
@@ -628,6 +631,20 @@ func TestHelpListsTheCommands(t *testing.T) {
 	code, out, err = command(t, build, nil, "books", "count", "--genre", "verse", "--genre", "crime", "upper", "lower")
 	require.Zero(t, code, err)
 	require.Equal(t, "[verse crime] [upper lower]", out)
+}
+
+// full is an output that takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestHelpThatCannotBeWrittenIsAnError(t *testing.T) {
+	for _, line := range []string{"help", "--help", "books", "help books lend", "books list --help", "version"} {
+		r := &run{}
+		code := app.Run(strings.Fields(line), nil, full{}, &r.err, nil, quiet(), library(&diary{}))
+		require.Equal(t, 1, code, line)
+		require.Equal(t, "no space left on device\n", r.err.String(), line)
+	}
 }
 
 func TestTheShellCompletesCommandsFlagsAndValues(t *testing.T) {

@@ -87,7 +87,8 @@ func (b *branch) at(position int) (argument, bool) {
 	return argument{}, false
 }
 
-// check returns an error for a wrong argument, or for a wrong value of a flag that has a list of values.
+// check returns an error for a wrong argument, for a wrong value of a flag that has a list of values, and for an empty
+// value: a shell makes one of a variable that is not set, and a command would do more than its user has asked for.
 func (b *branch) check(c *cobra.Command, args []string) error {
 	for i, arg := range args {
 		argument, expected := b.at(i)
@@ -116,7 +117,11 @@ func (b *branch) check(c *cobra.Command, args []string) error {
 			values = several.GetSlice()
 		}
 		for _, value := range values {
-			if err := b.checkValue(c, flag.Name, "--"+flag.Name, value); first == nil {
+			err := b.checkValue(c, flag.Name, "--"+flag.Name, value)
+			if err == nil && value == "" {
+				err = misused(c, fmt.Sprintf("%s: --%s is empty", c.CommandPath(), flag.Name))
+			}
+			if first == nil {
 				first = err
 			}
 		}

@@ -70,6 +70,8 @@ type process struct {
 	// detach prepares the process for a service. From then on neither SIGHUP nor a write to a closed pipe, on standard
 	// output or standard error, ends the process.
 	detach func()
+	// unsaid is why the help could not be written.
+	unsaid error
 	// stopSignal is the first signal that came. A second signal ends the process at once.
 	stopSignal os.Signal
 }
@@ -102,7 +104,8 @@ func (p *process) run(args []string) int {
 	err := panics.Catch(func() error {
 		command := p.root()
 		command.SetArgs(args)
-		return command.Execute()
+		err := command.Execute()
+		return errors.Join(err, p.unsaid)
 	})
 	if err == nil {
 		return 0
