@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -157,13 +158,16 @@ func (b *Broker) open() (err error) {
 }
 
 // makePrivate makes directories that are missing, each with the ones above it. It returns an error if other users could
-// put files into one of them.
+// put files into one of them. It makes none behind a symbolic link of another user.
 func makePrivate(dirs ...string) error {
 	for _, dir := range dirs {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
+		err := private.Check(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(dir, 0o700); err == nil {
+				err = private.Check(dir)
+			}
 		}
-		if err := private.Check(dir); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -70,6 +70,19 @@ func TestADirectoryThatOthersCanWriteToIsRefused(t *testing.T) {
 	}
 }
 
+func TestNothingIsMadeBehindALinkOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a link of another user")
+	}
+	cfg := testConfig(t)
+	elsewhere, link := t.TempDir(), filepath.Join(cfg.DataDir, "link")
+	require.NoError(t, os.Symlink(elsewhere, link))
+	require.NoError(t, os.Lchown(link, 1, 1))
+	cfg.DataDir = filepath.Join(link, "data")
+	require.ErrorIs(t, NewBroker(cfg, kafka.DefaultConfig(), zap.NewNop()).Start(t.Context()), private.ErrNotPrivate)
+	require.NoDirExists(t, filepath.Join(elsewhere, "data"))
+}
+
 func TestALockThatIsASymbolicLinkIsNotFollowed(t *testing.T) {
 	cfg := testConfig(t)
 	target := filepath.Join(t.TempDir(), "target")

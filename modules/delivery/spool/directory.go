@@ -55,6 +55,10 @@ func (d *directory) lockPath() string { return filepath.Join(d.path, lockName) }
 // private.ErrNotPrivate if other users could put files into the directory.
 func (d *directory) take() error {
 	for range lockAttempts {
+		// Nothing is made behind a symbolic link of another user.
+		if err := private.Check(d.path); errors.Is(err, private.ErrNotPrivate) {
+			return err
+		}
 		if err := makeDirs(d.fs, d.path); err != nil {
 			return err
 		}

@@ -81,6 +81,21 @@ func TestTheSpoolFollowsNoSymbolicLink(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+func TestNothingIsMadeBehindALinkOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a link of another user")
+	}
+	cfg := testConfig(t)
+	elsewhere := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(elsewhere, link))
+	require.NoError(t, os.Lchown(link, 1, 1))
+	cfg.Dir = filepath.Join(link, "spool")
+	_, err := Open(cfg, zap.NewNop())
+	require.ErrorIs(t, err, private.ErrNotPrivate)
+	require.NoDirExists(t, filepath.Join(elsewhere, "spool"))
+}
+
 func TestTheFilesOfTheSpoolAreForItsUserOnly(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Dir = filepath.Join(cfg.Dir, "a", "spool")
