@@ -2,6 +2,7 @@ package configs
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -43,6 +44,9 @@ func secretsIn(text string) (secrets []string) {
 		secrets = append(secrets, rest[:at])
 		rest = rest[at+1:]
 	}
+	for _, named := range withName.FindAllStringSubmatch(text, -1) {
+		secrets = append(secrets, named[1])
+	}
 	if query := strings.IndexAny(rest, "?#"); isURL && scheme != "" && query >= 0 && query+1 < len(rest) {
 		secrets = append(secrets, rest[query+1:])
 		for pair := range strings.SplitSeq(rest[query+1:], "&") {
@@ -81,6 +85,32 @@ func (k *key) secretsOf(value any) (secrets []string) {
 	}
 	return secrets
 }
+
+// withName matches a secret with its name, as in a connection string or in JSON.
+var withName = regexp.MustCompile(
+	`(?i)(?:password|passwd|pwd|secret|token|key|credentials?)(?:=["']?|["']\s*:\s*["'])([^\s"';&]+)`)
+
+// ConcealText returns a text of another program without the secrets in it that can be told by their form: those with a
+// name, as in password=..., bearer tokens and JSON Web Tokens, logins and queries of URLs, and the words given.
+func ConcealText(text string, words ...string) string {
+	secrets := slices.Concat(words, token.FindAllString(text, -1))
+	for word := range strings.FieldsSeq(text) {
+		if strings.Contains(word, "://") {
+			secrets = append(secrets, secretsIn(strings.Trim(word, `"'()<>[]{},;`))...)
+		}
+	}
+	for _, named := range withName.FindAllStringSubmatch(text, -1) {
+		secrets = append(secrets, named[1])
+	}
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // a short one may be part of a long one
+	for _, secret := range secrets {
+		text = conceal(text, secret, masked)
+	}
+	return text
+}
+
+// token matches a JSON Web Token, or the beginning of one, and what an Authorization header holds.
+var token = regexp.MustCompile(`\beyJ[\w.=-]{8,}|(?i:bearer|basic)\s+[\w.~+/=-]{8,}`)
 
 // withSecret matches a URL with a login or a query, and an address with a login. A user of a project, such as
 // phc_token:me@example.com, looks like the latter without a port.

@@ -19,6 +19,8 @@ func TestAMessageDoesNotShowTheLoginThatAValueHolds(t *testing.T) {
 		"user:hunter2@host:9092":               "******@host:9092",
 		"user:hun,ter2@host:9092,other:9092":   "******@host:9092,other:9092",
 		"u:p@host":                             "******@host",
+		"host:9092;password=hunter2;tls=on":    "host:9092;password=******;tls=on",
+		"Endpoint=sb://h/;AccessKey=hunter2+=": "Endpoint=sb://h/;AccessKey=******",
 		"us.i.posthog.com":                     "us.i.posthog.com",
 		"a@b":                                  "a@b",
 		"phc_token:user,phc_other":             "phc_token:user,phc_other",
@@ -55,9 +57,41 @@ func TestNoFaultOfAConfigurationShowsASecret(t *testing.T) {
 		`pin "******" (CAPTURE_SHOP__NAME)`)
 }
 
+func TestTheTextOfAnotherProgramShowsNoSecretThatHasTheFormOfOne(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"curl: (6) Could not resolve host: idp.example.com": "curl: (6) Could not resolve host: idp.example.com",
+		"error: token expired":                              "error: token expired",
+		"POST client_secret=hunter2&scope=x: 401":           "POST client_secret=******&scope=x: 401",
+		`bad request {"client_secret": "hunter2","a":1}`:    `bad request {"client_secret": "******","a":1}`,
+		"see 'https://me:hunter2@idp/x?code=hunter2'":       "see 'https://******@idp/x?******'",
+		"got eyJhbGciOiJub25lIn0.e30.sig":                   "got ******",
+		"Authorization: Bearer hunter2hunter2":              "Authorization: ******",
+		"no user given wrong":                               "no user ****** wrong",
+	} {
+		require.Equal(t, want, configs.ConcealText(text, "given"))
+	}
+}
+
 type shelf struct {
-	Name string   `key:"name" doc:"A name."`
-	List []string `key:"list" doc:"Names."`
+	Name string          `key:"name" doc:"A name."`
+	List []string        `key:"list" doc:"Names."`
+	Open configs.Command `key:"open" doc:"A command."`
+}
+
+func TestAPrintedConfigurationShowsTheProgramOfACommandOnly(t *testing.T) {
+	t.Parallel()
+	for variable, want := range map[string]string{
+		"CAPTURE_SHOP__OPEN=key,--pin,hunter2": "open: [key, '******', '******'] #", "CAPTURE_SHOP__OPEN=key": "open: [key] #",
+		"CAPTURE_SHOP__OPEN=": "open: []",
+	} {
+		set, err := configs.Load([]configs.Section{{Name: "shop", Defaults: shelf{}}},
+			configs.Source{Environ: []string{variable}})
+		require.NoError(t, err)
+		text, err := set.YAML()
+		require.NoError(t, err)
+		require.Contains(t, string(text), want)
+	}
 }
 
 func TestAPrintedConfigurationShowsNoLogin(t *testing.T) {

@@ -115,7 +115,7 @@ func (l *layout) add(k *key, faults *Faults) {
 			continue
 		}
 		switch value := child.value.Interface().(type) {
-		case string, bool, int, int64, float64, time.Duration, []string, List, ByteSize:
+		case string, bool, int, int64, float64, time.Duration, []string, List, Command, ByteSize:
 		case Secret:
 			if value != "" {
 				faults.Addf(child.path, "a secret has no default")
@@ -134,26 +134,30 @@ func (l *layout) add(k *key, faults *Faults) {
 
 // list reports whether the key holds several values.
 func (k *key) list() bool {
-	return k.value.Type() == reflect.TypeFor[[]string]() || k.value.Type() == reflect.TypeFor[List]()
+	switch k.value.Interface().(type) {
+	case []string, List, Command:
+		return true
+	}
+	return false
 }
 
 // set parses a value from a source, a string or a []string, into the key.
 func (k *key) set(from any) error {
 	items, several := from.([]string)
 	text, _ := from.(string)
+	if k.list() && !several {
+		items = splitList(text)
+	}
 	switch into := k.value.Addr().Interface().(type) {
 	case *[]string:
-		if !several {
-			items = splitList(text)
-		}
 		if len(items) > 0 || len(*into) > 0 {
 			*into = items
 		}
 		return nil
+	case *Command:
+		*into = items
+		return nil
 	case *List:
-		if !several {
-			items = splitList(text)
-		}
 		if len(items) > 0 || len(into.entries) > 0 {
 			into.entries = items
 		}

@@ -56,9 +56,9 @@ func SectionOf[C any](set *Set) (section C, err error) {
 	}
 }
 
-// YAML writes every key with its value. It masks secrets, and the login in a URL or an address. It puts the origin
-// beside a value that is not the default. Above a key with a fault it says what is wrong. The faults that are about no
-// key of the build come first.
+// YAML writes every key with its value. It masks secrets, the arguments of commands, and the login in a URL or an
+// address. It puts the origin beside a value that is not the default. Above a key with a fault it says what is wrong. The
+// faults that are about no key of the build come first.
 func (s *Set) YAML() ([]byte, error) {
 	faults := map[string]string{}
 	var head strings.Builder
@@ -127,6 +127,11 @@ func (k *key) node() *yaml.Node {
 		listNode(node, value)
 	case List:
 		listNode(node, value.entries)
+	case Command:
+		listNode(node, value)
+		for _, argument := range node.Content[min(1, len(value)):] {
+			argument.SetString(masked)
+		}
 	case Secret:
 		node.SetString(value.String())
 	case time.Duration:
@@ -165,14 +170,14 @@ func formatDuration(d time.Duration) string {
 // type that the default makes obvious has no note.
 func (k *key) kind() string {
 	kind := ""
-	switch k.value.Type() {
-	case reflect.TypeFor[time.Duration]():
+	switch k.value.Interface().(type) {
+	case time.Duration:
 		kind = "Duration."
-	case reflect.TypeFor[ByteSize]():
+	case ByteSize:
 		kind = "Size."
-	case reflect.TypeFor[[]string](), reflect.TypeFor[List]():
+	case []string, List, Command:
 		kind = "List."
-	case reflect.TypeFor[Secret]():
+	case Secret:
 		kind = "Secret."
 	}
 	if k.live && !k.group {

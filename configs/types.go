@@ -28,6 +28,10 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 // MarshalText keeps every encoder from showing the value.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// Command is a program and its arguments. Where the configuration is printed, the arguments are masked: people put
+// secrets there.
+type Command []string
+
 // ByteSize is a number of bytes, written as a plain number or with a unit: B, KB, MB, GB (powers of 1000) or KiB, MiB,
 // GiB (powers of 1024), as in "20MiB". Units are not case-sensitive.
 type ByteSize int64

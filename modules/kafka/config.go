@@ -38,13 +38,13 @@ type TLS struct {
 
 // SASL says how the service logs in to the brokers.
 type SASL struct {
-	Mechanism    string         `key:"mechanism" doc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 (with username and password), OAUTHBEARER (with a token) or AWS_MSK_IAM (Amazon MSK, with the credentials that AWS's tools find: environment, profile or role). Empty: no login."`
-	Username     string         `key:"username" doc:"User to log in as."`
-	Password     configs.Secret `key:"password" doc:"The user's password."`
-	PasswordFile string         `key:"password_file" doc:"File with the user's password, instead of password. The service reads it again when it changes."`
-	TokenFile    string         `key:"token_file" doc:"File with the token for OAUTHBEARER. The service reads it at every login."`
-	TokenCommand []string       `key:"token_command" doc:"Command that prints the token for OAUTHBEARER, instead of token_file: a program and its arguments, run without a shell for connect_timeout at most. The service runs it again before the token expires: by the claim exp if the token is a JSON Web Token, else after a minute."`
-	AWSRegion    string         `key:"aws_region" doc:"AWS region of the brokers, for AWS_MSK_IAM."`
+	Mechanism    string          `key:"mechanism" doc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 (with username and password), OAUTHBEARER (with a token) or AWS_MSK_IAM (Amazon MSK, with the credentials that AWS's tools find: environment, profile or role). Empty: no login."`
+	Username     string          `key:"username" doc:"User to log in as."`
+	Password     configs.Secret  `key:"password" doc:"The user's password."`
+	PasswordFile string          `key:"password_file" doc:"File with the user's password, instead of password. The service reads it again when it changes."`
+	TokenFile    string          `key:"token_file" doc:"File with the token for OAUTHBEARER. The service reads it at every login."`
+	TokenCommand configs.Command `key:"token_command" doc:"Command that prints the token for OAUTHBEARER, instead of token_file: a program and its arguments, run without a shell for connect_timeout at most. Let the program read its secrets from a file or the environment: other users of the machine can see its arguments. The first line that a failed program writes to stderr is logged. The service runs it again before the token expires: by the claim exp if the token is a JSON Web Token, else after a minute."`
+	AWSRegion    string          `key:"aws_region" doc:"AWS region of the brokers, for AWS_MSK_IAM."`
 }
 
 // DefaultConfig returns the defaults.

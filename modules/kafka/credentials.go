@@ -198,6 +198,7 @@ func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
 		err = errors.New("no token within kafka.connect_timeout")
 	case err != nil && len(said) > 0:
 		line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
+		line = configs.ConcealText(line, values(arguments)...) // a program may repeat what it was given
 		err = fmt.Errorf("%w: %s", err, line[:min(len(line), shownError)])
 	}
 	var token string
@@ -212,6 +213,16 @@ func (s SASL) runTokenCommand(ctx context.Context) (string, time.Time, error) {
 		expires = time.Now().Add(opaqueLife)
 	}
 	return token, expires, nil
+}
+
+// values returns the arguments that are not flags.
+func values(arguments []string) (values []string) {
+	for _, argument := range arguments {
+		if !strings.HasPrefix(argument, "-") {
+			values = append(values, argument)
+		}
+	}
+	return values
 }
 
 // output collects the output of a command. It refuses more bytes than a token can have.

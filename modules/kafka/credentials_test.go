@@ -204,11 +204,15 @@ func TestWhatIsWrongWithATokenIsSaid(t *testing.T) {
 		sasl kafka.SASL
 		says string
 	}{
-		"no file":          {from(filepath.Join(dir, "none")), "kafka.sasl.token_file: open "},
-		"empty file":       {from(file("empty", " \n")), "kafka.sasl.token_file: " + dir + "/empty: no token"},
-		"two lines":        {from(file("two", "a\nb\n")), "one word of printable ASCII characters"},
-		"no command":       {by("no-such-command"), inCommand + "exec: "},
-		"failing command":  {by("sh", "-c", "echo no ticket >&2; exit 3"), inCommand + "sh: exit status 3: no ticket"},
+		"no file":         {from(filepath.Join(dir, "none")), "kafka.sasl.token_file: open "},
+		"empty file":      {from(file("empty", " \n")), "kafka.sasl.token_file: " + dir + "/empty: no token"},
+		"two lines":       {from(file("two", "a\nb\n")), "one word of printable ASCII characters"},
+		"no command":      {by("no-such-command"), inCommand + "exec: "},
+		"failing command": {by("sh", "-c", "echo no ticket >&2; exit 3"), inCommand + "sh: exit status 3: no ticket"},
+		"command with secrets": {
+			by("sh", "-c", "echo secret=$3, $2, $1 >&2; exit 3", "sh", "--quiet", "hunter2", "other"),
+			inCommand + "sh: exit status 3: secret=****** ******, --quiet",
+		},
 		"silent command":   {by("true"), inCommand + "true: no token"},
 		"endless command":  {by("yes"), inCommand + "yes: "},
 		"hanging command":  {by("sleep", "60"), inCommand + "sleep: no token within kafka.connect_timeout"},
@@ -228,6 +232,7 @@ func TestWhatIsWrongWithATokenIsSaid(t *testing.T) {
 			}
 			require.ErrorContains(t, err, test.says)
 			require.NotContains(t, err.Error(), expired)
+			require.NotContains(t, err.Error(), "hunter2")
 		})
 	}
 }
