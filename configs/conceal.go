@@ -11,10 +11,7 @@ import (
 // of a URL or an address, and the query of a URL. The text may be a list with commas. A password in a place where it
 // does not belong is a fault, and the message about the fault must not show it.
 func Conceal(message, text string) string {
-	for _, secret := range secretsInList(text) {
-		message = conceal(message, secret, masked)
-	}
-	return message
+	return concealAll(message, secretsInList(text))
 }
 
 // secretsInList returns the parts of the items of a list that may be secret, and of the list as a whole.
@@ -57,16 +54,25 @@ func secretsIn(text string) (secrets []string) {
 	return secrets
 }
 
+// concealAll masks the secrets in a message. It may sort them.
+func concealAll(message string, secrets []string) string {
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // a short one may be part of a long one
+	for _, secret := range secrets {
+		message = conceal(message, secret)
+	}
+	return message
+}
+
 // shortestSecret is how many bytes a secret has at least, unless it is a user and a password.
 const shortestSecret = 4
 
-// conceal replaces a secret in a message that quotes it in one way or another.
-func conceal(message, secret, by string) string {
+// conceal masks a secret in a message that quotes it in one way or another.
+func conceal(message, secret string) string {
 	if len(secret) < shortestSecret && !strings.Contains(secret, ":") {
 		return message // it would be found in every word
 	}
 	quoted := strconv.Quote(secret)
-	return strings.ReplaceAll(strings.ReplaceAll(message, secret, by), quoted[1:len(quoted)-1], by)
+	return strings.ReplaceAll(strings.ReplaceAll(message, secret, masked), quoted[1:len(quoted)-1], masked)
 }
 
 // secretsOf returns what a message about a key may not show of the value that the key was given: a string, or a
@@ -102,11 +108,7 @@ func ConcealText(text string, words ...string) string {
 	for _, named := range withName.FindAllStringSubmatch(text, -1) {
 		secrets = append(secrets, named[1])
 	}
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // a short one may be part of a long one
-	for _, secret := range secrets {
-		text = conceal(text, secret, masked)
-	}
-	return text
+	return concealAll(text, secrets)
 }
 
 // token matches a JSON Web Token, or the beginning of one, and what an Authorization header holds.
@@ -119,9 +121,7 @@ var withSecret = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://.*[@?#]|@[^@:/]+
 // shown returns a value as it is printed. A valid configuration of the stock build has no secret in such a place.
 func shown(text string) string {
 	if withSecret.MatchString(text) {
-		for _, secret := range secretsIn(text) {
-			text = conceal(text, secret, masked)
-		}
+		return concealAll(text, secretsIn(text))
 	}
 	return text
 }

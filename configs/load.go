@@ -1,7 +1,5 @@
 package configs
 
-import "slices"
-
 // Rule checks what no section can check alone, such as a sum over all sections. It reports its faults as a Validator
 // does, with full paths.
 type Rule func(*Set) error
@@ -70,11 +68,8 @@ func (r *reader) conceal(faults *Faults) {
 	for path, value := range r.values {
 		secrets = append(secrets, r.layout.byPath[path].secretsOf(value)...)
 	}
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // a short one may be part of a long one
 	for i := range faults.list {
-		for _, secret := range secrets {
-			faults.list[i].Message = conceal(faults.list[i].Message, secret, masked)
-		}
+		faults.list[i].Message = concealAll(faults.list[i].Message, secrets)
 	}
 }
 

@@ -155,7 +155,9 @@ func (k *key) set(from any) error {
 		}
 		return nil
 	case *Command:
-		*into = items
+		if len(items) > 0 || len(*into) > 0 {
+			*into = items
+		}
 		return nil
 	case *List:
 		if len(items) > 0 || len(into.entries) > 0 {

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -92,7 +95,7 @@ func TestAnEventThatIsNotTakenIsNotCalledSent(t *testing.T) {
 		"the service answered 404: ": {1, []string{"--host", p.url + "/no/such/path"}},
 		"no answer from http://127.0.0.1:1/i/v0/e/: dial tcp 127.0.0.1:1: connect: connection refused: is `capture " +
 			"serve` running there?\n": {1, []string{"--host", "127.0.0.1:1"}},
-		"--event is missing":                                          {2, []string{"--event", ""}},
+		"--event is empty":                                            {2, []string{"--event", ""}},
 		"--property wants NAME=VALUE, got \"x\"":                      {2, []string{"--property", "x"}},
 		"--timeout must be positive":                                  {2, []string{"--timeout", "0s"}},
 		"--host must be a URL such as http://localhost:8000, without": {2, []string{"--host", "http://u:hunter2@h"}},
@@ -103,6 +106,23 @@ func TestAnEventThatIsNotTakenIsNotCalledSent(t *testing.T) {
 		require.NotContains(t, errs, "hunter2")
 		require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 	}
+}
+
+func TestARedirectIsNotFollowedAndSaysWhereItPoints(t *testing.T) {
+	t.Parallel()
+	var followed atomic.Bool
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Store(true) }))
+	defer elsewhere.Close()
+	here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", elsewhere.URL)
+		w.WriteHeader(http.StatusPermanentRedirect)
+	}))
+	defer here.Close()
+	code, _, errs := result(t, prepare(t).with("healthcheck", "--host", here.URL))
+	require.Equal(t, 1, code)
+	require.Equal(t, "the service answered 308: Permanent Redirect: it points to "+elsewhere.URL+
+		": give that as --host\n", errs)
+	require.False(t, followed.Load())
 }
 
 func TestAHealthCheckNeedsNoShell(t *testing.T) {
@@ -133,6 +153,12 @@ func TestAHealthCheckNeedsNoShell(t *testing.T) {
 	require.Contains(t, errs, "the service answered 503: ")
 	code, _, errs = away.beside(t, "healthcheck", "--live")
 	require.Zero(t, code, errs)
+
+	zoned := prepare(t)
+	zoned.Env = append(zoned.Env, "CAPTURE_TRANSPORT__LISTEN=[fe80::1%lo]:1")
+	code, _, errs = result(t, zoned.with("healthcheck"))
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "no answer from http://[fe80::1%25lo]:1/_readiness: ")
 
 	code, _, errs = result(t, prepare(t).with("healthcheck"))
 	require.Equal(t, 1, code)

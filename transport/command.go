@@ -51,7 +51,7 @@ func (p *peer) url(cfg Config) (string, error) {
 	case host == "" || net.ParseIP(host).IsUnspecified():
 		host = "127.0.0.1" // an image without files may not know the name localhost
 	}
-	return "http://" + net.JoinHostPort(host, port), nil
+	return (&url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}).String(), nil
 }
 
 // largestAnswer is how many bytes of an answer a command reads.
@@ -98,6 +98,9 @@ func noAnswer(asked string, err error) error {
 
 // refusal returns the error for an answer that is not the one that was hoped for.
 func (a *answer) refusal() error {
-	return fmt.Errorf("the service answered %d: %s", a.status,
-		terminal.Escape(cmp.Or(a.body, http.StatusText(a.status))))
+	said := cmp.Or(a.body, http.StatusText(a.status))
+	if elsewhere := a.header.Get("Location"); elsewhere != "" {
+		said += ": it points to " + elsewhere + ": give that as --host"
+	}
+	return fmt.Errorf("the service answered %d: %s", a.status, terminal.Escape(said))
 }

@@ -45,12 +45,12 @@ func TestAWriterEscapesAcrossWritesAndKeepsLines(t *testing.T) {
 	var out bytes.Buffer
 	w := terminal.NewWriter(&out)
 	require.Same(t, w, terminal.NewWriter(w))
-	for _, b := range []byte("a\tö🎉\u202e\xe2\n\x1b[2J\n") {
+	for _, b := range []byte("a\tö🎉\u202e\xe2\n\x1b[2Jforged\r\n") {
 		n, err := w.Write([]byte{b})
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	}
-	require.Equal(t, "a\tö🎉\\u202e\\ufffd\n\\u001b[2J\n", out.String())
+	require.Equal(t, "a\tö🎉\\u202e\\ufffd\n\\u001b[2Jforged\\r\n", out.String())
 	out.Reset()
 	_, err := terminal.Raw(w).Write([]byte(terminal.Bold.Paint("\x1b[8m") + terminal.Plain.Paint("x\r")))
 	require.NoError(t, err)
