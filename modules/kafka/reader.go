@@ -29,23 +29,15 @@ func NewReader(cfg Config, bootstrap *Bootstrap) *Reader {
 func (r *Reader) ReadTopic(
 	ctx context.Context, topic string, each func(partition int32, offset int64, m *produce.Message) error,
 ) error {
-	config, err := clientConfig(r.cfg)
+	client, err := readingClient(ctx, r.cfg, r.bootstrap)
 	if err != nil {
 		return err
-	}
-	config.Consumer.Return.Errors = true
-	config.Consumer.MaxWaitTime = 250 * time.Millisecond
-	client, err := sarama.NewClient(r.bootstrap.Addresses(), config)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer client.Close() //nolint:errcheck // nothing was written
 	partitions, err := client.Partitions(topic)
 	switch {
 	case errors.Is(err, sarama.ErrUnknownTopicOrPartition):
 		return nil
-	case errors.Is(err, sarama.ErrOutOfBrokers):
-		return fmt.Errorf("no broker answers at %s: %w", strings.Join(r.bootstrap.Addresses(), ", "), err)
 	case err != nil:
 		return fmt.Errorf("topic %s: %w", topic, err)
 	}
@@ -62,6 +54,28 @@ func (r *Reader) ReadTopic(
 		}
 	}
 	return nil
+}
+
+// readingClient returns a client for a command that reads. If no broker can be used, the error says why.
+func readingClient(ctx context.Context, cfg Config, bootstrap *Bootstrap) (sarama.Client, error) {
+	config, err := clientConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	config.Consumer.Return.Errors = true
+	config.Consumer.MaxWaitTime = 250 * time.Millisecond
+	addresses := bootstrap.Addresses()
+	switch err := greet(ctx, addresses, cfg.Topics.Events, config); {
+	case err != nil && bootstrap.local != nil:
+		return nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
+	case err != nil:
+		return nil, fmt.Errorf("Kafka at %s: %w", strings.Join(addresses, ", "), err)
+	}
+	client, err := sarama.NewClient(addresses, config)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	return client, nil
 }
 
 // offsets returns the oldest offset of a partition and the offset behind its newest message.

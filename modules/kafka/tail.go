@@ -138,15 +138,9 @@ var errEnough = errors.New("enough events")
 // Run prints events until the user interrupts it, the limit is reached, or, without Follow, all is printed. None of
 // these is an error.
 func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
-	config, err := clientConfig(cfg)
+	client, err := readingClient(use.Context, cfg, bootstrap)
 	if err != nil {
 		return err
-	}
-	config.Consumer.Return.Errors = true
-	config.Consumer.MaxWaitTime = 250 * time.Millisecond
-	client, err := sarama.NewClient(bootstrap.Addresses(), config)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer client.Close() //nolint:errcheck // nothing was written
 	consumer, err := sarama.NewConsumerFromClient(client)
@@ -155,7 +149,7 @@ func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error
 	}
 	defer consumer.Close() //nolint:errcheck // the readers are closed below
 
-	existing, missing, err := t.topics(client, cfg, bootstrap)
+	existing, missing, err := t.topics(client, cfg)
 	if err != nil {
 		return err
 	}
@@ -250,18 +244,14 @@ func (t Tail) advice() string {
 
 // topics returns the topics to read that exist, and those that may come to exist. Without Follow the latter are an
 // error if the user has named them, or if no topic exists.
-func (t Tail) topics(client sarama.Client, cfg Config, bootstrap *Bootstrap) (existing, missing []string, err error) {
+func (t Tail) topics(client sarama.Client, cfg Config) (existing, missing []string, err error) {
 	wanted := slices.Compact(slices.Sorted(slices.Values(t.Topics))) // no topic is read twice
 	if len(wanted) == 0 {
 		wanted = cfg.Topics.Names()
 	}
 	// A topic that does not exist is among the missing ones.
 	if err := client.RefreshMetadata(wanted...); err != nil && len(client.Brokers()) == 0 {
-		if bootstrap.local != nil {
-			return nil, nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?",
-				bootstrap.local.Address())
-		}
-		return nil, nil, fmt.Errorf("no broker answers at %s: %w", strings.Join(bootstrap.Addresses(), ", "), err)
+		return nil, nil, fmt.Errorf("list topics: %w", err)
 	}
 	known, err := client.Topics()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/module"
@@ -245,5 +246,13 @@ func TestTailSaysWhatIsMissing(t *testing.T) {
 	cfg.Brokers = []string{address}
 	bootstrap, err = kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
-	require.ErrorContains(t, kafka.Tail{}.Run(use, cfg, bootstrap), "no broker answers at "+address)
+	require.ErrorContains(t, kafka.Tail{}.Run(use, cfg, bootstrap), "Kafka at "+address+": ")
+
+	address = fake(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "capture", "secret")).ListenAddrs()[0]
+	cfg.Brokers, cfg.SASL = []string{address}, kafka.SASL{Mechanism: "PLAIN", Username: "capture", Password: "wrong"}
+	bootstrap, err = kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	require.ErrorContains(t, kafka.Tail{}.Run(use, cfg, bootstrap), "the login by PLAIN, see kafka.sasl")
+	err = kafka.NewReader(cfg, bootstrap).ReadTopic(t.Context(), topic, nil)
+	require.ErrorContains(t, err, "the login by PLAIN, see kafka.sasl")
 }
