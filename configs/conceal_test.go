@@ -82,8 +82,9 @@ type shelf struct {
 func TestAPrintedConfigurationShowsTheProgramOfACommandOnly(t *testing.T) {
 	t.Parallel()
 	for variable, want := range map[string]string{
-		"CAPTURE_SHOP__OPEN=key,--pin,hunter2": "open: [key, '******', '******'] #", "CAPTURE_SHOP__OPEN=key": "open: [key] #",
-		"CAPTURE_SHOP__OPEN=": "open: []",
+		"CAPTURE_SHOP__OPEN=key,--pin,hunter2": "open: [key, '******', '******'] #",
+		"CAPTURE_SHOP__OPEN=key":               "open: [key] #",
+		"CAPTURE_SHOP__OPEN=":                  "open: []",
 	} {
 		set, err := configs.Load([]configs.Section{{Name: "shop", Defaults: shelf{}}},
 			configs.Source{Environ: []string{variable}})

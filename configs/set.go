@@ -57,8 +57,8 @@ func SectionOf[C any](set *Set) (section C, err error) {
 }
 
 // YAML writes every key with its value. It masks secrets, the arguments of commands, and the login in a URL or an
-// address. It puts the origin beside a value that is not the default. Above a key with a fault it says what is wrong. The
-// faults that are about no key of the build come first.
+// address. It puts the origin beside a value that is not the default. Above a key with a fault it says what is wrong.
+// The faults that are about no key of the build come first.
 func (s *Set) YAML() ([]byte, error) {
 	faults := map[string]string{}
 	var head strings.Builder

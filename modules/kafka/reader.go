@@ -69,7 +69,7 @@ func readingClient(ctx context.Context, cfg Config, bootstrap *Bootstrap) (saram
 	case err != nil && bootstrap.local != nil:
 		return nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
 	case err != nil:
-		return nil, fmt.Errorf("Kafka at %s: %w", strings.Join(addresses, ", "), err)
+		return nil, fmt.Errorf("cannot use Kafka at %s: %w", strings.Join(addresses, ", "), err)
 	}
 	client, err := sarama.NewClient(addresses, config)
 	if err != nil {
