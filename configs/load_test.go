@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/terminal"
 )
 
 type shop struct {
@@ -302,6 +303,19 @@ func TestModulesMustFitTogether(t *testing.T) {
 		"d.channel: a key cannot be a chan int",
 		"d.pin: a secret has no default",
 	}, "\n"))
+}
+
+// A command prints \u200b in the place of a character that cannot be seen. YAML reads that in double quotes only.
+func TestAPrintedTextThatCannotBeSeenIsInDoubleQuotes(t *testing.T) {
+	set, err := configs.Load(sections(), configs.Source{Environ: []string{
+		"CAPTURE_SHOP__NAME=co\u200brner", "CAPTURE_SHOP__CLERKS=e\u202eve,größer",
+	}})
+	require.NoError(t, err)
+	text, err := set.YAML()
+	require.NoError(t, err)
+	escaped := string(terminal.EscapeLines(text))
+	require.Contains(t, escaped, `name: "co\u200brner"`)
+	require.Contains(t, escaped, `clerks: ["e\u202eve", größer]`)
 }
 
 func TestPrintedConfigurationMasksSecretsAndSaysWhereValuesComeFrom(t *testing.T) {

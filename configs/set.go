@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -122,7 +123,7 @@ func (k *key) node() *yaml.Node {
 	node := &yaml.Node{Kind: yaml.ScalarNode}
 	switch value := k.value.Interface().(type) {
 	case string:
-		node.SetString(shown(value))
+		setText(node, shown(value))
 	case []string:
 		listNode(node, value)
 	case List:
@@ -144,12 +145,21 @@ func (k *key) node() *yaml.Node {
 	return node
 }
 
+// setText gives a node a text. A text with a character that cannot be seen is in double quotes, because only there YAML
+// reads the escape that a command prints in the place of such a character.
+func setText(node *yaml.Node, text string) {
+	node.SetString(text)
+	if strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+		node.Style = yaml.DoubleQuotedStyle
+	}
+}
+
 // listNode makes the node a list of texts.
 func listNode(node *yaml.Node, texts []string) {
 	node.Kind, node.Style = yaml.SequenceNode, yaml.FlowStyle
 	for _, text := range texts {
 		child := &yaml.Node{}
-		child.SetString(shown(text))
+		setText(child, shown(text))
 		node.Content = append(node.Content, child)
 	}
 }

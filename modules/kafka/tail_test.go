@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,6 +170,24 @@ func TestTailBeginsAtATimeWithEveryBroker(t *testing.T) {
 		}
 		followed := read(kafka.Tail{From: kafka.Start{At: all[2].Timestamp}, Follow: true, Limit: 2})
 		require.Equal(t, all[2:], followed, name)
+	}
+}
+
+// gone is an output whose reader has ended.
+type gone struct{}
+
+func (gone) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+func TestTailEndsQuietlyWhenItsReaderHasSeenEnough(t *testing.T) {
+	t.Parallel()
+	cfg := config(cluster(t)...)
+	producer, _ := start(t, cfg)
+	send(producer, events(cfg.Topics.Events, "phc_test", `{}`)).requireAcknowledged(t)
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	for _, format := range []string{"json", "pretty"} {
+		tail := kafka.Tail{Format: format, Follow: true}
+		require.NoError(t, tail.Run(invocation(t.Context(), gone{}), cfg, bootstrap))
 	}
 }
 
