@@ -338,6 +338,26 @@ func TestAReadOfAPartitionEndsWhateverTheBrokerGives(t *testing.T) {
 	})
 }
 
+// A broker without an index of times gives all that is older first.
+func TestAPartitionIsNotLateWhileItGivesWhatIsLeftOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := timePartitionOf(4)
+		p.since = time.Unix(3, 0)
+		arriving := make(chan *sarama.ConsumerMessage)
+		p.reader = arrived{messages: arriving}
+		go func() {
+			for offset := range int64(4) {
+				<-time.After(stall * 3 / 4)
+				arriving <- &sarama.ConsumerMessage{Offset: offset, Timestamp: time.Unix(offset, 0)}
+			}
+		}()
+		require.NoError(t, p.fill(t.Context(), stall))
+		require.False(t, p.late)
+		require.EqualValues(t, 3, p.head.Offset)
+	})
+}
+
 func TestTheNewestMessagesAreKeptInOrder(t *testing.T) {
 	t.Parallel()
 	newest := &ring{size: 3}
