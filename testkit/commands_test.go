@@ -97,6 +97,7 @@ func TestAnEventThatIsNotTakenIsNotCalledSent(t *testing.T) {
 			"serve` running there?\n": {1, []string{"--host", "127.0.0.1:1"}},
 		"--event is empty":                                            {2, []string{"--event", ""}},
 		"--property wants NAME=VALUE, got \"x\"":                      {2, []string{"--property", "x"}},
+		"--property wants NAME=VALUE, got \"=x\"":                     {2, []string{"--property", "=x"}},
 		"--timeout must be positive":                                  {2, []string{"--timeout", "0s"}},
 		"--host must be a URL such as http://localhost:8000, without": {2, []string{"--host", "http://u:hunter2@h"}},
 	} {
@@ -154,11 +155,15 @@ func TestAHealthCheckNeedsNoShell(t *testing.T) {
 	code, _, errs = away.beside(t, "healthcheck", "--live")
 	require.Zero(t, code, errs)
 
-	zoned := prepare(t)
-	zoned.Env = append(zoned.Env, "CAPTURE_TRANSPORT__LISTEN=[fe80::1%lo]:1")
-	code, _, errs = result(t, zoned.with("healthcheck"))
-	require.Equal(t, 1, code)
-	require.Contains(t, errs, "no answer from http://[fe80::1%25lo]:1/_readiness: ")
+	for listen, asked := range map[string]string{
+		":1": "127.0.0.1:1", "0.0.0.0:1": "127.0.0.1:1", "[::]:1": "127.0.0.1:1", "[fe80::1%lo]:1": "[fe80::1%25lo]:1",
+	} {
+		other := prepare(t)
+		other.Env = append(other.Env, "CAPTURE_TRANSPORT__LISTEN="+listen)
+		code, _, errs = result(t, other.with("healthcheck"))
+		require.Equal(t, 1, code)
+		require.Contains(t, errs, "no answer from http://"+asked+"/_readiness: ", listen)
+	}
 
 	code, _, errs = result(t, prepare(t).with("healthcheck"))
 	require.Equal(t, 1, code)
