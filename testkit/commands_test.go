@@ -126,6 +126,26 @@ func TestARedirectIsNotFollowedAndSaysWhereItPoints(t *testing.T) {
 	require.False(t, followed.Load())
 }
 
+func TestAnAnswerOfSomethingElseIsReadInPartAndNotTrusted(t *testing.T) {
+	t.Parallel()
+	status := make(chan int, 2)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(<-status)
+		_, _ = w.Write(bytes.Repeat([]byte("<"), 1<<20)) // the command may have read enough
+	}))
+	defer other.Close()
+	event := []string{"send", "--token", "phc_test", "--event", "x", "--distinct-id", "u", "--host", other.URL}
+	status <- http.StatusNotFound
+	code, _, errs := result(t, prepare(t).with(event...))
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "the service answered 404: <<<")
+	require.Less(t, len(errs), 65<<10)
+	status <- http.StatusOK
+	code, _, errs = result(t, prepare(t).with(event...))
+	require.Zero(t, code)
+	require.Contains(t, errs, "nothing says that the event is kept")
+}
+
 func TestAHealthCheckNeedsNoShell(t *testing.T) {
 	t.Parallel()
 	p := run(t)
