@@ -78,8 +78,9 @@ func (f *Faults) CheckAddress(key, value string) (host string) {
 }
 
 // IsHostName reports whether the host of an address may be one: it has nothing of a URL in it, such as a scheme, a path
-// or a user. An empty host, which stands for all addresses of the machine, may be one.
-func IsHostName(host string) bool { return !strings.ContainsAny(host, "@/?#\\\"' \t\r\n") }
+// or a user, nothing of a list, and no wildcard. An empty host, which stands for all addresses of the machine, may be
+// one.
+func IsHostName(host string) bool { return !strings.ContainsAny(host, "@/?#*,;\\\"' \t\r\n") }
 
 // CheckDir records a fault unless this process can write to the directory or, if it does not exist, can make it. It
 // changes nothing. The fault ends with what follows from it.

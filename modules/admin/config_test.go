@@ -22,7 +22,7 @@ func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
 		"token: must be visible ASCII without spaces, as a header has to hold it: look for a line break at its end\n"+
 		"hosts: must be names such as capture.internal, without scheme, port and path, got \"b:1\"\n"+
 		"read_timeout: must be positive, got -1s\nstop_timeout: must be positive, got 0s")
-	for _, listen := range []string{"", ":http", "localhost:", "localhost:65536"} {
+	for _, listen := range []string{"", ":http", "localhost:", "localhost:65536", "*:8001"} {
 		cfg := DefaultConfig()
 		cfg.Listen = listen
 		require.ErrorContains(t, cfg.Validate(), "listen: must be host:port", listen)
