@@ -119,7 +119,7 @@ func (c *conn) answer() (goesOn bool) {
 	}
 	c.body = stream{
 		conn: c, reader: c.reader, left: max(0, head.length), isChunked: head.length == unknownLength,
-		done: head.length == 0, waits: head.waits, room: maxUnread,
+		done: fault == nil && head.length == 0, waits: head.waits, room: maxUnread,
 		pace: pace{timeout: terms.BodyTimeout, grace: terms.BodyGrace, rate: int64(terms.MinBodyRate)},
 	}
 	if fault == nil && head.length != 0 {
@@ -167,14 +167,21 @@ func (c *conn) send(answer *fasthttp.Response, timeout time.Duration) bool {
 	return err == nil
 }
 
-// part ends a connection so that the client can read the last answer: it reads what the client still sends.
+// part ends a connection so that the client can read the last answer: it hears out what the client still sends.
 func (c *conn) part() {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok || c.body.done && c.reader.Buffered() == 0 || half.CloseWrite() != nil {
+	if !c.body.done || c.reader.Buffered() > 0 {
+		hearOut(c.Conn)
+	}
+}
+
+// hearOut tells a client that no further answer comes, and reads past what the client still sends, for parting at most.
+func hearOut(client net.Conn) {
+	half, ok := client.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(parting))
-	_, _ = io.CopyN(io.Discard, c.Conn, maxUnread)
+	_ = client.SetReadDeadline(time.Now().Add(parting))
+	_, _ = io.CopyN(io.Discard, client, maxUnread)
 }
 
 // contain answers 500 where a handler panics outside a route: what a route does is contained by observe.

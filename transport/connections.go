@@ -144,8 +144,13 @@ func (s *Server) take(accepted net.Conn) {
 	})
 }
 
+// maxTurnedAway is how many clients that are turned away the server hears out at once. Beyond it, it closes their
+// connections at once.
+const maxTurnedAway = 256
+
 // turnAway answers before the client has asked. The answer fits the kernel's buffer, so the write does not wait. Nobody
-// has read who asks, so the answer is for every origin.
+// has read who asks, so the answer is for every origin. Most clients send their request before they read, and they get
+// the answer because the server hears them out.
 func (s *Server) turnAway(accepted net.Conn, terms *terms) {
 	const text = "service unavailable: too many open connections"
 	s.metrics.unrouted.count(http.StatusServiceUnavailable)
@@ -155,5 +160,14 @@ func (s *Server) turnAway(accepted net.Conn, terms *terms) {
 	_, _ = fmt.Fprintf(accepted, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 		"Access-Control-Allow-Origin: *\r\nRetry-After: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 		seconds(terms.RetryAfter), len(text), text)
-	_ = accepted.Close()
+	if s.turnedAway.Add(1) > maxTurnedAway {
+		s.turnedAway.Add(-1)
+		_ = accepted.Close()
+		return
+	}
+	panics.Go(s.log, "a client that is turned away", func() {
+		defer s.turnedAway.Add(-1)
+		defer func() { _ = accepted.Close() }()
+		hearOut(accepted)
+	})
 }

@@ -152,3 +152,39 @@ func TestAClientThatStillSendsReadsItsRefusal(t *testing.T) {
 		require.True(t, response.Close)
 	}
 }
+
+// A client that still sends when its head was refused reads the refusal, too.
+func TestAClientThatStillSendsItsHeadReadsItsRefusal(t *testing.T) {
+	f := serve(t, nil)
+	for _, head := range []string{"GET / HTTP/1.1\r\nHost: x\r\nNo Name: x\r\n", "GET  / HTTP/1.1\r\n", "A\n"} {
+		c := f.dial(t)
+		_, err := io.WriteString(c, head)
+		require.NoError(t, err)
+		c.requireHeardOut(http.StatusBadRequest)
+	}
+}
+
+// A client that is turned away because there are too many connections reads why, although it has sent its request.
+func TestAClientThatIsTurnedAwayReadsWhy(t *testing.T) {
+	f := serve(t, func(c *Config) { c.MaxConnections = 1 })
+	f.dial(t).requireUsable()
+	for range 20 {
+		f.dial(t).requireHeardOut(http.StatusServiceUnavailable)
+	}
+	require.Eventually(t, func() bool { return f.turnedAway.Load() == 0 }, patience, time.Millisecond)
+}
+
+// requireHeardOut waits for an answer, sends more in spite of it, and then reads the answer.
+func (c *connection) requireHeardOut(status int) {
+	c.t.Helper()
+	_, err := c.answers.Peek(1)
+	require.NoError(c.t, err)
+	for range 2 {
+		_, err := c.Write(make([]byte, 10_000))
+		require.NoError(c.t, err)
+	}
+	response, _ := c.answer("POST")
+	require.Equal(c.t, status, response.StatusCode)
+	require.True(c.t, response.Close)
+	c.requireEnd()
+}

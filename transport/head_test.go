@@ -368,6 +368,27 @@ func TestAClientMayWaitForLeaveToSendItsBody(t *testing.T) {
 	c.requireClosed()
 }
 
+// The leave comes however long ago the last answer on the connection was, and its time to be written is over.
+func TestAClientThatWasIdleGetsLeaveToSendItsBody(t *testing.T) {
+	f := serve(t, nil)
+	c := f.dial(t)
+	c.requireUsable()
+	f.connections.mu.Lock()
+	for conn := range f.connections.open {
+		require.NoError(t, conn.SetWriteDeadline(time.Unix(1, 0)))
+	}
+	f.connections.mu.Unlock()
+	_, err := fmt.Fprintf(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(event))
+	require.NoError(t, err)
+	line, err := c.answers.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 100 Continue\r\n", line)
+	_, err = c.answers.ReadString('\n')
+	require.NoError(t, err)
+	response, body := c.send("POST", event)
+	require.Equal(t, 200, response.StatusCode, body)
+}
+
 // The head of an idle connection holds nothing, and its buffer is small, whatever the largest head was.
 func TestAnIdleConnectionHoldsLittleMemory(t *testing.T) {
 	const count = 1000

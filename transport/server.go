@@ -57,6 +57,7 @@ type Server struct {
 	connections *connections
 	shares      *shares
 	inFlight    atomic.Int64
+	turnedAway  atomic.Int64    // clients that are heard out after they were refused a connection
 	draining    atomic.Bool     // every answer is the last on its connection
 	stopping    context.Context // over when the listener closes
 	close       context.CancelFunc

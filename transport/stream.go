@@ -54,6 +54,8 @@ func (s *stream) read(p []byte) (int, error) {
 	s.pace.begin()
 	if s.waits {
 		s.waits = false
+		// The last answer on the connection has left its deadline behind.
+		_ = s.conn.SetWriteDeadline(s.pace.deadline())
 		if _, err := io.WriteString(s.conn.Conn, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 			return 0, err
 		}
