@@ -128,6 +128,33 @@ func TestAnIdleConnectionServesItsLastRequestWhileTheServiceDrains(t *testing.T)
 	unused.requireEnd()
 }
 
+// A request may be answered in the moment in which a stop begins, so that its answer promises a connection that goes on.
+// The connection then ends as an idle one.
+func TestAConnectionThatIsBusyWhenAStopBeginsDoesNotGoOn(t *testing.T) {
+	f := serve(t, func(c *Config) { c.IdleTimeout = patience })
+	c := f.dial(t)
+	text := request("POST", "/e/", "", event)
+	_, err := io.WriteString(c, text[:30])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		f.connections.mu.Lock()
+		defer f.connections.mu.Unlock()
+		for conn := range f.connections.open {
+			conn.leave()
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			return !conn.isIdle
+		}
+		return false
+	}, patience, time.Millisecond)
+	response, body := c.send("POST", text[30:])
+	require.Equal(t, 200, response.StatusCode, body)
+	require.False(t, response.Close)
+	begin := time.Now()
+	c.requireEnd()
+	require.Less(t, time.Since(begin), patience/2)
+}
+
 // requireEnd checks that the server has ended the connection in order.
 func (c *connection) requireEnd() {
 	c.t.Helper()

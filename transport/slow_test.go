@@ -75,6 +75,28 @@ func TestABodyThatIsTooSlowIsA408(t *testing.T) {
 	require.Equal(t, 200, response.StatusCode, body)
 }
 
+// The pace is that of a body. An idle connection, and the next request on it, have nothing to do with it.
+func TestAnIdleConnectionIsNotHeldToThePaceOfABody(t *testing.T) {
+	f := serve(t, func(c *Config) { c.BodyGrace = time.Nanosecond })
+	c := f.dial(t)
+	for range 3 {
+		c.requireUsable() // The body is there when the server begins to read it.
+	}
+}
+
+// The time that a head may take begins with its first byte, however long the connection was idle.
+func TestAHeadOnAConnectionThatWasIdleHasItsTime(t *testing.T) {
+	f, set := serveLive(t)
+	c := f.dial(t)
+	c.requireUsable()
+	set("  idle_timeout: 1h\n  header_timeout: 20ms\n")
+	c.requireUsable()
+	response, _ := c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\n")
+	require.Equal(t, 408, response.StatusCode)
+	require.True(t, response.Close)
+	c.requireEnd()
+}
+
 // smallBudget gives a server a budget of 8 MiB.
 func smallBudget(c *Config) {
 	c.MaxBody, c.MaxDecoded, c.PostHog.MaxRecording = configs.MiB, configs.MiB, configs.MiB
