@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/panics"
+	"github.com/opencapture/capture/transport/memory"
 )
 
 const (
@@ -147,9 +148,13 @@ func (c *conn) answer() (goesOn bool) {
 		c.part()
 	}
 	c.body.pace = pace{}
+	// A context keeps its memory. What was large is left to the garbage collector: nothing counts it any more.
+	isSmall := head.lease.Held() == 0 && (ctx.Response.IsBodyStream() || len(ctx.Response.Body()) <= memory.Small)
 	ctx.Request.Reset()
 	ctx.Response.Reset()
-	s.contexts.Put(ctx)
+	if isSmall {
+		s.contexts.Put(ctx)
+	}
 	return goesOn
 }
 

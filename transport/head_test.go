@@ -411,6 +411,34 @@ func TestAnIdleConnectionHoldsLittleMemory(t *testing.T) {
 	}
 }
 
+// What a large head took is gone with the request: nobody has it in stock for the next one, since the budget does not
+// count it any more.
+func TestTheMemoryOfLargeHeadsIsNotKept(t *testing.T) {
+	const count = 200
+	f := serve(t, nil)
+	var before, after runtime.MemStats
+	runtime.GC() // A second one would empty the stocks.
+	runtime.ReadMemStats(&before)
+	conns := make([]*connection, count)
+	large := "GET /_liveness HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("x", 60_000) + "\r\n"
+	for i := range conns {
+		conns[i] = f.dial(t)
+		_, err := io.WriteString(conns[i], large)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return f.budget.InUse() > count*3*60_000 }, patience, time.Millisecond)
+	for _, conn := range conns {
+		response, _ := conn.send("GET", "\r\n")
+		require.Equal(t, 200, response.StatusCode)
+	}
+	require.Eventually(t, func() bool { return f.budget.InUse() == 0 }, patience, time.Millisecond)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / count
+	t.Logf("%d bytes a connection, with the client's end", each)
+	require.Less(t, each, int64(30<<10))
+}
+
 // memoryInUse returns the bytes of the heap that are reachable, and those of the stacks.
 func memoryInUse() int64 {
 	runtime.GC()
