@@ -195,10 +195,14 @@ func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Req
 	return outgoing, nil
 }
 
-// climbs reports whether a path has a segment . or .., by which it could reach a path that must not be passed on.
+// climbs reports whether a path has a segment . or .., by which it could reach a path that must not be passed on. Some
+// servers read no further than to a semicolon of a segment.
 func climbs(u *url.URL) bool {
 	return slices.ContainsFunc(strings.FieldsFunc(u.Path, func(c rune) bool { return c == '/' || c == '\\' }),
-		func(segment string) bool { return segment == "." || segment == ".." })
+		func(segment string) bool {
+			segment, _, _ = strings.Cut(segment, ";")
+			return segment == "." || segment == ".."
+		})
 }
 
 // read reads an answer's body. The lease holds the body's capacity; if read returns an error, the lease is empty.

@@ -212,16 +212,16 @@ func TestAPathThatClimbsIsNotPassedOn(t *testing.T) {
 	u := startUpstream(t, "", func(http.ResponseWriter, *http.Request) {})
 	for _, path := range []string{
 		"/static/../api/users", "/static/%2e%2E/api/users", "/static/..%2fapi", `/static/..\api`, "/static/x/..",
-		"/array/./x", "/static/%zz", "/static/a\x00b",
+		"/array/./x", "/static/..;/api", "/static/%2e%2e%3bx/api", "/static/%zz", "/static/a\x00b",
 	} {
 		response, _ := u.forward(t, request("GET", path, "", ""))
 		require.Equal(t, 404, response.Status, path)
 	}
 	require.Empty(t, u.asked)
-	response, _ := u.forward(t, request("GET", "/static/a..b/...js%20c", "", ""))
+	response, _ := u.forward(t, request("GET", "/static/a..b/...js%20c;..", "", ""))
 	require.Equal(t, 200, response.Status)
 	asked := <-u.asked
-	require.Equal(t, "/static/a..b/...js%20c", asked.RequestURI)
+	require.Equal(t, "/static/a..b/...js%20c;..", asked.RequestURI)
 }
 
 func requireFailed(t *testing.T, response route.Response, body, want string) {
