@@ -128,8 +128,8 @@ func TestAnIdleConnectionServesItsLastRequestWhileTheServiceDrains(t *testing.T)
 	unused.requireEnd()
 }
 
-// A request may be answered in the moment in which a stop begins, so that its answer promises a connection that goes on.
-// The connection then ends as an idle one.
+// A request may be answered in the moment in which a stop begins, so that its answer promises that the connection goes
+// on. The connection then ends as an idle one.
 func TestAConnectionThatIsBusyWhenAStopBeginsDoesNotGoOn(t *testing.T) {
 	f := serve(t, func(c *Config) { c.IdleTimeout = patience })
 	c := f.dial(t)

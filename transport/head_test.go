@@ -378,7 +378,8 @@ func TestAClientThatWasIdleGetsLeaveToSendItsBody(t *testing.T) {
 		require.NoError(t, conn.SetWriteDeadline(time.Unix(1, 0)))
 	}
 	f.connections.mu.Unlock()
-	_, err := fmt.Fprintf(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(event))
+	_, err := fmt.Fprintf(c, "POST /e/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+		len(event))
 	require.NoError(t, err)
 	line, err := c.answers.ReadString('\n')
 	require.NoError(t, err)
@@ -387,6 +388,29 @@ func TestAClientThatWasIdleGetsLeaveToSendItsBody(t *testing.T) {
 	require.NoError(t, err)
 	response, body := c.send("POST", event)
 	require.Equal(t, 200, response.StatusCode, body)
+}
+
+// HTTP/1.0 knows no answer before the answer.
+func TestAClientOfTheOldVersionGetsNoLeave(t *testing.T) {
+	c := serve(t, nil).dial(t)
+	response, body := c.send("POST", fmt.Sprintf(
+		"POST /e/ HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", len(event), event))
+	require.Equal(t, 200, response.StatusCode, body)
+	c.requireEnd()
+}
+
+func TestAConnectionEndsIfItsClientSaysSo(t *testing.T) {
+	f := serve(t, nil)
+	for _, headers := range []string{
+		"Connection: close\r\n", "connection: Keep-Alive, CLOSE\r\n", "Connection: x\r\nConnection: close\r\n",
+		"Connection: close\r\nConnection: keep-alive\r\n",
+	} {
+		c := f.dial(t)
+		response, body := c.send("POST", request("POST", "/e/", headers, event))
+		require.Equal(t, 200, response.StatusCode, headers+body)
+		require.True(t, response.Close, headers)
+		c.requireEnd()
+	}
 }
 
 // The head of an idle connection holds nothing, and its buffer is small, whatever the largest head was.

@@ -22,11 +22,13 @@ func odd(address string, random *rand.Rand) {
 	texts := []string{
 		request("POST", "/e/", origin, event),
 		strings.Repeat(request("POST", "/e/", "", event), 5),
-		"POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + size + "\r\n" + event + "\r\n0\r\nA: b\r\n\r\n",
+		"POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + size + "\r\n" + event +
+			"\r\n0\r\nA: b\r\n\r\n",
 		request("POST", "/e/", "X-Long: "+strings.Repeat("x", 30_000)+"\r\n", event+strings.Repeat(" ", 100_000)),
 		"POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n" + strings.Repeat(" ", 100_000),
 		"POST /e/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 50\r\n\r\n",
-		"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "\x16\x03\x01\n",
+		"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+		"\x16\x03\x01\n",
 	}
 	from := fmt.Sprintf("127.0.0.%d", 2+random.IntN(5))
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
