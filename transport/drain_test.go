@@ -201,6 +201,19 @@ func TestAClientThatIsTurnedAwayReadsWhy(t *testing.T) {
 	require.Eventually(t, func() bool { return f.turnedAway.Load() == 0 }, patience, time.Millisecond)
 }
 
+// Clients that are turned away in great numbers are not heard out: their connections would be as many as those that
+// are served.
+func TestNoMoreThanSomeClientsAreHeardOut(t *testing.T) {
+	f := serve(t, func(c *Config) { c.MaxConnections = 1 })
+	f.dial(t).requireUsable()
+	f.turnedAway.Store(maxTurnedAway)
+	c := f.dial(t)
+	response, _ := c.answer("POST")
+	require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
+	c.requireClosed()
+	require.EqualValues(t, maxTurnedAway, f.turnedAway.Load())
+}
+
 // requireHeardOut waits for an answer, sends more in spite of it, and then reads the answer.
 func (c *connection) requireHeardOut(status int) {
 	c.t.Helper()

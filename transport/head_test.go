@@ -362,7 +362,7 @@ func TestAClientMayWaitForLeaveToSendItsBody(t *testing.T) {
 	response, body := c.send("POST", event)
 	require.Equal(t, 200, response.StatusCode, body)
 	c.requireUsable()
-	response, _ = c.send("POST", fmt.Sprintf(strings.Replace(head, "/e/", "/nowhere", 1), 1000))
+	response, _ = c.send("POST", fmt.Sprintf(strings.Replace(head, "/e/", "/nowhere", 1), 50))
 	require.Equal(t, 404, response.StatusCode)
 	require.True(t, response.Close)
 	c.requireClosed()

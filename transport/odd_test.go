@@ -58,7 +58,8 @@ func odd(address string, random *rand.Rand) {
 func TestNothingIsHeldForClientsThatHaveLeft(t *testing.T) {
 	f := serve(t, func(c *Config) {
 		smallBudget(c)
-		c.TrustedProxies, c.MaxConnections, c.MaxHeader = configs.List{}, 40, 16*configs.KiB
+		c.TrustedProxies, c.MaxConnections, c.MaxAddressShare = configs.List{}, 16, 0.5
+		c.MaxHeader = 16 * configs.KiB
 	})
 	var clients sync.WaitGroup
 	for i := range 24 {
