@@ -155,6 +155,34 @@ func TestAConnectionThatIsBusyWhenAStopBeginsDoesNotGoOn(t *testing.T) {
 	require.Less(t, time.Since(begin), patience/2)
 }
 
+// A stop does not wait longer than it may for a request that is still on its way. It cuts off the connection, which is
+// no fault: nothing was promised on it.
+func TestAStopCutsOffARequestThatDoesNotCome(t *testing.T) {
+	f := serve(t, func(c *Config) { c.StopTimeout = 50 * time.Millisecond })
+	c := f.dial(t)
+	c.requireUsable()
+	_, err := io.WriteString(c, "POST /e/ HT")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return !f.anyIdle() }, patience, time.Millisecond)
+	require.NoError(t, f.Stop(context.Background()))
+	c.requireClosed()
+}
+
+// anyIdle reports whether a connection waits for a request.
+func (f *fixture) anyIdle() bool {
+	f.connections.mu.Lock()
+	defer f.connections.mu.Unlock()
+	for conn := range f.connections.open {
+		conn.mu.Lock()
+		isIdle := conn.isIdle
+		conn.mu.Unlock()
+		if isIdle {
+			return true
+		}
+	}
+	return false
+}
+
 // requireEnd checks that the server has ended the connection in order.
 func (c *connection) requireEnd() {
 	c.t.Helper()

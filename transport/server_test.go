@@ -511,10 +511,11 @@ func TestABodyOverTheLimitLeavesTheConnectionUsable(t *testing.T) {
 	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+chunked(exact))
 	require.Equal(t, 200, response.StatusCode, body)
 	// Far over the limit, the answer comes before the body does, and the connection ends.
-	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"+
+	response, body = c.send("POST", "POST /e/ HTTP/1.1\r\nHost: x\r\nContent-Length: 200001\r\n\r\n"+
 		strings.Repeat("x", 10_000))
 	require.Equal(t, 413, response.StatusCode)
 	require.Equal(t, want, body)
+	require.True(t, response.Close)
 	c.requireClosed()
 	require.Zero(t, f.budget.InUse())
 }
@@ -747,6 +748,35 @@ func TestStopSaysHowManyRequestsItCutOff(t *testing.T) {
 	<-entered
 	require.ErrorContains(t, server.Stop(context.Background()), "transport: 1 requests unfinished")
 	close(leave)
+}
+
+// closed is a gate that admits nobody.
+type closed struct{}
+
+func (closed) Phase() events.Phase { return events.PhaseQuota }
+func (closed) Name() string        { return "closed" }
+func (closed) Admit(context.Context, *events.Caller) error {
+	return events.Errorf(events.RateLimited, "not now")
+}
+
+// What a gate refuses is not read, also where it is short.
+func TestTheConnectionEndsWithARequestThatAGateRefuses(t *testing.T) {
+	f := serve(t, nil)
+	config := testConfig()
+	server, err := newServer(config, newBudget(config, 0), f.processor, f.health, zap.NewNop(), tally.NoopScope,
+		func(error) {})
+	require.NoError(t, err)
+	server.gates = events.Gates{closed{}}
+	require.NoError(t, server.Start(context.Background()))
+	defer func() { require.NoError(t, server.Stop(context.Background())) }()
+	c := (&fixture{Server: server}).dial(t)
+	response, body := c.send("POST", request("POST", "/e/", origin, event))
+	require.Equal(t, 429, response.StatusCode)
+	require.Contains(t, body, "not now")
+	require.True(t, response.Close)
+	requireCORS(t, response, "https://shop.example")
+	c.requireEnd()
+	require.Empty(t, f.processor.ips)
 }
 
 func TestStartNamesTheKeyOfAnAddressInUse(t *testing.T) {
