@@ -619,13 +619,14 @@ func (c *core) tell(report func(int, error), i int, err error) {
 	report(i, err)
 }
 
-// count counts messages that have their reports, and logs why messages have failed.
+// count counts messages that have their reports, and logs why messages have failed, and that they do no longer.
 func (c *core) count(e *ending, bytes int) {
 	n := int64(len(e.entries))
 	if e.err == nil {
 		c.metrics.acked.Inc(n)
 		c.metrics.bytes.Inc(int64(bytes))
 		c.metrics.latency.Record(time.Since(e.entries[0].at))
+		c.causes.Log(nil)
 		return
 	}
 	c.metrics.failed[produce.ClassOf(e.err)].Inc(n)

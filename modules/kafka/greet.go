@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -18,13 +20,50 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
+const (
+	configured = "kafka.brokers"
+	advertised = "advertised.listeners of the brokers"
+)
+
+// dial returns a client of the cluster. The client is useful: a broker has answered at one of the addresses, and one at
+// the addresses that the brokers give of themselves, since messages go to those alone. If none does, the error says why
+// and, where that can be told, what to change. The topic is one that the user of the client may see.
+func dial(ctx context.Context, addresses []string, topic string, config *sarama.Config) (sarama.Client, error) {
+	if err := greet(ctx, addresses, configured, topic, config); err != nil {
+		return nil, err
+	}
+	client, err := sarama.NewClient(addresses, config)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	if err := refresh(client, []string{topic}); err != nil {
+		_ = client.Close() // nothing was written
+		return nil, err
+	}
+	own := make([]string, 0, len(client.Brokers()))
+	for _, broker := range client.Brokers() {
+		own = append(own, broker.Addr())
+	}
+	if slices.ContainsFunc(own, func(address string) bool { return slices.Contains(addresses, address) }) {
+		return client, nil
+	}
+	if err := greet(ctx, own, advertised, topic, config); err != nil {
+		_ = client.Close() // nothing was written
+		return nil, &strangerError{
+			text:  "the brokers say that they are at " + strings.Join(own, ", ") + ": " + err.Error(),
+			cause: err,
+		}
+	}
+	return client, nil
+}
+
 // greet connects to the addresses, all at once, and logs in. It returns nil as soon as one of them answers as a broker
 // does. If none does, the error says of each what stands against it and, where that can be told, what to change. It
-// takes no longer than connect_timeout and ends with ctx.
+// takes no longer than connect_timeout and ends with ctx. The setting is that which has the addresses.
 //
 // sarama's own client, which comes after greet, tries the addresses one after the other, waits longer for each, and
 // does not say why a broker has refused a login.
-func greet(ctx context.Context, addresses []string, topic string, config *sarama.Config) error {
+func greet(ctx context.Context, addresses []string, setting, topic string, config *sarama.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, config.Net.DialTimeout)
 	line := &line{ctx: ctx}
 	talks := panics.NewGroup(zap.NewNop())
@@ -45,7 +84,7 @@ func greet(ctx context.Context, addresses []string, topic string, config *sarama
 	for i, address := range addresses {
 		faults[i] = named(addresses, address, noAnswer(&own))
 		talks.Go("the first words to a broker", func() {
-			answers <- answer{i, panics.Catch(func() error { return meet(address, topic, &own) })}
+			answers <- answer{i, panics.Catch(func() error { return meet(address, setting, topic, &own) })}
 		})
 	}
 	for range addresses {
@@ -101,7 +140,7 @@ func named(addresses []string, address string, err error) error {
 
 // meet opens a connection to one broker, logs in, asks about the topic, since a broker may answer what comes before
 // that to everybody, and closes the connection.
-func meet(address, topic string, config *sarama.Config) error {
+func meet(address, setting, topic string, config *sarama.Config) error {
 	broker := sarama.NewBroker(address)
 	if err := broker.Open(config); err != nil {
 		return err
@@ -118,7 +157,7 @@ func meet(address, topic string, config *sarama.Config) error {
 	case err == nil: // sarama has closed the connection, and keeps the reason to itself
 		err = errClosedEarly
 	}
-	return &strangerError{text: explainRefusal(err, config), cause: err}
+	return &strangerError{text: explainRefusal(err, setting, config), cause: err}
 }
 
 var errClosedEarly = errors.New("the connection was closed before it was of use")
@@ -149,8 +188,8 @@ func perhaps(config *sarama.Config) string {
 	return ": see that the port is a broker's and speaks without TLS, as kafka.tls.enabled is false"
 }
 
-// explainRefusal says what stands against a connection, and what to change.
-func explainRefusal(err error, config *sarama.Config) string {
+// explainRefusal says what stands against a connection, and what to change. The setting has the address.
+func explainRefusal(err error, setting string, config *sarama.Config) string {
 	var (
 		record  tls.RecordHeaderError
 		verify  *tls.CertificateVerificationError
@@ -177,11 +216,11 @@ func explainRefusal(err error, config *sarama.Config) string {
 		return fmt.Sprintf("%s: the broker takes no login by %s on this port, see kafka.sasl.mechanism", text,
 			config.Net.SASL.Mechanism)
 	case errors.As(err, &lookup):
-		return text + ": see the names in kafka.brokers"
+		return text + ": see the names in " + setting
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return noAnswer(config).Error()
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return text + ": nobody listens there, see kafka.brokers"
+		return text + ": nobody listens there, see " + setting
 	case errors.As(err, &garbage):
 		return text + ": this is no answer of a broker" + perhaps(config)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),

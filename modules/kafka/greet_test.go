@@ -2,16 +2,20 @@ package kafka_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -129,4 +133,75 @@ func TestOneOfSeveralBrokersIsEnoughAndEachIsNamedIfThereIsNone(t *testing.T) {
 		return strings.Contains(producer.Ready().Error(), cfg.Brokers[0]+": no answer within 500ms")
 	}, patience, time.Millisecond)
 	require.ErrorContains(t, producer.Ready(), cfg.Brokers[1]+": connection refused")
+}
+
+// observed starts a producer whose log can be read.
+func observed(t *testing.T, cfg kafka.Config) (*kafka.Producer, *observer.ObservedLogs) {
+	t.Helper()
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	core, logged := observer.New(zap.InfoLevel)
+	producer, err := kafka.NewProducer(cfg, bootstrap, zap.New(core), tally.NoopScope)
+	require.NoError(t, err)
+	require.NoError(t, producer.Start(t.Context()))
+	t.Cleanup(func() { require.NoError(t, producer.Stop(context.Background())) })
+	return producer, logged
+}
+
+func TestTheLogSaysOnceThatMessagesAreNotAcknowledgedAndOnceThatTheyAreAgain(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.AckTimeout = 300 * time.Millisecond
+	producer, logged := observed(t, cfg)
+	var faulty atomic.Bool
+	faulty.Store(true)
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		if faulty.Load() {
+			return nil, io.ErrClosedPipe, true // the connection is closed
+		}
+		return nil, nil, false
+	})
+	for i := range 3 {
+		<-send(producer, spread(cfg.Topics.Events, i, i+1)).done
+	}
+	faulty.Store(false)
+	for i := range 3 {
+		deliver(t, producer, spread(cfg.Topics.Events, 10+i, 11+i))
+	}
+	lines := logged.FilterMessageSnippet("acknowledged").All()
+	require.Len(t, lines, 2)
+	require.Equal(t, "messages are not acknowledged: the broker has closed the connection: EOF", lines[0].Message)
+	require.Equal(t, "messages are acknowledged again", lines[1].Message)
+}
+
+// The address of kafka.brokers is right, and the brokers name themselves as only their own network knows them.
+func TestBrokersThatGiveAnAddressOfThemselvesWhereNobodyAnswersAreNotConnected(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	elsewhere := freeAddress(t)
+	host, text, err := net.SplitHostPort(elsewhere)
+	require.NoError(t, err)
+	port, err := strconv.ParseInt(text, 10, 32)
+	require.NoError(t, err)
+	broker.ControlKey(int16(kmsg.Metadata), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		response := request.ResponseKind().(*kmsg.MetadataResponse)
+		response.Brokers = []kmsg.MetadataResponseBroker{{Host: host, Port: int32(port)}}
+		return response, nil, true
+	})
+	cfg := config(broker.ListenAddrs()...)
+	want := "the brokers say that they are at " + elsewhere +
+		": connection refused: nobody listens there, see advertised.listeners of the brokers"
+
+	producer, logged := observed(t, cfg)
+	require.Eventually(t, func() bool { return logged.FilterMessageSnippet(want).Len() > 0 }, patience, time.Millisecond)
+	require.Contains(t, producer.String(), "(not connected: "+want)
+	require.ErrorContains(t, producer.Ready(), want)
+
+	bootstrap, err := kafka.NewBootstrap(cfg)
+	require.NoError(t, err)
+	require.EqualError(t, kafka.Tail{}.Run(invocation(t.Context(), &output{}), cfg, bootstrap),
+		"cannot use Kafka at "+cfg.Brokers[0]+": "+want)
 }

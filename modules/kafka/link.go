@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -277,6 +278,9 @@ func (c *core) unanswered(p *partition, err error, now time.Time) {
 		p.unsure = true
 		c.giveUp(p, produce.Unavailable, err)
 		return
+	}
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("the broker has closed the connection: %w", err)
 	}
 	class := produce.Unavailable
 	var timeout interface{ Timeout() bool }

@@ -162,5 +162,5 @@ func TestATopicIsReadToItsEnd(t *testing.T) {
 	bootstrap, err = kafka.NewBootstrap(cfg)
 	require.NoError(t, err)
 	require.ErrorContains(t, kafka.NewReader(cfg, bootstrap).ReadTopic(t.Context(), cfg.Topics.Events, none),
-		"Kafka at "+cfg.Brokers[0]+": ")
+		"cannot use Kafka at "+cfg.Brokers[0]+": connection refused: nobody listens there, see kafka.brokers")
 }

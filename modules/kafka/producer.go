@@ -270,10 +270,7 @@ func (p *Producer) connect(addresses []string) (sarama.Client, error) {
 		}
 		p.config = config
 	}
-	if err := greet(p.ctx, addresses, p.keeper.topics.Events, p.config); err != nil {
-		return nil, err
-	}
-	client, err := sarama.NewClient(addresses, p.config)
+	client, err := dial(p.ctx, addresses, p.keeper.topics.Events, p.config)
 	if err != nil {
 		return nil, err
 	}

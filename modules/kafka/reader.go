@@ -64,18 +64,16 @@ func readingClient(ctx context.Context, cfg Config, bootstrap *Bootstrap) (saram
 	}
 	config.Consumer.Return.Errors = true
 	config.Consumer.MaxWaitTime = 250 * time.Millisecond
-	addresses := bootstrap.Addresses()
-	switch err := greet(ctx, addresses, cfg.Topics.Events, config); {
-	case err != nil && bootstrap.local != nil:
+	client, err := dial(ctx, bootstrap.Addresses(), cfg.Topics.Events, config)
+	switch {
+	case err == nil:
+		return client, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case bootstrap.local != nil:
 		return nil, fmt.Errorf("no broker answers at %s: is `capture serve` running?", bootstrap.local.Address())
-	case err != nil:
-		return nil, fmt.Errorf("cannot use Kafka at %s: %w", strings.Join(addresses, ", "), err)
 	}
-	client, err := sarama.NewClient(addresses, config)
-	if err != nil {
-		return nil, fmt.Errorf("kafka client: %w", err)
-	}
-	return client, nil
+	return nil, fmt.Errorf("cannot use Kafka at %s: %w", strings.Join(bootstrap.Addresses(), ", "), err)
 }
 
 // offsets returns the oldest offset of a partition and the offset behind its newest message.

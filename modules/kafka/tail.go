@@ -140,6 +140,9 @@ var errEnough = errors.New("enough events")
 func (t Tail) Run(use module.Invocation, cfg Config, bootstrap *Bootstrap) error {
 	client, err := readingClient(use.Context, cfg, bootstrap)
 	if err != nil {
+		if use.Context.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	defer client.Close() //nolint:errcheck // nothing was written
@@ -250,7 +253,7 @@ func (t Tail) topics(client sarama.Client, cfg Config) (existing, missing []stri
 		wanted = cfg.Topics.Names()
 	}
 	// A topic that does not exist is among the missing ones.
-	if err := client.RefreshMetadata(wanted...); err != nil && len(client.Brokers()) == 0 {
+	if err := client.RefreshMetadata(wanted...); errors.Is(err, sarama.ErrOutOfBrokers) {
 		return nil, nil, fmt.Errorf("list topics: %w", err)
 	}
 	known, err := client.Topics()
