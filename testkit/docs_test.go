@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
@@ -163,6 +164,61 @@ func requireKnown(t *testing.T, at string, args []string) {
 }
 
 var inline = regexp.MustCompile("`([^`]+)`")
+
+// anchors returns the names by which a link can point at the headings of a page, as GitHub makes them.
+func anchors(prose string) (names []string) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(prose, -1) {
+		name := regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	return names
+}
+
+func TestTheDocsLinkToHeadingsThatThereAre(t *testing.T) {
+	link, found := regexp.MustCompile(`\]\(([^)#:]*)#([^)]+)\)`), 0
+	for page, text := range docsPages(t) {
+		_, prose := docsBlocks(t, page, text)
+		for _, target := range link.FindAllStringSubmatch(prose, -1) {
+			linked := filepath.Join("..", filepath.Dir(page), target[1])
+			if target[1] == "" {
+				linked = filepath.Join("..", page)
+			}
+			text, err := os.ReadFile(linked)
+			require.NoError(t, err, "%s: %s", page, target[0])
+			_, prose := docsBlocks(t, linked, string(text))
+			require.Contains(t, anchors(prose), target[2], "%s: %s", page, target[0])
+			found++
+		}
+	}
+	require.Greater(t, found, 10)
+}
+
+// Flags stand in the text without their command, too.
+func TestTheDocsNameOnlyFlagsThatThereAre(t *testing.T) {
+	flags := map[string]bool{}
+	var collect func(command *cobra.Command)
+	collect = func(command *cobra.Command) {
+		command.InitDefaultHelpFlag()
+		command.InitDefaultVersionFlag()
+		note := func(flag *pflag.Flag) { flags["--"+flag.Name] = true }
+		command.Flags().VisitAll(note)
+		command.PersistentFlags().VisitAll(note)
+		for _, below := range command.Commands() {
+			collect(below)
+		}
+	}
+	collect(app.CommandLine(standard.Modules()))
+	named := regexp.MustCompile("`(--[a-z-]+)[^`]*`")
+	found := 0
+	for page, text := range docsPages(t) {
+		_, prose := docsBlocks(t, page, text)
+		for _, flag := range named.FindAllStringSubmatch(prose, -1) {
+			require.True(t, flags[flag[1]], "%s: there is no flag %s", page, flag[1])
+			found++
+		}
+	}
+	require.Greater(t, found, 20)
+}
 
 func TestTheDocsNameOnlyCommandsKeysAndFilesThatThereAre(t *testing.T) {
 	keys, groups := knownKeys(t)

@@ -24,6 +24,9 @@ const (
 	// fieldCost is what a field takes besides.
 	byteCost, fieldCost = 3, 160
 
+	// tlsHandshake is the first byte of a client that speaks TLS.
+	tlsHandshake = 0x16
+
 	// maxFields is how many fields a head may have.
 	maxFields = 512
 
@@ -47,6 +50,7 @@ var (
 	errBareCR     = malformed("a carriage return without a line feed in the head")
 	errBareLF     = malformed("a line feed without a carriage return in the head")
 	errControl    = malformed("a control character in the head")
+	errTLS        = malformed("it begins as TLS does, and this port speaks HTTP: use http://, or a proxy that ends TLS")
 	errLine       = malformed("the request line is not a method, a target and a version, with one space between")
 	errMethod     = malformed("a method that nobody knows")
 	errTarget     = malformed("the target is neither a path nor an http URL")
@@ -108,6 +112,9 @@ const unknownLength = -1
 // parse reads the head to its end. After a fault it reads on only to find the origin that the answer is for: as far as
 // the bytes are there, and where the head is too large, to its end, which is on its way.
 func (h *head) parse() *fault {
+	if first, err := h.reader.Peek(1); err == nil && first[0] == tlsHandshake {
+		return errTLS // where TLS has no line feed by chance, there is no line to wait for
+	}
 	for {
 		line, dropped, end := h.next()
 		switch {

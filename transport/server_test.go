@@ -677,6 +677,18 @@ func TestHeadersOverTheLimitAreTold(t *testing.T) {
 	require.Contains(t, body, "send the events in the body")
 }
 
+// The first bytes of TLS need not hold a line feed, and then the head would never end.
+func TestAClientThatSpeaksTLSIsToldAtOnce(t *testing.T) {
+	hello := "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"
+	f := serve(t, func(c *Config) { c.HeaderTimeout = time.Hour })
+	for _, sent := range []string{hello, hello + "\n"} {
+		response, body := f.dial(t).send("GET", sent)
+		require.Equal(t, 400, response.StatusCode)
+		require.Contains(t, body, "it begins as TLS does, and this port speaks HTTP")
+		require.True(t, response.Close)
+	}
+}
+
 // Sections 0 and 1.5 of the protocol.
 func TestClientIPIsTheNearestAddressThatIsNotTrusted(t *testing.T) {
 	f := serve(t, nil)
