@@ -33,6 +33,20 @@ func TestRefusedRequestsAreSeenAtInfoAndAFloodOfThemIsCounted(t *testing.T) {
 	require.Equal(t, strings.Repeat("é", 100)+"...", lines[1].ContextMap()["answer"])
 	require.Equal(t, int64(999), lines[2].ContextMap()["more_like_this_before"])
 	require.Equal(t, "r3", lines[2].ContextMap()["request_id"])
+
+	r.add(bad, "/batch/", "bad JSON", "r4", netip.MustParseAddr("203.0.113.8"))
+	now = now.Add(refusalsEvery)
+	r.add(bad, "/batch/", "bad JSON", "r5", netip.MustParseAddr("203.0.113.8"))
+	require.Equal(t, int64(1), logged.All()[3].ContextMap()["more_like_this_before"], "each is counted once")
+}
+
+func TestTheRefusalsOfOnePathDoNotHideThoseOfAnother(t *testing.T) {
+	core, logged := observer.New(zap.InfoLevel)
+	r := newRefusals(zap.New(core))
+	for _, path := range []string{"/batch", "/s", "/batch", "/s"} {
+		r.add(refused{path, 400}, path, "bad JSON", "r1", netip.MustParseAddr("203.0.113.7"))
+	}
+	require.Equal(t, 2, logged.Len())
 }
 
 func TestLevelDebugShowsEveryRefusedRequest(t *testing.T) {

@@ -196,7 +196,9 @@ func TestBrokersThatGiveAnAddressOfThemselvesWhereNobodyAnswersAreNotConnected(t
 		": connection refused: nobody listens there, see advertised.listeners of the brokers"
 
 	producer, logged := observed(t, cfg)
-	require.Eventually(t, func() bool { return logged.FilterMessageSnippet(want).Len() > 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return logged.FilterMessageSnippet(want).Len() > 0
+	}, patience, time.Millisecond)
 	require.Contains(t, producer.String(), "(not connected: "+want)
 	require.ErrorContains(t, producer.Ready(), want)
 
