@@ -57,3 +57,19 @@ func TestLevelDebugShowsEveryRefusedRequest(t *testing.T) {
 	}
 	require.Equal(t, 10, logged.Len())
 }
+
+func TestTheLogSaysWithWhichStatusARequestWasRefusedAlsoIfNoHandlerHasSeenIt(t *testing.T) {
+	core, logged := observer.New(zap.InfoLevel)
+	f := serveLogged(t, nil, zap.New(core))
+	for i, sent := range []string{
+		"GET  / HTTP/1.1\r\n\r\n", request("GET", "/nosuch", "", ""), request("POST", "/e/", "", "{"),
+	} {
+		response, body := f.dial(t).send("GET", sent)
+		lines := logged.FilterMessage("request refused").All()
+		require.Len(t, lines, i+1, sent)
+		line := lines[i].ContextMap()
+		require.EqualValues(t, response.StatusCode, line["status"])
+		require.Equal(t, body, line["answer"])
+		require.Equal(t, "127.0.0.1", line["client_ip"])
+	}
+}

@@ -88,7 +88,9 @@ func testConfig() Config {
 	return config
 }
 
-func serve(t *testing.T, change func(*Config)) *fixture {
+func serve(t *testing.T, change func(*Config)) *fixture { return serveLogged(t, change, zap.NewNop()) }
+
+func serveLogged(t *testing.T, change func(*Config), log *zap.Logger) *fixture {
 	config := testConfig()
 	if change != nil {
 		change(&config)
@@ -97,7 +99,7 @@ func serve(t *testing.T, change func(*Config)) *fixture {
 	health, err := observability.NewHealth(nil)
 	require.NoError(t, err)
 	f := &fixture{processor: &processor{}, budget: newBudget(config, 0), health: health, failed: make(chan error, 1)}
-	f.Server, err = newServer(config, f.budget, f.processor, health, zap.NewNop(), tally.NoopScope,
+	f.Server, err = newServer(config, f.budget, f.processor, health, log, tally.NoopScope,
 		func(err error) { f.failed <- err })
 	require.NoError(t, err)
 	require.NoError(t, f.Start(context.Background()))

@@ -169,9 +169,12 @@ func spooled(t *testing.T, c *cluster, cfg delivery.Config, batches ...*events.B
 func TestASpoolCommandInAWrongDirectorySaysSo(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
+	open := t.TempDir()
+	require.NoError(t, os.Chmod(open, 0o777)) //nolint:gosec // that is the fault
 	for name, wrong := range map[string]struct{ dir, want string }{
 		"missing": {filepath.Join(t.TempDir(), "data", "spool"), "there is no directory /"},
 		"empty":   {t.TempDir(), "holds no spool"},
+		"open":    {open, "all users of this machine can write to"},
 	} {
 		cfg := config(t, "auto")
 		cfg.Spool.Dir = wrong.dir
