@@ -170,7 +170,7 @@ func TestASpoolCommandInAWrongDirectorySaysSo(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	open := t.TempDir()
-	require.NoError(t, os.Chmod(open, 0o777)) //nolint:gosec // that is the fault
+	require.NoError(t, os.Chmod(open, 0o777))
 	for name, wrong := range map[string]struct{ dir, want string }{
 		"missing": {filepath.Join(t.TempDir(), "data", "spool"), "there is no directory /"},
 		"empty":   {t.TempDir(), "holds no spool"},
