@@ -347,6 +347,7 @@ func (s *Server) handle(c *fiber.Ctx, r *route.Route, view *configs.View, terms 
 		ContentEncoding: string(header.Peek(fiber.HeaderContentEncoding)),
 		Header:          header,
 		ClientIP:        client.String(),
+		Secure:          terms.secure(c),
 		Config:          view,
 		TraceParent:     traceParent(header.Peek("traceparent")),
 		RequestID:       c.GetRespHeader(fiber.HeaderXRequestID),
@@ -536,6 +537,12 @@ func (t *terms) clientIP(c *fiber.Ctx) netip.Addr {
 		lists[i] = string(list)
 	}
 	return clientIP(address, lists, t.trusted)
+}
+
+// secure reports whether a trusted proxy says that the client reached it by TLS.
+func (t *terms) secure(c *fiber.Ctx) bool {
+	peer, _ := netip.AddrFromSlice(c.Context().RemoteIP())
+	return t.trusted.contain(peer.Unmap()) && string(c.Request().Header.Peek(fiber.HeaderXForwardedProto)) == "https"
 }
 
 // counted returns the address that counts what a client holds, and the zero address if nobody counts it. A trusted

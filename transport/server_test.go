@@ -108,6 +108,23 @@ func serveLogged(t *testing.T, change func(*Config), log *zap.Logger) *fixture {
 	return f
 }
 
+// serveRoutes starts a server of other routes.
+func serveRoutes(t *testing.T, change func(*Config), routes ...route.Route) *fixture {
+	config := testConfig()
+	if change != nil {
+		change(&config)
+	}
+	require.NoError(t, config.Validate())
+	health, err := observability.NewHealth(nil)
+	require.NoError(t, err)
+	server, err := NewServer(configs.Fixed(config), 0, routes, nil, newBudget(config, 0), health, zap.NewNop(),
+		tally.NoopScope, func(error) {})
+	require.NoError(t, err)
+	require.NoError(t, server.Start(context.Background()))
+	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
+	return &fixture{Server: server}
+}
+
 const event = `{"event":"a","distinct_id":"u","token":"k"}`
 
 // connection is one client connection, on which a test sees what happens to the next request.
@@ -197,20 +214,12 @@ func TestHeadKeepsNothing(t *testing.T) {
 
 // After a 503 the client would send the request again and again.
 func TestABodyThatTheBudgetCanNeverHoldIsTooLarge(t *testing.T) {
-	config := DefaultConfig()
-	config.Listen, config.MaxBody, config.MaxDecoded = "127.0.0.1:0", 1<<20, 1<<20
-	config.PostHog.MaxRecording, config.MaxInFlight, config.MaxAddressShare = 1<<20, 4<<20, 1
-	require.NoError(t, config.Validate())
-	health, err := observability.NewHealth(nil)
-	require.NoError(t, err)
-	server, err := NewServer(configs.Fixed(config), 0,
-		[]route.Route{{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"},
-			Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }}}, nil,
-		newBudget(config, 0), health, zap.NewNop(), tally.NoopScope, func(error) {})
-	require.NoError(t, err)
-	require.NoError(t, server.Start(context.Background()))
-	defer func() { require.NoError(t, server.Stop(context.Background())) }()
-	c := (&fixture{Server: server}).dial(t)
+	f := serveRoutes(t, func(c *Config) {
+		c.MaxBody, c.MaxDecoded = 1<<20, 1<<20
+		c.PostHog.MaxRecording, c.MaxInFlight, c.MaxAddressShare = 1<<20, 4<<20, 1
+	}, route.Route{Group: "own", Path: "/large", MaxBody: route.Fixed(1 << 30), Methods: []string{"POST"},
+		Handle: func(context.Context, *route.Request) route.Response { return route.Response{Status: 200} }})
+	c := f.dial(t)
 	response, _ := c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<19)))
 	require.Equal(t, 200, response.StatusCode)
 	response, _ = c.send("POST", request("POST", "/large", "", strings.Repeat("x", 3<<19+1)))
@@ -715,6 +724,29 @@ func TestClientIPIsTheNearestAddressThatIsNotTrusted(t *testing.T) {
 	nobody := serve(t, func(c *Config) { c.TrustedProxies = configs.List{} })
 	nobody.dial(t).send("POST", request("POST", "/e/", "X-Forwarded-For: 203.0.113.9\r\n", event))
 	require.Equal(t, []string{"127.0.0.1"}, nobody.processor.ips)
+}
+
+func TestOnlyATrustedProxySaysThatAClientUsedTLS(t *testing.T) {
+	for _, test := range []struct {
+		head   string
+		change func(*Config)
+		want   bool
+	}{
+		{"X-Forwarded-Proto: https\r\n", nil, true},
+		{"X-Forwarded-Proto: http\r\n", nil, false},
+		{"", nil, false},
+		{"X-Forwarded-Proto: https\r\n", func(c *Config) { c.TrustedProxies = configs.List{} }, false},
+	} {
+		asked := make(chan bool, 1)
+		f := serveRoutes(t, test.change, route.Route{Group: "own", Path: "/x", Methods: []string{"GET"},
+			Handle: func(_ context.Context, r *route.Request) route.Response {
+				asked <- r.Secure
+				return route.Response{Status: 200}
+			}})
+		response, _ := f.dial(t).send("GET", request("GET", "/x", test.head, ""))
+		require.Equal(t, 200, response.StatusCode)
+		require.Equal(t, test.want, <-asked, test.head)
+	}
 }
 
 func TestStopLetsRequestsInFlightEnd(t *testing.T) {

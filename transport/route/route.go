@@ -74,7 +74,9 @@ type Request struct {
 	// Body is the body as it came over the wire.
 	Body []byte
 	// ClientIP is the address of the client behind the trusted proxies.
-	ClientIP  string
+	ClientIP string
+	// Secure is set if a trusted proxy says that the client reached it by TLS (X-Forwarded-Proto).
+	Secure    bool
 	RequestID string
 	// TraceParent is the trace that the request belongs to, as in events.Batch.
 	TraceParent string

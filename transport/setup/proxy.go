@@ -44,7 +44,7 @@ const (
 //   - Of the request's headers the proxy passes on those in passedOn. So cookies stay here, and nobody can tell the
 //     upstream another path, method or client address than the proxy does.
 //   - X-Forwarded-For, -Proto and -Host say who the client is. The address is the one that this service believes
-//     (transport.trusted_proxies). The protocol is the one that a proxy in front of this service names, else http.
+//     (transport.trusted_proxies). The protocol is the one that such a proxy names, else http.
 //   - Of the answer's headers the proxy passes back those in passedBack. So the upstream can neither set cookies nor
 //     say anything about this host as a whole. CORS headers and the request id are this server's own.
 //   - A redirect goes to the client. If it leads to the upstream, it leads to the same path of this host.
@@ -180,7 +180,7 @@ func (p *Proxy) outgoing(ctx context.Context, request *route.Request) (*http.Req
 		return nil, errors.New("a path with dots in the place of a segment")
 	}
 	header, scheme := passOn(request), "http"
-	if request.Get("X-Forwarded-Proto") == "https" {
+	if request.Secure {
 		scheme = "https"
 	}
 	header.Set("X-Forwarded-Proto", scheme)

@@ -149,9 +149,13 @@ func TestWhatIsNotForTheUpstreamStaysHere(t *testing.T) {
 	}, asked.Header)
 	require.Empty(t, asked.TransferEncoding)
 
-	u.forward(t, request("GET", "/array/phc_test/config", "", "", "X-Forwarded-Proto", "https"))
-	asked = <-u.asked
-	require.Equal(t, "https", asked.Header.Get("X-Forwarded-Proto"), "a proxy in front knows better")
+	for _, secure := range []bool{false, true} {
+		r := request("GET", "/array/phc_test/config", "", "", "X-Forwarded-Proto", "https")
+		r.Secure = secure
+		u.forward(t, r)
+		asked = <-u.asked
+		require.Equal(t, secure, asked.Header.Get("X-Forwarded-Proto") == "https", "only a trusted proxy is believed")
+	}
 }
 
 func TestAnAnswerComesBackWithoutWhatSpeaksForTheUpstreamsHost(t *testing.T) {
