@@ -669,6 +669,30 @@ func ofOTLP() []attack {
 				`"events":[` +
 				fill(size, `{"name":"gen_ai.choice","attributes":[{"key":"a","value":{"intValue":1}}]}`) + `]}]}]}]}`
 		}),
+		text("values that their fields cannot hold", logs, http.StatusOK, func(size int) string {
+			return jsonOf(`{"timeUnixNano":"x","attributes":[` +
+				fill(size, `{"key":5,"value":{"intValue":"5.5","intValue":"x","bytesValue":"!"}},null`) + `]}`)
+		}),
+		text("plain values in the place of OTLP's", logs, http.StatusOK, func(size int) string {
+			return jsonOf(`{"body":[` + fill(size, `1`) + `]}`)
+		}),
+		text("plain values that nest deeply", logs, http.StatusOK, func(size int) string {
+			return jsonOf(`{"body":[` + fill(size, strings.Repeat("[", 40)+"1"+strings.Repeat("]", 40)) + `]}`)
+		}),
+		text("objects in the place of lists", logs, http.StatusOK, func(size int) string {
+			return jsonOf(`{"attributes":{` + fill(size, `"k":{"kvlistValue":{"values":{"0":{"key":"a","value":1}}}}`) + `}}`)
+		}),
+		text("bad base64", logs, http.StatusOK, func(size int) string {
+			return jsonOf(`{"body":{"bytesValue":"` + repeat(size, "A") + `!"}}`)
+		}),
+		text("names of an enum", traces, http.StatusOK, func(size int) string {
+			return `{"resourceSpans":[{"scopeSpans":[{"spans":[{"kind":"` + repeat(size, "x") +
+				`","attributes":[{"key":"ai.a","value":{"intValue":1}}],"links":[` + fill(size, `{"kind":"1"}`) +
+				`]}]}]}]}`
+		}),
+		text("values that nest too deeply beside a bad one", logs, http.StatusBadRequest, func(size int) string {
+			return jsonOf(`{"flags":"x","body":` + repeat(size, "["))
+		}),
 		text("a string of escapes", logs, http.StatusOK, func(size int) string {
 			return jsonOf(`{"body":{"stringValue":"` + repeat(size, `\u0022`) + `"}}`)
 		}),

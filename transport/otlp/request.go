@@ -175,9 +175,9 @@ func (r *request) decodeText(body []byte, contentType string, into proto.Message
 }
 
 // decodeJSON reads JSON, counting and reserving as decodeProtobuf does. If the JSON is invalid, it first mends what
-// real SDKs get wrong.
+// real SDKs get wrong. If OTLP has no such values in their places, it mends the values.
 func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
-	values := valuesOf(body)
+	values, named := valuesOf(body)
 	if values > maxValues {
 		return errManyValues
 	}
@@ -190,24 +190,68 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 		}
 		body, r.repaired = bytes.ToValidUTF8(body, replacement), true
 	}
-	fault := unmarshalJSON(body, into)
+	text, fault := body, unmarshalJSON(body, into)
 	if fault != nil {
 		if done, size := jsonscan.Survey(body); done.Any() {
 			if spent := r.lease.Take(int64(size)); spent != nil {
 				return spent
 			}
-			if mended, _ := jsonscan.Repair(body); unmarshalJSON(mended, into) == nil {
-				fault, r.repaired = nil, true
-			}
+			text, _ = jsonscan.Repair(body)
+			fault, r.repaired = unmarshalJSON(text, into), true
 		}
+	}
+	if fault != nil || named {
+		var spent *events.Error
+		if spent, fault = r.mendValues(text, values, into, fault); spent != nil {
+			return spent
+		}
+	}
+	if syntax := (*jsonscan.SyntaxError)(nil); errors.As(fault, &syntax) {
+		fault = syntax.Origin(body)
 	}
 	switch {
 	case fault != nil:
 		return r.invalid("OTLP/JSON", fault)
 	case !isFilled(into):
-		return r.foreign(body)
+		return r.foreign(text)
 	}
 	return nil
+}
+
+// mendValues reads JSON anew once its values are mended, if any have to be. values is how many there are, and fault what
+// was wrong so far. It returns what is wrong with the text now, or the error that concerns memory or the number of
+// values.
+func (r *request) mendValues(
+	text []byte, values int, into proto.Message, fault error,
+) (spent *events.Error, wrong error) {
+	// The library decodes a text on its own to see whether the text is base64.
+	if spent = r.lease.Take(2 * int64(len(text))); spent != nil {
+		return spent, nil
+	}
+	descriptor := into.ProtoReflect().Descriptor()
+	mend := valueMender{scan: jsonscan.Scanner{Data: text}}
+	if wrong = mend.requests(descriptor); wrong != nil {
+		return nil, wrong
+	}
+	if !mend.changed {
+		return nil, fault
+	}
+	if spent = r.lease.Take(int64(mend.size)); spent != nil {
+		return spent, nil
+	}
+	mend = valueMender{scan: jsonscan.Scanner{Data: text}, out: make([]byte, 0, mend.size)}
+	if wrong = mend.requests(descriptor); wrong != nil {
+		return nil, wrong
+	}
+	more, _ := valuesOf(mend.out)
+	if more > maxValues {
+		return errManyValues, nil
+	}
+	if spent = r.lease.Take(int64(max(0, more-values)) * valueSize); spent != nil {
+		return spent, nil
+	}
+	r.repaired = true
+	return nil, unmarshalJSON(mend.out, into)
 }
 
 // unmarshalJSON reads one request, or several that follow each other, as in JSON Lines, into one message.
@@ -284,9 +328,11 @@ func (r *request) foreign(body []byte) *events.Error {
 }
 
 // valuesOf counts the values that JSON would become, without decoding it. An object is a message. A string that is
-// neither a key nor a member's value is a text in a list.
-func valuesOf(text []byte) (n int) {
+// neither a key nor a member's value is a text in a list. named is set if the value of an enum is a string, of which the
+// library takes only the names that it knows, and leaves out others without a word.
+func valuesOf(text []byte) (n int, named bool) {
 	before := byte(0)
+	var key []byte
 	for i := 0; i < len(text); i++ {
 		c := text[i]
 		switch c {
@@ -295,11 +341,14 @@ func valuesOf(text []byte) (n int) {
 		case '{':
 			n++
 		case '"':
+			start := i + 1
 			i = endOf(text, i)
 			if before == ':' {
+				named = named || isEnum(key)
 				before = 0
 				continue
 			}
+			key = text[start:max(start, min(i, len(text)))]
 			n++
 		case ':':
 			if before == '"' {
@@ -308,7 +357,17 @@ func valuesOf(text []byte) (n int) {
 		}
 		before = c
 	}
-	return n
+	return n, named
+}
+
+// isEnum reports whether a member of that name is an enum in OTLP's spans and log records.
+func isEnum(key []byte) bool {
+	switch string(key) {
+	case "severityNumber", "severity_number", "kind", "code":
+		return true
+	default:
+		return false
+	}
 }
 
 // endOf returns the place of the closing quote of the string that begins at i.

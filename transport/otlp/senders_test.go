@@ -42,7 +42,7 @@ func TestRequestsThatFollowEachOtherInOneBodyAreOne(t *testing.T) {
 	response := s.logs(typeJSON, []byte(aRecord+"\n"+`{"resourceLogs":5}`))
 	require.Equal(t, 400, response.Status)
 	require.Contains(t, response.Body,
-		fmt.Sprintf("request at byte %d: a value is not what OTLP has there (line 1:17)", len(aRecord)+1))
+		fmt.Sprintf("resourceLogs at byte %d is neither a list nor an object", len(aRecord)+len("\n{'resourceLogs':")))
 	require.Empty(t, s.sink.kept)
 
 	// In protobuf, one message behind another is one message.
