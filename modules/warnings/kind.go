@@ -41,7 +41,7 @@ var kinds = [kindCount]struct{ name, sentence string }{
 	quotaExceeded: {"quota_exceeded", "An event was dropped because the project has used up its quota"},
 	jsonRepaired: {"json_repaired",
 		"A request was not valid JSON (NaN, an infinity, half of a surrogate pair, a control character or a byte " +
-			"that is not UTF-8) and was repaired"},
+			"that is not UTF-8), or had values that their fields in OTLP cannot hold, and was repaired"},
 	invalidEvent: {"invalid_event", "An event was rejected because it is not valid"},
 	timeUnread: {"ignored_invalid_timestamp",
 		"The timestamp of an event cannot be read. The event is dated by its arrival; send the time as of RFC 3339"},

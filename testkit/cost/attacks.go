@@ -680,7 +680,8 @@ func ofOTLP() []attack {
 			return jsonOf(`{"body":[` + fill(size, strings.Repeat("[", 40)+"1"+strings.Repeat("]", 40)) + `]}`)
 		}),
 		text("objects in the place of lists", logs, http.StatusOK, func(size int) string {
-			return jsonOf(`{"attributes":{` + fill(size, `"k":{"kvlistValue":{"values":{"0":{"key":"a","value":1}}}}`) + `}}`)
+			return jsonOf(`{"attributes":{` +
+				fill(size, `"k":{"kvlistValue":{"values":{"0":{"key":"a","value":1}}}}`) + `}}`)
 		}),
 		text("bad base64", logs, http.StatusOK, func(size int) string {
 			return jsonOf(`{"body":{"bytesValue":"` + repeat(size, "A") + `!"}}`)

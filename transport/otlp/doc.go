@@ -5,12 +5,14 @@
 //	POST /i/v1/logs, /i/v0/ai/otel/v1/logs        logs
 //
 // Bodies are protobuf or JSON, compressed or not. As everywhere, bytes decide where a header contradicts them. Several
-// requests in one body, as in JSON Lines, are one. What is no UTF-8 in a text becomes U+FFFD. The token comes in the
-// Authorization header, or in the query (token): for logs always, for spans if the header is of another scheme. Answers
-// are OTLP's, in the encoding that the content type names: empty for success, and a google.rpc.Status for errors. A
-// partial success tells of spans or records that were too large. With 0 rejected it is a warning: that nothing was
-// kept, or that a resource was shortened. A request for another path is a 400. A used-up quota is a 400, because OTLP's
-// clients would send again upon a 429. A 429, for a rate that is too high, and a 503 come with Retry-After.
+// requests in one body, as in JSON Lines, are one. What is no UTF-8 in a text becomes U+FFFD. A value in JSON that its
+// field cannot hold costs only itself: it becomes what it plainly means, or is left out. The project is told of both,
+// as json_repaired. The token comes in the Authorization header, or in the query (token): for logs always, for spans if
+// the header is of another scheme. Answers are OTLP's, in the encoding that the content type names: empty for success,
+// and a google.rpc.Status for errors. A partial success tells of spans or records that were too large. With 0 rejected
+// it is a warning: that nothing was kept, or that a resource was shortened. A request for another path is a 400. A
+// used-up quota is a 400, because OTLP's clients would send again upon a 429. A 429, for a rate that is too high, and a
+// 503 come with Retry-After.
 //
 // # What a request costs
 //

@@ -21,7 +21,8 @@ func Module() module.Module {
 		Name:   "otlp",
 		Config: DefaultConfig(),
 		Metrics: module.Metrics{
-			"json_repaired_total": "OTLP requests with a known fault in their JSON that was mended.",
+			"json_repaired_total": "OTLP requests that were mended: bytes that are no UTF-8, known faults of JSON, " +
+				"or values that their fields cannot hold.",
 			"spans_ignored_total": "Spans that are not about AI, and become no event.",
 		},
 		Options: fx.Provide(

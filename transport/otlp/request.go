@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 	"unsafe"
@@ -190,88 +189,84 @@ func (r *request) decodeJSON(body []byte, into proto.Message) *events.Error {
 		}
 		body, r.repaired = bytes.ToValidUTF8(body, replacement), true
 	}
-	text, fault := body, unmarshalJSON(body, into)
-	if fault != nil {
+	text, read := body, unmarshalJSON(body, into)
+	if !read {
 		if done, size := jsonscan.Survey(body); done.Any() {
 			if spent := r.lease.Take(int64(size)); spent != nil {
 				return spent
 			}
 			text, _ = jsonscan.Repair(body)
-			fault, r.repaired = unmarshalJSON(text, into), true
+			read, r.repaired = unmarshalJSON(text, into), true
 		}
 	}
-	if fault != nil || named {
-		var spent *events.Error
-		if spent, fault = r.mendValues(text, values, into, fault); spent != nil {
-			return spent
+	if !read || named {
+		if fault := r.mendValues(text, values, read, into); fault != nil {
+			if syntax := (*jsonscan.SyntaxError)(nil); errors.As(fault, &syntax) {
+				return r.invalid("OTLP/JSON", syntax.Origin(body))
+			}
+			return fault
 		}
 	}
-	if syntax := (*jsonscan.SyntaxError)(nil); errors.As(fault, &syntax) {
-		fault = syntax.Origin(body)
-	}
-	switch {
-	case fault != nil:
-		return r.invalid("OTLP/JSON", fault)
-	case !isFilled(into):
+	if !isFilled(into) {
 		return r.foreign(text)
 	}
 	return nil
 }
 
-// mendValues reads JSON anew once its values are mended, if any have to be. values is how many there are, and fault what
-// was wrong so far. It returns what is wrong with the text now, or the error that concerns memory or the number of
-// values.
-func (r *request) mendValues(
-	text []byte, values int, into proto.Message, fault error,
-) (spent *events.Error, wrong error) {
+// mendValues reads JSON anew once its values are mended. values is how many there are. If the library has read the text
+// and no value has to be mended, the message stays as it is.
+func (r *request) mendValues(text []byte, values int, read bool, into proto.Message) *events.Error {
 	// The library decodes a text on its own to see whether the text is base64.
-	if spent = r.lease.Take(2 * int64(len(text))); spent != nil {
-		return spent, nil
+	if fault := r.lease.Take(2 * int64(len(text))); fault != nil {
+		return fault
 	}
 	descriptor := into.ProtoReflect().Descriptor()
-	mend := valueMender{scan: jsonscan.Scanner{Data: text}}
-	if wrong = mend.requests(descriptor); wrong != nil {
-		return nil, wrong
+	count := newValueMender(text)
+	if err := count.requests(descriptor); err != nil {
+		return r.invalid("OTLP/JSON", err)
 	}
-	if !mend.changed {
-		return nil, fault
+	if read && !count.changed {
+		return nil
 	}
-	if spent = r.lease.Take(int64(mend.size)); spent != nil {
-		return spent, nil
+	if fault := r.lease.Take(int64(count.size)); fault != nil {
+		return fault
 	}
-	mend = valueMender{scan: jsonscan.Scanner{Data: text}, out: make([]byte, 0, mend.size)}
-	if wrong = mend.requests(descriptor); wrong != nil {
-		return nil, wrong
+	mend := newValueMender(text)
+	mend.out = make([]byte, 0, count.size)
+	if err := mend.requests(descriptor); err != nil {
+		return r.invalid("OTLP/JSON", err)
 	}
 	more, _ := valuesOf(mend.out)
 	if more > maxValues {
-		return errManyValues, nil
+		return errManyValues
 	}
-	if spent = r.lease.Take(int64(max(0, more-values)) * valueSize); spent != nil {
-		return spent, nil
+	if fault := r.lease.Take(int64(max(0, more-values)) * valueSize); fault != nil {
+		return fault
 	}
 	r.repaired = true
-	return nil, unmarshalJSON(mend.out, into)
+	if !unmarshalJSON(mend.out, into) {
+		return r.invalid("OTLP/JSON", errShape) // None is known that the library refuses.
+	}
+	return nil
 }
 
-// unmarshalJSON reads one request, or several that follow each other, as in JSON Lines, into one message.
-func unmarshalJSON(text []byte, into proto.Message) error {
+// unmarshalJSON reads one request, or several that follow each other, as in JSON Lines, into one message. It reports
+// whether the library takes them all. It does not return the library's errors, because they quote the text.
+func unmarshalJSON(text []byte, into proto.Message) bool {
 	options := protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}
-	err := options.Unmarshal(text, into)
-	if err == nil {
-		return nil
+	if options.Unmarshal(text, into) == nil {
+		return true
 	}
-	fault := faultOf(text, err)
 	proto.Reset(into)
-	scan := jsonscan.Scanner{Data: text}
+	scan := jsonscan.Scanner{Data: text, PassDeep: true} // The library looks at what is nested deeply.
 	for at := scan.Space(0); at < len(text); {
 		end := scan.Value(at, 0)
 		if end < 0 || end == len(text) && at == 0 {
-			return fault
+			return false
 		}
 		next := into.ProtoReflect().New().Interface()
-		if err := options.Unmarshal(text[at:end], next); err != nil {
-			return fmt.Errorf("request at byte %d: %w", at, faultOf(text[at:end], err))
+		if options.Unmarshal(text[at:end], next) != nil {
+			return false
 		}
 		all, more := resourcesOf(into), resourcesOf(next)
 		for i := range more.Len() {
@@ -279,25 +274,7 @@ func unmarshalJSON(text []byte, into proto.Message) error {
 		}
 		at = scan.Space(end)
 	}
-	return nil
-}
-
-// place finds the place in an error of the JSON library.
-var place = regexp.MustCompile(`\(line \d+:\d+\)`)
-
-// faultOf says what the JSON library did not like about a text. It does not say it in the library's words, because they
-// quote the text.
-func faultOf(text []byte, err error) error {
-	scan := jsonscan.Scanner{Data: text}
-	if fault := scan.End(scan.Value(scan.Space(0), 0)); fault != nil {
-		return fault
-	}
-	if said := err.Error(); strings.Contains(said, "recursion depth") {
-		return errDepth
-	} else if at := place.FindString(said); at != "" {
-		return fmt.Errorf("%w %s", errShape, at)
-	}
-	return errShape
+	return true
 }
 
 // lists are the lists of OTLP's requests, by their names in JSON and in protobuf.
@@ -328,8 +305,8 @@ func (r *request) foreign(body []byte) *events.Error {
 }
 
 // valuesOf counts the values that JSON would become, without decoding it. An object is a message. A string that is
-// neither a key nor a member's value is a text in a list. named is set if the value of an enum is a string, of which the
-// library takes only the names that it knows, and leaves out others without a word.
+// neither a key nor a member's value is a text in a list. named is set if the value of an enum is a string. Of these
+// the library takes only the names that it knows, and leaves out others without a word.
 func valuesOf(text []byte) (n int, named bool) {
 	before := byte(0)
 	var key []byte

@@ -36,6 +36,12 @@ type valueMender struct {
 	fault error
 }
 
+// newValueMender returns a valueMender that only counts. It passes over what is nested deeper than the scanner goes,
+// because only members that are unknown, and so are left out, can be.
+func newValueMender(text []byte) valueMender {
+	return valueMender{scan: jsonscan.Scanner{Data: text, PassDeep: true}}
+}
+
 // requests mends all requests of a text, and returns why it cannot. The places in a fault are those of the text.
 func (m *valueMender) requests(descriptor protoreflect.MessageDescriptor) error {
 	text := m.scan.Data
@@ -239,7 +245,8 @@ func (m *valueMender) members(field protoreflect.FieldDescriptor, i, depth int) 
 				return m.message(field.Message(), start, depth-1)
 			}
 		}
-		if kept := true; numbers {
+		if numbers {
+			var kept bool
 			i, kept = m.element(field, at, depth, comma)
 			comma = comma || kept
 		} else {

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -60,6 +61,8 @@ func TestABadValueOfARecordCostsOnlyItself(t *testing.T) {
 		{`"severityNumber":"loud"`, "severity_number", 0.},
 		{`"severityNumber":""`, "severity_number", 0.},
 		{`"severityNumber":1.5`, "severity_number", 0.},
+		{`"severityNumber":9,"spanId":5`, "severity_number", 9.},
+		{`"severityNumber":"` + strings.Repeat("9", 200) + `"`, "severity_number", 0.},
 		{`"severityNumber":{}`, "severity_number", 0.},
 		{`"traceId":1`, "trace_id", nil},
 		{`"traceId":"!"`, "trace_id", nil},
@@ -119,6 +122,7 @@ func TestABadValueOfARecordCostsOnlyItself(t *testing.T) {
 			map[string]any{"http.a": "GET", "n": 2.}},
 		{attributes(`[{"key":5,"value":{"intValue":"1"}}]`), "attributes", map[string]any{"5": 1.}},
 		{`"unknown":[{"intValue":"x"}],"flags":"x"`, "trace_flags", 0.},
+		{`"unknown":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `,"flags":"x"`, "trace_flags", 0.},
 	} {
 		t.Run(test.member, func(t *testing.T) {
 			record := `{` + test.member + `,"eventName":"this"}`
@@ -183,46 +187,54 @@ func TestABadValueOfASpanCostsOnlyItself(t *testing.T) {
 func TestABadValueAroundRecordsCostsNoRecord(t *testing.T) {
 	records := `"logRecords":[` + neighbour + `,null,5,"x",{"flags":"x"}]`
 	scope := `"scopeLogs":[{"scope":[],` + records + `,"schemaUrl":5},null]`
-	for body, kept := range map[string]int{
-		`{"resourceLogs":[{"resource":[],` + scope + `},null]}`:                                                         2,
-		`{"resourceLogs":{"resource":"x",` + scope + `}}`:                                                               2,
-		`{"resource_logs":{"0":{"resource":{"attributes":5},` + scope + `}}}`:                                           2,
-		`{"resourceLogs":[{"resource":{"attributes":[null]},"scope_logs":{"scope":{"name":5},` + records + `}}]}`:       2,
-		`{"resourceLogs":[{` + scope + `}]}` + "\n" + `{"resourceLogs":[{` + scope + `}]}`:                              4,
-		`{"x":NaN,"resourceLogs":[{` + scope + `}]}`:                                                                    2,
-		`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"doubleValue":NaN},"flags":-Infinity,"spanId":5}]}]}]}`: 1,
+	const deep = 47
+	for _, test := range []struct {
+		kept int
+		body string
+	}{
+		{2, `{"resourceLogs":[{"resource":[],` + scope + `},null]}`},
+		{2, `{"resourceLogs":{"resource":"x",` + scope + `}}`},
+		{2, `{"resource_logs":{"0":{"resource":{"attributes":5},` + scope + `}}}`},
+		{2, `{"resourceLogs":[{"resource":{"attributes":[null]},"scope_logs":{"scope":{"name":5},` + records + `}}]}`},
+		{4, `{"resourceLogs":[{` + scope + `}]}` + "\n" + `{"resourceLogs":[{` + scope + `}]}`},
+		{2, strings.Repeat(fmt.Sprintf(logsAround, `{"flags":"x","body":`+nestedJSON(deep)+`}`), 2)},
+		{2, `{"x":NaN,"resourceLogs":[{` + scope + `}]}`},
+		{1, fmt.Sprintf(logsAround, `{"body":{"doubleValue":NaN},"flags":-Infinity,"spanId":5}`)},
 	} {
 		s := newService(t, DefaultConfig())
-		response := s.logs(typeJSON, []byte(body))
-		require.Equal(t, 200, response.Status, "%s: %s", body, response.Body)
-		require.Len(t, s.sink.kept, kept, body)
+		response := s.logs(typeJSON, []byte(test.body))
+		require.Equal(t, 200, response.Status, "%s: %s", test.body, response.Body)
+		require.Len(t, s.sink.kept, test.kept, test.body)
 		require.True(t, s.sink.batch.Repaired)
 	}
 }
 
 func TestWhatCannotBeMendedIsRefusedForWhatIsWrong(t *testing.T) {
 	bad := fmt.Sprintf(logsAround, `{"flags":"x"}`)
-	for body, message := range map[string]string{
-		`[]`:                                    "the request at byte 0 is not an object",
-		bad + ` "canary"`:                       fmt.Sprintf("the request at byte %d is not an object", len(bad)+1),
-		`{"resourceLogs":"canary"}`:             "resourceLogs at byte 16 is neither a list nor an object",
-		`{"resource_logs":5}`:                   "resourceLogs at byte 17 is neither a list nor an object",
-		`{"x":NaN,"resourceLogs":5}`:            "resourceLogs at byte 25 is neither a list nor an object",
-		`{"resourceLogs":[],"resourceLogs":[]}`: "resourceLogs stands twice in one object, the second time at byte 34",
-		bad + `{`:                               fmt.Sprintf("unexpected end of JSON at byte %d", len(bad)+1),
-		`{"x":NaN,"resourceLogs":[}]}`:          "expected a value at byte 25",
-		fmt.Sprintf(logsAround, `{"flags":"x","body":`+nestedJSON(60)+`}`):                      "values are nested too deeply",
-		fmt.Sprintf(logsAround, `{"body":`+strings.Repeat("[", 60)+strings.Repeat("]", 60)+`}`): "values are nested too deeply",
-		`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"flags":"x","body":`:                    "unexpected end of JSON at byte 66",
-		`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"flags":"x"},`:                          "unexpected end of JSON at byte 60",
-		`{"resourceLogs":[{"scopeLogs":[{"logRecords":{"0":`:                                    "unexpected end of JSON at byte 50",
-		`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":{"x":`:                     "unexpected end of JSON at byte 65",
+	const end, inRecords = "unexpected end of JSON at byte ", `{"resourceLogs":[{"scopeLogs":[{"logRecords":`
+	lists := strings.Repeat("[", 60) + strings.Repeat("]", 60)
+	for _, test := range []struct{ body, message string }{
+		{`[]`, "the request at byte 0 is not an object"},
+		{bad + ` "canary"`, fmt.Sprintf("the request at byte %d is not an object", len(bad)+1)},
+		{`{"resourceLogs":"canary"}`, "resourceLogs at byte 16 is neither a list nor an object"},
+		{`{"resource_logs":5}`, "resourceLogs at byte 17 is neither a list nor an object"},
+		{`{"x":NaN,"resourceLogs":5}`, "resourceLogs at byte 25 is neither a list nor an object"},
+		{`{"resourceLogs":[],"resourceLogs":[]}`,
+			"resourceLogs stands twice in one object, the second time at byte 34"},
+		{bad + `{`, end + strconv.Itoa(len(bad)+1)},
+		{`{"x":NaN,"resourceLogs":[}]}`, "expected a value at byte 25"},
+		{fmt.Sprintf(logsAround, `{"flags":"x","body":`+nestedJSON(60)+`}`), errDepth.Error()},
+		{fmt.Sprintf(logsAround, `{"body":`+lists+`}`), errDepth.Error()},
+		{inRecords + `[{"flags":"x","body":`, end + "66"},
+		{inRecords + `[{"flags":"x"},`, end + "60"},
+		{inRecords + `{"0":`, end + "50"},
+		{inRecords + `[{"attributes":{"x":`, end + "65"},
 	} {
 		s := newService(t, DefaultConfig())
-		response := s.logs(typeJSON, []byte(body))
-		require.Equal(t, 400, response.Status, body)
-		require.Equal(t, `{"code":3,"message":"failed to parse request: invalid OTLP/JSON: `+message+`"}`, response.Body,
-			body)
+		response := s.logs(typeJSON, []byte(test.body))
+		require.Equal(t, 400, response.Status, test.body)
+		require.Equal(t, `{"code":3,"message":"failed to parse request: invalid OTLP/JSON: `+test.message+`"}`,
+			response.Body, test.body)
 		require.Empty(t, s.sink.kept)
 	}
 }
@@ -275,17 +287,18 @@ func FuzzValueMender(f *testing.F) {
 			into = &tracepb.TracesData{}
 		}
 		descriptor := into.ProtoReflect().Descriptor()
-		counted := valueMender{scan: jsonscan.Scanner{Data: text}}
+		counted := newValueMender(text)
 		if counted.requests(descriptor) != nil {
 			return
 		}
-		written := valueMender{scan: jsonscan.Scanner{Data: text}, out: []byte{}}
+		written := newValueMender(text)
+		written.out = []byte{}
 		require.NoError(t, written.requests(descriptor))
 		require.Len(t, written.out, counted.size)
 		require.Equal(t, counted.changed, written.changed)
-		require.NoError(t, unmarshalJSON(written.out, into), "%s", written.out)
-		if !counted.changed {
-			require.NoError(t, unmarshalJSON(text, into), "%s", text)
+		require.True(t, unmarshalJSON(written.out, into), "%s", written.out)
+		if !counted.changed && counted.scan.Deep == 0 {
+			require.True(t, unmarshalJSON(text, into), "%s", text)
 		}
 	})
 }
