@@ -71,8 +71,9 @@ func TestCookiesCountForNothing(t *testing.T) {
 	}
 	require.Len(t, f.processor.ips, 4)
 	endless := origin + "Cookie: a=" + strings.Repeat("x", 2<<20) + "\r\n"
-	response, _ = f.dial(t).send("POST", request("POST", "/e/", endless, ""))
+	response, body = f.dial(t).send("POST", request("POST", "/e/", endless, ""))
 	require.Equal(t, 431, response.StatusCode, "but they do not go on for ever")
+	require.Contains(t, body, "with the cookies, exceed 1048576 bytes")
 	require.Zero(t, f.budget.InUse())
 }
 
