@@ -245,7 +245,7 @@ func (s *stage) mount(source, target, kind string, flags uintptr, data string) e
 
 // smallDisk puts the spool on a disk of 32 MiB.
 func smallDisk(s *stage, service *service) error {
-	return s.mount("tmpfs", service.spool, "tmpfs", 0, "size=32m")
+	return s.mount("tmpfs", service.spool, "tmpfs", 0, "size=32m,mode=0700")
 }
 
 // diskFull: Kafka is away until the disk is full and requests are refused. Then another program takes the space that
