@@ -15,7 +15,7 @@ import (
 const (
 	// baseMemory is what the process takes beside what clients make it hold: the runtime, metrics, buffers of
 	// connections to Kafka, idle connections.
-	baseMemory = 56 * int64(configs.MiB)
+	baseMemory = 40 * int64(configs.MiB)
 	// cgroupShare is the part of a cgroup's limit that is for the runtime's memory. The rest is for what the runtime
 	// does not count, such as the program itself.
 	cgroupShare = 0.9

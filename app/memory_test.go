@@ -49,7 +49,7 @@ func TestTheMemoryLimitIsThatOfTheEnvironmentThenOfTheKeyThenOfTheCgroup(t *test
 		"a share of the cgroup": {cgroup, "0", "0",
 			"limit 900MiB (90% of the cgroup's 1000MiB), of which clients can fill 450MiB"},
 		"the budgets": {given{}, "0", "100MiB",
-			"limit 156MiB (the modules' budgets), of which clients can fill 100MiB"},
+			"limit 140MiB (the modules' budgets), of which clients can fill 100MiB"},
 		"a module without a bound": {given{}, "0", "-1",
 			"no limit, since the embedded broker keeps its messages in memory"},
 		"a module without a bound, in a cgroup": {cgroup, "0", "-1",
@@ -64,7 +64,7 @@ func TestABudgetThatIsLargerThanTheMemoryLimitIsAFault(t *testing.T) {
 	modules := []module.Module{{Name: "holder", Config: holder{Room: 200 << 20}}}
 	_, err := Load(modules, configs.Source{Environ: []string{"CAPTURE_APP__MEMORY_LIMIT=200MiB"}})
 	require.ErrorContains(t, err, "app.memory_limit: is 200MiB, but clients can fill 200MiB (transport.max_in_flight, "+
-		"delivery.buffer) and the process itself needs 56MiB: raise it, or lower theirs")
+		"delivery.buffer) and the process itself needs 40MiB: raise it, or lower theirs")
 	_, err = Load(modules, configs.Source{Environ: []string{"CAPTURE_APP__MEMORY_LIMIT=256MiB"}})
 	require.NoError(t, err)
 	require.False(t, planOf(t, given{200 << 20, fromEnvironment}, "0", "200MiB").fits(), "a warning at start")
