@@ -47,33 +47,35 @@ func malformed(text string) *fault {
 }
 
 var (
-	errBareCR      = malformed("a carriage return without a line feed in the head")
-	errBareLF      = malformed("a line feed without a carriage return in the head")
-	errControl     = malformed("a control character in the head")
-	errTLS         = malformed("it begins as TLS does, and this port speaks HTTP: use http://, or a proxy that ends TLS")
-	errLine        = malformed("the request line is not a method, a target and a version, with one space between")
-	errMethod      = malformed("a method that nobody knows")
-	errTarget      = malformed("the target is neither a path nor an http URL")
-	errFold        = malformed("a header line that begins with white space")
-	errName        = malformed("a header's name is empty, or has a character that no name may have")
-	errLength      = malformed("the Content-Length is not a number, or there are several")
-	errEncoding    = malformed("the Transfer-Encoding is not chunked alone, or there are several")
-	errBothBodies  = malformed("both a Content-Length and a Transfer-Encoding")
-	errOldChunks   = malformed("a Transfer-Encoding in HTTP/1.0")
-	errHost        = malformed("not exactly one Host, or one that is none")
-	errHeadEnd     = malformed("the connection ended before the head did")
-	errVersion     = &fault{status: http.StatusHTTPVersionNotSupported, text: "the version is not HTTP/1.1 or HTTP/1.0"}
-	errSlowHead    = &fault{status: http.StatusRequestTimeout, text: errStopped.Error()}
-	errHeadSpent   = &fault{status: http.StatusServiceUnavailable, text: memory.ErrSpent.Error()}
-	errHeadShare   = &fault{status: http.StatusServiceUnavailable, text: errShare.Error()}
-	errEndlessHead = &fault{
-		status: http.StatusRequestHeaderFieldsTooLarge,
-		text:   fmt.Sprintf("request line and headers, with the cookies, exceed %d bytes", maxHead),
-	}
+	errBareCR     = malformed("a carriage return without a line feed in the head")
+	errBareLF     = malformed("a line feed without a carriage return in the head")
+	errControl    = malformed("a control character in the head")
+	errTLS        = malformed("it begins as TLS does, and this port speaks HTTP: use http://, or a proxy that ends TLS")
+	errLine       = malformed("the request line is not a method, a target and a version, with one space between")
+	errMethod     = malformed("a method that nobody knows")
+	errTarget     = malformed("the target is neither a path nor an http URL")
+	errFold       = malformed("a header line that begins with white space")
+	errName       = malformed("a header's name is empty, or has a character that no name may have")
+	errLength     = malformed("the Content-Length is not a number, or there are several")
+	errEncoding   = malformed("the Transfer-Encoding is not chunked alone, or there are several")
+	errBothBodies = malformed("both a Content-Length and a Transfer-Encoding")
+	errOldChunks  = malformed("a Transfer-Encoding in HTTP/1.0")
+	errHost       = malformed("not exactly one Host, or one that is none")
+	errHeadEnd    = malformed("the connection ended before the head did")
+	errVersion    = &fault{status: http.StatusHTTPVersionNotSupported, text: "the version is not HTTP/1.1 or HTTP/1.0"}
+	errSlowHead   = &fault{status: http.StatusRequestTimeout, text: errStopped.Error()}
+	errHeadSpent  = &fault{status: http.StatusServiceUnavailable, text: memory.ErrSpent.Error()}
+	errHeadShare  = &fault{status: http.StatusServiceUnavailable, text: errShare.Error()}
 	errManyFields = &fault{
 		status: http.StatusRequestHeaderFieldsTooLarge, text: fmt.Sprintf("more than %d headers", maxFields),
 	}
 )
+
+// errEndlessHead refuses a head of which the kept part is small, but not the whole.
+var errEndlessHead = &fault{
+	status: http.StatusRequestHeaderFieldsTooLarge,
+	text:   fmt.Sprintf("request line and headers, with the cookies, exceed %d bytes", maxHead),
+}
 
 func errLargeHead(limit int) *fault {
 	return &fault{
