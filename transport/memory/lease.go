@@ -33,6 +33,15 @@ func (l *Lease) Take(n int64) *events.Error {
 // Raise enlarges the lease to n bytes, unless it has them already. It reports whether the budget had the missing bytes.
 func (l *Lease) Raise(n int64) bool { return n <= l.held || l.Reserve(n-l.held) }
 
+// RaiseBeside is Raise for what a request holds beside its text, with an error: ErrSpent, or ErrNever if n is more than
+// half of the budget, because the text takes the other half.
+func (l *Lease) RaiseBeside(n int64) *events.Error {
+	if !l.Raise(n) {
+		return l.Refusal(2*n - l.held)
+	}
+	return nil
+}
+
 // Refusal returns the error of a lease that could not have n bytes more: ErrSpent, or ErrNever if it could not have
 // them even of an unused budget.
 func (l *Lease) Refusal(n int64) *events.Error { return l.budget.refusal(l.held + n) }

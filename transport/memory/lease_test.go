@@ -39,6 +39,16 @@ func TestALeaseIsRaisedToWhatIsNeededInAll(t *testing.T) {
 	require.Zero(t, budget.InUse())
 }
 
+func TestMoreThanHalfOfTheBudgetIsNeverThereBesideAText(t *testing.T) {
+	budget := NewBudget(100)
+	text, lease := budget.Lease(), budget.Lease()
+	require.True(t, text.Reserve(60))
+	require.Nil(t, lease.RaiseBeside(30))
+	require.Equal(t, ErrSpent, lease.RaiseBeside(50), "once the budget is free it has them")
+	require.Equal(t, ErrNever, lease.RaiseBeside(51))
+	require.EqualValues(t, 30, lease.Held())
+}
+
 func TestTheZeroLeaseIsUnbounded(t *testing.T) {
 	var lease Lease
 	require.True(t, lease.Reserve(1<<62))

@@ -138,20 +138,11 @@ func (s *session) sizeOf(events, snapshots int) int64 {
 	return size
 }
 
-// raise reserves n bytes for the rooms in all. More than half of the budget is never there: the request has its text,
-// too.
-func (s *session) raise(n int64) *events.Error {
-	if !s.many.Raise(n) {
-		return s.many.Refusal(2*n - s.many.Held())
-	}
-	return nil
-}
-
 // roomForEvents makes room for n events in all. While it copies the events found so far, it holds two rooms.
 func (s *session) roomForEvents(n int) *events.Error {
 	d := &s.document
 	n = memory.RoomFor(n)
-	if err := s.raise(s.sizeOf(cap(d.objects)+n, cap(d.snapshots))); err != nil {
+	if err := s.many.RaiseBeside(s.sizeOf(cap(d.objects)+n, cap(d.snapshots))); err != nil {
 		return err
 	}
 	room := s.spaces.rooms.Get(n)
@@ -169,7 +160,7 @@ func (s *session) roomForEvents(n int) *events.Error {
 func (s *session) roomForSnapshots(n int) *events.Error {
 	d := &s.document
 	n = memory.RoomFor(n)
-	if err := s.raise(s.sizeOf(cap(d.objects), cap(d.snapshots)+n)); err != nil {
+	if err := s.many.RaiseBeside(s.sizeOf(cap(d.objects), cap(d.snapshots)+n)); err != nil {
 		return err
 	}
 	room := s.spaces.steps.Get(n)

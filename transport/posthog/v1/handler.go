@@ -118,8 +118,8 @@ func newSession(spaces *spaces) *session {
 // roomForEvents makes room for n events in all. While it copies the events found so far, it holds two rooms.
 func (s *session) roomForEvents(n int) *events.Error {
 	n = memory.RoomFor(n)
-	if size := int64(cap(s.objects)+n) * eventSize; !s.many.Raise(size) {
-		return s.many.Refusal(2*size - s.many.Held()) // More than half is never there: the request has its text, too.
+	if err := s.many.RaiseBeside(int64(cap(s.objects)+n) * eventSize); err != nil {
+		return err
 	}
 	larger := s.spaces.rooms.Get(n)
 	larger.objects = append(larger.objects[:0], s.objects...)
