@@ -175,6 +175,8 @@ func (n Notes) Has(notes Notes) bool { return n&notes == notes }
 type Project struct {
 	// ID is the project's id in the system where it was set up.
 	ID string
+	// Limits is how much the project may send. Nil stands for what the section "quota" says of all projects.
+	Limits *Limits
 }
 
 // Batch holds the events of one request and what they have in common. Like an Event's, its strings may alias the

@@ -1,0 +1,23 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// PostHog reads what PostHog's own application writes for its capture service, in the Redis of that application. It
+// writes nothing there. The keys and their formats: docs/migrating.md.
+type PostHog interface {
+	// HasPostHog reports whether a Redis of PostHog's is configured. If not, the other methods return nothing.
+	HasPostHog() bool
+
+	// SortedSet returns the members of a sorted set whose scores are times at or after now, in seconds since 1970, each
+	// with its time. A key that does not exist is an empty set.
+	SortedSet(ctx context.Context, key string, now time.Time) (map[string]time.Time, error)
+
+	// Members returns all members of a sorted set.
+	Members(ctx context.Context, key string) ([]string, error)
+
+	// Strings returns the values of several keys. A key that does not exist has the value "".
+	Strings(ctx context.Context, keys ...string) ([]string, error)
+}
