@@ -1,8 +1,10 @@
 package events
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +25,9 @@ const (
 )
 
 var resourceNames = [resourceCount]string{"events", "recordings", "exceptions", "ai", "logs", "surveys"}
+
+// ResourceCount is the number of resources: a resource is less than that.
+const ResourceCount = int(resourceCount)
 
 // Resources returns every resource.
 func Resources() []Resource {
@@ -48,6 +53,38 @@ func ParseResource(name string) (Resource, error) {
 		}
 	}
 	return 0, fmt.Errorf("must be one of %s, got %q", strings.Join(resourceNames[:], ", "), name)
+}
+
+// surveyNames are the names of the events of surveys.
+var surveyNames = [...]string{surveyPrefix + "shown", surveyPrefix + "sent", surveyPrefix + "dismissed"}
+
+const surveyPrefix = "survey "
+
+// productTour marks a survey that is a step of a product tour, which PostHog does not count as a survey.
+const productTour = `"$product_tour_id"`
+
+// Resource returns the resource that the event belongs to.
+func (e *Event) Resource() Resource {
+	switch e.Lane {
+	case LaneRecordings:
+		return ResourceRecordings
+	case LaneLogs:
+		return ResourceLogs
+	case LaneExceptions:
+		return ResourceExceptions
+	case LaneAI:
+		return ResourceAI
+	}
+	switch {
+	case strings.HasPrefix(e.Name, "$ai_"):
+		return ResourceAI
+	case e.Name == "$exception":
+		return ResourceExceptions
+	case strings.HasPrefix(e.Name, surveyPrefix) && slices.Contains(surveyNames[:], e.Name) &&
+		!bytes.Contains(e.Raw.Properties, []byte(productTour)):
+		return ResourceSurveys
+	}
+	return ResourceEvents
 }
 
 // Period is the length of a quota's window, by the calendar of the project's time zone.

@@ -109,3 +109,29 @@ func TestTheWaysOverARateHaveNames(t *testing.T) {
 		require.Equal(t, resource, got)
 	}
 }
+
+func TestEveryEventBelongsToOneResource(t *testing.T) {
+	t.Parallel()
+	tour := Raw{Properties: []byte(`{"$product_tour_id":"t1"}`)}
+	for _, test := range []struct {
+		event Event
+		want  Resource
+	}{
+		{Event{Name: "$pageview"}, ResourceEvents},
+		{Event{Name: "old", Lane: LaneHistorical}, ResourceEvents},
+		{Event{Name: "$$heatmap", Lane: LaneHeatmaps}, ResourceEvents},
+		{Event{Name: "$snapshot", Lane: LaneRecordings}, ResourceRecordings},
+		{Event{Name: "$exception", Lane: LaneExceptions}, ResourceExceptions},
+		{Event{Name: "$exception"}, ResourceExceptions},
+		{Event{Name: "$ai_generation", Lane: LaneAI}, ResourceAI},
+		{Event{Name: "$ai_feedback"}, ResourceAI},
+		{Event{Name: "line", Lane: LaneLogs}, ResourceLogs},
+		{Event{Name: "survey sent"}, ResourceSurveys},
+		{Event{Name: "survey shown"}, ResourceSurveys},
+		{Event{Name: "survey dismissed"}, ResourceSurveys},
+		{Event{Name: "survey dismissed", Raw: tour}, ResourceEvents},
+		{Event{Name: "survey closed"}, ResourceEvents},
+	} {
+		require.Equal(t, test.want, test.event.Resource(), "%s in %s", test.event.Name, test.event.Lane)
+	}
+}

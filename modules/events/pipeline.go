@@ -20,7 +20,10 @@ type Phase int
 
 // The named phases, in the order in which an event meets them.
 const (
-	// PhaseObserve is for stages that only look. Their settlements run last.
+	// PhaseCount is for stages that have to see every batch. No stage runs before them and fails, so nothing keeps a
+	// batch from them. Their settlements run last of all.
+	PhaseCount Phase = -100
+	// PhaseObserve is for stages that only look. Their settlements run after those of the stages that judge.
 	PhaseObserve  Phase = 0
 	PhaseAuth     Phase = 100
 	PhaseValidate Phase = 200
