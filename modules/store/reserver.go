@@ -32,8 +32,9 @@ const (
 type Reserver interface {
 	// Reserve reserves the digests for the owner, in one round trip at most, and writes what it found of digests[i]
 	// into claims[i], which must be as long. A digest that the owner itself has reserved before, and not settled, is
-	// Reserved again. Two digests must not be the same. With an error, some of the digests may be reserved all the
-	// same: the owner settles them as if they were.
+	// Reserved again, and its lease begins anew: so an owner that takes long keeps what it has. Two digests must not be
+	// the same. With an error, some of the digests may be reserved all the same: the owner settles them as if they
+	// were. Reserve keeps nothing of what it is given when it has returned.
 	Reserve(ctx context.Context, token string, owner Owner, digests []Digest, lease time.Duration, claims []Claim) error
 
 	// Settle notes the end of a request: the committed digests are Done for the window, and those that the owner
