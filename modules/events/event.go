@@ -94,6 +94,10 @@ type Event struct {
 	// Notes tell what the service has changed in an event that it keeps, or doubts about it.
 	Notes Notes
 
+	// Charge says which limits of the project the event was counted against. The stage that counts (modules/quota) sets
+	// it, and no other stage changes it.
+	Charge Charge
+
 	// Outcome says how the event ended. The zero value means that it has not ended yet.
 	Outcome Outcome
 }
@@ -219,6 +223,10 @@ type Batch struct {
 	// RetryAfter is how long, according to the sink, the client should wait before it sends the failed events again. It
 	// is 0 if the sink does not say.
 	RetryAfter time.Duration
+
+	// Standings are the limits of the project that the events were judged by. They are empty for a project without
+	// limits.
+	Standings Standings
 
 	Events []Event
 }

@@ -77,6 +77,9 @@ const (
 	ReasonStage       Reason = "stage_failed"
 	ReasonUnavailable Reason = "sink_unavailable"
 	ReasonTimeout     Reason = "sink_timeout"
+	// ReasonStore: the state that the nodes share is needed to judge the event, and does not answer. The configuration
+	// says that the event is not to pass then (on_store_failure: closed). The code is Unavailable.
+	ReasonStore Reason = "store_unavailable"
 	// ReasonUnreadable stands in for a reason that is no text.
 	ReasonUnreadable Reason = "unreadable_reason"
 
