@@ -26,8 +26,8 @@ const project = "github.com/opencapture/capture"
 // without importing each other.
 var shared = []string{
 	"modules/panics", "modules/terminal", "configs", "modules/module", "modules/listen", "modules/private",
-	"modules/events", "modules/produce", "modules/store",
-	"modules/observability", "modules/admin/endpoint", "modules/jsonscan", "transport/route",
+	"modules/events", "modules/produce", "modules/observability", "modules/admin/endpoint", "modules/store",
+	"modules/jsonscan", "transport/route",
 }
 
 // mayImport returns the other parts of the project that a part may import. A part is a directory with everything below

@@ -6,8 +6,9 @@
 // nothing installed. One suite of tests, modules/store/storetest, holds both to the contract that is written here.
 //
 // The contract: every call ends within the deadline of the store (store.timeout) or of its context, whichever is
-// sooner. A call that the store did not answer ends with an error that wraps ErrUnavailable. After some of these a
-// breaker opens. While it is open, a call fails at once, and a goroutine of the store looks whether the store is there
-// again: no request waits for a dead store twice. What a user of the store does without it is the user's to say. All
-// methods are safe for concurrent use.
+// sooner. Only Records.List and the methods of PostHog may take longer, since no request waits for them. A call that
+// the store did not answer ends with an error that wraps ErrUnavailable. After some of these a breaker opens. While it
+// is open, a call fails at once, and a goroutine of the store looks whether the store is there again: no request waits
+// for a dead store twice. What a user of the store does without it is the user's to say. All methods are safe for
+// concurrent use.
 package store

@@ -6,7 +6,10 @@ import (
 )
 
 // PostHog reads what PostHog's own application writes for its capture service, in the Redis of that application. It
-// writes nothing there. The keys and their formats: docs/migrating.md.
+// writes nothing there. The keys and their formats: docs/migrating.md. A call ends within store.posthog.timeout.
+//
+// Before the key of a sorted set the store puts store.posthog.prefix, as PostHog puts its REDIS_KEY_PREFIX. PostHog has
+// no prefix before the keys of Strings.
 type PostHog interface {
 	// HasPostHog reports whether a Redis of PostHog's is configured. If not, the other methods return nothing.
 	HasPostHog() bool

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/module"
+)
+
+// The names of the backends.
+const (
+	// Local is modules/store/local: the state of one node, in its process.
+	Local = "local"
+	// InRedis is modules/store/redis: the state of any number of nodes.
+	InRedis = "redis"
+)
+
+// Backend is a kind of store. A build names those that it includes.
+type Backend struct {
+	// Name is one of the names above.
+	Name string
+	// New makes the store. It opens no connection and no file. An error is a mistake in the configuration.
+	New func(Parts) (Running, error)
+	// Metrics describes the metrics that the store makes.
+	Metrics module.Metrics
+	// Probes look at the machine, for "capture config validate", while the backend is the one in use.
+	Probes []configs.Rule
+}
+
+// Parts is what a backend makes its store with.
+type Parts struct {
+	// Config is the section that the service starts with. Live has what may change later.
+	Config Config
+	Live   *configs.Live
+	Log    *zap.Logger
+	// Scope carries the name of the module.
+	Scope tally.Scope
+}
+
+// Running is a store that has to be started and stopped.
+type Running interface {
+	Store
+	// Start readies the store. That Redis is away is no error: the store says so in the log and in its Status.
+	Start(ctx context.Context) error
+	// Stop tells the store what it has not been told yet, until ctx is over, and closes it. Its error says what is
+	// lost.
+	Stop(ctx context.Context) error
+	// Status tells how the store is. It asks nobody and does not block.
+	Status() Status
+}
+
+// Status tells how a store is, for an operator.
+type Status struct {
+	// Backend is the name of the backend. Where tells where the state is.
+	Backend string `json:"backend"`
+	Where   string `json:"where"`
+	// Reachable says that the store, every part of it, answered when it was last asked.
+	Reachable bool `json:"reachable"`
+	// Parts are the servers that the node has asked.
+	Parts []PartStatus `json:"parts,omitempty"`
+	// Waiting is how many digests have been settled and are not in the store yet, GivenUp how many never got there.
+	Waiting int64 `json:"settlements_waiting"`
+	GivenUp int64 `json:"settlements_given_up"`
+	// PostHog is the Redis of PostHog, if one is configured.
+	PostHog *PartStatus `json:"posthog,omitempty"`
+}
+
+// PartStatus tells how one server is.
+type PartStatus struct {
+	Address   string `json:"address"`
+	Reachable bool   `json:"reachable"`
+	// BreakerOpenSince is set while the breaker is open: calls fail at once.
+	BreakerOpenSince *time.Time `json:"breaker_open_since,omitempty"`
+	// LastError is the last error, and LastErrorAt when it was.
+	LastError   string     `json:"last_error,omitempty"`
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
+	// LatencyMS is how long the last round trip took, in milliseconds.
+	LatencyMS float64 `json:"latency_ms"`
+}
+
+// Trouble returns what is wrong with the store, or "".
+func (s Status) Trouble() string {
+	if s.Reachable {
+		return ""
+	}
+	for _, part := range s.Parts {
+		if !part.Reachable {
+			return strings.TrimSuffix(fmt.Sprintf("%s does not answer: %s", part.Address, part.LastError), ": ")
+		}
+	}
+	return s.Where + " does not answer"
+}
+
+// User is a feature that uses the store.
+type User struct {
+	// Name is the name of the feature's module.
+	Name string
+	// Closed reports whether the feature fails events at present when the store does not answer (on_store_failure).
+	Closed func() bool
+}
+
+// inUse returns the name of the backend that the configuration asks for.
+func (c Config) inUse() string {
+	if len(c.Redis.Addrs) > 0 {
+		return InRedis
+	}
+	return Local
+}
+
+// choose returns the backend that the configuration asks for. Its error names what the build lacks.
+func choose(c Config, backends []Backend) (Backend, error) {
+	var names []string
+	for _, backend := range backends {
+		if backend.Name == c.inUse() {
+			return backend, nil
+		}
+		names = append(names, backend.Name)
+	}
+	included := strings.Join(names, ", ")
+	if included == "" {
+		included = "none"
+	}
+	var faults configs.Faults
+	if c.inUse() == InRedis {
+		faults.Addf("store.redis.addrs", "this build has no backend for Redis (it has: %s): leave the key empty, or "+
+			"give store.Module the Backend of modules/store/redis", included)
+	} else {
+		faults.Addf("store.redis.addrs", "must not be empty: this build has no backend for a single node (it has: "+
+			"%s); or give store.Module the Backend of modules/store/local", included)
+	}
+	return Backend{}, faults.Err()
+}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/endpoint"
+	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/observability"
+)
+
+// These functions ask for the store that the graph has: a test may put another one in its place, which then has no
+// Status.
+
+// statusOf returns how the store is. A store without a Status is reachable.
+func statusOf(s Store) Status {
+	if running, ok := s.(Running); ok {
+		return running.Status()
+	}
+	return Status{Reachable: true}
+}
+
+func newCheck(s Store) observability.Check {
+	return observability.Check{Name: "store", Ready: func(context.Context) error {
+		if trouble := statusOf(s).Trouble(); trouble != "" {
+			return errors.New(trouble)
+		}
+		return nil
+	}}
+}
+
+// newOverride returns why the service is ready without its store: no user of the store fails events.
+func newOverride(users []User) observability.Override {
+	return observability.Override{Check: "store", Why: func(context.Context) string {
+		open := make([]string, 0, len(users))
+		for _, user := range users {
+			if user.Closed() {
+				return ""
+			}
+			open = append(open, user.Name)
+		}
+		if len(open) == 0 {
+			return "no feature uses the store"
+		}
+		return "events pass without the store (on_store_failure is open: " + strings.Join(open, ", ") + ")"
+	}}
+}
+
+func newFact(s Store) module.StartFact {
+	return module.StartFact{Rank: 40, Name: "shared state", Text: func() string {
+		status := statusOf(s)
+		if trouble := status.Trouble(); trouble != "" {
+			return status.Where + ": " + trouble
+		}
+		return status.Where
+	}}
+}
+
+func newEndpoint(s Store) endpoint.Endpoint {
+	return endpoint.Endpoint{
+		Pattern: "GET /admin/store",
+		About:   "Whether the store of the shared state answers, and since when it does not.",
+		Access:  endpoint.Reader,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			encoder := json.NewEncoder(w)
+			encoder.SetIndent("", "  ")
+			_ = encoder.Encode(statusOf(s))
+		}),
+	}
+}
+
+// rules returns a rule that refuses a configuration whose backend the build lacks, and the probe of the backend in use.
+func rules(backends []Backend) (rule, probe configs.Rule) {
+	rule = func(set *configs.Set) error {
+		c, err := configs.SectionOf[Config](set)
+		if err == nil {
+			_, err = choose(c, backends)
+		}
+		return err
+	}
+	probe = func(set *configs.Set) error {
+		c, err := configs.SectionOf[Config](set)
+		if err != nil {
+			return err
+		}
+		backend, err := choose(c, backends)
+		if err != nil {
+			return nil //nolint:nilerr // the rule reports it
+		}
+		var faults configs.Faults
+		for _, probe := range backend.Probes {
+			faults.Nest("", probe(set))
+		}
+		return faults.Err()
+	}
+	return rule, probe
+}
