@@ -71,6 +71,14 @@ type Event struct {
 	// Cookieless is set for an event that names no user. The client's address orders such events.
 	Cookieless bool
 
+	// twin is set for a copy of another event of the batch: see Batch.AcceptTwin.
+	twin bool
+
+	// Identity is a number that only those events of the batch have in common that are one and the same event to the
+	// stage that looks for duplicates (modules/dedup). That stage sets it. 0 means that the stage has not looked at the
+	// event. A stage that makes several events of one gives each the same Identity.
+	Identity uint32
+
 	// ClientIP is the client's address if it differs from the batch's. If it is empty, the batch's address counts.
 	ClientIP string
 
@@ -228,6 +236,9 @@ type Batch struct {
 	// limits.
 	Standings Standings
 
+	// twins is set if an event of the batch is a twin.
+	twins bool
+
 	Events []Event
 }
 
@@ -251,6 +262,46 @@ func (b *Batch) conclude() {
 		}
 		if reason := &event.Outcome.Reason; *reason != "" && !utf8.ValidString(string(*reason)) {
 			*reason = ReasonUnreadable // as a label of a metric it would hide all others
+		}
+	}
+	if b.twins {
+		b.followTwins()
+	}
+}
+
+// AcceptTwin ends an event of the batch as a duplicate of another one, which has the same Identity and no outcome yet.
+// If the other event does not end as safe, this one ends as that one does: nothing has brought it then.
+func (b *Batch) AcceptTwin(event *Event) {
+	if event.Pending() {
+		event.AcceptDuplicate()
+		event.twin, b.twins = true, true
+	}
+}
+
+// followTwins gives each twin the outcome of the event that it is a copy of, unless that one is safe.
+func (b *Batch) followTwins() {
+	ends := map[uint32]Outcome{}
+	for i := range b.Events {
+		event := &b.Events[i]
+		if event.Identity == 0 || event.twin {
+			continue
+		}
+		// If a stage has made several events of one, all of them have to be safe.
+		if end, found := ends[event.Identity]; !found || end.State == StateAccepted {
+			ends[event.Identity] = event.Outcome
+		}
+	}
+	for i := range b.Events {
+		event := &b.Events[i]
+		if !event.twin {
+			continue
+		}
+		end, found := ends[event.Identity]
+		switch {
+		case !found:
+			event.Outcome = Outcome{State: StateFailed, Reason: ReasonUnsettled, Err: errUnsettled}
+		case end.State != StateAccepted:
+			event.Outcome = end
 		}
 	}
 }

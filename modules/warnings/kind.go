@@ -112,10 +112,14 @@ var noted = [...]struct {
 }
 
 // look fills in the findings and reports whether there are any. A repaired request concerns all of its events except
-// the dropped ones: projects are not told of the operator's rules, and the test route keeps nothing.
+// the dropped ones: projects are not told of the operator's rules, and the test route keeps nothing. A duplicate
+// deserves nothing, because the project was told when the event came for the first time.
 func (f *findings) look(batch *events.Batch) (something bool) {
 	for i := range batch.Events {
 		event := &batch.Events[i]
+		if event.Outcome.State == events.StateAccepted && event.Outcome.Reason == events.ReasonDuplicate {
+			continue
+		}
 		if batch.Repaired && event.Outcome.State != events.StateDropped {
 			f.add(jsonRepaired, i)
 			something = true

@@ -52,6 +52,10 @@ func TestWhatIsToldAboutAnOutcome(t *testing.T) {
 
 		{"cut", events.Event{Notes: events.NoteDistinctIDCut, Outcome: events.Outcome{State: events.StateAccepted}},
 			"distinct_id_truncated"},
+		{"cut, but a duplicate", events.Event{
+			Notes:   events.NoteDistinctIDCut,
+			Outcome: events.Outcome{State: events.StateAccepted, Reason: events.ReasonDuplicate},
+		}, ""},
 		{"replaced", events.Event{
 			Notes: events.NoteSnapshotReplaced, Lane: events.LaneRecordings,
 			Outcome: events.Outcome{State: events.StateAccepted},
@@ -102,6 +106,8 @@ func TestTheFirstEventOfEachKindIsNamedAndTheOthersAreCounted(t *testing.T) {
 		require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: dropped}}}),
 			reason)
 	}
+	duplicate := events.Outcome{State: events.StateAccepted, Reason: events.ReasonDuplicate}
+	require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: duplicate}}}))
 }
 
 func TestEveryKindHasANameAndASentence(t *testing.T) {
