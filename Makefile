@@ -85,7 +85,7 @@ fuzz: ## Run the fuzz targets that match FUZZ (all), one after the other, each f
 	done
 
 # The packages with tests that can use real services.
-INTEGRATION := ./modules/kafka/... ./testkit/...
+INTEGRATION := ./modules/kafka/... ./modules/store/... ./testkit/...
 
 integration: build ## Run the tests against a real Kafka and Redis, started for them unless services-up has
 	testkit/services/services.sh run env $(TEST_BINARY) \

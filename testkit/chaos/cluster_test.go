@@ -6,8 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,25 +52,6 @@ var jars = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(output)), nil
 })
 
-// given holds the ports that freePort has returned.
-var given sync.Map
-
-// freePort returns a port that nobody listens on and that it has not returned before. The range is below that of
-// ephemeral ports, so that no outgoing connection takes the port while its owner is down.
-func freePort() int {
-	for {
-		port := 10000 + rand.IntN(10000)
-		listener, err := net.Listen("tcp", address(port))
-		if err != nil {
-			continue
-		}
-		_ = listener.Close()
-		if _, taken := given.LoadOrStore(port, true); !taken {
-			return port
-		}
-	}
-}
-
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
 // startCluster starts n brokers that keep their data in dir, and returns when all of them serve.
@@ -90,8 +69,12 @@ func startCluster(dir string, n int) (_ *cluster, err error) {
 	c.server = toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
 	var voters []string
 	for id := 1; id <= n; id++ {
-		b := &broker{dir: filepath.Join(dir, fmt.Sprint("broker-", id)), direct: freePort(), controller: freePort()}
-		b.proxy = toxiproxy.NewProxy(c.server, fmt.Sprint("kafka-", id), address(freePort()), address(freePort()))
+		b := &broker{
+			dir:    filepath.Join(dir, fmt.Sprint("broker-", id)),
+			direct: process.FreePort(), controller: process.FreePort(),
+		}
+		b.proxy = toxiproxy.NewProxy(c.server, fmt.Sprint("kafka-", id), address(process.FreePort()),
+			address(process.FreePort()))
 		if err := b.proxy.Start(); err != nil {
 			return nil, err
 		}

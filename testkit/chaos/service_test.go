@@ -73,8 +73,8 @@ const (
 // scenario.
 func newService(dir, mode string, kafka *cluster, environ ...string) (*service, error) {
 	s := &service{
-		mode: mode, dir: dir, spool: filepath.Join(dir, "spool"), url: "http://" + address(freePort()),
-		admin: "http://" + address(freePort()),
+		mode: mode, dir: dir, spool: filepath.Join(dir, "spool"), url: "http://" + address(process.FreePort()),
+		admin: "http://" + address(process.FreePort()),
 	}
 	if err := os.MkdirAll(s.spool, 0o750); err != nil {
 		return nil, err

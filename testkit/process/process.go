@@ -51,6 +51,9 @@ func Start(dir, output string, environ []string, command ...string) (*Process, e
 	return p, nil
 }
 
+// Pid returns the process's id.
+func (p *Process) Pid() int { return p.command.Process.Pid }
+
 // Signal sends the process a signal.
 func (p *Process) Signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
 

@@ -21,6 +21,7 @@
 #                                     "capture"
 #   CAPTURE_TEST_KAFKA_CA_FILE        the authority of the TLS listener's certificate
 #   CAPTURE_TEST_REDIS_ADDR           no login
+# Tests that need another Redis, or one that they can break, start it themselves: testkit/redisserver.
 #
 # The script writes nothing into the checkout. Below ${XDG_CACHE_HOME:-~/.cache}/capture it keeps Kafka's jars, and a
 # directory for the running services of this checkout, with their data, logs and pid files. down removes that directory.
