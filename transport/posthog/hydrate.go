@@ -256,7 +256,7 @@ func (d *document) token(request *route.Request) (string, events.Reason, *events
 			return inHead, "", nil
 		}
 	}
-	trimmed, fault := checkToken(token)
+	trimmed, fault := events.CheckToken(token)
 	if fault != "" {
 		return "", events.ReasonInvalidToken, events.Errorf(events.Unauthorized, "API key is not valid: %s", fault)
 	}

@@ -152,32 +152,6 @@ func numberText(raw []byte) string {
 	return plain
 }
 
-// maxToken is the longest project token, in bytes.
-const maxToken = 64
-
-// checkToken returns the token without surrounding white space, or the fault of a bad token in the protocol's words.
-func checkToken(token string) (trimmed, fault string) {
-	token = strings.TrimSpace(token)
-	switch {
-	case token == "":
-		return "", "empty"
-	case len(token) > maxToken:
-		return "", "too_long"
-	}
-	for i := range len(token) {
-		if token[i] >= utf8.RuneSelf {
-			return "", "not_ascii"
-		}
-	}
-	switch {
-	case strings.HasPrefix(token, "phx_"):
-		return "", "personal_api_key"
-	case strings.IndexByte(token, 0) >= 0:
-		return "", "null_byte"
-	}
-	return token, ""
-}
-
 // parseUUID reads a UUID of any version in its usual forms: with hyphens, without, in braces or as a URN.
 func parseUUID(s string) (uuid.UUID, bool) {
 	if len(s) == 38 && (s[0] != '{' || s[37] != '}') {

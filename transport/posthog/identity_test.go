@@ -35,18 +35,6 @@ func TestDistinctIDIsTextWhateverWasSent(t *testing.T) {
 	}
 }
 
-// Section 2.8 of the protocol.
-func TestCheckTokenNamesWhatIsWrong(t *testing.T) {
-	for token, want := range map[string][2]string{
-		"phc_test": {"phc_test", ""}, "  phc_test\n": {"phc_test", ""}, "": {"", "empty"}, " \t": {"", "empty"},
-		strings.Repeat("x", 64): {strings.Repeat("x", 64), ""}, strings.Repeat("x", 65): {"", "too_long"},
-		"phc_ü": {"", "not_ascii"}, "phx_secret": {"", "personal_api_key"}, "a\x00b": {"", "null_byte"},
-	} {
-		trimmed, fault := checkToken(token)
-		require.Equal(t, want, [2]string{trimmed, fault}, "%q", token)
-	}
-}
-
 // Section 2.10 of the protocol.
 func TestNewUUIDCarriesTheEventsTime(t *testing.T) {
 	at := time.Date(2026, 11, 24, 1, 2, 3, 456_000_000, time.UTC)

@@ -12,7 +12,7 @@ import (
 
 // Token checks the shape of a project token and returns it without surrounding white space.
 func Token(text string) (string, *events.Error) {
-	token, fault := checkToken(text)
+	token, fault := events.CheckToken(text)
 	if fault != "" {
 		return "", events.Errorf(events.Unauthorized, "API key is not valid: %s", fault)
 	}
