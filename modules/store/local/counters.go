@@ -1,0 +1,332 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencapture/capture/modules/store"
+)
+
+const (
+	// counterShards is a power of two.
+	counterShards = 64
+	// counterBytes is about what a counter takes, with its names and one node's account.
+	counterBytes = 320
+	// maxNodes is how many nodes may have an account of one counter, and maxName how long a name may be in bytes. They
+	// keep a mistake of a caller from filling the memory.
+	maxNodes, maxName = 1 << 10, 512
+	// grace is how long a window can be looked at after its end.
+	grace = time.Minute
+)
+
+// counters has the counters of all tokens.
+type counters struct {
+	seed   maphash.Seed
+	shards [counterShards]counterShard
+	max    int64
+	count  atomic.Int64
+}
+
+type counterShard struct {
+	mu     sync.Mutex
+	tokens map[string]*tokenCounters
+}
+
+type tokenCounters struct {
+	quotas map[string]*quota
+	rates  map[string]*rate
+}
+
+// quota is a counter of a window.
+type quota struct {
+	end time.Time
+	// used is what the nodes were granted and have not given back, and what Adjust has added. held is what the nodes
+	// said that they hold unspent.
+	used, held int64
+	nodes      []account
+}
+
+// account is what a node has said of itself when it drew last, and what it got then.
+type account struct {
+	node                    string
+	granted, returned, held int64
+}
+
+// rate is a counter that fills up with time.
+type rate struct {
+	// at is the theoretical arrival time of GCRA: the counter is full once it is over. It is never more than span ahead
+	// of the time of a draw, unless the clock was set back.
+	at   int64
+	span int64
+}
+
+func newCounters(bytes int64) *counters {
+	c := &counters{seed: maphash.MakeSeed(), max: max(1, bytes/counterBytes)}
+	for i := range c.shards {
+		c.shards[i].tokens = map[string]*tokenCounters{}
+	}
+	return c
+}
+
+func (c *counters) shard(token string) *counterShard {
+	return &c.shards[maphash.String(c.seed, token)%counterShards]
+}
+
+// Take implements store.Counters. It never waits for more than the disk, to which it writes what has changed.
+func (s *Store) Take(ctx context.Context, token string, quotas []store.QuotaDraw, rates []store.RateDraw) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	if err := checkDraws(token, quotas, rates); err != nil {
+		return err
+	}
+	now := s.config.Now()
+	shard := s.counters.shard(token)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	t := shard.tokens[token]
+	if t == nil {
+		t = &tokenCounters{quotas: map[string]*quota{}, rates: map[string]*rate{}}
+	}
+	if err := s.counters.checkRoom(t, quotas, rates); err != nil {
+		s.metrics.full.Inc(1)
+		return err
+	}
+	shard.tokens[token] = t
+	for i := range quotas {
+		s.counters.drawQuota(t, &quotas[i], now)
+	}
+	for i := range rates {
+		s.counters.drawRate(t, &rates[i], now.UnixNano())
+	}
+	return nil
+}
+
+var errImpossible = errors.New("impossible draw")
+
+// checkDraws finds the mistakes of a caller, before anything has changed.
+func checkDraws(token string, quotas []store.QuotaDraw, rates []store.RateDraw) error {
+	if len(token) > maxName {
+		return fmt.Errorf("%w: the token has %d bytes, and %d are allowed", errImpossible, len(token), maxName)
+	}
+	for i := range quotas {
+		d := &quotas[i]
+		switch {
+		case d.Counter == "" || len(d.Counter) > maxName || d.Node == "" || len(d.Node) > maxName:
+			return fmt.Errorf("%w: the names of the counter and the node must have 1 to %d bytes", errImpossible,
+				maxName)
+		case min(d.Need, d.Extra, d.Limit, d.Unspent, d.Returned, d.Held) < 0 ||
+			max(d.Need, d.Extra, d.Granted) > maxUsed || d.Held > d.Granted-d.Returned:
+			return fmt.Errorf("%w from %q: need %d, extra %d, %d granted, %d returned and %d held do not go together",
+				errImpossible, d.Counter, d.Need, d.Extra, d.Granted, d.Returned, d.Held)
+		case !d.Start.Before(d.End):
+			return fmt.Errorf("%w from %q: the window ends before it starts", errImpossible, d.Counter)
+		}
+	}
+	for i := range rates {
+		d := &rates[i]
+		switch {
+		case d.Counter == "" || len(d.Counter) > maxName:
+			return fmt.Errorf("%w: the name of the counter must have 1 to %d bytes", errImpossible, maxName)
+		case d.Need < 0 || d.Extra < 0 || d.Return < 0 || d.Burst < 0 || d.Interval <= 0 ||
+			d.Burst > maxSpan/int64(d.Interval):
+			return fmt.Errorf("%w from %q: need %d, extra %d, return %d, burst %d and interval %s do not go together",
+				errImpossible, d.Counter, d.Need, d.Extra, d.Return, d.Burst, d.Interval)
+		}
+	}
+	return nil
+}
+
+// maxSpan is how long the whole burst of a rate may take to fill up, in nanoseconds: 73 years.
+const maxSpan = math.MaxInt64 / 4
+
+// checkRoom returns an error if there is no room for the counters and accounts that the draws need.
+func (c *counters) checkRoom(t *tokenCounters, quotas []store.QuotaDraw, rates []store.RateDraw) error {
+	missing := int64(0)
+	for i := range quotas {
+		q := t.quotas[quotas[i].Counter]
+		switch {
+		case q == nil:
+			missing++
+		case len(q.nodes) >= maxNodes && q.account(quotas[i].Node) == nil:
+			return fmt.Errorf("%d nodes have drawn from %q, and one more is too many: %w", len(q.nodes),
+				quotas[i].Counter, store.ErrUnavailable)
+		}
+	}
+	for i := range rates {
+		if t.rates[rates[i].Counter] == nil {
+			missing++
+		}
+	}
+	if missing > 0 && c.count.Load()+missing > c.max {
+		return fmt.Errorf("there are %d counters, which is all that store.local.counters has room for: %w",
+			c.max, store.ErrUnavailable)
+	}
+	return nil
+}
+
+func (q *quota) account(node string) *account {
+	for i := range q.nodes {
+		if q.nodes[i].node == node {
+			return &q.nodes[i]
+		}
+	}
+	return nil
+}
+
+// drawQuota makes a draw at a time of the store's clock.
+func (c *counters) drawQuota(t *tokenCounters, d *store.QuotaDraw, now time.Time) *account {
+	q := t.quotas[d.Counter]
+	if now.Before(d.Start) || !now.Before(d.End) {
+		d.Given, d.Used, d.Stale = d.Granted, 0, true
+		if q != nil {
+			d.Used = q.used
+		}
+		return nil
+	}
+	if q == nil {
+		q = &quota{}
+		t.quotas[d.Counter] = q
+		c.count.Add(1)
+	}
+	q.end = d.End
+	a := q.account(d.Node)
+	if a == nil {
+		q.nodes = append(q.nodes, account{node: d.Node})
+		a = &q.nodes[len(q.nodes)-1]
+	}
+	// What the store knows of the node may be newer than what the draw says: the answer to an earlier draw was lost, or
+	// this is an old draw that comes late. It may be older, if the store has lost what it knew. The sums only grow.
+	granted, returned := max(a.granted, d.Granted), max(a.returned, d.Returned)
+	q.used += granted - returned - (a.granted - a.returned)
+	brought := granted - d.Granted
+	if rest := d.Need - brought; rest <= 0 || rest <= d.Limit-q.used {
+		rest = max(0, rest)
+		granted += rest
+		q.used += rest
+		brought += rest
+		spare := d.Held + brought - d.Need
+		extra := min(d.Need+d.Extra-brought, d.Limit-q.used, d.Unspent-(q.held-a.held)-spare)
+		if extra > 0 {
+			granted += extra
+			q.used += extra
+			brought += extra
+		}
+		brought -= d.Need
+	}
+	q.held += d.Held + brought - a.held
+	a.granted, a.returned, a.held = granted, returned, d.Held+brought
+	d.Given, d.Used, d.Stale = granted, q.used, false
+	return a
+}
+
+// drawRate makes a draw at a time of the store's clock, in nanoseconds.
+func (c *counters) drawRate(t *tokenCounters, d *store.RateDraw, now int64) *rate {
+	r := t.rates[d.Counter]
+	if r == nil {
+		r = &rate{}
+		t.rates[d.Counter] = r
+		c.count.Add(1)
+	}
+	interval := int64(d.Interval)
+	span := d.Burst * interval
+	r.span = max(r.span, span)
+	at := min(r.at, now+r.span) // The clock was set back.
+	if back := at - now; back > 0 {
+		at -= min(back, saturated(d.Return, interval))
+	}
+	at = max(at, now)
+	d.Given, d.Wait = 0, 0
+	left := max(0, now+span-at) / interval
+	if d.Need <= left {
+		d.Given = d.Need + min(d.Extra, left-d.Need)
+		at += d.Given * interval
+	} else {
+		d.Wait = time.Duration(saturated(d.Need, interval) - (now + span - at))
+	}
+	d.Left = max(0, now+span-at) / interval
+	r.at = at
+	return r
+}
+
+// saturated returns a*b, and at most maxSpan.
+func saturated(a, b int64) int64 {
+	if a > maxSpan/b {
+		return maxSpan
+	}
+	return a * b
+}
+
+// Usage implements store.Counters.
+func (s *Store) Usage(ctx context.Context, token string) (map[string]store.Usage, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	shard := s.counters.shard(token)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	usage := map[string]store.Usage{}
+	if t := shard.tokens[token]; t != nil {
+		for name, q := range t.quotas {
+			usage[name] = store.Usage{Used: q.used, Held: q.held, End: q.end}
+		}
+	}
+	return usage, nil
+}
+
+// Adjust implements store.Counters.
+func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (int64, error) {
+	if err := s.usable(ctx); err != nil {
+		return 0, err
+	}
+	shard := s.counters.shard(token)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	t := shard.tokens[token]
+	if t == nil || t.quotas[counter] == nil {
+		return 0, nil
+	}
+	q := t.quotas[counter]
+	switch {
+	case n > 0:
+		q.used += min(n, maxUsed-q.used)
+	default:
+		q.used = max(q.used+n, q.held)
+	}
+	return q.used, nil
+}
+
+// maxUsed keeps the sums away from where they would overflow.
+const maxUsed = math.MaxInt64 / 4
+
+// expire removes counters whose window is over, and rates that are full: a rate that nobody knows is full as well.
+func (c *counters) expire(now time.Time) {
+	for i := range c.shards {
+		shard := &c.shards[i]
+		shard.mu.Lock()
+		for token, t := range shard.tokens {
+			for name, q := range t.quotas {
+				if now.Sub(q.end) > grace {
+					delete(t.quotas, name)
+					c.count.Add(-1)
+				}
+			}
+			for name, r := range t.rates {
+				if r.at <= now.UnixNano() {
+					delete(t.rates, name)
+					c.count.Add(-1)
+				}
+			}
+			if len(t.quotas)+len(t.rates) == 0 {
+				delete(shard.tokens, token)
+			}
+		}
+		shard.mu.Unlock()
+	}
+}
