@@ -41,7 +41,8 @@ func recorded() events.Event {
 	return events.Event{
 		UUID: uuid.New(), Name: "$snapshot_items", DistinctID: "me", Lane: events.LaneRecordings, SessionID: "s",
 		Recording: &events.Recording{
-			WindowID: []byte(`"w"`), Items: []events.Snapshot{{JSON: []byte(`{"type":1}`)}, {JSON: []byte(`{"type":2}`)}},
+			WindowID: []byte(`"w"`),
+			Items:    []events.Snapshot{{JSON: []byte(`{"type":1}`)}, {JSON: []byte(`{"type":2}`)}},
 		},
 	}
 }
@@ -211,7 +212,9 @@ func TestATripleIsUserNameAndTime(t *testing.T) {
 // Whatever the fields are, two events have the same digest only if all fields are the same.
 func TestNoTwoContentsShareADigest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		field := rapid.SampledFrom([]string{"", `"`, `""`, `"a"`, `{}`, `{"a":1}`, "a", "aa", "\x00", strings.Repeat("a", 300)})
+		field := rapid.SampledFrom([]string{
+			"", `"`, `""`, `"a"`, `{}`, `{"a":1}`, "a", "aa", "\x00", strings.Repeat("a", 300),
+		})
 		draw := func(label string) (events.Event, string) {
 			var event events.Event
 			var all []string
