@@ -1,6 +1,8 @@
 package memory
 
 import (
+	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/opencapture/capture/modules/events"
@@ -16,17 +18,26 @@ var ErrNever = events.Errorf(events.TooLarge,
 // Small is how many bytes a small holder has at most: a buffer or a lease. See Budget.Keep.
 const Small = 64 << 10
 
-// Budget bounds the bytes that all requests of the process hold at once. It never blocks: if it has no room, its user
-// refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+// Budget bounds the bytes that all requests of the process hold at once. It never waits for a holder: if it has no room,
+// its user refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+//
+// What large holders have given back is litter until the garbage collector has taken it, and litter is memory, too. So
+// a large holder gets its bytes only when they, all that is held, and the litter fit into the budget together; where
+// they do not, it waits for a collection. Without that, memory would grow with what is sent while a collection lasts,
+// and on a busy machine that is long.
 type Budget struct {
-	limit atomic.Int64
-	kept  atomic.Int64
-	inUse atomic.Int64
+	limit  atomic.Int64
+	kept   atomic.Int64
+	inUse  atomic.Int64
+	litter atomic.Int64
+
+	collecting sync.Mutex
+	collect    func() // returns when all that was garbage at its call is free
 }
 
 // NewBudget returns a budget of limit bytes.
 func NewBudget(limit int64) *Budget {
-	b := &Budget{}
+	b := &Budget{collect: runtime.GC}
 	b.Resize(limit)
 	return b
 }
@@ -45,18 +56,34 @@ func (b *Budget) reserve(n, held int64) bool {
 	if b == nil {
 		return true
 	}
+	isLarge := n > Small-held
 	for {
 		limit := b.limit.Load()
-		if n > Small-held {
-			limit -= b.kept.Load()
+		room := limit
+		if isLarge {
+			room -= b.kept.Load()
 		}
 		inUse := b.inUse.Load()
-		if n > limit-inUse {
+		switch {
+		case n > room-inUse:
 			return false
-		}
-		if b.inUse.CompareAndSwap(inUse, inUse+n) {
+		case isLarge && n > limit-inUse-b.litter.Load():
+			b.clear(limit - n)
+		case b.inUse.CompareAndSwap(inUse, inUse+n):
 			return true
 		}
+	}
+}
+
+// clear waits for a collection, unless what is held and the litter are at most most bytes by now. All who wait at once
+// share the collection.
+func (b *Budget) clear(most int64) {
+	b.collecting.Lock()
+	defer b.collecting.Unlock()
+	if b.inUse.Load()+b.litter.Load() > most {
+		litter := b.litter.Load()
+		b.collect()
+		b.litter.Add(-litter)
 	}
 }
 
@@ -78,6 +105,14 @@ func (b *Budget) release(n int64) {
 	if b != nil {
 		b.inUse.Add(-n)
 	}
+}
+
+// discard is release for bytes that the garbage collector has to take. Those of a small holder do not matter.
+func (b *Budget) discard(n, held int64) {
+	if b != nil && held > Small {
+		b.litter.Add(n) // first, so that the bytes are counted at any moment
+	}
+	b.release(n)
 }
 
 // InUse returns how many bytes are reserved; always 0 for a nil Budget.
