@@ -18,21 +18,24 @@ var ErrNever = events.Errorf(events.TooLarge,
 // Small is how many bytes a small holder has at most: a buffer or a lease. See Budget.Keep.
 const Small = 64 << 10
 
-// Budget bounds the bytes that all requests of the process hold at once. It never waits for a holder: if it has no room,
-// its user refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
+// Budget bounds the bytes that all requests of the process hold at once. Nobody waits for another holder: if the budget
+// has no room, its user refuses the request. A nil Budget is unbounded. It is safe for concurrent use.
 //
-// What large holders have given back is litter until the garbage collector has taken it, and litter is memory, too. So
-// a large holder gets its bytes only when they, all that is held, and the litter fit into the budget together; where
-// they do not, it waits for a collection. Without that, memory would grow with what is sent while a collection lasts,
-// and on a busy machine that is long.
+// What a large holder has given back is litter until the garbage collector has come by, and litter is memory, too. So a
+// large holder gets its bytes only once all that is held and the litter leave room for them. If they do not, it waits
+// for a collection; litter never has a request refused. Without that, the process would grow by all that is sent
+// during a collection, which lasts long on a busy machine: the runtime's memory limit does not stop it.
 type Budget struct {
-	limit  atomic.Int64
-	kept   atomic.Int64
-	inUse  atomic.Int64
+	limit atomic.Int64
+	kept  atomic.Int64
+	inUse atomic.Int64
+	// litter is what large holders have given back since the last collection began.
 	litter atomic.Int64
 
+	// collecting is held during a collection.
 	collecting sync.Mutex
-	collect    func() // returns when all that was garbage at its call is free
+	// collect returns when what was garbage at its call is free.
+	collect func()
 }
 
 // NewBudget returns a budget of limit bytes.
@@ -68,20 +71,20 @@ func (b *Budget) reserve(n, held int64) bool {
 		case n > room-inUse:
 			return false
 		case isLarge && n > limit-inUse-b.litter.Load():
-			b.clear(limit - n)
+			b.tidy(limit - n)
 		case b.inUse.CompareAndSwap(inUse, inUse+n):
 			return true
 		}
 	}
 }
 
-// clear waits for a collection, unless what is held and the litter are at most most bytes by now. All who wait at once
-// share the collection.
-func (b *Budget) clear(most int64) {
+// tidy waits for a collection, unless what is held and the litter come to no more than most bytes. All who wait at once
+// share one collection.
+func (b *Budget) tidy(most int64) {
 	b.collecting.Lock()
 	defer b.collecting.Unlock()
-	if b.inUse.Load()+b.litter.Load() > most {
-		litter := b.litter.Load()
+	litter := b.litter.Load()
+	if b.inUse.Load()+litter > most {
 		b.collect()
 		b.litter.Add(-litter)
 	}
@@ -100,19 +103,17 @@ func (b *Budget) refusal(n int64) *events.Error {
 	return ErrSpent
 }
 
-// release gives n reserved bytes back.
-func (b *Budget) release(n int64) {
-	if b != nil {
-		b.inUse.Add(-n)
+// release takes n bytes back from a holder that has held bytes. The bytes of a large holder become litter, even if a
+// pool keeps the memory: nobody knows whether it will be used again before the collector takes it. The litter of small
+// holders is little, and not counted.
+func (b *Budget) release(n, held int64) {
+	if b == nil {
+		return
 	}
-}
-
-// discard is release for bytes that the garbage collector has to take. Those of a small holder do not matter.
-func (b *Budget) discard(n, held int64) {
-	if b != nil && held > Small {
+	if held > Small {
 		b.litter.Add(n) // first, so that the bytes are counted at any moment
 	}
-	b.release(n)
+	b.inUse.Add(-n)
 }
 
 // InUse returns how many bytes are reserved; always 0 for a nil Budget.

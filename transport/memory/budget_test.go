@@ -12,7 +12,7 @@ func TestABudgetGivesNoMoreThanItHas(t *testing.T) {
 	require.True(t, budget.reserve(10, 0))
 	require.False(t, budget.reserve(1, 0))
 	require.True(t, budget.reserve(0, 0))
-	budget.release(4)
+	budget.release(4, 4)
 	require.False(t, budget.reserve(5, 0))
 	require.True(t, budget.reserve(4, 0))
 	require.EqualValues(t, 10, budget.InUse())
@@ -29,7 +29,7 @@ func TestABudgetHoldsUnderConcurrentUse(t *testing.T) {
 					if inUse := budget.InUse(); inUse > 100 {
 						t.Errorf("%d of 100 in use", inUse)
 					}
-					budget.release(30)
+					budget.release(30, 30)
 				}
 			}
 		})
@@ -62,7 +62,7 @@ func TestTheLastBytesOfABudgetAreKeptForSmallHolders(t *testing.T) {
 func TestANilBudgetIsUnbounded(t *testing.T) {
 	var budget *Budget
 	require.True(t, budget.reserve(1<<62, 0))
-	budget.release(1 << 62)
+	budget.release(1<<62, 1<<62)
 	require.Zero(t, budget.InUse())
 	require.Zero(t, budget.Limit())
 }

@@ -57,13 +57,11 @@ func (p *Buffers) Put(b *Buffer) {
 		return
 	}
 	size := int64(cap(b.Bytes))
-	if size > MaxPooled {
-		p.budget.discard(size, size)
-		return
+	p.budget.release(size, size)
+	if size <= MaxPooled {
+		b.Bytes = b.Bytes[:0]
+		p.pools[class(size)].Put(b)
 	}
-	p.budget.release(size)
-	b.Bytes = b.Bytes[:0]
-	p.pools[class(size)].Put(b)
 }
 
 // Grow returns a buffer with the same content and room for at least size bytes, and takes the old buffer back. With an

@@ -52,14 +52,14 @@ func (l *Lease) Held() int64 { return l.held }
 // Release gives all bytes of the lease back. The lease is then empty and can be used anew; releasing an empty lease
 // does nothing.
 func (l *Lease) Release() {
-	l.budget.discard(l.held, l.held)
+	l.budget.release(l.held, l.held)
 	l.held = 0
 }
 
 // Lower gives back what the lease has beyond n bytes.
 func (l *Lease) Lower(n int64) {
 	if n < l.held {
-		l.budget.discard(l.held-n, l.held)
+		l.budget.release(l.held-n, l.held)
 		l.held = n
 	}
 }

@@ -17,10 +17,6 @@ func collector(budget *Budget) *int {
 func TestWhatIsGivenBackCountsUntilItIsCollected(t *testing.T) {
 	budget := NewBudget(10 * Small)
 	collections := collector(budget)
-	budget.collect = func() {
-		*collections++
-		require.LessOrEqual(t, budget.InUse()+budget.litter.Load(), 10*int64(Small))
-	}
 	first, second := budget.Lease(), budget.Lease()
 	require.True(t, first.Reserve(6*Small))
 	first.Release()
@@ -35,11 +31,12 @@ func TestWhatIsGivenBackCountsUntilItIsCollected(t *testing.T) {
 	require.Equal(t, 1, *collections, "what is held is not collected")
 }
 
+// A collection that has begun already may not see what is given back meanwhile.
 func TestLitterOfACollectionCountsUntilTheNext(t *testing.T) {
 	budget := NewBudget(4 * Small)
 	other, lease := budget.Lease(), budget.Lease()
 	require.True(t, other.Reserve(2*Small))
-	lease.Reserve(2 * Small)
+	require.True(t, lease.Reserve(2*Small))
 	lease.Release()
 	collections := 0
 	budget.collect = func() {
@@ -73,18 +70,17 @@ func TestSmallHoldersNeitherLitterNorWait(t *testing.T) {
 	require.Equal(t, 1, *collections)
 }
 
-func TestOnlyBuffersThatAreNotPooledAreLitter(t *testing.T) {
-	budget := NewBudget(8 * MaxPooled)
-	collections := collector(budget)
-	buffers := NewBuffers(budget)
-	for size, want := range map[int64]int64{1: 0, Small + 1: 0, MaxPooled: 0, MaxPooled + 1: MaxPooled + 1} {
+func TestLargeBuffersAreLitterAlsoInAPool(t *testing.T) {
+	for size, want := range map[int64]int64{
+		1: 0, Small: 0, Small + 1: 2 * Small, MaxPooled: MaxPooled, MaxPooled + 1: MaxPooled + 1,
+	} {
+		budget := NewBudget(8 * MaxPooled)
+		buffers := NewBuffers(budget)
 		b, err := buffers.Get(size)
 		require.NoError(t, err)
 		buffers.Put(b)
 		require.Equal(t, want, budget.litter.Load(), "of %d bytes", size)
-		budget.litter.Store(0)
 	}
-	require.Zero(t, *collections)
 }
 
 func TestWhatIsHeldAndLitterFitUnderConcurrentUse(t *testing.T) {
