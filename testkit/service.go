@@ -186,6 +186,7 @@ func (p *plan) preset(dir string) {
 		"embedded.data_dir":       filepath.Join(dir, "data"),
 		"embedded.sync_writes":    "false", // no test cuts the power, and a sync takes ten times as long
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
+		"usage.dir":               filepath.Join(dir, "usage"),
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",
 		// Kafka is given more time, because a busy machine is no outage.

@@ -27,7 +27,8 @@ const project = "github.com/opencapture/capture"
 var shared = []string{
 	"modules/panics", "modules/terminal", "configs", "modules/module", "modules/listen", "modules/private",
 	"modules/events", "modules/produce", "modules/observability", "modules/admin/endpoint", "modules/store",
-	"modules/jsonscan", "transport/route", "modules/project",
+	"modules/admin/audit", "modules/admin/api", "modules/admin/client", "modules/jsonscan", "transport/route",
+	"modules/project",
 }
 
 // mayImport returns the other parts of the project that a part may import. A part is a directory with everything below

@@ -11,6 +11,7 @@ import (
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/routing"
+	"github.com/opencapture/capture/modules/usage"
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/transport"
 	"github.com/opencapture/capture/transport/ai"
@@ -26,6 +27,7 @@ func Modules() []module.Module {
 		events.Module(),
 		routing.Module(),
 		warnings.Module(),
+		usage.Module(),
 		kafka.Module(),
 		delivery.Module(),
 		embedded.Module(),

@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/private"
 )
 
 // Config is the section "admin".
@@ -16,6 +18,13 @@ type Config struct {
 	WriteTimeout time.Duration  `key:"write_timeout" live:"true" doc:"How long writing an answer may take. The time that a profile runs before does not count."`
 	IdleTimeout  time.Duration  `key:"idle_timeout" live:"true" doc:"How long a connection may wait for its next request."`
 	StopTimeout  time.Duration  `key:"stop_timeout" live:"true" doc:"How long a stop waits for requests that are still running. A stop ends profiles early."`
+
+	Audit AuditConfig `key:"audit" live:"true"`
+}
+
+// AuditConfig is the group "admin.audit".
+type AuditConfig struct {
+	File string `key:"file" doc:"File that the audit log is appended to: what operators change, two lines of JSON for each change. The directory must exist, and other users must not be able to write to it. A file that is moved away, as logrotate does, is begun anew. While lines cannot be written, changes are refused. Empty: standard error."`
 }
 
 // DefaultConfig returns the defaults of the section.
@@ -46,6 +55,19 @@ func (c Config) Validate() error {
 	positive("write_timeout", c.WriteTimeout)
 	positive("idle_timeout", c.IdleTimeout)
 	positive("stop_timeout", c.StopTimeout)
+	return faults.Err()
+}
+
+// auditCanBeKept checks the directory of the audit log.
+func auditCanBeKept(set *configs.Set) error {
+	own, err := configs.SectionOf[Config](set)
+	if err != nil || own.Audit.File == "" {
+		return err
+	}
+	var faults configs.Faults
+	if err := private.Check(filepath.Dir(own.Audit.File)); err != nil {
+		faults.Addf("admin.audit.file", "%s: no change would be made", err)
+	}
 	return faults.Err()
 }
 

@@ -14,17 +14,20 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/api"
+	"github.com/opencapture/capture/modules/admin/audit"
 	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/observability"
 )
 
 // Endpoints returns the listener's own endpoints, without the index.
 func Endpoints(
-	gatherer prometheus.Gatherer, health *observability.Health, live *configs.Live, log *zap.Logger,
+	gatherer prometheus.Gatherer, health *observability.Health, live *configs.Live, auditLog *audit.Log,
+	log *zap.Logger,
 ) []endpoint.Endpoint {
 	return slices.Concat(
 		[]endpoint.Endpoint{newMetrics(gatherer, log), newHealthz(), newReadyz(health)},
-		newReload(live),
+		newReload(live, auditLog),
 		newProfiles(),
 	)
 }
@@ -86,6 +89,9 @@ func newMetrics(gatherer prometheus.Gatherer, log *zap.Logger) endpoint.Endpoint
 		Pattern: "GET /metrics",
 		About:   "What Prometheus scrapes.",
 		Access:  endpoint.Anyone,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			{Status: http.StatusOK, About: "The metrics in a format of Prometheus.", Type: "text/plain"},
+		}},
 		Handler: promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
 			ErrorLog:      scrapeLog{log},
 			ErrorHandling: promhttp.ContinueOnError,
@@ -105,6 +111,9 @@ func newHealthz() endpoint.Endpoint {
 		Pattern: "GET /healthz",
 		About:   "200 as long as the process serves.",
 		Access:  endpoint.Anyone,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			{Status: http.StatusOK, About: "The process serves.", Type: "text/plain"},
+		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }),
 	}
 }
@@ -114,6 +123,10 @@ func newReadyz(health *observability.Health) endpoint.Endpoint {
 		Pattern: "GET /readyz",
 		About:   "200 if the service is ready for traffic, else 503 with what is missing.",
 		Access:  endpoint.Anyone,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			{Status: http.StatusOK, About: "The service is ready for traffic.", Of: observability.Report{}},
+			{Status: http.StatusServiceUnavailable, About: "The service is not ready.", Of: observability.Report{}},
+		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			report := health.Report(r.Context())
 			status := http.StatusOK
@@ -126,11 +139,13 @@ func newReadyz(health *observability.Health) endpoint.Endpoint {
 }
 
 // newReload returns the endpoints that exchange the configuration and show the outcome.
-func newReload(live *configs.Live) []endpoint.Endpoint {
+func newReload(live *configs.Live, auditLog *audit.Log) []endpoint.Endpoint {
+	status := endpoint.Answer{Status: http.StatusOK, About: "How the exchange ended.", Of: configs.Status{}}
 	return []endpoint.Endpoint{{
-		Pattern: "GET /admin/reload",
-		About:   "How the last exchange of the configuration ended.",
-		Access:  endpoint.Reader,
+		Pattern:   "GET /admin/reload",
+		About:     "How the last exchange of the configuration ended.",
+		Access:    endpoint.Reader,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{status}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			writeJSON(w, http.StatusOK, live.Status())
 		}),
@@ -138,8 +153,21 @@ func newReload(live *configs.Live) []endpoint.Endpoint {
 		Pattern: "POST /admin/reload",
 		About:   "Loads the configuration and puts it in force: 200, or 409 with the reason why the old one stays.",
 		Access:  endpoint.Operator,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			status,
+			{Status: http.StatusConflict, About: "The old configuration stays, or a module panicked; error says why.",
+				Of: configs.Status{}},
+			{Status: http.StatusServiceUnavailable, About: "The audit log cannot be written. Nothing was changed.",
+				Of: api.Problem{}, Type: api.TypeProblem},
+		}},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			change, err := auditLog.Begin(r, audit.Subject{Kind: "configuration", Before: numberOf(live.Status())})
+			if err != nil {
+				api.ProblemOf(err).Write(w)
+				return
+			}
 			status, err := live.Reload()
+			change.EndWith(r.Context(), numberOf(status), err)
 			if err != nil {
 				writeJSON(w, http.StatusConflict, status)
 				return
@@ -148,6 +176,15 @@ func newReload(live *configs.Live) []endpoint.Endpoint {
 		}),
 	}}
 }
+
+// number is what the audit log says of a configuration. Its content is in files that have a history of their own, and
+// may hold secrets.
+type number struct {
+	Number  int      `json:"number"`
+	Changed []string `json:"changed,omitempty"`
+}
+
+func numberOf(status configs.Status) number { return number{status.Number, status.Changed} }
 
 // writeJSON answers with the value, which must have a form in JSON.
 func writeJSON(w http.ResponseWriter, status int, value any) {

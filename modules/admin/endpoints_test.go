@@ -3,6 +3,8 @@ package admin
 import (
 	"encoding/json"
 	"net/http"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -63,6 +65,33 @@ func TestAReloadPutsTheConfigurationInForceOrSaysWhyNot(t *testing.T) {
 	require.Equal(t, http.StatusMethodNotAllowed, r.send(t, http.MethodPut, "/admin/reload").status)
 }
 
+func TestAReloadIsInTheAuditLogOrIsNotMade(t *testing.T) {
+	r := start(t, plan{})
+	r.set("hosts", "capture.internal")
+	require.Equal(t, http.StatusOK, r.send(t, http.MethodPost, "/admin/reload", "X-Capture-Actor", "eve").status)
+	lines := strings.Split(strings.TrimSpace(r.audited.String()), "\n")
+	require.Len(t, lines, 2)
+	require.Regexp(t, `^{"time":"[^"]+","id":"[0-9a-f-]{36}","step":"begin","actor":"eve","login":"loopback",`+
+		`"address":"127.0.0.1","method":"POST","path":"/admin/reload","kind":"configuration","before":{"number":1}}$`,
+		lines[0])
+	require.Regexp(t, `"step":"end","kind":"configuration",`+
+		`"after":{"number":2,"changed":\["admin.hosts"\]},"result":"done"}$`, lines[1])
+
+	r.set("hosts", "http://x")
+	require.Equal(t, http.StatusConflict, r.send(t, http.MethodPost, "/admin/reload").status)
+	require.Regexp(t, `"result":"admin.hosts: must be names[^"]*[^\n]*}\n$`, r.audited.String())
+
+	r.set("hosts", "capture.internal")
+	r.set("audit.file", filepath.Join(t.TempDir(), "none", "audit.jsonl"))
+	require.Equal(t, http.StatusOK, r.send(t, http.MethodPost, "/admin/reload").status, "the old file takes it")
+	r.set("hosts", "other.internal")
+	got := r.send(t, http.MethodPost, "/admin/reload")
+	require.Equal(t, http.StatusServiceUnavailable, got.status)
+	require.Equal(t, "1", got.header.Get("Retry-After"))
+	require.Contains(t, got.body, "nothing was changed, because changes are made only if they can be noted")
+	require.Equal(t, 3, status(t, r.get(t, "/admin/reload")).Number)
+}
+
 func TestTheIndexListsEveryEndpointForAProgramAndForAPerson(t *testing.T) {
 	r := start(t, plan{endpoints: []endpoint.Endpoint{{
 		Pattern: "GET /admin/keys/{name}", About: "A key & what it <opens>.", Handler: http.NotFoundHandler(),
@@ -81,6 +110,7 @@ func TestTheIndexListsEveryEndpointForAProgramAndForAPerson(t *testing.T) {
 	require.Equal(t, []string{
 		"GET / reader",
 		"GET /admin/keys/{name} operator",
+		"GET /admin/openapi.json reader",
 		"GET /admin/reload reader",
 		"POST /admin/reload operator",
 		"GET /debug/pprof/ reader",

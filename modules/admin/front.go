@@ -2,11 +2,11 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/panics"
 )
 
@@ -17,7 +17,7 @@ const maxBodyBytes = 1 << 20
 // Host that the listener does not answer to, limits the body, and answers when a handler panics.
 type front struct {
 	now func() Config
-	mux http.Handler
+	mux *http.ServeMux
 	log *zap.Logger
 }
 
@@ -42,18 +42,48 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if answer.begun {
 			panic(http.ErrAbortHandler) // so that the client sees that the answer is incomplete
 		}
-		http.Error(w, "this failed: the log says why", http.StatusInternalServerError)
+		api.Problemf(http.StatusInternalServerError, "this failed: the log says why").Write(w)
 	}()
 	// Without a Host comes an old probe, and never a browser, which is what the rule is against.
 	isOld := r.Host == "" && !r.ProtoAtLeast(1, 1)
 	if !isOld && !cfg.answersTo(r.Host) {
-		refused := fmt.Sprintf("this listener answers to addresses, to localhost and to the names in admin.hosts: "+
-			"%q is none of them", r.Host)
-		http.Error(answer, refused, http.StatusMisdirectedRequest)
+		api.Problemf(http.StatusMisdirectedRequest, "this listener answers to addresses, to localhost and to the "+
+			"names in admin.hosts: %q is none of them", r.Host).Write(answer)
+		return
+	}
+	if _, pattern := f.mux.Handler(r); pattern == "" {
+		f.refuse(answer, r)
 		return
 	}
 	f.mux.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), judgedBy{}, cfg)))
 }
+
+// refuse answers a request for which there is no endpoint.
+func (f *front) refuse(w http.ResponseWriter, r *http.Request) {
+	unserved := &unserved{header: w.Header()}
+	f.mux.ServeHTTP(unserved, r) // it knows which methods the path has
+	if unserved.status != http.StatusMethodNotAllowed {
+		api.Problemf(http.StatusNotFound, "there is nothing at %q: see / for what there is", r.URL.Path).Write(w)
+		return
+	}
+	api.Problemf(http.StatusMethodNotAllowed, "%q has the methods %s, and not %s", r.URL.Path,
+		w.Header().Get("Allow"), r.Method).Write(w)
+}
+
+// unserved is a ResponseWriter that keeps the status and the headers, and nothing of the body.
+type unserved struct {
+	header http.Header
+	status int
+}
+
+// Header implements http.ResponseWriter.
+func (u *unserved) Header() http.Header { return u.header }
+
+// Write implements http.ResponseWriter.
+func (u *unserved) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader implements http.ResponseWriter.
+func (u *unserved) WriteHeader(status int) { u.status = status }
 
 // answer is a ResponseWriter that notes whether the answer has begun.
 type answer struct {

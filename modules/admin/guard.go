@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
@@ -25,7 +26,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 		w.Header().Add("WWW-Authenticate", `Bearer realm="capture"`)
 		w.Header().Add("WWW-Authenticate", `Basic realm="capture"`)
 	}
-	http.Error(w, r.reason, r.status)
+	api.Problemf(r.status, "%s", r.reason).Write(w)
 }
 
 // guardAccess returns a handler that passes on the requests that may use the endpoint and refuses all others.
@@ -36,8 +37,32 @@ func guardAccess(e endpoint.Endpoint) http.Handler {
 			refused.write(w)
 			return
 		}
-		e.Handler.ServeHTTP(w, r)
+		e.Handler.ServeHTTP(w, r.WithContext(endpoint.WithCaller(r.Context(), cfg.caller(e.Access, r))))
 	})
+}
+
+// caller returns who has sent a request that may use an endpoint with this access.
+func (c Config) caller(access endpoint.Access, r *http.Request) endpoint.Caller {
+	caller := endpoint.Caller{Address: r.RemoteAddr}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		caller.Address = peer.Addr().String()
+	}
+	switch {
+	case access == endpoint.Anyone:
+		caller.Login = "none"
+	case c.Token != "":
+		caller.Login = "admin.token"
+	case access == endpoint.Operator:
+		caller.Login = "loopback"
+	default:
+		caller.Login = "none"
+	}
+	name, _, _ := r.BasicAuth()
+	if name == "" {
+		name = r.Header.Get(endpoint.ActorHeader)
+	}
+	caller.Name = strings.ToValidUTF8(name[:min(len(name), endpoint.MaxName)], "")
+	return caller
 }
 
 // answersTo reports whether a request with this Host is for the listener. An address or localhost is always accepted,

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/admin/endpoint"
 )
 
@@ -53,8 +55,10 @@ func TestOnlyAddressesLocalhostAndConfiguredNamesAreAnsweredToAsHost(t *testing.
 		got := read(t, r.dial(t, "GET /healthz HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"))
 		require.Equal(t, want, got.status, "%q", host)
 		if want == 421 {
-			require.Contains(t, got.body, "admin.hosts", host)
-			require.Contains(t, got.body, fmt.Sprintf("%q", host))
+			var problem api.Problem
+			require.NoError(t, json.Unmarshal([]byte(got.body), &problem))
+			require.Contains(t, problem.Detail, "admin.hosts", host)
+			require.Contains(t, problem.Detail, fmt.Sprintf("%q", host))
 			require.Equal(t, "nosniff", got.header.Get("X-Content-Type-Options"))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
 	"go.uber.org/fx"
 
 	"github.com/opencapture/capture/configs"
@@ -28,7 +29,7 @@ func startApp(t *testing.T, more ...fx.Option) (*fx.App, groups) {
 	var got groups
 	app := fx.New(
 		fx.NopLogger,
-		fx.Supply(testConfig(), module.Build{Version: "v1"}),
+		fx.Supply(testConfig(), module.Build{Version: "v1"}, module.AllMetrics([]module.Module{Module()})),
 		fx.Supply(configs.Fixed(testConfig(), observability.DefaultConfig())),
 		fx.Options(more...),
 		observability.Module().Options, Module().Options,
@@ -82,6 +83,7 @@ func TestTwoModulesWithOneEndpointAreTold(t *testing.T) {
 		fx.NopLogger,
 		fx.Supply(testConfig(), observability.DefaultConfig(), module.Build{},
 			configs.Fixed(testConfig(), observability.DefaultConfig())),
+		fx.Decorate(func() tally.Scope { return tally.NoopScope }), // a real one has a goroutine until the app stops
 		observability.Module().Options, Module().Options,
 		fx.Provide(keys, keys),
 		fx.Invoke(func(*Server) {}),

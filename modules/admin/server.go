@@ -46,17 +46,18 @@ type Server struct {
 
 var _ module.Background = (*Server)(nil)
 
-// NewServer returns a server of the endpoints and of the index that lists them. It follows the section "admin": a
+// NewServer returns a server of the endpoints, of the index that lists them, and of the document that describes them.
+// The document names the version of the build. The server follows the section "admin": a
 // request is judged by the configuration that is in force when the request begins. If serving ends without a Stop, the
 // server calls onFailure once with the cause. An endpoint that cannot be served is an error.
 func NewServer(
-	live *configs.Live, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error),
+	live *configs.Live, version string, endpoints []endpoint.Endpoint, log *zap.Logger, onFailure func(error),
 ) (*Server, error) {
 	config, err := configs.Current[Config](live)
 	if err != nil {
 		return nil, err
 	}
-	mux, err := newMux(append(slices.Clip(endpoints), newIndex(endpoints)))
+	mux, err := newMux(slices.Concat(endpoints, newIndexes(version, endpoints)))
 	if err != nil {
 		return nil, err
 	}

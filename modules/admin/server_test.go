@@ -15,11 +15,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/audit"
 	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/listen"
 	"github.com/opencapture/capture/modules/observability"
@@ -50,9 +52,28 @@ type running struct {
 	health   *observability.Health
 	logs     *observer.ObservedLogs
 	failures chan error
+	audited  *synced // what the audit log wrote where there is no file for it
 
 	mu       sync.Mutex
 	settings map[string]string
+}
+
+// synced is a buffer that may be read while it is written.
+type synced struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *synced) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *synced) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func testConfig() Config {
@@ -68,7 +89,7 @@ func (r *running) load() (*configs.Set, error) {
 	defer r.mu.Unlock()
 	var environ []string
 	for key, value := range r.settings {
-		environ = append(environ, "CAPTURE_ADMIN__"+strings.ToUpper(key)+"="+value)
+		environ = append(environ, "CAPTURE_ADMIN__"+strings.ToUpper(strings.ReplaceAll(key, ".", "__"))+"="+value)
 	}
 	return configs.Load([]configs.Section{{Name: "admin", Defaults: testConfig()}}, configs.Source{Environ: environ})
 }
@@ -104,8 +125,12 @@ func start(t *testing.T, with plan) *running {
 	require.NoError(t, err)
 	r.live = configs.NewLive(set, r.load)
 	log := zap.New(core)
-	endpoints := append(Endpoints(r.registry, health, r.live, log), with.endpoints...)
-	r.Server, err = NewServer(r.live, endpoints, log, func(err error) { r.failures <- err })
+	r.audited = &synced{}
+	auditLog := audit.New(func() string { return r.config.Now().Audit.File }, r.audited, log,
+		tally.NoopScope.Counter("x"))
+	t.Cleanup(auditLog.Close)
+	endpoints := append(Endpoints(r.registry, health, r.live, auditLog, log), with.endpoints...)
+	r.Server, err = NewServer(r.live, "v1", endpoints, log, func(err error) { r.failures <- err })
 	require.NoError(t, err)
 	if with.peer == nil && with.bound == nil {
 		require.NoError(t, r.Start(t.Context()))
@@ -363,7 +388,7 @@ func TestAPortInUseFailsTheStartAndNamesTheKey(t *testing.T) {
 	defer func() { require.NoError(t, taken.Close()) }()
 	cfg := testConfig()
 	cfg.Listen = taken.Addr().String()
-	server, err := NewServer(configs.Fixed(cfg), nil, zap.NewNop(), func(error) {})
+	server, err := NewServer(configs.Fixed(cfg), "v1", nil, zap.NewNop(), func(error) {})
 	require.NoError(t, err)
 
 	err = server.Start(t.Context())
@@ -374,7 +399,7 @@ func TestAPortInUseFailsTheStartAndNamesTheKey(t *testing.T) {
 }
 
 func TestAServerNeedsItsSection(t *testing.T) {
-	_, err := NewServer(configs.Fixed(), nil, zap.NewNop(), func(error) {})
+	_, err := NewServer(configs.Fixed(), "v1", nil, zap.NewNop(), func(error) {})
 	require.ErrorContains(t, err, "no section of this build is a admin.Config")
 }
 
@@ -406,11 +431,11 @@ func TestEndpointsThatCannotBeServedFailTheStartAndAreNamed(t *testing.T) {
 		if name == "overlap" {
 			others = append(others, pattern("GET /{one}"))
 		}
-		_, err := NewServer(configs.Fixed(testConfig()), others, zap.NewNop(), func(error) {})
+		_, err := NewServer(configs.Fixed(testConfig()), "v1", others, zap.NewNop(), func(error) {})
 		require.ErrorContains(t, err, test.want, name)
 	}
 	bad := []endpoint.Endpoint{pattern("a"), pattern("b")}
-	_, err := NewServer(configs.Fixed(testConfig()), bad, zap.NewNop(), func(error) {})
+	_, err := NewServer(configs.Fixed(testConfig()), "v1", bad, zap.NewNop(), func(error) {})
 	require.ErrorContains(t, err, `endpoint "a"`)
 	require.ErrorContains(t, err, `endpoint "b"`, "all are named at once")
 }

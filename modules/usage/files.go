@@ -99,7 +99,8 @@ func (f *files) read(d day) ([]Row, error) {
 		return nil, fmt.Errorf("read %s: %w", file.Name(), err)
 	}
 	if first.Format != format {
-		return nil, fmt.Errorf("read %s: its format is %d, and this version knows %d", file.Name(), first.Format, format)
+		return nil, fmt.Errorf("read %s: its format is %d, and this version knows %d", file.Name(), first.Format,
+			format)
 	}
 	var rows []Row
 	for line := 2; ; line++ {
@@ -127,7 +128,7 @@ func (f *files) write(d day, rows []Row) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(temporary))
+			_ = os.Remove(temporary) // the next write replaces it, too
 		}
 	}()
 	buffered := bufio.NewWriterSize(file, 1<<16)
@@ -141,13 +142,14 @@ func (f *files) write(d day, rows []Row) (err error) {
 	if err == nil {
 		err = file.Sync()
 	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = os.Rename(temporary, f.path(d))
 	}
-	if err := os.Rename(temporary, f.path(d)); err != nil {
-		return err
+	if err == nil {
+		err = f.sync()
 	}
-	return f.sync()
+	return err
 }
 
 // setAside keeps a file that cannot be read from being written over.

@@ -6,14 +6,16 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/admin/client"
+	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
 )
 
 // Module counts what each token sends.
 //
-// Provides a stage that only looks (see events.AsStage), and *Meter. Requires *zap.Logger and tally.Scope
-// (modules/observability). Config section: "usage".
+// Provides a stage that only looks (see events.AsStage), an operators' endpoint, and *Meter. Requires *zap.Logger and
+// tally.Scope (modules/observability). Its command requires client.Own (modules/admin). Config section: "usage".
 func Module() module.Module {
 	return module.Module{
 		Name:   "usage",
@@ -27,11 +29,14 @@ func Module() module.Module {
 		Options: fx.Provide(
 			newMeter,
 			events.AsStage(func(m *Meter) *Meter { return m }),
+			endpoint.As((*Meter).Endpoint),
 		),
 		Requires: []module.Requirement{
 			module.Require[*zap.Logger]("modules/observability"),
 			module.Require[tally.Scope]("modules/observability"),
+			module.Require[client.Own]("modules/admin"),
 		},
+		Commands: []module.Command{command()},
 	}
 }
 

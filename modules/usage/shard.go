@@ -11,8 +11,6 @@ import (
 // entry is a token that is counted for itself.
 type entry struct {
 	token string
-	// known is set if a gate knows the token's project.
-	known bool
 	// requests is how often the token has come up, halved each day: what its row is worth.
 	requests uint32
 	days     []daily
@@ -108,20 +106,20 @@ func (s *shard) find(token string, hash uint64, known bool) *entry {
 	}
 	estimate := s.lately.add(hash)
 	e := s.entries[token]
-	switch {
-	case e == nil:
+	if e == nil {
 		if e = s.admit(token, known, estimate); e == nil {
 			s.uncounted++
 			return &s.others
 		}
-	default:
-		to := e.list
-		if known {
-			e.known, to = true, &s.known
-		}
-		e.unlink()
-		to.push(e)
+		e.requests++
+		return e
 	}
+	to := e.list
+	if known {
+		to = &s.known
+	}
+	e.unlink()
+	to.push(e)
 	e.requests++
 	return e
 }
@@ -135,7 +133,7 @@ func (s *shard) admit(token string, known bool, estimate uint32) *entry {
 	if len(s.entries) >= s.room && !s.makeRoom(known, estimate) {
 		return nil
 	}
-	e := &entry{token: strings.Clone(token), known: known, requests: estimate - 1}
+	e := &entry{token: strings.Clone(token), requests: estimate - 1}
 	s.entries[e.token] = e
 	if known {
 		s.known.push(e)
@@ -220,7 +218,7 @@ func (s *shard) load(token, group string, from *daily) {
 	e.merge(from)
 	for _, c := range from.of {
 		if c != nil {
-			e.requests += uint32(min(c.received, 1<<16)) // at least an estimate of its worth
+			e.requests += uint32(min(c.received, 1<<16)) // what it is worth: the number of requests is not kept
 		}
 	}
 	s.changes[from.day]++

@@ -46,4 +46,6 @@ type Endpoint struct {
 	// limited to 1 MiB in size and to admin.read_timeout in time. If the handler panics, the client gets a 500 and the
 	// panic is logged.
 	Handler http.Handler
+	// Operation describes the endpoint to programs.
+	Operation Operation
 }
