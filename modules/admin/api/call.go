@@ -164,6 +164,10 @@ func (c *Call) Decode(into any) error {
 			return unknown("field", name, fields(reflect.TypeOf(into)))
 		}
 	}
+	var problem *Problem
+	if errors.As(err, &problem) {
+		return problem
+	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		return Problemf(http.StatusBadRequest, "the body: %s must be %s, got a JSON %s", wrong.Field, named(wrong.Type),
