@@ -52,22 +52,30 @@ func (c *counts) add(other *counts) {
 	}
 }
 
-// sums are the counts of one batch.
+// sums are the counts of one batch. They need no memory of their own unless the events end in many ways.
 type sums struct {
-	of [events.ResourceCount]counts
+	of    [events.ResourceCount]counts
+	few   [usualEndings]resourceEnding
+	ended int // how many of few there are
+	more  []resourceEnding
 }
 
-// usualEndings is how many ways to end the events of a batch may have, for each resource, without an allocation.
-const usualEndings = 4
+// resourceEnding is an ending of events of a resource.
+type resourceEnding struct {
+	ending
 
-// sumUp counts a batch whose events have ended. room has usualEndings for each resource.
-func (s *sums) sumUp(batch *events.Batch, room *[events.ResourceCount][usualEndings]ending) {
-	for i := range s.of {
-		s.of[i].ended = room[i][:0]
-	}
+	resource events.Resource
+}
+
+// usualEndings is how many ways to end the events of a batch may have without an allocation.
+const usualEndings = 6
+
+// sumUp counts a batch whose events have ended.
+func (s *sums) sumUp(batch *events.Batch) {
 	for i := range batch.Events {
 		event := &batch.Events[i]
-		c := &s.of[event.Resource()]
+		resource := event.Resource()
+		c := &s.of[resource]
 		c.received++
 		switch outcome := &event.Outcome; outcome.State {
 		case events.StateAccepted:
@@ -78,9 +86,51 @@ func (s *sums) sumUp(batch *events.Batch, room *[events.ResourceCount][usualEndi
 			}
 			c.bytes += size(event)
 		case events.StatePending:
-			c.end(events.StateFailed, events.ReasonUnsettled, 1) // as the ledger counts it
+			s.end(resource, events.StateFailed, events.ReasonUnsettled) // as the ledger counts it
 		default:
-			c.end(outcome.State, outcome.Reason, 1)
+			s.end(resource, outcome.State, outcome.Reason)
+		}
+	}
+}
+
+// end counts an event that was not accepted.
+func (s *sums) end(resource events.Resource, state events.State, reason events.Reason) {
+	for i := range s.ended {
+		if s.few[i].is(resource, state, reason) {
+			s.few[i].n++
+			return
+		}
+	}
+	ended := resourceEnding{ending{state, reason, 1}, resource}
+	if s.ended < len(s.few) {
+		s.few[s.ended] = ended
+		s.ended++
+		return
+	}
+	for i := range s.more {
+		if s.more[i].is(resource, state, reason) {
+			s.more[i].n++
+			return
+		}
+	}
+	s.more = append(s.more, ended)
+}
+
+func (e *resourceEnding) is(resource events.Resource, state events.State, reason events.Reason) bool {
+	return e.resource == resource && e.state == state && e.reason == reason
+}
+
+// addTo adds the counts to those of a day.
+func (s *sums) addTo(row *daily) {
+	for i := range s.of {
+		if c := &s.of[i]; c.received > 0 {
+			row.add(events.Resource(i), c)
+		}
+	}
+	for _, list := range [...][]resourceEnding{s.few[:s.ended], s.more} {
+		for i := range list {
+			e := &list[i]
+			row.of[e.resource].end(e.state, e.reason, e.n)
 		}
 	}
 }

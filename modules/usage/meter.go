@@ -93,9 +93,8 @@ func (m *Meter) count(_ context.Context, batch *events.Batch) {
 	if len(batch.Events) == 0 {
 		return
 	}
-	var room [events.ResourceCount][usualEndings]ending
 	var batchSums sums
-	batchSums.sumUp(batch, &room)
+	batchSums.sumUp(batch)
 	received := batch.Received
 	if received.IsZero() {
 		received = time.Now()

@@ -555,3 +555,38 @@ func TestATokenTakesNoMoreMemoryThanItsBudget(t *testing.T) {
 	require.Less(t, took, uint64(tokens*bytesOfToken))
 	require.NotEmpty(t, m.shards[0].entries)
 }
+
+func BenchmarkCount(b *testing.B) {
+	for _, size := range []int{1, 50} {
+		b.Run(fmt.Sprintf("%d events", size), func(b *testing.B) {
+			m := newTestMeter(b, inMemoryOnly(10_000))
+			batches := make([]*events.Batch, 100)
+			for i := range batches {
+				batches[i] = batchOf(fmt.Sprint("phc_", i), noon)
+				for range size {
+					batches[i].Events = append(batches[i].Events, batchOf("", noon, accepted).Events...)
+				}
+				m.count(b.Context(), batches[i])
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					m.count(context.Background(), batches[i%len(batches)])
+				}
+			})
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/event")
+		})
+	}
+}
+
+func TestCountingCostsNoAllocation(t *testing.T) {
+	m := newTestMeter(t, inMemoryOnly(10))
+	batch := batchOf("phc_a", noon, accepted, accepted,
+		events.Outcome{State: events.StateDropped, Reason: events.ReasonQuota},
+		events.Outcome{State: events.StateRejected, Reason: events.ReasonTooLarge})
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		settle, _ := m.Process(context.Background(), batch)
+		settle(context.Background(), batch)
+	}))
+}

@@ -90,12 +90,7 @@ func (s *shard) init(room int) {
 func (s *shard) count(batch *events.Batch, hash uint64, d day, now time.Time, batchSums *sums) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	row := s.find(batch.Token, hash, batch.Project != nil).on(d, now)
-	for i := range batchSums.of {
-		if c := &batchSums.of[i]; c.received > 0 {
-			row.add(events.Resource(i), c)
-		}
-	}
+	batchSums.addTo(s.find(batch.Token, hash, batch.Project != nil).on(d, now))
 	s.changes[d]++
 }
 

@@ -168,7 +168,8 @@ func TestARecordIsMadeSeenChangedAndRemoved(t *testing.T) {
 		}
 		require.NoError(t, json.Unmarshal([]byte(line), &one))
 		require.Equal(t, "shelf a/b{", one.Kind+" "+one.Name)
-		steps = append(steps, one.Step+" "+one.Before["books"]+">"+one.After["books"]+one.After["secret"]+" "+one.Result)
+		steps = append(steps, one.Step+" "+one.Before["books"]+">"+one.After["books"]+one.After["secret"]+" "+
+			one.Result)
 	}
 	require.Equal(t, []string{
 		"begin >ten****** ", "end > done", "begin ten>eleven ", "end > done", "begin eleven>eleven ", "end > done",
@@ -215,7 +216,7 @@ func TestAFaultyRequestChangesNothingAndSaysWhatToDo(t *testing.T) {
 	} {
 		require.Contains(t, s.ask(t, "GET", "/admin/shelves?"+query, "").problem(t, 400).Detail, detail, query)
 	}
-	require.Contains(t, s.ask(t, "GET", "/admin/shelves/a?x=y", "").problem(t, 400).Detail, `parameter of the query "x"`)
+	require.Contains(t, s.ask(t, "GET", "/admin/shelves/a?x=y", "").problem(t, 400).Detail, `of the query "x"`)
 	names, err := records.List(t.Context(), "shelf", "", 10)
 	require.NoError(t, err)
 	require.Empty(t, names)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -58,8 +57,8 @@ func (f *Fields) UnmarshalJSON(text []byte) error {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		var value *string
 		if json.Unmarshal(values[name], &value) != nil || value == nil {
-			return Problemf(http.StatusBadRequest, "the field %q must be a text, as \"true\" and \"a, b\" are, got %s", name,
-				cut(values[name]))
+			return Problemf(http.StatusBadRequest, "the field %q must be a text, as \"true\" and \"a, b\" are, got %s",
+				name, cut(values[name]))
 		}
 		(*f)[name] = *value
 	}
@@ -202,8 +201,8 @@ func (c *Collection) put(call *Call) (*Answer, error) {
 		return nil, err
 	}
 	if content.Name != "" && content.Name != name {
-		return nil, Problemf(http.StatusBadRequest, "the body names %q, and the path %q: leave the name out of the body",
-			content.Name, name)
+		return nil, Problemf(http.StatusBadRequest, "the body names %q, and the path %q: leave the name out of the "+
+			"body", content.Name, name)
 	}
 	if err := call.Match(tagOf(before)); err != nil {
 		return nil, err
@@ -219,7 +218,7 @@ func (c *Collection) put(call *Call) (*Answer, error) {
 	if before != nil {
 		return &Answer{Status: http.StatusOK, Body: r, ETag: r.ETag}, nil
 	}
-	return &Answer{Status: http.StatusCreated, Body: r, ETag: r.ETag, Location: c.Path + "/" + url.PathEscape(name)}, nil
+	return &Answer{Status: http.StatusCreated, Body: r, ETag: r.ETag, Location: c.Path + Path(name)}, nil
 }
 
 func (c *Collection) remove(call *Call) (*Answer, error) {

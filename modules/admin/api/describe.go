@@ -17,7 +17,7 @@ var abouts = map[int]string{
 	http.StatusUnsupportedMediaType:  "The body is not application/json.",
 	http.StatusUnprocessableEntity:   "The record has faults.",
 	http.StatusPreconditionRequired:  "If-Match and If-None-Match are both missing.",
-	http.StatusServiceUnavailable:    "The shared state or the audit log does not answer. Of a change, look whether it was made.",
+	http.StatusServiceUnavailable:    "The shared state or the audit log does not answer.",
 }
 
 // describe returns what the document says of the operation.

@@ -133,9 +133,10 @@ func security(access endpoint.Access) []object {
 	return []object{{"bearer": []string{}}, {"basic": []string{}}, {}}
 }
 
-// operationID names an operation: "getAdminUsage".
+// operationID names an operation: getAdminUsage, getAdminProjectsByToken.
 func operationID(method, path string) string {
 	id := strings.ToLower(method)
+	path = strings.ReplaceAll(path, "{", "by-")
 	for word := range strings.FieldsFuncSeq(path, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
 	}) {

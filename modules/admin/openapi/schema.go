@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"fmt"
@@ -63,10 +64,11 @@ var plain = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
 // ofStruct puts the schema of a struct among the components and returns a reference to it.
 func (s *schemas) ofStruct(t reflect.Type) object {
-	name := plain.ReplaceAllString(t.Name(), "")
+	name := cmp.Or(plain.ReplaceAllString(t.Name(), ""), "object")
 	if i := strings.IndexByte(t.Name(), '['); i > 0 { // a generic type: Page[.../usage.Row] is PageOfRow
 		inner := t.Name()[i+1 : len(t.Name())-1]
-		name = t.Name()[:i] + "Of" + inner[strings.LastIndexAny(inner, "./")+1:]
+		inner = plain.ReplaceAllString(inner[strings.LastIndexAny(inner, "./")+1:], "")
+		name = t.Name()[:i] + "Of" + strings.ToUpper(inner[:1]) + inner[1:]
 	}
 	name = strings.ToUpper(name[:1]) + name[1:]
 	for first, n := name, 2; ; n++ {
