@@ -22,7 +22,7 @@ type Config struct {
 	StartTimeout time.Duration `key:"start_timeout" doc:"How long all modules together may take to start."`
 	StopTimeout  time.Duration `key:"stop_timeout" doc:"How long all modules together may take to stop. It must be at least the sum of the times that the modules reserve for their stops, and less than the orchestrator's grace period."`
 
-	MemoryLimit configs.ByteSize `key:"memory_limit" doc:"Memory that the process should take at most: the Go runtime's limit, which makes it collect garbage sooner. 0: 90% of the limit of the cgroup, or without one what transport.max_in_flight and delivery.buffer allow and 40MiB. The variable GOMEMLIMIT goes before this key."`
+	MemoryLimit configs.ByteSize `key:"memory_limit" doc:"Memory that the process should take at most: the Go runtime's limit, which makes it collect garbage sooner. 0: 90% of the limit of the cgroup, or without one what the modules may hold (transport.max_in_flight, delivery.buffer, usage.max_tokens and others) and 40MiB. The variable GOMEMLIMIT goes before this key."`
 }
 
 // DefaultConfig returns the defaults.

@@ -2,13 +2,14 @@
 // exposure of the one do not affect the other. It serves the endpoints of all modules: a module adds an endpoint
 // through the value group of modules/admin/endpoint, and admin's own endpoints join the same group.
 //
-//	GET  /                 the list of all endpoints: HTML for a browser, else JSON
-//	GET  /metrics          the metrics that Prometheus scrapes
-//	GET  /healthz          200 as long as the process serves
-//	GET  /readyz           200 if the service is ready for traffic, else 503; with observability.Report as JSON
-//	GET  /admin/reload     how the last exchange of the configuration ended: the JSON of configs.Status
-//	POST /admin/reload     loads the configuration and puts it in force: 200, or 409 with the reason in "error"
-//	GET  /debug/pprof/     the profiles of net/http/pprof
+//	GET  /                    the list of all endpoints: HTML for a browser, else JSON
+//	GET  /metrics             the metrics that Prometheus scrapes
+//	GET  /healthz             200 as long as the process serves
+//	GET  /readyz              200 if the service is ready for traffic, else 503; with observability.Report as JSON
+//	GET  /admin/openapi.json  the description of all endpoints for programs, in the form of OpenAPI 3.1
+//	GET  /admin/reload        how the last exchange of the configuration ended: the JSON of configs.Status
+//	POST /admin/reload        loads the configuration and puts it in force: 200, or 409 with the reason in "error"
+//	GET  /debug/pprof/        the profiles of net/http/pprof
 //
 // # Which requests are answered
 //
@@ -34,6 +35,9 @@
 // The listener speaks HTTP without TLS. Off loopback, use the token in a network whose readers you trust, or behind a
 // proxy that ends TLS. Off loopback and over HTTP, browsers do not say which site sends a GET. Another site can then
 // make an operator's browser that holds the token as a password take a profile. The other site cannot read the answer.
+//
+// Every refusal is a problem of RFC 9457 (application/problem+json): see modules/admin/api, which is also what the
+// endpoints of other modules have in common. What operators change is in the audit log: see modules/admin/audit.
 //
 // # Profiles
 //
