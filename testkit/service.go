@@ -187,6 +187,7 @@ func (p *plan) preset(dir string) {
 		"embedded.sync_writes":    "false", // no test cuts the power, and a sync takes ten times as long
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
 		"usage.dir":               filepath.Join(dir, "usage"),
+		"store.dir":               filepath.Join(dir, "store"),
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",
 		// Kafka is given more time, because a busy machine is no outage.

@@ -11,6 +11,8 @@ import (
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
 	"github.com/opencapture/capture/modules/routing"
+	"github.com/opencapture/capture/modules/store"
+	"github.com/opencapture/capture/modules/store/local"
 	"github.com/opencapture/capture/modules/usage"
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/transport"
@@ -24,6 +26,7 @@ func Modules() []module.Module {
 	return []module.Module{
 		observability.Module(),
 		admin.Module(),
+		store.Module(local.Backend()),
 		events.Module(),
 		routing.Module(),
 		warnings.Module(),

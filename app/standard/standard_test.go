@@ -121,22 +121,29 @@ func TestTheDirectoriesOfAConfigurationAreLookedAt(t *testing.T) {
 	fresh := t.TempDir()
 	dirs := []string{
 		"CAPTURE_DELIVERY__SPOOL__DIR=" + fresh + "/spool", "CAPTURE_EMBEDDED__DATA_DIR=" + fresh + "/data",
+		"CAPTURE_STORE__DIR=" + fresh + "/store",
 	}
 	require.Empty(t, probe(dirs...))
 	entries, err := os.ReadDir(fresh)
 	require.NoError(t, err)
 	require.Empty(t, entries, "nothing is made")
-	bad := []string{"CAPTURE_DELIVERY__SPOOL__DIR=" + file + "/spool", "CAPTURE_EMBEDDED__DATA_DIR=" + file}
+	bad := []string{
+		"CAPTURE_DELIVERY__SPOOL__DIR=" + file + "/spool", "CAPTURE_EMBEDDED__DATA_DIR=" + file,
+		"CAPTURE_STORE__DIR=" + file + "/store",
+	}
 	require.Contains(t, probe(bad...), "delivery.spool.dir: ")
 	require.Contains(t, probe(bad...), "would run without a spool")
 	require.Contains(t, probe(bad...), "embedded.data_dir: ")
+	require.Contains(t, probe(bad...), "store.dir: ")
+	require.Contains(t, probe(bad...), "would keep its state in memory")
 	require.NotContains(t, probe(append(bad, "CAPTURE_KAFKA__BROKERS=k:9092")...), "embedded.data_dir")
 
 	open := t.TempDir()
 	require.NoError(t, os.Chmod(open, 0o777))
-	found := probe("CAPTURE_DELIVERY__SPOOL__DIR="+open, "CAPTURE_EMBEDDED__DATA_DIR="+open)
+	found := probe("CAPTURE_DELIVERY__SPOOL__DIR="+open, "CAPTURE_EMBEDDED__DATA_DIR="+open, "CAPTURE_STORE__DIR="+open)
 	require.Contains(t, found, "delivery.spool.dir: all users of this machine can write to")
 	require.Contains(t, found, "embedded.data_dir: all users of this machine can write to")
+	require.Contains(t, found, "store.dir: all users of this machine can write to")
 }
 
 // load translates the environment of a PostHog deployment and loads the result.

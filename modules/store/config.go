@@ -19,8 +19,15 @@ type Config struct {
 	Timeout time.Duration `key:"timeout" live:"true" doc:"How long a call of the store may take. A request waits at most so long for a store that does not answer, and only until the breaker opens."`
 	Breaker Breaker       `key:"breaker" live:"true"`
 	Dir     string        `key:"dir" doc:"Directory that the store of a single node, one without redis.addrs, keeps its data in, so that a restart resets no quota. One process at a time uses it. A directory that other users can write to is refused; the service makes a missing one with the right mode."`
+	Local   LocalConfig   `key:"local"`
 	Redis   Redis         `key:"redis"`
 	PostHog PostHogRedis  `key:"posthog"`
+}
+
+// LocalConfig is the group "store.local": the store of a single node, one without redis.addrs.
+type LocalConfig struct {
+	Memory   configs.ByteSize `key:"memory" doc:"Memory for what is in work and what was delivered within the window of deduplication: about 25 bytes an event, so that 64MiB hold 2.2 million events. When it is full, what was delivered longest ago is forgotten first. It is taken as it is needed. 0: a sixteenth of the memory limit (see app.memory_limit), and at most 64MiB."`
+	Counters configs.ByteSize `key:"counters" doc:"Memory for the counters of quotas and rates, about 320 bytes each. When it is full, further counters fail as if the store did not answer. It is taken as it is needed. 0: a sixty-fourth of the memory limit, and at most 16MiB."`
 }
 
 // Breaker says when the store counts as away.
@@ -106,6 +113,13 @@ const (
 	largestPrefix  = 64
 	smallestQueue  = 64 * configs.KiB
 	mostReplicas   = 16
+	// What the store of a single node takes at most unless it is configured.
+	usualMemory, memoryShare     = 64 * configs.MiB, 16
+	usualCounters, countersShare = 16 * configs.MiB, 64
+	smallestMemory               = configs.MiB
+	smallestCounters             = 64 * configs.KiB
+	// loadTime is how long a start takes for each MiB of digests on the disk, on a slow machine.
+	startTime, loadTime = time.Second, 10 * time.Millisecond
 	// stopTime is how long the stop waits for what Redis has not been told yet.
 	stopTime = time.Second
 )
@@ -116,9 +130,44 @@ func (c Config) Validate() error {
 	checkTime(&faults, "timeout", c.Timeout)
 	faults.Nest("breaker", c.Breaker.Validate())
 	faults.Check(c.Dir != "", "dir", "must not be empty")
+	faults.Check(c.Local.Memory == 0 || c.Local.Memory >= smallestMemory, "local.memory",
+		"must be 0 or at least %s, got %s", smallestMemory, c.Local.Memory)
+	faults.Check(c.Local.Counters == 0 || c.Local.Counters >= smallestCounters, "local.counters",
+		"must be 0 or at least %s, got %s", smallestCounters, c.Local.Counters)
 	faults.Nest("redis", c.Redis.Validate())
 	faults.Nest("posthog", c.PostHog.Validate())
 	return faults.Err()
+}
+
+// sized returns the section with local.memory and local.counters filled in if they are 0.
+func (c Config) sized(limit int64) Config {
+	fill := func(size *configs.ByteSize, share int64, usual, least configs.ByteSize) {
+		if *size == 0 && limit > 0 {
+			*size = min(usual, max(least, configs.ByteSize(limit/share)))
+		} else if *size == 0 {
+			*size = usual
+		}
+	}
+	fill(&c.Local.Memory, memoryShare, usualMemory, smallestMemory)
+	fill(&c.Local.Counters, countersShare, usualCounters, smallestCounters)
+	return c
+}
+
+// MemoryBudget implements configs.MemoryBudgeter.
+func (c Config) MemoryBudget(_ *configs.Set, limit int64) int64 {
+	if c.inUse() == Local {
+		c = c.sized(limit)
+		return int64(c.Local.Memory + c.Local.Counters)
+	}
+	return int64(c.Redis.Queue)
+}
+
+// StartBudget is how long the start takes that reads what a single node has kept.
+func (c Config) StartBudget() time.Duration {
+	if c.inUse() != Local {
+		return startTime
+	}
+	return startTime + time.Duration(c.sized(0).Local.Memory/configs.MiB)*loadTime
 }
 
 // StopBudget is how long the stop waits for what the store has not been told yet.

@@ -51,7 +51,7 @@ func newOverride(users []User) observability.Override {
 }
 
 func newFact(s Store) module.StartFact {
-	return module.StartFact{Rank: 40, Name: "shared state", Text: func() string {
+	return module.StartFact{Rank: 40, Name: "state", Text: func() string {
 		status := statusOf(s)
 		if trouble := status.Trouble(); trouble != "" {
 			return status.Where + ": " + trouble

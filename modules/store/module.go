@@ -53,8 +53,10 @@ func AsUser(constructor any) any {
 
 func newStore(backends []Backend) any {
 	return func(
-		cfg Config, live *configs.Live, log *zap.Logger, scope tally.Scope, lifecycle fx.Lifecycle,
+		cfg Config, live *configs.Live, limit module.MemoryLimit, log *zap.Logger, scope tally.Scope,
+		lifecycle fx.Lifecycle,
 	) (Store, error) {
+		cfg = cfg.sized(int64(limit))
 		backend, err := choose(cfg, backends)
 		if err != nil {
 			return nil, err

@@ -62,7 +62,8 @@ func start(t *testing.T, cfg store.Config, backends []store.Backend, users ...st
 		extra = append(extra, fx.Provide(store.AsUser(func() store.User { return user })))
 	}
 	app := fxtest.New(t, fx.NopLogger, store.Module(backends...).Options, fx.Options(extra...),
-		fx.Supply(cfg, configs.Fixed(cfg), zap.NewNop(), fx.Annotate(tally.NoopScope, fx.As(new(tally.Scope)))),
+		fx.Supply(cfg, configs.Fixed(cfg), module.MemoryLimit(0), zap.NewNop(),
+			fx.Annotate(tally.NoopScope, fx.As(new(tally.Scope)))),
 		fx.Populate(&got))
 	app.RequireStart()
 	return got, app

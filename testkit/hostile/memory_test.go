@@ -30,6 +30,7 @@ const (
 // The limits of the service in the attacks on its memory. They fit into the budget.
 var narrow = []string{
 	fmt.Sprint("CAPTURE_TRANSPORT__MAX_IN_FLIGHT=", budget),
+	"CAPTURE_STORE__LOCAL__MEMORY=4MiB", "CAPTURE_STORE__LOCAL__COUNTERS=1MiB",
 	"CAPTURE_TRANSPORT__MAX_BODY=8MiB", "CAPTURE_TRANSPORT__MAX_DECODED=32MiB",
 	"CAPTURE_TRANSPORT__POSTHOG__MAX_RECORDING=16MiB",
 }

@@ -21,6 +21,8 @@ const (
 	// maxNodes is how many nodes may have an account of one counter, and maxName how long a name may be in bytes. They
 	// keep a mistake of a caller from filling the memory.
 	maxNodes, maxName = 1 << 10, 512
+	// maxDraws is how many draws a call has at most.
+	maxDraws = 256
 	// grace is how long a window can be looked at after its end.
 	grace = time.Minute
 )
@@ -49,7 +51,9 @@ type quota struct {
 	// used is what the nodes were granted and have not given back, and what Adjust has added. held is what the nodes
 	// said that they hold unspent.
 	used, held int64
-	nodes      []account
+	// adjusted is the sum of what Adjust has added.
+	adjusted int64
+	nodes    []account
 }
 
 // account is what a node has said of itself when it drew last, and what it got then.
@@ -86,32 +90,67 @@ func (s *Store) Take(ctx context.Context, token string, quotas []store.QuotaDraw
 	if err := checkDraws(token, quotas, rates); err != nil {
 		return err
 	}
+	written, err := s.draw(token, quotas, rates)
+	if err != nil {
+		s.metrics.full.Inc(1)
+		return err
+	}
+	if written != nil {
+		s.counterLog.wait(written)
+	}
+	return nil
+}
+
+// draw makes the draws, and returns what the disk has to have before the caller may know of them.
+func (s *Store) draw(token string, quotas []store.QuotaDraw, rates []store.RateDraw) (*batch, error) {
 	now := s.config.Now()
 	shard := s.counters.shard(token)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	t := shard.tokens[token]
 	if t == nil {
-		t = &tokenCounters{quotas: map[string]*quota{}, rates: map[string]*rate{}}
+		t = newTokenCounters()
 	}
 	if err := s.counters.checkRoom(t, quotas, rates); err != nil {
-		s.metrics.full.Inc(1)
-		return err
+		return nil, err
 	}
 	shard.tokens[token] = t
+	changed := make([]*account, len(quotas))
 	for i := range quotas {
-		s.counters.drawQuota(t, &quotas[i], now)
+		changed[i] = s.counters.drawQuota(t, &quotas[i], now)
 	}
 	for i := range rates {
 		s.counters.drawRate(t, &rates[i], now.UnixNano())
 	}
-	return nil
+	if s.counterLog == nil {
+		return nil, nil
+	}
+	return s.counterLog.add(func(to []byte) []byte {
+		for i, a := range changed {
+			if a != nil {
+				to = appendAccount(to, token, quotas[i].Counter, quotas[i].End, a)
+			}
+		}
+		for i := range rates {
+			if d := &rates[i]; d.Given > 0 || d.Return > 0 {
+				to = appendRate(to, token, d.Counter, t.rates[d.Counter])
+			}
+		}
+		return to
+	}), nil
+}
+
+func newTokenCounters() *tokenCounters {
+	return &tokenCounters{quotas: map[string]*quota{}, rates: map[string]*rate{}}
 }
 
 var errImpossible = errors.New("impossible draw")
 
 // checkDraws finds the mistakes of a caller, before anything has changed.
 func checkDraws(token string, quotas []store.QuotaDraw, rates []store.RateDraw) error {
+	if len(quotas)+len(rates) > maxDraws {
+		return fmt.Errorf("%w: %d in one call, and %d are allowed", errImpossible, len(quotas)+len(rates), maxDraws)
+	}
 	if len(token) > maxName {
 		return fmt.Errorf("%w: the token has %d bytes, and %d are allowed", errImpossible, len(token), maxName)
 	}
@@ -122,7 +161,7 @@ func checkDraws(token string, quotas []store.QuotaDraw, rates []store.RateDraw) 
 			return fmt.Errorf("%w: the names of the counter and the node must have 1 to %d bytes", errImpossible,
 				maxName)
 		case min(d.Need, d.Extra, d.Limit, d.Unspent, d.Returned, d.Held) < 0 ||
-			max(d.Need, d.Extra, d.Granted) > maxUsed || d.Held > d.Granted-d.Returned:
+			max(d.Need, d.Granted) > maxUsed || d.Held > d.Granted-d.Returned:
 			return fmt.Errorf("%w from %q: need %d, extra %d, %d granted, %d returned and %d held do not go together",
 				errImpossible, d.Counter, d.Need, d.Extra, d.Granted, d.Returned, d.Held)
 		case !d.Start.Before(d.End):
@@ -171,6 +210,17 @@ func (c *counters) checkRoom(t *tokenCounters, quotas []store.QuotaDraw, rates [
 	return nil
 }
 
+// quota returns the counter of a window, which it makes if there is none.
+func (t *tokenCounters) quota(c *counters, name string) *quota {
+	q := t.quotas[name]
+	if q == nil {
+		q = &quota{}
+		t.quotas[name] = q
+		c.count.Add(1)
+	}
+	return q
+}
+
 func (q *quota) account(node string) *account {
 	for i := range q.nodes {
 		if q.nodes[i].node == node {
@@ -180,7 +230,7 @@ func (q *quota) account(node string) *account {
 	return nil
 }
 
-// drawQuota makes a draw at a time of the store's clock.
+// drawQuota makes a draw at a time of the store's clock. It returns the account if that has changed.
 func (c *counters) drawQuota(t *tokenCounters, d *store.QuotaDraw, now time.Time) *account {
 	q := t.quotas[d.Counter]
 	if now.Before(d.Start) || !now.Before(d.End) {
@@ -190,29 +240,27 @@ func (c *counters) drawQuota(t *tokenCounters, d *store.QuotaDraw, now time.Time
 		}
 		return nil
 	}
-	if q == nil {
-		q = &quota{}
-		t.quotas[d.Counter] = q
-		c.count.Add(1)
-	}
+	q = t.quota(c, d.Counter)
 	q.end = d.End
 	a := q.account(d.Node)
 	if a == nil {
 		q.nodes = append(q.nodes, account{node: d.Node})
 		a = &q.nodes[len(q.nodes)-1]
 	}
+	was := *a
 	// What the store knows of the node may be newer than what the draw says: the answer to an earlier draw was lost, or
 	// this is an old draw that comes late. It may be older, if the store has lost what it knew. The sums only grow.
 	granted, returned := max(a.granted, d.Granted), max(a.returned, d.Returned)
 	q.used += granted - returned - (a.granted - a.returned)
 	brought := granted - d.Granted
-	if rest := d.Need - brought; rest <= 0 || rest <= d.Limit-q.used {
+	limit := min(d.Limit, maxUsed)
+	if rest := d.Need - brought; rest <= 0 || rest <= limit-q.used {
 		rest = max(0, rest)
 		granted += rest
 		q.used += rest
 		brought += rest
 		spare := d.Held + brought - d.Need
-		extra := min(d.Need+d.Extra-brought, d.Limit-q.used, d.Unspent-(q.held-a.held)-spare)
+		extra := min(d.Need+min(d.Extra, maxUsed)-brought, limit-q.used, d.Unspent-(q.held-a.held)-spare)
 		if extra > 0 {
 			granted += extra
 			q.used += extra
@@ -223,6 +271,9 @@ func (c *counters) drawQuota(t *tokenCounters, d *store.QuotaDraw, now time.Time
 	q.held += d.Held + brought - a.held
 	a.granted, a.returned, a.held = granted, returned, d.Held+brought
 	d.Given, d.Used, d.Stale = granted, q.used, false
+	if *a == was {
+		return nil
+	}
 	return a
 }
 
@@ -285,6 +336,14 @@ func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (int
 	if err := s.usable(ctx); err != nil {
 		return 0, err
 	}
+	used, written := s.adjust(token, counter, n)
+	if written != nil {
+		s.counterLog.wait(written)
+	}
+	return used, nil
+}
+
+func (s *Store) adjust(token, counter string, n int64) (int64, *batch) {
 	shard := s.counters.shard(token)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -293,17 +352,23 @@ func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (int
 		return 0, nil
 	}
 	q := t.quotas[counter]
-	switch {
-	case n > 0:
-		q.used += min(n, maxUsed-q.used)
-	default:
-		q.used = max(q.used+n, q.held)
+	was := q.used
+	if n > 0 {
+		q.used += min(n, max(0, maxUsed-q.used))
+	} else {
+		q.used = max(q.used+max(n, -maxUsed), q.held)
 	}
-	return q.used, nil
+	q.adjusted += q.used - was
+	if s.counterLog == nil {
+		return q.used, nil
+	}
+	return q.used, s.counterLog.add(func(to []byte) []byte {
+		return appendQuota(to, token, counter, q.end, q.adjusted)
+	})
 }
 
-// maxUsed keeps the sums away from where they would overflow.
-const maxUsed = math.MaxInt64 / 4
+// maxUsed is a limit that is as good as none. It keeps the sums of all nodes away from where they would overflow.
+const maxUsed = 1 << 50
 
 // expire removes counters whose window is over, and rates that are full: a rate that nobody knows is full as well.
 func (c *counters) expire(now time.Time) {
@@ -328,5 +393,49 @@ func (c *counters) expire(now time.Time) {
 			}
 		}
 		shard.mu.Unlock()
+	}
+}
+
+// merge adds what a directory has to what this process knows. Of an account that both know, the sums that are greater
+// count, since sums only grow.
+func (c *counters) merge(from *counters) {
+	for i := range from.shards {
+		for token, theirs := range from.shards[i].tokens {
+			shard := c.shard(token)
+			shard.mu.Lock()
+			ours := c.ofToken(token)
+			for name, q := range theirs.quotas {
+				ours.quota(c, name).merge(q)
+			}
+			for name, r := range theirs.rates {
+				if known := ours.rates[name]; known != nil {
+					known.at, known.span = max(known.at, r.at), max(known.span, r.span)
+				} else {
+					ours.rates[name] = r
+					c.count.Add(1)
+				}
+			}
+			shard.mu.Unlock()
+		}
+	}
+}
+
+func (q *quota) merge(from *quota) {
+	if from.end.After(q.end) {
+		q.end = from.end
+	}
+	q.adjusted += from.adjusted
+	q.used += from.adjusted
+	for _, a := range from.nodes {
+		known := q.account(a.node)
+		if known == nil {
+			q.nodes = append(q.nodes, a)
+			q.used += a.granted - a.returned
+			q.held += a.held
+			continue
+		}
+		granted, returned := max(known.granted, a.granted), max(known.returned, a.returned)
+		q.used += granted - returned - (known.granted - known.returned)
+		known.granted, known.returned = granted, returned
 	}
 }

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// slotBytes is what a slot of the table takes: a key and the tag of its generation.
-	slotBytes = 17
+	// slotBytes is what a slot of the table takes: a key and its tag.
+	slotBytes = 18
 	// A shard is rebuilt when more than maxLoad of its slots are taken, for a load of at most rebuiltLoad. In between
-	// the probes stay short, and a digest takes 17/0.8 = 21 to 17/0.64 = 27 bytes.
+	// the probes stay short, and a digest takes 18/0.8 = 23 to 18/0.64 = 28 bytes.
 	maxLoad, rebuiltLoad = 0.8, 0.64
 	// shardBytes is how large a shard becomes at most: it is rebuilt under its lock, which takes a fraction of a
 	// millisecond at this size.
@@ -85,14 +85,26 @@ type generation struct {
 	// window is the window of its digests. They are done until end, on the clock of the store.
 	window time.Duration
 	end    int64
+	// ended is set when its digests no longer count. unsaved is set while digests are missing on the disk.
+	ended, unsaved atomic.Bool
 }
+
+// tag is what is known of a slot without its key: the generation in the low byte, and a part of the hash in the high
+// one. 0 is a free slot: the tag of a generation is never 0. The search for a new digest reads a few tags, which are in
+// one line of the processor's cache, and hardly ever a key.
+type tag uint16
+
+func tagOf(generation uint8, hash uint64) tag { return tag(generation) | tag(hash>>32&0xff)<<8 }
+
+func (t tag) generation() uint8 { return uint8(t) }
+
+func (t tag) fits(hash uint64) bool { return uint64(t>>8) == hash>>32&0xff }
 
 type shard struct {
 	mu   sync.Mutex
 	keys []key
-	// tags[i] is the tag of the generation of keys[i], or 0 if the slot is free.
-	tags []uint8
-	used int // slots whose tag is not 0
+	tags []tag
+	used int // slots that are not free
 	// reserved has what is in work. peak is its greatest size since it was made: a map does not shrink.
 	reserved map[key]reservation
 	peak     int
@@ -143,7 +155,7 @@ func (d *digests) live(tag uint8, now int64) bool { return d.ends[tag].Load() > 
 // isDone reports whether a digest is done. The caller has the shard's lock.
 func (d *digests) isDone(s *shard, k key, hash uint64, now int64) bool {
 	i, found := s.find(k, hash)
-	return found && d.live(s.tags[i], now)
+	return found && d.live(s.tags[i].generation(), now)
 }
 
 // find returns the slot of a key, or the free slot at which the search has ended. A shard without slots has none.
@@ -153,7 +165,7 @@ func (s *shard) find(k key, hash uint64) (slot int, found bool) {
 	}
 	i := s.home(hash)
 	for s.tags[i] != 0 {
-		if s.keys[i] == k {
+		if s.tags[i].fits(hash) && s.keys[i] == k {
 			return i, true
 		}
 		if i++; i == len(s.tags) {
@@ -166,14 +178,13 @@ func (s *shard) find(k key, hash uint64) (slot int, found bool) {
 // home is the slot at which the search for a hash begins.
 func (s *shard) home(hash uint64) int { return int((hash & (1<<32 - 1)) * uint64(len(s.tags)) >> 32) }
 
-// add makes a digest one of the generation, unless it is done for longer. It reports whether the files need to know.
-// The caller has the shard's lock.
-func (d *digests) add(s *shard, k key, hash uint64, g *generation, now int64) bool {
+// add makes a digest one of the generation, unless it is done for longer. The caller has the shard's lock.
+func (d *digests) add(s *shard, k key, hash uint64, g *generation, now int64) {
 	slot, found := s.find(k, hash)
 	if found {
-		old := s.tags[slot]
+		old := s.tags[slot].generation()
 		if d.ends[old].Load() >= g.end {
-			return false
+			return
 		}
 		if d.live(old, now) {
 			d.sizes[old].Add(-1)
@@ -185,9 +196,8 @@ func (d *digests) add(s *shard, k key, hash uint64, g *generation, now int64) bo
 		}
 		s.used++
 	}
-	s.keys[slot], s.tags[slot] = k, g.tag
+	s.keys[slot], s.tags[slot] = k, tagOf(g.tag, hash)
 	d.sizes[g.tag].Add(1)
-	return true
 }
 
 // rebuild makes a shard anew, without the digests that are no longer done, and with room for more. If the shard must
@@ -199,9 +209,9 @@ func (d *digests) rebuild(s *shard, now int64) {
 	}
 	slots := min(d.maxSlots, max(firstSlots, int(float64(live+1)/rebuiltLoad)+1))
 	keys, tags := s.keys, s.tags
-	s.keys, s.tags, s.used = make([]key, slots), make([]uint8, slots), 0
+	s.keys, s.tags, s.used = make([]key, slots), make([]tag, slots), 0
 	for i, tag := range tags {
-		if tag != 0 && d.live(tag, now) {
+		if tag != 0 && d.live(tag.generation(), now) {
 			slot, _ := s.find(keys[i], d.hash(keys[i]))
 			s.keys[slot], s.tags[slot] = keys[i], tag
 			s.used++
@@ -212,7 +222,7 @@ func (d *digests) rebuild(s *shard, now int64) {
 // count returns how many digests of a shard are done.
 func (d *digests) count(s *shard, now int64) (live int) {
 	for _, tag := range s.tags {
-		if tag != 0 && d.live(tag, now) {
+		if tag != 0 && d.live(tag.generation(), now) {
 			live++
 		}
 	}
@@ -240,19 +250,18 @@ func (d *digests) evict(now int64) bool {
 // end ends a generation. The caller has the generations' lock.
 func (d *digests) end(g *generation) {
 	d.ends[g.tag].Store(0)
+	g.ended.Store(true)
 	d.byTag[g.tag] = nil
 	d.ended = append(d.ended, g.tag)
-	if d.removed != nil {
-		d.removed(g)
-	}
+	d.removed(g)
 }
 
 // generation returns the generation for digests that are done now and forgotten after the window.
 func (d *digests) generation(now int64, window time.Duration) *generation {
 	end := now + int64(window)
 	fits := func(g *generation) bool {
-		return g != nil && g.window == window && g.end >= end && d.live(g.tag, now) &&
-			d.sizes[g.tag].Load() < d.largest
+		return g != nil && g.window == window && g.end >= end && g.end-end <= int64(window)/8 &&
+			d.live(g.tag, now) && d.sizes[g.tag].Load() < d.largest
 	}
 	if g := d.current.Load(); fits(g) {
 		return g
@@ -336,4 +345,93 @@ func (d *digests) releaseEnded(s *shard, now int64) {
 	if len(s.reserved) == 0 && s.peak > smallMap {
 		s.reserved, s.peak = nil, 0
 	}
+}
+
+// generations returns the generations that have not ended.
+func (d *digests) generations() (all []*generation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, g := range &d.byTag {
+		if g != nil {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// collect appends the digests of a shard that have a tag.
+func (d *digests) collect(keys []key, s *shard, tag uint8) []key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, of := range s.tags {
+		if of.generation() == tag {
+			keys = append(keys, s.keys[i])
+		}
+	}
+	return keys
+}
+
+// expect makes room for so many digests, which are about to be loaded.
+func (d *digests) expect(total int64) {
+	slots := min(d.maxSlots, int(float64(total)/float64(len(d.shards))/rebuiltLoad))
+	if slots < firstSlots {
+		return
+	}
+	for i := range d.shards {
+		s := &d.shards[i]
+		s.mu.Lock()
+		if s.used == 0 {
+			s.keys, s.tags = make([]key, slots), make([]tag, slots)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// loaded returns a generation for the digests of a file, which end at a time.
+func (d *digests) loaded(window time.Duration, end int64) *generation {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var later, last *generation
+	for _, g := range &d.byTag {
+		switch {
+		case g == nil:
+			continue
+		case g.window == window && g.end >= end && g.end-end <= int64(window)/(2*perWindow) &&
+			d.sizes[g.tag].Load() < d.largest:
+			return g
+		case g.end >= end && (later == nil || g.end < later.end):
+			later = g
+		}
+		if last == nil || g.end > last.end {
+			last = g
+		}
+	}
+	switch {
+	case len(d.free) > perWindow:
+		// A little later, so that the files of many short runs make no more generations than those of a long one.
+		return d.begin(window, end+int64(window)/(2*perWindow))
+	case later != nil:
+		return later
+	default:
+		return last
+	}
+}
+
+// load adds digests that were done before.
+func (d *digests) load(keys []key, g *generation, now int64) {
+	for _, k := range keys {
+		hash := d.hash(k)
+		s := d.shard(hash)
+		s.mu.Lock()
+		d.add(s, k, hash, g, now)
+		s.mu.Unlock()
+	}
+}
+
+// size returns how many digests are done.
+func (d *digests) size() (size int64) {
+	for _, g := range d.generations() {
+		size += d.sizes[g.tag].Load()
+	}
+	return size
 }

@@ -25,6 +25,9 @@ type records struct {
 	mu      sync.RWMutex
 	byName  map[string]store.Fields
 	changed []func(string)
+	// blocked is set if there is a file that could not be read and could not be set aside either: it must not be
+	// overwritten.
+	blocked error
 }
 
 // kind returns the records of a kind, which it makes if there are none yet.
@@ -93,6 +96,9 @@ func (s *Store) Put(ctx context.Context, kind, name string, before, after store.
 	}
 	if len(next) > maxRecords {
 		return fmt.Errorf("there are %d records of the kind %s, and one more is too many", maxRecords, kind)
+	}
+	if err := s.saveRecords(kind, k, next); err != nil {
+		return fmt.Errorf("the disk does not take the record, which stays as it was: %w: %w", store.ErrUnavailable, err)
 	}
 	k.mu.Lock()
 	k.byName = next

@@ -71,6 +71,9 @@ func (s *Store) Settle(
 			k := keyOf(mask, &commit[i])
 			d.commit(k, uint64(owner), g, now)
 		}
+		if s.digestLog != nil {
+			s.digestLog.add(g, mask, commit)
+		}
 	}
 	for i := range release {
 		d.release(keyOf(mask, &release[i]), uint64(owner))
@@ -78,13 +81,13 @@ func (s *Store) Settle(
 }
 
 // commit notes that a digest is done, whoever has reserved it meanwhile.
-func (d *digests) commit(k key, owner uint64, g *generation, now int64) bool {
+func (d *digests) commit(k key, owner uint64, g *generation, now int64) {
 	hash := d.hash(k)
 	s := d.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.endReservation(s, k, owner)
-	return d.add(s, k, hash, g, now)
+	d.add(s, k, hash, g, now)
 }
 
 func (d *digests) release(k key, owner uint64) {

@@ -352,8 +352,8 @@ type quotaNode struct {
 	spent                   int64
 	dead                    bool
 
-	// What the store knows of the node, and what the node held after its last draw.
-	known, knownHeld int64
+	// What the store knows of the node.
+	knownGranted, knownReturned, knownHeld int64
 }
 
 // quotaProperty has four nodes draw, spend, give back, lose answers, die and come back with their accounts, and has the
@@ -382,7 +382,7 @@ func quotaProperty(t *testing.T, in Installation) {
 			}
 			return all
 		}
-		known := func(n *quotaNode) int64 { return n.known }
+		known := func(n *quotaNode) int64 { return n.knownGranted - n.knownReturned }
 		var save func() (func(), []quotaNode)
 		if in.Save != nil {
 			save = func() (func(), []quotaNode) {
@@ -398,23 +398,19 @@ func quotaProperty(t *testing.T, in Installation) {
 		draw := func(t *rapid.T, n *quotaNode, need, extra int64, lost bool) {
 			d := first
 			d.Node, d.Granted, d.Returned, d.Held, d.Need, d.Extra = n.name, n.granted, n.returned, n.held, need, extra
-			// An answer that was lost before brings now what the node does not know of.
-			before := max(0, n.known-(n.granted-n.returned))
-			if n.known == 0 {
-				before = 0
-			}
-			othersUsed := sum(known) - n.known
+			// What an answer that was lost had brought.
+			before := max(0, n.knownGranted-n.granted)
+			free := limit - (sum(known) - known(n)) - (n.granted + before - max(n.knownReturned, n.returned))
 			take(t, s, token, &d)
 			require.False(t, d.Stale)
 			brought := d.Given - n.granted
-			require.GreaterOrEqual(t, brought, int64(0))
+			require.GreaterOrEqual(t, brought, before)
 			require.LessOrEqual(t, brought, max(before, need+extra))
-			n.known = d.Given - n.returned
+			n.knownGranted, n.knownReturned = d.Given, max(n.knownReturned, n.returned)
 			require.Equal(t, sum(known), d.Used)
 			if brought > before {
 				require.LessOrEqual(t, d.Used, limit, "what is granted is within the limit")
 			}
-			free := limit - othersUsed - (n.granted - n.returned) - before
 			require.Equal(t, need <= before || need-before <= free, brought >= need,
 				"need %d, free %d, before %d, brought %d", need, free, before, brought)
 			left := brought
@@ -486,9 +482,10 @@ func quotaProperty(t *testing.T, in Installation) {
 				restore()
 				restore, forgot = nil, true
 				for i, n := range every {
-					n.known, n.knownHeld = 0, 0
+					n.knownGranted, n.knownReturned, n.knownHeld = 0, 0, 0
 					if i < len(was) {
-						n.known, n.knownHeld = was[i].known, was[i].knownHeld
+						n.knownGranted, n.knownReturned = was[i].knownGranted, was[i].knownReturned
+						n.knownHeld = was[i].knownHeld
 					}
 				}
 			},

@@ -349,6 +349,13 @@ func everyCall(ctx context.Context, s store.Store) map[string]error {
 	return errs
 }
 
+func takeBoth(t *testing.T, s store.Store, token string, quota *store.QuotaDraw, rate *store.RateDraw) {
+	t.Helper()
+	quotas, rates := []store.QuotaDraw{*quota}, []store.RateDraw{*rate}
+	require.NoError(t, s.Take(t.Context(), token, quotas, rates))
+	*quota, *rate = quotas[0], rates[0]
+}
+
 func restartResetsNothing(t *testing.T, in Installation) {
 	skipWithout(t, in.Restart != nil, "restart")
 	s := in.Node(nil)
@@ -362,7 +369,7 @@ func restartResetsNothing(t *testing.T, in Installation) {
 	q.Need, q.Extra, q.Unspent = 60, 10, 10
 	r := perSecond(100)
 	r.Interval, r.Need = 1e12, 70
-	require.NoError(t, s.Take(ctx, token, []store.QuotaDraw{q}, []store.RateDraw{r}))
+	takeBoth(t, s, token, &q, &r)
 	require.EqualValues(t, 70, q.Given)
 	require.EqualValues(t, 70, r.Given)
 	used, err := s.Adjust(ctx, token, q.Counter, -5)
@@ -387,13 +394,13 @@ func restartResetsNothing(t *testing.T, in Installation) {
 	other := monthly(s, "node-2", 100)
 	other.Counter, other.Need, other.Extra, other.Unspent = q.Counter, 35, 10, 10
 	r.Need = 30
-	more := r
-	more.Need = 1
-	require.NoError(t, s.Take(ctx, token, []store.QuotaDraw{other}, []store.RateDraw{r, more}))
+	takeBoth(t, s, token, &other, &r)
 	require.EqualValues(t, 35, other.Given)
 	require.EqualValues(t, 100, other.Used)
 	require.EqualValues(t, 30, r.Given)
-	require.Zero(t, more.Given)
+	r.Need = 1
+	takeRate(t, s, token, &r)
+	require.Zero(t, r.Given)
 	got, err := s.Get(ctx, kind, token)
 	require.NoError(t, err)
 	require.Equal(t, fields, got)
