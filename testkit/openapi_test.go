@@ -227,6 +227,7 @@ func TestTheEndpointsOfTheListenerAnswerAsTheDocumentSays(t *testing.T) {
 		{"POST", "/admin/reload", "", 200},
 		{"GET", "/admin/usage", "?from=2026-01-01&limit=5", 200},
 		{"GET", "/admin/usage", "?from=x", 400},
+		{"GET", "/admin/usage/reasons", "", 200},
 		{"GET", "/debug/pprof/", "", 200},
 		{"GET", "/debug/pprof/cmdline", "", 200},
 		{"GET", "/debug/pprof/symbol", "", 200},

@@ -9,8 +9,32 @@ import (
 	"github.com/opencapture/capture/modules/events"
 )
 
-// Endpoint returns the endpoint that shows the rows.
-func (m *Meter) Endpoint() endpoint.Endpoint {
+// Endpoints returns the endpoints that show the rows, and what the words in the rows mean.
+func (m *Meter) Endpoints() []endpoint.Endpoint {
+	return []endpoint.Endpoint{m.rowsEndpoint(), m.reasonsEndpoint()}
+}
+
+// Reason is a word that says why events ended as they did.
+type Reason struct {
+	Reason string `json:"reason" doc:"The word, as in the rows, in metrics and in the log."`
+	State  string `json:"state" doc:"How such events end, as a rule." enum:"accepted,dropped,rejected,failed"`
+	Text   string `json:"text" doc:"What the word means."`
+}
+
+func (m *Meter) reasonsEndpoint() endpoint.Endpoint {
+	list := api.Page[Reason]{}
+	for _, e := range events.Explanations() {
+		list.Items = append(list.Items, Reason{string(e.Reason), e.State.String(), e.Text})
+	}
+	return api.New(nil, m.log).Endpoint(api.Operation{
+		Pattern: "GET /admin/usage/reasons", Access: endpoint.Reader,
+		About:   "What the reasons mean for which events were not kept. A module may have reasons of its own.",
+		Answers: []endpoint.Answer{{Status: http.StatusOK, About: "All reasons, on one page.", Of: list}},
+		Handle:  func(*api.Call) (*api.Answer, error) { return api.OK(list), nil },
+	})
+}
+
+func (m *Meter) rowsEndpoint() endpoint.Endpoint {
 	var resources []string
 	for _, resource := range events.Resources() {
 		resources = append(resources, resource.String())

@@ -14,7 +14,7 @@ import (
 
 // Module counts what each token sends.
 //
-// Provides a stage that only looks (see events.AsStage), an operators' endpoint, and *Meter. Requires *zap.Logger and
+// Provides a stage that only looks (see events.AsStage), operators' endpoints, and *Meter. Requires *zap.Logger and
 // tally.Scope (modules/observability). Its command requires client.Own (modules/admin). Config section: "usage".
 func Module() module.Module {
 	return module.Module{
@@ -29,7 +29,7 @@ func Module() module.Module {
 		Options: fx.Provide(
 			newMeter,
 			events.AsStage(func(m *Meter) *Meter { return m }),
-			endpoint.As((*Meter).Endpoint),
+			endpoint.AsEach((*Meter).Endpoints),
 		),
 		Requires: []module.Requirement{
 			module.Require[*zap.Logger]("modules/observability"),
