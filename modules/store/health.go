@@ -65,6 +65,9 @@ func newEndpoint(s Store) endpoint.Endpoint {
 		Pattern: "GET /admin/store",
 		About:   "Whether the store of the shared state answers, and since when it does not.",
 		Access:  endpoint.Reader,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			{Status: http.StatusOK, About: "How the store is.", Of: Status{}},
+		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			encoder := json.NewEncoder(w)
