@@ -49,8 +49,8 @@ func Inspect(sections []Section, source Source, rules ...Rule) (*Set, error) {
 			faults.Addf(path, "%s (%s)", err, r.origins[path])
 			set.unread[path] = true
 		}
-		if list, is := layout.byPath[path].value.Addr().Interface().(*List); is {
-			if err := list.read(source.named); err != nil {
+		if named, is := layout.byPath[path].value.Addr().Interface().(interface{ read(*namedFiles) error }); is {
+			if err := named.read(source.named); err != nil {
 				faults.Addf(path, "%s (%s)", err, r.origins[path])
 			}
 		}

@@ -115,7 +115,7 @@ func (l *layout) add(k *key, faults *Faults) {
 			continue
 		}
 		switch value := child.value.Interface().(type) {
-		case string, bool, int, int64, float64, time.Duration, []string, List, Command, ByteSize:
+		case string, bool, int, int64, float64, time.Duration, []string, List, Files, Command, ByteSize:
 		case Secret:
 			if value != "" {
 				faults.Addf(child.path, "a secret has no default")
@@ -135,7 +135,7 @@ func (l *layout) add(k *key, faults *Faults) {
 // list reports whether the key holds several values.
 func (k *key) list() bool {
 	switch k.value.Interface().(type) {
-	case []string, List, Command:
+	case []string, List, Files, Command:
 		return true
 	}
 	return false
@@ -163,6 +163,9 @@ func (k *key) set(from any) error {
 		if len(items) > 0 || len(into.entries) > 0 {
 			into.entries = items
 		}
+		return nil
+	case *Files:
+		into.paths = items
 		return nil
 	case *string:
 		*into = text

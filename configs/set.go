@@ -128,6 +128,8 @@ func (k *key) node() *yaml.Node {
 		listNode(node, value)
 	case List:
 		listNode(node, value.entries)
+	case Files:
+		listNode(node, value.paths)
 	case Command:
 		listNode(node, value)
 		for _, argument := range node.Content[min(1, len(value)):] {
@@ -185,7 +187,7 @@ func (k *key) kind() string {
 		kind = "Duration."
 	case ByteSize:
 		kind = "Size."
-	case []string, List, Command:
+	case []string, List, Files, Command:
 		kind = "List."
 	case Secret:
 		kind = "Secret."

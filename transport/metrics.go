@@ -12,7 +12,8 @@ import (
 // statuses are the HTTP statuses that have a counter of their own, made at start. All others share one.
 var statuses = [...]int{
 	http.StatusOK, http.StatusNoContent, http.StatusNotModified, http.StatusBadRequest, http.StatusUnauthorized,
-	http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
+	http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
+	http.StatusRequestEntityTooLarge,
 	http.StatusUnsupportedMediaType, http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge,
 	http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
 }

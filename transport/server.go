@@ -384,8 +384,8 @@ func (s *Server) admit(c *fiber.Ctx, r *route.Route, request *route.Request) err
 	}
 	request.Gates = s.gates
 	request.Caller = events.Caller{
-		ClientIP: request.ClientIP, Method: request.Method, Path: request.Path, Header: request.Get,
-		Config: request.Config,
+		ClientIP: request.ClientIP, Method: request.Method, Path: request.Path,
+		Group: string(r.Group), Header: request.Get, Config: request.Config,
 	}
 	if r.Token != nil {
 		// The protocol reports a faulty token itself, so admit does not look at the error.

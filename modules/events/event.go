@@ -178,6 +178,9 @@ const (
 	// NoteSentAtUnread means that the time at which the client sent the event cannot be read. The event's time was not
 	// corrected by it.
 	NoteSentAtUnread
+	// NoteUnknownToken means that the token belongs to no project. The event is kept all the same, since the service
+	// only tries out what it would refuse (auth.mode: known).
+	NoteUnknownToken
 )
 
 // Has reports whether all of the given notes are in the set.
@@ -189,6 +192,8 @@ type Project struct {
 	ID string
 	// Limits is how much the project may send. Nil stands for what the section "quota" says of all projects.
 	Limits *Limits
+	// Scopes are the kinds of events that the project may send.
+	Scopes Scopes
 }
 
 // Batch holds the events of one request and what they have in common. Like an Event's, its strings may alias the

@@ -17,6 +17,8 @@ type Caller struct {
 	ClientIP string
 	// Method and Path are those of the request.
 	Method, Path string
+	// Group is the group of routes that the path belongs to (route.Group). It is empty for a route of no group.
+	Group string
 	// Header returns a header's value, or "".
 	Header func(name string) string
 	// Config is the configuration that the request is judged by.
@@ -28,7 +30,8 @@ type Caller struct {
 // before the events meet the stages.
 //
 // An error refuses the request. The error's Code decides the status, and unless the Code is Internal the client reads
-// the error's text. Admit must be safe for concurrent use and must not keep anything of the caller.
+// the error's text. The error's Reason is that of the events, if they are known by then. Admit must be safe for
+// concurrent use and must not keep anything of the caller.
 type Gate interface {
 	Phase() Phase
 	Name() string

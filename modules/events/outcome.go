@@ -71,7 +71,15 @@ const (
 	ReasonNoSession         Reason = "missing_session_id"
 	ReasonInvalidSession    Reason = "invalid_session_id"
 
-	// ReasonNotAdmitted: a gate refuses the sender.
+	// ReasonUnknownToken: the token belongs to no project. ReasonDisabled: its project may send nothing at present.
+	// ReasonOutOfScope: the project may not use this route, or not send events of this kind. ReasonOrigin,
+	// ReasonNetwork: the project's requests do not come from this site, or from this address.
+	ReasonUnknownToken Reason = "unknown_token"
+	ReasonDisabled     Reason = "project_disabled"
+	ReasonOutOfScope   Reason = "out_of_scope"
+	ReasonOrigin       Reason = "origin_not_allowed"
+	ReasonNetwork      Reason = "network_not_allowed"
+	// ReasonNotAdmitted: a gate refuses the sender, and gives no reason.
 	ReasonNotAdmitted Reason = "not_admitted"
 
 	ReasonStage       Reason = "stage_failed"
@@ -135,6 +143,8 @@ const (
 	Invalid
 	// Unauthorized means that the token is missing or cannot be used.
 	Unauthorized
+	// Forbidden means that the token is good, but not for this.
+	Forbidden
 	// TooLarge means that the request or event is over a size limit.
 	TooLarge
 	// Unsupported means that the service does not know the type or encoding of the request.
@@ -149,7 +159,8 @@ const (
 )
 
 var codeNames = [codeCount]string{
-	"internal", "invalid", "unauthorized", "too_large", "unsupported", "slow_client", "unavailable", "rate_limited",
+	"internal", "invalid", "unauthorized", "forbidden", "too_large", "unsupported", "slow_client", "unavailable",
+	"rate_limited",
 }
 
 // Codes returns every code.
@@ -166,13 +177,19 @@ func (c Code) String() string { return codeNames[c] }
 // Error is an error with a Code.
 type Error struct {
 	Code Code
-	err  error
+	// Reason is the reason for the outcome of the events that the error is about. It is empty if whoever ends the
+	// events knows the reason.
+	Reason Reason
+	err    error
 }
 
 // Errorf makes an Error; %w wraps as in fmt.Errorf.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, err: fmt.Errorf(format, args...)}
 }
+
+// For returns the error with a reason.
+func (e *Error) For(reason Reason) *Error { return &Error{Code: e.Code, Reason: reason, err: e.err} }
 
 func (e *Error) Error() string { return e.err.Error() }
 
@@ -186,4 +203,13 @@ func CodeOf(err error) Code {
 		return coded.Code
 	}
 	return Internal
+}
+
+// ReasonOf returns the reason of the first Error in err's chain, or otherwise if that has none.
+func ReasonOf(err error, otherwise Reason) Reason {
+	var coded *Error
+	if errors.As(err, &coded) && coded.Reason != "" {
+		return coded.Reason
+	}
+	return otherwise
 }

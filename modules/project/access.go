@@ -7,48 +7,8 @@ import (
 	"strings"
 
 	"github.com/opencapture/capture/configs"
-	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/transport/route"
 )
-
-// Scopes is a set of kinds of events. The zero value is the set of all.
-type Scopes uint16
-
-// historical is the scope of migrations. The scope of a resource is the bit of its number.
-const historical Scopes = 1 << 15
-
-const historicalName = "historical"
-
-// Allow reports whether the set has the resource.
-func (s Scopes) Allow(resource events.Resource) bool { return s == 0 || s&(1<<resource) != 0 }
-
-// AllowHistorical reports whether the set has migrations of old events.
-func (s Scopes) AllowHistorical() bool { return s == 0 || s&historical != 0 }
-
-// String lists the scopes, separated by commas. It is empty for the set of all.
-func (s Scopes) String() string {
-	var names []string
-	for _, resource := range events.Resources() {
-		if s&(1<<resource) != 0 {
-			names = append(names, resource.String())
-		}
-	}
-	if s&historical != 0 {
-		names = append(names, historicalName)
-	}
-	return strings.Join(names, ", ")
-}
-
-func parseScope(name string) (Scopes, error) {
-	if name == historicalName {
-		return historical, nil
-	}
-	resource, err := events.ParseResource(name)
-	if err != nil {
-		return 0, fmt.Errorf("%w, or %s for migrations of old events", err, historicalName)
-	}
-	return 1 << resource, nil
-}
 
 func parseGroup(name string) (route.Group, error) {
 	group := route.Group(name)

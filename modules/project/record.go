@@ -28,7 +28,7 @@ type Record struct {
 	// Disabled projects send nothing.
 	Disabled bool
 	// Scopes are the kinds of events that the project may send.
-	Scopes Scopes
+	Scopes events.Scopes
 	// Endpoints are the groups of routes that the project may use. None stands for all.
 	Endpoints []route.Group
 	// Origins are the sites whose pages may send. None stands for all. RequireOrigin refuses requests that name no site
@@ -197,12 +197,12 @@ func list[T any](p *parser, name string, parse func(string) (T, error)) []T {
 	return all
 }
 
-func (p *parser) scopes() Scopes {
-	var all Scopes
-	for _, scope := range list(p, fieldScopes, parseScope) {
+func (p *parser) scopes() events.Scopes {
+	var all events.Scopes
+	for _, scope := range list(p, fieldScopes, events.ParseScope) {
 		all |= scope
 	}
-	p.faults.Check(all != historical, fieldScopes,
+	p.faults.Check(all != events.ScopeHistorical, fieldScopes,
 		"must name the kinds of events of migrations as well, such as events, historical")
 	return all
 }

@@ -29,9 +29,9 @@ func TestARecordWithoutFieldsMaySendEverything(t *testing.T) {
 	require.Equal(t, project.Record{}, record)
 	require.Empty(t, record.Fields())
 	for _, resource := range events.Resources() {
-		require.True(t, record.Scopes.Allow(resource))
+		require.True(t, record.Scopes.Has(events.ScopeOf(resource)))
 	}
-	require.True(t, record.Scopes.AllowHistorical())
+	require.True(t, record.Scopes.Has(events.ScopeHistorical))
 	require.True(t, record.AllowsAddress("no address"))
 	require.True(t, record.AllowsOrigin("https://anywhere.example"))
 	require.True(t, record.AllowsGroup(route.Analytics))
@@ -50,8 +50,8 @@ func TestEveryFieldIsReadAndWritten(t *testing.T) {
 	require.Equal(t, fields, record.Fields())
 	require.Equal(t, "17", record.ID)
 	require.True(t, record.Disabled)
-	require.True(t, record.Scopes.Allow(events.ResourceAI))
-	require.False(t, record.Scopes.Allow(events.ResourceLogs))
+	require.True(t, record.Scopes.Has(events.ScopeOf(events.ResourceAI)))
+	require.False(t, record.Scopes.Has(events.ScopeOf(events.ResourceLogs)))
 	require.Equal(t, []route.Group{route.Analytics, route.AI}, record.Endpoints)
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		record.Networks)

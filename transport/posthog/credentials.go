@@ -26,11 +26,12 @@ func noToken(besides string) (errs [route.Schemes]*events.Error) {
 }
 
 // BearerToken returns the project token of the Authorization header, after a check of the token's shape. If the header
-// belongs to the site that the service is a part of, the client has no place for the token but the query. The error of
-// a request without a token says what the header is.
+// belongs to the site that the service is a part of, or has a word in the place of the token, the query may have it.
+// The error of a request without a token says what the header is.
 func BearerToken(request *route.Request) (string, *events.Error) {
 	token, scheme := request.Authorization()
-	if scheme == route.SchemeBasic || scheme == route.SchemeOther {
+	switch scheme {
+	case route.SchemeBasic, route.SchemeOther, route.SchemePlaceholder:
 		token = QueryToken(request)
 	}
 	if token == "" {

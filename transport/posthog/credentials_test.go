@@ -51,6 +51,7 @@ func TestATokenOfTheQueryStandsBesideAnAuthorizationOfTheSiteOnly(t *testing.T) 
 	for authorization, want := range map[string]string{
 		"Basic c3RhZ2U6c2VjcmV0": "phc_q",
 		"Digest a=b c=d":         "phc_q",
+		"Bearer undefined":       "phc_q",
 		"Bearer phc_h":           "phc_h",
 		"phc_h":                  "phc_h",
 		"Bearer":                 "",
@@ -66,6 +67,7 @@ func TestATokenOfTheQueryStandsBesideAnAuthorizationOfTheSiteOnly(t *testing.T) 
 
 func TestATokenOfTheQueryGoesBeforeAnAuthorizationThatMayBeTheSites(t *testing.T) {
 	const neither = ", and neither the body nor the query has a token"
+	const placeholder = "or X-Api-Key has undefined, null or the like in the place of the token"
 	for _, test := range []struct{ query, authorization, token, fault string }{
 		{"token=phc_a", "", "phc_a", ""},
 		{"api_key=phc_a", "", "phc_a", ""},
@@ -81,6 +83,7 @@ func TestATokenOfTheQueryGoesBeforeAnAuthorizationThatMayBeTheSites(t *testing.T
 		{"", "Bearer phx_a", "", "API key is not valid: personal_api_key"},
 		{"", "", "", "event submitted without an api_key"},
 		{"token=", "Basic c3RhZ2U6c2VjcmV0", "", without + "has the scheme Basic" + neither},
+		{"", "Bearer null", "", without + placeholder + neither},
 		{"other=phc_a", "Bearer", "", without + "has the scheme Bearer, but no token" + neither},
 	} {
 		token, err := HeadToken(&route.Request{

@@ -26,6 +26,7 @@ type Answer struct {
 const (
 	rpcInvalidArgument   = 3
 	rpcDeadlineExceeded  = 4
+	rpcPermissionDenied  = 7
 	rpcResourceExhausted = 8
 	rpcInternal          = 13
 	rpcUnavailable       = 14
@@ -47,6 +48,7 @@ var byCode = [...]struct {
 	},
 	events.Invalid:      {Answer: Answer{Status: 400, Tag: "request_decoding_error", RPC: rpcInvalidArgument}},
 	events.Unauthorized: {Answer: Answer{Status: 401, Tag: "invalid_api_token", RPC: rpcUnauthenticated}},
+	events.Forbidden:    {Answer: Answer{Status: 403, Tag: "forbidden", RPC: rpcPermissionDenied}},
 	events.TooLarge: {
 		Answer: Answer{Status: 413, Tag: "payload_too_large", RPC: rpcInvalidArgument},
 		large:  "maximum event size exceeded: ", largeAI: "maximum AI event size exceeded: ",

@@ -40,6 +40,20 @@ func TestATokenIsFoundInTheSpellingsOfTheAuthorizationHeaderThatOccur(t *testing
 		"basic%20c3RhZ2U6c2VjcmV0":  {"", route.SchemeBasic},
 		"Basic":                     {"", route.SchemeBasic},
 		"Digest username=\"phc_a\"": {"", route.SchemeOther},
+		"Bearer phc_a, Basic c3Rh":  {"phc_a", route.SchemeBearer},
+		"Basic c3Rh, Bearer phc_a":  {"phc_a", route.SchemeBearer},
+		"Bearer phc_a,Bearer phc_b": {"phc_a", route.SchemeBearer},
+		"Bearer phc,a, Digest x=1":  {"phc,a", route.SchemeBearer},
+		"Bearer phc_a,phc_b":        {"phc_a,phc_b", route.SchemeBearer},
+		"Bearer phc_a,":             {"phc_a,", route.SchemeBearer},
+		"Basic x, Digest y":         {"", route.SchemeBasic},
+		"Bearer , Basic x":          {"", route.SchemeEmpty},
+		"Bearer undefined":          {"", route.SchemePlaceholder},
+		"Bearer NULL":               {"", route.SchemePlaceholder},
+		"Bearer 'None'":             {"", route.SchemePlaceholder},
+		"Bearer [object Object]":    {"", route.SchemePlaceholder},
+		"nil":                       {"", route.SchemePlaceholder},
+		"Bearer undefined_x":        {"undefined_x", route.SchemeBearer},
 	} {
 		token, scheme := (&route.Request{Header: route.Headers{"Authorization": value}}).Authorization()
 		require.Equal(t, want.token, token, value)
@@ -47,6 +61,27 @@ func TestATokenIsFoundInTheSpellingsOfTheAuthorizationHeaderThatOccur(t *testing
 	}
 	_, scheme := (&route.Request{}).Authorization()
 	require.Equal(t, route.SchemeNone, scheme)
+}
+
+func TestTheKeyHeaderIsForRequestsWhoseAuthorizationHasNoToken(t *testing.T) {
+	for _, test := range []struct {
+		authorization, key, token string
+		scheme                    route.Scheme
+	}{
+		{"", "phc_key", "phc_key", route.SchemeBearer},
+		{"", ` "phc_key" `, "phc_key", route.SchemeBearer},
+		{"Basic x", "phc_key", "phc_key", route.SchemeBearer},
+		{"Bearer undefined", "phc_key", "phc_key", route.SchemeBearer},
+		{"Bearer phc_a", "phc_key", "phc_a", route.SchemeBearer},
+		{"Basic x", "", "", route.SchemeBasic},
+		{"", "undefined", "", route.SchemePlaceholder},
+	} {
+		token, scheme := (&route.Request{Header: route.Headers{
+			"Authorization": test.authorization, "X-Api-Key": test.key,
+		}}).Authorization()
+		require.Equal(t, test.token, token, "%+v", test)
+		require.Equal(t, test.scheme, scheme, "%+v", test)
+	}
 }
 
 func TestEveryKindOfAuthorizationHeaderHasItsOwnText(t *testing.T) {

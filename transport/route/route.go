@@ -105,14 +105,14 @@ func (r *Request) Admit(ctx context.Context, batch *events.Batch) error {
 		return nil
 	}
 	if r.Caller.Token != batch.Token {
-		r.Caller.Token = batch.Token
+		r.Caller.Token, r.Caller.Project = batch.Token, nil
 		if err := r.Gates.Admit(ctx, &r.Caller); err != nil {
-			code := events.CodeOf(err)
+			code, reason := events.CodeOf(err), events.ReasonOf(err, events.ReasonNotAdmitted)
 			for i := range batch.Events {
 				if code == events.Unavailable || code == events.Internal {
-					batch.Events[i].Fail(events.ReasonNotAdmitted, err)
+					batch.Events[i].Fail(reason, err)
 				} else {
-					batch.Events[i].Reject(events.ReasonNotAdmitted, err)
+					batch.Events[i].Reject(reason, err)
 				}
 			}
 			return err

@@ -19,7 +19,9 @@ func TestTheGatesAreAskedAgainAboutATokenThatTheyDoNotKnow(t *testing.T) {
 	var asked []string
 	request := &Request{Gates: events.Gates{admit(func(caller *events.Caller) error {
 		asked = append(asked, caller.Token)
-		caller.Project = &events.Project{ID: caller.Token}
+		if caller.Token != "of nobody" {
+			caller.Project = &events.Project{ID: caller.Token}
+		}
 		return nil
 	})}}
 	request.Caller.Token, request.Caller.Project = "of the head", &events.Project{ID: "of the head"}
@@ -30,7 +32,11 @@ func TestTheGatesAreAskedAgainAboutATokenThatTheyDoNotKnow(t *testing.T) {
 	batch.Token = "of the body"
 	require.NoError(t, request.Admit(t.Context(), batch))
 	require.Equal(t, "of the body", batch.Project.ID)
-	require.Equal(t, []string{"of the body"}, asked)
+	// A gate that does not know the token of the body leaves nothing behind of what it said about that of the head.
+	batch.Token = "of nobody"
+	require.NoError(t, request.Admit(t.Context(), batch))
+	require.Nil(t, batch.Project)
+	require.Equal(t, []string{"of the body", "of nobody"}, asked)
 }
 
 // A refusal that is no fault of the client's leaves the events to be sent again.
@@ -47,5 +53,11 @@ func TestEventsOfWhomAGateRefusesEndByItsCode(t *testing.T) {
 		require.Equal(t, events.StateDropped, batch.Events[0].Outcome.State)
 		require.Equal(t, want, batch.Events[1].Outcome.State, code)
 		require.Equal(t, events.ReasonNotAdmitted, batch.Events[1].Outcome.Reason)
+		request.Gates = events.Gates{admit(func(*events.Caller) error {
+			return events.Errorf(code, "no").For(events.ReasonOrigin)
+		})}
+		batch = &events.Batch{Token: "phc_b", Events: make([]events.Event, 1)}
+		require.Error(t, request.Admit(t.Context(), batch))
+		require.Equal(t, events.ReasonOrigin, batch.Events[0].Outcome.Reason)
 	}
 }

@@ -90,7 +90,7 @@ func readToken(request *route.Request) (string, *taggedError) {
 	switch scheme {
 	case route.SchemeNone:
 		return "", errNoToken
-	case route.SchemeBasic, route.SchemeOther:
+	case route.SchemeBasic, route.SchemeOther, route.SchemePlaceholder:
 		if text = posthog.QueryToken(request); text == "" {
 			return "", errNotBearer[scheme]
 		}
