@@ -114,9 +114,9 @@ func Parse(fields store.Fields) (Record, error) {
 			continue
 		}
 		if nearest := configs.Nearest(name, fieldNames); nearest != "" {
-			p.faults.Addf(shown(name), "is no field of a project: did you mean %s?", nearest)
+			p.faults.Addf(keyOf(name), "is no field of a project: did you mean %s?", nearest)
 		} else {
-			p.faults.Addf(shown(name), "is no field of a project: the fields are %s", strings.Join(fieldNames, ", "))
+			p.faults.Addf(keyOf(name), "is no field of a project: the fields are %s", strings.Join(fieldNames, ", "))
 		}
 	}
 	r := Record{
@@ -132,6 +132,15 @@ func Parse(fields store.Fields) (Record, error) {
 		return Record{}, err
 	}
 	return r, nil
+}
+
+// keyOf returns the name of an unknown field as a fault calls it: quoted, unless it could be the name of a field.
+func keyOf(name string) string {
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' }
+	if name == "" || len(name) > maxZone || strings.ContainsFunc(name, odd) {
+		return shown(name)
+	}
+	return name
 }
 
 // parser reads the fields of a record and collects the faults.

@@ -87,7 +87,7 @@ func TestEveryFaultOfARecordIsReported(t *testing.T) {
 	require.EqualError(t, err, strings.Join([]string{
 		`"colour\x1b": is no field of a project: the fields are id, name, enabled, scopes, endpoints, origins, ` +
 			`require_origin, networks, zone, quotas, rates, user_rates, over, whole`,
-		`"nmae": is no field of a project: did you mean name?`,
+		`nmae: is no field of a project: did you mean name?`,
 		`id: must have at most 64 bytes, got 65`,
 		`name: must be text without control characters, got "a\nb"`,
 		`enabled: must be true or false, got "yes"`,
