@@ -63,8 +63,8 @@ var refusals = []*events.Error{errUnknown, errDisabled, errEndpoint, errOrigin, 
 
 func errorsOfKinds() (errs []*events.Error) {
 	for _, resource := range events.Resources() {
-		errs = append(errs, events.Errorf(events.Forbidden, "the project of this API key takes no events of the kind %s",
-			resource).For(events.ReasonOutOfScope))
+		errs = append(errs, events.Errorf(events.Forbidden, "the project of this API key takes no events of "+
+			"the kind %s", resource).For(events.ReasonOutOfScope))
 	}
 	return errs
 }
@@ -109,8 +109,8 @@ func (a *Auth) Phase() events.Phase { return events.PhaseAuth }
 // Name is "auth".
 func (a *Auth) Name() string { return "auth" }
 
-// Admit refuses a request whose project is not known or may not send it, and tells the caller's project. Without a token
-// it admits everybody: the protocol asks again when it knows the token.
+// Admit refuses a request whose project is not known or may not send it, and tells the caller's project. Without a
+// token it admits everybody: the protocol asks again when it knows the token.
 func (a *Auth) Admit(_ context.Context, caller *events.Caller) error {
 	if caller.Token == "" {
 		return nil
@@ -202,8 +202,8 @@ func (a *Auth) Start(context.Context) error {
 	if a.replica != nil {
 		count, err := a.replica.load(a.directory)
 		if err != nil {
-			a.log.Warn("the replica of the projects cannot be used: without the shared state, this node knows no projects "+
-				"but those of files", zap.String("path", a.replica.path), zap.Error(err))
+			a.log.Warn("the replica of the projects cannot be used: without the shared state, this node knows no "+
+				"projects but those of files", zap.String("path", a.replica.path), zap.Error(err))
 		} else if count > 0 {
 			a.log.Info("projects are known from the replica", zap.Int("projects", count),
 				zap.String("path", a.replica.path))
@@ -245,8 +245,8 @@ func (a *Auth) save() {
 		return
 	}
 	if err := a.replica.save(a.directory); err != nil {
-		a.log.Warn("the replica of the projects cannot be written: this node could not start while the shared state is "+
-			"away", zap.String("path", a.replica.path), zap.Error(err))
+		a.log.Warn("the replica of the projects cannot be written: this node could not start while the shared "+
+			"state is away", zap.String("path", a.replica.path), zap.Error(err))
 	}
 }
 

@@ -116,7 +116,8 @@ func TestTheLogTellsOfTokensOfNoProject(t *testing.T) {
 	auth.tell()
 	auth.tell()
 	require.Equal(t, 1, logs.Len())
-	require.Equal(t, map[string]any{"requests": int64(3), "one_of_the_tokens": "phc_nobody"}, logs.All()[0].ContextMap())
+	require.Equal(t, map[string]any{"requests": int64(3), "one_of_the_tokens": "phc_nobody"},
+		logs.All()[0].ContextMap())
 }
 
 func TestWithoutTheStoreTheConfigurationDecidesAboutProjectsThatAreNotKnown(t *testing.T) {
@@ -154,7 +155,8 @@ func TestEventsOutOfScopeAreRejectedAndTheOthersAreKept(t *testing.T) {
 		caller := callerOf(token)
 		require.NoError(t, auth.Admit(t.Context(), caller))
 		batch := &events.Batch{Token: token, Project: caller.Project, Historical: historical, Events: []events.Event{
-			{Name: "$pageview"}, {Name: "$exception"}, {Name: "$ai_span"}, {Lane: events.LaneRecordings}, {Name: "late"},
+			{Name: "$pageview"}, {Name: "$exception"}, {Name: "$ai_span"}, {Lane: events.LaneRecordings},
+			{Name: "late"},
 		}}
 		batch.Events[4].Drop(events.ReasonRule)
 		settle, err := auth.Process(t.Context(), batch)

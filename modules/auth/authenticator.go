@@ -41,8 +41,8 @@ func (r records) Project(ctx context.Context, token string) (*project.Record, er
 	return &record, nil
 }
 
-// postHog knows the tokens that PostHog's own application lists for its capture service. It knows nothing but that there
-// is such a project.
+// postHog knows the tokens that PostHog's own application lists for its capture service. It knows nothing but that
+// there is such a project.
 type postHog struct {
 	store store.PostHog
 	now   func() time.Time
@@ -77,7 +77,8 @@ func (p postHog) Project(ctx context.Context, token string) (*project.Record, er
 		return nil, fmt.Errorf("PostHog's list of tokens does not say when it was whole (%s)", postHogSwept)
 	}
 	if age := p.now().Sub(time.Unix(seconds, 0)); age > postHogFresh {
-		return nil, fmt.Errorf("PostHog's list of tokens was last whole %s ago (%s)", age.Round(time.Second), postHogSwept)
+		return nil, fmt.Errorf("PostHog's list of tokens was last whole %s ago (%s)", age.Round(time.Second),
+			postHogSwept)
 	}
 	return nil, nil
 }

@@ -56,7 +56,8 @@ phc_shop:
     - events=1000000/month
     - recordings=5000/day
 `, `{"phc_json": {"id": "1", "enabled": false}, "phc_none": null, 'a{b}:c': {}}`, "", "# nobody\n", "---\n~\n")
-	require.Equal(t, []string{`a.yaml, line 3: the project "phc_shop": enabled: must be true or false, got "yes"`}, faults)
+	require.Equal(t, []string{`a.yaml, line 3: the project "phc_shop": enabled: must be true or false, got "yes"`},
+		faults)
 	require.Len(t, projects, 3)
 	require.Equal(t, project.Record{ID: "1", Disabled: true}, projects["phc_json"].record)
 	require.Contains(t, projects, "phc_none")
@@ -87,8 +88,8 @@ phc_g: {rates: [[1]]}
 	require.Equal(t, []string{
 		`a.yaml, line 2: the project "phc_a": nmae: is no field of a project: did you mean name?`,
 		`a.yaml, line 2: the project "phc_a": over: needs quotas, rates or user_rates of the project's own`,
-		`a.yaml, line 3: "phx_personal" is no token: it must be 1 to 64 ASCII characters without blanks around them, and ` +
-			`no personal key (phx_)`,
+		`a.yaml, line 3: "phx_personal" is no token: it must be 1 to 64 ASCII characters without blanks around ` +
+			`them, and no personal key (phx_)`,
 		`a.yaml, line 4: "" is no token: it must be 1 to 64 ASCII characters without blanks around them, and ` +
 			`no personal key (phx_)`,
 		`a.yaml, line 5: " phc_b" is no token: it must be 1 to 64 ASCII characters without blanks around them, and ` +
@@ -117,7 +118,8 @@ func TestAFileFullOfFaultsIsToldOfInPart(t *testing.T) {
 }
 
 func FuzzAFileIsReadOrRefused(f *testing.F) {
-	for _, text := range []string{"phc_a: {id: 1}", "a: &x [b]\nc: *x", "? [x]\n: y", "{}", "- a", "\x00", "a: &a\n  id: *a", "<<: {a: b}"} {
+	for _, text := range []string{"phc_a: {id: 1}", "a: &x [b]\nc: *x", "? [x]\n: y", "{}", "- a", "\x00",
+		"a: &a\n  id: *a", "<<: {a: b}"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -139,7 +141,9 @@ func TestTheProbeLooksAtTheDirectoryOfTheReplica(t *testing.T) {
 	probe := func(redis, replica string) error {
 		set, err := configs.Load([]configs.Section{
 			{Name: "auth", Defaults: DefaultConfig()}, {Name: "store", Defaults: store.DefaultConfig()},
-		}, configs.Source{Environ: []string{"CAPTURE_AUTH__REPLICA=" + replica, "CAPTURE_STORE__REDIS__ADDRS=" + redis}})
+		}, configs.Source{Environ: []string{
+			"CAPTURE_AUTH__REPLICA=" + replica, "CAPTURE_STORE__REDIS__ADDRS=" + redis,
+		}})
 		require.NoError(t, err)
 		return replicaCanBeWritten(set)
 	}
@@ -153,6 +157,6 @@ func TestTheProbeLooksAtTheDirectoryOfTheReplica(t *testing.T) {
 	require.NoError(t, probe(redis, ""))
 	open := filepath.Join(dir, "open")
 	require.NoError(t, os.Mkdir(open, 0o700))
-	require.NoError(t, os.Chmod(open, 0o777)) //nolint:gosec // it is what the test is about
+	require.NoError(t, os.Chmod(open, 0o777))
 	require.ErrorContains(t, probe(redis, filepath.Join(open, "projects.json")), "all users of this machine can write")
 }

@@ -80,8 +80,8 @@ const (
 	refreshers = 4
 	// retryAfter is how long a lookup that failed is not repeated for a project whose last record is good.
 	retryAfter = time.Second
-	// earliest and latest are the parts of a TTL, in percent, between which an entry becomes due. They differ from entry
-	// to entry, so that what was looked up together is not looked up together again.
+	// earliest and latest are the parts of a TTL, in percent, between which an entry becomes due. They differ from
+	// entry to entry, so that what was looked up together is not looked up together again.
 	earliest, latest = 60, 80
 )
 
@@ -351,8 +351,8 @@ func (b *brokenRecords) add(token, faults string, lastGood bool) bool {
 		b.all = map[string]brokenRecord{}
 	}
 	if !had && len(b.all) >= maxBroken {
-		for any := range b.all {
-			delete(b.all, any)
+		for other := range b.all {
+			delete(b.all, other)
 			break
 		}
 	}

@@ -26,7 +26,8 @@ type known struct {
 
 func newKnown(record project.Record, from string) *known {
 	return &known{
-		project: events.Project{ID: record.ID, Limits: record.Limits, Scopes: record.Scopes}, record: record, from: from,
+		project: events.Project{ID: record.ID, Limits: record.Limits, Scopes: record.Scopes},
+		record:  record, from: from,
 	}
 }
 
@@ -36,8 +37,8 @@ const fromFiles = "files"
 // maxFaults is how many faults of files are told of.
 const maxFaults = 50
 
-// parseFiles reads the projects of all files: each token with the fields of its project. A list may be written as one of
-// YAML. A fault says in which file and line it is.
+// parseFiles reads the projects of all files: each token with the fields of its project. A list may be written as one
+// of YAML. A fault says in which file and line it is.
 func parseFiles(files []configs.File) (projects map[string]*known, faults []string) {
 	p := fileParser{projects: map[string]*known{}, places: map[string]string{}}
 	for _, file := range files {
@@ -108,8 +109,8 @@ func (p *fileParser) project(name, value *yaml.Node) {
 		p.faultf(name, "must be a token and the fields of its project")
 		return
 	case fault != "" || token != name.Value:
-		p.faultf(name, "%q is no token: it must be 1 to %d ASCII characters without blanks around them, and no personal "+
-			"key (phx_)", name.Value, events.MaxToken)
+		p.faultf(name, "%q is no token: it must be 1 to %d ASCII characters without blanks around them, and no "+
+			"personal key (phx_)", name.Value, events.MaxToken)
 		return
 	case p.places[token] != "":
 		p.faultf(name, "the project %q stands in %s already", token, p.places[token])

@@ -106,7 +106,9 @@ func (s *shared) asked() int {
 }
 
 // newAuthOf returns an Auth that is not started.
-func newAuthOf(t testing.TB, config Config, shared store.Store, authenticators ...Authenticator) (*Auth, tally.TestScope) {
+func newAuthOf(
+	t testing.TB, config Config, shared store.Store, authenticators ...Authenticator,
+) (*Auth, tally.TestScope) {
 	t.Helper()
 	require.NoError(t, config.Validate())
 	scope := tally.NewTestScope("", nil)

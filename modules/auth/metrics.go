@@ -27,7 +27,8 @@ type metrics struct {
 
 func newMetrics(scope tally.Scope) *metrics {
 	m := &metrics{
-		refused: map[events.Reason]tally.Counter{}, projects: scope.Gauge("projects"), broken: scope.Gauge("broken_records"),
+		refused:  map[events.Reason]tally.Counter{},
+		projects: scope.Gauge("projects"), broken: scope.Gauge("broken_records"),
 	}
 	for verdict, name := range verdictNames {
 		m.asked[verdict] = scope.Tagged(map[string]string{"project": name}).Counter("requests_total")

@@ -82,7 +82,8 @@ func (r *replica) load(d *directory) (int, error) {
 		token, fault := events.CheckToken(one.Token)
 		record, err := project.Parse(one.Fields)
 		if fault != "" || token != one.Token || err != nil {
-			r.log.Warn("a project of the replica has faults and is left out", zap.String("token", one.Token), zap.Error(err))
+			r.log.Warn("a project of the replica has faults and is left out", zap.String("token", one.Token),
+				zap.Error(err))
 			continue
 		}
 		d.known.Add(token, &entry{token: token, known: newKnown(record, one.From)})
@@ -101,7 +102,9 @@ func (r *replica) save(d *directory) error {
 	}
 	content := replicaFile{Version: replicaVersion, Projects: make([]replicaProject, 0, d.known.Len())}
 	for _, e := range d.known.Values() {
-		content.Projects = append(content.Projects, replicaProject{Token: e.token, From: e.from, Fields: e.record.Fields()})
+		content.Projects = append(content.Projects, replicaProject{
+			Token: e.token, From: e.from, Fields: e.record.Fields(),
+		})
 	}
 	slices.SortFunc(content.Projects, func(a, b replicaProject) int { return strings.Compare(a.Token, b.Token) })
 	if err := r.write(content); err != nil {

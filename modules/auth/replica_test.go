@@ -100,17 +100,21 @@ func TestTheReplicaIsWrittenNowAndThenAndOnlyIfThereIsSomethingNew(t *testing.T)
 	})
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.JSONEq(t, `{"version":1,"projects":[{"token":"phc_free","from":"store","fields":{"id":"9"}}]}`, string(text))
+	require.JSONEq(t, `{"version":1,"projects":[{"token":"phc_free","from":"store","fields":{"id":"9"}}]}`,
+		string(text))
 }
 
 func TestAReplicaThatCannotBeUsedKeepsNobodyFromStarting(t *testing.T) {
+	holding := func(text string) func(*testing.T, string) {
+		return func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	}
 	for about, damage := range map[string]func(t *testing.T, path string){
-		"cut":               func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte(`{"ver`), 0o600)) },
-		"of another format": func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte(`{"version":2}`), 0o600)) },
+		"cut":               holding(`{"ver`),
+		"of another format": holding(`{"version":2}`),
 		"a directory":       func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) },
 		"open to all": func(t *testing.T, path string) {
-			require.NoError(t, os.WriteFile(path, []byte(`{"version":1,"projects":[{"token":"phc_evil"}]}`), 0o600))
-			require.NoError(t, os.Chmod(filepath.Dir(path), 0o777)) //nolint:gosec // it is what the test is about
+			holding(`{"version":1,"projects":[{"token":"phc_evil"}]}`)(t, path)
+			require.NoError(t, os.Chmod(filepath.Dir(path), 0o777))
 		},
 	} {
 		c, path := replicated(t)
@@ -179,7 +183,8 @@ func TestTheEndpointTellsWhoMaySend(t *testing.T) {
 	require.Equal(t, 2, shown.Files)
 	require.Equal(t, 1, shown.Kept)
 	require.Equal(t, []string{"store", "posthog"}, shown.Authenticators)
-	require.Equal(t, []struct{ Token, Faults string }{{"phc_isbroken", `enabled: must be true or false, got "perhaps"`}},
-		shown.Broken)
+	require.Equal(t, []struct{ Token, Faults string }{
+		{"phc_isbroken", `enabled: must be true or false, got "perhaps"`},
+	}, shown.Broken)
 	require.Equal(t, path, shown.Replica.Path)
 }

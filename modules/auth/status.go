@@ -54,12 +54,11 @@ func (a *Auth) Endpoint() endpoint.Endpoint {
 func (a *Auth) StartFact() module.StartFact {
 	return module.StartFact{Rank: 35, Name: "who may send", Text: func() string {
 		terms := a.terms.Now()
-		files := fmt.Sprintf("%d of them in files", len(terms.files))
 		switch terms.Mode {
 		case ModeStrict:
-			return "only tokens of projects, " + files + " (auth.mode: strict)"
+			return fmt.Sprintf("only tokens of projects, %d of them in files (auth.mode: strict)", len(terms.files))
 		case ModeKnown:
-			return "every token; those of no project are counted and warned of (auth.mode: known; projects: " + files + ")"
+			return "every token; those of no project are counted and warned of (auth.mode: known)"
 		default:
 			return "every token (auth.mode: open; set strict to take those of your projects only)"
 		}

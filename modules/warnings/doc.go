@@ -15,6 +15,8 @@
 //	message_size_too_large                                   an event was rejected
 //	replay_message_too_large, replay_message_invalid         a part of a recording was left out
 //	rate_limited, quota_exceeded                             an event was dropped
+//	event_out_of_scope                                       an event was rejected: the project may not send its kind
+//	unknown_token                                            events were kept that auth.mode strict would refuse
 //	distinct_id_truncated                                    an event was kept, with a shorter distinct_id
 //	json_repaired                                            a request was not quite JSON or UTF-8, and was mended
 //	ignored_invalid_timestamp                                an event is dated by its arrival: its time is unreadable
@@ -27,5 +29,5 @@
 // warning of a type in an interval, and the next one says how many were held back since. The warner writes a warning
 // once, in the background, and does not repeat a failed attempt. It drops and counts the warnings that cannot be
 // written or do not fit the queue. No client has sent these events, so they pass no stage and are in no ledger. There
-// are no warnings about requests without a valid token, nor about events that the operator's own rules drop.
+// are no warnings about requests that are refused for their token, nor about events that the operator's own rules drop.
 package warnings

@@ -21,6 +21,8 @@ const (
 	timeOutOfRange
 	timeOld
 	sentAtUnread
+	outOfScope
+	unknownToken
 	kindCount
 
 	// fine means that there is nothing to warn of.
@@ -51,6 +53,11 @@ var kinds = [kindCount]struct{ name, sentence string }{
 		"The time of an event is in no year from 0 to 9999. The event is dated 1970-01-01"},
 	timeOld: {"event_timestamp_too_old",
 		"The time of an event is before 1971, as times are that are empty or count in another calendar. It was kept"},
+	outOfScope: {"event_out_of_scope",
+		"An event was rejected because the project is not set up to send events of its kind, or to use this endpoint"},
+	unknownToken: {"unknown_token",
+		"The API key of a request belongs to no project. The events were kept; they will be refused once the service " +
+			"is set up to take events of known projects only"},
 	sentAtUnread: {"ignored_invalid_sent_at",
 		"The sent_at of a request cannot be read. The times of its events were not corrected for the client's clock"},
 }
@@ -78,6 +85,8 @@ func judge(event *events.Event) kind {
 		return rateLimited
 	case events.ReasonQuota:
 		return quotaExceeded
+	case events.ReasonOutOfScope:
+		return outOfScope
 	case events.ReasonInvalidEvent, events.ReasonInvalidUUID, events.ReasonInvalidCookieless, events.ReasonNotAI:
 		return invalidEvent
 	}
@@ -109,6 +118,7 @@ var noted = [...]struct {
 	{events.NoteTimeOutOfRange, timeOutOfRange},
 	{events.NoteTimeOld, timeOld},
 	{events.NoteSentAtUnread, sentAtUnread},
+	{events.NoteUnknownToken, unknownToken},
 }
 
 // look fills in the findings and reports whether there are any. A repaired request concerns all of its events except

@@ -36,6 +36,12 @@ func TestWhatIsToldAboutAnOutcome(t *testing.T) {
 		{"a bad uuid", rejected(events.ReasonInvalidUUID), "invalid_event"},
 		{"a bad cookieless mode", rejected(events.ReasonInvalidCookieless), "invalid_event"},
 		{"no AI event", rejected(events.ReasonNotAI), "invalid_event"},
+		{"not of the project's kinds", rejected(events.ReasonOutOfScope), "event_out_of_scope"},
+		{"of a disabled project", rejected(events.ReasonDisabled), ""},
+		{"from elsewhere", rejected(events.ReasonOrigin), ""},
+		{"of no project", rejected(events.ReasonUnknownToken), ""},
+		{"kept of no project", events.Event{Notes: events.NoteUnknownToken,
+			Outcome: events.Outcome{State: events.StateAccepted}}, "unknown_token"},
 
 		{"kept", events.Event{Outcome: events.Outcome{State: events.StateAccepted}}, ""},
 		{"failed", events.Event{Outcome: events.Outcome{State: events.StateFailed, Reason: events.ReasonTimeout}}, ""},
