@@ -76,7 +76,7 @@ func TestAClientThatLeavesSaysNothingAboutKafka(t *testing.T) {
 	cancel()
 	batch := batchOf(events.LaneMain, "a")
 	s.Write(ctx, batch)
-	requireFailed(t, batch, events.ReasonUnavailable)
+	requireFailed(t, batch, events.ReasonTimeout)
 	require.False(t, delivery.IsLeftAlone(s.Delivery, mainTopic))
 	release()
 	requireSafe(t, s.write("b"), events.AckKafka)

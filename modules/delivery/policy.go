@@ -334,8 +334,8 @@ func (r *request) settle(batch *events.Batch, at encode.Cursor) {
 		}
 		failed[mode] = why
 		reason := events.ReasonUnavailable
-		if produce.ClassOf(why) == produce.Timeout {
-			reason = events.ReasonTimeout
+		if produce.ClassOf(why) == produce.Timeout || errors.Is(why, errLeft) {
+			reason = events.ReasonTimeout // the producer may still have the messages
 		}
 		batch.Events[index].Fail(reason, events.Errorf(events.Unavailable, "make the event safe: %w", why))
 		batch.RetryAfter = max(batch.RetryAfter, r.d.retryAfter(why))

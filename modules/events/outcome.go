@@ -84,7 +84,8 @@ const (
 
 	ReasonStage       Reason = "stage_failed"
 	ReasonUnavailable Reason = "sink_unavailable"
-	ReasonTimeout     Reason = "sink_timeout"
+	// ReasonTimeout: the sink did not know in time whether the event is safe. The event may become safe yet.
+	ReasonTimeout Reason = "sink_timeout"
 	// ReasonStore: the state that the nodes share is needed to judge the event, and does not answer. The configuration
 	// says that the event is not to pass then (on_store_failure: closed). The code is Unavailable.
 	ReasonStore Reason = "store_unavailable"
