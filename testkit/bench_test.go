@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -14,11 +15,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/dedup"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/delivery/encode"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/produce"
+	"github.com/opencapture/capture/modules/store/local"
 	"github.com/opencapture/capture/transport/decode"
 	"github.com/opencapture/capture/transport/memory"
 	"github.com/opencapture/capture/transport/posthog"
@@ -43,10 +46,10 @@ func hotPath(tb testing.TB) *posthog.Handler {
 	})})
 }
 
-// handlerOf returns the protocol in front of a sink.
-func handlerOf(tb testing.TB, sink events.Sink) *posthog.Handler {
+// handlerOf returns the protocol in front of stages and a sink.
+func handlerOf(tb testing.TB, sink events.Sink, stages ...events.Stage) *posthog.Handler {
 	budget := memory.NewBudget(1 << 30)
-	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope)
+	pipeline, err := events.NewPipeline(zap.NewNop(), tally.NoopScope, stages...)
 	require.NoError(tb, err)
 	processor := events.NewProcessor(pipeline, sink, events.NewLedger(), zap.NewNop(), tally.NoopScope)
 	handler, err := posthog.NewHandler(configs.Fixed(posthog.DefaultConfig()), decode.New(route.Fixed(100<<20), budget),
@@ -72,6 +75,72 @@ func BenchmarkCapture1(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		capture(b, handler, body)
+	}
+}
+
+// fresh is a stage that makes new events of those of the request before, without the cost of another request: it gives
+// them uuids, or offsets, that no event had before. One request at a time may use it.
+type fresh struct {
+	uuids   bool
+	n       uint64
+	offsets []byte
+}
+
+func (*fresh) Phase() events.Phase { return events.PhaseAuth }
+func (*fresh) Name() string        { return "fresh" }
+
+func (f *fresh) Process(_ context.Context, batch *events.Batch) (events.Settle, error) {
+	f.offsets = f.offsets[:0]
+	for i := range batch.Events {
+		event := &batch.Events[i]
+		f.n++
+		start := len(f.offsets)
+		f.offsets = strconv.AppendUint(f.offsets, 10_000_000+f.n, 10)
+		if event.ClientUUID = f.uuids; f.uuids {
+			copy(event.UUID[8:], f.offsets[start:])
+		} else {
+			event.Raw.Offset = f.offsets[start:]
+		}
+	}
+	return nil, nil
+}
+
+// BenchmarkDedup handles the requests of BenchmarkCapture50 and BenchmarkCapture1 without and with the search for
+// duplicates, in the store of a single node. No event is one.
+func BenchmarkDedup(b *testing.B) {
+	for _, size := range []struct {
+		name   string
+		events int
+		body   []byte
+	}{{"batch of 50", 50, benchmarkBatch(b)}, {"single event", 1, singleEvent(b)}} {
+		for _, test := range []struct {
+			name        string
+			uuids, dups bool
+		}{{"off", true, false}, {"by uuid", true, true}, {"by content", false, true}} {
+			b.Run(size.name+"/"+test.name, func(b *testing.B) {
+				stages := []events.Stage{&fresh{uuids: test.uuids}}
+				if test.dups {
+					shared := local.New(local.Config{Memory: 64 << 20, Counters: 1 << 20}, zap.NewNop(),
+						tally.NoopScope)
+					require.NoError(b, shared.Start(b.Context()))
+					defer func() { require.NoError(b, shared.Stop(context.Background())) }()
+					stage, err := dedup.NewStage(configs.Fixed(dedup.DefaultConfig()), shared, zap.NewNop(),
+						tally.NoopScope)
+					require.NoError(b, err)
+					require.NoError(b, stage.Start(b.Context()))
+					defer func() { require.NoError(b, stage.Stop(context.Background())) }()
+					stages = append(stages, stage)
+				}
+				handler := handlerOf(b, encoding{encode.NewEncoder(produce.Settings{
+					Topics: produce.DefaultTopics(), MaxMessageBytes: 1_000_000,
+				})}, stages...)
+				b.ReportAllocs()
+				for b.Loop() {
+					capture(b, handler, size.body)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(size.events), "ns/event")
+			})
+		}
 	}
 }
 

@@ -93,7 +93,8 @@ func TestGolden(t *testing.T) {
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
 		t.Run("set "+key, func(t *testing.T) {
 			t.Parallel()
-			var options []testkit.Option
+			// Cases send the same events to the same projects.
+			options := []testkit.Option{testkit.Set("dedup.window", "0")}
 			for name, value := range groups[key].set {
 				options = append(options, testkit.Set(name, value))
 			}

@@ -4,6 +4,7 @@ package standard
 
 import (
 	"github.com/opencapture/capture/modules/admin"
+	"github.com/opencapture/capture/modules/dedup"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/embedded"
 	"github.com/opencapture/capture/modules/events"
@@ -28,6 +29,7 @@ func Modules() []module.Module {
 		admin.Module(),
 		store.Module(local.Backend()),
 		events.Module(),
+		dedup.Module(),
 		routing.Module(),
 		warnings.Module(),
 		usage.Module(),
