@@ -14,6 +14,7 @@ import (
 	"github.com/opencapture/capture/modules/routing"
 	"github.com/opencapture/capture/modules/store"
 	"github.com/opencapture/capture/modules/store/local"
+	"github.com/opencapture/capture/modules/store/redis"
 	"github.com/opencapture/capture/modules/usage"
 	"github.com/opencapture/capture/modules/warnings"
 	"github.com/opencapture/capture/transport"
@@ -27,7 +28,7 @@ func Modules() []module.Module {
 	return []module.Module{
 		observability.Module(),
 		admin.Module(),
-		store.Module(local.Backend()),
+		store.Module(local.Backend(), redis.Backend()),
 		events.Module(),
 		dedup.Module(),
 		routing.Module(),

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -27,6 +28,8 @@ type Backend struct {
 	Name string
 	// New makes the store. It opens no connection and no file. An error is a mistake in the configuration.
 	New func(Parts) (Running, error)
+	// NewPostHog makes the reader of PostHog's Redis. It is nil in a backend that has none. It opens no connection.
+	NewPostHog func(Parts) (RunningPostHog, error)
 	// Metrics describes the metrics that the store makes.
 	Metrics module.Metrics
 	// Probes look at the machine, for "capture config validate", while the backend is the one in use.
@@ -53,6 +56,13 @@ type Running interface {
 	Stop(ctx context.Context) error
 	// Status tells how the store is. It asks nobody and does not block.
 	Status() Status
+}
+
+// RunningPostHog is a reader of PostHog's Redis that has to be stopped.
+type RunningPostHog interface {
+	PostHog
+	Stop(ctx context.Context) error
+	Status() PartStatus
 }
 
 // Status tells how a store is, for an operator.
@@ -113,12 +123,67 @@ func (c Config) inUse() string {
 	return Local
 }
 
-// choose returns the backend that the configuration asks for. Its error names what the build lacks.
-func choose(c Config, backends []Backend) (Backend, error) {
+// joined is a store with another PostHog than its own.
+type joined struct {
+	Running
+	PostHog RunningPostHog
+}
+
+// HasPostHog implements PostHog.
+func (j joined) HasPostHog() bool { return j.PostHog.HasPostHog() }
+
+// SortedSet implements PostHog.
+func (j joined) SortedSet(ctx context.Context, key string, now time.Time) (map[string]time.Time, error) {
+	return j.PostHog.SortedSet(ctx, key, now)
+}
+
+// Members implements PostHog.
+func (j joined) Members(ctx context.Context, key string) ([]string, error) {
+	return j.PostHog.Members(ctx, key)
+}
+
+// Strings implements PostHog.
+func (j joined) Strings(ctx context.Context, keys ...string) ([]string, error) {
+	return j.PostHog.Strings(ctx, keys...)
+}
+
+// Stop implements Running.
+func (j joined) Stop(ctx context.Context) error {
+	return errors.Join(j.Running.Stop(ctx), j.PostHog.Stop(ctx))
+}
+
+// Status implements Running.
+func (j joined) Status() Status {
+	status, posthog := j.Running.Status(), j.PostHog.Status()
+	status.PostHog = &posthog
+	return status
+}
+
+// Open makes the store that the configuration asks for, by one of the backends, without starting it.
+func Open(parts Parts, backends ...Backend) (Running, error) {
+	backend, reader, err := choose(parts.Config, backends)
+	if err != nil {
+		return nil, err
+	}
+	running, err := backend.New(parts)
+	if err != nil || reader.NewPostHog == nil {
+		return running, err
+	}
+	posthog, err := reader.NewPostHog(parts)
+	return joined{running, posthog}, err
+}
+
+// choose returns the backend that the configuration asks for and, if it asks for one, the backend that reads PostHog's
+// Redis. Its error names what the build lacks.
+func choose(c Config, backends []Backend) (chosen, reader Backend, err error) {
 	var names []string
+	found := false
 	for _, backend := range backends {
 		if backend.Name == c.inUse() {
-			return backend, nil
+			chosen, found = backend, true
+		}
+		if backend.NewPostHog != nil && len(c.PostHog.Addrs) > 0 {
+			reader = backend
 		}
 		names = append(names, backend.Name)
 	}
@@ -127,12 +192,16 @@ func choose(c Config, backends []Backend) (Backend, error) {
 		included = "none"
 	}
 	var faults configs.Faults
-	if c.inUse() == InRedis {
-		faults.Addf("store.redis.addrs", "this build has no backend for Redis (it has: %s): leave the key empty, or "+
-			"give store.Module the Backend of modules/store/redis", included)
-	} else {
+	const lacks = "this build has no backend for Redis (it has: %s): leave the key empty, or give store.Module the " +
+		"Backend of modules/store/redis"
+	switch {
+	case found:
+	case c.inUse() == InRedis:
+		faults.Addf("store.redis.addrs", lacks, included)
+	default:
 		faults.Addf("store.redis.addrs", "must not be empty: this build has no backend for a single node (it has: "+
 			"%s); or give store.Module the Backend of modules/store/local", included)
 	}
-	return Backend{}, faults.Err()
+	faults.Check(len(c.PostHog.Addrs) == 0 || reader.NewPostHog != nil, "store.posthog.addrs", lacks, included)
+	return chosen, reader, faults.Err()
 }

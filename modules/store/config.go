@@ -32,15 +32,15 @@ type LocalConfig struct {
 
 // Breaker says when the store counts as away.
 type Breaker struct {
-	Failures int           `key:"failures" doc:"So many round trips in a row that get no answer open the breaker. While it is open, calls fail at once. A Redis Cluster has a breaker for each of its primaries."`
-	Pause    time.Duration `key:"pause" doc:"How often the service looks, while the breaker is open, whether the store is there again."`
+	Failures int           `key:"failures" doc:"So many round trips in a row that get no answer open the breaker. While it is open, calls fail at once. With 1, no request waits for a dead store twice. Each primary of a Redis Cluster has a breaker of its own."`
+	Pause    time.Duration `key:"pause" doc:"How often the service looks, while the breaker is open, whether the store is there again. It looks for the first time at once."`
 }
 
 // Login is how to log in to a server.
 type Login struct {
-	Username     string         `key:"username" doc:"User to log in as, where the servers have users (ACL). Empty: the user default."`
-	Password     configs.Secret `key:"password" doc:"The user's password. Empty, and no password_file: no login."`
-	PasswordFile string         `key:"password_file" doc:"File with the password, instead of password. The service reads it for each new connection."`
+	Username     string
+	Password     configs.Secret
+	PasswordFile string
 }
 
 // TLS says how connections to Redis are encrypted. The servers' certificates are always verified.
@@ -50,6 +50,13 @@ type TLS struct {
 	CertFile   string `key:"cert_file" doc:"PEM file with the client certificate, for servers that ask for one."`
 	KeyFile    string `key:"key_file" doc:"PEM file with the client certificate's key."`
 	ServerName string `key:"server_name" doc:"Name that the servers' certificates must carry. Empty: the host in each server's address."`
+}
+
+// SentinelLogin is the group "sentinel".
+type SentinelLogin struct {
+	Username     string         `key:"username" doc:"User to log in to the Sentinels as. Empty: the user default."`
+	Password     configs.Secret `key:"password" doc:"That user's password. Empty, and no password_file: no login to the Sentinels."`
+	PasswordFile string         `key:"password_file" doc:"File with that password, instead of password. The service reads it when it starts."`
 }
 
 // Server is how to reach a Redis: one server, Sentinels or a Cluster.
@@ -71,7 +78,7 @@ type Redis struct {
 	Username     string           `key:"username" doc:"User to log in as, where Redis has users (ACL). Empty: the user default."`
 	Password     configs.Secret   `key:"password" doc:"The user's password. Empty, and no password_file: no login."`
 	PasswordFile string           `key:"password_file" doc:"File with the password, instead of password. The service reads it for each new connection."`
-	Sentinel     Login            `key:"sentinel"`
+	Sentinel     SentinelLogin    `key:"sentinel"`
 	Database     int              `key:"database" doc:"Number of the database. A Redis Cluster has only 0."`
 	TLS          TLS              `key:"tls"`
 	Prefix       string           `key:"prefix" doc:"What all keys begin with. Nodes that share their state have the same prefix. The number is the version of the formats, so that two releases can use one Redis."`
@@ -88,7 +95,7 @@ type PostHogRedis struct {
 	Username     string         `key:"username" doc:"User to log in as, where Redis has users (ACL). Empty: the user default."`
 	Password     configs.Secret `key:"password" doc:"The user's password. Empty, and no password_file: no login."`
 	PasswordFile string         `key:"password_file" doc:"File with the password, instead of password. The service reads it for each new connection."`
-	Sentinel     Login          `key:"sentinel"`
+	Sentinel     SentinelLogin  `key:"sentinel"`
 	Database     int            `key:"database" doc:"Number of the database. A Redis Cluster has only 0."`
 	TLS          TLS            `key:"tls"`
 	Prefix       string         `key:"prefix" doc:"What PostHog puts before the keys of its sorted sets: its REDIS_KEY_PREFIX."`
@@ -99,7 +106,7 @@ type PostHogRedis struct {
 func DefaultConfig() Config {
 	return Config{
 		Timeout: 50 * time.Millisecond,
-		Breaker: Breaker{Failures: 3, Pause: 500 * time.Millisecond},
+		Breaker: Breaker{Failures: 1, Pause: 250 * time.Millisecond},
 		Dir:     "./data/store",
 		Redis:   Redis{Prefix: "capture:1:", Pool: 8, Queue: 16 * configs.MiB},
 		PostHog: PostHogRedis{Timeout: 2 * time.Second},
@@ -108,7 +115,8 @@ func DefaultConfig() Config {
 
 // The limits of settings.
 const (
-	longestTimeout = time.Minute
+	longestTimeout = time.Second // a request waits for it
+	longestPause   = time.Minute
 	largestPool    = 1000
 	largestPrefix  = 64
 	smallestQueue  = 64 * configs.KiB
@@ -127,7 +135,7 @@ const (
 // Validate reports every fault.
 func (c Config) Validate() error {
 	var faults configs.Faults
-	checkTime(&faults, "timeout", c.Timeout)
+	checkTime(&faults, "timeout", c.Timeout, longestTimeout)
 	faults.Nest("breaker", c.Breaker.Validate())
 	faults.Check(c.Dir != "", "dir", "must not be empty")
 	faults.Check(c.Local.Memory == 0 || c.Local.Memory >= smallestMemory, "local.memory",
@@ -173,16 +181,16 @@ func (c Config) StartBudget() time.Duration {
 // StopBudget is how long the stop waits for what the store has not been told yet.
 func (c Config) StopBudget() time.Duration { return stopTime }
 
-func checkTime(faults *configs.Faults, key string, d time.Duration) {
-	faults.Check(d >= time.Millisecond && d <= longestTimeout, key, "must be from 1ms to %s, got %s", longestTimeout, d)
+func checkTime(faults *configs.Faults, key string, d, longest time.Duration) {
+	faults.Check(d >= time.Millisecond && d <= longest, key, "must be from 1ms to %s, got %s", longest, d)
 }
 
 // Validate reports every fault.
 func (b Breaker) Validate() error {
 	var faults configs.Faults
 	faults.Check(b.Failures >= 1, "failures", "must be at least 1, got %d", b.Failures)
-	faults.Check(b.Pause >= 10*time.Millisecond && b.Pause <= longestTimeout, "pause",
-		"must be from 10ms to %s, got %s", longestTimeout, b.Pause)
+	faults.Check(b.Pause >= 10*time.Millisecond && b.Pause <= longestPause, "pause",
+		"must be from 10ms to %s, got %s", longestPause, b.Pause)
 	return faults.Err()
 }
 
@@ -190,7 +198,7 @@ func (b Breaker) Validate() error {
 func (r Redis) Server() Server {
 	return Server{
 		Addrs: r.Addrs, Master: r.Master, Cluster: r.Cluster, Database: r.Database, TLS: r.TLS,
-		SentinelUser: r.Sentinel,
+		SentinelUser: Login(r.Sentinel),
 		Login:        Login{Username: r.Username, Password: r.Password, PasswordFile: r.PasswordFile},
 	}
 }
@@ -199,7 +207,7 @@ func (r Redis) Server() Server {
 func (r PostHogRedis) Server() Server {
 	return Server{
 		Addrs: r.Addrs, Master: r.Master, Cluster: r.Cluster, Database: r.Database, TLS: r.TLS,
-		SentinelUser: r.Sentinel,
+		SentinelUser: Login(r.Sentinel),
 		Login:        Login{Username: r.Username, Password: r.Password, PasswordFile: r.PasswordFile},
 	}
 }
@@ -222,7 +230,7 @@ func (r PostHogRedis) Validate() error {
 	var faults configs.Faults
 	faults.Nest("", r.Server().Validate())
 	checkPrefix(&faults, r.Prefix)
-	checkTime(&faults, "timeout", r.Timeout)
+	checkTime(&faults, "timeout", r.Timeout, longestPause)
 	return faults.Err()
 }
 

@@ -19,7 +19,7 @@ func TestTheDefaultsAreValid(t *testing.T) {
 func TestAFaultySectionIsRefusedWithWhatToDo(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(*store.Config){
-		"timeout: must be from 1ms to 1m0s, got 0s":            func(c *store.Config) { c.Timeout = 0 },
+		"timeout: must be from 1ms to 1s, got 0s":              func(c *store.Config) { c.Timeout = 0 },
 		"breaker.failures: must be at least 1, got 0":          func(c *store.Config) { c.Breaker.Failures = 0 },
 		"breaker.pause: must be from 10ms to 1m0s, got 1h0m0s": func(c *store.Config) { c.Breaker.Pause = time.Hour },
 		"dir: must not be empty":                               func(c *store.Config) { c.Dir = "" },

@@ -82,7 +82,7 @@ func rules(backends []Backend) (rule, probe configs.Rule) {
 	rule = func(set *configs.Set) error {
 		c, err := configs.SectionOf[Config](set)
 		if err == nil {
-			_, err = choose(c, backends)
+			_, _, err = choose(c, backends)
 		}
 		return err
 	}
@@ -91,7 +91,7 @@ func rules(backends []Backend) (rule, probe configs.Rule) {
 		if err != nil {
 			return err
 		}
-		backend, err := choose(c, backends)
+		backend, _, err := choose(c, backends)
 		if err != nil {
 			return nil //nolint:nilerr // the rule reports it
 		}

@@ -56,12 +56,8 @@ func newStore(backends []Backend) any {
 		cfg Config, live *configs.Live, limit module.MemoryLimit, log *zap.Logger, scope tally.Scope,
 		lifecycle fx.Lifecycle,
 	) (Store, error) {
-		cfg = cfg.sized(int64(limit))
-		backend, err := choose(cfg, backends)
-		if err != nil {
-			return nil, err
-		}
-		running, err := backend.New(Parts{Config: cfg, Live: live, Log: log, Scope: scope})
+		parts := Parts{Config: cfg.sized(int64(limit)), Live: live, Log: log, Scope: scope}
+		running, err := Open(parts, backends...)
 		if err != nil {
 			return nil, err
 		}

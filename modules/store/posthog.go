@@ -24,3 +24,24 @@ type PostHog interface {
 	// Strings returns the values of several keys. A key that does not exist has the value "".
 	Strings(ctx context.Context, keys ...string) ([]string, error)
 }
+
+// NoPostHog is the PostHog of a store that reads no Redis of PostHog's.
+type NoPostHog struct{}
+
+var _ PostHog = NoPostHog{}
+
+// HasPostHog implements PostHog.
+func (NoPostHog) HasPostHog() bool { return false }
+
+// SortedSet implements PostHog: every set is empty.
+func (NoPostHog) SortedSet(context.Context, string, time.Time) (map[string]time.Time, error) {
+	return nil, nil
+}
+
+// Members implements PostHog: every set is empty.
+func (NoPostHog) Members(context.Context, string) ([]string, error) { return nil, nil }
+
+// Strings implements PostHog: no key exists.
+func (NoPostHog) Strings(_ context.Context, keys ...string) ([]string, error) {
+	return make([]string, len(keys)), nil
+}

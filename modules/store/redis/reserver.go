@@ -1,0 +1,110 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/opencapture/capture/modules/store"
+)
+
+// Reserve implements store.Reserver. All digests of a request go in one round trip, with those of other requests.
+func (s *Store) Reserve(
+	ctx context.Context, token string, owner store.Owner, digests []store.Digest, lease time.Duration,
+	claims []store.Claim,
+) error {
+	if len(claims) != len(digests) {
+		return fmt.Errorf("%d claims for %d digests", len(claims), len(digests))
+	}
+	if len(digests) == 0 {
+		return nil
+	}
+	return s.metrics.count(callReserve, s.reserve(ctx, token, owner, digests, lease, claims))
+}
+
+func (s *Store) reserve(
+	ctx context.Context, token string, owner store.Owner, digests []store.Digest, lease time.Duration,
+	claims []store.Claim,
+) error {
+	if int64(lease) > s.lease.Load() {
+		s.lease.Store(int64(lease))
+	}
+	key := s.keys.digests(token)
+	packed := make([]byte, ownerBytes+len(digests)*digestBytes)
+	name, rest := packed[:ownerBytes], packed[ownerBytes:]
+	writeOwner((*[ownerBytes]byte)(name), owner)
+	for i := range digests {
+		copy(rest[i*digestBytes:], digests[i][:])
+	}
+	c := newCall(len(digests))
+	defer c.free()
+	for len(rest) > 0 {
+		some := rest[:min(len(rest), together*digestBytes)]
+		rest = rest[len(some):]
+		c.ops = append(c.ops, reserveScript.run([]any{nil, nil, 1, key, name, max(1, lease.Milliseconds()), some}))
+	}
+	if err := s.do(ctx, key, token, c); err != nil {
+		return err
+	}
+	for i := range c.ops {
+		some := claims[:min(len(claims), together)]
+		claims = claims[len(some):]
+		if err := readClaims(c.result(i).(*redis.Cmd), some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readClaims reads the answer of the script.
+func readClaims(cmd *redis.Cmd, claims []store.Claim) error {
+	answer := cmd.Val()
+	if all, ok := answer.(int64); ok && all == 1 {
+		for i := range claims {
+			claims[i] = store.Reserved
+		}
+		return nil
+	}
+	found, ok := answer.(string)
+	if !ok || len(found) != len(claims) {
+		return errShape
+	}
+	for i := range claims {
+		claims[i] = store.Claim(found[i] - '0')
+	}
+	return nil
+}
+
+// Settle implements store.Reserver.
+func (s *Store) Settle(
+	token string, owner store.Owner, commit []store.Digest, window time.Duration, release []store.Digest,
+) {
+	if len(commit)+len(release) == 0 {
+		return
+	}
+	until := time.Now().Add(time.Duration(s.lease.Load()))
+	shard, err := s.servers.shard(s.keys.digests(token), token)
+	if err != nil {
+		s.lost.add(token, owner, commit, window, release, until)
+		return
+	}
+	if shard.settlements.add(token, owner, commit, window, release, until) {
+		select {
+		case shard.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// settleElsewhere hands settlements over to the servers that have their keys now.
+func (s *Store) settleElsewhere(groups []*group) {
+	for _, g := range groups {
+		to := s.lost
+		if shard, err := s.servers.shard(s.keys.digests(g.token), g.token); err == nil {
+			to = shard.settlements
+		}
+		to.putBack([]*group{g})
+	}
+}

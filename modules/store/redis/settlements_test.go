@@ -1,0 +1,108 @@
+package redis
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/modules/store"
+)
+
+func TestSettlementsAreGroupedByTokenAndGivenUpWithTheirLeases(t *testing.T) {
+	t.Parallel()
+	q := &queue{most: 1 << 20}
+	s := newSettlements(q)
+	now := time.Now()
+	d := make([]store.Digest, 700)
+	require.True(t, s.add("a", 0xff, d[:600], time.Hour, d[600:], now.Add(time.Minute)))
+	require.False(t, s.add("a", 1, d[:1], time.Hour, nil, now.Add(time.Minute)))
+	s.add("b", 1, d[:1], time.Hour, nil, now.Add(2*time.Minute))
+	require.Equal(t, 702, s.waiting())
+
+	groups := s.take(1)
+	require.Len(t, groups, 1, "the oldest")
+	require.Equal(t, together, groups[0].digests())
+	require.Len(t, groups[0].done, together*digestBytes)
+	s.putBack(groups)
+	require.Equal(t, 702, s.waiting())
+
+	all := s.take(10_000)
+	require.Zero(t, s.waiting())
+	released := 0
+	for _, g := range all {
+		require.LessOrEqual(t, g.digests(), together)
+		released += len(g.released) / (ownerBytes + digestBytes)
+		if len(g.released) > 0 {
+			require.Equal(t, "00000000000000ff", string(g.released[:ownerBytes]))
+		}
+	}
+	require.Equal(t, 100, released)
+	require.EqualValues(t, 702, q.digests.Load())
+	s.putBack(all)
+	s.expire(now.Add(90 * time.Second))
+	require.Equal(t, 1, s.waiting())
+	require.EqualValues(t, 701, q.givenUp.Load())
+	q.told(s.take(1))
+	require.Zero(t, q.digests.Load())
+	require.Zero(t, q.bytes.Load(), "nothing is left in the account")
+}
+
+func TestTheBreakerOpensAfterFailuresInARow(t *testing.T) {
+	t.Parallel()
+	var b breaker
+	problem := errors.New("no answer")
+	require.False(t, b.failed(problem, 2))
+	b.succeeded()
+	require.False(t, b.failed(problem, 2))
+	require.NoError(t, b.err())
+	require.True(t, b.failed(problem, 2))
+	require.ErrorIs(t, b.err(), store.ErrUnavailable)
+	require.ErrorIs(t, b.err(), problem)
+	require.False(t, b.failed(problem, 2), "it is open already")
+	b.close()
+	require.NoError(t, b.err())
+}
+
+func TestTheClockKeepsTheBetterReading(t *testing.T) {
+	t.Parallel()
+	var c clock
+	now := time.Now()
+	read := func(at time.Time, took, offset time.Duration) {
+		server := at.Add(took / 2).Add(offset)
+		c.learn(at, at.Add(took), server.Unix(), int64(server.Nanosecond()/1000))
+	}
+	require.WithinDuration(t, time.Now(), c.now(), time.Second)
+	read(now, time.Millisecond, 2*time.Second)
+	require.InDelta(t, 2*time.Second, c.known.Load().offset, float64(time.Millisecond))
+	read(now.Add(time.Second), 40*time.Millisecond, 2*time.Second+10*time.Millisecond)
+	require.InDelta(t, 2*time.Second, c.known.Load().offset, float64(time.Millisecond), "that says less")
+	read(now.Add(2*time.Second), 40*time.Millisecond, time.Minute)
+	require.InDelta(t, time.Minute, c.known.Load().offset, float64(time.Millisecond), "the clock was set")
+}
+
+func TestAnAnswerSaysWhatBecomesOfACommand(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]fate{
+		"NOSCRIPT No matching script. Please use EVAL.":                                      unknown,
+		"MOVED 3999 127.0.0.1:6381":                                                          moved,
+		"ASK 3999 127.0.0.1:6381":                                                            moved,
+		"LOADING Redis is loading the dataset in memory":                                     away,
+		"READONLY You can't write against a read only replica. script: abc, on @user_script": away,
+		"OOM command not allowed when used memory > 'maxmemory'.":                            away,
+		"WRONGPASS invalid username-password pair":                                           away,
+		"WRONGTYPE Operation against a key holding the wrong kind of value":                  wrong,
+		"ERR user_script:1: Script attempted to access a non local key":                      wrong,
+	} {
+		require.Equal(t, want, fateOf(reply(text)), text)
+	}
+	require.Equal(t, away, fateOf(errors.New("EOF")))
+	require.Equal(t, fine, fateOf(nil))
+}
+
+// reply is an answer of Redis that is an error.
+type reply string
+
+func (r reply) Error() string { return string(r) }
+func (reply) RedisError()     {}
