@@ -225,6 +225,7 @@ func TestTheEndpointsOfTheListenerAnswerAsTheDocumentSays(t *testing.T) {
 		{"GET", "/admin/openapi.json", "", 200},
 		{"GET", "/admin/reload", "", 200},
 		{"GET", "/admin/store", "", 200},
+		{"GET", "/admin/auth", "", 200},
 		{"POST", "/admin/reload", "", 200},
 		{"GET", "/admin/usage", "?from=2026-01-01&limit=5", 200},
 		{"GET", "/admin/usage", "?from=x", 400},

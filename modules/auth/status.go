@@ -41,6 +41,9 @@ func (a *Auth) Endpoint() endpoint.Endpoint {
 		Pattern: "GET /admin/auth",
 		About:   "Who may send: the mode, how many projects are known, and the records of projects that have faults.",
 		Access:  endpoint.Reader,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			{Status: http.StatusOK, About: "What is known of projects.", Of: status{}},
+		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			encoder := json.NewEncoder(w)
