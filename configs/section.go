@@ -165,9 +165,7 @@ func (k *key) set(from any) error {
 		}
 		return nil
 	case *Files:
-		if len(items) > 0 || len(into.paths) > 0 {
-			into.paths = items
-		}
+		into.paths = items
 		return nil
 	case *string:
 		*into = text

@@ -186,6 +186,7 @@ func (p *plan) preset(dir string) {
 		"embedded.data_dir":       filepath.Join(dir, "data"),
 		"embedded.sync_writes":    "false", // no test cuts the power, and a sync takes ten times as long
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
+		"quota.dir":               filepath.Join(dir, "quota"),
 		"usage.dir":               filepath.Join(dir, "usage"),
 		"store.dir":               filepath.Join(dir, "store"),
 		"observability.log.level": "error",

@@ -4,7 +4,6 @@ package standard
 
 import (
 	"github.com/opencapture/capture/modules/admin"
-	"github.com/opencapture/capture/modules/auth"
 	"github.com/opencapture/capture/modules/dedup"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/embedded"
@@ -12,6 +11,7 @@ import (
 	"github.com/opencapture/capture/modules/kafka"
 	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/modules/observability"
+	"github.com/opencapture/capture/modules/quota"
 	"github.com/opencapture/capture/modules/routing"
 	"github.com/opencapture/capture/modules/store"
 	"github.com/opencapture/capture/modules/store/local"
@@ -30,9 +30,9 @@ func Modules() []module.Module {
 		observability.Module(),
 		admin.Module(),
 		store.Module(local.Backend(), redis.Backend()),
-		auth.Module(),
 		events.Module(),
 		dedup.Module(),
+		quota.Module(),
 		routing.Module(),
 		warnings.Module(),
 		usage.Module(),
