@@ -108,6 +108,25 @@ func (p Period) String() string {
 	return "unknown"
 }
 
+// Periods returns every period.
+func Periods() []Period {
+	periods := make([]Period, periodCount)
+	for i := range periods {
+		periods[i] = Period(i)
+	}
+	return periods
+}
+
+// ParsePeriod returns the period of a name.
+func ParsePeriod(name string) (Period, error) {
+	for p, known := range periodNames {
+		if name == known {
+			return Period(p), nil
+		}
+	}
+	return 0, fmt.Errorf("must be one of %s, got %q", strings.Join(periodNames[:], ", "), name)
+}
+
 // Window returns the window of the period that holds t, in the calendar of t's location. A day that begins or ends with
 // a change to or from summer time has 23 or 25 hours.
 func (p Period) Window(t time.Time) (start, end time.Time) {
@@ -145,12 +164,11 @@ func ParseQuota(text string) (Quota, error) {
 	if err != nil {
 		return Quota{}, fmt.Errorf("%w: a quota is such as events=1000000/month", err)
 	}
-	for p, name := range periodNames {
-		if period == name {
-			return Quota{Resource: resource, Period: Period(p), Limit: limit}, nil
-		}
+	of, err := ParsePeriod(period)
+	if err != nil {
+		return Quota{}, fmt.Errorf("the period %w", err)
 	}
-	return Quota{}, fmt.Errorf("the period must be one of %s, got %q", strings.Join(periodNames[:], ", "), period)
+	return Quota{Resource: resource, Period: of, Limit: limit}, nil
 }
 
 // Rate is how fast a project, or a user of a project, may send events of a resource.

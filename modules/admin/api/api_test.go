@@ -172,7 +172,7 @@ func TestARecordIsMadeSeenChangedAndRemoved(t *testing.T) {
 			one.Result)
 	}
 	require.Equal(t, []string{
-		"begin >ten****** ", "end > done", "begin ten>eleven ", "end > done", "begin eleven>eleven ", "end > done",
+		"begin >ten****** ", "end > done", "begin ten>eleven ", "end > done",
 		"begin eleven> ", "end > done",
 	}, steps)
 }

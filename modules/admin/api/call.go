@@ -264,6 +264,11 @@ func matches(headers []string, tag string) bool {
 
 // Change makes a change, and notes it in the audit log before and after. If it cannot be noted before, it is not made.
 func (c *Call) Change(of audit.Subject, apply func(context.Context) error) error {
+	return c.ChangeTo(of, func(ctx context.Context) (any, error) { return nil, apply(ctx) })
+}
+
+// ChangeTo is Change for a change whose outcome is not known before: apply returns the state that it has led to.
+func (c *Call) ChangeTo(of audit.Subject, apply func(context.Context) (after any, err error)) error {
 	noted, err := c.api.audit.Begin(c.request, of)
 	if err != nil {
 		return err
@@ -276,8 +281,8 @@ func (c *Call) Change(of audit.Subject, apply func(context.Context) error) error
 			noted.End(ctx, errors.New("the service panicked: nobody knows whether it was made"))
 		}
 	}()
-	err = apply(ctx)
+	after, err := apply(ctx)
 	ended = true
-	noted.End(ctx, err)
+	noted.EndWith(ctx, after, err)
 	return err
 }

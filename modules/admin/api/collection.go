@@ -211,7 +211,7 @@ func (c *Collection) put(call *Call) (*Answer, error) {
 	if err != nil {
 		return nil, Invalid(err)
 	}
-	if err := c.change(call, name, before, after); err != nil {
+	if err := c.Change(call, name, before, after); err != nil {
 		return nil, err
 	}
 	r := c.show(name, after)
@@ -232,7 +232,7 @@ func (c *Collection) remove(call *Call) (*Answer, error) {
 	if err := call.Match(tagOf(before)); err != nil {
 		return nil, err
 	}
-	if err := c.change(call, name, before, nil); err != nil {
+	if err := c.Change(call, name, before, nil); err != nil {
 		return nil, err
 	}
 	return &Answer{Status: http.StatusNoContent}, nil
@@ -246,8 +246,12 @@ func tagOf(fields store.Fields) string {
 	return Tag(fields)
 }
 
-// change puts the record after in the place of the record before, and notes it.
-func (c *Collection) change(call *Call, name string, before, after store.Fields) error {
+// Change puts the record after in the place of the record before, and notes it in the audit log. Nil stands for none.
+// If both are the same, it does nothing.
+func (c *Collection) Change(call *Call, name string, before, after store.Fields) error {
+	if before != nil && maps.Equal(before, after) {
+		return nil
+	}
 	subject := audit.Subject{Kind: c.Kind, Name: name}
 	if before != nil {
 		subject.Before = audit.Conceal(before)
