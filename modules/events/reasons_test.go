@@ -48,7 +48,9 @@ func TestEveryReasonHasASentence(t *testing.T) {
 	}
 	for _, reason := range declaredReasons(t) {
 		require.True(t, explained[reason], "%s has no sentence in reasons.go", reason)
+		delete(explained, reason)
 	}
+	require.Empty(t, explained, "no longer a reason")
 }
 
 // reasonTable returns the table of reasons as the documentation has it.
