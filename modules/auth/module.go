@@ -9,15 +9,16 @@ import (
 	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/project"
 	"github.com/opencapture/capture/modules/store"
 )
 
 // Module decides who may send what.
 //
-// Provides a gate and a stage (see events.AsGate and events.AsStage), a start fact, the endpoint GET /admin/auth, and a
-// store.User. Takes the value group "authenticators" of Authenticator (see AsAuthenticator), which may be empty. It
-// starts after the store. Requires store.Store and the section of modules/store, *zap.Logger and tally.Scope
-// (modules/observability). Config section: "auth".
+// Provides a gate and a stage (see events.AsGate and events.AsStage), a start fact, the endpoint GET /admin/auth,
+// project.Files, and a store.User. Takes the value group "authenticators" of Authenticator (see AsAuthenticator), which
+// may be empty. It starts after the store. Requires store.Store and the section of modules/store, *zap.Logger and
+// tally.Scope (modules/observability). Config section: "auth".
 func Module() module.Module {
 	return module.Module{
 		Name:   "auth",
@@ -33,6 +34,7 @@ func Module() module.Module {
 		},
 		Options: fx.Provide(
 			fx.Annotate(newAuth, fx.ParamTags(``, ``, ``, `group:"authenticators"`)),
+			func(a *Auth) project.Files { return a },
 			events.AsGate(func(a *Auth) *Auth { return a }),
 			events.AsStage(func(a *Auth) *Auth { return a }),
 			endpoint.As((*Auth).Endpoint),

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencapture/capture/modules/admin/endpoint"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/project"
 	"github.com/opencapture/capture/modules/store"
 )
 
@@ -33,6 +34,14 @@ func (a *Auth) status() status {
 		s.Authenticators = append(s.Authenticators, authenticator.Name())
 	}
 	return s
+}
+
+// InFile implements project.Files.
+func (a *Auth) InFile(token string) *project.Record {
+	if known := a.terms.Now().files[token]; known != nil {
+		return &known.record
+	}
+	return nil
 }
 
 // Endpoint shows operators what is known of projects.

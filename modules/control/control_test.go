@@ -85,14 +85,20 @@ type service struct {
 
 	url     string
 	audited *bytes.Buffer
+	filed   filed
 }
+
+// filed are the projects that stand in files.
+type filed map[string]*project.Record
+
+func (f filed) InFile(token string) *project.Record { return f[token] }
 
 func start(t *testing.T) *service {
 	t.Helper()
 	records := local.New(local.Config{}, zap.NewNop(), tally.NoopScope)
 	require.NoError(t, records.Start(t.Context()))
 	s := &service{
-		Store: records, audited: &bytes.Buffer{},
+		Store: records, audited: &bytes.Buffer{}, filed: filed{},
 		ledger: &ledger{used: map[string]int64{}, all: events.Limits{
 			Quotas: []events.Quota{{Resource: events.ResourceEvents, Period: events.PerDay, Limit: 100}},
 			Rates:  []events.Rate{{Resource: events.ResourceEvents, Limit: 5, Per: time.Second, Burst: 50}},
@@ -100,7 +106,7 @@ func start(t *testing.T) *service {
 	}
 	auditLog := audit.New(func() string { return "" }, s.audited, zap.NewNop(), tally.NoopScope.Counter("x"))
 	mux := http.NewServeMux()
-	for _, e := range Endpoints(records, s.ledger, auditLog, zap.NewNop()) {
+	for _, e := range Endpoints(records, s.filed, s.ledger, auditLog, zap.NewNop()) {
 		mux.Handle(e.Pattern, e.Handler)
 	}
 	server := httptest.NewServer(mux)
@@ -362,6 +368,26 @@ func TestUsedQuotaIsGivenBack(t *testing.T) {
 	s.fail = store.ErrUnavailable
 	_, _, err = s.run(t, "quota", "show", "phc_a")
 	require.ErrorContains(t, err, "the store does not answer")
+}
+
+func TestAProjectInAFileIsChangedThere(t *testing.T) {
+	s := start(t)
+	record, err := project.Parse(store.Fields{"quotas": "events=3/hour"})
+	require.NoError(t, err)
+	s.filed["phc_a"] = &record
+	for _, words := range [][]string{
+		{"project", "set", "phc_a", "name=x"}, {"quota", "set", "phc_a", "events=1/day"},
+		{"quota", "delete", "phc_a", "events/hour"},
+	} {
+		_, _, err := s.run(t, words...)
+		require.ErrorContains(t, err, `the project "phc_a" stands in a file of auth.projects`, words)
+	}
+	out, hints, err := s.run(t, "quota", "show", "phc_a")
+	require.NoError(t, err)
+	require.Contains(t, out, "events=3/hour")
+	require.Empty(t, hints)
+	_, _, err = s.run(t, "quota", "refund", "phc_a", "events/hour", "--events", "1")
+	require.NoError(t, err)
 }
 
 func TestWhoWasNotFastestIsTold(t *testing.T) {

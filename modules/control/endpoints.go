@@ -15,10 +15,10 @@ import (
 
 // Endpoints returns the endpoints of the package. Changes are noted in the audit log.
 func Endpoints(
-	records store.Records, allowances events.Allowances, auditLog *audit.Log, log *zap.Logger,
+	records store.Records, files project.Files, allowances events.Allowances, auditLog *audit.Log, log *zap.Logger,
 ) []endpoint.Endpoint {
 	a := api.New(auditLog, log)
-	return slices.Concat(projects(records).Endpoints(a), (&quotas{records, allowances}).endpoints(a))
+	return slices.Concat(projects(records, files).Endpoints(a), (&quotas{records, files, allowances}).endpoints(a))
 }
 
 func projectCommands() *recordCommands {

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/events"
@@ -11,12 +12,22 @@ import (
 )
 
 // projects returns the records of projects.
-func projects(records store.Records) *api.Collection {
+func projects(records store.Records, files project.Files) *api.Collection {
 	return &api.Collection{
 		Kind: project.Kind, Things: "projects", Path: "/admin/projects", Name: "token",
 		About:   "The project's token, percent-encoded.",
 		Records: records, CheckName: checkToken, Check: checkProject,
+		Refuse: func(token string) error { return inFile(files, token) },
 	}
+}
+
+// inFile returns the problem of a project that stands in a file, whose record in the store nobody would look at.
+func inFile(files project.Files, token string) error {
+	if files.InFile(token) == nil {
+		return nil
+	}
+	return api.Problemf(http.StatusConflict, "the project %q stands in a file of auth.projects, which goes before the "+
+		"shared state: change the file", token)
 }
 
 // checkToken returns an error for what cannot be a token.

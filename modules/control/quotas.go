@@ -18,6 +18,7 @@ import (
 // quotas are the endpoints about the quotas of a project.
 type quotas struct {
 	records    store.Records
+	files      project.Files
 	allowances events.Allowances
 }
 
@@ -138,6 +139,11 @@ func (q *quotas) find(ctx context.Context, token string) (*subject, error) {
 		return nil, api.Problemf(http.StatusBadRequest, "%q in the path: %s", token, err)
 	}
 	s := &subject{token: token}
+	if record := q.files.InFile(token); record != nil {
+		s.record = *record
+		s.limits = q.allowances.LimitsOf(&events.Project{ID: s.record.ID, Limits: s.record.Limits})
+		return s, nil
+	}
 	fields, err := q.records.Get(ctx, project.Kind, token)
 	if err != nil {
 		return nil, err
@@ -260,6 +266,9 @@ func (q *quotas) change(call *api.Call, edit func([]events.Quota) ([]events.Quot
 	if err != nil {
 		return nil, err
 	}
+	if err := inFile(q.files, s.token); err != nil {
+		return nil, err
+	}
 	if err := call.Match(s.tag()); err != nil {
 		return nil, err
 	}
@@ -276,7 +285,7 @@ func (q *quotas) change(call *api.Call, edit func([]events.Quota) ([]events.Quot
 	if err != nil {
 		return nil, api.Invalid(err)
 	}
-	if err := projects(q.records).Change(call, s.token, s.fields, after); err != nil {
+	if err := projects(q.records, q.files).Change(call, s.token, s.fields, after); err != nil {
 		return nil, err
 	}
 	s.fields, s.record, s.limits = after, record, &limits

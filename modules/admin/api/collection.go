@@ -28,6 +28,8 @@ type Collection struct {
 	// Check returns the fields of a record as they are to be kept, or an error with the faults of the fields (see
 	// FaultsOf).
 	Check func(name string, fields store.Fields) (store.Fields, error)
+	// Refuse returns why a record of this name cannot be written, or nil. It may be nil itself.
+	Refuse func(name string) error
 }
 
 // Record is a record of a collection.
@@ -109,7 +111,8 @@ func (c *Collection) Endpoints(a *API) []endpoint.Endpoint {
 				record(http.StatusOK, "The record was replaced."), record(http.StatusCreated, "The record was made."),
 			},
 			Problems: []int{
-				http.StatusPreconditionFailed, http.StatusUnprocessableEntity, http.StatusPreconditionRequired,
+				http.StatusConflict, http.StatusPreconditionFailed, http.StatusUnprocessableEntity,
+				http.StatusPreconditionRequired,
 			},
 		}),
 		a.Endpoint(Operation{
@@ -206,6 +209,11 @@ func (c *Collection) put(call *Call) (*Answer, error) {
 	}
 	if err := call.Match(tagOf(before)); err != nil {
 		return nil, err
+	}
+	if c.Refuse != nil {
+		if err := c.Refuse(name); err != nil {
+			return nil, err
+		}
 	}
 	after, err := c.Check(name, store.Fields(content.Fields))
 	if err != nil {
