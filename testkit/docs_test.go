@@ -331,8 +331,8 @@ func TestTheDocsShowConfigurationThatLoads(t *testing.T) {
 			require.NoError(t, os.WriteFile(secret, []byte("secret"), 0o600))
 			networks := filepath.Join(t.TempDir(), "networks")
 			require.NoError(t, os.WriteFile(networks, []byte("203.0.113.0/24\n"), 0o600))
-			text := strings.NewReplacer("/run/secrets/kafka-password", secret, "/etc/capture/cdn.txt", networks).
-				Replace(block.text)
+			text := strings.NewReplacer("/run/secrets/kafka-password", secret, "/run/secrets/redis-password", secret,
+				"/etc/capture/cdn.txt", networks).Replace(block.text)
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 			_, err := app.Load(standard.Modules(), configs.Source{Files: []string{file}})
 			require.NoError(t, err, block.at)

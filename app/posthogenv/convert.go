@@ -2,9 +2,11 @@ package posthogenv
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -187,4 +189,61 @@ func topic(value string) (any, error) {
 			"got %q", value)
 	}
 	return value, nil
+}
+
+// redisURL is what an address of Redis says.
+type redisURL struct {
+	address, username string
+	database          int64
+	tls, password     bool
+}
+
+// readRedisURL reads an address such as redis://user:password@host:port/0, or rediss:// for TLS. Its errors show
+// nothing of it, since a password may be anywhere in a text that is no address.
+func readRedisURL(value string) (redisURL, error) {
+	const want = "must be such as redis://host:6379/0, or rediss:// for TLS"
+	parsed, err := url.Parse(value)
+	if err != nil || parsed.Scheme != "redis" && parsed.Scheme != "rediss" || parsed.Hostname() == "" {
+		return redisURL{}, errors.New(want)
+	}
+	r := redisURL{address: net.JoinHostPort(parsed.Hostname(), cmp.Or(parsed.Port(), "6379"))}
+	r.username, r.tls = parsed.User.Username(), parsed.Scheme == "rediss"
+	_, r.password = parsed.User.Password()
+	if database := strings.Trim(parsed.Path, "/"); database != "" {
+		if r.database, err = strconv.ParseInt(database, 10, 32); err != nil || r.database < 0 {
+			return redisURL{}, errors.New(want)
+		}
+	}
+	if checkAddress(r.address) != nil {
+		return redisURL{}, errors.New(want)
+	}
+	return r, nil
+}
+
+// redis reads a part of an address of Redis.
+func redis(part func(redisURL) any) conversion {
+	return func(value string) (any, error) {
+		r, err := readRedisURL(value)
+		if err != nil {
+			return nil, err
+		}
+		return part(r), nil
+	}
+}
+
+// unlessZero returns the value, or nil for one that need not be written.
+func unlessZero[T comparable](value T) any {
+	var zero T
+	if value == zero {
+		return nil
+	}
+	return value
+}
+
+// redisTimeout reads how long a read may take. 0 is no limit there, and the default here.
+func redisTimeout(value string) (any, error) {
+	if n, err := whole(value, "milliseconds", 0, 60_000); err != nil || n == 0 {
+		return nil, err
+	}
+	return milliseconds(1)(value)
 }

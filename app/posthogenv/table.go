@@ -93,6 +93,21 @@ func settings(env map[string]string) []setting {
 
 		{name: "KAFKA_PRODUCER_QUEUE_MIB", key: "delivery.buffer", convert: mebibytes},
 
+		{name: "REDIS_URL", key: "store.posthog.addrs", convert: redis(func(r redisURL) any {
+			return []string{r.address}
+		})},
+		{name: "REDIS_URL", key: "store.posthog.username", convert: redis(func(r redisURL) any {
+			return unlessZero(r.username)
+		})},
+		{name: "REDIS_URL", key: "store.posthog.database", convert: redis(func(r redisURL) any {
+			return unlessZero(r.database)
+		})},
+		{name: "REDIS_URL", key: "store.posthog.tls.enabled", convert: redis(func(r redisURL) any {
+			return unlessZero(r.tls)
+		})},
+		{name: "REDIS_KEY_PREFIX", key: "store.posthog.prefix", convert: text},
+		{name: "REDIS_RESPONSE_TIMEOUT_MS", key: "store.posthog.timeout", convert: redisTimeout},
+
 		{name: "ADDRESS", key: "transport.listen", convert: address},
 		{name: "CAPTURE_MODE", key: "transport.serve", convert: served},
 		{key: "transport.serve", convert: always([]string{"analytics"}),
@@ -146,8 +161,8 @@ var remarks = []remark{
 	{"CAPTURE_INGESTION_WARNINGS_KAFKA_*", "",
 		"Warnings go to kafka.topics.client_warnings, on the same way as events."},
 
-	{"REDIS_*", "", "This service does not read PostHog's Redis: billing quotas, and sessions that PostHog put into " +
-		"overflow, mean nothing to it."},
+	{"REDIS_CONNECTION_TIMEOUT_MS", "", "No request waits for a connection to PostHog's Redis."},
+	{"REDIS_*", "", "Of PostHog's Redis, store.posthog has all there is to set."},
 	{"OVERFLOW_ENABLED", "false", overflow},
 	{"OVERFLOW_*", "", overflow},
 	{"EVENT_RESTRICTIONS_ENABLED", "false", restrictions},

@@ -203,6 +203,10 @@ func (t *translation) notes() []string {
 		notes = append(notes, "The brokers' certificates are verified here, which PostHog's capture does not do with "+
 			"KAFKA_TLS: for an authority of your own, set kafka.tls.ca_file.")
 	}
+	if r, err := readRedisURL(t.env["REDIS_URL"]); err == nil && r.password {
+		notes = append(notes, "The password of REDIS_URL is not written into the file: set "+
+			"store.posthog.password_file, or store.posthog.password.")
+	}
 	if strings.HasPrefix(strings.ToLower(t.env["KAFKA_INGESTION_PRODUCER_SECURITY_PROTOCOL"]), "sasl") {
 		notes = append(notes, "The brokers ask for a login: set kafka.sasl.mechanism and what it needs: username and "+
 			"password, a token, or AWS's region.")

@@ -18,6 +18,8 @@ import (
 func keys() []string {
 	return []string{
 		"observability.log.level", "observability.log.format", "admin.listen",
+		"store.posthog.addrs", "store.posthog.username", "store.posthog.database", "store.posthog.tls.enabled",
+		"store.posthog.prefix", "store.posthog.timeout",
 		"routing.drop", "routing.overflow", "routing.historical_after", "routing.historical_only",
 		"warnings.enabled",
 		"kafka.brokers", "kafka.client_id",
@@ -267,8 +269,7 @@ func TestWhatHasNoCounterpartSaysSoAndWhatNeedsNoneToo(t *testing.T) {
 	for _, test := range []struct {
 		variable, title, part string
 	}{
-		{"REDIS_URL=redis://redis:6379", counterless,
-			"REDIS_URL=redis://redis:6379: This service does not read PostHog's Redis"},
+		{"REDIS_CONNECTION_TIMEOUT_MS=5000", counterless, "No request waits for a connection to PostHog's Redis"},
 		{"OVERFLOW_ENABLED=true", counterless, "OVERFLOW_ENABLED=true: Nobody is put into overflow"},
 		{"OVERFLOW_ENABLED=false", nothing, "OVERFLOW_ENABLED=false: Nobody is put into overflow"},
 		{"EVENT_RESTRICTIONS_ENABLED=True", counterless, "Restrictions that PostHog keeps in Redis are not read"},
@@ -294,6 +295,43 @@ func TestWhatHasNoCounterpartSaysSoAndWhatNeedsNoneToo(t *testing.T) {
 	together := translate(t, "S3_FALLBACK_BUCKET=b", "S3_FALLBACK_ENABLED=true")
 	require.Contains(t, together.block(counterless), "- S3_FALLBACK_BUCKET=b, S3_FALLBACK_ENABLED=true: There is no",
 		"what is said of both is said once")
+}
+
+func TestTheRedisOfPostHogIsReadAndItsPasswordIsNotWritten(t *testing.T) {
+	for address, want := range map[string]map[string]any{
+		"redis://redis":        {"addrs": []any{"redis:6379"}},
+		"redis://redis:6380/0": {"addrs": []any{"redis:6380"}},
+		"rediss://eve:hunter2@r.example.com:6379/2": {
+			"addrs": []any{"r.example.com:6379"}, "username": "eve", "database": 2, "tls.enabled": true,
+		},
+		"redis://[::1]:6379/": {"addrs": []any{"[::1]:6379"}},
+	} {
+		got := translate(t, "REDIS_URL="+address)
+		for key, value := range want {
+			require.Equal(t, value, got.values["store.posthog."+key], "%s of %s", key, address)
+		}
+		require.NotContains(t, got.text, "hunter2")
+		require.Equal(t, strings.Contains(address, "hunter2"),
+			strings.Contains(got.text, "set store.posthog.password_file"))
+		found := 0
+		for key := range got.values {
+			if strings.HasPrefix(key, "store.") {
+				found++
+			}
+		}
+		require.Equal(t, len(want), found, "%s: no more than that: %v", address, got.values)
+	}
+	got := translate(t, "REDIS_KEY_PREFIX=posthog:", "REDIS_RESPONSE_TIMEOUT_MS=100")
+	require.Equal(t, "posthog:", got.values["store.posthog.prefix"])
+	require.Equal(t, "100ms", got.values["store.posthog.timeout"])
+	require.NotContains(t, translate(t, "REDIS_RESPONSE_TIMEOUT_MS=0").values, "store.posthog.timeout")
+	for _, address := range []string{
+		"redis:6379", "http://redis", "redis://", "redis://u:hunter2@redis/x", "redis://a,b",
+	} {
+		_, err := posthogenv.Translate([]string{"REDIS_URL=" + address}, keys())
+		require.ErrorContains(t, err, "REDIS_URL: must be such as redis://host:6379/0")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
 }
 
 func TestSecretsAreMasked(t *testing.T) {
@@ -402,7 +440,7 @@ func TestNoValueBreaksOutOfItsPlace(t *testing.T) {
 		if value != "\xff" {
 			require.Equal(t, value, got.values["kafka.client_id"])
 		}
-		require.Len(t, got.values, len(translate(t, "KAFKA_CLIENT_ID=a").values), value)
+		require.Len(t, got.values, len(translate(t, "KAFKA_CLIENT_ID=a", "REDIS_KEY_PREFIX=a").values), value)
 	}
 }
 

@@ -229,7 +229,8 @@ func (r Redis) Validate() error {
 func (r PostHogRedis) Validate() error {
 	var faults configs.Faults
 	faults.Nest("", r.Server().Validate())
-	checkPrefix(&faults, r.Prefix)
+	faults.Check(len(r.Prefix) <= largestPrefix, "prefix", "must have at most %d bytes, got %d", largestPrefix,
+		len(r.Prefix))
 	checkTime(&faults, "timeout", r.Timeout, longestPause)
 	return faults.Err()
 }

@@ -25,10 +25,14 @@ func contract(t *testing.T, cfg store.Config, servers []*redisserver.Server) {
 	storetest.Run(t, func(t *testing.T) storetest.Installation {
 		return storetest.Installation{
 			Node: func(before func(store.Store)) store.Store {
-				if before == nil {
-					return start(t, cfg)
+				var first []func(store.Store)
+				if before != nil {
+					first = append(first, before)
 				}
-				return start(t, cfg, before)
+				s := start(t, cfg, first...)
+				// A machine under load may take longer than the start waits.
+				eventually(t, func() bool { return s.Status().Reachable })
+				return s
 			},
 			Pass: time.Sleep,
 			Save: func() func() { return save(t, primaries) },
