@@ -29,7 +29,7 @@ func (f Files) All() []File { return f.files }
 
 // read takes what the files hold. Files keep what they hold if one cannot be read.
 func (f *Files) read(named *namedFiles) error {
-	files := make([]File, 0, len(f.paths))
+	var files []File
 	var faults Faults
 	for _, path := range f.paths {
 		content := named.get(path)

@@ -165,7 +165,9 @@ func (k *key) set(from any) error {
 		}
 		return nil
 	case *Files:
-		into.paths = items
+		if len(items) > 0 || len(into.paths) > 0 {
+			into.paths = items
+		}
 		return nil
 	case *string:
 		*into = text

@@ -4,6 +4,7 @@ package standard
 
 import (
 	"github.com/opencapture/capture/modules/admin"
+	"github.com/opencapture/capture/modules/auth"
 	"github.com/opencapture/capture/modules/dedup"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/embedded"
@@ -30,6 +31,7 @@ func Modules() []module.Module {
 		observability.Module(),
 		admin.Module(),
 		store.Module(local.Backend(), redis.Backend()),
+		auth.Module(),
 		events.Module(),
 		dedup.Module(),
 		quota.Module(),

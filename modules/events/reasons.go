@@ -17,11 +17,11 @@ var explanations = []Explanation{
 	{ReasonMultipleTokens, StateRejected, "The events of the request have different tokens."},
 	{ReasonInvalidToken, StateRejected, "The token has not the shape of one: empty, too long, not ASCII, or a " +
 		"personal key."},
-	{"unknown_token", StateRejected, "No project has the token, and `auth.mode` is strict."},
-	{"project_disabled", StateRejected, "The project is disabled."},
-	{"out_of_scope", StateRejected, "The project may not use this route, or not send events of this kind."},
-	{"origin_not_allowed", StateRejected, "The project takes events only from the pages of certain sites."},
-	{"network_not_allowed", StateRejected, "The project takes events only from certain networks."},
+	{ReasonUnknownToken, StateRejected, "No project has the token, and `auth.mode` is strict."},
+	{ReasonDisabled, StateRejected, "The project is disabled."},
+	{ReasonOutOfScope, StateRejected, "The project may not use this route, or not send events of this kind."},
+	{ReasonOrigin, StateRejected, "The project takes events only from the pages of certain sites."},
+	{ReasonNetwork, StateRejected, "The project takes events only from certain networks."},
 	{ReasonNotAdmitted, StateRejected, "A gate of a module of yours refuses the sender."},
 
 	{ReasonInvalidEvent, StateRejected, "A field of the event has a type or a value that it cannot have."},

@@ -21,7 +21,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,35 +148,6 @@ func (o options) measure(binary string) (cost float64, err error) {
 	}
 	after, err := cpuTime(process.Process.Pid)
 	return float64((after - before).Microseconds()) / float64(o.events), err
-}
-
-// request returns the function that makes the requests of the load.
-func (o options) request(url string) (func(context.Context) (*http.Request, error), error) {
-	const single = `{"api_key":"phc_cpu","event":"$pageview","distinct_id":"user-%d","properties":{%s"$lib":"web"},` +
-		`"timestamp":"2026-11-29T12:00:00.000Z"}`
-	var n atomic.Int64
-	properties := strings.Repeat(`"$current_url":"https://example.com/a/path?with=query","$browser":"Chrome",`+
-		`"$os":"Linux",`, 8)[:680]
-	properties = properties[:strings.LastIndexByte(properties, ',')+1]
-	if o.batch == 1 {
-		return func(ctx context.Context) (*http.Request, error) {
-			return http.NewRequestWithContext(ctx, http.MethodPost, url+"/capture/",
-				strings.NewReader(fmt.Sprintf(single, n.Add(1)%1000, properties)))
-		}, nil
-	}
-	_, source, _, _ := runtime.Caller(0)
-	body, err := os.ReadFile(filepath.Join(filepath.Dir(source), "..", "testdata", "batch50.json.gz"))
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) (*http.Request, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/batch/", bytes.NewReader(body))
-		if err == nil {
-			request.Header.Set("Content-Encoding", "gzip")
-			request.Header.Set("Content-Type", "application/json")
-		}
-		return request, err
-	}, nil
 }
 
 // load sends that many events and returns when Kafka has acknowledged all of them.
