@@ -9,12 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/kafka"
+	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/testkit"
+	"github.com/opencapture/capture/testkit/redisserver"
 )
 
 // replay sends a recorded request, and returns the answer without what differs from one attempt to the next.
@@ -158,6 +162,57 @@ func TestAnEventThatIsBeingHandledIsAnswered503(t *testing.T) {
 	require.Equal(t, `{"results":{"`+id+`":{"result":"ok","details":"duplicate"}}}`, v1().Body)
 	require.Equal(t, http.StatusOK, service.Post("/e/", body).Status)
 	require.Len(t, sink.Events(), 1)
+}
+
+// Every request is sent three times to two nodes, all at once: through one Redis, and whichever comes first, each event
+// is stored once, and in the end every client is told that it is safe. A Redis that is slow at times is no outage here.
+func TestTwoNodesOnOneRedisStoreAnEventOnce(t *testing.T) {
+	redisserver.Integration(t)
+	redis := redisserver.Start(t, redisserver.Options{})
+	sink := testkit.NewSink()
+	var nodes [2]*testkit.Service
+	for i := range nodes {
+		nodes[i] = testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("store.redis.addrs", redis.Addr),
+			testkit.Set("store.timeout", "1s"), testkit.Set("dedup.on_store_failure", "closed"))
+	}
+	const requests, size = 60, 20
+	group := panics.NewGroup(zap.NewNop())
+	for n := range requests {
+		var body strings.Builder
+		body.WriteString(`{"api_key":"phc_{a}:*","batch":[`)
+		for i := range size {
+			if i > 0 {
+				body.WriteString(",")
+			}
+			// Every second event has no uuid.
+			id := fmt.Sprintf(`"uuid":"0198c0de-0000-7000-8000-%012d",`, n*size+i)
+			if i%2 == 1 {
+				id = `"timestamp":"2026-11-24T12:00:00Z",`
+			}
+			fmt.Fprintf(&body, `{"event":"e%d","distinct_id":"u",%s"properties":{}}`, n*size+i, id)
+		}
+		body.WriteString(`]}`)
+		for attempt := range 3 {
+			group.Go("a client", func() {
+				for node := attempt; ; node++ {
+					response := nodes[node%2].Post("/batch/", body.String())
+					if response.Status == http.StatusOK {
+						return
+					}
+					assert.Equal(t, http.StatusServiceUnavailable, response.Status, response.Body)
+				}
+			})
+		}
+	}
+	group.Wait()
+	stored := map[string]int{}
+	for _, event := range sink.Events() {
+		stored[event.Name]++
+	}
+	require.Len(t, stored, requests*size)
+	for name, n := range stored {
+		require.Equal(t, 1, n, name)
+	}
 }
 
 // The window opens and closes while the service runs.
