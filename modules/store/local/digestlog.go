@@ -395,7 +395,8 @@ func (l *digestLog) load(names []string) (loaded int64) {
 		return int(min(1, max(-1, l.endOf(a.header)-l.endOf(b.header))))
 	})
 	for _, f := range files {
-		g := l.digests.loaded(time.Duration(f.b), l.endOf(f.header))
+		// With some slack the files of many short runs make no more generations than those of a long one.
+		g := l.digests.loaded(time.Duration(f.b), l.endOf(f.header), int64(f.b)/(2*perWindow))
 		if l.files[g] == nil {
 			l.files[g] = &savedGeneration{}
 		}
@@ -462,6 +463,10 @@ func (l *digestLog) loadFile(name string, g *generation) (loaded int64, err erro
 				keys = append(keys, key{
 					binary.LittleEndian.Uint64(payload), binary.LittleEndian.Uint64(payload[8:]),
 				})
+			}
+			if l.digests.isFull(g) { // The file is of a process that had more memory.
+				g = l.digests.loaded(g.window, g.end, 0)
+				g.unsaved.Store(true)
 			}
 			l.digests.load(keys, g, l.now())
 			loaded += int64(len(keys))

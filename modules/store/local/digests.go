@@ -72,6 +72,7 @@ type digests struct {
 	sizes [256]atomic.Int64
 
 	mu      sync.Mutex
+	begun   uint64 // the number of the last generation
 	byTag   [256]*generation
 	free    []uint8 // tags that no slot has
 	ended   []uint8 // tags that slots may have still
@@ -85,6 +86,8 @@ type generation struct {
 	// window is the window of its digests. They are done until end, on the clock of the store.
 	window time.Duration
 	end    int64
+	// number tells which of two generations is older.
+	number uint64
 	// ended is set when its digests no longer count. unsaved is set while digests are missing on the disk.
 	ended, unsaved atomic.Bool
 }
@@ -235,7 +238,7 @@ func (d *digests) evict(now int64) bool {
 	defer d.mu.Unlock()
 	var first *generation
 	for _, g := range &d.byTag {
-		if g != nil && d.live(g.tag, now) && (first == nil || g.end < first.end) {
+		if g != nil && d.live(g.tag, now) && (first == nil || g.endsBefore(first)) {
 			first = g
 		}
 	}
@@ -245,6 +248,10 @@ func (d *digests) evict(now int64) bool {
 	d.evicted(d.sizes[first.tag].Load())
 	d.end(first)
 	return true
+}
+
+func (g *generation) endsBefore(other *generation) bool {
+	return g.end < other.end || g.end == other.end && g.number < other.number
 }
 
 // end ends a generation. The caller has the generations' lock.
@@ -261,7 +268,7 @@ func (d *digests) generation(now int64, window time.Duration) *generation {
 	end := now + int64(window)
 	fits := func(g *generation) bool {
 		return g != nil && g.window == window && g.end >= end && g.end-end <= int64(window)/8 &&
-			d.live(g.tag, now) && d.sizes[g.tag].Load() < d.largest
+			d.live(g.tag, now) && !d.isFull(g)
 	}
 	if g := d.current.Load(); fits(g) {
 		return g
@@ -289,7 +296,8 @@ func (d *digests) generation(now int64, window time.Duration) *generation {
 
 // begin makes a generation. The caller has the generations' lock, and there is a free tag.
 func (d *digests) begin(window time.Duration, end int64) *generation {
-	g := &generation{tag: d.free[len(d.free)-1], window: window, end: end}
+	d.begun++
+	g := &generation{tag: d.free[len(d.free)-1], window: window, end: end, number: d.begun}
 	d.free = d.free[:len(d.free)-1]
 	d.byTag[g.tag] = g
 	d.sizes[g.tag].Store(0)
@@ -387,8 +395,8 @@ func (d *digests) expect(total int64) {
 	}
 }
 
-// loaded returns a generation for the digests of a file, which end at a time.
-func (d *digests) loaded(window time.Duration, end int64) *generation {
+// loaded returns a generation for the digests of a file, which end at a time or up to slack later.
+func (d *digests) loaded(window time.Duration, end, slack int64) *generation {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var later, last *generation
@@ -396,8 +404,7 @@ func (d *digests) loaded(window time.Duration, end int64) *generation {
 		switch {
 		case g == nil:
 			continue
-		case g.window == window && g.end >= end && g.end-end <= int64(window)/(2*perWindow) &&
-			d.sizes[g.tag].Load() < d.largest:
+		case g.window == window && g.end >= end && g.end-end <= slack && !d.isFull(g):
 			return g
 		case g.end >= end && (later == nil || g.end < later.end):
 			later = g
@@ -408,14 +415,16 @@ func (d *digests) loaded(window time.Duration, end int64) *generation {
 	}
 	switch {
 	case len(d.free) > perWindow:
-		// A little later, so that the files of many short runs make no more generations than those of a long one.
-		return d.begin(window, end+int64(window)/(2*perWindow))
+		return d.begin(window, end+slack)
 	case later != nil:
 		return later
 	default:
 		return last
 	}
 }
+
+// isFull reports whether a generation is as large as one becomes.
+func (d *digests) isFull(g *generation) bool { return d.sizes[g.tag].Load() >= d.largest }
 
 // load adds digests that were done before.
 func (d *digests) load(keys []key, g *generation, now int64) {

@@ -63,8 +63,9 @@ type Store struct {
 	dir        *directory
 	digestLog  *digestLog
 	counterLog *counterLog
-	// unsaved is set while the secret and the records are to be written, since the directory was not there. The tidying
-	// uses it alone.
+	// tidying is held by the goroutine that tidies, and guards what follows. unsaved is set while the secret and the
+	// records are to be written, since the directory was not there.
+	tidying sync.Mutex
 	unsaved bool
 	loaded  bool // what is done and what is used was read
 	retry   backoff
@@ -332,6 +333,8 @@ func (s *Store) tidy(ctx context.Context) {
 }
 
 func (s *Store) tidyOnce() {
+	s.tidying.Lock()
+	defer s.tidying.Unlock()
 	s.digests.sweep(s.now())
 	s.counters.expire(s.config.Now())
 	s.metrics.digests.Update(float64(s.digests.size()))
