@@ -107,6 +107,18 @@ func (s Status) Trouble() string {
 	return s.Where + " does not answer"
 }
 
+// Degraded returns what is wrong with a part of a store that answers all the same, or "". The store of a single node
+// goes on in memory while its directory takes nothing.
+func (s Status) Degraded() string {
+	for _, part := range s.Parts {
+		if s.Reachable && !part.Reachable {
+			return fmt.Sprintf("the state is in memory alone, and a restart forgets it: %s: %s", part.Address,
+				part.LastError)
+		}
+	}
+	return ""
+}
+
 // User is a feature that uses the store.
 type User struct {
 	// Name is the name of the feature's module.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,16 +27,21 @@ func statusOf(s Store) Status {
 
 func newCheck(s Store) observability.Check {
 	return observability.Check{Name: "store", Ready: func(context.Context) error {
-		if trouble := statusOf(s).Trouble(); trouble != "" {
+		status := statusOf(s)
+		if trouble := cmp.Or(status.Trouble(), status.Degraded()); trouble != "" {
 			return errors.New(trouble)
 		}
 		return nil
 	}}
 }
 
-// newOverride returns why the service is ready without its store: no user of the store fails events.
-func newOverride(users []User) observability.Override {
+// newOverride returns why the service is ready without its store, or with a part of it: the store answers all the same,
+// or no user of the store fails events.
+func newOverride(s Store, users []User) observability.Override {
 	return observability.Override{Check: "store", Why: func(context.Context) string {
+		if statusOf(s).Degraded() != "" {
+			return "the store answers all the same"
+		}
 		open := make([]string, 0, len(users))
 		for _, user := range users {
 			if user.Closed() {
@@ -53,7 +59,7 @@ func newOverride(users []User) observability.Override {
 func newFact(s Store) module.StartFact {
 	return module.StartFact{Rank: 40, Name: "state", Text: func() string {
 		status := statusOf(s)
-		if trouble := status.Trouble(); trouble != "" {
+		if trouble := cmp.Or(status.Trouble(), status.Degraded()); trouble != "" {
 			return status.Where + ": " + trouble
 		}
 		return status.Where

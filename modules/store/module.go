@@ -35,7 +35,7 @@ func Module(backends ...Backend) module.Module {
 			newStore(backends),
 			func(s Store) (Reserver, Counters, Records, PostHog) { return s, s, s, s },
 			observability.AsCheck(newCheck),
-			fx.Annotate(newOverride, fx.ParamTags(`group:"store_users"`), fx.ResultTags(`group:"health_overrides"`)),
+			fx.Annotate(newOverride, fx.ParamTags(``, `group:"store_users"`), fx.ResultTags(`group:"health_overrides"`)),
 			module.AsStartFact(newFact),
 			endpoint.As(newEndpoint),
 		),

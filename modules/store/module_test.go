@@ -123,6 +123,11 @@ func TestTheServiceIsReadyWithoutTheStoreUnlessAUserIsClosed(t *testing.T) {
 		overrides string
 	}{
 		"reachable": {store: there, overrides: "no feature uses the store"},
+		"in memory alone": {&scripted{status: store.Status{Reachable: true, Parts: []store.PartStatus{
+			{Address: "./data/store", LastError: "no space left on device"},
+		}}}, map[string]bool{"quota": true},
+			"the state is in memory alone, and a restart forgets it: ./data/store: no space left on device",
+			"the store answers all the same"},
 		"all open": {&scripted{status: away}, map[string]bool{"quota": false},
 			"a:1 does not answer: connection refused",
 			"events pass without the store (on_store_failure is open: quota)"},

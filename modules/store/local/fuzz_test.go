@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -187,9 +189,9 @@ func FuzzDirectory(f *testing.F) {
 	f.Add(byte(3), []byte{3, 52, 0, 90, 0, 1})
 	f.Fuzz(func(t *testing.T, which byte, script []byte) {
 		dir := t.TempDir()
-		n := 0
-		for name, content := range files {
-			if n++; which == 0 || int(which)%len(files) == n%len(files) {
+		for n, name := range slices.Sorted(maps.Keys(files)) {
+			content := files[name]
+			if which == 0 || int(which)%len(files) == n%len(files) {
 				content = damaged(content, script)
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
