@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,14 +108,17 @@ func (s *Store) draw(token string, quotas []store.QuotaDraw, rates []store.RateD
 	shard := s.counters.shard(token)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	t := shard.tokens[token]
-	if t == nil {
+	t, known := shard.tokens[token]
+	if !known {
 		t = newTokenCounters()
 	}
 	if err := s.counters.checkRoom(t, quotas, rates); err != nil {
 		return nil, err
 	}
-	shard.tokens[token] = t
+	if !known {
+		// The caller's token may be part of a request, whose memory the next request gets.
+		shard.tokens[strings.Clone(token)] = t
+	}
 	changed := make([]*account, len(quotas))
 	for i := range quotas {
 		changed[i] = s.counters.drawQuota(t, &quotas[i], now)

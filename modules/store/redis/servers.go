@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,7 +79,8 @@ func (m *many) shard(key, tag string) (*shard, error) {
 		found = m.add(client)
 	}
 	if found.tagged.Load() == nil {
-		found.tagged.Store(&tag)
+		own := strings.Clone(tag) // the caller's may be part of a request
+		found.tagged.Store(&own)
 	}
 	return found, nil
 }

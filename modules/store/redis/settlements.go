@@ -3,6 +3,7 @@ package redis
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,8 +121,9 @@ func (s *settlements) group(token string, window time.Duration) *group {
 		return nil
 	}
 	if g == nil {
-		g = &group{token: token, window: window}
-		s.open[groupKey{token, window}] = g
+		// The caller's token may be part of a request, whose memory the next request gets.
+		g = &group{token: strings.Clone(token), window: window}
+		s.open[groupKey{g.token, window}] = g
 		s.queue.bytes.Add(g.size())
 	}
 	return g

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/opencapture/capture/modules/jsonscan"
 	"github.com/opencapture/capture/modules/store"
 )
 
@@ -85,6 +87,32 @@ var reserverTests = []test{
 		claims(t, s, token, owner(), long, given...)
 		clear(given)
 		require.Equal(t, []store.Claim{store.Busy, store.Busy, store.Busy}, claims(t, s, token, owner(), long, d...))
+	}},
+	{"TheTokenMayBePartOfARequest", func(t *testing.T, in Installation) {
+		s, other := in.Node(nil), in.Node(nil)
+		const requests = 20
+		all, counters, settled := make([]string, requests), make([]string, requests), digests(requests)
+		buffer := []byte(unique("token") + "00")
+		for i := range all {
+			// The next request has its token in the same memory.
+			copy(buffer[len(buffer)-2:], fmt.Sprintf("%02d", i))
+			all[i] = string(buffer)
+			token, mine := jsonscan.Alias(buffer), owner()
+			draw, rate := monthly(s, "node", 100), perSecond(10)
+			counters[i], draw.Need, rate.Need = draw.Counter, 1, 1
+			require.NoError(t, s.Take(t.Context(), token, []store.QuotaDraw{draw}, []store.RateDraw{rate}))
+			require.Equal(t, store.Reserved, claim(t, s, token, mine, long, settled[i]))
+			s.Settle(token, mine, settled[i:i+1], long, nil)
+		}
+		copy(buffer, "xx")
+		for i, token := range all {
+			require.EventuallyWithT(t, func(t *assert.CollectT) {
+				found := make([]store.Claim, 1)
+				assert.NoError(t, other.Reserve(context.Background(), token, owner(), settled[i:i+1], long, found))
+				assert.Equal(t, store.Done, found[0])
+			}, patience, time.Millisecond, "%q", token)
+			require.EqualValues(t, 1, usage(t, s, token, counters[i]).Used, "%q", token)
+		}
 	}},
 	{"TokensAreApart", func(t *testing.T, in Installation) {
 		s := in.Node(nil)
