@@ -5,6 +5,7 @@ package standard
 import (
 	"github.com/opencapture/capture/modules/admin"
 	"github.com/opencapture/capture/modules/auth"
+	"github.com/opencapture/capture/modules/control"
 	"github.com/opencapture/capture/modules/dedup"
 	"github.com/opencapture/capture/modules/delivery"
 	"github.com/opencapture/capture/modules/embedded"
@@ -38,6 +39,7 @@ func Modules() []module.Module {
 		routing.Module(),
 		warnings.Module(),
 		usage.Module(),
+		control.Module(),
 		kafka.Module(),
 		delivery.Module(),
 		embedded.Module(),
