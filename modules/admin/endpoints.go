@@ -158,7 +158,8 @@ func newReload(live *configs.Live, auditLog *audit.Log) []endpoint.Endpoint {
 			{Status: http.StatusConflict, About: "The old configuration stays, or a module panicked; error says why.",
 				Of: configs.Status{}},
 			{Status: http.StatusServiceUnavailable, About: "The audit log cannot be written. Nothing was changed.",
-				Of: api.Problem{}, Type: api.TypeProblem},
+				Of: api.Problem{}, Type: api.TypeProblem,
+				Headers: map[string]string{"Retry-After": "Seconds after which to ask again."}},
 		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			change, err := auditLog.Begin(r, audit.Subject{Kind: "configuration", Before: numberOf(live.Status())})

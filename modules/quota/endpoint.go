@@ -81,6 +81,10 @@ func newEndpoint(q *Quota) endpoint.Endpoint {
 		Pattern: "GET /admin/quota",
 		About:   "What this node holds of the projects' limits, and whether the store of the counters answers.",
 		Access:  endpoint.Reader,
+		Operation: endpoint.Operation{Answers: []endpoint.Answer{
+			{Status: http.StatusOK, About: "What this node holds.", Of: state{}},
+			{Status: http.StatusServiceUnavailable, About: "The service is starting.", Type: "text/plain"},
+		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if !q.started.Load() {
 				http.Error(w, "the service is starting", http.StatusServiceUnavailable)
