@@ -188,6 +188,7 @@ func (p *plan) preset(dir string) {
 		"delivery.spool.dir":      filepath.Join(dir, "spool"),
 		"quota.dir":               filepath.Join(dir, "quota"),
 		"usage.dir":               filepath.Join(dir, "usage"),
+		"auth.replica":            filepath.Join(dir, "auth", "projects.json"),
 		"store.dir":               filepath.Join(dir, "store"),
 		"observability.log.level": "error",
 		"warnings.enabled":        "false",

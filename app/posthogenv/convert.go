@@ -105,6 +105,39 @@ func milliseconds(least int64) conversion {
 	}
 }
 
+// seconds reads a number of seconds that a key takes.
+func seconds(least, most int64) conversion {
+	return func(value string) (any, error) {
+		n, err := whole(value, "seconds", least, most)
+		return fmt.Sprintf("%ds", n), err
+	}
+}
+
+// lookupTimeout reads a time in milliseconds of at most a minute.
+func lookupTimeout(value string) (any, error) {
+	if n, err := whole(value, "milliseconds", 1, 60_000); err != nil {
+		return n, err
+	}
+	return milliseconds(1)(value)
+}
+
+func entries(value string) (any, error) {
+	n, err := whole(value, "entries", 1, 10_000_000)
+	return n, err
+}
+
+// validationMode reads what becomes of tokens that PostHog does not know.
+func validationMode(value string) (any, error) {
+	mode, err := oneOf("off", "dry_run", "enforce")(value)
+	switch mode {
+	case "dry_run":
+		return "known", nil
+	case "enforce":
+		return "strict", nil
+	}
+	return "open", err
+}
+
 func byteCount(least int64) conversion {
 	return func(value string) (any, error) {
 		n, err := whole(value, "bytes", least, math.MaxInt32)

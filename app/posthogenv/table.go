@@ -28,6 +28,12 @@ func settings(env map[string]string) []setting {
 	return []setting{
 		{name: "LOG_LEVEL", key: "observability.log.level", convert: logLevel},
 
+		{name: "TOKEN_VALIDATION_MODE", key: "auth.mode", convert: validationMode},
+		{name: "KNOWN_TOKENS_KNOWN_CACHE_TTL_SECS", key: "auth.ttl", convert: seconds(1, 86_400)},
+		{name: "KNOWN_TOKENS_UNKNOWN_CACHE_TTL_SECS", key: "auth.unknown_ttl", convert: seconds(1, 86_400)},
+		{name: "KNOWN_TOKENS_LOOKUP_TIMEOUT_MS", key: "auth.timeout", convert: lookupTimeout},
+		{name: "KNOWN_TOKENS_CACHE_MAX_ENTRIES", key: "auth.max_projects", convert: entries},
+
 		{name: "DROP_EVENTS_BY_TOKEN_DISTINCT_ID", key: "routing.drop", convert: rules},
 		{name: "INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID", key: "routing.overflow", convert: rules},
 		{name: "ENABLE_HISTORICAL_REROUTING", key: "routing.historical_after",
@@ -167,8 +173,9 @@ var remarks = []remark{
 	{"OVERFLOW_*", "", overflow},
 	{"EVENT_RESTRICTIONS_ENABLED", "false", restrictions},
 	{"EVENT_RESTRICTIONS_*", "", restrictions},
-	{"TOKEN_VALIDATION_MODE", "off", knownTokens},
-	{"KNOWN_TOKENS_*", "", knownTokens},
+	{"KNOWN_TOKENS_REDIS_URL", "", "The known tokens are read from the Redis of store.posthog.addrs."},
+	{"KNOWN_TOKENS_MARKER_REFRESH_SECS", "", "Whether the list of known tokens is fresh is read with each lookup."},
+	{"KNOWN_TOKENS_MARKER_MAX_AGE_SECS", "3600", "The list of known tokens counts for an hour after it was whole."},
 	{"GLOBAL_RATE_LIMIT_ENABLED", "false", rateLimit},
 	{"GLOBAL_RATE_LIMIT_*", "", rateLimit},
 	{"AI_BYTE_LIMIT_PER_SECOND", "0", byteLimit},
@@ -207,10 +214,9 @@ const (
 	overflow     = "Nobody is put into overflow by how much they send: routing.overflow lists who is."
 	restrictions = "Restrictions that PostHog keeps in Redis are not read: routing.drop, overflow, skip_person, dlq " +
 		"and topics hold rules of that kind."
-	knownTokens = "Tokens are checked by their shape alone, not against a list of known ones."
-	rateLimit   = "Rates are not limited across instances."
-	byteLimit   = "The bytes of AI events are not limited by rate."
-	s3          = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, " +
+	rateLimit = "Rates are not limited across instances."
+	byteLimit = "The bytes of AI events are not limited by rate."
+	s3        = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, " +
 		"see delivery.spool."
 	requestTime = "What is bounded is the time for a whole body, by transport.body_timeout, and for events to be " +
 		"safe, by delivery.timeout."

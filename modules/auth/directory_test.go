@@ -208,7 +208,8 @@ func TestARecordWithFaultsIsToldOfAndTheLastGoodOneStays(t *testing.T) {
 	require.Equal(t, 2, logs.Len(), "each fault once")
 	require.Equal(t, map[string]any{
 		"kind": "project", "token": "phc_free",
-		"faults": "scope: is no field of a project: did you mean scopes?\nenabled: must be true or false, got \"fasle\"",
+		"faults": "scope: is no field of a project: did you mean scopes?\n" +
+			"enabled: must be true or false, got \"fasle\"",
 	}, logs.All()[1].ContextMap())
 	broken := auth.status().Broken
 	require.Len(t, broken, 2)
