@@ -11,7 +11,8 @@ import (
 // The counters of a token are told apart by their names, such as "quota:events:month:20261101" or "rate:events".
 type Counters interface {
 	// Take draws from several counters of a token, in one round trip. Each draw succeeds or fails by itself; its
-	// results are in the draw. With an error, no results are set, and the same draws may be tried again.
+	// results are in the draw. With an error, no results are set, and the same draws may be tried again, but without
+	// RateDraw.Return: what was given back may have arrived.
 	Take(ctx context.Context, token string, quotas []QuotaDraw, rates []RateDraw) error
 
 	// Usage returns how much of each of the token's counters of a window is used. A counter that nobody has drawn from
