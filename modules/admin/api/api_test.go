@@ -5,11 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -328,4 +332,61 @@ func TestEveryKindOfProblemHasItsWord(t *testing.T) {
 		require.False(t, seen[p.Type], p.Type)
 		seen[p.Type] = true
 	}
+}
+
+// Nobody's change is lost, however many change a record at once.
+func TestOfConcurrentChangesEachHoldsOrIsRefused(t *testing.T) {
+	records := newRecords(t)
+	s := newServer(t, func(a *api.API) []endpoint.Endpoint { return shelves(records).Endpoints(a) })
+	require.NoError(t, records.Put(t.Context(), "shelf", "a", nil, store.Fields{"books": "0"}))
+	server := httptest.NewServer(s.mux)
+	defer server.Close()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	do := func(method, body string, header ...string) (int, api.Record, error) {
+		request, err := http.NewRequestWithContext(t.Context(), method, server.URL+"/admin/shelves/a",
+			strings.NewReader(body))
+		if err != nil {
+			return 0, api.Record{}, err
+		}
+		for i := 0; i+1 < len(header); i += 2 {
+			request.Header.Set(header[i], header[i+1])
+		}
+		got, err := client.Do(request)
+		if err != nil {
+			return 0, api.Record{}, err
+		}
+		defer func() { _ = got.Body.Close() }()
+		var record api.Record
+		return got.StatusCode, record, json.NewDecoder(got.Body).Decode(&record)
+	}
+	var refused atomic.Int64
+	var workers sync.WaitGroup
+	for range 8 {
+		workers.Go(func() {
+			for done := 0; done < 10; {
+				_, seen, err := do("GET", "")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n, _ := strconv.Atoi(seen.Fields["books"])
+				status, _, _ := do("PUT", fmt.Sprintf(`{"fields":{"books":"%d"}}`, n+1), "If-Match", seen.ETag)
+				switch status {
+				case 200:
+					done++
+				case 412:
+					refused.Add(1)
+				default:
+					t.Errorf("status %d", status)
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	fields, err := records.Get(t.Context(), "shelf", "a")
+	require.NoError(t, err)
+	require.Equal(t, "80", fields["books"])
+	t.Logf("%d changes were refused, and made again", refused.Load())
+	require.Equal(t, 80, strings.Count(s.audited.String(), `"result":"done"`))
 }
