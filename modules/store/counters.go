@@ -49,8 +49,9 @@ type QuotaDraw struct {
 	// it would like to have, of which it gets a part or nothing.
 	Need, Extra int64
 
-	// The results. Given is the new sum of what the node was ever granted: the draw has brought Given-Granted. Used is
-	// how much of the limit all nodes together have. Stale is set if it was not the time of the window.
+	// The results. Given is the new sum of what the node was ever granted: the draw has brought Given-Granted. The need
+	// is met if that is as much: what an answer that was lost had brought is in Given even if it is less. Used is how
+	// much of the limit all nodes together have. Stale is set if it was not the time of the window.
 	Given, Used int64
 	Stale       bool
 }
@@ -64,11 +65,13 @@ type RateDraw struct {
 	// Interval is the time that one unit takes. Burst is how many units there are at most.
 	Interval time.Duration
 	Burst    int64
-	// Need, Extra: see QuotaDraw. Return is how much the node gives back of what it had drawn and not spent.
+	// Need, Extra: see QuotaDraw. Return is how much the node gives back of what it had drawn and not spent. The store
+	// keeps no account of a rate: after an error nobody knows whether the store has taken it back, so the node forgets
+	// it, and draws again with Return 0.
 	Need, Extra, Return int64
 
 	// The results. Given is what the draw has brought. Left is how many units there are now. If the need was not met,
-	// Wait is how long it takes until it can be.
+	// Wait is how long it takes until it can be. A need of more than Burst never can.
 	Given, Left int64
 	Wait        time.Duration
 }

@@ -20,7 +20,7 @@ const (
 	Reserved Claim = iota + 1
 	// Busy: another owner has reserved the digest, and the end of that is not known.
 	Busy
-	// Done: an owner has committed the digest, and the window is not over.
+	// Done: an owner has committed the digest, and the window is not over, or not for longer than an eighth of it.
 	Done
 )
 

@@ -47,6 +47,8 @@ type Config struct {
 
 // Store is the store of a single node, in its process. Make it with New.
 type Store struct {
+	store.NoPostHog
+
 	config  Config
 	log     *zap.Logger
 	metrics metrics
