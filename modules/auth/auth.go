@@ -90,7 +90,7 @@ func New(
 		return nil, err
 	}
 	metrics := newMetrics(scope)
-	all := append([]Authenticator{records{shared}, postHog{shared, time.Now}}, authenticators...)
+	all := append([]Authenticator{records{shared}, &postHog{store: shared, now: time.Now}}, authenticators...)
 	directory, err := newDirectory(all, terms, log, metrics)
 	if err != nil {
 		return nil, err

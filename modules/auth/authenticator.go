@@ -2,8 +2,10 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencapture/capture/modules/project"
@@ -42,11 +44,15 @@ func (r records) Project(ctx context.Context, token string) (*project.Record, er
 }
 
 // postHog knows the tokens that PostHog's own application lists for its capture service. It knows nothing but that
-// there is such a project.
+// there is such a project. While PostHog's Redis does not answer, one request a second waits for it.
 type postHog struct {
 	store store.PostHog
 	now   func() time.Time
+	// away is when Redis is to be asked again, in nanoseconds since 1970; 0: at any time.
+	away atomic.Int64
 }
+
+var errPostHogAway = errors.New("PostHog's Redis did not answer just now")
 
 const (
 	postHogToken = "capture_known_token:"
@@ -56,17 +62,31 @@ const (
 	postHogFresh = time.Hour
 )
 
-func (postHog) Rank() int    { return 900 }
-func (postHog) Name() string { return "posthog" }
+func (*postHog) Rank() int    { return 900 }
+func (*postHog) Name() string { return "posthog" }
 
-func (p postHog) Project(ctx context.Context, token string) (*project.Record, error) {
+func (p *postHog) Project(ctx context.Context, token string) (*project.Record, error) {
 	if !p.store.HasPostHog() {
 		return nil, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // Others have used up the time.
+	}
+	if until := p.away.Load(); until != 0 {
+		now := p.now().UnixNano()
+		if now < until || !p.away.CompareAndSwap(until, now+int64(retryAfter)) {
+			return nil, errPostHogAway
+		}
+	}
 	values, err := p.store.Strings(ctx, postHogToken+token, postHogSwept)
-	switch {
-	case err != nil:
+	if err != nil {
+		p.away.Store(p.now().Add(retryAfter).UnixNano())
 		return nil, err
+	}
+	if p.away.Load() != 0 {
+		p.away.Store(0)
+	}
+	switch {
 	case len(values) != 2:
 		return nil, fmt.Errorf("PostHog's Redis answers %d values to a question for 2", len(values))
 	case values[0] != "":

@@ -400,13 +400,44 @@ func TestPostHogsListOfTokensIsBelievedWhileItIsFresh(t *testing.T) {
 		{"damaged", map[string]string{"capture_known_tokens_swept_at": "soon"}, nil, false, "does not say when"},
 		{"away", map[string]string{}, store.ErrUnavailable, false, store.ErrUnavailable.Error()},
 	} {
-		found, err := postHog{&shared{strings: test.keys, fault: test.fault}, func() time.Time { return now }}.
-			Project(t.Context(), "phc_a")
+		authenticator := &postHog{
+			store: &shared{strings: test.keys, fault: test.fault}, now: func() time.Time { return now },
+		}
+		found, err := authenticator.Project(t.Context(), "phc_a")
 		require.Equal(t, test.known, found != nil, test.about)
 		if test.err == "" {
 			require.NoError(t, err, test.about)
 		} else {
 			require.ErrorContains(t, err, test.err, test.about)
 		}
+	}
+}
+
+func TestOneRequestASecondWaitsForPostHogsRedisWhileItIsAway(t *testing.T) {
+	now := time.Unix(2_000_000_000, 0)
+	state := &shared{strings: map[string]string{"capture_known_token:phc_a": "1"}, fault: store.ErrUnavailable}
+	authenticator := &postHog{store: state, now: func() time.Time { return now }}
+	ask := func(ctx context.Context) (bool, error) {
+		found, err := authenticator.Project(ctx, "phc_a")
+		return found != nil, err
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := ask(over)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, state.asked(), "others have used up the time")
+	for second := range 3 {
+		for range 10 {
+			_, err := ask(t.Context())
+			require.Error(t, err)
+		}
+		require.Equal(t, second+1, state.asked())
+		now = now.Add(retryAfter)
+	}
+	state.fail(nil)
+	for range 3 {
+		known, err := ask(t.Context())
+		require.NoError(t, err)
+		require.True(t, known)
 	}
 }

@@ -65,6 +65,7 @@ func (s *shared) HasPostHog() bool { return s.strings != nil }
 func (s *shared) Strings(_ context.Context, keys ...string) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.gets++
 	values := make([]string, len(keys))
 	for i, key := range keys {
 		values[i] = s.strings[key]
