@@ -216,21 +216,21 @@ func (h *Handler) Capture(ctx context.Context, request *route.Request) route.Res
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
 		from := intake{request: request, query: query, engage: isEngage(request.Path)}
 		return s.document.hydrate(&s.batch, &s.config, from)
-	}, resourceEvents)
+	}, false)
 }
 
 // CaptureAI is Capture for a path that takes only AI events.
 func (h *Handler) CaptureAI(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
 		return s.document.hydrate(&s.batch, &s.config, intake{request: request, query: query, aiOnly: true})
-	}, resourceEvents)
+	}, false)
 }
 
 // Record takes a part of a session's recording.
 func (h *Handler) Record(ctx context.Context, request *route.Request) route.Response {
 	return h.take(ctx, request, func(s *session, query query) (events.Reason, *events.Error) {
 		return s.document.hydrateRecordings(s, request, query)
-	}, resourceRecordings)
+	}, true)
 }
 
 // BlackHole does all that Capture does, but drops the events. It answers 200 to every request.
@@ -241,15 +241,15 @@ func (h *Handler) BlackHole(ctx context.Context, request *route.Request) route.R
 			dropAll(&s.batch, events.ReasonBlackHole)
 		}
 		return reason, fault
-	}, resourceEvents)
+	}, false)
 	return success(false)
 }
 
 // take decodes and scans a request, has hydrate make a batch of the objects found, and answers with the batch's
-// outcomes.
+// outcomes. recordings says that the request may hold parts of recordings.
 func (h *Handler) take(
 	ctx context.Context, request *route.Request, hydrate func(*session, query) (events.Reason, *events.Error),
-	resource string,
+	recordings bool,
 ) route.Response {
 	query, fault := parseQuery(request.RawQuery)
 	if fault != nil {
@@ -274,7 +274,7 @@ func (h *Handler) take(
 	s := h.sessions.Get().(*session)
 	defer h.release(s)
 	s.config = h.config.In(request.Config)
-	s.document.limit, s.document.recordings = s.config.MaxEvents, resource == resourceRecordings
+	s.document.limit, s.document.recordings = s.config.MaxEvents, recordings
 	batch := &s.batch
 	request.Describe(batch)
 	if err := h.scan(s, payload); err != nil {
@@ -306,7 +306,7 @@ func (h *Handler) take(
 	case refused != nil:
 		return route.Refusal(refused)
 	}
-	return answer(batch, s.config.BatchPolicy, query.beacon, resource).About(batch)
+	return answer(batch, s.config.BatchPolicy, query.beacon).About(batch)
 }
 
 // scan finds the request's events.

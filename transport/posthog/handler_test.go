@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -434,6 +435,27 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 			require.Equal(t, test.answer, response.Body)
 			require.Equal(t, test.status == 503 || test.status == 429, response.Retry)
 		})
+	}
+}
+
+// Current SDKs stop sending to the path of a resource that is limited; PostHog calls AI events llm_events.
+func TestTheAnswerNamesTheResourcesThatAreOverTheirQuotas(t *testing.T) {
+	const event = `{"event":"%s","distinct_id":"u","token":"k"}`
+	for names, want := range map[string]string{
+		"a":                                    `["events"]`,
+		"$exception":                           `["exceptions"]`,
+		"$ai_trace":                            `["llm_events"]`,
+		"survey sent,survey sent":              `["surveys"]`,
+		"survey sent,$exception,a,$ai_trace,b": `["events","exceptions","llm_events","surveys"]`,
+	} {
+		s := newService(t, DefaultConfig())
+		s.sink.judge = func(event *events.Event) { event.Drop(events.ReasonQuota) }
+		var sent []string
+		for name := range strings.SplitSeq(names, ",") {
+			sent = append(sent, fmt.Sprintf(event, name))
+		}
+		response := s.post("/e", "["+strings.Join(sent, ",")+"]")
+		require.Equal(t, `{"status":"Ok","quota_limited":`+want+`}`, response.Body)
 	}
 }
 
