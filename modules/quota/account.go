@@ -25,6 +25,8 @@ const (
 	// leastSpan is the time over which the demand is measured at least, so that two requests that come together are not
 	// taken for a flood.
 	leastSpan = time.Second
+	// growth is how many times as much a node draws ahead from a rate the next time, at most.
+	growth = 8
 )
 
 // account is the node's account of a quota in a window. The subject's lock guards it. Times are in nanoseconds since
@@ -245,7 +247,8 @@ func (a *rateAccount) low(now int64, r *rate) bool {
 // draw returns a draw for n units, or as many as there are, but no fewer than least.
 func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) store.RateDraw {
 	if a.drawn > 0 && r.hold > 0 {
-		a.demand = max(float64(a.spent)/max(r.hold, time.Duration(now-a.drawn)).Seconds(), a.demand/2)
+		span := max(r.hold/growth, time.Duration(now-a.drawn))
+		a.demand = max(float64(a.spent)/span.Seconds(), a.demand/2)
 	}
 	ahead := min(int64(a.demand*r.hold.Seconds()), r.Burst/heldShare)
 	if now >= a.oldExpires {

@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -33,8 +32,6 @@ type draw struct {
 
 // errStale means that a window is not the one of the store's clock, although the node's clock was set by the store's.
 var errStale = fmt.Errorf("the node's clock and the store's do not agree on the time: %w", store.ErrUnavailable)
-
-var errDrawPanicked = errors.New("a draw panicked: see the log")
 
 // join adds what a request needs to the next draw. The subject is locked.
 func (s *subject) join(need *needs) *draw {
@@ -131,19 +128,18 @@ func (d *draw) enter(s *subject, now, mono int64) (again bool, stale *account) {
 // lead makes the draw and lets those who wait go on. It draws a second time if that brings more, but never after a
 // failure.
 func (q *Quota) lead(ctx context.Context, s *subject, d *draw) {
-	err := errDrawPanicked
-	defer func() {
-		s.mu.Lock()
-		d.err, s.draw = err, nil
-		s.mu.Unlock()
-		close(d.done)
-	}()
 	ctx = context.WithoutCancel(ctx) // others wait, too
-	again, failure := q.round(ctx, s, d, true)
-	if again {
-		_, failure = q.round(ctx, s, d, false)
-	}
-	err = failure
+	err := panics.Try(q.log, "a draw", func() error {
+		again, err := q.round(ctx, s, d, true)
+		if again {
+			_, err = q.round(ctx, s, d, false)
+		}
+		return err
+	})
+	s.mu.Lock()
+	d.err, s.draw = err, nil
+	s.mu.Unlock()
+	close(d.done)
 }
 
 // round makes one round trip. again is set if another one would bring more; the draw is then made for it. That is so
@@ -177,9 +173,7 @@ func (q *Quota) round(ctx context.Context, s *subject, d *draw, first bool) (aga
 
 // call calls the store.
 func (q *Quota) call(ctx context.Context, token string, d *draw) error {
-	err := panics.Try(q.log, "a draw from the store", func() error {
-		return q.counters.Take(ctx, token, d.quotas, d.rates)
-	})
+	err := q.counters.Take(ctx, token, d.quotas, d.rates)
 	if err != nil {
 		q.failing.Store(&failure{at: time.Now(), err: err})
 	}

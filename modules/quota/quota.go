@@ -82,6 +82,7 @@ func (q *Quota) Start(context.Context) error {
 		q.log.Warn("what this node holds of the limits is in memory only: if the process is killed, it counts as "+
 			"spent", zap.Error(j.fault))
 	}
+	q.metrics.journal.Update(truth(j.fault == nil))
 	q.restore(found)
 	ctx, cancel := context.WithCancel(context.Background())
 	q.cancel = cancel
@@ -154,7 +155,6 @@ func (q *Quota) look(ctx context.Context, rested time.Duration) {
 	used, _ := q.journal.accounts()
 	q.metrics.accounts.Update(float64(used))
 	q.metrics.held.Update(float64(held))
-	q.metrics.journal.Update(truth(q.journal.fault == nil))
 	_ = q.giveBack(ctx, rest, rested)
 }
 
@@ -239,27 +239,18 @@ func (q *Quota) giveBackOf(ctx context.Context, s *subject, rested time.Duration
 	}
 	s.draw = d
 	s.mu.Unlock()
-	err = errDrawPanicked
-	defer func() {
-		s.mu.Lock()
-		if err == nil {
-			now := q.now().UnixNano()
-			for i, a := range d.accounts {
-				if !d.quotas[i].Stale {
-					a.drew(&d.quotas[i], now)
-				}
-			}
-		}
-		d.err, s.draw = err, nil
-		s.mu.Unlock()
-		close(d.done)
-	}()
-	if err = q.call(ctx, s.token, d); err != nil {
+	err = panics.Try(q.log, "a draw that gives back", func() error { return q.call(ctx, s.token, d) })
+	s.mu.Lock()
+	if err == nil {
+		q.metrics.draws[drawReturned].Inc(1)
+		d.enter(s, q.now().UnixNano(), q.mono())
+	} else {
 		q.metrics.draws[drawReturnFailed].Inc(1)
-		return err
 	}
-	q.metrics.draws[drawReturned].Inc(1)
-	return nil
+	d.err, s.draw = err, nil
+	s.mu.Unlock()
+	close(d.done)
+	return err
 }
 
 // Stop gives back all that the node holds, until the configured time or ctx is over, and closes the journal. Its error

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // shardCount is a power of two.
@@ -22,6 +23,8 @@ type table struct {
 	// hand is the shard at which the next search for subjects to give up begins.
 	hand    atomic.Uint32
 	sweeper sync.Mutex
+	// futile is when a search last found too few. The sweeper guards it.
+	futile time.Time
 }
 
 type shard struct {
@@ -83,6 +86,9 @@ func (t *table) makeRoom() {
 		return // somebody else does it
 	}
 	defer t.sweeper.Unlock()
+	if time.Since(t.futile) < futileFor {
+		return
+	}
 	goal := max(1, t.count.Load()/16)
 	for range (mostTouches + 1) * shardCount {
 		shard := &t.shards[t.hand.Add(1)%shardCount]
@@ -90,7 +96,12 @@ func (t *table) makeRoom() {
 			return
 		}
 	}
+	t.futile = time.Now()
 }
+
+// futileFor is how long nobody searches again for subjects to give up, after a search that found too few: it looks at
+// all of them.
+const futileFor = 100 * time.Millisecond
 
 // mostTouches is up to how many uses of a subject count.
 const mostTouches = 3
