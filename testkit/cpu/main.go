@@ -10,24 +10,20 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/opencapture/capture/testkit/measure"
 )
 
 type options struct {
@@ -133,82 +129,19 @@ func (o options) measure(binary string) (cost float64, err error) {
 		return 0, err
 	}
 	for deadline := time.Now().Add(time.Minute); ; { // until the topics exist and the spool is drained
-		if err := o.load(request, o.events/10); err == nil {
+		if err := measure.Load(o.connections, o.events/10/o.batch, request); err == nil {
 			break
 		} else if time.Now().After(deadline) {
 			return 0, err
 		}
 	}
-	before, err := cpuTime(process.Process.Pid)
+	before, err := measure.CPUTime(process.Process.Pid)
 	if err != nil {
 		return 0, err
 	}
-	if err := o.load(request, o.events); err != nil {
+	if err := measure.Load(o.connections, o.events/o.batch, request); err != nil {
 		return 0, err
 	}
-	after, err := cpuTime(process.Process.Pid)
+	after, err := measure.CPUTime(process.Process.Pid)
 	return float64((after - before).Microseconds()) / float64(o.events), err
-}
-
-// load sends that many events and returns when Kafka has acknowledged all of them.
-func (o options) load(request func(context.Context) (*http.Request, error), events int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: o.connections}}
-	defer client.CloseIdleConnections()
-	var left atomic.Int64
-	left.Store(int64(events / o.batch))
-	var senders sync.WaitGroup
-	faults := make([]error, o.connections)
-	for i := range o.connections {
-		senders.Go(func() {
-			for left.Add(-1) >= 0 && faults[i] == nil {
-				faults[i] = send(ctx, client, request)
-			}
-		})
-	}
-	senders.Wait()
-	return errors.Join(faults...)
-}
-
-func send(ctx context.Context, client *http.Client, next func(context.Context) (*http.Request, error)) error {
-	request, err := next(ctx)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close() //nolint:errcheck // it was read whole
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	if ack := response.Header.Get("X-Capture-Ack"); response.StatusCode != http.StatusOK || ack != "kafka" {
-		return fmt.Errorf("answered %d %s %q, not 200 by Kafka", response.StatusCode, ack, body)
-	}
-	return nil
-}
-
-// cpuTime returns the CPU time that a process has used. Linux tells it in hundredths of a second.
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field, the name, may hold any characters, but it ends with the last parenthesis.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
-	}
-	total := time.Duration(0)
-	for _, field := range fields[11:13] { // utime, stime
-		ticks, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		total += time.Duration(ticks) * 10 * time.Millisecond
-	}
-	return total, nil
 }

@@ -25,18 +25,23 @@ func Stock(variable string, dir func() string) func() (string, error) {
 		if path := os.Getenv(variable); path != "" {
 			return path, nil
 		}
-		root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencapture/capture").Output()
-		if err != nil {
-			return "", fmt.Errorf("the directory of the service's module: %w", err)
-		}
 		path := filepath.Join(dir(), "capture")
-		output, err := exec.Command("go", "build", "-C", strings.TrimSpace(string(root)), "-trimpath", "-o", path,
-			"github.com/opencapture/capture").CombinedOutput()
-		if err != nil {
-			return "", fmt.Errorf("%w: %s", err, output)
-		}
-		return path, nil
+		return path, build(path)
 	})
+}
+
+// build builds the binary of the service, with further flags of go build.
+func build(path string, flags ...string) error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencapture/capture").Output()
+	if err != nil {
+		return fmt.Errorf("the directory of the service's module: %w", err)
+	}
+	args := append([]string{"build", "-C", strings.TrimSpace(string(root)), "-trimpath", "-o", path}, flags...)
+	output, err := exec.Command("go", append(args, "github.com/opencapture/capture")...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, output)
+	}
+	return nil
 }
 
 // Service is a running capture serve that has started.
