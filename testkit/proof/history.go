@@ -18,8 +18,8 @@ type Shape struct {
 	Workers, Keys, PerKey int
 	// Pad is how many bytes of each event only add to its size.
 	Pad int
-	// Name is the events' name; empty: "chaos".
-	Name string
+	// Name is the events' name; empty: "chaos". Token is the project that they are for; empty: phc_chaos.
+	Name, Token string
 	// One of Every events of a worker's first key has Large bytes in the place of Pad. Such an event is guilty: only
 	// guilty events may become dead letters, for the reason Reason. Every 0: no event is guilty.
 	Every, Large int
@@ -47,6 +47,14 @@ func (s Shape) name() string {
 	return s.Name
 }
 
+// Project returns the token of the project that the events are for.
+func (s Shape) Project() string {
+	if s.Token == "" {
+		return "phc_chaos"
+	}
+	return s.Token
+}
+
 // Size returns how many events a batch has.
 func (s Shape) Size() int { return s.Keys * s.PerKey }
 
@@ -61,6 +69,9 @@ type Batch struct {
 	// Latency is how long the acknowledged attempt took. Its answer came at At.
 	Latency time.Duration
 	At      time.Time
+	// Caught says that a service was killed while it had the batch. Only a storm says so, and has all attempts in sent.
+	Caught bool
+	sent   []Attempt
 }
 
 // Sent returns when the acknowledged attempt was sent.
@@ -145,6 +156,24 @@ func (h *History) Between(from, to time.Time) *History {
 
 // P99 returns the 99th percentile of the latency of acknowledged requests, over all of the histories.
 func P99(histories ...*History) time.Duration {
+	all := latencies(histories)
+	if len(all) == 0 {
+		return 0
+	}
+	return all[(len(all)*99-1)/100]
+}
+
+// Slowest returns the greatest latency of an acknowledged request, over all of the histories.
+func Slowest(histories ...*History) time.Duration {
+	all := latencies(histories)
+	if len(all) == 0 {
+		return 0
+	}
+	return all[len(all)-1]
+}
+
+// latencies returns the latencies of all acknowledged requests, in their order.
+func latencies(histories []*History) []time.Duration {
 	var all []time.Duration
 	for _, history := range histories {
 		for _, batches := range history.Batches {
@@ -153,11 +182,8 @@ func P99(histories ...*History) time.Duration {
 			}
 		}
 	}
-	if len(all) == 0 {
-		return 0
-	}
 	slices.Sort(all)
-	return all[(len(all)*99-1)/100]
+	return all
 }
 
 // pool holds the bytes that pads are cut from. It is the same in every process, and does not compress to nothing.

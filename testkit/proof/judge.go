@@ -235,6 +235,8 @@ func intact(value []byte, e Event, shape Shape) bool {
 type Verdict struct {
 	// Acked is the number of obligations. Judge defines Lost, Duplicated and Reordered.
 	Acked, Lost, Duplicated, Reordered int
+	// Caught is how many of the duplicates are of batches that a service had when it was killed: a storm says of which.
+	Caught int
 	// Damaged and Excused count the lost events that the judge was told to excuse, by the event and by the batch. Lost
 	// does not count them.
 	Damaged, Excused int
@@ -294,6 +296,9 @@ func (j *Judge) judge(v *Verdict, l *load, e Event, batches []Batch) {
 		if e.Number < len(k.seen) && k.seen[e.Number].count > 0 {
 			seen := k.seen[e.Number]
 			v.Duplicated += int(seen.count) - 1
+			if batches[e.Number/l.PerKey].Caught {
+				v.Caught += int(seen.count) - 1
+			}
 			if late[e.Number] || seen.elsewhere && !j.moving {
 				v.Reordered++
 			}
@@ -354,7 +359,7 @@ func (v Verdict) Line(scenario string, further ...string) string {
 		value int
 	}{
 		{"spooled", v.ByAck["spool"]},
-		{"resent", v.Resent},
+		{"caught", v.Caught}, {"resent", v.Resent},
 		{"refused", v.Refused}, {"unanswered", v.Unanswered},
 		{"damaged", v.Damaged}, {"excused", v.Excused}, {"dlq", v.DLQ}, {"mangled", v.Mangled}, {"unknown", v.Unknown},
 	} {

@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -13,8 +14,6 @@ import (
 const (
 	// AckHeader is the header in which an answer says where the events are.
 	AckHeader = "X-Capture-Ack"
-	// token is the project that the events are for.
-	token = "phc_chaos"
 	// answerTimeout is how long a worker waits for an answer. The service must answer much earlier.
 	answerTimeout = 30 * time.Second
 	// pause is how long a worker waits before it sends a batch again.
@@ -23,7 +22,8 @@ const (
 
 // Load sends events as an SDK does. Each worker sends a batch until it is acknowledged, and then the next batch.
 type Load struct {
-	url     string
+	// attempt sends a batch once, or in a storm several times at once. It reports whether the batch was acknowledged.
+	attempt func(body []byte, batch *Batch) bool
 	rate    float64
 	history *History
 	client  *http.Client
@@ -40,14 +40,26 @@ type Load struct {
 // worker sends as soon as it has an answer. A worker that was held up does not catch up. Each of heard is told every
 // answer.
 func StartLoad(url string, shape Shape, rate float64, heard ...*Answers) *Load {
-	l := &Load{
-		url: url + "/batch/", rate: rate, history: NewHistory(shape), stop: make(chan struct{}), heard: heard,
+	l := newLoad(shape, rate, heard...)
+	l.attempt = func(body []byte, batch *Batch) bool {
+		answer := l.send(context.Background(), url, body)
+		return l.note(answer, batch)
+	}
+	l.start()
+	return l
+}
+
+func newLoad(shape Shape, rate float64, heard ...*Answers) *Load {
+	return &Load{
+		rate: rate, history: NewHistory(shape), stop: make(chan struct{}), heard: heard,
 		client: &http.Client{Timeout: answerTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: shape.Workers}},
 	}
-	for worker := range shape.Workers {
+}
+
+func (l *Load) start() {
+	for worker := range l.history.Workers {
 		l.workers.Go(func() { l.work(worker) })
 	}
-	return l
 }
 
 // Acked returns how many events are acknowledged by now.
@@ -105,7 +117,7 @@ func (l *Load) work(worker int) {
 func (l *Load) deliver(body []byte) (batch Batch, acked bool) {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
-	for batch.Attempts = 1; !l.send(body, &batch); batch.Attempts++ {
+	for batch.Attempts = 1; !l.attempt(body, &batch); batch.Attempts++ {
 		if !l.wait(pause) {
 			return batch, false
 		}
@@ -135,7 +147,7 @@ func (l *Load) wait(d time.Duration) bool {
 
 // body appends a batch in the form in which the load sends it.
 func (l *Load) body(to []byte, worker, number int) []byte {
-	to = append(to, `{"api_key":"`+token+`","batch":[`...)
+	to = append(to, `{"api_key":"`+l.history.Project()+`","batch":[`...)
 	for k := range l.history.PerKey {
 		for key := range l.history.Keys {
 			if k+key > 0 {
@@ -148,36 +160,51 @@ func (l *Load) body(to []byte, worker, number int) []byte {
 	return append(to, `]}`...)
 }
 
-// send makes one attempt, and reports whether the batch was acknowledged.
-func (l *Load) send(body []byte, batch *Batch) bool {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, l.url, bytes.NewReader(body))
+// Attempt is one request with a batch, and its answer.
+type Attempt struct {
+	// Node is the number of the service in a storm.
+	Node int
+	// From and To are when the request was sent and when it ended.
+	From, To time.Time
+	// Status is that of the answer; 0: there was none. Ack says where the service has put the batch.
+	Status int
+	Ack    string
+}
+
+// send makes one attempt on the service at url.
+func (l *Load) send(ctx context.Context, url string, body []byte) (a Attempt) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/batch/", bytes.NewReader(body))
 	if err != nil {
 		panic(err) // Only a malformed URL.
 	}
 	request.Header.Set("Content-Type", "application/json")
-	started := time.Now()
+	a.From = time.Now()
 	response, err := l.client.Do(request)
-	if err != nil {
-		l.unanswered.Add(1)
-		l.hear(0)
-		return false
+	if err == nil {
+		// An answer that is cut off counts as none: its status has been sent, but the client can't trust it.
+		_, err = io.Copy(io.Discard, response.Body)
+		err = errors.Join(err, response.Body.Close())
 	}
-	// An answer that is cut off counts as none: its status has been sent, but the client can't trust it.
-	_, err = io.Copy(io.Discard, response.Body)
-	if closeErr := response.Body.Close(); err != nil || closeErr != nil {
-		l.unanswered.Add(1)
-		l.hear(0)
-		return false
+	a.To = time.Now()
+	if err == nil {
+		a.Status, a.Ack = response.StatusCode, response.Header.Get(AckHeader)
 	}
-	l.hear(response.StatusCode)
-	batch.At = time.Now()
-	batch.Latency = batch.At.Sub(started)
-	if response.StatusCode != http.StatusOK {
+	return a
+}
+
+// note counts an attempt, and reports whether it has acknowledged the batch.
+func (l *Load) note(a Attempt, batch *Batch) bool {
+	l.hear(a.Status)
+	switch a.Status {
+	case http.StatusOK:
+		batch.Ack, batch.At, batch.Latency = a.Ack, a.To, a.To.Sub(a.From)
+		return true
+	case 0:
+		l.unanswered.Add(1)
+	default:
 		l.refused.Add(1)
-		return false
 	}
-	batch.Ack = response.Header.Get(AckHeader)
-	return true
+	return false
 }
 
 // hear tells each of heard how an attempt was answered. Status 0 means that there was no answer.
