@@ -1,0 +1,316 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/opencapture/capture/testkit/process"
+	"github.com/opencapture/capture/testkit/proof"
+	"github.com/opencapture/capture/testkit/redisserver"
+)
+
+// everything turns on all features that use the store, with limits that no load reaches but the one of hog.
+var everything = []string{
+	"CAPTURE_AUTH__MODE=known", "CAPTURE_DEDUP__WINDOW=1h",
+	"CAPTURE_QUOTA__QUOTAS=events=1000000000/month", "CAPTURE_QUOTA__RATES=events=100000/s",
+}
+
+// closed has every feature fail events while the store does not answer.
+var closed = []string{
+	"CAPTURE_AUTH__ON_STORE_FAILURE=closed", "CAPTURE_DEDUP__ON_STORE_FAILURE=closed",
+	"CAPTURE_QUOTA__ON_STORE_FAILURE=closed",
+}
+
+// newFleet prepares services in mode kafka, each with the further environment of its name. They have a Redis in common.
+// The cleanup of t strikes the stage.
+func newFleet(t *testing.T, name string, redis []string, services map[string][]string) *stage {
+	s := &stage{
+		scenario: scenario{name: name, shape: usual, rate: usualRate}, dir: filepath.Join(workplace, name),
+		loads: map[*service]*proof.Load{}, further: map[*service][]string{},
+	}
+	t.Cleanup(func() { s.strike(t) })
+	var err error
+	s.kafka, err = shared.of(1)
+	require.NoError(t, err)
+	require.NoError(t, s.kafka.revive())
+	environ := append(slices.Clone(everything), "CAPTURE_STORE__REDIS__ADDRS="+strings.Join(redis, ","))
+	for _, of := range slices.Sorted(maps.Keys(services)) {
+		service, err := newService(filepath.Join(s.dir, of), modeKafka, s.kafka, append(environ, services[of]...)...)
+		require.NoError(t, err)
+		service.watch(false)
+		s.services = append(s.services, service)
+	}
+	return s
+}
+
+// TestARetryStormStoresEachEventOnce sends every batch three times at once to two services, whose clients hang up on
+// some requests, while services are killed. Nothing is lost, and nothing is stored twice but events that a service had
+// when it was killed: Kafka may have acknowledged them before the service could say so to the store.
+func TestARetryStormStoresEachEventOnce(t *testing.T) {
+	redis := redisserver.Start(t, redisserver.Options{})
+	s := newFleet(t, "storm", []string{redis.Addr}, map[string][]string{"a": nil, "b": nil})
+	one, other := s.services[0], s.services[1]
+	// Both write to the topics of the first.
+	other.environ = append(other.environ, slices.DeleteFunc(slices.Clone(one.environ),
+		func(text string) bool { return !strings.HasPrefix(text, "CAPTURE_KAFKA__TOPICS__") })...)
+	require.NoError(t, s.each((*service).run))
+	storm := proof.StartStorm([2]string{one.url, other.url}, usual, usualRate/4)
+	s.loads[one] = storm.Load
+	flow := func() error {
+		goal := storm.Acked() + usualRate/4
+		return process.Poll(flowPatience, 10*time.Millisecond, func() (bool, error) {
+			return storm.Acked() >= goal, nil
+		})
+	}
+	require.NoError(t, flow())
+	kills := shortOr(4, 60)
+	for range kills {
+		node := rand.IntN(len(s.services))
+		from := time.Now()
+		s.services[node].kill()
+		storm.Killed(proof.Kill{Node: node, From: from, To: time.Now()})
+		last(rand.N(time.Second))
+		require.NoError(t, s.services[node].run())
+		require.NoError(t, flow())
+	}
+	delete(s.loads, one)
+	history := storm.Stop()
+	var duplicates float64
+	for _, service := range s.services {
+		n, err := service.metric("capture_dedup_duplicates_total")
+		require.NoError(t, err)
+		duplicates += n
+	}
+	other.watched.end()
+	require.NoError(t, other.terminate())
+	v, err := s.finish(one, history)
+	line := v.Line("storm/"+one.mode, fmt.Sprint("kills=", kills), fmt.Sprintf("recognized=%.0f", duplicates))
+	fmt.Println(line)
+	require.NoError(t, err)
+	assert.Positive(t, v.Acked, line)
+	assert.Positive(t, duplicates, "nothing was sent again, so this was no storm: %s", line)
+	assert.Zero(t, v.Lost+v.Mangled+v.Unknown+v.Reordered, "%s\nsuch as %+v", line, v.Missing)
+	assert.Zero(t, v.Duplicated-v.Caught, "stored twice, although no service was killed meanwhile: %s", line)
+}
+
+// redisFault is what happens to Redis, and how it ends.
+type redisFault struct {
+	name string
+	// part says that only a part of the tokens is without Redis. The load's token is one of them, and readiness is
+	// about the others, too.
+	part bool
+	// start starts the Redis and returns its addresses, and the fault with its end.
+	start func(*testing.T) (addrs []string, begin, end func() error)
+}
+
+var redisFaults = []redisFault{
+	{"killed", false, func(t *testing.T) ([]string, func() error, func() error) {
+		redis := redisserver.Start(t, redisserver.Options{AppendOnly: true})
+		return []string{redis.Addr}, func() error {
+			redis.Kill()
+			return nil
+		}, redis.Restart
+	}},
+	{"hung", false, func(t *testing.T) ([]string, func() error, func() error) {
+		redis := redisserver.Start(t, redisserver.Options{})
+		return []string{redis.Addr}, redis.Stop, redis.Continue
+	}},
+	{"cluster", true, func(t *testing.T) ([]string, func() error, func() error) {
+		redis := redisserver.StartCluster(t, 3, 1, redisserver.Options{})
+		var killed *redisserver.Server
+		return redis.Addrs(), func() (err error) {
+				if killed, err = redis.PrimaryOf("{" + (proof.Shape{}).Project() + "}"); err == nil {
+					killed.Kill()
+				}
+				return err
+			}, func() error {
+				if err := killed.Restart(); err != nil {
+					return err
+				}
+				return redis.Await()
+			}
+	}},
+}
+
+const (
+	// mostOnce is how much longer a request may take when Redis has just gone, and mostLater how much longer once the
+	// breaker is open.
+	mostOnce, mostLater = 60 * time.Millisecond, time.Millisecond
+	// opening is how long the breaker takes to open, at least.
+	opening = time.Second
+)
+
+// TestNoRequestFailsWithoutRedis breaks Redis under load. Services whose features are open answer every request 200,
+// and soon as fast as before. Services whose features are closed answer 503 and say when to come again.
+func TestNoRequestFailsWithoutRedis(t *testing.T) {
+	for _, fault := range redisFaults {
+		t.Run(fault.name, func(t *testing.T) {
+			addrs, begin, end := fault.start(t)
+			s := newFleet(t, "redis-"+fault.name, addrs, map[string][]string{"closed": closed, "open": nil})
+			refuses, admits := s.services[0], s.services[1]
+			require.NoError(t, s.each((*service).run))
+			require.NoError(t, s.load())
+			began := time.Now()
+			last(shortOr(3*time.Second, 30*time.Second))
+			if fault.part {
+				refuses.watched.end()
+			}
+			broken := time.Now()
+			require.NoError(t, begin())
+			opened := broken.Add(opening)
+			last(time.Until(opened))
+			// The Cluster replaces the primary after some seconds.
+			retry := ""
+			require.NoError(t, process.Poll(flowPatience, time.Millisecond, func() (bool, error) {
+				response, err := http.Post(refuses.url+"/capture/", "application/json", strings.NewReader(
+					`{"api_key":"`+(proof.Shape{}).Project()+`","event":"probe","distinct_id":"d"}`))
+				if err != nil {
+					return false, err
+				}
+				retry = response.Header.Get("Retry-After")
+				return response.StatusCode == http.StatusServiceUnavailable, response.Body.Close()
+			}), "closed does not answer 503")
+			assert.NotEmpty(t, retry, "an answer of 503 does not say when to come again")
+			last(shortOr(3*time.Second, 30*time.Second))
+			mended := time.Now()
+			require.NoError(t, end())
+			require.NoError(t, s.flow(), "after the fault")
+			history := s.loads[admits].Stop()
+			answered := s.loads[refuses].Stop()
+			clear(s.loads)
+			before := history.Between(began, broken)
+			first, later := history.Between(broken, opened), history.Between(opened, mended)
+			metrics, err := process.Metrics(admits.admin)
+			require.NoError(t, err)
+			unchecked := metrics["capture_dedup_open_admissions_total"]
+			line := fmt.Sprintf("redis-%s/open acked=%d refused=%d unanswered=%d p99_before=%s p99_first=%s "+
+				"max_first=%s p99_later=%s unchecked=%.0f", fault.name, history.Acked(), history.Refused,
+				history.Unanswered, proof.Short(proof.P99(before)), proof.Short(proof.P99(first)),
+				proof.Short(proof.Slowest(first)), proof.Short(proof.P99(later)), unchecked)
+			fmt.Println(line)
+			fmt.Printf("redis-%s/closed acked=%d refused=%d unanswered=%d retry_after=%s\n", fault.name,
+				answered.Acked(), answered.Refused, answered.Unanswered, retry)
+			assert.Zero(t, history.Refused+history.Unanswered, line)
+			assert.Positive(t, unchecked, "no event has met the fault")
+			assert.LessOrEqual(t, proof.P99(first), proof.P99(before)+mostOnce+p99Floor(), line)
+			assert.LessOrEqual(t, proof.P99(later), proof.P99(before)+mostLater+p99Floor(), line)
+			assert.Positive(t, answered.Refused)
+			assert.Zero(t, answered.Unanswered)
+			for _, of := range []struct {
+				service *service
+				history *proof.History
+			}{{admits, history}, {refuses, answered}} {
+				v, err := s.finish(of.service, of.history)
+				s.pass(t, of.service, v)
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+const (
+	// fairRate is what the hog may send, in events a second. It sends hogTimes as much.
+	fairRate, hogTimes = 300, 10
+	// quietProjects is how many others there are. Each sends a third of what it may, in single events.
+	quietProjects = 8
+	// mostUnfair is how much longer the requests of the others may take meanwhile.
+	mostUnfair = 1.2
+)
+
+// TestAProjectOverItsLimitSlowsNobodyDown measures the latency of other projects while one sends ten times as much as
+// it may, and while that one sends what it may, in turns. The figure is the least of the turns, because the machine
+// does other work as well.
+func TestAProjectOverItsLimitSlowsNobodyDown(t *testing.T) {
+	redis := redisserver.Start(t, redisserver.Options{})
+	for _, over := range []string{"reject", "drop", "overflow"} {
+		t.Run(over, func(t *testing.T) {
+			s := newFleet(t, "fair-"+over, []string{redis.Addr}, map[string][]string{"a": {
+				fmt.Sprintf("CAPTURE_QUOTA__RATES=events=%d/s burst=%d", fairRate, fairRate),
+				"CAPTURE_QUOTA__OVER=" + over,
+			}})
+			service := s.services[0]
+			require.NoError(t, service.run())
+			var quiet []*proof.Load
+			for project := range quietProjects {
+				quiet = append(quiet, proof.StartLoad(service.url, proof.Shape{
+					Workers: 2, Keys: 1, PerKey: 1, Pad: 150, Token: fmt.Sprint("phc_other", project),
+				}, fairRate/3))
+			}
+			hog := proof.Shape{Workers: 16, Keys: 4, PerKey: 5, Pad: 150, Token: "phc_hog"}
+			type turn struct{ from, to time.Time }
+			var turns [][2]turn
+			for range shortOr(5, 20) {
+				var both [2]turn
+				for i, rate := range []float64{fairRate, fairRate * hogTimes} {
+					load := proof.StartLoad(service.url, hog, rate)
+					last(time.Second) // until the burst is spent
+					both[i].from = time.Now()
+					last(shortOr(2*time.Second, 10*time.Second))
+					both[i].to = time.Now()
+					load.Stop()
+				}
+				turns = append(turns, both)
+			}
+			var histories []*proof.History
+			for _, load := range quiet {
+				histories = append(histories, load.Stop())
+			}
+			p99 := func(of turn) time.Duration {
+				var within []*proof.History
+				for _, history := range histories {
+					within = append(within, history.Between(of.from, of.to))
+				}
+				return proof.P99(within...)
+			}
+			var calm, busy []time.Duration
+			for _, both := range turns {
+				calm, busy = append(calm, p99(both[0])), append(busy, p99(both[1]))
+			}
+			without, with := slices.Min(calm), slices.Min(busy)
+			limited, err := labelled(service, "capture_quota_events_total", "over_rate")
+			require.NoError(t, err)
+			line := fmt.Sprintf("fair/%s p99_calm=%s p99_busy=%s ratio=%.2f limited=%.0f turns=%d", over,
+				proof.Short(without), proof.Short(with), float64(with)/float64(without), limited, len(turns))
+			fmt.Println(line)
+			assert.Positive(t, limited, "nobody was over a limit: %s", line)
+			assert.LessOrEqual(t, with, max(time.Duration(mostUnfair*float64(without)), p99Floor()), line)
+			for _, history := range histories {
+				assert.Zero(t, history.Refused+history.Unanswered, "others were refused: %s", line)
+			}
+			service.watched.end()
+			require.NoError(t, service.terminate())
+		})
+	}
+}
+
+// labelled returns the sum of a metric over the lines that have a label of this value.
+func labelled(s *service, name, value string) (sum float64, err error) {
+	_, body, err := process.Get(s.admin + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(body)) {
+		if fields := strings.Fields(line); strings.HasPrefix(line, name+"{") && len(fields) == 2 &&
+			strings.Contains(fields[0], strconv.Quote(value)) {
+			n, err := strconv.ParseFloat(fields[1], 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
