@@ -19,7 +19,8 @@
 //
 // The scenario basic is every kind of call that the SDK has. In retry and dropped 40 events of 4 users are sent in
 // several batches while requests are answered 503, or not at all. In halving 64 events of 2 kB are sent in one batch,
-// uncompressed, which is too large.
+// uncompressed, which is too large. The tests' scenario unheard is dropped for the driver: it sends requests whose
+// events the service stores and whose answers are lost.
 //
 // Before each call it prints what it is about to tell the SDK, as one line of JSON on stdout:
 //

@@ -3,6 +3,8 @@
 package sdk
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -24,15 +26,25 @@ const (
 	unavailable
 	// cut closes the connection without an answer.
 	cut
+	// lost passes the request on to the service and closes the connection in the place of the answer.
+	lost
 )
 
-// proxy stands between an SDK and the service. The service sees nothing of the requests that get a fault.
+// proxy stands between an SDK and the service. The service sees nothing of the requests that get a fault, except lost.
 type proxy struct {
 	url string
 	// faults holds what becomes of the first requests with events.
 	faults []fault
+	// loses says that every request with a body that was not there before gets the fault lost, unless the one before it
+	// got it: a body may change when it is sent again.
+	loses bool
 
 	mu sync.Mutex
+	// bodies are the digests of all bodies with events. losing is set if the latest request was lost. answers counts
+	// what the service has answered to lost requests, by status.
+	bodies  map[[sha256.Size]byte]bool
+	losing  bool
+	answers map[int]int
 	// paths counts the requests with events by path, without the query and a slash at the end.
 	paths map[string]int
 	// refused counts what the service has answered with an error, by method, path and status.
@@ -40,10 +52,13 @@ type proxy struct {
 }
 
 // newProxy starts a proxy and ends it when the test ends.
-func newProxy(t *testing.T, target string, faults ...fault) *proxy {
+func newProxy(t *testing.T, target string, loses bool, faults ...fault) *proxy {
 	to, err := url.Parse(target)
 	require.NoError(t, err)
-	p := &proxy{faults: faults, paths: map[string]int{}, refused: map[string]int{}}
+	p := &proxy{
+		faults: faults, loses: loses, paths: map[string]int{}, refused: map[string]int{},
+		bodies: map[[sha256.Size]byte]bool{}, answers: map[int]int{},
+	}
 	forward := &httputil.ReverseProxy{
 		// The service sees the SDK's own host and no further hop.
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -60,11 +75,15 @@ func newProxy(t *testing.T, target string, faults ...fault) *proxy {
 		},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch p.next(r) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		switch p.next(r, body) {
 		case noFault:
 			forward.ServeHTTP(w, r)
 		case unavailable:
-			_, _ = io.Copy(io.Discard, r.Body)
 			// A browser reads an answer only if it may.
 			if origin := r.Header.Get("Origin"); origin != "" {
 				w.Header().Set("Access-Control-Allow-Origin", origin)
@@ -77,7 +96,13 @@ func newProxy(t *testing.T, target string, faults ...fault) *proxy {
 			_, _ = io.WriteString(w, `{"error":"service_unavailable","error_description":"the proxy `+
 				`plays an overloaded service"}`)
 		case cut:
-			_, _ = io.Copy(io.Discard, r.Body)
+			panic(http.ErrAbortHandler)
+		case lost:
+			answer := httptest.NewRecorder()
+			forward.ServeHTTP(answer, r)
+			p.mu.Lock()
+			p.answers[answer.Code]++
+			p.mu.Unlock()
 			panic(http.ErrAbortHandler)
 		}
 	}))
@@ -90,7 +115,7 @@ func newProxy(t *testing.T, target string, faults ...fault) *proxy {
 func trimmed(u *url.URL) string { return strings.TrimSuffix(u.Path, "/") }
 
 // next counts the request and takes the fault that waits for it.
-func (p *proxy) next(r *http.Request) fault {
+func (p *proxy) next(r *http.Request, body []byte) fault {
 	path := trimmed(r.URL)
 	switch path {
 	case "/batch", "/e", "/i/v0/e", "/capture", "/track", "/engage", "/i/v0/ai/batch",
@@ -104,6 +129,13 @@ func (p *proxy) next(r *http.Request) fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.paths[path]++
+	if digest := sha256.Sum256(body); p.loses {
+		p.losing = !p.losing && !p.bodies[digest]
+		p.bodies[digest] = true
+		if p.losing {
+			return lost
+		}
+	}
 	if len(p.faults) == 0 {
 		return noFault
 	}

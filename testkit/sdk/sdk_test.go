@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,8 @@ const (
 	retry = "retry"
 	// dropped is the same, but the connection of the first request is cut.
 	dropped = "dropped"
+	// unheard is the same once more. Each request is stored and its answer is lost, so it is sent again.
+	unheard = "unheard"
 	// halving is 64 events in a request that holds about 20 at most.
 	halving = "halving"
 )
@@ -53,35 +56,35 @@ const (
 )
 
 var drivers = []driver{
-	{"posthog-node", "5.70.0", "v0", batch, []string{basic, retry, dropped, halving}},
+	{"posthog-node", "5.70.0", "v0", batch, []string{basic, retry, dropped, unheard, halving}},
 	// In this mode a batch that is answered 413 is given up.
-	{"posthog-node", "5.70.0", "v1", v1, []string{basic, retry, dropped}},
-	{"posthog-node", "4.18.0", "v0", batch, []string{basic, retry, dropped, halving}},
+	{"posthog-node", "5.70.0", "v1", v1, []string{basic, retry, dropped, unheard}},
+	{"posthog-node", "4.18.0", "v0", batch, []string{basic, retry, dropped, unheard, halving}},
 	// This one sends a batch that is answered 413 again as a whole.
-	{"posthog-node", "3.6.3", "v0", batch, []string{basic, retry, dropped}},
+	{"posthog-node", "3.6.3", "v0", batch, []string{basic, retry, dropped, unheard}},
 
-	{"posthog-js-lite", "4.12.1", "json", batch, []string{basic, retry, dropped, halving}},
-	{"posthog-js-lite", "3.6.0", "json", batch, []string{basic, retry, dropped, halving}},
+	{"posthog-js-lite", "4.12.1", "json", batch, []string{basic, retry, dropped, unheard, halving}},
+	{"posthog-js-lite", "3.6.0", "json", batch, []string{basic, retry, dropped, unheard, halving}},
 	// In this mode the SDK sees no status and takes every answer for success.
-	{"posthog-js-lite", "3.6.0", "form", "/e", []string{basic, dropped}},
+	{"posthog-js-lite", "3.6.0", "form", "/e", []string{basic, dropped, unheard}},
 
-	{"posthog-go", "1.23.1", "v0", batch, []string{basic, retry, dropped}},
+	{"posthog-go", "1.23.1", "v0", batch, []string{basic, retry, dropped, unheard}},
 	{"posthog-go", "1.23.1", "v0+gzip", batch, []string{basic}},
-	{"posthog-go", "1.23.1", "v1", v1, []string{basic, retry, dropped}},
+	{"posthog-go", "1.23.1", "v1", v1, []string{basic, retry, dropped, unheard}},
 	{"posthog-go", "1.23.1", "v1+gzip", v1, []string{basic}},
 	{"posthog-go", "1.23.1", "v1+deflate", v1, []string{basic}},
 	{"posthog-go", "1.23.1", "v1+br", v1, []string{basic}},
 	{"posthog-go", "1.23.1", "v1+zstd", v1, []string{basic}},
-	{"posthog-go", "1.5.2", "v0", batch, []string{basic, retry, dropped}},
+	{"posthog-go", "1.5.2", "v0", batch, []string{basic, retry, dropped, unheard}},
 
-	{"posthog-python", "7.91.1", "v0", batch, []string{basic, retry, dropped}},
+	{"posthog-python", "7.91.1", "v0", batch, []string{basic, retry, dropped, unheard}},
 	{"posthog-python", "7.91.1", "v0+gzip", batch, []string{basic}},
-	{"posthog-python", "7.91.1", "v1", v1, []string{basic, retry, dropped}},
-	{"posthog-python", "5.4.0", "v0", batch, []string{basic, retry, dropped}},
+	{"posthog-python", "7.91.1", "v1", v1, []string{basic, retry, dropped, unheard}},
+	{"posthog-python", "5.4.0", "v0", batch, []string{basic, retry, dropped, unheard}},
 
-	{"posthog-js", "1.449.2", "v0", "/i/v0/e", []string{basic, retry, dropped}},
-	{"posthog-js", "1.200.2", "v0", "/i/v0/e", []string{basic, retry, dropped}},
-	{"posthog-js", "1.57.4", "v0", "/e", []string{basic, retry, dropped}},
+	{"posthog-js", "1.449.2", "v0", "/i/v0/e", []string{basic, retry, dropped, unheard}},
+	{"posthog-js", "1.200.2", "v0", "/i/v0/e", []string{basic, retry, dropped, unheard}},
+	{"posthog-js", "1.57.4", "v0", "/e", []string{basic, retry, dropped, unheard}},
 	// This one sends nothing again.
 	{"posthog-js", "1.0.6", "v0", "/e", []string{basic}},
 }
@@ -178,9 +181,13 @@ func play(t *testing.T, d driver, scenario string) result {
 			testkit.Set("transport.max_decoded", "48KiB"))
 	}
 	service := testkit.Start(t, options...)
-	proxy := newProxy(t, service.URL, faults...)
+	proxy := newProxy(t, service.URL, scenario == unheard, faults...)
 
-	output, err := d.run(t, proxy.url, scenario)
+	script := scenario
+	if scenario == unheard {
+		script = dropped
+	}
+	output, err := d.run(t, proxy.url, script)
 	announced, formatErr := readScript(output)
 	require.NoError(t, formatErr)
 	outcome := compare(announced, inKafka(t, service))
@@ -203,6 +210,9 @@ func play(t *testing.T, d driver, scenario string) result {
 	if proxy.paths[d.path] == 0 {
 		t.Errorf("no event was sent to %s, but to %s", d.path, slices.Sorted(maps.Keys(proxy.paths)))
 	}
+	if proxy.loses && proxy.answers[http.StatusOK] == 0 {
+		t.Errorf("no answer of 200 was lost, but these: %v", proxy.answers)
+	}
 	if len(proxy.faults) > 0 {
 		t.Errorf("%d of %d faults have met no request", len(proxy.faults), len(faults))
 	}
@@ -219,13 +229,13 @@ func play(t *testing.T, d driver, scenario string) result {
 }
 
 // run starts the driver, waits until it has ended, and returns what it has announced, also with an error.
-func (d driver) run(t *testing.T, url, scenario string) ([]byte, error) {
+func (d driver) run(t *testing.T, url, script string) ([]byte, error) {
 	args, environ := d.command(t)
 	ctx, cancel := context.WithTimeout(t.Context(), d.patience())
 	defer cancel()
 	command := exec.CommandContext(ctx, args[0], args[1:]...)
 	command.Env = append(os.Environ(),
-		append(environ, "CAPTURE_URL="+url, "CAPTURE_TOKEN=phc_e2e", "CAPTURE_SCENARIO="+scenario,
+		append(environ, "CAPTURE_URL="+url, "CAPTURE_TOKEN=phc_e2e", "CAPTURE_SCENARIO="+script,
 			"CAPTURE_SDK_VERSION="+d.version, "CAPTURE_MODE="+d.mode)...)
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
