@@ -29,7 +29,7 @@ TEST_TIMEOUT := 20m
 TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
 
 # The build tags of the suites.
-TAGS := -tags sdk,chaos,powercut,hostile
+TAGS := -tags sdk,chaos,powercut,hostile,state
 
 # How long one benchmark runs: a time or, as 100x, a number of iterations.
 BENCHTIME ?= 1s
@@ -41,8 +41,8 @@ FUZZTIME ?= 200000x
 FUZZ ?= .*
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz integration sdk-e2e chaos chaos-long powercut powercut-long hostile \
-	services-up services-down
+.PHONY: help run build test check bench bench-state fuzz integration sdk-e2e state chaos chaos-long powercut \
+	powercut-long hostile services-up services-down
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,11 +99,17 @@ sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and
 # plays one scenario alone.
 RUN ?= .
 
+state: ## Kill nodes, Redis and Kafka at random, and look for an event over a limit or a share that is lost; RUN=REGEXP
+	cd testkit/state && $(GO) test -tags state -count=1 -run '$(RUN)' -timeout 20m
+
 chaos: ## Break Kafka, the disk and the service under load, and look for acknowledged events in Kafka; RUN=REGEXP
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 20m
 
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
+
+bench-state: build ## Measure what projects, quotas, rates and deduplication cost, with a real Kafka and Redis
+	testkit/services/services.sh run $(GO) run ./testkit/benchstate bin/capture
 
 powercut: ## Cut the power under the service, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m

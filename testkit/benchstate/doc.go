@@ -1,0 +1,14 @@
+// Command benchstate measures what the shared state costs: projects, quotas, rates and deduplication, with a real Kafka
+// and a real Redis, in steady state, for 1,000 projects whose batches of 50 events and single events are mixed.
+//
+//	make bench-state
+//
+// It prints three figures, each with its goal, and exits with 1 if one is missed:
+//
+//   - how many operations on Redis an event costs for projects, quotas and rates. A script is one operation.
+//   - how many round trips to Redis a request costs with deduplication.
+//   - how much more CPU time the service takes for an event with everything on than with everything off, in alternating
+//     runs of the same binary. On a machine that does other work as well, the least of several runs says most.
+//
+// A proxy in front of Redis counts the operations and round trips. It is not there while CPU time is measured.
+package main

@@ -1,0 +1,266 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencapture/capture/testkit/measure"
+	"github.com/opencapture/capture/testkit/process"
+	"github.com/opencapture/capture/testkit/redisserver"
+)
+
+// The goals.
+const (
+	mostOperations = 0.05
+	mostRoundTrips = 1.0
+	mostCPU        = 1.15
+)
+
+type options struct {
+	brokers     string
+	binary      string
+	events      int
+	connections int
+	rounds      int
+	projects    int
+	parts       string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.brokers, "brokers", os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"),
+		"addresses of Kafka's brokers, separated by commas")
+	flag.IntVar(&o.events, "events", 400_000, "events of a run")
+	flag.IntVar(&o.connections, "connections", 16, "connections to the service")
+	flag.IntVar(&o.rounds, "rounds", 5, "runs with everything on and with everything off")
+	flag.IntVar(&o.projects, "projects", 1000, "projects that send")
+	flag.StringVar(&o.parts, "parts", "operations,dedup,cpu", "what to measure")
+	flag.Parse()
+	o.binary = flag.Arg(0)
+	if err := o.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "benchstate:", err)
+		os.Exit(1)
+	}
+}
+
+func (o options) run() error {
+	switch {
+	case flag.NArg() != 1:
+		return errors.New("name the binary of the service")
+	case o.brokers == "":
+		return errors.New("name Kafka's brokers with -brokers, or run this by testkit/services/services.sh run")
+	}
+	dir, err := os.MkdirTemp("", "capture-benchstate")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if o.binary, err = filepath.Abs(o.binary); err != nil {
+		return err
+	}
+	redis, err := redisserver.Open(filepath.Join(dir, "redis"), redisserver.Options{})
+	if err != nil {
+		return err
+	}
+	defer redis.Kill()
+	if err := o.setUp(redis); err != nil {
+		return err
+	}
+	b := bench{options: o, dir: dir, redis: redis}
+	var faults []error
+	for _, part := range []struct {
+		name string
+		run  func() error
+	}{{"operations", b.operations}, {"dedup", b.dedup}, {"cpu", b.cpu}} {
+		if slices.Contains(strings.Split(o.parts, ","), part.name) {
+			faults = append(faults, part.run())
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// setUp writes the projects into Redis, each with limits that nobody reaches.
+func (o options) setUp(redis *redisserver.Server) error {
+	for i := range o.projects {
+		if _, err := redis.Do("HSET", "capture:1:project:{"+token(i)+"}", "id", fmt.Sprint(i),
+			"quotas", "events=100000000/month, events=10000000/day", "rates", "events=10000/s"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func token(i int) string { return fmt.Sprintf("phc_bench%04d", i) }
+
+type bench struct {
+	options
+	dir   string
+	redis *redisserver.Server
+	runs  int
+}
+
+// The features, as the environment sets them.
+var (
+	limits    = []string{"CAPTURE_AUTH__MODE=strict"}
+	noLimits  = []string{"CAPTURE_AUTH__MODE=open"}
+	dedups    = []string{"CAPTURE_DEDUP__WINDOW=1h"}
+	dedupsNot = []string{"CAPTURE_DEDUP__WINDOW=0"}
+)
+
+// start starts a service with these features.
+func (b *bench) start(addr string, features ...[]string) (*process.Service, error) {
+	b.runs++
+	dir := filepath.Join(b.dir, fmt.Sprint("run-", b.runs))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	environ := append([]string{
+		"CAPTURE_KAFKA__BROKERS=" + b.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-benchstate",
+		"CAPTURE_KAFKA__TOPICS__PARTITIONS=6", "CAPTURE_DELIVERY__SPOOL_AFTER=9s",
+		// A busy machine is no outage.
+		"CAPTURE_STORE__TIMEOUT=1s",
+	}, slices.Concat(features...)...)
+	if addr != "" {
+		environ = append(environ, "CAPTURE_STORE__REDIS__ADDRS="+addr)
+	}
+	return process.Serve(dir, filepath.Join(dir, "capture.log"), environ, b.binary, "serve")
+}
+
+// run puts a service under a load of so many events, after a warm-up, and calls before between the two.
+func (b *bench) run(service *process.Service, kind workload, before func() error) (*requests, error) {
+	warm, err := newRequests(service.URL, kind, b.projects)
+	if err != nil {
+		return nil, err
+	}
+	// The first requests wait until the topics exist.
+	warmUp := max(b.events/5, 4*b.projects*kind.size()) / kind.size()
+	for deadline := time.Now().Add(time.Minute); ; {
+		if err := measure.Load(b.connections, warmUp, warm.next); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			return nil, err
+		}
+	}
+	if err := before(); err != nil {
+		return nil, err
+	}
+	load, err := newRequests(service.URL, kind, b.projects)
+	if err != nil {
+		return nil, err
+	}
+	return load, measure.Load(b.connections, b.events/kind.size(), load.next)
+}
+
+// count runs a load and returns what has passed between the service and Redis meanwhile.
+func (b *bench) count(features ...[]string) (
+	traffic redisserver.Traffic, load *requests, took time.Duration, err error,
+) {
+	proxy, err := redisserver.NewProxy(b.redis)
+	if err != nil {
+		return traffic, nil, 0, err
+	}
+	defer proxy.Close()
+	service, err := b.start(proxy.Addr, features...)
+	if err != nil {
+		return traffic, nil, 0, err
+	}
+	defer service.Kill()
+	var earlier redisserver.Traffic
+	var began time.Time
+	load, err = b.run(service, mixed, func() error {
+		earlier, began = proxy.Traffic(), time.Now()
+		return nil
+	})
+	return proxy.Traffic().Since(earlier), load, time.Since(began), err
+}
+
+func (b *bench) operations() error {
+	traffic, load, took, err := b.count(limits, dedupsNot)
+	if err != nil {
+		return err
+	}
+	per := float64(traffic.Sum()) / float64(load.events.Load())
+	fmt.Printf("operations on Redis for projects, quotas and rates: %.4f an event (goal: at most %.2f): "+
+		"%d events in %d requests of %d projects at %.0f events/s, %v\n",
+		per, mostOperations, load.events.Load(), load.sent.Load(), b.projects,
+		float64(load.events.Load())/took.Seconds(), traffic.Commands)
+	if per > mostOperations {
+		return fmt.Errorf("%.4f operations an event", per)
+	}
+	return nil
+}
+
+func (b *bench) dedup() error {
+	traffic, load, took, err := b.count(noLimits, dedups)
+	if err != nil {
+		return err
+	}
+	per := float64(traffic.RoundTrips) / float64(load.sent.Load())
+	fmt.Printf("round trips to Redis for deduplication: %.3f a request (goal: at most %.0f): "+
+		"%d events in %d requests at %.0f events/s, %v\n",
+		per, mostRoundTrips, load.events.Load(), load.sent.Load(), float64(load.events.Load())/took.Seconds(),
+		traffic.Commands)
+	if per > mostRoundTrips {
+		return fmt.Errorf("%.3f round trips a request", per)
+	}
+	return nil
+}
+
+// cpu compares everything on with everything off.
+func (b *bench) cpu() error {
+	var faults []error
+	for _, kind := range []workload{mixed, batches, singles} {
+		var on, off []float64
+		for range b.rounds {
+			with, err := b.cost(kind, b.redis.Addr, limits, dedups)
+			if err != nil {
+				return err
+			}
+			without, err := b.cost(kind, "", noLimits, dedupsNot)
+			if err != nil {
+				return err
+			}
+			on, off = append(on, with), append(off, without)
+		}
+		least := slices.Min(on) / slices.Min(off)
+		fmt.Printf("CPU an event, %s: %.2f us on, %.2f us off, ratio %.3f (medians: %.2f, %.2f, %.3f; goal of mixed: "+
+			"at most %.2f)\n", kind, slices.Min(on), slices.Min(off), least, median(on), median(off),
+			median(on)/median(off), mostCPU)
+		if kind == mixed && least > mostCPU {
+			faults = append(faults, fmt.Errorf("everything on costs %.0f %% more CPU", 100*(least-1)))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func median(all []float64) float64 {
+	ordered := slices.Sorted(slices.Values(all))
+	return ordered[len(ordered)/2]
+}
+
+// cost returns microseconds of a service's CPU time for an event.
+func (b *bench) cost(kind workload, addr string, features ...[]string) (float64, error) {
+	service, err := b.start(addr, features...)
+	if err != nil {
+		return 0, err
+	}
+	defer service.Kill()
+	var earlier time.Duration
+	load, err := b.run(service, kind, func() (err error) {
+		earlier, err = measure.CPUTime(service.Pid())
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	now, err := measure.CPUTime(service.Pid())
+	return float64((now - earlier).Microseconds()) / float64(load.events.Load()), err
+}
