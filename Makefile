@@ -108,8 +108,8 @@ chaos: ## Break Kafka, the disk and the service under load, and look for acknowl
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
 
-bench-state: build ## Measure what projects, quotas, rates and deduplication cost, with a real Kafka and Redis
-	testkit/services/services.sh run $(GO) run ./testkit/benchstate bin/capture
+bench-state: build ## Measure what the shared state costs, in Redis and in CPU time; ARGS="-parts cpu" for a part
+	testkit/services/services.sh run $(GO) run ./testkit/benchstate $(ARGS) bin/capture
 
 powercut: ## Cut the power under the service, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m
