@@ -236,7 +236,7 @@ func (b *bench) cpu() error {
 		fmt.Printf("CPU an event, %s: %.2f us on, %.2f us off, ratio %.3f (medians: %.2f, %.2f, %.3f; goal of mixed: "+
 			"at most %.2f)\n", kind, slices.Min(on), slices.Min(off), least, median(on), median(off),
 			median(on)/median(off), mostCPU)
-		if o.strict && kind == mixed && least > mostCPU {
+		if b.strict && kind == mixed && least > mostCPU {
 			faults = append(faults, fmt.Errorf("everything on costs %.0f %% more CPU", 100*(least-1)))
 		}
 	}

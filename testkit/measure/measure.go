@@ -12,9 +12,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/modules/panics"
 )
 
 // Load sends so many requests over so many connections, and returns when the last is answered. Each has to be answered
@@ -26,10 +29,10 @@ func Load(connections, requests int, next func(context.Context) (*http.Request, 
 	defer client.CloseIdleConnections()
 	var left atomic.Int64
 	left.Store(int64(requests))
-	var senders sync.WaitGroup
+	senders := panics.NewGroup(zap.NewNop())
 	faults := make([]error, connections)
 	for i := range connections {
-		senders.Go(func() {
+		senders.Go("a sender", func() {
 			for left.Add(-1) >= 0 && faults[i] == nil {
 				faults[i] = send(ctx, client, next)
 			}

@@ -136,8 +136,8 @@ func (p *Proxy) pass(client net.Conn) {
 	p.mu.Unlock()
 	// waiting is how many commands have not been answered.
 	var waiting atomic.Int64
-	var both sync.WaitGroup
-	both.Go(func() {
+	both := panics.NewGroup(zap.NewNop())
+	both.Go("the requests of a connection to Redis", func() {
 		_ = stream(server, client, func(item string, name string) {
 			if !strings.HasPrefix(item, "*") {
 				return
