@@ -3,8 +3,8 @@
 //
 //	make bench-state
 //
-// It prints three figures, each with its goal. It exits with 1 if one of the first two is missed, which are counts; with
-// -strict also if the third is missed, which no busy machine can tell for sure:
+// It prints three figures, each with its goal. It exits with 1 if one of the first two is missed, which are counts, and
+// with -strict also if the third is missed, which no busy machine can tell for sure:
 //
 //   - how many operations on Redis an event costs for projects, quotas and rates. A script is one operation.
 //   - how many round trips to Redis a request costs with deduplication.
