@@ -3,6 +3,8 @@ package transport
 import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
+
+	"github.com/opencapture/capture/transport/route"
 )
 
 // allowOrigin writes the CORS headers of an answer to a browser. Every origin is allowed, and with credentials:
@@ -18,7 +20,7 @@ func allowOrigin(c *fasthttp.RequestCtx) {
 	}
 	header.SetBytesV(fiber.HeaderAccessControlAllowOrigin, origin)
 	header.Set(fiber.HeaderAccessControlAllowCredentials, "true")
-	header.Set(fiber.HeaderAccessControlExposeHeaders, "Retry-After, X-Request-Id, X-Capture-Ack")
+	header.Set(fiber.HeaderAccessControlExposeHeaders, exposed)
 	if !isPreflight(c) {
 		return
 	}
@@ -28,6 +30,10 @@ func allowOrigin(c *fasthttp.RequestCtx) {
 		header.SetBytesV(fiber.HeaderAccessControlAllowHeaders, asked)
 	}
 }
+
+// exposed are the headers of an answer that a page may read.
+const exposed = "Retry-After, X-Request-Id, " + headerAck + ", " + route.HeaderRateLimit + ", " +
+	route.HeaderRateLimitPolicy + ", " + route.HeaderLimits
 
 // isPreflight reports whether a browser asks with this request for leave to send another one.
 func isPreflight(c *fasthttp.RequestCtx) bool {

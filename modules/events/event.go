@@ -233,8 +233,8 @@ type Batch struct {
 
 	// Ack is what makes the accepted events safe, according to the sink. If the events differ, it is the weakest ack.
 	Ack Ack
-	// RetryAfter is how long, according to the sink, the client should wait before it sends the failed events again. It
-	// is 0 if the sink does not say.
+	// RetryAfter is how long the client should wait before it sends the failed events again, according to the sink or
+	// to a stage. It is 0 if neither says.
 	RetryAfter time.Duration
 
 	// Standings are the limits of the project that the events were judged by. They are empty for a project without

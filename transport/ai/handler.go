@@ -178,7 +178,7 @@ type acceptedPart struct {
 func answer(batch *events.Batch, parts []decode.Part) route.Response {
 	switch sum := batch.Summary(); {
 	case sum.Failed > 0:
-		return route.ToFailure(sum.Failure).Refused()
+		return route.Failed(sum.Failure)
 	case sum.Rejected > 0:
 		return route.ToRejection(sum.Rejection).Refused()
 	}

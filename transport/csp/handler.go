@@ -183,7 +183,7 @@ func (h *Handler) read(payload *decode.Payload, batch *events.Batch, lease *memo
 func answer(batch *events.Batch) route.Response {
 	switch sum := batch.Summary(); {
 	case sum.Failed > 0:
-		return route.ToFailure(sum.Failure).Refused()
+		return route.Failed(sum.Failure)
 	case sum.Rejected == len(batch.Events):
 		return route.ToRejection(sum.Rejection).Refused()
 	}

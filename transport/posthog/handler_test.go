@@ -407,7 +407,7 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 		}, 503, "another request with the same event is being handled, please retry"},
 		{"too fast", func(event *events.Event) {
 			event.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "bucket of phc_secret is empty"))
-		}, 429, "rate limited, please retry later"},
+		}, 503, "rate limited, please retry later"},
 		{"dropped for being too fast", func(event *events.Event) { event.Drop(events.ReasonRateLimited) }, 200, okBody},
 		{"one failed: all is sent again", fails("a", events.Unavailable), 503, "transient error, please retry"},
 		{"an internal error tells nothing", fails("b", events.Internal), 500, "internal server error"},
@@ -433,7 +433,7 @@ func TestCaptureMapsWhatTheSinkSays(t *testing.T) {
 			response := s.post("/e", two)
 			require.Equal(t, test.status, response.Status)
 			require.Equal(t, test.answer, response.Body)
-			require.Equal(t, test.status == 503 || test.status == 429, response.Retry)
+			require.Equal(t, test.status == 503, response.Retry)
 		})
 	}
 }

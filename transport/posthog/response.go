@@ -52,7 +52,7 @@ func answer(batch *events.Batch, policy string, beacon bool) route.Response {
 	good := sum.Accepted + sum.Dropped
 	switch {
 	case sum.Failed > 0:
-		return route.ToFailure(sum.Failure).Refused()
+		return route.Failed(sum.Failure)
 	case sum.Rejected > 0 && (good+sum.Limited == 0 || policy == PolicyAllOrNothing):
 		return route.ToRejection(sum.Rejection).Refused()
 	case sum.Limited > 0 && good == 0:

@@ -138,6 +138,16 @@ func ToFailure(event *events.Event) Answer {
 	return answer
 }
 
+// Failed renders the answer to a request whose event has failed as v0 does, in plain text. It has no 429: browsers
+// would drop the events, and every SDK of v0 sends them again upon a 503.
+func Failed(event *events.Event) Response {
+	answer := ToFailure(event)
+	if events.CodeOf(event.Outcome.Err) == events.RateLimited {
+		answer.Status = byCode[events.Unavailable].Status
+	}
+	return answer.Refused()
+}
+
 // ToEvent returns v1's answer to one event: the result, and the details, which may be empty.
 func ToEvent(event *events.Event) (result, details string) {
 	outcome := &event.Outcome

@@ -184,12 +184,13 @@ const (
 	TypeText = "text/plain; charset=utf-8"
 )
 
-// About adds to a batch's answer what is the same in every protocol: what made the events safe, and how long the sink
-// asks the client to wait. The protocol calls About when the batch has been processed.
+// About adds to a batch's answer what is the same in every protocol: what made the events safe, how long the client is
+// to wait, and where its project stands with its limits. The protocol calls About when the batch has been processed.
 func (r Response) About(batch *events.Batch) Response {
 	r.RetryAfter = cmp.Or(batch.RetryAfter, r.RetryAfter)
 	if r.Status < http.StatusBadRequest {
 		r.Ack = batch.Ack
 	}
+	r.tell(batch.Standings.All())
 	return r
 }

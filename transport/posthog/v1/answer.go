@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/jsonscan"
@@ -52,6 +53,8 @@ var (
 		"historical_migration must be true or false")
 	errNoUUID = errorf(events.Invalid, "missing_event_uuid", events.ReasonInvalidUUID,
 		"the batch holds an event without a uuid")
+	errTooFast = errorf(events.RateLimited, "rate_limited", events.ReasonRateLimited,
+		"rate limited, please retry later")
 	errUUID = errorf(events.Invalid, "invalid_event_uuid", events.ReasonInvalidUUID,
 		"the batch holds an event whose uuid is not a UUID")
 )
@@ -183,10 +186,10 @@ func (s *session) appendResult(body []byte, i int) []byte {
 
 // answer renders a result for every event, in the order and with the UUIDs of the request. A stage that refuses the
 // token rejects every event that it is asked about. If no event was kept and none has failed, the whole request is then
-// refused.
+// refused. So it is if all events have failed because their project sends too fast.
 func (s *session) answer(request *route.Request) route.Response {
 	s.find()
-	kept := false
+	kept, tooFast := false, 0
 	var refused error
 	var failed *events.Event
 	size := len(answerHead) + len(answerTail)
@@ -199,6 +202,9 @@ func (s *session) answer(request *route.Request) route.Response {
 			kept = true
 		case events.StateFailed:
 			failed = cmp.Or(failed, event)
+			if events.CodeOf(outcome.Err) == events.RateLimited {
+				tooFast++
+			}
 		case events.StateRejected:
 			if events.CodeOf(outcome.Err) == events.Unauthorized {
 				refused = outcome.Err
@@ -207,6 +213,9 @@ func (s *session) answer(request *route.Request) route.Response {
 	}
 	if refused != nil && failed == nil && !kept {
 		return refuse(request, refused)
+	}
+	if tooFast > 0 && tooFast == len(s.objects) && !dropsUpon429(request) {
+		return refuse(request, errTooFast)
 	}
 	body := append(make([]byte, 0, size), answerHead...)
 	for i := range s.objects {
@@ -229,6 +238,12 @@ func (s *session) answer(request *route.Request) route.Response {
 		response.Retry, response.RetryAfter = true, route.ToFailure(failed).RetryAfter
 	}
 	return response
+}
+
+// dropsUpon429 reports whether the client would drop the events of a request that is refused with the status 429, as
+// posthog-go does. Results tell it to send the events again.
+func dropsUpon429(request *route.Request) bool {
+	return strings.HasPrefix(request.Get(headerSDKInfo), "posthog-go/")
 }
 
 // refuse renders the answer to an error.

@@ -538,6 +538,20 @@ func TestTheDutiesOfAnswers(t *testing.T) {
 				e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
 			}),
 		},
+		{
+			name: "all too fast", status: 429, answer: "rate_limited", retry: true, judge: func(e *events.Event) {
+				e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
+			},
+		},
+		{
+			name: "all too fast from an SDK that would drop them", status: 200, retry: true,
+			change: func(r *route.Request) { r.Header.(route.Headers)["PostHog-Sdk-Info"] = "posthog-go/1.23.1" },
+			judge: func(e *events.Event) {
+				e.Fail(events.ReasonRateLimited, events.Errorf(events.RateLimited, "secret"))
+			},
+			answer: `{"results":{"` + id(1) + `":{"result":"retry","details":"rate_limited"},"` + id(2) +
+				`":{"result":"retry","details":"rate_limited"}}}`,
+		},
 		{name: "dropped for being too fast", judge: ends(func(e *events.Event) { e.Drop(events.ReasonRateLimited) }),
 			status: 200, answer: second(`{"result":"drop","details":"rate_limited"}`)},
 		{name: "a plugin's reason", judge: ends(func(e *events.Event) { e.Drop("bot") }), status: 200,
