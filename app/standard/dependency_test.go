@@ -28,7 +28,7 @@ var shared = []string{
 	"modules/panics", "modules/terminal", "configs", "modules/module", "modules/listen", "modules/private",
 	"modules/events", "modules/produce", "modules/observability", "modules/admin/endpoint", "modules/store",
 	"modules/admin/audit", "modules/admin/api", "modules/admin/client", "modules/jsonscan", "transport/route",
-	"modules/project",
+	"modules/project", "modules/restriction",
 }
 
 // mayImport returns the other parts of the project that a part may import. A part is a directory with everything below
