@@ -142,6 +142,8 @@ type letter struct {
 	Time   time.Time `json:"time"`
 	Reason string    `json:"reason"`
 	Step   string    `json:"step,omitempty"`
+	// Rule is the rule of the operator's that set the message aside, if one did.
+	Rule string `json:"rule,omitempty"`
 	// Topic is where the message was meant to go; it is empty if nobody knows.
 	Topic      string `json:"topic,omitempty"`
 	Token      string `json:"token,omitempty"`
@@ -166,6 +168,8 @@ func newLetter(id string, m *produce.Message) letter {
 			l.Reason = value
 		case produce.HeaderDLQStep:
 			l.Step = value
+		case produce.HeaderDLQRule:
+			l.Rule = value
 		case produce.HeaderDLQTopic:
 			l.Topic = value
 		case produce.HeaderDLQTime:

@@ -99,6 +99,9 @@ const (
 type Outcome struct {
 	State  State
 	Reason Reason
+	// Rule is the id of the operator's rule that dropped the event (ReasonRule). It is empty for all other outcomes. It
+	// is for people: no metric is labelled with it.
+	Rule string
 	// Err is the cause of a rejection or a failure. It is nil for the other outcomes.
 	Err error
 }
@@ -115,6 +118,11 @@ func (e *Event) AcceptDuplicate() { e.end(Outcome{State: StateAccepted, Reason: 
 
 // Drop ends the event as one that the service's own policy does not keep.
 func (e *Event) Drop(reason Reason) { e.end(Outcome{State: StateDropped, Reason: reason}) }
+
+// DropByRule ends the event as one that a rule of the operator's does not keep. id says which rule it was.
+func (e *Event) DropByRule(id string) {
+	e.end(Outcome{State: StateDropped, Reason: ReasonRule, Rule: id})
+}
 
 // Reject ends the event as faulty.
 func (e *Event) Reject(reason Reason, err error) {

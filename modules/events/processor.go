@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -28,9 +29,9 @@ type processor struct {
 	latency  tally.Timer
 }
 
-// NewProcessor joins a pipeline, a sink and the ledger. At level debug it logs a line for every event, with its outcome
-// and, if it was not accepted, the reason. The scope's timer "sink_seconds" records how long the sink takes per batch,
-// in seconds.
+// NewProcessor joins a pipeline, a sink and the ledger. At level debug it logs a line for every event, with its
+// outcome, the reason if it was not accepted, and the rule of the operator's that decided about it. The scope's timer
+// "sink_seconds" records how long the sink takes per batch, in seconds.
 func NewProcessor(pipeline *Pipeline, sink Sink, ledger *Ledger, log *zap.Logger, scope tally.Scope) Processor {
 	return &processor{pipeline: pipeline, sink: sink, ledger: ledger, log: log, latency: scope.Timer("sink_seconds")}
 }
@@ -84,6 +85,9 @@ func (p *processor) explain(batch *Batch) {
 		}
 		if event.Outcome.Reason != "" {
 			fields = append(fields, zap.String("reason", string(event.Outcome.Reason)))
+		}
+		if rule := cmp.Or(event.Outcome.Rule, event.Routing.Rule); rule != "" {
+			fields = append(fields, zap.String("rule", rule))
 		}
 		if batch.TraceParent != "" {
 			fields = append(fields, zap.String("traceparent", strings.Clone(batch.TraceParent)))

@@ -333,15 +333,23 @@ func TestLevelDebugHasALineForEveryEventWithItsOutcome(t *testing.T) {
 	pipeline, err := NewPipeline(zap.NewNop(), tally.NoopScope)
 	require.NoError(t, err)
 	core, logged := observer.New(zap.DebugLevel)
-	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept() })
+	sink := sinkFunc(func(_ context.Context, b *Batch) { b.Events[0].Accept(); b.Events[len(b.Events)-1].Accept() })
 	batch := &Batch{Token: "phc_1", RequestID: "r1", Events: make([]Event, 2)}
 	batch.Events[0].Name, batch.Events[0].DistinctID = "early", "u1"
 	batch.Events[1].Name, batch.Events[1].DistinctID = "late", "u1"
 	batch.Events[1].Reject(ReasonTooLarge, Errorf(TooLarge, "2 bytes"))
+	batch.Events = append(batch.Events, Event{Name: "spam", DistinctID: "u2"}, Event{Name: "aside", DistinctID: "u3"})
+	batch.Events[2].DropByRule("store/spam")
+	batch.Events[3].Routing = Routing{DLQ: "event_restriction", Rule: "config/dlq/1"}
 
 	NewProcessor(pipeline, sink, NewLedger(), zap.New(core), tally.NoopScope).Process(t.Context(), batch)
 
-	require.Len(t, logged.All(), 2)
+	require.Len(t, logged.All(), 4)
+	require.Equal(t, "event dropped", logged.All()[2].Message)
+	require.Equal(t, "rule", logged.All()[2].ContextMap()["reason"])
+	require.Equal(t, "store/spam", logged.All()[2].ContextMap()["rule"])
+	require.Equal(t, "event accepted", logged.All()[3].Message)
+	require.Equal(t, "config/dlq/1", logged.All()[3].ContextMap()["rule"])
 	require.Equal(t, "event accepted", logged.All()[0].Message)
 	require.Equal(t, map[string]any{
 		"event_id": "00000000-0000-0000-0000-000000000000", "token": "phc_1", "distinct_id": "u1", "event": "early",

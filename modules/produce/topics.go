@@ -27,7 +27,7 @@ type Topics struct {
 	AI                 string   `key:"ai" doc:"Topic of AI events."`
 	AIOverflow         string   `key:"ai_overflow" doc:"Topic of AI events that are kept out of the way of others. Empty: they stay in the topic of AI events."`
 	Logs               string   `key:"logs" doc:"Topic of log records."`
-	DLQ                string   `key:"dlq" doc:"Topic of events of any kind that a rule sets aside; the header dlq_reason says why."`
+	DLQ                string   `key:"dlq" doc:"Topic of events of any kind that a rule sets aside; the headers dlq_reason and dlq_rule say why."`
 	Custom             []string `key:"custom" live:"true" doc:"Further topics that rules send events to. The service creates and watches them like the others."`
 
 	Create            bool `key:"create" live:"true" doc:"Create the topics that are missing, when the service connects and whenever a topic goes missing later."`

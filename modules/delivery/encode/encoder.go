@@ -27,8 +27,8 @@ import (
 // cookieless event, and the session's id for a recording. An event of the main stream or of an overflow has no key
 // where Routing says that its order does not matter. The headers are token, distinct_id, timestamp (milliseconds since
 // 1970), event, uuid and now. Where they apply, there are also historical_migration, session_id,
-// force_disable_person_processing, skip_heatmap_processing, dlq_reason, dlq_step, dlq_timestamp and dlq_topic (the
-// topic that the event was meant for).
+// force_disable_person_processing, skip_heatmap_processing, dlq_reason, dlq_step, dlq_timestamp, dlq_topic (the
+// topic that the event was meant for) and dlq_rule (the rule of the operator's that set the event aside).
 //
 // Some events make more than one message; the messages of one event follow one another. An event with heatmap data
 // makes a $$heatmap event behind its own, which is left out if it is too large. A recording that is too large for one
@@ -121,12 +121,13 @@ var (
 	headerDLQStep     = []byte(produce.HeaderDLQStep)
 	headerDLQTime     = []byte(produce.HeaderDLQTime)
 	headerDLQTopic    = []byte(produce.HeaderDLQTopic)
+	headerDLQRule     = []byte(produce.HeaderDLQRule)
 	textTrue          = []byte("true")
 	textCapture       = []byte("capture")
 )
 
 const (
-	maxHeaders = 14
+	maxHeaders = 15
 	uuidLength = 36
 	uuidStart  = len(`{"uuid":"`) // where the identifier starts in a value
 	// textPerEvent is the most text of a message besides the event's own: field names, times, identifiers.
@@ -216,7 +217,7 @@ func commonText(batch *events.Batch) int {
 // rawBytes.
 func (e *Encoder) maxText(batch *events.Batch, event *events.Event, raw int) int {
 	frame := textPerEvent + 16*(len(event.Name)+len(event.DistinctID)+len(event.ClientIP)+len(event.SessionID)+
-		len(event.Routing.DLQ)+len(batch.Token))
+		len(event.Routing.DLQ)+len(event.Routing.Rule)+len(batch.Token))
 	if event.Routing.DLQ != "" {
 		frame += produce.LongestTopicName
 	}
@@ -527,6 +528,9 @@ func (b *batchEncoder) message(event *events.Event, index int, f *frame, value [
 			produce.Header{Key: headerDLQTime, Value: b.since(start)},
 			produce.Header{Key: headerDLQTopic, Value: b.add(intended(&b.topics, event))},
 		)
+		if event.Routing.Rule != "" {
+			b.headers = append(b.headers, produce.Header{Key: headerDLQRule, Value: b.add(event.Routing.Rule)})
+		}
 	}
 	b.messages = append(b.messages, produce.Message{
 		Topic: f.topic, Key: f.key, Value: value, Headers: b.headers[headers:len(b.headers):len(b.headers)],

@@ -280,12 +280,12 @@ func TestSection45Headers(t *testing.T) {
 		"everything": {
 			func(e *events.Event) {
 				e.SessionID, e.Heatmap, e.Routing = "s-1", []byte(`{}`),
-					events.Routing{DLQ: "event_restriction", SkipPerson: true}
+					events.Routing{DLQ: "event_restriction", SkipPerson: true, Rule: "store/spam"}
 			},
 			[]string{
 				"session_id=s-1", "force_disable_person_processing=true", "skip_heatmap_processing=true",
 				"dlq_reason=event_restriction", "dlq_step=capture", "dlq_timestamp=2026-11-24T01:02:03.450Z",
-				"dlq_topic=clickhouse_events",
+				"dlq_topic=clickhouse_events", "dlq_rule=store/spam",
 			},
 		},
 	} {
