@@ -10,6 +10,7 @@ import (
 type Config struct {
 	Enabled     bool          `key:"enabled" live:"true" doc:"Warn projects of their faulty events, by messages to kafka.topics.client_warnings."`
 	Interval    time.Duration `key:"interval" live:"true" doc:"The least time between two warnings of one type to one project. The next warning says how many were held back in between."`
+	Rules       bool          `key:"rules" live:"true" doc:"Warn projects also of events that a rule of the operator's drops (docs/restrictions.md). The warning names the rule. Off: a project does not learn of such a rule, as its clients do not."`
 	StopTimeout time.Duration `key:"stop_timeout" doc:"How long a stop waits for the warnings that are not written yet."`
 }
 

@@ -14,6 +14,7 @@ const (
 	replayInvalid
 	rateLimited
 	quotaExceeded
+	droppedByRule
 	jsonRepaired
 	invalidEvent
 	timeUnread
@@ -41,6 +42,7 @@ var kinds = [kindCount]struct{ name, sentence string }{
 		"A part of a session recording was rejected because it is not valid"},
 	rateLimited:   {"rate_limited", "An event was dropped because the project sends events too fast"},
 	quotaExceeded: {"quota_exceeded", "An event was dropped because the project has used up its quota"},
+	droppedByRule: {"event_restriction", "An event was dropped by a rule of the operator's"},
 	jsonRepaired: {"json_repaired",
 		"A request was not valid JSON (NaN, an infinity, half of a surrogate pair, a control character or a byte " +
 			"that is not UTF-8), or had values that their fields in OTLP cannot hold, and was repaired"},
@@ -85,6 +87,8 @@ func judge(event *events.Event) kind {
 		return rateLimited
 	case events.ReasonQuota:
 		return quotaExceeded
+	case events.ReasonRule:
+		return droppedByRule
 	case events.ReasonOutOfScope:
 		return outOfScope
 	case events.ReasonInvalidEvent, events.ReasonInvalidUUID, events.ReasonInvalidCookieless, events.ReasonNotAI:
@@ -122,9 +126,9 @@ var noted = [...]struct {
 }
 
 // look fills in the findings and reports whether there are any. A repaired request concerns all of its events except
-// the dropped ones: projects are not told of the operator's rules, and the test route keeps nothing. A duplicate
-// deserves nothing, because the project was told when the event came for the first time.
-func (f *findings) look(batch *events.Batch) (something bool) {
+// the dropped ones: projects are not told of the operator's rules unless rules is set, and the test route keeps
+// nothing. A duplicate deserves nothing, because the project was told when the event came for the first time.
+func (f *findings) look(batch *events.Batch, rules bool) (something bool) {
 	for i := range batch.Events {
 		event := &batch.Events[i]
 		if event.Outcome.State == events.StateAccepted && event.Outcome.Reason == events.ReasonDuplicate {
@@ -135,7 +139,7 @@ func (f *findings) look(batch *events.Batch) (something bool) {
 			something = true
 		}
 		if event.Outcome.State != events.StateAccepted {
-			if kind := judge(event); kind != fine {
+			if kind := judge(event); kind != fine && (rules || kind != droppedByRule) {
 				f.add(kind, i)
 				something = true
 			}

@@ -80,7 +80,7 @@ func TestWhatIsToldAboutAnOutcome(t *testing.T) {
 			Outcome: events.Outcome{State: events.StateDropped, Reason: events.ReasonRule}}, ""},
 	} {
 		var found findings
-		something := found.look(&events.Batch{Token: "phc_a", Events: []events.Event{test.event}})
+		something := found.look(&events.Batch{Token: "phc_a", Events: []events.Event{test.event}}, false)
 		require.Equal(t, test.want != "", something, test.name)
 		for kind := range kindCount {
 			want := finding{}
@@ -99,21 +99,41 @@ func TestTheFirstEventOfEachKindIsNamedAndTheOthersAreCounted(t *testing.T) {
 	require.True(t, found.look(&events.Batch{Repaired: true, Events: []events.Event{
 		{Outcome: good}, {Outcome: bad}, {Outcome: good, Notes: events.NoteDistinctIDCut | events.NoteSnapshotReplaced},
 		{Outcome: bad}, {Outcome: bad},
-	}}))
+	}}, false))
 	require.Equal(t, findings{
 		missingName:         {events: 3, first: 1},
 		distinctIDTruncated: {events: 1, first: 2},
 		replayTooLarge:      {events: 1, first: 2},
 		jsonRepaired:        {events: 5},
 	}, found)
-	require.False(t, new(findings).look(&events.Batch{Repaired: true}), "nothing came of it")
+	require.False(t, new(findings).look(&events.Batch{Repaired: true}, false), "nothing came of it")
 	for _, reason := range []events.Reason{events.ReasonRule, events.ReasonNotHistorical, events.ReasonBlackHole} {
 		dropped := events.Outcome{State: events.StateDropped, Reason: reason}
-		require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: dropped}}}),
-			reason)
+		batch := &events.Batch{Repaired: true, Events: []events.Event{{Outcome: dropped}}}
+		require.False(t, new(findings).look(batch, false), reason)
 	}
 	duplicate := events.Outcome{State: events.StateAccepted, Reason: events.ReasonDuplicate}
-	require.False(t, new(findings).look(&events.Batch{Repaired: true, Events: []events.Event{{Outcome: duplicate}}}))
+	batch := &events.Batch{Repaired: true, Events: []events.Event{{Outcome: duplicate}}}
+	require.False(t, new(findings).look(batch, false))
+}
+
+// Projects learn of the operator's rules only where the operator says so.
+func TestAProjectIsToldOfARuleIfItIsTo(t *testing.T) {
+	event := events.Event{Name: "a"}
+	event.DropByRule("store/spam")
+	batch := &events.Batch{Token: "phc_a", Events: []events.Event{{}, event}}
+	batch.Events[0].Accept()
+	var found findings
+	require.True(t, found.look(batch, true))
+	require.Equal(t, findings{droppedByRule: {events: 1, first: 1}}, found)
+	told := newMessage(batch, droppedByRule, found[droppedByRule], 0)
+	require.JSONEq(t, `{
+		"$$client_ingestion_warning_message": "An event was dropped by a rule of the operator's",
+		"$$client_ingestion_warning_type": "event_restriction", "$$client_ingestion_warning_source": "capture",
+		"$$client_ingestion_warning_details": {
+			"event": "a", "reason": "rule", "rule": "store/spam", "events": 1, "suppressed": 0,
+			"pipelineStep": "capture"
+		}}`, string(told.event.Raw.Properties))
 }
 
 func TestEveryKindHasANameAndASentence(t *testing.T) {

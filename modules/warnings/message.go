@@ -50,6 +50,7 @@ type details struct {
 	SessionID    string        `json:"sessionId,omitempty"`
 	ReplayRecord *replayRecord `json:"replayRecord,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
+	Rule         string        `json:"rule,omitempty"`
 	Error        string        `json:"error,omitempty"`
 	Field        string        `json:"field,omitempty"`
 	Value        string        `json:"value,omitempty"`
@@ -74,6 +75,7 @@ func newMessage(batch *events.Batch, kind kind, found finding, held int) message
 			DistinctID:   cut(about.DistinctID, maxText),
 			SessionID:    cut(about.SessionID, maxText),
 			Reason:       string(about.Outcome.Reason),
+			Rule:         about.Outcome.Rule,
 			Events:       found.events,
 			Suppressed:   held,
 			PipelineStep: "capture",

@@ -82,7 +82,7 @@ func (w *Warner) Process(context.Context, *events.Batch) (events.Settle, error) 
 func (w *Warner) observe(_ context.Context, batch *events.Batch) {
 	var found findings
 	cfg := w.config.In(batch.Config)
-	if !cfg.Enabled || batch.Token == "" || !found.look(batch) {
+	if !cfg.Enabled || batch.Token == "" || !found.look(batch, cfg.Rules) {
 		return
 	}
 	w.mu.Lock()
