@@ -48,12 +48,14 @@ func TestTheOperatorsRulesDecideWhereEventsGo(t *testing.T) {
 		ways[event.Name] = way{event.Lane, event.Routing}
 	}
 	require.Equal(t, map[string]way{
-		"vip":        {routing: events.Routing{Topic: "vip_events"}},
-		"$$heatmap":  {lane: events.LaneHeatmaps},
-		"hot":        {routing: events.Routing{Overflow: true, Unkeyed: true, SkipPerson: true}},
+		"vip":       {routing: events.Routing{Topic: "vip_events", Rule: "config/topics/1"}},
+		"$$heatmap": {lane: events.LaneHeatmaps},
+		"hot": {routing: events.Routing{
+			Overflow: true, Unkeyed: true, SkipPerson: true, Rule: "config/overflow/1",
+		}},
 		"$exception": {lane: events.LaneExceptions},
-		"bot":        {routing: events.Routing{SkipPerson: true}},
-		"bad":        {routing: events.Routing{DLQ: "event_restriction"}},
+		"bot":        {routing: events.Routing{SkipPerson: true, Rule: "config/skip_person/1"}},
+		"bad":        {routing: events.Routing{DLQ: "event_restriction", Rule: "config/dlq/1"}},
 		"old":        {lane: events.LaneHistorical},
 		"plain":      {},
 	}, ways)

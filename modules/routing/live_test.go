@@ -13,22 +13,19 @@ import (
 func TestABatchGoesByTheRulesOfItsOwnConfiguration(t *testing.T) {
 	drop := "phc_a"
 	load := func() (*configs.Set, error) {
-		return configs.Load([]configs.Section{{Name: "routing", Defaults: Config{}}},
+		return configs.Load([]configs.Section{{Name: "routing", Defaults: DefaultConfig()}},
 			configs.Source{Environ: []string{"CAPTURE_ROUTING__DROP=" + drop}})
 	}
 	set, err := load()
 	require.NoError(t, err)
 	live := configs.NewLive(set, load)
-	stage, err := NewStage(live)
-	require.NoError(t, err)
+	stage := startStage(t, live, newStore(t))
 	before := live.View()
 	drop = "phc_b"
 	_, err = live.Reload()
 	require.NoError(t, err)
 	for token, of := range map[string]*configs.View{"phc_a": before, "phc_b": live.View()} {
-		batch := &events.Batch{Token: token, Config: of, Events: make([]events.Event, 1)}
-		_, err := stage.Process(t.Context(), batch)
-		require.NoError(t, err)
-		require.Equal(t, dropped, batch.Events[0].Outcome, token)
+		got := judge1(t, stage, events.Batch{Token: token, Config: of}, events.Event{})
+		require.Equal(t, "config/drop/1", got.Outcome.Rule, token)
 	}
 }

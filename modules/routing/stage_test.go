@@ -14,20 +14,39 @@ var received = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 func newStage(t testing.TB, cfg Config) *Stage {
 	t.Helper()
-	stage, err := NewStage(configs.Fixed(cfg))
-	require.NoError(t, err)
-	return stage
+	return startStage(t, configs.Fixed(cfg), newStore(t))
 }
 
-// process passes one event through a stage and returns the event afterwards.
+// process passes one event through a stage of the defaults with the given rules, and returns the event afterwards,
+// without the id of the rule.
 func process(t *testing.T, cfg Config, batch events.Batch, event events.Event) events.Event {
 	t.Helper()
+	cfg = rulesOf(cfg)
 	require.NoError(t, cfg.Validate())
-	batch.Received, batch.Events = received, []events.Event{event}
-	settle, err := newStage(t, cfg).Process(t.Context(), &batch)
+	batch.Received = received
+	got := judge1(t, newStage(t, cfg), batch, event)
+	require.False(t, got.Outcome.Rule != "" && got.Routing.Rule != "", "one of them at most")
+	got.Outcome.Rule, got.Routing.Rule = "", ""
+	return got
+}
+
+// judge1 passes one event through a stage and returns the event afterwards.
+func judge1(t testing.TB, stage *Stage, batch events.Batch, event events.Event) events.Event {
+	t.Helper()
+	batch.Events = []events.Event{event}
+	settle, err := stage.Process(t.Context(), &batch)
 	require.NoError(t, err)
 	require.Nil(t, settle)
 	return batch.Events[0]
+}
+
+// rulesOf returns the defaults with the rules of a section.
+func rulesOf(cfg Config) Config {
+	all := DefaultConfig()
+	all.Drop, all.Overflow, all.SkipPerson, all.DLQ, all.Topics = cfg.Drop, cfg.Overflow, cfg.SkipPerson, cfg.DLQ,
+		cfg.Topics
+	all.HistoricalAfter, all.HistoricalOnly = cfg.HistoricalAfter, cfg.HistoricalOnly
+	return all
 }
 
 var (
@@ -198,7 +217,9 @@ func TestABatchThatNoRuleConcernsCostsNoAllocation(t *testing.T) {
 		"nor does one that rules concern")
 }
 
-var someRules = Config{Drop: []string{"phc_gone", "phc_concerned:spammer"}, Topics: []string{"phc_concerned:vip=vip"}}
+var someRules = rulesOf(Config{
+	Drop: []string{"phc_gone", "phc_concerned:spammer"}, Topics: []string{"phc_concerned:vip=vip"},
+})
 
 func stock(n int) *events.Batch {
 	batch := &events.Batch{Token: "phc_other", Received: received, Events: make([]events.Event, n)}

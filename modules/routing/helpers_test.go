@@ -1,0 +1,118 @@
+package routing
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
+
+	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/store"
+	"github.com/opencapture/capture/modules/store/local"
+)
+
+// scriptedStore is a store of this process that can be away, and that has what PostHog's Redis would have.
+type scriptedStore struct {
+	*local.Store
+
+	mu        sync.Mutex
+	fault     error // of the shared state
+	lists     int   // how often the rules were listed
+	posthog   bool
+	postFault error // of PostHog's Redis
+	strings   map[string]string
+	sets      map[string]map[string]time.Time
+}
+
+func newStore(t testing.TB) *scriptedStore {
+	t.Helper()
+	s := &scriptedStore{
+		Store:   local.New(local.Config{Memory: 1 << 20, Counters: 1 << 20}, zap.NewNop(), tally.NoopScope),
+		strings: map[string]string{}, sets: map[string]map[string]time.Time{},
+	}
+	return s
+}
+
+// set changes what the store has.
+func (s *scriptedStore) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *scriptedStore) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fault
+}
+
+func (s *scriptedStore) Get(ctx context.Context, kind, name string) (store.Fields, error) {
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return s.Store.Get(ctx, kind, name)
+}
+
+func (s *scriptedStore) List(ctx context.Context, kind, after string, limit int) ([]string, error) {
+	s.set(func() { s.lists++ })
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return s.Store.List(ctx, kind, after, limit)
+}
+
+func (s *scriptedStore) HasPostHog() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.posthog
+}
+
+func (s *scriptedStore) SortedSet(_ context.Context, key string, now time.Time) (map[string]time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.postFault != nil {
+		return nil, s.postFault
+	}
+	set := maps.Clone(s.sets[key])
+	maps.DeleteFunc(set, func(_ string, until time.Time) bool { return until.Before(now) })
+	if set == nil {
+		set = map[string]time.Time{}
+	}
+	return set, nil
+}
+
+func (s *scriptedStore) Strings(_ context.Context, keys ...string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values := make([]string, len(keys))
+	for i, key := range keys {
+		values[i] = s.strings[key]
+	}
+	return values, s.postFault
+}
+
+// startStage starts the store, if it has not been, and a stage that reads from it. Both end with the test.
+func startStage(t testing.TB, live *configs.Live, from *scriptedStore) *Stage {
+	t.Helper()
+	return startLogged(t, live, from, zap.NewNop(), tally.NoopScope)
+}
+
+func startLogged(
+	t testing.TB, live *configs.Live, from *scriptedStore, log *zap.Logger, scope tally.Scope,
+) *Stage {
+	t.Helper()
+	stage, err := NewStage(live, from, log, scope)
+	require.NoError(t, err)
+	require.NoError(t, from.Start(t.Context()))
+	require.NoError(t, stage.Start(t.Context()))
+	t.Cleanup(func() {
+		require.NoError(t, stage.Stop(context.Background()))
+		require.NoError(t, from.Stop(context.Background()))
+	})
+	return stage
+}
