@@ -205,14 +205,20 @@ func securityProtocol(value string) (any, error) {
 // rules reads the tokens, and the users in the form token:distinct_id, that a rule concerns.
 func rules(value string) (any, error) {
 	list := split(value)
-	for _, who := range list {
+	for i, who := range list {
 		token, distinctID, one := strings.Cut(who, ":")
 		if token == "" || one && distinctID == "" {
 			return nil, fmt.Errorf("must be a list of token or token:distinct_id, got %q in it", who)
 		}
+		if field, _, named := strings.Cut(distinctID, "="); named && slices.Contains(ruleFields, field) {
+			list[i] = token + ":distinct_id=" + distinctID // here it would be a rule about something else
+		}
 	}
 	return list, nil
 }
+
+// ruleFields are the words behind which an entry of routing.drop names something.
+var ruleFields = []string{"distinct_id", "event", "session", "uuid"}
 
 var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 

@@ -39,6 +39,10 @@ func settings(env map[string]string) []setting {
 		{name: "ENABLE_HISTORICAL_REROUTING", key: "routing.historical_after",
 			convert: rerouting(env["HISTORICAL_REROUTING_THRESHOLD_DAYS"])},
 		{name: "CAPTURE_MODE", key: "routing.historical_only", convert: historicalOnly},
+		{name: "EVENT_RESTRICTIONS_ENABLED", key: "routing.posthog", convert: boolean},
+		{name: "EVENT_RESTRICTIONS_REFRESH_INTERVAL_SECS", key: "routing.rules_refresh", convert: seconds(1, 3600)},
+		{name: "EVENT_RESTRICTIONS_FAIL_OPEN_AFTER_SECS", key: "routing.rules_stale_after",
+			convert: seconds(1, 30*24*3600)},
 
 		{name: "CAPTURE_INGESTION_WARNINGS_ENABLED", key: "warnings.enabled", convert: boolean},
 
@@ -171,7 +175,6 @@ var remarks = []remark{
 	{"REDIS_*", "", "Of PostHog's Redis, store.posthog has all there is to set."},
 	{"OVERFLOW_ENABLED", "false", overflow},
 	{"OVERFLOW_*", "", overflow},
-	{"EVENT_RESTRICTIONS_ENABLED", "false", restrictions},
 	{"EVENT_RESTRICTIONS_*", "", restrictions},
 	{"KNOWN_TOKENS_REDIS_URL", "", "The known tokens are read from the Redis of store.posthog.addrs."},
 	{"KNOWN_TOKENS_MARKER_REFRESH_SECS", "", "Whether the list of known tokens is fresh is read with each lookup."},
@@ -212,11 +215,10 @@ const (
 	librdkafka = "It is a setting of librdkafka, which is not the producer here: the section kafka has all there " +
 		"is to set."
 	overflow     = "Nobody is put into overflow by how much they send: routing.overflow lists who is."
-	restrictions = "Restrictions that PostHog keeps in Redis are not read: routing.drop, overflow, skip_person, dlq " +
-		"and topics hold rules of that kind."
-	rateLimit = "Rates are not limited across instances."
-	byteLimit = "The bytes of AI events are not limited by rate."
-	s3        = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, " +
+	restrictions = "Restrictions are read from the one Redis of PostHog's that store.posthog.addrs names."
+	rateLimit    = "Rates are not limited across instances."
+	byteLimit    = "The bytes of AI events are not limited by rate."
+	s3           = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, " +
 		"see delivery.spool."
 	requestTime = "What is bounded is the time for a whole body, by transport.body_timeout, and for events to be " +
 		"safe, by delivery.timeout."
