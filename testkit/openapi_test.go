@@ -228,6 +228,7 @@ func TestTheEndpointsOfTheListenerAnswerAsTheDocumentSays(t *testing.T) {
 		{"GET", "/admin/auth", "", 200},
 		{"GET", "/admin/quota", "", 200},
 		{"GET", "/admin/projects", "", 200},
+		{"GET", "/admin/restrictions", "", 200},
 		{"GET", "/admin/auth", "", 200},
 		{"POST", "/admin/reload", "", 200},
 		{"GET", "/admin/usage", "?from=2026-01-01&limit=5", 200},

@@ -19,12 +19,15 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/admin/audit"
 	"github.com/opencapture/capture/modules/admin/client"
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/modules/project"
+	"github.com/opencapture/capture/modules/restriction"
 	"github.com/opencapture/capture/modules/store"
 	"github.com/opencapture/capture/modules/store/local"
 )
@@ -88,6 +91,11 @@ type service struct {
 	filed   filed
 }
 
+// topics is a section with the topics of the configuration.
+type topics struct {
+	Topics produce.Topics `key:"topics"`
+}
+
 // filed are the projects that stand in files.
 type filed map[string]*project.Record
 
@@ -106,7 +114,9 @@ func start(t *testing.T) *service {
 	}
 	auditLog := audit.New(func() string { return "" }, s.audited, zap.NewNop(), tally.NoopScope.Counter("x"))
 	mux := http.NewServeMux()
-	for _, e := range Endpoints(records, s.filed, s.ledger, auditLog, zap.NewNop()) {
+	for _, e := range Endpoints(records, s.filed, s.ledger, configs.Fixed(topics{Topics: produce.Topics{
+		Events: "clickhouse_events", Custom: []string{"vip"},
+	}}), auditLog, zap.NewNop()) {
 		mux.Handle(e.Pattern, e.Handler)
 	}
 	server := httptest.NewServer(mux)
@@ -388,6 +398,34 @@ func TestAProjectInAFileIsChangedThere(t *testing.T) {
 	require.Empty(t, hints)
 	_, _, err = s.run(t, "quota", "refund", "phc_a", "events/hour", "--events", "1")
 	require.NoError(t, err)
+}
+
+func TestARestrictionIsSetAndSendsEventsOnlyToTopicsThatThereAre(t *testing.T) {
+	s := start(t)
+	out, _, err := s.run(t, "restriction", "set", "vip-users", "token=phc_a", "action=topic", "topic=vip",
+		`distinct_ids="a, b", c`)
+	require.NoError(t, err)
+	require.Equal(t, "+ token=phc_a\n+ action=topic\n+ topic=vip\n+ distinct_ids=\"a, b\", c\n", out)
+	fields, err := s.Get(t.Context(), restriction.Kind, "vip-users")
+	require.NoError(t, err)
+	require.Equal(t, store.Fields{
+		"token": "phc_a", "action": "topic", "topic": "vip", "distinct_ids": `"a, b", c`,
+	}, fields)
+	out, _, err = s.run(t, "restriction", "list")
+	require.NoError(t, err)
+	require.Contains(t, out, "vip-users  phc_a  topic   vip")
+	_, _, err = s.run(t, "restriction", "set", "vip-users", "topic=elsewhere")
+	require.ErrorContains(t, err, `topic: "elsewhere" is none of kafka.topics: add it to kafka.topics.custom`)
+	_, _, err = s.run(t, "restriction", "set", "vip-users", "action=vanish", "topic=")
+	require.ErrorContains(t, err, "action: must be one of drop, overflow")
+	_, _, err = s.run(t, "restriction", "set", "no spaces", "token=phc_a", "action=drop")
+	require.ErrorContains(t, err, "the name of a rule must be")
+	out, _, err = s.run(t, "restriction", "set", "vip-users", "action=drop", "topic=")
+	require.NoError(t, err)
+	require.Equal(t, "- action=topic\n+ action=drop\n- topic=vip\n", out)
+	_, _, err = s.run(t, "restriction", "delete", "vip-users")
+	require.NoError(t, err)
+	require.Equal(t, 6, strings.Count(s.audited.String(), `"kind":"rule"`), "three changes")
 }
 
 func TestWhoWasNotFastestIsTold(t *testing.T) {

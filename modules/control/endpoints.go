@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/admin/audit"
 	"github.com/opencapture/capture/modules/admin/endpoint"
@@ -15,10 +16,15 @@ import (
 
 // Endpoints returns the endpoints of the package. Changes are noted in the audit log.
 func Endpoints(
-	records store.Records, files project.Files, allowances events.Allowances, auditLog *audit.Log, log *zap.Logger,
+	records store.Records, files project.Files, allowances events.Allowances, live *configs.Live, auditLog *audit.Log,
+	log *zap.Logger,
 ) []endpoint.Endpoint {
 	a := api.New(auditLog, log)
-	return slices.Concat(projects(records, files).Endpoints(a), (&quotas{records, files, allowances}).endpoints(a))
+	return slices.Concat(
+		projects(records, files).Endpoints(a),
+		(&quotas{records, files, allowances}).endpoints(a),
+		restrictions(records, live).Endpoints(a),
+	)
 }
 
 func projectCommands() *recordCommands {

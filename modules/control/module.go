@@ -30,6 +30,6 @@ func Module() module.Module {
 			module.Require[client.Own]("modules/admin"),
 			module.Require[*zap.Logger]("modules/observability"),
 		},
-		Commands: []module.Command{projectCommands().command(), quotaCommand()},
+		Commands: []module.Command{projectCommands().command(), restrictionCommands().command(), quotaCommand()},
 	}
 }
