@@ -99,10 +99,22 @@ func TestWhatOperatorsChangeHoldsForTheNextEvents(t *testing.T) {
 	require.Equal(t, 204, o.ask(t, "DELETE", project, token, "", "", "If-Match", "*").status)
 	require.Equal(t, 404, o.ask(t, "DELETE", project, token, "", "", "If-Match", "*").status)
 
+	const restriction = "/admin/restrictions/{name}"
+	rule := []string{"noisy"}
+	drop := `{"fields":{"token":"phc_a","action":"drop","events":"heartbeat"}}`
+	require.Equal(t, 404, o.ask(t, "GET", restriction, rule, "", "").status)
+	require.Equal(t, 201, o.ask(t, "PUT", restriction, rule, "", drop, fresh...).status)
+	require.Equal(t, 200, o.ask(t, "GET", restriction, rule, "", "").status)
+	require.Equal(t, 422, o.ask(t, "PUT", restriction, rule, "",
+		`{"fields":{"token":"phc_a","action":"topic","topic":"nowhere"}}`, "If-Match", "*").status)
+	require.Equal(t, 400, o.ask(t, "GET", restriction, []string{"no name"}, "", "").status)
+	require.Contains(t, o.ask(t, "GET", "/admin/restrictions", nil, "", "").answer, `"name":"noisy"`)
+	require.Equal(t, 204, o.ask(t, "DELETE", restriction, rule, "", "", "If-Match", "*").status)
+
 	text, err := os.ReadFile(audited)
 	require.NoError(t, err)
-	require.Equal(t, 2*7, strings.Count(string(text), "\n"), "seven changes:\n%s", text)
-	require.Equal(t, 7, strings.Count(string(text), `"result":"done"`))
+	require.Equal(t, 2*9, strings.Count(string(text), "\n"), "nine changes:\n%s", text)
+	require.Equal(t, 9, strings.Count(string(text), `"result":"done"`))
 
 	// Without the audit log nothing changes.
 	require.NoError(t, service.Set("admin.audit.file="+filepath.Join(audited, "none")))
