@@ -199,7 +199,7 @@ func TestFilesOfProjectsFollowTheConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	before := live.View()
 	require.Empty(t, reasonOf(t, auth, callerOf("phc_a")))
-	require.Equal(t, "only tokens of projects, 1 of them in files (auth.mode: strict)", auth.StartFact().Text())
+	require.Equal(t, "tokens of projects only, of which 1 are in files (auth.mode: strict)", auth.StartFact().Text())
 
 	section.Projects = configs.FilesOf(configs.File{Path: "a.yaml", Data: []byte("phc_b: {id: 2}\n")})
 	_, err = live.Reload()

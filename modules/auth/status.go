@@ -64,11 +64,11 @@ func (a *Auth) Endpoint() endpoint.Endpoint {
 
 // StartFact says who may send.
 func (a *Auth) StartFact() module.StartFact {
-	return module.StartFact{Rank: 35, Name: "who may send", Text: func() string {
+	return module.StartFact{Rank: 35, Name: "open to", Text: func() string {
 		terms := a.terms.Now()
 		switch terms.Mode {
 		case ModeStrict:
-			return fmt.Sprintf("only tokens of projects, %d of them in files (auth.mode: strict)", len(terms.files))
+			return fmt.Sprintf("tokens of projects only, of which %d are in files (auth.mode: strict)", len(terms.files))
 		case ModeKnown:
 			return "every token; those of no project are counted and warned of (auth.mode: known)"
 		default:
