@@ -106,9 +106,9 @@ func milliseconds(least int64) conversion {
 }
 
 // seconds reads a number of seconds that a key takes.
-func seconds(least, most int64) conversion {
+func seconds(most int64) conversion {
 	return func(value string) (any, error) {
-		n, err := whole(value, "seconds", least, most)
+		n, err := whole(value, "seconds", 1, most)
 		return fmt.Sprintf("%ds", n), err
 	}
 }

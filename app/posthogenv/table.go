@@ -29,8 +29,8 @@ func settings(env map[string]string) []setting {
 		{name: "LOG_LEVEL", key: "observability.log.level", convert: logLevel},
 
 		{name: "TOKEN_VALIDATION_MODE", key: "auth.mode", convert: validationMode},
-		{name: "KNOWN_TOKENS_KNOWN_CACHE_TTL_SECS", key: "auth.ttl", convert: seconds(1, 86_400)},
-		{name: "KNOWN_TOKENS_UNKNOWN_CACHE_TTL_SECS", key: "auth.unknown_ttl", convert: seconds(1, 86_400)},
+		{name: "KNOWN_TOKENS_KNOWN_CACHE_TTL_SECS", key: "auth.ttl", convert: seconds(86_400)},
+		{name: "KNOWN_TOKENS_UNKNOWN_CACHE_TTL_SECS", key: "auth.unknown_ttl", convert: seconds(86_400)},
 		{name: "KNOWN_TOKENS_LOOKUP_TIMEOUT_MS", key: "auth.timeout", convert: lookupTimeout},
 		{name: "KNOWN_TOKENS_CACHE_MAX_ENTRIES", key: "auth.max_projects", convert: entries},
 
@@ -40,9 +40,9 @@ func settings(env map[string]string) []setting {
 			convert: rerouting(env["HISTORICAL_REROUTING_THRESHOLD_DAYS"])},
 		{name: "CAPTURE_MODE", key: "routing.historical_only", convert: historicalOnly},
 		{name: "EVENT_RESTRICTIONS_ENABLED", key: "routing.posthog", convert: boolean},
-		{name: "EVENT_RESTRICTIONS_REFRESH_INTERVAL_SECS", key: "routing.rules_refresh", convert: seconds(1, 3600)},
+		{name: "EVENT_RESTRICTIONS_REFRESH_INTERVAL_SECS", key: "routing.rules_refresh", convert: seconds(3600)},
 		{name: "EVENT_RESTRICTIONS_FAIL_OPEN_AFTER_SECS", key: "routing.rules_stale_after",
-			convert: seconds(1, 30*24*3600)},
+			convert: seconds(30*24*3600)},
 
 		{name: "CAPTURE_INGESTION_WARNINGS_ENABLED", key: "warnings.enabled", convert: boolean},
 

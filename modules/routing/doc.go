@@ -23,5 +23,5 @@
 //   - Every outcome says which rule it was: Outcome.Rule of a dropped event, Routing.Rule of any other.
 //   - No request waits for a store. Without it, the rules that were read last stay in force for
 //     routing.rules_stale_after, and routing.on_store_failure says what comes then.
-//   - A batch costs no memory. Rules of other tokens cost it one lookup, those of its own token about 50 ns an event.
+//   - A batch costs no memory. Rules of other tokens cost it one lookup, those of its own token 25 to 120 ns an event.
 package routing
