@@ -42,7 +42,7 @@ func settings(env map[string]string) []setting {
 		{name: "EVENT_RESTRICTIONS_ENABLED", key: "routing.posthog", convert: boolean},
 		{name: "EVENT_RESTRICTIONS_REFRESH_INTERVAL_SECS", key: "routing.rules_refresh", convert: seconds(3600)},
 		{name: "EVENT_RESTRICTIONS_FAIL_OPEN_AFTER_SECS", key: "routing.rules_stale_after",
-			convert: seconds(30*24*3600)},
+			convert: seconds(30 * 24 * 3600)},
 
 		{name: "CAPTURE_INGESTION_WARNINGS_ENABLED", key: "warnings.enabled", convert: boolean},
 
