@@ -68,7 +68,8 @@ func (a *Auth) StartFact() module.StartFact {
 		terms := a.terms.Now()
 		switch terms.Mode {
 		case ModeStrict:
-			return fmt.Sprintf("tokens of projects only, of which %d are in files (auth.mode: strict)", len(terms.files))
+			return fmt.Sprintf("tokens of projects only, of which %d are in files (auth.mode: strict)",
+				len(terms.files))
 		case ModeKnown:
 			return "every token; those of no project are counted and warned of (auth.mode: known)"
 		default:
