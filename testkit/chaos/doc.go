@@ -76,13 +76,15 @@
 // The state that services share has lines of its own, too. The projects, quotas, rates and deduplication are all on:
 //
 //	storm/kafka acked=6800 lost=0 duplicated=20 reordered=0 innocent=0 p99=31ms caught=20 kills=4 recognized=13100
-//	redis-hung/open acked=18860 refused=0 unanswered=0 p99_before=9ms p99_first=60ms max_first=71ms p99_later=9ms
+//	redis-hung/open acked=18860 refused=0 unanswered=0 p99_before=9ms p99_first=60ms max_first=71ms p99_later=9ms ...
 //	redis-hung/closed acked=9200 refused=470 unanswered=0 retry_after=1
 //	fair/reject p99_calm=11ms p99_busy=12ms ratio=1.09 limited=12000 rounds=3
 //
 // In a storm caught are the duplicates of events that a service had when it was killed. All duplicates have to be such
 // ones: of these nobody could know that Kafka had them. recognized are the events that were sent again and not stored
-// again. Without Redis the times are those before the fault, in its first second, and later, when the breaker is open.
+// again. Without Redis the times are those before the fault, in its first second, and later, when the breaker is open:
+// trips_later are the round trips to Redis then, which have to be so few that no request was one of them. unchecked are
+// the events that were stored without a look for duplicates.
 // The ratio of fair compares the other projects' latencies while one sends ten times its limit with those while that
 // one sends what it may.
 //

@@ -146,11 +146,14 @@ var redisFaults = []redisFault{
 }
 
 const (
-	// mostOnce is how much longer a request may take when Redis has just gone, and mostLater how much longer once the
-	// breaker is open.
-	mostOnce, mostLater = 60 * time.Millisecond, time.Millisecond
-	// opening is how long the breaker takes to open, at least.
+	// mostOnce is how much longer a request may take when Redis has just gone.
+	mostOnce = 60 * time.Millisecond
+	// opening is how long the breaker takes to open, at most.
 	opening = time.Second
+	// metricTrips counts round trips to Redis, also those that have failed. Once the breaker is open, there are none
+	// but probes: two at most for each of two breakers, each half a second (store.breaker.pause).
+	metricTrips = "capture_store_round_trips_total"
+	mostProbes  = 8
 )
 
 // TestNoRequestFailsWithoutRedis breaks Redis under load. Services whose features are open answer every request 200,
@@ -172,6 +175,9 @@ func TestNoRequestFailsWithoutRedis(t *testing.T) {
 			require.NoError(t, begin())
 			opened := broken.Add(opening)
 			last(time.Until(opened))
+			before, err := admits.metric(metricTrips)
+			require.NoError(t, err)
+			asked := time.Now()
 			// The Cluster replaces the primary after some seconds.
 			retry := ""
 			require.NoError(t, process.Poll(flowPatience, time.Millisecond, func() (bool, error) {
@@ -185,28 +191,35 @@ func TestNoRequestFailsWithoutRedis(t *testing.T) {
 			}), "closed does not answer 503")
 			assert.NotEmpty(t, retry, "an answer of 503 does not say when to come again")
 			last(shortOr(3*time.Second, 30*time.Second))
+			after, err := admits.metric(metricTrips)
+			require.NoError(t, err)
 			mended := time.Now()
 			require.NoError(t, end())
 			require.NoError(t, s.flow(), "after the fault")
 			history := s.loads[admits].Stop()
 			answered := s.loads[refuses].Stop()
 			clear(s.loads)
-			before := history.Between(began, broken)
+			normal := history.Between(began, broken)
 			first, later := history.Between(broken, opened), history.Between(opened, mended)
 			metrics, err := process.Metrics(admits.admin)
 			require.NoError(t, err)
 			unchecked := metrics["capture_dedup_open_admissions_total"]
 			line := fmt.Sprintf("redis-%s/open acked=%d refused=%d unanswered=%d p99_before=%s p99_first=%s "+
-				"max_first=%s p99_later=%s unchecked=%.0f", fault.name, history.Acked(), history.Refused,
-				history.Unanswered, proof.Short(proof.P99(before)), proof.Short(proof.P99(first)),
-				proof.Short(proof.Slowest(first)), proof.Short(proof.P99(later)), unchecked)
+				"max_first=%s p99_later=%s unchecked=%.0f trips_later=%.0f", fault.name, history.Acked(),
+				history.Refused, history.Unanswered, proof.Short(proof.P99(normal)), proof.Short(proof.P99(first)),
+				proof.Short(proof.Slowest(first)), proof.Short(proof.P99(later)), unchecked, after-before)
 			fmt.Println(line)
 			fmt.Printf("redis-%s/closed acked=%d refused=%d unanswered=%d retry_after=%s\n", fault.name,
 				answered.Acked(), answered.Refused, answered.Unanswered, retry)
 			assert.Zero(t, history.Refused+history.Unanswered, line)
 			assert.Positive(t, unchecked, "no event has met the fault")
-			assert.LessOrEqual(t, proof.P99(first), proof.P99(before)+mostOnce+p99Floor(), line)
-			assert.LessOrEqual(t, proof.P99(later), proof.P99(before)+mostLater+p99Floor(), line)
+			assert.LessOrEqual(t, proof.P99(first), proof.P99(normal)+mostOnce+p99Floor(), line)
+			if !fault.part {
+				// No request waits for Redis any more, whatever the latency of a busy machine is.
+				probes := mostProbes * (1 + mended.Sub(asked).Seconds())
+				assert.LessOrEqual(t, after-before, probes, "requests have waited for Redis: %s", line)
+				assert.Greater(t, float64(later.Acked()/later.Size()), probes, "too few requests to tell: %s", line)
+			}
 			assert.Positive(t, answered.Refused)
 			assert.Zero(t, answered.Unanswered)
 			for _, of := range []struct {
