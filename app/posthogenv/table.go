@@ -36,6 +36,8 @@ func settings(env map[string]string) []setting {
 
 		{name: "DROP_EVENTS_BY_TOKEN_DISTINCT_ID", key: "routing.drop", convert: rules},
 		{name: "INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID", key: "routing.overflow", convert: rules},
+		{name: "GLOBAL_RATE_LIMIT_ENABLED", key: "quota.user_rates", convert: globalRate(env)},
+		{name: "OVERFLOW_ENABLED", key: "quota.user_rates", convert: overflowRate(env)},
 		{name: "ENABLE_HISTORICAL_REROUTING", key: "routing.historical_after",
 			convert: rerouting(env["HISTORICAL_REROUTING_THRESHOLD_DAYS"])},
 		{name: "CAPTURE_MODE", key: "routing.historical_only", convert: historicalOnly},
@@ -173,14 +175,20 @@ var remarks = []remark{
 
 	{"REDIS_CONNECTION_TIMEOUT_MS", "", "No request waits for a connection to PostHog's Redis."},
 	{"REDIS_*", "", "Of PostHog's Redis, store.posthog has all there is to set."},
-	{"OVERFLOW_ENABLED", "false", overflow},
-	{"OVERFLOW_*", "", overflow},
+	{"OVERFLOW_PER_SECOND_LIMIT", "*", overflow},
+	{"OVERFLOW_BURST_LIMIT", "*", overflow},
+	{"OVERFLOW_PRESERVE_PARTITION_LOCALITY", "false", "Events over a rate go to any partition of the overflow topic."},
 	{"EVENT_RESTRICTIONS_*", "", restrictions},
 	{"KNOWN_TOKENS_REDIS_URL", "", "The known tokens are read from the Redis of store.posthog.addrs."},
 	{"KNOWN_TOKENS_MARKER_REFRESH_SECS", "", "Whether the list of known tokens is fresh is read with each lookup."},
 	{"KNOWN_TOKENS_MARKER_MAX_AGE_SECS", "3600", "The list of known tokens counts for an hour after it was whole."},
-	{"GLOBAL_RATE_LIMIT_ENABLED", "false", rateLimit},
-	{"GLOBAL_RATE_LIMIT_*", "", rateLimit},
+	{"GLOBAL_RATE_LIMIT_DRY_RUN", "*", rateLimit},
+	{"GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS", "*", rateLimit},
+	{"GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD", "*", rateLimit},
+	{"GLOBAL_RATE_LIMIT_*OVERRIDES_CSV", "", "A project has user_rates of its own in its record."},
+	{"GLOBAL_RATE_LIMIT_CUSTOM_THRESHOLD_*", "", "A project has user_rates of its own in its record."},
+	{"GLOBAL_RATE_LIMIT_*", "", "How nodes count together follows from the rate: the section quota has all " +
+		"there is to set."},
 	{"AI_BYTE_LIMIT_PER_SECOND", "0", byteLimit},
 	{"AI_BYTE_LIMIT_*", "", byteLimit},
 	{"AI_GATEWAY_SIGNING_SECRET", "",
@@ -214,11 +222,12 @@ const (
 	retries    = "A write is repeated until kafka.ack_timeout, without duplicates."
 	librdkafka = "It is a setting of librdkafka, which is not the producer here: the section kafka has all there " +
 		"is to set."
-	overflow     = "Nobody is put into overflow by how much they send: routing.overflow lists who is."
+	overflow     = "It is a part of quota.user_rates where OVERFLOW_ENABLED is true, and means nothing elsewhere."
 	restrictions = "Restrictions are read from the one Redis of PostHog's that store.posthog.addrs names."
-	rateLimit    = "Rates are not limited across instances."
-	byteLimit    = "The bytes of AI events are not limited by rate."
-	s3           = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, " +
+	rateLimit    = "It is a part of quota.user_rates where GLOBAL_RATE_LIMIT_ENABLED is true, and means nothing " +
+		"elsewhere."
+	byteLimit = "The bytes of AI events are not limited by rate."
+	s3        = "There is no fallback to S3: what Kafka does not take waits in the spool on this machine's disk, " +
 		"see delivery.spool."
 	requestTime = "What is bounded is the time for a whole body, by transport.body_timeout, and for events to be " +
 		"safe, by delivery.timeout."

@@ -21,7 +21,7 @@ func keys() []string {
 		"store.posthog.addrs", "store.posthog.username", "store.posthog.database", "store.posthog.tls.enabled",
 		"store.posthog.prefix", "store.posthog.timeout",
 		"auth.mode", "auth.ttl", "auth.unknown_ttl", "auth.timeout", "auth.max_projects",
-		"routing.drop", "routing.overflow", "routing.historical_after", "routing.historical_only",
+		"quota.user_rates", "routing.drop", "routing.overflow", "routing.historical_after", "routing.historical_only",
 		"routing.posthog", "routing.rules_refresh", "routing.rules_stale_after",
 		"warnings.enabled",
 		"kafka.brokers", "kafka.client_id",
@@ -274,6 +274,19 @@ func TestValuesAreConvertedAndSayWhereTheyComeFrom(t *testing.T) {
 	require.NotContains(t, translate(t, "HISTORICAL_REROUTING_THRESHOLD_DAYS=3").values, "routing.historical_after")
 }
 
+// sections 5.2 and 5.4
+func TestTheRatesOfUsers(t *testing.T) {
+	rates := func(env ...string) any { return translate(t, env...).values["quota.user_rates"] }
+	require.Equal(t, []any{"events=100/s burst=1000"}, rates("OVERFLOW_ENABLED=true"))
+	require.Equal(t, []any{"events=5/s burst=7"},
+		rates("OVERFLOW_ENABLED=true", "OVERFLOW_PER_SECOND_LIMIT=5", "OVERFLOW_BURST_LIMIT=7"))
+	require.Equal(t, []any{"events=18000000/h burst=300000"}, rates("GLOBAL_RATE_LIMIT_ENABLED=true"))
+	require.Equal(t, []any{"events=3600/h burst=10"}, rates("GLOBAL_RATE_LIMIT_ENABLED=true",
+		"GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS=10", "GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD=10"))
+	require.Nil(t, rates("GLOBAL_RATE_LIMIT_ENABLED=true", "GLOBAL_RATE_LIMIT_DRY_RUN=true"))
+	require.Nil(t, rates("GLOBAL_RATE_LIMIT_ENABLED=false", "OVERFLOW_ENABLED=false"))
+}
+
 func TestWhatIsNotSetIsLeftToOurDefaults(t *testing.T) {
 	for key := range translate(t).values {
 		require.True(t, strings.HasPrefix(key, "kafka.topics.") || key == "transport.serve", key)
@@ -286,14 +299,16 @@ func TestWhatHasNoCounterpartSaysSoAndWhatNeedsNoneToo(t *testing.T) {
 		variable, title, part string
 	}{
 		{"REDIS_CONNECTION_TIMEOUT_MS=5000", counterless, "No request waits for a connection to PostHog's Redis"},
-		{"OVERFLOW_ENABLED=true", counterless, "OVERFLOW_ENABLED=true: Nobody is put into overflow"},
-		{"OVERFLOW_ENABLED=false", nothing, "OVERFLOW_ENABLED=false: Nobody is put into overflow"},
+		{"OVERFLOW_PER_SECOND_LIMIT=5", nothing, "a part of quota.user_rates"},
+		{"OVERFLOW_PRESERVE_PARTITION_LOCALITY=true", counterless, "to any partition"},
 		{"EVENT_RESTRICTIONS_REDIS_URL=redis://redis:6379", counterless,
 			"Restrictions are read from the one Redis of PostHog's"},
 		{"KNOWN_TOKENS_REDIS_URL=redis://redis:6379", counterless, "from the Redis of store.posthog.addrs"},
 		{"KNOWN_TOKENS_MARKER_MAX_AGE_SECS=3600", nothing, "an hour after it was whole"},
 		{"KNOWN_TOKENS_MARKER_MAX_AGE_SECS=60", counterless, "an hour after it was whole"},
-		{"GLOBAL_RATE_LIMIT_ENABLED=true", counterless, "Rates are not limited"},
+		{"GLOBAL_RATE_LIMIT_DRY_RUN=true", nothing, "a part of quota.user_rates"},
+		{"GLOBAL_RATE_LIMIT_TICK_INTERVAL_MS=5", counterless, "How nodes count together"},
+		{"GLOBAL_RATE_LIMIT_CUSTOM_THRESHOLD_KEY=k", counterless, "user_rates of its own"},
 		{"S3_FALLBACK_BUCKET=b", counterless, "There is no fallback to S3"},
 		{"KAFKA_PRODUCER_ACKS=all", nothing, "all in-sync replicas"},
 		{"KAFKA_PRODUCER_ACKS=1", counterless, "all in-sync replicas"},

@@ -18,7 +18,7 @@ func TestTheDefaultsAreValidAndLimitNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, set.plan.any)
 	require.True(t, set.open)
-	require.Equal(t, int64(16<<20), DefaultConfig().MemoryBudget(nil, 0))
+	require.Equal(t, int64(24<<20), DefaultConfig().MemoryBudget(nil, 0))
 	require.Equal(t, 2*time.Second, DefaultConfig().StopBudget())
 }
 
@@ -38,6 +38,7 @@ func TestEveryFaultOfTheSectionIsReported(t *testing.T) {
 		`on_store_failure: must be open or closed, got "maybe"`,
 		`dir: must name a directory`,
 		`max_accounts: must be from 64 to 4194304, got 3`,
+		`max_users: must be from 64 to 4194304, got 0`,
 		`stop_timeout: must be positive, got 0s`,
 	}, "\n"), err.Error())
 	_, err = newSettings(Config{Zone: "Local", Over: "drop"})

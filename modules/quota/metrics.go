@@ -19,8 +19,11 @@ func descriptions() module.Metrics {
 			"return_failed for giving back what nobody used.",
 		"full_total": "Requests that found no room for the accounts of their project, which quota.max_accounts " +
 			"bounds.",
-		"accounts":       "Limits of projects that the node keeps account of.",
-		"held_events":    "Events that the node may let pass without asking the store, over all quotas.",
+		"accounts":      "Limits of projects that the node keeps account of.",
+		"held_events":   "Events that the node may let pass without asking the store, over all quotas.",
+		"user_accounts": "Users that the node keeps account of, since they send much for their rates.",
+		"user_events_total": "Events of users with accounts that did not simply pass, by how they stood: over_rate, " +
+			"or uncounted (they passed while the store did not answer).",
 		"journal_ok":     "Whether what the node holds is in a file, so that a kill loses nothing: 1 or 0.",
 		"billing_tokens": "Projects that are over one of PostHog's own limits, by resource.",
 		"billing_errors_total": "Attempts to read PostHog's own limits that failed. The limits that were read before " +
@@ -44,6 +47,9 @@ type metrics struct {
 
 	draws         [drawOutcomes]tally.Counter
 	full          tally.Counter
+	usersOver     tally.Counter
+	usersOpen     tally.Counter
+	users         tally.Gauge
 	accounts      tally.Gauge
 	held          tally.Gauge
 	journal       tally.Gauge
@@ -56,6 +62,9 @@ func newMetrics(scope tally.Scope) *metrics {
 		full: scope.Counter("full_total"), accounts: scope.Gauge("accounts"), held: scope.Gauge("held_events"),
 		journal: scope.Gauge("journal_ok"), billingErrors: scope.Counter("billing_errors_total"),
 	}
+	m.users = scope.Gauge("user_accounts")
+	m.usersOver = scope.Tagged(map[string]string{"outcome": "over_rate"}).Counter("user_events_total")
+	m.usersOpen = scope.Tagged(map[string]string{"outcome": "uncounted"}).Counter("user_events_total")
 	for i, name := range drawNames {
 		m.draws[i] = scope.Tagged(map[string]string{"outcome": name}).Counter("draws_total")
 	}

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"slices"
 	"time"
 
 	"github.com/opencapture/capture/modules/events"
@@ -13,9 +14,11 @@ type plan struct {
 	// limited has the resources that have a limit.
 	limited [events.ResourceCount]bool
 	// quotas has for each resource at most one quota of a period: the smallest.
-	quotas        [events.ResourceCount][]events.Quota
-	rates         [events.ResourceCount]rate
-	any, hasRates bool
+	quotas [events.ResourceCount][]events.Quota
+	rates  [events.ResourceCount]rate
+	// users has the rate of each user. Its limit is 0 if there is none.
+	users                   [events.ResourceCount]rate
+	any, hasRates, hasUsers bool
 }
 
 // rate is a rate in the form in which it is drawn. Its limit is 0 if there is none.
@@ -62,6 +65,10 @@ func newPlan(limits *events.Limits) *plan {
 		p.limited[r.Resource], p.any, p.hasRates = true, true, true
 		p.rates[r.Resource] = newRate(r, limits.Whole)
 	}
+	for _, r := range limits.UserRates {
+		p.hasUsers = true
+		p.users[r.Resource] = newRate(r, false)
+	}
 	return p
 }
 
@@ -83,7 +90,8 @@ func (p *plan) sameAs(limits *events.Limits) bool {
 	if own == limits {
 		return true
 	}
-	if len(own.Quotas) != len(limits.Quotas) || len(own.Rates) != len(limits.Rates) || own.Over != limits.Over ||
+	if len(own.Quotas) != len(limits.Quotas) || len(own.Rates) != len(limits.Rates) ||
+		!slices.Equal(own.UserRates, limits.UserRates) || own.Over != limits.Over ||
 		own.Whole != limits.Whole || zoneName(own.Zone) != zoneName(limits.Zone) {
 		return false
 	}

@@ -30,6 +30,8 @@ type Quota struct {
 	journal *journal
 	table   *table
 	visits  sync.Pool
+	hot     *hot
+	crowds  sync.Pool
 
 	// skew is what the node adds to the store's clock, as it knows it, in nanoseconds: see shift. began is the start of
 	// mono.
@@ -69,6 +71,7 @@ func New(live *configs.Live, shared store.Store, log *zap.Logger, scope tally.Sc
 		began: time.Now(), work: panics.NewGroup(log),
 	}
 	q.billing = newBilling(shared, q)
+	q.hot, q.crowds.New = newHot(config.MaxUsers), func() any { return new(crowd) }
 	q.visits.New = func() any { return newVisit(q) }
 	return q, nil
 }
@@ -154,6 +157,7 @@ func (q *Quota) look(ctx context.Context, rested time.Duration) {
 	})
 	used, _ := q.journal.accounts()
 	q.metrics.accounts.Update(float64(used))
+	q.metrics.users.Update(float64(q.hot.count()))
 	q.metrics.held.Update(float64(held))
 	_ = q.giveBack(ctx, rest, rested)
 }

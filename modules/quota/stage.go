@@ -65,6 +65,12 @@ func (q *Quota) Process(ctx context.Context, batch *events.Batch) (events.Settle
 		s = q.table.find(batch.Token)
 		p = planOf(s, project.Limits)
 	}
+	if p.hasUsers {
+		if !p.any && p != set.plan && (s == nil || s.plan.Load() != p) {
+			q.keepPlan(batch.Token, p)
+		}
+		q.judgeUsers(ctx, p, set, batch)
+	}
 	if !p.any {
 		return nil, nil
 	}
@@ -85,6 +91,20 @@ func (q *Quota) Process(ctx context.Context, batch *events.Batch) (events.Settle
 		return nil, nil
 	}
 	return v.settle, nil
+}
+
+// keepPlan keeps a plan that needs no accounts, so that not every request makes it anew.
+func (q *Quota) keepPlan(token string, p *plan) {
+	s := q.table.subject(token)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := q.now(); !s.gone {
+		s.adopt(p, now, q.table)
+		s.usedAt = now.UnixNano()
+	}
 }
 
 // planOf returns the plan of limits: that of the subject if it says the same.
