@@ -168,7 +168,7 @@ func TestManyBusyUsersInOneRequestAndManyRequestsAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	require.Equal(t, 300, passed, "each user has one event")
-	require.LessOrEqual(t, shared.takes.Load(), int64(8))
+	require.LessOrEqual(t, shared.takes.Load(), int64(4*3))
 }
 
 func FuzzAUserNeverGetsMoreThanTheCounterHas(f *testing.F) {

@@ -21,7 +21,7 @@ func userCounter(resource events.Resource, distinctID string) string {
 }
 
 // mostDraws is how many draws of users a call of the store has at most.
-const mostDraws = 256
+const mostDraws = 128
 
 // fewParties is up to how many parties are looked through one by one.
 const fewParties = 16
@@ -101,7 +101,7 @@ func (c *crowd) find(u *user) int32 {
 	return c.index[u]
 }
 
-// askForUsers takes from the accounts of a request's users, after a round trip for every 256 that hold too little.
+// askForUsers takes from the accounts of a request's users, after a round trip for every 128 that hold too little.
 func (q *Quota) askForUsers(ctx context.Context, p *plan, c *crowd, token string, now int64) {
 	order := make([]int, len(c.parties))
 	for i := range order {
