@@ -248,7 +248,7 @@ func (l layout) verdict(dir string) (verdict proof.Verdict, corrupt float64, err
 	if err != nil {
 		return verdict, 0, err
 	}
-	defer func() { _ = os.Remove(dir + ".output") }()
+	defer func() { _ = errors.Join(os.Remove(dir+".output"), os.RemoveAll(dir+accounts)) }()
 	defer service.kill()
 
 	// New events come behind the old ones.

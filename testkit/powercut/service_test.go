@@ -21,6 +21,11 @@ type service struct {
 	trace string
 }
 
+// accounts is what the name of the directory with the accounts of quotas ends with, behind the name of the service's
+// own directory. The accounts lie in a file that is mapped into memory: no system call shows what is written there. They
+// are not to outlast a power cut: after another boot of the machine, the service begins new ones.
+const accounts = ".accounts"
+
 // serve starts the service and returns when it serves. If trace is not empty, that file records its system calls.
 func serve(dir, output, trace string, environ []string) (*service, error) {
 	path, err := stock()
@@ -36,7 +41,7 @@ func serve(dir, output, trace string, environ []string) (*service, error) {
 		// The service does not outlive its tracer, nor this program.
 		line = slices.Concat([]string{strace}, Options(), []string{"-o", trace, "setpriv", "--pdeathsig", "KILL"}, line)
 	}
-	running, err := process.Serve(dir, output, environ, line...)
+	running, err := process.Serve(dir, output, append(environ, "CAPTURE_QUOTA__DIR="+dir+accounts), line...)
 	if err != nil {
 		return nil, err
 	}

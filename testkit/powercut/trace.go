@@ -95,7 +95,9 @@ var errLine = errors.New("this is not what strace prints")
 
 const (
 	unfinished = " <unfinished ...>"
-	resumed    = " resumed>"
+	// detached stands in the place of unfinished where the process was killed in the call, and strace with it.
+	detached = " <detached ...>"
+	resumed  = " resumed>"
 )
 
 func parseLine(line string, run int, open map[string]*Call, steps *[]Step) error {
@@ -114,8 +116,11 @@ func parseLine(line string, run int, open map[string]*Call, steps *[]Step) error
 	switch {
 	case strings.HasPrefix(rest, "+++ "), strings.HasPrefix(rest, "--- "):
 		return nil
-	case strings.HasPrefix(rest, "???("), strings.HasPrefix(rest, "<... ??? resumed>"):
-		return nil // The process was killed before the call began.
+	case strings.HasPrefix(rest, "???("), strings.HasPrefix(rest, "<... ??? resumed>"),
+		strings.HasPrefix(rest, "syscall_0x"), strings.HasPrefix(rest, "<... syscall_0x"):
+		// The process was killed before the call began, and what strace has read of the thread is no call or a number
+		// that stands for none. Calls that strace does not know by a name are not among those that it was to show.
+		return nil
 	case strings.HasPrefix(rest, "<... "):
 		call := open[thread]
 		_, tail, found := strings.Cut(rest, resumed)
@@ -135,7 +140,11 @@ func parseLine(line string, run int, open map[string]*Call, steps *[]Step) error
 	}
 	call := &Call{Run: run, Name: name}
 	*steps = append(*steps, Step{Call: call, At: at})
-	if args, cut := strings.CutSuffix(rest, unfinished); cut {
+	args, cut := strings.CutSuffix(rest, unfinished)
+	if !cut {
+		args, cut = strings.CutSuffix(rest, detached)
+	}
+	if cut {
 		call.Args = splitArgs(strings.TrimSuffix(args, ","))
 		call.Unanswered = true // until the call is resumed
 		open[thread] = call

@@ -23,6 +23,9 @@ const sample = `19580 1795971303.759616111 ` +
 19590 1795971304.093000000 fsync(6 <unfinished ...>
 19590 1795971304.093000001 ???( <unfinished ...>
 19590 1795971304.093000002 <... ??? resumed>) = ?
+19591 1795971304.093000003 syscall_0x18e4(0, 0x3c2d8ac16000, 0x112, 0, 0, 0 <unfinished ...>
+19591 1795971304.093000004 <... syscall_0x18e4 resumed>) = ?
+19593 1795971304.093000005 pwrite64(4, "\x61", 1, 7 <detached ...>
 19580 1795971304.094000000 +++ killed by SIGKILL +++
 `
 
@@ -44,8 +47,10 @@ func TestParseReadsWhatStracePrints(t *testing.T) {
 		{"openat", false}, {"openat", true},
 		{"write", false}, {"unlinkat", false}, {"unlinkat", true}, {"write", true},
 		{"writev", false}, {"writev", true}, {"close", false}, {"close", true},
-		{"fsync", false}, {"fsync", true}, {"fsync", false},
+		{"fsync", false}, {"fsync", true}, {"fsync", false}, {"pwrite64", false},
 	}, order)
+	require.True(t, calls["pwrite64"].Unanswered)
+	require.Equal(t, []string{"4", `"\x61"`, "1", "7"}, calls["pwrite64"].Args)
 
 	require.Equal(t, []string{"AT_FDCWD", `"\x2f\x65\x22"`, "O_RDWR|O_CREAT|O_CLOEXEC", "0600"}, calls["openat"].Args)
 	require.EqualValues(t, 3, calls["openat"].Result)
