@@ -22,8 +22,8 @@ type service struct {
 }
 
 // accounts is what the name of the directory with the accounts of quotas ends with, behind the name of the service's
-// own directory. The accounts lie in a file that is mapped into memory: no system call shows what is written there. They
-// are not to outlast a power cut: after another boot of the machine, the service begins new ones.
+// own directory. The accounts lie in a file that is mapped into memory: no system call shows what is written there.
+// They are not to outlast a power cut: after another boot of the machine, the service begins new ones.
 const accounts = ".accounts"
 
 // serve starts the service and returns when it serves. If trace is not empty, that file records its system calls.
