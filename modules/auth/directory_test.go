@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -245,12 +246,25 @@ func TestAFloodOfInventedTokensIsBounded(t *testing.T) {
 			}
 			return state.asked() - before
 		}
-		require.Equal(t, 25, flood("203.0.113.1", 1000))
-		require.Equal(t, 25, flood("2001:db8::1", 1000))
-		require.Zero(t, flood("2001:db8::2", 1000), "the same client")
-		require.Equal(t, 25, flood("203.0.113.2", 1000))
-		require.LessOrEqual(t, flood("203.0.113.3", 1000), 25)
-		require.Zero(t, flood("203.0.113.4", 1000), "the lookups of all clients are used up")
+		// The clients are of different groups, which depends on chance.
+		groups := map[uint64]bool{auth.directory.lookups.group(callerOf("").ClientIP): true}
+		pick := func(format string) string {
+			for i := 1; ; i++ {
+				client := fmt.Sprintf(format, i)
+				if group := auth.directory.lookups.group(client); !groups[group] {
+					groups[group] = true
+					return client
+				}
+			}
+		}
+		network := strings.TrimSuffix(pick("2001:db8:%x::1"), ":1")
+		clients := []string{pick("203.0.113.%d"), pick("203.0.113.%d"), pick("203.0.113.%d"), pick("203.0.113.%d")}
+		require.Equal(t, 25, flood(clients[0], 1000))
+		require.Equal(t, 25, flood(network+":1", 1000))
+		require.Zero(t, flood(network+":2", 1000), "the same client")
+		require.Equal(t, 25, flood(clients[1], 1000))
+		require.LessOrEqual(t, flood(clients[2], 1000), 25)
+		require.Zero(t, flood(clients[3], 1000), "the lookups of all clients are used up")
 		require.Equal(t, 1, auth.directory.known.Len())
 		require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
 
@@ -258,7 +272,7 @@ func TestAFloodOfInventedTokensIsBounded(t *testing.T) {
 		require.Equal(t, events.Unavailable, events.CodeOf(err), "a client is to come again")
 		require.Positive(t, counted(scope, "requests_total+project=unasked"))
 		time.Sleep(time.Second)
-		require.Equal(t, 25, flood("203.0.113.1", 1000))
+		require.Equal(t, 25, flood(clients[0], 1000))
 	})
 	c.Mode = ModeOpen
 	for failure, want := range map[string]events.Reason{store.FailOpen: "", store.FailClosed: events.ReasonStore} {

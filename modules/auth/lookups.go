@@ -35,9 +35,14 @@ func newLookups(perSecond int) *lookups {
 
 // allow reports whether a request of the client may cause a lookup now.
 func (l *lookups) allow(client string) bool {
+	return l.clients[l.group(client)].Allow() && l.all.Allow()
+}
+
+// group returns the number of the client's group.
+func (l *lookups) group(client string) uint64 {
 	if address, err := netip.ParseAddr(client); err == nil && address.Is6() && !address.Is4In6() {
 		network, _ := address.Prefix(networkBits)
 		client = network.String()
 	}
-	return l.clients[maphash.String(l.seed, client)%clientGroups].Allow() && l.all.Allow()
+	return maphash.String(l.seed, client) % clientGroups
 }
