@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -54,10 +53,7 @@ func (a *Auth) Endpoint() endpoint.Endpoint {
 			{Status: http.StatusOK, About: "What is known of projects.", Of: status{}},
 		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			encoder := json.NewEncoder(w)
-			encoder.SetIndent("", "  ")
-			_ = encoder.Encode(a.status())
+			endpoint.Show(w, a.status())
 		}),
 	}
 }

@@ -1,7 +1,6 @@
 package quota
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -90,10 +89,7 @@ func newEndpoint(q *Quota) endpoint.Endpoint {
 				http.Error(w, "the service is starting", http.StatusServiceUnavailable)
 				return
 			}
-			w.Header().Set("Content-Type", "application/json")
-			encoder := json.NewEncoder(w)
-			encoder.SetIndent("", "  ")
-			_ = encoder.Encode(q.state())
+			endpoint.Show(w, q.state())
 		}),
 	}
 }

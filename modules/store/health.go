@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -75,10 +74,7 @@ func newEndpoint(s Store) endpoint.Endpoint {
 			{Status: http.StatusOK, About: "How the store is.", Of: Status{}},
 		}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			encoder := json.NewEncoder(w)
-			encoder.SetIndent("", "  ")
-			_ = encoder.Encode(statusOf(s))
+			endpoint.Show(w, statusOf(s))
 		}),
 	}
 }

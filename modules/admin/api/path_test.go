@@ -38,12 +38,11 @@ func TestEveryNameFindsItsWayThroughAPath(t *testing.T) {
 	for _, name := range []string{".", "..", "//", "a/../b", "%2F", "{}", "*", "?a=b#c", "\n\r", " ", "\x7f"} {
 		require.Equal(t, name+"|"+name, ask(name, name))
 	}
-	bytes := rapid.SliceOfN(rapid.ByteRange(1, 127), 1, 64)
+	ascii := rapid.SliceOfN(rapid.ByteRange(1, 127), 1, 64)
+	names := rapid.Map(ascii, func(name []byte) string { return string(name) }).
+		Filter(func(name string) bool { return name != "/" })
 	rapid.Check(t, func(t *rapid.T) {
-		name, part := string(bytes.Draw(t, "name")), string(bytes.Draw(t, "part"))
-		if name == "/" || part == "/" {
-			t.Skip("see above")
-		}
+		name, part := names.Draw(t, "name"), names.Draw(t, "part")
 		require.Equal(t, name+"|"+part, ask(name, part))
 	})
 }
