@@ -164,7 +164,7 @@ func TestAFloodOfTokensPushesOutNobodyWhoSends(t *testing.T) {
 		m.send(t, batch)
 		sent++
 	}
-	for i := range 60 {
+	for i := range 200 {
 		send(fmt.Sprint("phc_real", i%20), nil)
 	}
 	for i := range 200_000 {
@@ -188,7 +188,7 @@ func TestAFloodOfTokensPushesOutNobodyWhoSends(t *testing.T) {
 	require.Equal(t, uint64(1), received(rows, func(r *Row) bool { return r.Token == "phc_known" }))
 	for i := range 20 {
 		token := fmt.Sprint("phc_real", i)
-		require.Equal(t, uint64(103), received(rows, func(r *Row) bool { return r.Token == token }), token)
+		require.Equal(t, uint64(110), received(rows, func(r *Row) bool { return r.Token == token }), token)
 	}
 	require.Greater(t, received(rows, func(r *Row) bool { return r.Token == "phc_new" }), uint64(1900), "of 2000")
 }

@@ -54,6 +54,17 @@ func (l *list) last() *entry {
 	return l.root.prev
 }
 
+// leastOfLast returns the entry with the fewest requests among the last n, or nil if the list is empty.
+func (l *list) leastOfLast(n int) *entry {
+	least := l.last()
+	for e := l.root.prev; e != &l.root && n > 0; e, n = e.prev, n-1 {
+		if e.requests < least.requests {
+			least = e
+		}
+	}
+	return least
+}
+
 func (l *list) push(e *entry) {
 	e.list, e.prev, e.next = l, &l.root, l.root.next
 	e.prev.next, e.next.prev = e, e
@@ -140,7 +151,7 @@ func (s *shard) admit(token string, known bool, estimate uint32) *entry {
 
 func (s *shard) makeRoom(known bool, estimate uint32) bool {
 	if known && s.strangers.last() != nil {
-		s.remove(s.strangers.last())
+		s.remove(s.strangers.leastOfLast(tries))
 		return true
 	}
 	from := &s.strangers

@@ -10,9 +10,13 @@ type sketch struct {
 	added int
 }
 
-// cellsOfToken is how wide the sketch is for each token that may have a row: a row of the sketch then has one count for
-// each cell at most when it is halved, so that few hashes share theirs with others.
-const cellsOfToken = 8
+const (
+	// cellsOfToken is how wide the sketch is for each token that may have a row.
+	cellsOfToken = 32
+	// cellsOfHash says when the counts are halved: once a row of the sketch has less than so many cells for each hash
+	// that has come up. So few hashes share theirs with others.
+	cellsOfHash = 4
+)
 
 func newSketch(tokens int) sketch {
 	width := 1 << bits.Len(uint(tokens*cellsOfToken-1))
@@ -25,7 +29,7 @@ func newSketch(tokens int) sketch {
 
 // add notes that the hash has come up, and returns how often it has.
 func (s *sketch) add(hash uint64) (estimate uint32) {
-	if s.added++; s.added > len(s.rows[0]) {
+	if s.added++; s.added > len(s.rows[0])/cellsOfHash {
 		s.added = 0
 		for i := range s.rows {
 			for j := range s.rows[i] {
