@@ -250,7 +250,7 @@ func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) store.RateD
 		span := max(r.hold/growth, time.Duration(now-a.drawn))
 		a.demand = max(float64(a.spent)/span.Seconds(), a.demand/2)
 	}
-	ahead := min(int64(a.demand*r.hold.Seconds()), r.Burst/heldShare)
+	ahead := min(int64(a.demand*r.hold.Seconds()), r.Burst/heldShare, a.spare(r))
 	if now >= a.oldExpires {
 		a.old, a.oldExpires = 0, a.expires
 	}
@@ -266,6 +266,11 @@ func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) store.RateD
 		Extra: max(0, n-least) + ahead,
 	}
 }
+
+// spare returns how much may be drawn ahead without harm: what was in the upper half of the burst when the store last
+// said so. What is drawn ahead and not spent in time is lost, so whoever sends within the rate would run out of it. From
+// the lower half nothing is drawn ahead, so there it fills up.
+func (a *rateAccount) spare(r *rate) int64 { return max(0, a.left-r.burst/2) }
 
 // drew enters what a draw has brought, of n units that are owed. began is when it began.
 func (a *rateAccount) drew(d *store.RateDraw, n, began, now int64, r *rate) {

@@ -304,3 +304,39 @@ func TestFourNodesNeverPassARate(t *testing.T) {
 		})
 	})
 }
+
+// Whoever sends within the rate is never over it, in whatever rhythm: what the nodes draw ahead and forget is taken from
+// what nobody needs.
+func TestWhoeverSendsWithinTheRatePasses(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		synctest.Test(t, func(t *testing.T) {
+			shared := newStore(t)
+			defer shared.stop()
+			count := rapid.IntRange(1, 3).Draw(rt, "nodes")
+			limits := rates("events=100/s burst=1000")
+			limits.Over = events.OverDrop
+			users := userRates("events=100/s burst=1000")
+			var all []*node
+			for range count {
+				all = append(all, shared.node(nil))
+			}
+			size := rapid.IntRange(1, 200).Draw(rt, "size")
+			// In the mean 95 events a second, of which two may come at once.
+			mean := time.Duration(size) * time.Second / 95
+			first := rapid.Int64Range(0, int64(2*mean)).Draw(rt, "pause")
+			for i := range 100 {
+				node := all[i%count]
+				require.Equal(t, size, node.send("phc_a", limits, size), "request %d of the project", i)
+				require.Equal(t, size, node.sendAs(users, "u", size), "request %d of the user", i)
+				pause := first
+				if i%2 == 1 {
+					pause = int64(2*mean) - first
+				}
+				time.Sleep(time.Duration(pause))
+			}
+			for _, node := range all {
+				_ = node.stop()
+			}
+		})
+	})
+}
