@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencapture/capture/testkit/process"
@@ -21,16 +22,27 @@ type node struct {
 	mu sync.RWMutex
 	// service is nil while the node does not run.
 	service *process.Service
+	// life is the number of the process, over all nodes.
+	life int64
 }
+
+// lives is how many processes were started.
+var lives atomic.Int64
 
 // url returns where the node takes events; empty: it does not run.
 func (n *node) url() string {
+	url, _ := n.at()
+	return url
+}
+
+// at returns where the node takes events, and the number of its process.
+func (n *node) at() (url string, life int64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.service == nil {
-		return ""
+		return "", 0
 	}
-	return n.service.URL
+	return n.service.URL, n.life
 }
 
 func (n *node) log() string { return filepath.Join(n.dir, "capture.log") }
@@ -43,7 +55,7 @@ func (n *node) start() error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.service = service
+	n.service, n.life = service, lives.Add(1)
 	return nil
 }
 

@@ -30,8 +30,11 @@ type sent struct {
 	resource events.Resource
 	answer   answer
 	from, to time.Time
-	// node is where it was sent to.
+	// node is where it was sent to, and life which process that was: one in a row over all nodes.
 	node string
+	life int64
+	// user is the distinct_id.
+	user string
 }
 
 // judge holds the events that were sent against the copies that lie in Kafka.
@@ -129,41 +132,86 @@ func (j *judge) quota(token string, quota events.Quota, zone *time.Location) ver
 // rate judges a rate: in no time t pass more than burst + rate * t.
 func (j *judge) rate(token string, rate events.Rate) verdict {
 	v := j.tell(token, rate.Resource)
-	type pass struct {
-		from, to time.Time
-		n        int64
-	}
-	var all []pass
-	requests := map[[2]time.Time]int{}
+	var all passes
+	j.of(token, rate.Resource, func(e *sent) { all.add(e, j.passes(e)) })
+	v.over = all.over(rate, 0)
+	return v
+}
+
+// coldShare is the part of a rate, one in so many, that a process lets a user send by its own account.
+const coldShare = 8
+
+// userRate judges the rate of each user: in no time t pass more than burst + rate * t of a user by the account of all
+// nodes, and an eighth of that by each process of a node. A process that is started anew does not know what the one
+// before let pass.
+func (j *judge) userRate(token string, rate events.Rate) verdict {
+	v := j.tell(token, rate.Resource)
+	users := map[string]*passes{}
 	j.of(token, rate.Resource, func(e *sent) {
-		n := int64(j.passes(e))
-		if n == 0 {
-			return
+		if users[e.user] == nil {
+			users[e.user] = new(passes)
 		}
-		// The events of a request have the same times.
-		times := [2]time.Time{e.from, e.to}
-		at, known := requests[times]
-		if !known {
-			at = len(all)
-			requests[times] = at
-			all = append(all, pass{from: e.from, to: e.to})
-		}
-		all[at].n += n
+		users[e.user].add(e, j.passes(e))
 	})
-	slices.SortFunc(all, func(a, b pass) int { return cmp.Compare(a.to.UnixNano(), b.to.UnixNano()) })
-	for i := range all {
-		start, sum := all[i].from, int64(0)
-		// The events that were sent at or after start have passed between start and the end of the last of them.
-		for k := range all {
-			if all[k].from.Before(start) {
-				continue
-			}
-			sum += all[k].n
-			room := rate.Burst + int64(all[k].to.Sub(start)/rate.Interval())
-			v.over = max(v.over, sum-room)
-		}
+	for _, all := range users {
+		v.over = max(v.over, all.over(rate, coldShare))
 	}
 	return v
+}
+
+// passes are the events that have passed, by their requests.
+type passes struct {
+	all []pass
+	// at says where a request stands: its events have the same times and the same node.
+	at map[pass]int
+}
+
+// pass is n events that have passed between two times.
+type pass struct {
+	from, to time.Time
+	life     int64
+	n        int64
+}
+
+func (p *passes) add(e *sent, n int) {
+	if n == 0 {
+		return
+	}
+	one := pass{from: e.from, to: e.to, life: e.life}
+	place, known := p.at[one]
+	if !known {
+		if p.at == nil {
+			p.at = map[pass]int{}
+		}
+		place = len(p.all)
+		p.at[one] = place
+		p.all = append(p.all, one)
+	}
+	p.all[place].n += int64(n)
+}
+
+// over returns how many too many have passed in the worst time. If share is not 0, each process may let one in share
+// of what the rate allows pass beside it.
+func (p *passes) over(rate events.Rate, share int64) (most int64) {
+	slices.SortFunc(p.all, func(a, b pass) int { return cmp.Compare(a.to.UnixNano(), b.to.UnixNano()) })
+	for i := range p.all {
+		start, sum, lives := p.all[i].from, int64(0), map[int64]bool{}
+		// The events that were sent at or after start have passed between start and the end of the last of them.
+		for k := range p.all {
+			one := &p.all[k]
+			if one.from.Before(start) {
+				continue
+			}
+			sum += one.n
+			lives[one.life] = true
+			room := rate.Burst + int64(one.to.Sub(start)/rate.Interval())
+			if share > 0 {
+				room += int64(len(lives)) * (room / share)
+			}
+			most = max(most, sum-room)
+		}
+	}
+	return most
 }
 
 // line is the verdict in words.

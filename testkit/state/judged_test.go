@@ -88,3 +88,33 @@ func TestTheJudgeFindsTheTimeInWhichTooMuchPassed(t *testing.T) {
 	h.add(300, 309, 2, unknown)
 	require.EqualValues(t, 3, h.rate("a", rate).over)
 }
+
+func TestTheJudgeFindsTheUserOfWhomTooMuchPassed(t *testing.T) {
+	t.Parallel()
+	// Of each user sixteen at once and one in ten milliseconds, and of each process two and one in eighty beside that.
+	rate := events.Rate{Limit: 100, Per: time.Second, Burst: 16}
+	h := newHistory()
+	add := func(user string, life int64, from, n int) {
+		for range n {
+			h.add(from, from+1, 1, accepted)
+			e := &h.events[len(h.events)-1]
+			e.user, e.life = user, life
+		}
+	}
+	add("a", 1, 0, 16)
+	add("b", 1, 0, 16)
+	add("b", 2, 0, 4)
+	require.Zero(t, h.userRate("a", rate).over)
+	add("a", 1, 0, 2)
+	require.Zero(t, h.userRate("a", rate).over)
+	add("a", 1, 0, 1)
+	require.EqualValues(t, 1, h.userRate("a", rate).over)
+	h.events = nil
+	add("a", 1, 0, 18)
+	add("a", 2, 0, 2)
+	require.Zero(t, h.userRate("a", rate).over, "a second process lets two more pass")
+	add("a", 2, 79, 10)
+	require.Zero(t, h.userRate("a", rate).over)
+	add("a", 2, 79, 1)
+	require.EqualValues(t, 1, h.userRate("a", rate).over, "in 80 ms there is room for 8, and one more of each process")
+}

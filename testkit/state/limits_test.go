@@ -66,7 +66,7 @@ func newProjects(t *testing.T) []*project {
 	t.Helper()
 	var projects []*project
 	for _, p := range []struct {
-		name, quotas, rates, whole, zone string
+		name, quotas, rates, userRates, whole, zone string
 	}{
 		{name: "month", quotas: "events=12000/month,exceptions=3000/month"},
 		{name: "minute", quotas: "events=1500/minute,events=6000/day"},
@@ -74,17 +74,18 @@ func newProjects(t *testing.T) []*project {
 		{name: "small", quotas: "events=150/hour,exceptions=40/month"},
 		{name: "rate", rates: "events=200/s burst=600,exceptions=50/s"},
 		{name: "both", quotas: "events=4000/month", rates: "events=150/s burst=300"},
+		{name: "users", userRates: "events=20/s burst=60,exceptions=5/s burst=7"},
 		{name: "free"},
 	} {
 		project := &project{
 			name: p.name, token: fmt.Sprintf("phc_%s_%d", p.name, time.Now().UnixNano()),
 			fields: map[string]string{"id": p.name},
 		}
-		if p.rates != "" {
+		if p.rates != "" || p.userRates != "" {
 			project.fields["over"] = "drop"
 		}
 		for field, value := range map[string]string{
-			"quotas": p.quotas, "rates": p.rates, "whole": p.whole, "zone": p.zone,
+			"quotas": p.quotas, "rates": p.rates, "user_rates": p.userRates, "whole": p.whole, "zone": p.zone,
 		} {
 			if value != "" {
 				project.fields[field] = value
@@ -97,16 +98,22 @@ func newProjects(t *testing.T) []*project {
 				project.quotas = append(project.quotas, quota)
 			}
 		}
-		for text := range strings.SplitSeq(p.rates, ",") {
-			if text != "" {
-				rate, err := events.ParseRate(text)
-				require.NoError(t, err)
-				project.rates = append(project.rates, rate)
-			}
-		}
+		project.rates, project.userRates = parseRates(t, p.rates), parseRates(t, p.userRates)
 		projects = append(projects, project)
 	}
 	return projects
+}
+
+func parseRates(t *testing.T, texts string) (rates []events.Rate) {
+	t.Helper()
+	for text := range strings.SplitSeq(texts, ",") {
+		if text != "" {
+			rate, err := events.ParseRate(text)
+			require.NoError(t, err)
+			rates = append(rates, rate)
+		}
+	}
+	return rates
 }
 
 // newStage prepares nodes that have the same environment, and starts them.
@@ -231,6 +238,11 @@ func (s *stage) judge(t *testing.T) {
 		require.NoError(t, dead.start())
 	}
 	left := s.spend(t)
+	for _, p := range s.projects {
+		for _, r := range p.userRates {
+			s.traffic.flood(s.nodes, p, r.Resource)
+		}
+	}
 	copies, err := s.kafka.copies()
 	require.NoError(t, err)
 	require.Empty(t, s.traffic.faults)
@@ -257,7 +269,10 @@ func (s *stage) judge(t *testing.T) {
 			s.pass(t, p, r.String(), v, "")
 			assert.Positive(t, v.passed)
 		}
-		if len(p.quotas)+len(p.rates) == 0 {
+		for _, r := range p.userRates {
+			s.pass(t, p, "user:"+r.String(), j.userRate(p.token, r), "")
+		}
+		if len(p.quotas)+len(p.rates)+len(p.userRates) == 0 {
 			s.pass(t, p, "none", j.tell(p.token, events.ResourceEvents), "")
 		}
 	}

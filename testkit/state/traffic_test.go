@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,8 @@ type project struct {
 	token  string
 	quotas []events.Quota
 	rates  []events.Rate
+	// userRates are those of each user.
+	userRates []events.Rate
 	// fields is the project's record.
 	fields map[string]string
 }
@@ -67,12 +70,12 @@ func newRequest(p *project, n int, resource events.Resource) *request {
 	fmt.Fprintf(&body, `{"created_at":%q,"batch":[`, created)
 	for i := range r.events {
 		e := &r.events[i]
-		e.id, e.token, e.resource = uuid.New(), p.token, resource
+		e.id, e.token, e.resource, e.user = uuid.New(), p.token, resource, fmt.Sprint("user-", i%users)
 		if i > 0 {
 			body.WriteByte(',')
 		}
-		fmt.Fprintf(&body, `{"event":%q,"uuid":%q,"distinct_id":"user-%d","timestamp":%q,"properties":{"n":%d}}`,
-			names[resource], e.id, i%7, created, i)
+		fmt.Fprintf(&body, `{"event":%q,"uuid":%q,"distinct_id":%q,"timestamp":%q,"properties":{"n":%d}}`,
+			names[resource], e.id, e.user, created, i)
 	}
 	body.WriteString(`]}`)
 	r.body = body.Bytes()
@@ -126,7 +129,7 @@ func (t *traffic) fault(err error) {
 
 // send sends a request to a node and notes what became of it. It returns how many events were accepted.
 func (t *traffic) send(n *node, r *request) (passed int) {
-	url := n.url()
+	url, life := n.at()
 	if url == "" {
 		return 0
 	}
@@ -135,7 +138,7 @@ func (t *traffic) send(n *node, r *request) (passed int) {
 	to := time.Now()
 	for i := range r.events {
 		e := &r.events[i]
-		e.from, e.to, e.node = from, to, n.dir
+		e.from, e.to, e.node, e.life = from, to, n.dir, life
 		switch told := results[e.id.String()]; {
 		case err != nil:
 			e.answer = unknown
@@ -184,6 +187,8 @@ type load struct {
 const (
 	workers     = 6
 	largestSize = 50
+	// users are the users of a project. The first of them sends most: all events that come alone.
+	users = 7
 	// onceMore is how many of the requests whose events are all safe are sent again.
 	onceMore = 0.1
 )
@@ -224,6 +229,21 @@ func (t *traffic) step(random *rand.Rand, projects []*project) {
 func (l *load) end() {
 	l.stop.Store(true)
 	l.workers.Wait()
+}
+
+// flood sends events of a project's users to each of the nodes in turn, until one of them has limited some.
+func (t *traffic) flood(nodes fleet, p *project, resource events.Resource) {
+	const patience = time.Minute
+	for began := time.Now(); time.Since(began) < patience; {
+		for _, n := range nodes {
+			r := newRequest(p, largestSize, resource)
+			t.send(n, r)
+			if slices.ContainsFunc(r.events, func(e sent) bool { return e.answer == limited }) {
+				return
+			}
+		}
+	}
+	t.fault(fmt.Errorf("no user of %s is limited", p.name))
 }
 
 // spend sends events of a project to each of the nodes in turn, in batches while these pass and then one by one, until
