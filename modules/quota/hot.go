@@ -17,7 +17,7 @@ import (
 //
 // So a node lets a user without an account send an eighth of the burst and of the rate, at most, and what all nodes let
 // a user with an account send is within the burst and the rate together. Of n nodes, in a time t, a user gets at most
-// (1 + n/8) * (burst + rate*t).
+// (1 + n/8) * (burst + rate*t). A node that is started anew begins with an empty sketch, and is a further node.
 type hot struct {
 	seed   maphash.Seed
 	most   int // accounts in a shard

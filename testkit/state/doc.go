@@ -3,7 +3,7 @@
 // that is its own store. Nodes are killed and stopped, Redis is killed, hung and replaced by a replica, and Kafka goes
 // away, at random. Then the judge compares what was sent with what lies in Kafka:
 //
-//   - over: no quota and no rate has let one event too many pass.
+//   - over: no quota, no rate and no rate of a user has let one event too many pass.
 //   - stranded: when all nodes have spent what they hold, what is left of a quota that was used up is at most one
 //     percent, plus the events that were on their way in a process that was killed. Of such an event nobody knows
 //     whether it was counted. Beside that, a node that is killed takes along what was given back to it in the seconds
