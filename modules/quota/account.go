@@ -268,8 +268,8 @@ func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) store.RateD
 }
 
 // spare returns how much may be drawn ahead without harm: what was in the upper half of the burst when the store last
-// said so. What is drawn ahead and not spent in time is lost, so whoever sends within the rate would run out of it. From
-// the lower half nothing is drawn ahead, so there it fills up.
+// said so. What is drawn ahead and not spent in time is lost, so whoever sends within the rate would run out of it.
+// From the lower half nothing is drawn ahead, so there it fills up.
 func (a *rateAccount) spare(r *rate) int64 { return max(0, a.left-r.burst/2) }
 
 // drew enters what a draw has brought, of n units that are owed. began is when it began.

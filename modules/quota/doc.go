@@ -4,7 +4,7 @@
 // The nodes of an installation share the counters (store.Counters), but a request rarely waits for them: a node draws a
 // share of a limit ahead and spends it by itself. What a node holds it has drawn, so however many nodes there are, and
 // whichever of them die, no more events pass than a limit allows. How much the nodes may hold unspent is bounded, too:
-// one percent of a quota, and a tenth of a burst.
+// one percent of a quota, and of a burst a tenth by each node, from its upper half.
 //
 // The contract:
 //

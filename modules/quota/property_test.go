@@ -305,8 +305,8 @@ func TestFourNodesNeverPassARate(t *testing.T) {
 	})
 }
 
-// Whoever sends within the rate is never over it, in whatever rhythm: what the nodes draw ahead and forget is taken from
-// what nobody needs.
+// Whoever sends within the rate is never over it, in whatever rhythm: what the nodes draw ahead and forget is taken
+// from what nobody needs.
 func TestWhoeverSendsWithinTheRatePasses(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
