@@ -2,10 +2,12 @@ package testkit_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -239,4 +241,39 @@ func v1Row(t *testing.T, note string) recording {
 	}
 	t.Fatalf("no recorded request is noted %q", note)
 	return recording{}
+}
+
+// A user who sends too fast is told so, event by event, and the events lie in the overflow topic: without a key, and
+// marked so that nothing behind updates a person from them. A copy is told that the event is stored.
+func TestV1WarnsOfUsersWhoSendTooFast(t *testing.T) {
+	t.Parallel()
+	service := testkit.Start(t, testkit.Set("quota.user_rates", "events=1/h burst=1"),
+		testkit.Set("warnings.enabled", "false"))
+	row := v1Row(t, "v1 partial: second event retry")
+	send := func() string {
+		response := service.Request(row.Method, row.Path, string(row.Body), row.header()...)
+		require.Equal(t, http.StatusOK, response.Status)
+		require.Empty(t, response.Header.Get("Retry-After"))
+		return response.Body
+	}
+	const answer = `{"results":{"0198c0de-0000-7000-8000-000000000001":{"result":"ok"%s},` +
+		`"0198c0de-0000-7000-8000-000000000002":{"result":%s}}}`
+	require.Equal(t, fmt.Sprintf(answer, "", `"warning","details":"person_processing_disabled"`), send())
+	const copied = `"ok","details":"duplicate"`
+	require.Equal(t, fmt.Sprintf(answer, strings.TrimPrefix(copied, `"ok"`), copied), send())
+	messages := service.Messages()
+	require.Len(t, messages, 2)
+	topics := kafka.DefaultConfig().Topics
+	for i, want := range []struct {
+		topic      string
+		keyed      bool
+		impersonal string
+	}{{topics.Events, true, ""}, {topics.Overflow, false, "true"}} {
+		message := messages[slices.IndexFunc(messages, func(m testkit.Message) bool {
+			return m.Headers["uuid"] == "0198c0de-0000-7000-8000-00000000000"+strconv.Itoa(i+1)
+		})]
+		require.Equal(t, want.topic, message.Topic)
+		require.Equal(t, want.keyed, message.Key != nil)
+		require.Equal(t, want.impersonal, message.Headers["force_disable_person_processing"])
+	}
 }

@@ -155,6 +155,9 @@ type Routing struct {
 	// SkipPerson tells the pipeline behind Kafka not to touch the user's person. The order of such events does not
 	// matter.
 	SkipPerson bool
+	// Limited says that the event's user sends faster than the project's limits allow, and that the event is kept all
+	// the same. A protocol that has a word for that tells the client.
+	Limited bool
 	// Rule is the id of the operator's rule that has decided where the event goes, or that it is kept from persons. If
 	// several rules concern the event, it is the one whose destination counts. It is empty if no rule concerns the
 	// event. Like Outcome.Rule, it is for people.

@@ -135,8 +135,9 @@ func TestEventsOverAUsersRateAreTreatedAsTheProjectSays(t *testing.T) {
 		last.Outcome.Err = nil
 		require.Equal(t, want, last.Outcome)
 		overflow := over == events.OverOverflow
-		require.Equal(t, []bool{overflow, overflow, overflow},
-			[]bool{last.Routing.Overflow, last.Routing.Unkeyed, last.Routing.SkipPerson})
+		require.Equal(t, events.Routing{
+			Overflow: overflow, Unkeyed: overflow, SkipPerson: overflow, Limited: overflow,
+		}, last.Routing)
 		require.Equal(t, over == events.OverReject, batch.RetryAfter > 0)
 		standings := batch.Standings.All()
 		require.Len(t, standings, 1)

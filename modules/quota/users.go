@@ -199,7 +199,8 @@ func (q *Quota) markUsers(p *plan, set *settings, c *crowd, batch *events.Batch)
 		case events.OverReject:
 			event.Fail(events.ReasonRateLimited, errUserOver)
 		default:
-			event.Routing.Overflow, event.Routing.Unkeyed, event.Routing.SkipPerson = true, true, true
+			routing := &event.Routing
+			routing.Overflow, routing.Unkeyed, routing.SkipPerson, routing.Limited = true, true, true, true
 		}
 	}
 	var told [events.ResourceCount]bool

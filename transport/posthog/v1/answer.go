@@ -90,10 +90,13 @@ var (
 		"the event is not an AI event: send it to /i/v1/analytics/events")
 )
 
-const tagAITooLarge = "ai_event_too_big"
+const (
+	tagAITooLarge = "ai_event_too_big"
+	tagImpersonal = "person_processing_disabled"
+)
 
 // resultOf returns the protocol's result of an event and its details, which may be empty. A fault that this package has
-// found has a word of its own.
+// found has a word of its own. An event that is kept although its user sends too fast has the result "warning".
 func resultOf(event *events.Event) (result, details string) {
 	result, details = route.ToEvent(event)
 	switch outcome := &event.Outcome; {
@@ -103,8 +106,10 @@ func resultOf(event *events.Event) (result, details string) {
 			return result, known.tag
 		}
 	case outcome.State != events.StateAccepted || outcome.Reason != "":
+	case event.Routing.Limited:
+		return "warning", tagImpersonal
 	case event.Routing.SkipPerson:
-		return result, "person_processing_disabled"
+		return result, tagImpersonal
 	case event.Notes.Has(events.NoteDistinctIDCut):
 		return result, "distinct_id_truncated"
 	}
@@ -141,7 +146,7 @@ const (
 	resultSize = 128
 	// maxDetails is the most bytes of details in quotes. Longer ones, which only a stage of somebody else can give, are
 	// left out.
-	maxDetails = resultSize - len(resultHead+"retry"+detailsHead+"},")
+	maxDetails = resultSize - len(resultHead+"warning"+detailsHead+"},")
 	// smallAnswer is how many bytes of an answer the server may copy.
 	smallAnswer = 4 << 10
 )

@@ -562,6 +562,19 @@ func TestTheDutiesOfAnswers(t *testing.T) {
 			}), status: 200,
 			answer: second(`{"result":"ok","details":"person_processing_disabled"}`),
 		},
+		{
+			name: "the user sends too fast", judge: ends(func(e *events.Event) {
+				e.Routing.SkipPerson, e.Routing.Limited = true, true
+			}), status: 200,
+			answer: second(`{"result":"warning","details":"person_processing_disabled"}`),
+		},
+		{
+			name: "the user sends too fast, and the event is dropped", judge: ends(func(e *events.Event) {
+				e.Routing.SkipPerson, e.Routing.Limited = true, true
+				e.Drop(events.ReasonRule)
+			}), status: 200,
+			answer: second(`{"result":"drop","details":"event_restriction_drop"}`),
+		},
 		{name: "a stage does not know the token",
 			judge: func(e *events.Event) {
 				e.Reject(events.ReasonInvalidToken, unknown)
