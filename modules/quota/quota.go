@@ -126,6 +126,8 @@ const (
 	late = 10 * time.Second
 	// returners is how many calls of the store give back at a time.
 	returners = 4
+	// stopPause is how long a stop waits before it tries again to give back.
+	stopPause = 100 * time.Millisecond
 )
 
 // keep looks after the accounts until ctx is over.
@@ -257,8 +259,9 @@ func (q *Quota) giveBackOf(ctx context.Context, s *subject, rested time.Duration
 	return err
 }
 
-// Stop gives back all that the node holds, until the configured time or ctx is over, and closes the journal. Its error
-// says what is not given back: the journal keeps that for the next process.
+// Stop gives back all that the node holds and closes the journal. While the store does not answer, Stop tries again
+// until the configured time or ctx is over. Its error says what is not given back: the journal keeps that for the next
+// process.
 func (q *Quota) Stop(ctx context.Context) error {
 	q.cancel()
 	q.work.Wait()
@@ -267,6 +270,9 @@ func (q *Quota) Stop(ctx context.Context) error {
 	var subjects []*subject
 	q.table.all(func(s *subject) { subjects = append(subjects, s) })
 	err := q.giveBack(ctx, subjects, 0)
+	for err != nil && waited(ctx, stopPause) {
+		err = q.giveBack(ctx, subjects, 0)
+	}
 	q.stopped.Store(true)
 	left := int64(0)
 	q.table.all(func(s *subject) { left += s.close(q.now()) })
@@ -278,6 +284,18 @@ func (q *Quota) Stop(ctx context.Context) error {
 			"start: %w", left, err)
 	}
 	return nil
+}
+
+// waited waits for a time. It reports false if ctx is over before.
+func waited(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // close takes the subject's accounts out of the journal. A request that comes, or ends, after that changes nothing in

@@ -687,12 +687,33 @@ func TestAStopWithoutTheStoreSaysWhatIsNotGivenBack(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		shared.fails(away)
+		began := time.Now()
 		require.ErrorContains(t, a.stop(), "were not given back; they are noted for the next start")
+		require.Equal(t, DefaultConfig().StopTimeout, time.Since(began), "it has tried for as long as it may")
 		shared.fails(nil)
 		b := shared.start(dir, nil)
 		time.Sleep(resting + 2*tick)
 		synctest.Wait()
 		require.Equal(t, int64(500), b.used("phc_a", limits).Used, "the next process gives them back")
+	})
+}
+
+// A store that has just come back may not be known to be there yet when a node stops.
+func TestAStopTriesAgainWhileTheStoreIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := newStore(t)
+		a, b := shared.node(nil), shared.node(nil)
+		limits := quotas("events=100000/day")
+		for range 100 {
+			a.send("phc_a", limits, 5)
+			time.Sleep(20 * time.Millisecond)
+		}
+		require.Positive(t, a.held("phc_a"))
+		back := time.Now().Add(time.Second)
+		shared.fails(func() (bool, error) { return false, errIf(time.Now().Before(back)) })
+		require.NoError(t, a.stop())
+		require.WithinRange(t, time.Now(), back, back.Add(stopPause), "it has waited no longer than for the store")
+		require.Equal(t, int64(500), b.used("phc_a", limits).Used)
 	})
 }
 

@@ -262,11 +262,7 @@ func (l *lane) await(ctx context.Context) {
 		}
 		l.breaker.last.Store(&failure{err, time.Now()})
 		l.shard.store.servers.changed()
-		timer := time.NewTimer(l.shard.store.settings().Breaker.Pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !waited(ctx, l.shard.store.settings().Breaker.Pause) {
 			return
 		}
 	}

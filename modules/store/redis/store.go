@@ -131,7 +131,22 @@ func (s *Store) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop implements store.Running.
+// stopPause is how long a stop waits before it tries again to tell a server what has been settled.
+const stopPause = 100 * time.Millisecond
+
+// waited waits for a time. It reports false if ctx is over before.
+func waited(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Stop implements store.Running. A server that does not answer is told again until the time for the stop is over.
 func (s *Store) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	again := s.stopped.Swap(true)
@@ -145,10 +160,18 @@ func (s *Store) Stop(ctx context.Context) error {
 	case <-ended:
 	case <-ctx.Done():
 	}
+	telling, cancel := context.WithTimeout(ctx, s.settings().StopBudget())
+	defer cancel()
 	var problem error
 	for _, shard := range s.servers.all() {
-		for shard.settlements.waiting() > 0 && problem == nil {
-			problem = shard.settle(ctx, behind)
+		// A server that was away a moment ago may take them now.
+		for shard.settlements.waiting() > 0 {
+			if err := shard.settle(telling, behind); err != nil {
+				problem = err
+				if !waited(telling, stopPause) {
+					break
+				}
+			}
 		}
 	}
 	err := s.client.Close()
