@@ -141,6 +141,7 @@ func newStage(t *testing.T, name string, n int, environ ...string) *stage {
 		"CAPTURE_QUOTA__ON_STORE_FAILURE=closed", "CAPTURE_DEDUP__ON_STORE_FAILURE=closed",
 		"CAPTURE_DELIVERY__ACK=kafka", "CAPTURE_DELIVERY__TIMEOUT=3s", "CAPTURE_KAFKA__ACK_TIMEOUT=2s",
 		"CAPTURE_WARNINGS__ENABLED=false")
+	environ = append(environ, stopTimeouts...)
 	s.nodes, err = newFleet(t.TempDir(), n, right, skewed, environ)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -223,8 +224,8 @@ const (
 	// strandedPart is how much of a quota may be out of reach at most.
 	strandedPart = 0.01
 	// resting is how long a node keeps what was given back to it, until others may have it. It is longer than that of
-	// modules/quota, because the machine may be busy.
-	resting = 10 * time.Second
+	// modules/quota, because the machine may be busy, and because Redis may have been away meanwhile.
+	resting = 15 * time.Second
 )
 
 // judge spends what is left of the quotas that last longer than the test: at first while one node of several is dead,

@@ -44,7 +44,7 @@ type traffic struct {
 }
 
 // answerTimeout is how long a client waits for an answer. The nodes answer much earlier.
-const answerTimeout = 20 * time.Second
+const answerTimeout = time.Minute
 
 func newTraffic(nodes fleet) *traffic {
 	return &traffic{
@@ -127,11 +127,12 @@ func (t *traffic) fault(err error) {
 	t.faults = append(t.faults, err)
 }
 
-// send sends a request to a node and notes what became of it. It returns how many events were accepted.
-func (t *traffic) send(n *node, r *request) (passed int) {
+// send sends a request to a node and notes what became of it. It returns how many events were accepted, and how many
+// were over a limit.
+func (t *traffic) send(n *node, r *request) (passed, refused int) {
 	url, life := n.at()
 	if url == "" {
-		return 0
+		return 0, 0
 	}
 	from := time.Now()
 	status, results, err := t.post(url, r, 1)
@@ -149,6 +150,7 @@ func (t *traffic) send(n *node, r *request) (passed int) {
 			passed++
 		case told.Result == "drop" || told.Result == "limited":
 			e.answer = limited
+			refused++
 		default:
 			t.fault(fmt.Errorf("an event has the result %+v", told))
 		}
@@ -156,7 +158,7 @@ func (t *traffic) send(n *node, r *request) (passed int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.events = append(t.events, r.events...)
-	return passed
+	return passed, refused
 }
 
 // again sends a request that was answered once more, to another node. Its events are no new ones.
@@ -219,7 +221,7 @@ func (t *traffic) step(random *rand.Rand, projects []*project) {
 		resource = events.ResourceExceptions
 	}
 	r := newRequest(p, size, resource)
-	passed := t.send(t.fleet[random.IntN(len(t.fleet))], r)
+	passed, _ := t.send(t.fleet[random.IntN(len(t.fleet))], r)
 	if passed == size && random.Float64() < onceMore {
 		t.again(t.fleet[random.IntN(len(t.fleet))], r)
 	}
@@ -233,7 +235,7 @@ func (l *load) end() {
 
 // flood sends events of a project's users to each of the nodes in turn, until one of them has limited some.
 func (t *traffic) flood(nodes fleet, p *project, resource events.Resource) {
-	const patience = time.Minute
+	const patience = 5 * time.Minute
 	for began := time.Now(); time.Since(began) < patience; {
 		for _, n := range nodes {
 			r := newRequest(p, largestSize, resource)
@@ -246,26 +248,34 @@ func (t *traffic) flood(nodes fleet, p *project, resource events.Resource) {
 	t.fault(fmt.Errorf("no user of %s is limited", p.name))
 }
 
-// spend sends events of a project to each of the nodes in turn, in batches while these pass and then one by one, until
-// all nodes have refused for long enough: then nobody holds anything of the quota any more.
+// spend sends events of a project to each of the nodes in turn, in batches while these pass and then one by one. It
+// returns when nothing has passed for long enough and then each node has refused an event because of the limit: then
+// nobody holds anything of the quota any more. An event that fails says nothing about the limit.
 func (t *traffic) spend(nodes fleet, p *project, resource events.Resource) {
 	const (
 		quiet    = 3 * time.Second
-		patience = time.Minute
+		patience = 5 * time.Minute
 	)
 	began, last, size := time.Now(), time.Now(), largestSize
-	for time.Since(last) < quiet {
+	done := map[*node]bool{}
+	for len(done) < len(nodes) {
 		if time.Since(began) > patience {
-			t.fault(fmt.Errorf("events of %s still pass after %s", p.name, patience))
+			t.fault(fmt.Errorf("after %s events of %s still pass, or fail", patience, p.name))
 			return
 		}
-		passed := 0
+		spent := true
 		for _, n := range nodes {
-			passed += t.send(n, newRequest(p, size, resource))
+			late := time.Since(last) >= quiet
+			passed, refused := t.send(n, newRequest(p, size, resource))
+			switch {
+			case passed > 0:
+				spent, last = false, time.Now()
+				clear(done)
+			case late && refused == size:
+				done[n] = true
+			}
 		}
-		if passed > 0 {
-			last = time.Now()
-		} else {
+		if spent {
 			size = 1
 			pause := time.NewTimer(time.Millisecond)
 			<-pause.C
