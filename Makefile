@@ -24,6 +24,8 @@ endef
 
 # How long the tests of one package may run. It is a guard against hanging, and no measure of speed.
 TEST_TIMEOUT := 20m
+# The same for a suite.
+SUITE_TIMEOUT := 60m
 # The binary that the tests start as a process. It is built before the clock of a test runs, and the build shares its
 # cache with make run.
 TEST_BINARY = CAPTURE_TEST_BINARY='$(CURDIR)/bin/capture'
@@ -93,17 +95,17 @@ integration: build ## Run the tests against a real Kafka and Redis, started for 
 
 # Without the name of a package, go test shows what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka
-	cd testkit/sdk && ./install.sh run $(GO) test $(RACE) -tags sdk -count=1 -parallel 4 -timeout 10m
+	cd testkit/sdk && ./install.sh run $(GO) test $(RACE) -tags sdk -count=1 -parallel 4 -timeout $(SUITE_TIMEOUT)
 
 # The tests of the next suites print a line for each scenario, and go test shows these too. RUN=NoAcknowledged/kill-9
 # plays one scenario alone.
 RUN ?= .
 
 state: ## Kill nodes, Redis and Kafka at random, and look for an event over a limit or a share that is lost; RUN=REGEXP
-	cd testkit/state && $(GO) test -tags state -count=1 -run '$(RUN)' -timeout 20m
+	cd testkit/state && $(GO) test -tags state -count=1 -run '$(RUN)' -timeout $(SUITE_TIMEOUT)
 
 chaos: ## Break Kafka, the disk and the service under load, and look for acknowledged events in Kafka; RUN=REGEXP
-	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 20m
+	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout $(SUITE_TIMEOUT)
 
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
@@ -112,13 +114,13 @@ bench-state: build ## Measure what the shared state costs, in Redis and in CPU t
 	testkit/services/services.sh run $(GO) run ./testkit/benchstate $(ARGS) bin/capture
 
 powercut: ## Cut the power under the service, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
-	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 30m
+	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout $(SUITE_TIMEOUT)
 
 powercut-long: ## The same with 300 cuts a scenario: about ten minutes
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout 3h -powercut.cuts=300
 
 hostile: ## Attack the service as strangers can, and look at its memory, its answers and a good client; RUN=REGEXP
-	cd testkit/hostile && $(GO) test -tags hostile -count=1 -run '$(RUN)' -timeout 10m
+	cd testkit/hostile && $(GO) test -tags hostile -count=1 -run '$(RUN)' -timeout $(SUITE_TIMEOUT)
 
 services-up: ## Start a real Kafka and Redis on free ports and print their addresses
 	@testkit/services/services.sh up

@@ -48,8 +48,8 @@ func serve(dir, output, trace string, environ []string) (*service, error) {
 	return &service{Service: running, trace: trace}, nil
 }
 
-// patience is how long a test waits for an event that must come.
-const patience = 30 * time.Second
+// patience is how long a test waits for an event that must come. A traced service takes long for everything.
+const patience = 5 * time.Minute
 
 // signal signals the service, not its tracer. The tracer ends with the service, when the recording is complete.
 func (s *service) signal(signal syscall.Signal) error {

@@ -52,8 +52,9 @@ type Service struct {
 	URL, Admin, Broker string
 }
 
-// startPatience is how long a start may take. A traced service without Kafka takes seconds.
-const startPatience = 30 * time.Second
+// startPatience is how long a start may take. A traced service without Kafka takes seconds, and several times as long
+// on a machine that does other work as well.
+const startPatience = 2 * time.Minute
 
 var (
 	saysURL    = regexp.MustCompile(`(?m)^listening +(http://\S+)$`)
@@ -106,7 +107,10 @@ func (s *Service) await(before int64) error {
 	})
 }
 
-var client = &http.Client{Timeout: 10 * time.Second}
+// answerPatience is how long Get waits for an answer.
+const answerPatience = time.Minute
+
+var client = &http.Client{Timeout: answerPatience}
 
 // Get returns the status and the body of a URL.
 func Get(url string) (status int, body []byte, err error) {

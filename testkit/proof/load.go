@@ -15,7 +15,7 @@ const (
 	// AckHeader is the header in which an answer says where the events are.
 	AckHeader = "X-Capture-Ack"
 	// answerTimeout is how long a worker waits for an answer. The service must answer much earlier.
-	answerTimeout = 30 * time.Second
+	answerTimeout = 2 * time.Minute
 	// pause is how long a worker waits before it sends a batch again.
 	pause = 100 * time.Millisecond
 )

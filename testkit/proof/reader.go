@@ -15,7 +15,7 @@ const (
 	// fetchBytes is how many bytes one request asks for.
 	fetchBytes = 16 << 20
 	// readPatience is how long a partition may yield no message.
-	readPatience = 30 * time.Second
+	readPatience = 2 * time.Minute
 	// uuidHeader is the header of a message that holds the event's uuid.
 	uuidHeader = "uuid"
 )

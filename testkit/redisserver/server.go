@@ -184,8 +184,9 @@ func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 func (s *Server) config() string { return filepath.Join(s.dir, "redis.conf") }
 func (s *Server) log() string    { return filepath.Join(s.dir, "redis.log") }
 
-// patience is how long a server may take to do what it was asked for.
-const patience = 30 * time.Second
+// patience is how long a server may take to do what it was asked for. Sentinels that find that the machine has stood
+// still for some seconds replace no primary for half a minute.
+const patience = 2 * time.Minute
 
 // Restart starts a server that does not run, and returns when it answers. Without AppendOnly the server has lost
 // everything.
