@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 var stock = process.Stock("CAPTURE_HOSTILE_BINARY", func() string { return workplace })
 
 // stopPatience is how long the end of a service may take.
-const stopPatience = time.Minute
+const stopPatience = 3 * time.Minute
 
 // start starts a service with a Kafka of its own. The end of the test stops the service, which must end in order: what
 // an attack has left behind may not keep it from stopping.
