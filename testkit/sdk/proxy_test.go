@@ -5,6 +5,7 @@ package sdk
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -47,9 +48,14 @@ type proxy struct {
 	answers map[int]int
 	// paths counts the requests with events by path, without the query and a slash at the end.
 	paths map[string]int
+	// ended counts the requests with events that have come to their end.
+	ended int
 	// refused counts what the service has answered with an error, by method, path and status.
 	refused map[string]int
 }
+
+// endedPath is where a driver asks for how many of its requests with events have come to their end.
+const endedPath = "/e2e/ended"
 
 // newProxy starts a proxy and ends it when the test ends.
 func newProxy(t *testing.T, target string, loses bool, faults ...fault) *proxy {
@@ -75,6 +81,15 @@ func newProxy(t *testing.T, target string, loses bool, faults ...fault) *proxy {
 		},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == endedPath {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			_, _ = fmt.Fprint(w, p.ended)
+			return
+		}
+		if bringsEvents(r) {
+			defer p.end()
+		}
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			panic(http.ErrAbortHandler)
@@ -114,21 +129,31 @@ func newProxy(t *testing.T, target string, loses bool, faults ...fault) *proxy {
 // trimmed is the path without the slash that some SDKs put at its end.
 func trimmed(u *url.URL) string { return strings.TrimSuffix(u.Path, "/") }
 
-// next counts the request and takes the fault that waits for it.
-func (p *proxy) next(r *http.Request, body []byte) fault {
-	path := trimmed(r.URL)
-	switch path {
+// bringsEvents reports whether a request has events, other than recordings.
+func bringsEvents(r *http.Request) bool {
+	switch trimmed(r.URL) {
 	case "/batch", "/e", "/i/v0/e", "/capture", "/track", "/engage", "/i/v0/ai/batch",
 		"/i/v1/analytics/events", "/i/v1/ai/events":
-	default:
-		return noFault
+		return r.Method != http.MethodOptions
 	}
-	if r.Method == http.MethodOptions {
+	return false
+}
+
+// end counts a request that has come to its end.
+func (p *proxy) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended++
+}
+
+// next counts the request and takes the fault that waits for it.
+func (p *proxy) next(r *http.Request, body []byte) fault {
+	if !bringsEvents(r) {
 		return noFault
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.paths[path]++
+	p.paths[trimmed(r.URL)]++
 	if digest := sha256.Sum256(body); p.loses {
 		p.losing = !p.losing && !p.bodies[digest]
 		p.bodies[digest] = true

@@ -14,7 +14,7 @@ const modules = process.env.CAPTURE_SDK_MODULES
 const executable = process.env.CAPTURE_SDK_CHROMIUM || '/usr/bin/chromium'
 
 // The run ends by itself, whatever hangs.
-const patience = 75_000
+const patience = 600_000
 
 // The events that posthog-js sends of its own accord while the basic script runs, each with the
 // least number of messages.
@@ -55,7 +55,7 @@ setTimeout(() => fail(`not finished within ${patience} ms`), patience)
 const { chromium } = createRequire(join(modules, 'package.json'))('playwright-core')
 const dist = pathToFileURL(join(modules, 'node_modules', `posthog-js-${version}`, 'dist', '/'))
 const site = await serveSite(new URL(sdk.bundle, dist))
-const browser = await launch(chromium, executable)
+const browser = await launch(chromium, executable, patience)
 await play()
 await browser.close()
 process.exit()
@@ -63,7 +63,7 @@ process.exit()
 // open lets somebody visit the site.
 function open(options) {
   return Visitor.open({
-    browser, site, url, token, options, dist, told: (user, event, id) => print({ user, event, id }),
+    browser, site, url, token, options, dist, patience, told: (user, event, id) => print({ user, event, id }),
   })
 }
 
@@ -104,7 +104,7 @@ async function basic() {
   }
   // What is queued when the page goes away is sent by a beacon.
   await visitor.call('capture', 'leaving', 3)
-  await visitor.leave()
+  await visitor.leave({ beacons: true })
 }
 
 // interact does what a person does: moves, clicks, types, and meets errors.
@@ -115,13 +115,14 @@ async function interact(visitor) {
   await page.click('#details')
   await page.fill('#name', 'Ada')
   await page.click('#terms')
-  for (let n = 0; n < 4; n++) await page.click('#buy')
+  // These clicks follow one another at once, however busy the machine is: otherwise they are no rage.
+  await page.click('#buy', { clickCount: 4 })
   await visitor.call('change')
   await visitor.call('fail')
   // A click is dead if it is followed by no change for 3 s, and the page is to have come to rest before.
-  await sleep(1_000)
+  await sleep(2_000)
   await page.click('#dead')
-  await sleep(5_000)
+  await sleep(10_000)
 }
 
 // deliver is four people who use a browser each, and send ten events in two rounds. The second one begins when the

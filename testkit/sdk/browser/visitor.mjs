@@ -5,18 +5,15 @@ import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 // posthog-js sends its queue every 3 s: where nothing was sent within this time, nothing was queued.
-const queueTime = 4_000
-// A request that has failed is sent again after 3 to 9 s.
-const retryTime = 30_000
-// The configuration and the scripts that posthog-js loads should be there within this time.
-const startTime = 20_000
-// Nobody is told what becomes of the beacons of a page that has gone: they are given this time.
+const queueTime = 10_000
+// The beacons of a page that has gone come one after the other, within this time.
 const beaconTime = 3_000
 
 // launch starts Chromium with a fresh profile. It reaches nothing but this machine.
-export const launch = (chromium, executablePath) =>
+export const launch = (chromium, executablePath, timeout) =>
   chromium.launch({
     executablePath,
+    timeout,
     args: [
       '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
       '--disable-background-networking',
@@ -52,10 +49,14 @@ export class Visitor {
   #sent = 0
   #status = 0
 
+  // Whatever has to happen may take this long, in milliseconds.
+  #patience
+
   // open loads the page, where posthog-js starts with the options and sends to url; told hears what is told to it, and
   // dist has the files of its package.
-  static async open({ browser, site, url, token, options, dist, told }) {
+  static async open({ browser, site, url, token, options, dist, patience, told }) {
     const visitor = new Visitor()
+    visitor.#patience = patience
     visitor.#site = site
     visitor.#url = url
     visitor.#context = await browser.newContext({
@@ -63,6 +64,7 @@ export class Visitor {
       userAgent:
         'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36',
     })
+    visitor.#context.setDefaultTimeout(patience)
     visitor.#watch()
     visitor.page = await visitor.#context.newPage()
     visitor.page.on('console', (message) => console.error(`${message.type()}: ${message.text()}`))
@@ -85,7 +87,7 @@ export class Visitor {
   async watched() {
     await this.quiet()
     await this.page
-      .waitForFunction(() => calls.watches(), null, { timeout: startTime })
+      .waitForFunction(() => calls.watches())
       .catch((error) => console.error(error.message))
     await this.quiet()
   }
@@ -93,7 +95,7 @@ export class Visitor {
   // quiet waits until every request has been answered for a moment.
   async quiet() {
     let busy = Date.now()
-    await until(10_000, () => {
+    await until(this.#patience, () => {
       if (this.#running.size > 0) busy = Date.now()
       return Date.now() - busy > 300
     })
@@ -108,18 +110,31 @@ export class Visitor {
   }
 
   // delivered waits until posthog-js has sent its queue, again where that has failed, and the answer is a good one.
+  // What is captured is queued: the request comes after the call.
   async delivered() {
     const before = this.#sent
-    await until(queueTime, () => this.#sent > before)
-    const delivered = await until(retryTime, () => this.#running.size === 0 && this.#status === 200)
-    if (!delivered) throw new Error('not delivered')
+    const sent = await until(this.#patience, () => this.#sent > before)
+    const delivered = await until(this.#patience, () => this.#running.size === 0 && this.#status === 200)
+    if (!sent || !delivered) throw new Error('not delivered')
   }
 
-  // leave goes to another page, at which posthog-js sends what it still has.
-  async leave() {
+  // leave goes to another page, at which posthog-js sends what it still has. Nobody in the browser is told what becomes
+  // of the beacons of a page that has gone, so the proxy is asked for them.
+  async leave({ beacons = false } = {}) {
+    const before = await this.#ended()
     await this.page.goto(`${this.#site}/elsewhere`)
-    await sleep(beaconTime)
+    let [seen, changed] = [before, Date.now()]
+    await until(this.#patience, async () => {
+      const now = await this.#ended()
+      if (now !== seen) [seen, changed] = [now, Date.now()]
+      return (seen > before || !beacons) && Date.now() - changed > beaconTime
+    })
     await this.#context.close()
+  }
+
+  // ended returns how many requests with events have come to their end, by all visitors.
+  async #ended() {
+    return Number(await (await fetch(`${this.#url}/e2e/ended`)).text())
   }
 
   #watch() {
@@ -162,7 +177,7 @@ export class Visitor {
 
 // until polls for a condition and says whether it came true in time.
 async function until(milliseconds, condition) {
-  for (const end = Date.now() + milliseconds; !condition(); await sleep(20)) {
+  for (const end = Date.now() + milliseconds; !await condition(); await sleep(20)) {
     if (Date.now() > end) return false
   }
   return true
