@@ -254,7 +254,7 @@ func diskFull(s *stage) error {
 	s.kafka.cut()
 	err := s.each(func(service *service) error {
 		load := s.loads[service]
-		if err := process.Poll(30*time.Second, 10*time.Millisecond,
+		if err := process.Poll(flowPatience, 10*time.Millisecond,
 			func() (bool, error) { return load.Refused() > 20, nil }); err != nil {
 			return fmt.Errorf("the disk is not full: %w", err)
 		}
@@ -270,7 +270,7 @@ func diskFull(s *stage) error {
 			return err
 		}
 		refused := load.Refused()
-		return process.Poll(10*time.Second, 10*time.Millisecond,
+		return process.Poll(flowPatience, 10*time.Millisecond,
 			func() (bool, error) { return load.Refused() > refused+20, nil })
 	})
 	if err != nil {
@@ -351,20 +351,31 @@ func segments(spool string) ([]string, error) {
 	return files, err
 }
 
+// segmentsToDamage is how many files a spool has when one of them is damaged.
+const segmentsToDamage = 4
+
 // damage: while the service is down, how damages a file of its spool. The damaged records may be lost, and no others.
 // The service has to start, and to say how much it has cut out.
 func damage(how func(content []byte) (damaged []byte, from, to []int)) func(*stage) error {
 	return func(s *stage) error {
-		if err := s.spoolFor(5 * time.Second); err != nil {
+		s.kafka.cut()
+		if err := s.each(func(service *service) error {
+			err := process.Poll(flowPatience, 20*time.Millisecond, func() (bool, error) {
+				files, err := segments(service.spool)
+				return len(files) >= segmentsToDamage, err
+			})
+			service.kill()
+			if err != nil {
+				return fmt.Errorf("too few segments to damage one: %w", err)
+			}
+			return nil
+		}); err != nil {
 			return err
 		}
 		if err := s.each(func(service *service) error {
 			files, err := segments(service.spool)
 			if err != nil {
 				return err
-			}
-			if len(files) < 2 {
-				return fmt.Errorf("%d segments: too few to damage one", len(files))
 			}
 			// This is the longest file except the newest, whose end a crash may have torn.
 			files = slices.DeleteFunc(files, func(path string) bool { return path == files[len(files)-1] })

@@ -21,17 +21,21 @@ type watcher struct {
 	stop  chan struct{}
 	ended sync.WaitGroup
 
-	// untrue counts the polls in which the two disagreed, and sample is one of them. Read them only after the watcher's
-	// end.
+	// untrue counts the polls in which the two disagreed and had done so for long, and sample is one of them. Read them
+	// only after the watcher's end.
 	untrue int
 	sample string
+	// since is when the two began to disagree. Zero: they did not at the last poll.
+	since time.Time
 }
 
 const (
 	// watchEvery is how often the watcher asks the service.
 	watchEvery = 200 * time.Millisecond
-	// watchFor is how long answers have to be alike before the readiness has to follow.
-	watchFor = 4 * time.Second
+	// watchFor is how long answers have to be alike before the watcher asks, and watchSlack how long the readiness may
+	// then say something else. When a fault ends, the service is ready before the load has its first good answer.
+	watchFor   = 3 * time.Second
+	watchSlack = 2 * time.Second
 )
 
 // watch begins to watch the service.
@@ -65,16 +69,27 @@ func (w *watcher) run() {
 
 // poll asks once. The answers have to be alike from long before the question until the answer.
 func (w *watcher) poll() {
+	since := w.since
+	w.since = time.Time{}
 	serving, safe, alike := w.known()
 	if !alike {
 		return
 	}
+	asked := time.Now()
 	status, body, err := process.Get(w.service.url + "/_readiness")
 	then, still, alike := w.known()
 	if err != nil || !alike || then != serving || still != safe || w.fills && safe {
 		return
 	}
-	if ready := status == http.StatusOK; ready != safe {
+	ready := status == http.StatusOK
+	if ready == safe {
+		return
+	}
+	// Answers that change make a disagreement end, since they are not alike then.
+	if w.since = since; since.IsZero() {
+		w.since = asked
+	}
+	if asked.Sub(w.since) >= watchSlack {
 		w.untrue++
 		w.sample = fmt.Sprintf("ready=%t although all requests were answered safe=%t: %s", ready, safe, body)
 	}

@@ -4,6 +4,8 @@ package chaos
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -71,6 +73,7 @@ func forbidden(s *stage) error {
 		if err := s.deny(denied); err != nil {
 			return err
 		}
+		// The requests that came before have their answers a moment later.
 		last(2 * time.Second)
 		err := s.observe(shortOr(5*time.Second, 30*time.Second), modeKafka)
 		if err := errors.Join(err, s.allow()); err != nil {
@@ -83,9 +86,29 @@ func forbidden(s *stage) error {
 	return nil
 }
 
-// deny forbids everybody an operation on the services' topics.
+// deny forbids everybody an operation on the services' topics. It returns when the broker knows that nobody may write.
 func (s *stage) deny(operation sarama.AclOperation) error {
 	s.later(s.allow)
+	if err := s.forbid(operation); err != nil {
+		return err
+	}
+	err := process.Poll(createPatience, 20*time.Millisecond, func() (bool, error) {
+		topics, err := s.topics(s.kafka.brokers[0])
+		return err == nil && len(topics) == len(s.services) && !slices.ContainsFunc(topics, mayWrite), err
+	})
+	if err != nil {
+		return fmt.Errorf("the topics are not forbidden: %w", err)
+	}
+	return nil
+}
+
+// mayWrite reports whether the broker lets this program write to a topic.
+func mayWrite(topic *sarama.TopicMetadata) bool {
+	return topic.Err == sarama.ErrNoError && topic.TopicAuthorizedOperations&(1<<sarama.AclOperationWrite) != 0
+}
+
+// forbid sets the ACLs of deny.
+func (s *stage) forbid(operation sarama.AclOperation) error {
 	return s.kafka.admin(func(admin sarama.ClusterAdmin) error {
 		var acls []*sarama.ResourceAcls
 		for _, service := range s.services {
@@ -157,6 +180,13 @@ func (s *stage) quota(lift bool) error {
 	})
 }
 
+// isWhole reports whether a partition of the topic has all of its three replicas in sync, or no leader.
+func isWhole(topic *sarama.TopicMetadata) bool {
+	return len(topic.Partitions) == 0 || slices.ContainsFunc(topic.Partitions, func(p *sarama.PartitionMetadata) bool {
+		return len(p.Isr) > 2 || p.Leader <= 1
+	})
+}
+
 // minISR: one of three brokers is away, and the topic wants all three replicas to be in sync.
 func minISR(s *stage) error {
 	if err := s.configure(topicEvents, "min.insync.replicas", "3"); err != nil {
@@ -165,9 +195,18 @@ func minISR(s *stage) error {
 	broker := s.kafka.brokers[0]
 	broker.kill()
 	s.kafka.brokers[0].proxy.Stop()
-	// The fault lasts until the partitions that this broker led have other leaders, and until the replicas are seen to
-	// be out of sync.
-	last(12 * time.Second)
+	// The fault begins when the partitions that this broker led have other leaders, and when these know that it is out
+	// of sync.
+	for _, other := range s.kafka.brokers[1:] {
+		if err := process.Poll(createPatience, 100*time.Millisecond, func() (bool, error) {
+			topics, err := s.topics(other)
+			return err == nil && len(topics) == len(s.services) && !slices.ContainsFunc(topics, isWhole), err
+		}); err != nil {
+			return fmt.Errorf("the broker that is away still counts as in sync: %w", err)
+		}
+	}
+	// The requests that came before have their answers a moment later.
+	last(2 * time.Second)
 	if err := s.observe(4*time.Second, modeKafka); err != nil {
 		return err
 	}

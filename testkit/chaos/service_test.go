@@ -120,7 +120,7 @@ func (s *service) binary() (string, error) {
 }
 
 // stopPatience is more than app.stop_timeout, within which the service has to end.
-const stopPatience = time.Minute
+const stopPatience = 3 * time.Minute
 
 // kill and terminate end the process, and the watcher is told before.
 func (s *service) kill() {
@@ -175,7 +175,7 @@ func (s *service) letters(see func(id, reason string)) error {
 }
 
 // startPatience is how long a start may take. Without Kafka the service waits for kafka.connect_timeout.
-const startPatience = 30 * time.Second
+const startPatience = 3 * time.Minute
 
 // awaitAnswer returns when the service answers 200 at a path.
 func (s *service) awaitAnswer(path string) error {

@@ -5,7 +5,11 @@ package chaos
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -54,25 +58,34 @@ func (s *stage) destroyed(kept, gone, again time.Time) {
 	}
 }
 
-// incarnations returns the ids of the services' topics of events, in the brokers' own order. ok is false if a topic is
-// missing or has partitions without leaders.
-func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
-	request := &sarama.MetadataRequest{Version: 10}
+// topics returns what a broker says of the services' topics of events, in its own order.
+func (s *stage) topics(of *broker) ([]*sarama.TopicMetadata, error) {
+	request := &sarama.MetadataRequest{Version: 10, IncludeTopicAuthorizedOperations: true}
 	for _, service := range s.services {
 		request.Topics = append(request.Topics, service.prefix+topicEvents)
 	}
 	config := sarama.NewConfig()
 	config.Version = sarama.MaxVersion
-	broker := sarama.NewBroker(s.kafka.direct()[0])
+	broker := sarama.NewBroker(address(of.direct))
 	if err := broker.Open(config); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	response, err := broker.GetMetadata(request)
 	if err := errors.Join(err, broker.Close()); err != nil {
+		return nil, err
+	}
+	return response.Topics, nil
+}
+
+// incarnations returns the ids of the services' topics of events, in the brokers' own order. ok is false if a topic is
+// missing or has partitions without leaders.
+func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
+	topics, err := s.topics(s.kafka.brokers[0])
+	if err != nil {
 		return nil, false, err
 	}
-	ok = len(response.Topics) == len(s.services)
-	for _, topic := range response.Topics {
+	ok = len(topics) == len(s.services)
+	for _, topic := range topics {
 		ok = ok && topic.Err == sarama.ErrNoError && len(topic.Partitions) > 0 &&
 			!slices.ContainsFunc(topic.Partitions,
 				func(p *sarama.PartitionMetadata) bool { return p.Err != sarama.ErrNoError })
@@ -82,7 +95,7 @@ func (s *stage) incarnations() (ids []sarama.Uuid, ok bool, err error) {
 }
 
 // createPatience is how long the service may take to see that its topics are missing, and to create them.
-const createPatience = 30 * time.Second
+const createPatience = 3 * time.Minute
 
 // awaitTopics returns when the services have created their topics anew.
 func (s *stage) awaitTopics(before []sarama.Uuid) error {
@@ -96,14 +109,39 @@ func (s *stage) awaitTopics(before []sarama.Uuid) error {
 	return nil
 }
 
-// applied is how long a broker may take to act upon its own news of a topic.
-const applied = 500 * time.Millisecond
+// hasTopics reports whether the broker still writes to the logs of any of these topics. The log of a topic that is
+// deleted gets a directory whose name ends with -delete, after the broker has ended the last write.
+func (b *broker) hasTopics(ids []sarama.Uuid) (bool, error) {
+	files, err := filepath.Glob(filepath.Join(b.dir, "data", "*", "partition.metadata"))
+	if err != nil {
+		return false, err
+	}
+	for _, file := range files {
+		if strings.HasSuffix(filepath.Dir(file), "-delete") {
+			continue
+		}
+		content, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was deleted just now
+		}
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(ids, func(id sarama.Uuid) bool { return strings.Contains(string(content), id.String()) }) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 
 // topicDeleted: somebody deletes the topic under load. The service creates it anew.
 func topicDeleted(s *stage) error {
 	before, _, err := s.incarnations()
 	if err != nil {
 		return err
+	}
+	if has, err := s.kafka.brokers[0].hasTopics(before); err != nil || !has {
+		return fmt.Errorf("the broker's files are not as this package knows them: the topics are not found (%w)", err)
 	}
 	kept, err := s.keep()
 	if err != nil {
@@ -121,11 +159,15 @@ func topicDeleted(s *stage) error {
 	}
 	if err := process.Poll(createPatience, 5*time.Millisecond, func() (bool, error) {
 		now, _, err := s.incarnations()
-		return !slices.ContainsFunc(now, func(id sarama.Uuid) bool { return slices.Contains(before, id) }), err
+		if err != nil || slices.ContainsFunc(now, func(id sarama.Uuid) bool { return slices.Contains(before, id) }) {
+			return false, err
+		}
+		has, err := s.kafka.brokers[0].hasTopics(before)
+		return !has, err
 	}); err != nil {
 		return fmt.Errorf("the topics are not deleted: %w", err)
 	}
-	gone := time.Now().Add(applied)
+	gone := time.Now()
 	if err := s.awaitTopics(before); err != nil {
 		return err
 	}

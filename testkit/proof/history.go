@@ -163,15 +163,6 @@ func P99(histories ...*History) time.Duration {
 	return all[(len(all)*99-1)/100]
 }
 
-// Slowest returns the greatest latency of an acknowledged request, over all of the histories.
-func Slowest(histories ...*History) time.Duration {
-	all := latencies(histories)
-	if len(all) == 0 {
-		return 0
-	}
-	return all[len(all)-1]
-}
-
 // latencies returns the latencies of all acknowledged requests, in their order.
 func latencies(histories []*History) []time.Duration {
 	var all []time.Duration

@@ -30,8 +30,8 @@ const (
 	// hangUps is the part of the requests whose client hangs up, within hangUpWithin.
 	hangUps      = 0.2
 	hangUpWithin = 15 * time.Millisecond
-	// settling is how long before a kill an answer may have come whose batch the store does not know of yet.
-	settling = 50 * time.Millisecond
+	// abandoned is how long a service may go on with a request whose client has hung up.
+	abandoned = 5 * time.Second
 )
 
 // StartStorm starts a storm on two services. The arguments are those of StartLoad.
@@ -95,8 +95,13 @@ func (s *Storm) Stop() *History {
 	return history
 }
 
-// caught reports whether the service had the attempt when it was killed, or had answered it so shortly before that
-// others may not know.
+// caught reports whether the service had the attempt when it was killed. It may have had one that was not answered,
+// whose client hung up shortly before. It had none that was answered before: the store may not know of that answer yet,
+// but it keeps the reservation for longer than the other attempts wait (dedup.lease, dedup.wait).
 func (a Attempt) caught(kill Kill) bool {
-	return a.Node == kill.Node && a.From.Before(kill.To) && a.To.After(kill.From.Add(-settling))
+	end := a.To
+	if a.Status == 0 {
+		end = end.Add(abandoned)
+	}
+	return a.Node == kill.Node && a.From.Before(kill.To) && end.After(kill.From)
 }
