@@ -41,7 +41,7 @@ func TestNothingIsSmuggledToTheUpstream(t *testing.T) {
 			if name != "proxy/dots" {
 				a.until = upstream.asked
 			}
-			within := bounds{memory: budget + beside, patience: 10 * time.Second}
+			within := bounds{memory: budget + beside}
 			service := start(t, append(narrow, "CAPTURE_TRANSPORT__UPSTREAM=http://"+upstream.address)...)
 			besiege(t, service, a, time.Second, within, func(ctx context.Context, address string) int {
 				return hold(ctx, address, text)
@@ -75,7 +75,7 @@ func TestAnUpstreamThatMisbehavesHurtsNobody(t *testing.T) {
 				name: name, attackers: 64, answers: []int{http.StatusBadGateway, http.StatusServiceUnavailable},
 				until: upstream.asked,
 			}
-			within := bounds{memory: budget + beside, patience: 10 * time.Second}
+			within := bounds{memory: budget + beside}
 			service := start(t, append(narrow, "CAPTURE_TRANSPORT__UPSTREAM=http://"+upstream.address,
 				"CAPTURE_TRANSPORT__UPSTREAM_TIMEOUT=500ms")...)
 			besiege(t, service, a, 2*time.Second, within, func(ctx context.Context, address string) int {

@@ -30,7 +30,7 @@ func TestOneClientCannotTakeItAll(t *testing.T) {
 			a := attack{name: name, attackers: 719, answers: []int{
 				http.StatusRequestTimeout, http.StatusServiceUnavailable,
 			}}
-			within := bounds{memory: budget + beside, patience: 10 * time.Second}
+			within := bounds{memory: budget + beside}
 			besiege(t, start(t, strangers...), a, 3*time.Second, within, func(ctx context.Context, address string) int {
 				return hold(ctx, address, text)
 			})
@@ -50,7 +50,7 @@ func TestNothingAmbiguousIsTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := attack{name: name, attackers: 16, answers: []int{http.StatusBadRequest}}
-			within := bounds{memory: budget + beside, patience: 10 * time.Second}
+			within := bounds{memory: budget + beside}
 			besiege(t, start(t, narrow...), a, time.Second, within, func(ctx context.Context, address string) int {
 				return hold(ctx, address, text)
 			})
