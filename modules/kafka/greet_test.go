@@ -152,7 +152,7 @@ func TestTheLogSaysOnceThatMessagesAreNotAcknowledgedAndOnceThatTheyAreAgain(t *
 	t.Parallel()
 	broker := fake(t)
 	cfg := plain(broker.ListenAddrs()...)
-	cfg.AckTimeout = 300 * time.Millisecond
+	cfg.AckTimeout = 2 * time.Second // within it, a busy machine connects again
 	producer, logged := observed(t, cfg)
 	var faulty atomic.Bool
 	faulty.Store(true)
