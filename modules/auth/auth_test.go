@@ -19,13 +19,16 @@ import (
 func projects() *shared {
 	s := newShared()
 	s.records = map[string]store.Fields{
-		"phc_free":     {"id": "1"},
-		"phc_off":      {"enabled": "false"},
-		"phc_replay":   {"endpoints": "recordings"},
-		"phc_site":     {"origins": "https://shop.example"},
-		"phc_web":      {"origins": "https://shop.example", "require_origin": "true"},
-		"phc_office":   {"networks": "192.0.2.0/24"},
-		"phc_nowhere":  {"networks": "198.51.100.0/24"},
+		"phc_free":    {"id": "1"},
+		"phc_off":     {"enabled": "false"},
+		"phc_replay":  {"endpoints": "recordings"},
+		"phc_site":    {"origins": "https://shop.example"},
+		"phc_web":     {"origins": "https://shop.example", "require_origin": "true"},
+		"phc_office":  {"networks": "192.0.2.0/24"},
+		"phc_nowhere": {"networks": "198.51.100.0/24"},
+		"phc_webnowhere": {
+			"origins": "https://shop.example", "require_origin": "true", "networks": "198.51.100.0/24",
+		},
 		"phc_scoped":   {"scopes": "events, ai"},
 		"phc_old":      {"scopes": "events, historical"},
 		"phc_limited":  {"quotas": "events=5/day"},
@@ -65,14 +68,16 @@ func TestARequestMeetsTheLevelsInTheirOrder(t *testing.T) {
 		{origin(callerOf("phc_web"), "https://shop.example"), ""},
 		{callerOf("phc_office"), ""},
 		{callerOf("phc_nowhere"), events.ReasonNetwork},
+		{callerOf("phc_webnowhere"), events.ReasonOrigin},
+		{origin(callerOf("phc_webnowhere"), "https://shop.example"), events.ReasonNetwork},
 		{callerOf(""), ""},
 	} {
 		require.Equal(t, test.want, reasonOf(t, auth, test.caller), "%s", test.caller.Token)
 		require.Equal(t, test.want == "" && test.caller.Token != "", test.caller.Project != nil, test.caller.Token)
 	}
 	require.EqualValues(t, 2, counted(scope, "refused_total+reason=unknown_token"))
-	require.EqualValues(t, 2, counted(scope, "refused_total+reason=origin_not_allowed"))
-	require.EqualValues(t, 12, counted(scope, "requests_total+project=known"))
+	require.EqualValues(t, 3, counted(scope, "refused_total+reason=origin_not_allowed"))
+	require.EqualValues(t, 14, counted(scope, "requests_total+project=known"))
 
 	caller := callerOf("phc_limited")
 	require.NoError(t, auth.Admit(t.Context(), caller))

@@ -66,8 +66,8 @@ type directory struct {
 type entry struct {
 	token string
 	*known
-	// due is when the entry is to be looked up again, and expires when it is not used any more before it was. Both are
-	// times of directory.now.
+	// due is when the entry is to be looked up again, and expires when it is not used any more before that was tried.
+	// Both are times of directory.now.
 	due, expires atomic.Int64
 	epoch        atomic.Uint64
 	refreshing   atomic.Bool
@@ -186,9 +186,9 @@ type answer struct {
 // ask asks the authenticators, and remembers the answer.
 func (d *directory) ask(token string, t *terms) (*known, verdict) {
 	changes, epoch := d.changes.Load(), d.epoch.Load()
-	found, sure, err := d.authenticate(token, t.Timeout)
-	now := d.now()
 	last, _ := d.known.Peek(token)
+	found, sure, err := d.authenticate(token, last, t.Timeout)
+	now := d.now()
 	var faults *configs.FaultsError
 	isBroken := errors.As(err, &faults)
 	if isBroken {
@@ -200,10 +200,10 @@ func (d *directory) ask(token string, t *terms) (*known, verdict) {
 	switch {
 	case found != nil:
 		d.metrics.lookups[lookupFound].Inc(1)
-		d.keep(token, found, sure, epoch, d.changes.Load() == changes, now, t)
+		d.keep(token, found, sure, changes, epoch, now, t)
 		return found, isKnown
 	case err != nil && last != nil:
-		// The last good record stays in force.
+		// The last good record stays in force. Requests go on with it while the next attempt is under way.
 		again := now + int64(retryAfter)
 		if isBroken {
 			again = now + int64(t.TTL)
@@ -212,7 +212,7 @@ func (d *directory) ask(token string, t *terms) (*known, verdict) {
 		}
 		last.epoch.Store(epoch)
 		last.due.Store(again)
-		last.expires.Store(max(again, last.expires.Load()))
+		last.expires.Store(again + int64(t.TTL))
 		if d.changes.Load() != changes {
 			last.due.Store(0)
 		}
@@ -227,16 +227,20 @@ func (d *directory) ask(token string, t *terms) (*known, verdict) {
 	if d.known.Remove(token) {
 		d.edition.Add(1)
 	}
-	if d.changes.Load() == changes {
-		d.unknown.add(token, now+int64(t.UnknownTTL))
+	d.unknown.add(token, now+int64(t.UnknownTTL))
+	if d.changes.Load() != changes { // after it was added: a change that comes now finds it
+		d.unknown.remove(token)
 	}
 	return nil, isUnknown
 }
 
 // authenticate returns the project of a token. If it returns nil and no error, the token belongs to no project. sure is
 // unset if an authenticator has failed that goes before the one that knows the token. An authenticator whose record is
-// broken is the last one to be asked: it knows the token.
-func (d *directory) authenticate(token string, timeout time.Duration) (found *known, sure bool, err error) {
+// broken is the last one to be asked: it knows the token. So is one that fails and that the last record is from, if
+// there is a last record: what those behind it know is no substitute.
+func (d *directory) authenticate(
+	token string, last *entry, timeout time.Duration,
+) (found *known, sure bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	for _, authenticator := range d.authenticators {
@@ -247,6 +251,9 @@ func (d *directory) authenticate(token string, timeout time.Duration) (found *kn
 			return nil, false, fault
 		case fault != nil:
 			err = cmp.Or(err, fault)
+			if last != nil && last.from == authenticator.Name() {
+				return nil, false, err
+			}
 		case record != nil:
 			return newKnown(*record, authenticator.Name()), err == nil, nil
 		}
@@ -254,8 +261,8 @@ func (d *directory) authenticate(token string, timeout time.Duration) (found *kn
 	return nil, false, err
 }
 
-// keep remembers a project. current is unset if the record may have changed since it was asked for.
-func (d *directory) keep(token string, found *known, sure bool, epoch uint64, current bool, now int64, t *terms) {
+// keep remembers a project. changes and epoch are those of the time when it was asked for.
+func (d *directory) keep(token string, found *known, sure bool, changes, epoch uint64, now int64, t *terms) {
 	e := &entry{token: token, known: found}
 	ttl := int64(t.TTL)
 	e.epoch.Store(epoch)
@@ -264,14 +271,14 @@ func (d *directory) keep(token string, found *known, sure bool, epoch uint64, cu
 	if !sure {
 		e.due.Store(now + int64(retryAfter))
 	}
-	if !current {
-		e.due.Store(0)
-	}
 	if last, had := d.known.Peek(token); !had || !last.same(found) {
 		d.edition.Add(1)
 	}
 	d.unknown.remove(token)
 	d.known.Add(token, e)
+	if d.changes.Load() != changes { // after it was added: a change that comes now finds it
+		e.due.Store(0)
+	}
 }
 
 // same reports whether both are known alike.

@@ -57,6 +57,7 @@ func TestAProjectIsRefreshedInTheBackgroundBeforeItIsOld(t *testing.T) {
 		close(hold)
 		synctest.Wait()
 		require.Equal(t, events.ReasonDisabled, reasonOf(t, auth, callerOf("phc_free")))
+		require.Equal(t, 2, state.asked(), "and one refresh in all")
 	})
 }
 
@@ -83,14 +84,56 @@ func TestTheLastGoodRecordStaysInForceWhileTheStoreIsAway(t *testing.T) {
 			require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
 		}
 		require.Equal(t, 2, state.asked(), "nobody asks a dead store again and again")
+		admit := func() events.Reason {
+			defer synctest.Wait() // for a refresh
+			return reasonOf(t, auth, callerOf("phc_free"))
+		}
 		time.Sleep(retryAfter)
-		require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+		require.Empty(t, admit())
 		require.Equal(t, 3, state.asked())
+		state.watch("") // anything may have changed
+		for range 10 {
+			require.Empty(t, admit())
+		}
+		require.Equal(t, 4, state.asked())
 		state.fail(nil)
 		state.write("phc_free", nil)
 		time.Sleep(retryAfter)
-		require.Equal(t, events.ReasonUnknownToken, reasonOf(t, auth, callerOf("phc_free")))
+		require.Empty(t, admit(), "no request waits for a refresh")
+		require.Equal(t, events.ReasonUnknownToken, admit())
 	})
+}
+
+func TestNoRequestOfAKnownProjectWaitsForAStoreThatHangs(t *testing.T) {
+	state := projects()
+	started(t, config(ModeStrict), state, func(t *testing.T, auth *Auth) {
+		require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+		hold := state.hang()
+		for range 600 {
+			time.Sleep(time.Second)
+			begin := time.Now()
+			require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+			require.Zero(t, time.Since(begin))
+		}
+		require.Greater(t, state.asked(), 200, "it is asked for all the time")
+		close(hold)
+	})
+}
+
+// When more projects are due than can wait for their refresh, the others have their turn later.
+func TestAProjectThatFindsTheRefreshersBusyStaysDue(t *testing.T) {
+	auth, _ := newAuthOf(t, config(ModeStrict), projects()) // nobody refreshes
+	require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+	for range maxDue {
+		auth.directory.due <- &entry{}
+	}
+	auth.directory.changed("phc_free")
+	require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+	for range maxDue {
+		require.Empty(t, (<-auth.directory.due).token)
+	}
+	require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+	require.Equal(t, "phc_free", (<-auth.directory.due).token)
 }
 
 func TestAHungStoreCostsARequestTheTimeoutAtMost(t *testing.T) {
@@ -188,7 +231,50 @@ func TestAnAnswerThatAChangeHasOvertakenIsNotKept(t *testing.T) {
 			synctest.Wait()
 			require.Equal(t, after == nil, reasonOf(t, auth, callerOf(token)) != "", token)
 		}
+
+		// The same, where the answer has faults.
+		require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+		state.write("phc_free", store.Fields{"enabled": "fasle"})
+		hold := state.hang()
+		state.watch("phc_free")
+		synctest.Wait()
+		state.watch("phc_free")
+		close(hold)
+		synctest.Wait()
+		state.write("phc_free", store.Fields{"enabled": "false"})
+		_ = auth.Admit(t.Context(), callerOf("phc_free"))
+		synctest.Wait()
+		require.Equal(t, events.ReasonDisabled, reasonOf(t, auth, callerOf("phc_free")))
 	})
+}
+
+// A record that somebody has damaged is not read again with every request.
+func TestARecordWithFaultsIsReadAgainAfterItsTime(t *testing.T) {
+	state := projects()
+	started(t, config(ModeStrict), state, func(t *testing.T, auth *Auth) {
+		require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+		state.put("phc_free", store.Fields{"enabled": "fasle"})
+		for range 50 {
+			synctest.Wait()
+			require.Empty(t, reasonOf(t, auth, callerOf("phc_free")))
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, 2, state.asked())
+		state.write("phc_free", store.Fields{"enabled": "false"})
+		time.Sleep(time.Minute)
+		_ = auth.Admit(t.Context(), callerOf("phc_free"))
+		synctest.Wait()
+		require.Equal(t, events.ReasonDisabled, reasonOf(t, auth, callerOf("phc_free")))
+	})
+}
+
+// Whoever damages the record of a project does not open it for what others say of its token.
+func TestARecordWithFaultsKeepsOthersFromBeingAsked(t *testing.T) {
+	state := projects()
+	other := scripted{500, "other", func(string) (*project.Record, error) { return &project.Record{}, nil }}
+	auth, _ := newAuthOf(t, config(ModeStrict), state, other)
+	require.Empty(t, reasonOf(t, auth, callerOf("phc_new")))
+	require.Equal(t, events.ReasonUnknownToken, reasonOf(t, auth, callerOf("phc_isbroken")))
 }
 
 func TestARecordWithFaultsIsToldOfAndTheLastGoodOneStays(t *testing.T) {
@@ -391,6 +477,31 @@ func TestAProjectThatIsKnownWithoutTheStoreIsAskedForAgainSoon(t *testing.T) {
 		caller := callerOf("phc_free")
 		require.Empty(t, reasonOf(t, auth, caller))
 		require.Equal(t, "1", caller.Project.ID)
+		require.NoError(t, auth.Stop(t.Context()))
+	})
+}
+
+// A store that is away does not enable a project that it has disabled, whoever else knows the token.
+func TestTheLastRecordOfTheStoreGoesBeforeWhatOthersKnowWhileTheStoreIsAway(t *testing.T) {
+	state := projects()
+	state.write("phc_free", store.Fields{"id": "1", "enabled": "false"})
+	other := scripted{500, "other", func(string) (*project.Record, error) { return &project.Record{ID: "of other"}, nil }}
+	synctest.Test(t, func(t *testing.T) {
+		auth, _ := newAuthOf(t, config(ModeStrict), state, other)
+		require.NoError(t, auth.Start(t.Context()))
+		require.Equal(t, events.ReasonDisabled, reasonOf(t, auth, callerOf("phc_free")))
+		state.fail(store.ErrUnavailable)
+		for range 3 {
+			time.Sleep(time.Hour)
+			require.Equal(t, events.ReasonDisabled, reasonOf(t, auth, callerOf("phc_free")))
+			synctest.Wait()
+		}
+		state.fail(nil)
+		state.write("phc_free", nil)
+		time.Sleep(time.Hour)
+		caller := callerOf("phc_free")
+		require.Empty(t, reasonOf(t, auth, caller), "the store knows it no longer")
+		require.Equal(t, "of other", caller.Project.ID)
 		require.NoError(t, auth.Stop(t.Context()))
 	})
 }

@@ -111,6 +111,7 @@ func TestAReplicaThatCannotBeUsedKeepsNobodyFromStarting(t *testing.T) {
 	for about, damage := range map[string]func(t *testing.T, path string){
 		"cut":               holding(`{"ver`),
 		"of another format": holding(`{"version":2}`),
+		"of no format":      holding(`{"projects":[{"token":"phc_evil"}]}`),
 		"a directory":       func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) },
 		"open to all": func(t *testing.T, path string) {
 			holding(`{"version":1,"projects":[{"token":"phc_evil"}]}`)(t, path)
@@ -159,6 +160,16 @@ func TestAReplicaThatCannotBeWrittenIsToldOf(t *testing.T) {
 	auth.save()
 	require.Empty(t, auth.status().Replica.Error)
 	require.NoError(t, private.Check(filepath.Dir(path)))
+
+	// What cannot take the place of the file is removed.
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Mkdir(path, 0o700))
+	require.Empty(t, reasonOf(t, auth, callerOf("phc_site")))
+	auth.save()
+	require.NotEmpty(t, auth.status().Replica.Error)
+	entries, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
 }
 
 func TestTheEndpointTellsWhoMaySend(t *testing.T) {
