@@ -134,7 +134,9 @@ func (p *posthog) step(ctx context.Context) {
 	config := p.stage.policy.Now()
 	if !config.PostHog {
 		p.stage.publish(func(s *shared) { s.posthog, s.sessions = newIndex(nil), nil })
-		p.dirty, p.next = true, time.Time{}
+		p.dirty, p.next, p.stale = true, time.Time{}, 0
+		p.broken.faults = nil
+		p.measure(0)
 		p.status.Store(&SourceStatus{Source: fromPostHog.String(), State: "off"})
 		return
 	}
@@ -313,7 +315,12 @@ func (p *posthog) compile() {
 	p.broken.tell(p.stage.log)
 	index := newIndex(rules)
 	p.stage.publish(func(s *shared) { s.posthog = index })
-	p.stage.metrics.rules[fromPostHog].Update(float64(index.size))
+	p.measure(index.size)
+}
+
+// measure sets the gauges. rules is how many are in force.
+func (p *posthog) measure(rules int) {
+	p.stage.metrics.rules[fromPostHog].Update(float64(rules))
 	p.stage.metrics.broken[fromPostHog].Update(float64(len(p.broken.faults)))
 	p.stage.metrics.stale[fromPostHog].Update(oneIf(p.stale != 0))
 }

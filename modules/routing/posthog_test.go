@@ -2,6 +2,7 @@ package routing
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,11 +206,44 @@ func TestPostHogsRestrictionsAreReadAgainAndIgnoredOnceTheyAreStale(t *testing.T
 	})
 }
 
-func TestPostHogsRestrictionsCanBeSwitchedOff(t *testing.T) {
-	cfg := DefaultConfig()
-	cfg.PostHog = false
-	stage := startStage(t, configs.Fixed(cfg, topics()), withPostHog(t))
-	got := judge1(t, stage, events.Batch{Token: "phc_gone"}, events.Event{})
-	require.True(t, got.Pending())
-	require.Equal(t, "off", stage.status("").Sources[0].State)
+func TestPostHogsRestrictionsCanBeSwitchedOffAndOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, scope, environ := withPostHog(t), tally.NewTestScope("", nil), []string{}
+		s.sets[sessionsKey] = map[string]time.Time{"busy": time.Now().Add(time.Hour)}
+		live := load(t, &environ)
+		stage := startLogged(t, live, s, zap.NewNop(), scope)
+		for i, off := range []bool{false, true, false} {
+			if i > 0 {
+				environ = []string{fmt.Sprint("CAPTURE_ROUTING__POSTHOG=", !off)}
+				_, err := live.Reload()
+				require.NoError(t, err)
+				synctest.Wait()
+			}
+			got := judge1(t, stage, events.Batch{Token: "phc_gone"}, events.Event{})
+			require.Equal(t, off, got.Pending())
+			got = judge1(t, stage, events.Batch{Received: time.Now()},
+				events.Event{Lane: events.LaneRecordings, SessionID: "busy"})
+			require.Equal(t, !off, got.Routing.Overflow)
+			gauges := scope.Snapshot().Gauges()
+			status := stage.status("").Sources[0]
+			if off {
+				require.Equal(t, SourceStatus{Source: "posthog", State: "off"}, status)
+			} else {
+				require.Equal(t, "current", status.State)
+				require.Positive(t, status.Rules)
+				require.Positive(t, status.BrokenRules)
+			}
+			require.InDelta(t, status.Rules, gauges["rules+source=posthog"].Value(), 0)
+			require.InDelta(t, status.BrokenRules, gauges["broken_rules+source=posthog"].Value(), 0)
+		}
+		// What is stale is not when it is switched off.
+		s.set(func() { s.postFault = errAway })
+		time.Sleep(6 * time.Minute)
+		require.InDelta(t, 1, scope.Snapshot().Gauges()["stale+source=posthog"].Value(), 0)
+		environ = []string{"CAPTURE_ROUTING__POSTHOG=false"}
+		_, err := live.Reload()
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Zero(t, scope.Snapshot().Gauges()["stale+source=posthog"].Value())
+	})
 }
