@@ -254,6 +254,23 @@ func TestTheLoserIsAskedToComeAgainAfterTheWait(t *testing.T) {
 	})
 }
 
+// What ends just before the wait is over is seen: the last look comes at its end.
+func TestAWaitEndsWithALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		a, b := newNode(t, shared, sink, config), newNode(t, shared, sink, config)
+		judge, release := hold(nil)
+		sink.then(judge)
+		first := started(func() []string { return a.send(event("one")) })
+		synctest.Wait()
+		second := started(func() []string { return b.send(event("one")) })
+		time.Sleep(config.Wait - time.Millisecond)
+		release()
+		require.Equal(t, []string{accepted}, first())
+		require.Equal(t, []string{duplicate}, second())
+	})
+}
+
 func TestAWaitEndsWithTheClientAndWithTheService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared, sink := newStore(t), &topic{}
@@ -371,6 +388,41 @@ func TestASlowRequestKeepsItsReservations(t *testing.T) {
 	})
 }
 
+// A renewal that fails is tried again before the lease is over.
+func TestARenewalThatFailsIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		faulty := &flaky{Reserver: shared}
+		a, b := newNode(t, faulty, sink, config), newNode(t, shared, sink, config)
+		judge, release := hold(nil)
+		sink.then(judge)
+		first := started(func() []string { return a.send(event("one")) })
+		synctest.Wait()
+		faulty.set(store.ErrUnavailable)
+		time.Sleep(config.Lease/2 + config.Lease/rounds)
+		faulty.set(nil)
+		time.Sleep(config.Lease)
+		require.Equal(t, []string{inFlight}, b.send(event("one")))
+		require.Zero(t, a.count("lost_total"))
+		release()
+		require.Equal(t, []string{accepted}, first())
+		require.Equal(t, []string{"one"}, sink.kept())
+	})
+}
+
+// The keeper may just have picked a request when that one settles: it leaves its reservations alone then.
+func TestARequestThatHasSettledIsNotRenewed(t *testing.T) {
+	shared := &flaky{Reserver: ready{}}
+	n := newNode(t, shared, &topic{}, DefaultConfig())
+	w := &work{stage: n.Stage, lease: time.Second, digests: make([]store.Digest, 1), claims: make([]store.Claim, 1)}
+	w.claims[0] = store.Reserved
+	began := time.Now()
+	n.keeper.add(w, began)
+	n.keeper.drop(w)
+	n.keeper.renew(t.Context(), w, began.Add(time.Minute))
+	require.Zero(t, shared.calls)
+}
+
 // A request that hangs for good must not keep a retry from being stored for good.
 func TestNoReservationIsKeptForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -440,6 +492,17 @@ func TestAPanicHoldsNothingForLongerThanALease(t *testing.T) {
 		require.Equal(t, []string{"failed stage_failed"}, n.send(event("two")))
 		require.Empty(t, n.keeper.works)
 		require.Equal(t, []string{"failed stage_failed"}, n.send(event("two")))
+
+		// In the middle of a wait for one event, while another is reserved.
+		n = newNode(t, broken, sink, config)
+		broken.reserve = func(claims []store.Claim) {
+			if len(claims) < 2 {
+				panic("the test says so")
+			}
+			claims[0], claims[1] = store.Reserved, store.Busy
+		}
+		require.Equal(t, []string{"failed stage_failed", "failed stage_failed"}, n.send(event("three"), event("four")))
+		require.Empty(t, n.keeper.works, "nobody renews what nobody will settle")
 	})
 }
 
@@ -481,6 +544,13 @@ func TestWhatLaterStagesDoIsSettled(t *testing.T) {
 				b.Events[2].Fail("some_reason", errors.New("the test says so"))
 			},
 			want: []string{accepted, accepted, "failed some_reason"}, again: []string{accepted, duplicate},
+		},
+		"make two of one, of which the first fails": {
+			change: func(b *events.Batch) {
+				b.Events = append(b.Events, b.Events[0])
+				b.Events[0].Fail("some_reason", errors.New("the test says so"))
+			},
+			want: []string{"failed some_reason", accepted, accepted}, again: []string{accepted, duplicate},
 		},
 		"fail": {
 			change: func(*events.Batch) {}, err: errors.New("the test says so"),
@@ -680,6 +750,40 @@ func TestABusyEventIsNotAdmittedWithoutTheStore(t *testing.T) {
 		release()
 		require.Equal(t, []string{accepted}, first())
 		require.Equal(t, []string{"one"}, sink.kept())
+	})
+}
+
+// A store that is away for a moment does not end a wait.
+func TestAWaitGoesOnWhenTheStoreIsAwayForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink := newStore(t), &topic{}
+		faulty := &flaky{Reserver: shared}
+		a, b := newNode(t, shared, sink, DefaultConfig()), newNode(t, faulty, sink, DefaultConfig())
+		judge, release := hold(nil)
+		sink.then(judge)
+		first := started(func() []string { return a.send(event("one")) })
+		synctest.Wait()
+		second := started(func() []string { return b.send(event("one")) })
+		time.Sleep(10 * time.Millisecond)
+		faulty.set(store.ErrUnavailable)
+		time.Sleep(200 * time.Millisecond)
+		faulty.set(nil)
+		release()
+		require.Equal(t, []string{accepted}, first())
+		require.Equal(t, []string{duplicate}, second())
+	})
+}
+
+// What is known already is not settled again: a duplicate does not prolong the window.
+func TestOnlyWhatARequestHasReservedIsSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink := &flaky{Reserver: newStore(t)}, &topic{}
+		n := newNode(t, shared, sink, DefaultConfig())
+		require.Equal(t, []string{accepted}, n.send(event("one")))
+		require.Equal(t, []string{duplicate, accepted}, n.send(event("one"), event("two")))
+		require.Equal(t, []string{duplicate}, n.send(event("one")))
+		require.Equal(t, []string{"1 committed for 1h0m0s, 0 released", "1 committed for 1h0m0s, 0 released"},
+			shared.settled)
 	})
 }
 
