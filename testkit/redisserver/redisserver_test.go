@@ -100,6 +100,7 @@ func TestSentinelsPutAReplicaInThePlaceOfAPrimary(t *testing.T) {
 		require.NoError(t, err)
 		require.Same(t, group.Servers[0], primary)
 		do(t, primary, "SET", "key", "value")
+		awaitCopy(t, group.Servers)
 		killed, err := group.Failover(t.Context())
 		require.NoError(t, err)
 		require.Same(t, primary, killed)
@@ -110,6 +111,19 @@ func TestSentinelsPutAReplicaInThePlaceOfAPrimary(t *testing.T) {
 		require.NoError(t, killed.Restart())
 		require.NoError(t, group.Await(1))
 	})
+}
+
+// awaitCopy returns when a replica has the one key that the primary has: a primary answers before its replicas have it,
+// and may be killed in between.
+func awaitCopy(t *testing.T, servers []*redisserver.Server) {
+	t.Helper()
+	require.NoError(t, process.Poll(30*time.Second, 10*time.Millisecond, func() (bool, error) {
+		keys := int64(0)
+		for _, server := range servers {
+			keys += do(t, server, "DBSIZE").(int64)
+		}
+		return keys == 2, nil
+	}))
 }
 
 // inBothManners runs a test with plain servers and with such that have TLS and users.
@@ -135,6 +149,7 @@ func TestAClusterServesAndReplacesAPrimary(t *testing.T) {
 		primary, err := group.PrimaryOf("key")
 		require.NoError(t, err)
 		do(t, primary, "SET", "key", "value")
+		awaitCopy(t, group.Servers)
 		primary.Kill()
 		require.NoError(t, process.Poll(30*time.Second, 50*time.Millisecond, func() (bool, error) {
 			now, err := group.PrimaryOf("key")
