@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,8 +22,11 @@ type scriptedStore struct {
 	*local.Store
 
 	mu        sync.Mutex
-	fault     error // of the shared state
-	lists     int   // how often the rules were listed
+	fault     error         // of the shared state
+	gets      int           // how often a record was read
+	lists     int           // how often the rules were listed
+	slow      time.Duration // how long a list takes
+	hidden    string        // a record that a list leaves out
 	posthog   bool
 	postFault error // of PostHog's Redis
 	strings   map[string]string
@@ -52,6 +56,7 @@ func (s *scriptedStore) err() error {
 }
 
 func (s *scriptedStore) Get(ctx context.Context, kind, name string) (store.Fields, error) {
+	s.set(func() { s.gets++ })
 	if err := s.err(); err != nil {
 		return nil, err
 	}
@@ -59,11 +64,15 @@ func (s *scriptedStore) Get(ctx context.Context, kind, name string) (store.Field
 }
 
 func (s *scriptedStore) List(ctx context.Context, kind, after string, limit int) ([]string, error) {
-	s.set(func() { s.lists++ })
+	var slow time.Duration
+	var hidden string
+	s.set(func() { s.lists, slow, hidden = s.lists+1, s.slow, s.hidden })
+	time.Sleep(slow)
 	if err := s.err(); err != nil {
 		return nil, err
 	}
-	return s.Store.List(ctx, kind, after, limit)
+	names, err := s.Store.List(ctx, kind, after, limit)
+	return slices.DeleteFunc(names, func(name string) bool { return name == hidden }), err
 }
 
 func (s *scriptedStore) HasPostHog() bool {

@@ -206,6 +206,22 @@ func TestPostHogsRestrictionsAreReadAgainAndIgnoredOnceTheyAreStale(t *testing.T
 	})
 }
 
+func TestPostHogsRestrictionsAreReadSoonAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := withPostHog(t)
+		s.postFault = errAway
+		stage := startStage(t, configs.Fixed(DefaultConfig(), topics()), s)
+		s.set(func() { s.postFault = nil })
+		for i := range 3 {
+			time.Sleep(sessionsRefresh)
+			synctest.Wait()
+			got := judge1(t, stage, events.Batch{Token: "phc_gone"}, events.Event{})
+			require.Equal(t, events.StateDropped, got.Outcome.State)
+			require.EqualValues(t, i+1, stage.status("phc_gone").Rules[0].Events, "it is the same rule as before")
+		}
+	})
+}
+
 func TestPostHogsRestrictionsCanBeSwitchedOffAndOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, scope, environ := withPostHog(t), tally.NewTestScope("", nil), []string{}

@@ -62,6 +62,8 @@ func TestRulesOfTheStoreAreAppliedAtOnce(t *testing.T) {
 		time.Sleep(2 * gather)
 		require.Empty(t, ruleOf(t, stage, "phc_b"))
 		require.EqualValues(t, 1, stage.status("phc_a").Rules[0].Events)
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 1, stage.status("phc_a").Rules[0].Events, "it is the same rule as before")
 	})
 }
 
@@ -99,9 +101,35 @@ func TestRulesThatWereWrittenByHandAreFoundBySoon(t *testing.T) {
 		require.Empty(t, ruleOf(t, stage, "phc_a"))
 		time.Sleep(10 * time.Second)
 		require.Equal(t, "store/spam", ruleOf(t, stage, "phc_a"))
+		s.set(func() { s.hidden = "spam" })
+		time.Sleep(11 * time.Second)
+		require.Equal(t, "store/spam", ruleOf(t, stage, "phc_a"), "what a list has missed is looked up")
 		putRule(t, s, "spam", nil)
+		putRule(t, s, "broken", store.Fields{"token": "phc_a"})
 		time.Sleep(11 * time.Second)
 		require.Empty(t, ruleOf(t, stage, "phc_a"))
+		require.Equal(t, 1, stage.status("").Sources[0].BrokenRules)
+		putRule(t, s, "broken", nil)
+		time.Sleep(11 * time.Second)
+		require.Zero(t, stage.status("").Sources[0].BrokenRules)
+	})
+}
+
+// A rule that the node was told of while the store was away is read as soon as it is back.
+func TestANoticeIsFollowedOnceTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		stage := startStage(t, configs.Fixed(DefaultConfig()), s)
+		time.Sleep(5 * time.Second)
+		s.set(func() { s.fault = errAway })
+		require.NoError(t, s.Put(t.Context(), restriction.Kind, "spam", nil, dropOf("phc_a")))
+		time.Sleep(time.Second)
+		s.set(func() { s.fault = nil })
+		time.Sleep(retryAfter + gather)
+		require.Equal(t, "store/spam", ruleOf(t, stage, "phc_a"))
+		s.set(func() { s.gets = 0 })
+		time.Sleep(time.Minute)
+		s.set(func() { require.LessOrEqual(t, s.gets, 15, "and it is not asked all the time then") })
 	})
 }
 
@@ -162,6 +190,26 @@ func TestABrokenRuleIsToldAndTakesNoOtherAlong(t *testing.T) {
 		time.Sleep(time.Second)
 		require.Equal(t, "store/good", ruleOf(t, stage, "phc_a"))
 		require.Equal(t, 2, stage.status("").Sources[0].BrokenRules)
+		require.Equal(t, 4, logged.Len(), "each is told once")
+	})
+}
+
+// However many rules are broken, the log and the operators are told of the first ones.
+func TestOfManyBrokenRulesTheFirstAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		core, logged := observer.New(zapcore.WarnLevel)
+		stage := startLogged(t, configs.Fixed(DefaultConfig()), s, zap.New(core), tally.NoopScope)
+		for i := range 2 * maxTold {
+			require.NoError(t, s.Put(t.Context(), restriction.Kind, fmt.Sprintf("rule-%03d", i), nil,
+				store.Fields{"token": "phc_a"}))
+		}
+		time.Sleep(time.Second)
+		status := stage.status("").Sources[0]
+		require.Equal(t, 2*maxTold, status.BrokenRules)
+		require.Len(t, status.Broken, maxTold)
+		require.Equal(t, "store/rule-000", status.Broken[0].Rule)
+		require.Equal(t, maxTold, logged.Len())
 	})
 }
 
@@ -283,6 +331,37 @@ func TestRulesAreNotListedAllTheTime(t *testing.T) {
 		time.Sleep(time.Minute)
 		s.set(func() { require.LessOrEqual(t, s.lists, 8) })
 	})
+}
+
+// Where reading all rules takes long, it is done less often. That a rule is old does not make it stale: the store
+// answers.
+func TestAStoreThatIsSlowIsAskedForAllRulesLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		s.slow = 20 * time.Second
+		stage := startStage(t, configs.Fixed(DefaultConfig()), s)
+		time.Sleep(time.Minute)
+		s.set(func() { s.lists = 0 })
+		for range 60 {
+			time.Sleep(time.Minute)
+			require.Equal(t, "current", stage.status("").Sources[0].State)
+		}
+		s.set(func() { require.LessOrEqual(t, s.lists, int(time.Hour/(leisure*s.slow))+1) })
+	})
+}
+
+// More notices than are worth to be followed one by one make one reading of all rules.
+func TestNoticesAreGatheredInABoundedPlace(t *testing.T) {
+	s := newStore(t)
+	stage, err := NewStage(configs.Fixed(DefaultConfig()), s, zap.NewNop(), tally.NoopScope)
+	require.NoError(t, err)
+	stage.records.take()
+	for i := range 3 * maxChanged {
+		stage.records.notice(fmt.Sprint(i))
+	}
+	names, all := stage.records.take()
+	require.Len(t, names, maxChanged)
+	require.True(t, all)
 }
 
 // Further rules than there is room for are told, and the others stay.

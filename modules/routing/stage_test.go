@@ -1,10 +1,13 @@
 package routing
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/events"
@@ -244,4 +247,31 @@ func BenchmarkRulesConcernTheBatch(b *testing.B) {
 	for b.Loop() {
 		_, _ = stage.Process(b.Context(), batch)
 	}
+}
+
+func TestWhatRulesHaveDecidedAboutIsCounted(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Drop, cfg.Overflow, cfg.DLQ = []string{"phc_gone"}, []string{"phc_loud"}, []string{"phc_loud:bad"}
+	cfg.SkipPerson, cfg.Topics = []string{"phc_loud"}, []string{"phc_loud=first"}
+	scope := tally.NewTestScope("", nil)
+	stage := startLogged(t, configs.Fixed(cfg), newStore(t), zap.NewNop(), scope)
+	for range 2 {
+		judge1(t, stage, events.Batch{Token: "phc_gone"}, events.Event{})
+		judge1(t, stage, events.Batch{Token: "phc_loud"}, events.Event{})
+	}
+	judge1(t, stage, events.Batch{Token: "phc_loud"}, events.Event{DistinctID: "bad", Lane: events.LaneExceptions})
+	for action, want := range map[string]int64{"drop": 2, "overflow": 2, "dlq": 1, "topic": 3, "skip_person": 3} {
+		require.Equal(t, want, scope.Snapshot().Counters()["applied_total+action="+action].Value(), action)
+	}
+	require.EqualValues(t, 2, stage.status("phc_gone").Rules[0].Events)
+}
+
+func TestOfManyRulesOfATokenTheFirstAreShown(t *testing.T) {
+	cfg := DefaultConfig()
+	for i := range 2 * maxShown {
+		cfg.Drop = append(cfg.Drop, fmt.Sprint("phc_a:user-", i))
+	}
+	stage := newStage(t, cfg)
+	require.Len(t, stage.status("phc_a").Rules, maxShown)
+	require.Equal(t, 2*maxShown, stage.status("").Sources[1].Rules)
 }
