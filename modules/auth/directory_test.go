@@ -485,7 +485,9 @@ func TestAProjectThatIsKnownWithoutTheStoreIsAskedForAgainSoon(t *testing.T) {
 func TestTheLastRecordOfTheStoreGoesBeforeWhatOthersKnowWhileTheStoreIsAway(t *testing.T) {
 	state := projects()
 	state.write("phc_free", store.Fields{"id": "1", "enabled": "false"})
-	other := scripted{500, "other", func(string) (*project.Record, error) { return &project.Record{ID: "of other"}, nil }}
+	other := scripted{500, "other", func(string) (*project.Record, error) {
+		return &project.Record{ID: "of other"}, nil
+	}}
 	synctest.Test(t, func(t *testing.T) {
 		auth, _ := newAuthOf(t, config(ModeStrict), state, other)
 		require.NoError(t, auth.Start(t.Context()))
