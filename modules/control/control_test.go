@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/uber-go/tally/v4"
 	"go.uber.org/goleak"
@@ -88,7 +90,9 @@ type service struct {
 
 	url     string
 	audited *bytes.Buffer
-	filed   filed
+	// before is called with every request before it is answered, if it is set.
+	before func(*http.Request)
+	filed  filed
 }
 
 // topics is a section with the topics of the configuration.
@@ -119,7 +123,12 @@ func start(t *testing.T) *service {
 	}}), auditLog, zap.NewNop()) {
 		mux.Handle(e.Pattern, e.Handler)
 	}
-	server := httptest.NewServer(mux)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.before != nil {
+			s.before(r)
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	s.url = server.URL
 	t.Cleanup(func() {
 		server.Close()
@@ -198,6 +207,9 @@ func TestAProjectIsSetShownListedAndDeleted(t *testing.T) {
 		out, _, err = s.run(t, "project", "set", token, "enabled=true", "--dry-run")
 		require.NoError(t, err)
 		require.Equal(t, "- enabled=false\n+ enabled=true\n", out)
+		out, _, err = s.run(t, "project", "set", token, "quotas=", "--dry-run")
+		require.NoError(t, err)
+		require.Equal(t, "- quotas=events=7/day\n", out)
 
 		out, _, err = s.run(t, "project", "show", token)
 		require.NoError(t, err)
@@ -363,8 +375,9 @@ func TestUsedQuotaIsGivenBack(t *testing.T) {
 	}
 	status, _, _ := s.ask(t, "PUT", "/admin/projects/phc_a/quotas/events/day", `{}`, "If-None-Match", "*")
 	require.Equal(t, 422, status)
-	status, _, _ = s.ask(t, "PUT", "/admin/projects/phc_a/quotas/events/day", `{"limit":-1}`, "If-None-Match", "*")
+	status, text, _ := s.ask(t, "PUT", "/admin/projects/phc_a/quotas/events/day", `{"limit":-1}`, "If-None-Match", "*")
 	require.Equal(t, 422, status)
+	require.Contains(t, text, "limit must be a whole number that is not negative")
 	status, _, _ = s.ask(t, "PUT", "/admin/projects/phc_a/quotas/events/day", `{"limit":1}`)
 	require.Equal(t, 428, status)
 	status, _, tag := s.ask(t, "PUT", "/admin/projects/phc_a/quotas/events/day", `{"limit":1}`, "If-None-Match", "*")
@@ -426,6 +439,47 @@ func TestARestrictionIsSetAndSendsEventsOnlyToTopicsThatThereAre(t *testing.T) {
 	_, _, err = s.run(t, "restriction", "delete", "vip-users")
 	require.NoError(t, err)
 	require.Equal(t, 6, strings.Count(s.audited.String(), `"kind":"rule"`), "three changes")
+}
+
+func TestAListGoesOnBehindItsFirstPage(t *testing.T) {
+	s := start(t)
+	for i := range 1001 {
+		require.NoError(t, s.Put(t.Context(), project.Kind, fmt.Sprint("phc_", i), nil, store.Fields{"id": "1"}))
+	}
+	out, _, err := s.run(t, "project", "list", "--output", "json")
+	require.NoError(t, err)
+	require.Equal(t, 1001, strings.Count(out, "\n"))
+}
+
+// Between a command's look at a record and its change, somebody else changes the record.
+func TestACommandChangesNothingThatItHasNotSeen(t *testing.T) {
+	for _, words := range [][]string{
+		{"project", "set", "phc_a", "name=x"}, {"project", "delete", "phc_a"},
+		{"quota", "set", "phc_a", "events=1/day"}, {"quota", "delete", "phc_a", "events/hour"},
+	} {
+		for _, there := range []bool{true, false} {
+			s := start(t)
+			s.all = events.Limits{Quotas: []events.Quota{{Period: events.PerHour, Limit: 5}}}
+			var before store.Fields
+			if there {
+				before = store.Fields{"name": "before", "quotas": "events=5/hour"}
+				require.NoError(t, s.Put(t.Context(), project.Kind, "phc_a", nil, before))
+			} else if words[1] == "delete" {
+				continue
+			}
+			after := store.Fields{"name": "of somebody else", "quotas": "events=5/hour"}
+			s.before = func(r *http.Request) {
+				if r.Method != http.MethodGet {
+					assert.NoError(t, s.Put(context.Background(), project.Kind, "phc_a", before, after))
+				}
+			}
+			_, _, err := s.run(t, words...)
+			require.ErrorContains(t, err, "somebody else has changed it meanwhile, and nothing was done", words)
+			fields, err := s.Get(t.Context(), project.Kind, "phc_a")
+			require.NoError(t, err)
+			require.Equal(t, after, fields)
+		}
+	}
 }
 
 func TestWhoWasNotFastestIsTold(t *testing.T) {

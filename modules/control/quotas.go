@@ -276,9 +276,6 @@ func (q *quotas) change(call *api.Call, edit func([]events.Quota) ([]events.Quot
 	if limits.Quotas, err = edit(slices.Clone(limits.Quotas)); err != nil {
 		return nil, err
 	}
-	if limits.Quotas == nil {
-		limits.Quotas = []events.Quota{} // none, on purpose
-	}
 	record := s.record
 	record.Limits = &limits
 	after, err := checkProject(s.token, fieldsOf(&record))
