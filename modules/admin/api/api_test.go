@@ -92,6 +92,8 @@ func (a answer) record(t *testing.T, status int) (r api.Record) {
 	t.Helper()
 	require.Equal(t, status, a.status, a.body)
 	require.Equal(t, "application/json", a.header.Get("Content-Type"))
+	require.Equal(t, "nosniff", a.header.Get("X-Content-Type-Options"))
+	require.Equal(t, "no-store", a.header.Get("Cache-Control"), "nobody shows a record that has changed")
 	require.NoError(t, json.Unmarshal([]byte(a.body), &r))
 	require.Equal(t, r.ETag, a.header.Get("ETag"))
 	return r
@@ -272,6 +274,63 @@ type raced struct{ store.Records }
 
 func (raced) Put(context.Context, string, string, store.Fields, store.Fields) error {
 	return store.ErrConflict
+}
+
+// vanishing is a store from which a record is removed between a list and the look at the record.
+type vanishing struct {
+	store.Records
+
+	name string
+}
+
+func (v vanishing) Get(ctx context.Context, kind, name string) (store.Fields, error) {
+	if name == v.name {
+		return store.Fields{}, nil
+	}
+	return v.Records.Get(ctx, kind, name)
+}
+
+func TestAListLeavesOutWhatWasRemovedMeanwhile(t *testing.T) {
+	records := newRecords(t)
+	for _, name := range []string{"a", "b", "c"} {
+		require.NoError(t, records.Put(t.Context(), "shelf", name, nil, store.Fields{"books": name}))
+	}
+	s := newServer(t, func(a *api.API) []endpoint.Endpoint { return shelves(vanishing{records, "b"}).Endpoints(a) })
+	var page api.Page[api.Record]
+	require.NoError(t, json.Unmarshal([]byte(s.ask(t, "GET", "/admin/shelves", "").body), &page))
+	require.Len(t, page.Items, 2)
+	require.Equal(t, "c", page.Items[1].Name)
+}
+
+// A change that has begun is made and noted, also if the client leaves.
+func TestAChangeIsMadeAlthoughTheClientHasLeft(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	s := newServer(t, func(a *api.API) []endpoint.Endpoint {
+		return []endpoint.Endpoint{a.Endpoint(api.Operation{
+			Pattern: "POST /change", Handle: func(call *api.Call) (*api.Answer, error) {
+				return &api.Answer{Status: 204}, call.Change(audit.Subject{Kind: "x"}, func(ctx context.Context) error {
+					leave()
+					return ctx.Err()
+				})
+			},
+		})}
+	})
+	w := httptest.NewRecorder()
+	s.mux.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "POST", "/change", nil))
+	require.Equal(t, 204, w.Code, w.Body)
+	require.Contains(t, s.audited.String(), `"step":"end","kind":"x","result":"done"`)
+}
+
+func TestEveryOperationIsDescribedWithItsProblems(t *testing.T) {
+	for _, e := range shelves(newRecords(t)).Endpoints(api.New(nil, zap.NewNop())) {
+		statuses := map[int]bool{}
+		for _, a := range e.Operation.Answers {
+			statuses[a.Status] = true
+		}
+		require.True(t, statuses[400], e.Pattern)
+		require.True(t, statuses[503], e.Pattern)
+		require.Equal(t, strings.HasPrefix(e.Pattern, "PUT "), statuses[413] && statuses[415], e.Pattern)
+	}
 }
 
 func TestWhatKeepsAChangeFromBeingMadeIsTold(t *testing.T) {

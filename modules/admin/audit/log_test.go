@@ -138,6 +138,50 @@ func TestAFileThatIsMovedAwayIsBegunAnewAndATornLineIsEnded(t *testing.T) {
 	require.Len(t, lines(t, read(t, path)), 2)
 	_, rest, _ = strings.Cut(read(t, path+".1"), "\n")
 	require.Len(t, lines(t, rest), 1)
+
+	// logrotate may put a new file in its place.
+	require.NoError(t, os.Rename(path, path+".2"))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	begin()
+	require.Len(t, lines(t, read(t, path)), 1)
+	require.Len(t, lines(t, read(t, path+".2")), 2)
+}
+
+// A write that has failed may have left a part of its line: the next line begins a new one.
+func TestALineBehindAFailedWriteBeginsANewOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	var f file
+	require.NoError(t, f.append(path, []byte("one\n")))
+	whole := f.open
+	var err error
+	f.open, err = os.Open(path) // which cannot be written
+	require.NoError(t, err)
+	require.Error(t, f.append(path, []byte("two\n")))
+	require.NoError(t, f.open.Close())
+	f.open = whole
+	require.NoError(t, f.append(path, []byte("three\n")))
+	require.NoError(t, f.append(path, []byte("four\n")))
+	f.close()
+	require.Equal(t, "one\n\nthree\nfour\n", read(t, path))
+}
+
+func TestAnEndIsNotedAlthoughTheClientHasLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	l, _, _ := logTo(t, path, io.Discard)
+	ctx, leave := context.WithCancel(t.Context())
+	change, err := l.Begin(httpRequest(ctx), subject)
+	require.NoError(t, err)
+	leave()
+	for range 20 { // of two things that are ready, select takes either
+		change.End(ctx, nil)
+	}
+	require.Len(t, lines(t, read(t, path)), 21)
+}
+
+func TestSecretsAreConcealedHoweverTheyAreWritten(t *testing.T) {
+	require.Equal(t, map[string]string{"Password": "******", "PRIVATE_KEY": "******", "name": "a"},
+		Conceal(map[string]string{"Password": "a", "PRIVATE_KEY": "b", "name": "a"}))
+	require.Nil(t, Conceal(nil))
 }
 
 func TestAChangeThatCannotBeNotedIsRefused(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os/user"
 	"strings"
 	"testing"
 
@@ -41,6 +42,7 @@ func TestTheServerIsTheOneOfTheConfigurationUnlessItIsGiven(t *testing.T) {
 		args   []string
 	}{
 		{address, nil}, {":" + strings.Split(address, ":")[1], nil}, {"0.0.0.0:" + strings.Split(address, ":")[1], nil},
+		{"[::]:" + strings.Split(address, ":")[1], nil},
 		{"1.2.3.4:5", []string{"--server", server.URL + "/"}}, {"1.2.3.4:5", []string{"--server", address}},
 	} {
 		c, err := clientWith(client.Own{Listen: test.listen, Token: "t0ken"}, test.args...)
@@ -99,6 +101,11 @@ func TestWhatDidNotWorkIsToldWithWhatToDo(t *testing.T) {
 	var problem *api.Problem
 	require.ErrorAs(t, ask(""), &problem)
 	require.Equal(t, "mend it", problem.Detail)
+	answer = func(w http.ResponseWriter) {
+		w.WriteHeader(502)
+		api.Problemf(422, "of another server").Write(w)
+	}
+	require.ErrorContains(t, ask(""), " answered 502, and not as the operators' listener does")
 	answer = func(w http.ResponseWriter) { api.Problemf(401, "show it").Write(w) }
 	require.EqualError(t, ask(""), "the service asks for its token: give the configuration of the service by "+
 		"--config, or CAPTURE_ADMIN__TOKEN")
@@ -119,4 +126,31 @@ func TestWhatDidNotWorkIsToldWithWhatToDo(t *testing.T) {
 	require.ErrorContains(t, ask(""), "the answer is not one of this version")
 	answer = func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
 	require.ErrorContains(t, ask(""), "is `capture serve` running there? --server names another address")
+}
+
+// The audit log says who has used a command.
+func TestACommandSaysWhoUsesIt(t *testing.T) {
+	me, unknown := user.Current()
+	var actor string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		actor = r.Header.Get(endpoint.ActorHeader)
+	}))
+	defer server.Close()
+	c, err := clientWith(client.Own{}, "--server", server.URL)
+	require.NoError(t, err)
+	_, err = c.Do(t.Context(), client.Request{Method: http.MethodGet, Path: "/"})
+	require.NoError(t, err)
+	require.Equal(t, unknown == nil && me.Username != "", actor != "")
+}
+
+func TestAServiceThatHangsIsGivenUp(t *testing.T) {
+	gone := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-gone }))
+	defer server.Close()
+	defer close(gone)
+	c, err := clientWith(client.Own{}, "--server", server.URL, "--timeout", "20ms")
+	require.NoError(t, err)
+	_, err = c.Do(t.Context(), client.Request{Method: http.MethodGet, Path: "/"})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "no answer from "+server.URL)
 }
