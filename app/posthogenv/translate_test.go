@@ -394,6 +394,7 @@ func TestWhatMakesNoSenseIsReportedAllAtOnce(t *testing.T) {
 		"KAFKA_TOPIC=a b",
 		"KAFKA_HOSTS=ssl://kafka:9092", "ADDRESS=3000", "LOG_LEVEL=loud", "DROP_EVENTS_BY_TOKEN_DISTINCT_ID=phc_a:",
 		"ENABLE_HISTORICAL_REROUTING=true", "HISTORICAL_REROUTING_THRESHOLD_DAYS=0.5", "KAFKA_PRODUCER_QUEUE_MIB=-1",
+		"KNOWN_TOKENS_KNOWN_CACHE_TTL_SECS=86401",
 	}, keys())
 	var faults *configs.FaultsError
 	require.ErrorAs(t, err, &faults)
@@ -409,6 +410,7 @@ func TestWhatMakesNoSenseIsReportedAllAtOnce(t *testing.T) {
 		`DROP_EVENTS_BY_TOKEN_DISTINCT_ID: must be a list of token or token:distinct_id, got "phc_a:" in it`,
 		"ENABLE_HISTORICAL_REROUTING: HISTORICAL_REROUTING_THRESHOLD_DAYS must be a whole number of days from " +
 			`1 to 36500, got "0.5"`,
+		`KNOWN_TOKENS_KNOWN_CACHE_TTL_SECS: must be a whole number of seconds from 1 to 86400, got "86401"`,
 		`KAFKA_PRODUCER_QUEUE_MIB: must be a whole number of MiB from 1 to 2147483647, got "-1"`,
 	}, strings.Split(err.Error(), "\n"))
 }

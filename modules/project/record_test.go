@@ -119,6 +119,7 @@ func TestFieldsThatNeedOthersSaySo(t *testing.T) {
 		{store.Fields{"zone": "UTC"}, "zone: needs quotas, rates or user_rates of the project's own"},
 		{store.Fields{"over": "drop"}, "over: needs quotas, rates or user_rates of the project's own"},
 		{store.Fields{"whole": "true"}, "whole: needs quotas, rates or user_rates of the project's own"},
+		{store.Fields{"zone": "Mars", "user_rates": "events=1/s"}, "zone: must be the name of a time zone"},
 		{store.Fields{"require_origin": "true"}, "require_origin: needs origins: name the sites whose pages may send"},
 		{store.Fields{"scopes": "none"},
 			"scopes: cannot be none: leave the field out for all, or set enabled to false to refuse the project"},
@@ -144,6 +145,8 @@ func TestAClientIsInANetworkWhateverTheFormOfItsAddress(t *testing.T) {
 	} {
 		require.Equal(t, want, record.AllowsAddress(address), address)
 	}
+	// A network that is larger than that of all IPv4 addresses in the form of IPv6 is one of IPv6.
+	require.Equal(t, "::/64", parse(t, store.Fields{"networks": "::ffff:10.0.0.0/64"}).Fields()["networks"])
 }
 
 func TestRoutesOfOtherModulesAreForEverybody(t *testing.T) {

@@ -89,6 +89,20 @@ func TestEveryFaultIsToldWithItsField(t *testing.T) {
 	}
 }
 
+func TestAnExpiryIsKeptToTheNanosecondAndIsNeverTheZeroTime(t *testing.T) {
+	fields := store.Fields{"token": "t", "action": "drop", "expires": "2026-12-31T18:00:00.123456789Z"}
+	rule, err := restriction.Parse(fields)
+	require.NoError(t, err)
+	require.Equal(t, fields, rule.Fields())
+	_, err = restriction.Parse(store.Fields{"token": "t", "action": "drop", "expires": "0001-01-01T00:00:00Z"})
+	require.ErrorContains(t, err, "expires: must be a time", "it would stand for never")
+}
+
+func TestADistinctIDIsMeasuredInCharacters(t *testing.T) {
+	_, err := restriction.Parse(store.Fields{"token": "t", "action": "drop", "distinct_ids": strings.Repeat("ä", 200)})
+	require.NoError(t, err)
+}
+
 func TestNamesAreSafeInLogsAndHeaders(t *testing.T) {
 	for _, name := range []string{"a", "no-spam.2026_11", strings.Repeat("n", 64)} {
 		require.NoError(t, restriction.CheckName(name))

@@ -119,7 +119,15 @@ func TestAFailedEventIsToBeSentAgain(t *testing.T) {
 			require.True(t, answer.Retry)
 		}
 	}
+	// Browsers drop what is answered 429, and every SDK of v0 sends again what is answered 503.
 	event := &events.Event{}
+	event.Fail(events.ReasonStage, events.Errorf(events.RateLimited, "secret"))
+	require.Equal(t, 503, Failed(event).Status)
+	event = &events.Event{}
+	event.Fail(events.ReasonStage, events.Errorf(events.Internal, "secret"))
+	require.Equal(t, 500, Failed(event).Status)
+
+	event = &events.Event{}
 	event.Fail(events.ReasonInFlight, events.Errorf(events.Unavailable, "secret"))
 	answer := ToFailure(event)
 	require.Equal(t, 503, answer.Status)
