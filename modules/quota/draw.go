@@ -47,7 +47,8 @@ func (s *subject) join(need *needs) *draw {
 	return s.next
 }
 
-// leave takes out what a request needs, which has joined the draw. The subject is locked.
+// leave takes out what a request needs, which has joined the draw. A draw that has not been started, and that nobody
+// waits for any more, is no draw. The subject is locked.
 func (s *subject) leave(need *needs, d *draw) {
 	from := &s.waiting
 	if d.started {
@@ -55,6 +56,9 @@ func (s *subject) leave(need *needs, d *draw) {
 	}
 	for r, n := range need {
 		from[r] -= n
+	}
+	if s.waiting == (needs{}) {
+		s.next = nil
 	}
 }
 

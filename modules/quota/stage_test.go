@@ -549,7 +549,7 @@ func TestNobodyWaitsTwiceForADeadStore(t *testing.T) {
 		shared.hold = make(chan struct{})
 		shared.fails(away)
 		node := shared.node(nil)
-		limits := quotas("events=90/day")
+		limits := quotas("events=90/minute")
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() { require.Equal(t, 1, node.send("phc_a", limits, 1)) })
@@ -563,6 +563,10 @@ func TestNobodyWaitsTwiceForADeadStore(t *testing.T) {
 		require.Zero(t, s.waiting)
 		require.Zero(t, s.owed)
 		require.Nil(t, s.draw)
+		require.Nil(t, s.next, "a draw that nobody waits for keeps the subject in the table")
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		require.Nil(t, node.table.find("phc_a"), "the subject leaves when its windows are over")
 	})
 }
 
