@@ -207,6 +207,10 @@ func (m *Meter) save(now time.Time) {
 		m.load(d)
 	}
 	days, changes := m.open()
+	if m.files != nil {
+		// The first events of a day may have come just now. The disk may have more of it, so it is for the next time.
+		days = slices.DeleteFunc(days, func(d day) bool { return !m.loaded[d] })
+	}
 	var fault error
 	for i, d := range days {
 		over := now.Sub(d.end()) > lateAfter || d > dayOf(now)+1

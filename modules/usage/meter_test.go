@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -395,6 +396,43 @@ func TestAClockThatIsWrongForAWhileCostsNothing(t *testing.T) {
 	require.Len(t, days, 3)
 	open, _ := m.open()
 	require.Empty(t, open)
+	require.NoError(t, m.Stop(t.Context()))
+}
+
+// The first events of a day may come while a save reads what the disk has of other days.
+func TestADayThatBeginsDuringASaveIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	config := DefaultConfig()
+	config.Dir = t.TempDir()
+	m := newTestMeter(t, config)
+	require.NoError(t, m.Start(t.Context()))
+	now := time.Now()
+	past, slow := now.AddDate(0, 0, -3), now.AddDate(0, 0, -2)
+	m.send(t, batchOf("phc_a", past, accepted))
+	m.save(now)
+	open, _ := m.open()
+	require.Empty(t, open, "the day is on the disk alone")
+
+	m.send(t, batchOf("phc_a", slow, accepted))
+	require.NoError(t, syscall.Mkfifo(m.files.path(dayOf(slow)), 0o600))
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		m.save(now)
+	}()
+	// It opens as soon as the save reads the day, which then waits for what is written here.
+	file, err := os.OpenFile(m.files.path(dayOf(slow)), os.O_WRONLY, 0)
+	require.NoError(t, err)
+	m.send(t, batchOf("phc_a", past, accepted))
+	_, err = fmt.Fprintf(file, `{"format":1,"day":%q}`, dayOf(slow))
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	<-saved
+	for range 2 {
+		require.Equal(t, uint64(2), received(m.rowsOf(t, dayOf(past)), all))
+		m.save(now)
+	}
+	require.Equal(t, uint64(1), received(m.rowsOf(t, dayOf(slow)), all))
 	require.NoError(t, m.Stop(t.Context()))
 }
 
