@@ -395,7 +395,8 @@ func TestADirectoryThatIsOpenToAllIsNotUsed(t *testing.T) {
 	fields, err := f.Get(t.Context(), "project", "a")
 	require.NoError(t, err)
 	require.Empty(t, fields)
-	f.use(t, "node", randomDigests(1)[0])
+	d := randomDigests(1)
+	f.use(t, "node", d[0])
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "nothing was made")
@@ -404,6 +405,9 @@ func TestADirectoryThatIsOpenToAllIsNotUsed(t *testing.T) {
 	fields, err = f.Get(t.Context(), "project", "a")
 	require.NoError(t, err)
 	require.Equal(t, store.Fields{"a": "1"}, fields)
+	f.reopen(t)
+	require.True(t, f.isDone(t, d[0]), "what happened meanwhile is on the disk now")
+	require.EqualValues(t, 5, f.used(t))
 }
 
 func TestALinkInThePlaceOfAFileIsNotFollowed(t *testing.T) {

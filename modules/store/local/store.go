@@ -139,6 +139,7 @@ func (s *Store) Start(context.Context) error {
 		return err
 	}
 	if s.dir != nil {
+		s.digestLog.salt = s.salt()
 		s.open()
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -214,9 +215,11 @@ func (s *Store) loadSecret() {
 			s.onFault("directory")(s.saveSecret())
 		}
 	}
-	mask := s.mask("")
-	s.digestLog.salt = mask[0]
+	s.digestLog.salt = s.salt()
 }
+
+// salt tells the files of digests of one secret from those of another.
+func (s *Store) salt() uint64 { return s.mask("")[0] }
 
 func (s *Store) readSecret() (secret []byte, err error) {
 	err = s.dir.read(secretName, func(f readFile) error {
