@@ -126,24 +126,35 @@ func (l *lane) run(c *call) {
 	if waits && <-c.wake == ended {
 		return
 	}
-	batch := l.board()
+	settings := l.shard.store.settings()
+	batch, late := l.board(time.Now(), settings.Timeout)
 	// Whatever happens to this goroutine, those behind it go on.
 	defer l.leave(c, batch)
-	l.travel(batch)
+	if late {
+		for _, c := range batch {
+			c.err = unavailable(errLate)
+		}
+		return
+	}
+	l.travel(batch, settings)
 }
 
-// board takes the calls that go together from the queue, the first at any rate.
-func (l *lane) board() []*call {
+// board takes the calls that go together from the queue, the first at any rate. A call that has waited too long for the
+// round trip before this one would make this one too short for the others, and would wait for it in vain: such calls
+// come by themselves, to be ended.
+func (l *lane) board(now time.Time, timeout time.Duration) (batch []*call, late bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	isLate := func(c *call) bool { return c.started.Add(timeout * 3 / 4).Before(now) }
+	late = isLate(l.queue[0])
 	n, weight := 1, l.queue[0].weight
-	for n < len(l.queue) && weight+l.queue[n].weight <= heavy {
+	for n < len(l.queue) && isLate(l.queue[n]) == late && (late || weight+l.queue[n].weight <= heavy) {
 		weight += l.queue[n].weight
 		n++
 	}
-	batch := l.queue[:n:n]
+	batch = l.queue[:n:n]
 	l.queue = l.queue[n:]
-	return batch
+	return batch, late
 }
 
 // leave ends the calls of a round trip, and has the next one begin. If the breaker is open, it ends all that wait.
@@ -175,17 +186,9 @@ func (l *lane) leave(leader *call, batch []*call) {
 }
 
 // travel makes a round trip with the calls and, on the first lane, with the settlements that wait.
-func (l *lane) travel(batch []*call) {
-	settings := l.shard.store.settings()
+func (l *lane) travel(batch []*call, settings store.Config) {
 	for _, c := range batch {
 		c.err = unavailable(errInterrupted) // until it is known better
-	}
-	// A call that has waited too long for the round trip before this one would make this one too short for the others.
-	for now := time.Now(); batch[0].started.Add(settings.Timeout * 3 / 4).Before(now); batch = batch[1:] {
-		batch[0].err = unavailable(errLate)
-		if len(batch) == 1 {
-			return
-		}
 	}
 	ctx, cancel := context.WithDeadline(noContext, batch[0].started.Add(settings.Timeout))
 	defer cancel()

@@ -65,6 +65,28 @@ func TestTheBreakerOpensAfterFailuresInARow(t *testing.T) {
 	require.NoError(t, b.err())
 }
 
+func TestACallThatHasWaitedTooLongWaitsForNoOther(t *testing.T) {
+	t.Parallel()
+	now, timeout := time.Now(), 40*time.Millisecond
+	called := func(ago time.Duration, weight int) *call {
+		return &call{weight: weight, started: now.Add(-ago), wake: make(chan verdict, 1)}
+	}
+	late, later := called(35*time.Millisecond, heavy), called(31*time.Millisecond, heavy)
+	first, second, large := called(30*time.Millisecond, heavy-1), called(0, 1), called(0, 2*heavy)
+	l := &lane{queue: []*call{late, later, first, second, large}}
+
+	batch, isLate := l.board(now, timeout)
+	require.Equal(t, []*call{late, later}, batch, "they end before the others travel")
+	require.True(t, isLate)
+	batch, isLate = l.board(now, timeout)
+	require.Equal(t, []*call{first, second}, batch, "no more than a round trip carries")
+	require.False(t, isLate)
+	batch, isLate = l.board(now, timeout)
+	require.Equal(t, []*call{large}, batch, "a call may be larger than that")
+	require.False(t, isLate)
+	require.Empty(t, l.queue)
+}
+
 func TestTheClockKeepsTheBetterReading(t *testing.T) {
 	t.Parallel()
 	var c clock
