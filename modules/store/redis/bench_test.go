@@ -88,7 +88,6 @@ func BenchmarkDeduplication(b *testing.B) {
 		for _, callers := range []int{1, 16} {
 			b.Run(fmt.Sprintf("events=%d/callers=%d", events, callers), func(b *testing.B) {
 				cfg := config(server.Addr)
-				cfg.Timeout = time.Second
 				s := start(b, cfg)
 				measure(b, server, events, callers, func() {
 					d, claims := make([]store.Digest, events), make([]store.Claim, events)
@@ -123,7 +122,6 @@ func BenchmarkReserve(b *testing.B) {
 	for _, events := range []int{1, 50} {
 		b.Run(fmt.Sprintf("one-argument/events=%d", events), func(b *testing.B) {
 			cfg := config(server.Addr)
-			cfg.Timeout = time.Second
 			s := start(b, cfg)
 			d, claims := make([]store.Digest, events), make([]store.Claim, events)
 			measure(b, server, events, 1, func() {
@@ -167,7 +165,6 @@ func BenchmarkTake(b *testing.B) {
 	redisserver.Integration(b)
 	server := redisserver.Start(b, redisserver.Options{})
 	cfg := config(server.Addr)
-	cfg.Timeout = time.Second
 	s := start(b, cfg)
 	now := s.Now()
 	var quotas []store.QuotaDraw
@@ -193,7 +190,6 @@ func TestWhatADigestTakesInRedis(t *testing.T) {
 	redisserver.Integration(t)
 	server := redisserver.Start(t, redisserver.Options{})
 	cfg := config(server.Addr)
-	cfg.Timeout = time.Second
 	scope := tally.NewTestScope("", nil)
 	s := open(t, cfg, scope)
 	require.NoError(t, s.Start(t.Context()))

@@ -15,10 +15,8 @@ import (
 	"github.com/opencapture/capture/testkit/redisserver"
 )
 
-// contract runs the suite on an installation whose primaries are these servers. What a machine under load needs more
-// time for is no fault: the deadlines themselves are what the tests of faults look at.
+// contract runs the suite on an installation whose primaries are these servers.
 func contract(t *testing.T, cfg store.Config, servers []*redisserver.Server) {
-	cfg.Timeout = time.Second
 	posthog := redisserver.Start(t, redisserver.Options{})
 	cfg.PostHog.Addrs, cfg.PostHog.Prefix = []string{posthog.Addr}, "posthog:"
 	primaries := func() []*redisserver.Server { return primariesOf(servers) }

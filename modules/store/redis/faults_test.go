@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,11 +56,10 @@ type load struct {
 	seen []seen
 }
 
-// seen is how one call has ended.
+// seen is when one call has begun, and how it has ended.
 type seen struct {
-	at   time.Time
-	took time.Duration
-	err  error
+	at  time.Time
+	err error
 }
 
 func newLoad(s store.Store, callers int, token func() string) *load {
@@ -70,8 +68,7 @@ func newLoad(s store.Store, callers int, token func() string) *load {
 		l.group.Go("a caller", func() {
 			for !l.stop.Load() {
 				began := time.Now()
-				err := reserve(s, token())
-				one := seen{began, time.Since(began), err}
+				one := seen{began, reserve(s, token())}
 				l.mu.Lock()
 				l.seen = append(l.seen, one)
 				l.mu.Unlock()
@@ -100,38 +97,34 @@ func (l *load) calls(t testing.TB, n int) {
 	eventually(t, func() bool { return count() >= want })
 }
 
-// requireWaitsOnce checks what calls have waited while a server was away: each caller at most once and no longer than a
-// call may take, and everybody else hardly at all.
-func requireWaitsOnce(t *testing.T, calls []seen, callers int, from, to time.Time) {
-	t.Helper()
-	var took []time.Duration
-	failed, waited := 0, 0
-	for _, call := range calls {
-		if call.at.Before(from) || call.at.After(to) {
-			continue
-		}
-		if call.err != nil {
-			require.ErrorIs(t, call.err, store.ErrUnavailable)
-			failed++
-		}
-		if call.took > 20*time.Millisecond {
-			waited++
-		}
-		took = append(took, call.took)
-	}
-	slices.Sort(took)
-	require.NotEmpty(t, took)
-	median, p99 := took[len(took)/2], took[len(took)*99/100]
-	t.Logf("%d calls, %d failed, %d waited: median %s, 99 %% %s, worst %s", len(took), failed, waited, median, p99,
-		took[len(took)-1])
-	require.NotZero(t, failed)
-	require.LessOrEqual(t, waited, callers, "nobody waits twice")
-	require.LessOrEqual(t, took[len(took)-1], 60*time.Millisecond+slack)
-	require.LessOrEqual(t, median, time.Millisecond)
+// atOnce reports whether a call has failed without a round trip: the breaker was open.
+func atOnce(err error) bool { return strings.Contains(err.Error(), "the breaker is open") }
+
+// hasWaited reports whether a call has failed since no answer came, and not because a server has refused something.
+func hasWaited(err error) bool {
+	return !atOnce(err) && (strings.Contains(err.Error(), "timeout") || strings.Contains(err.Error(), "deadline") ||
+		strings.Contains(err.Error(), "too many calls wait"))
 }
 
-// slack is what a machine that does other things at the same time may add.
-const slack = 40 * time.Millisecond
+// requireWaitsOnce checks what became of the calls while a server was away: those of one round trip have waited for it,
+// and it had at most one call of each caller. The others have failed at once.
+func requireWaitsOnce(t *testing.T, calls []seen, callers int, from, to time.Time) {
+	t.Helper()
+	failed, waited := 0, 0
+	for _, call := range calls {
+		if call.err == nil || call.at.Before(from) || call.at.After(to) {
+			continue
+		}
+		require.ErrorIs(t, call.err, store.ErrUnavailable)
+		failed++
+		if hasWaited(call.err) {
+			waited++
+		}
+	}
+	t.Logf("%d calls failed, %d waited", failed, waited)
+	require.NotZero(t, failed)
+	require.LessOrEqual(t, waited, callers, "nobody waits twice")
+}
 
 func TestNobodyWaitsTwiceForAServerThatHangs(t *testing.T) {
 	redisserver.Integration(t)
@@ -146,11 +139,10 @@ func TestNobodyWaitsTwiceForAServerThatHangs(t *testing.T) {
 	l.calls(t, 1000)
 	status := s.Status()
 	require.NotEmpty(t, status.Trouble())
-	require.WithinDuration(t, hung, *status.Parts[0].BreakerOpenSince, time.Second)
+	require.WithinRange(t, *status.Parts[0].BreakerOpenSince, hung, time.Now())
 	back := time.Now()
 	require.NoError(t, server.Continue())
 	works(t, s, "token")
-	require.Less(t, time.Since(back), 3*time.Second)
 	requireWaitsOnce(t, l.end(), callers, hung, back)
 	require.True(t, s.Status().Reachable)
 }
@@ -177,17 +169,17 @@ func TestAServiceStartsWhileRedisIsAway(t *testing.T) {
 	server.Kill()
 	s := start(t, config(server.Addr))
 	require.False(t, s.Status().Reachable)
-	began := time.Now()
-	require.ErrorIs(t, reserve(s, "token"), store.ErrUnavailable)
-	require.Less(t, time.Since(began), 10*time.Millisecond)
+	err := reserve(s, "token")
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.True(t, atOnce(err), "%v", err)
 	require.NoError(t, server.Restart())
 	works(t, s, "token")
 
 	cluster := start(t, config("127.0.0.1:1", "127.0.0.1:2"))
 	require.False(t, cluster.Status().Reachable)
-	began = time.Now()
-	require.ErrorIs(t, reserve(cluster, "token"), store.ErrUnavailable)
-	require.Less(t, time.Since(began), 10*time.Millisecond)
+	err = reserve(cluster, "token")
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.ErrorContains(t, err, "the servers of the Redis Cluster are not known", "nobody is asked")
 	cluster.Settle("token", 1, digests(1, 1), time.Minute, nil)
 	require.EqualValues(t, 1, cluster.Status().Waiting)
 	require.ErrorContains(t, cluster.Stop(context.Background()), "Redis was not told of 1 digests")
@@ -337,9 +329,9 @@ func TestADrawCountsOnlyWithItsReplicas(t *testing.T) {
 	require.Equal(t, "1", used)
 	require.NoError(t, replica.Stop())
 	require.ErrorIs(t, take(), store.ErrUnavailable)
-	began := time.Now()
-	require.ErrorIs(t, take(), store.ErrUnavailable)
-	require.Less(t, time.Since(began), 10*time.Millisecond, "nobody waits for a dead replica twice")
+	err = take()
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.True(t, atOnce(err), "nobody waits for a dead replica twice: %v", err)
 	require.NoError(t, reserve(s, "token"), "what needs no replica goes on")
 	require.NoError(t, replica.Continue())
 	eventually(t, func() bool { return take() == nil })
@@ -452,7 +444,6 @@ func TestALoginWithTheDocumentedRightsOverTLSIsEnough(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(file, []byte("first\n"), 0o600))
 	cfg := config(server.Addr)
-	cfg.Timeout = time.Second
 	cfg.Redis.Username, cfg.Redis.PasswordFile = "capture", file
 	cfg.Redis.TLS.Enabled, cfg.Redis.TLS.CAFile = true, server.CAFile
 	told := make(chan string, 10)
@@ -504,29 +495,31 @@ func TestTheClockIsTheServers(t *testing.T) {
 	redisserver.Integration(t)
 	server := redisserver.Start(t, redisserver.Options{})
 	s := start(t, config(server.Addr))
-	reply, err := server.Do("TIME")
-	require.NoError(t, err)
-	require.InDelta(t, float64(s.Now().Unix()), parseInt(t, reply.([]any)[0]), 1)
+	ask := func() time.Time {
+		reply, err := server.Do("TIME")
+		require.NoError(t, err)
+		return time.Unix(int64(parseInt(t, reply.([]any)[0])), 0)
+	}
+	before := ask()
+	now := s.Now()
+	require.WithinRange(t, now, before.Add(-time.Second), ask().Add(2*time.Second))
 }
 
 func TestACallEndsWithItsContext(t *testing.T) {
 	redisserver.Integration(t)
 	server := redisserver.Start(t, redisserver.Options{})
-	cfg := config(server.Addr)
-	cfg.Timeout = time.Second
-	s := start(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
+	s := start(t, config(server.Addr))
 	claims := make([]store.Claim, 1)
-	require.NoError(t, s.Reserve(ctx, "token", 1, digests(1, 1), lease, claims))
+	call := func(within time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		return s.Reserve(ctx, "token", 1, digests(1, 1), lease, claims)
+	}
+	eventually(t, func() bool { return call(500*time.Millisecond) == nil })
 	require.Equal(t, store.Reserved, claims[0])
 	require.NoError(t, server.Stop())
-	began := time.Now()
-	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	err := s.Reserve(ctx, "token", 1, digests(1, 1), lease, claims)
+	err := call(20 * time.Millisecond)
 	require.ErrorIs(t, err, store.ErrUnavailable)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(began), 500*time.Millisecond)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "it does not wait for the round trip")
 	require.NoError(t, server.Continue())
 }

@@ -63,6 +63,7 @@ func TestTheBreakerOpensAfterFailuresInARow(t *testing.T) {
 	require.False(t, b.failed(problem, 2), "it is open already")
 	b.close()
 	require.NoError(t, b.err())
+	require.False(t, b.failed(problem, 2), "the failures of the past are past")
 }
 
 func TestACallThatHasWaitedTooLongWaitsForNoOther(t *testing.T) {
@@ -85,6 +86,28 @@ func TestACallThatHasWaitedTooLongWaitsForNoOther(t *testing.T) {
 	require.Equal(t, []*call{large}, batch, "a call may be larger than that")
 	require.False(t, isLate)
 	require.Empty(t, l.queue)
+}
+
+// A call that waits behind a round trip that has opened the breaker makes no round trip of its own.
+func TestAllThatWaitEndWithTheRoundTripThatOpensTheBreaker(t *testing.T) {
+	t.Parallel()
+	behind := []*call{{wake: make(chan verdict, 1)}, {wake: make(chan verdict, 1)}}
+	l := &lane{queue: append([]*call(nil), behind...), busy: true}
+	require.True(t, l.breaker.failed(errors.New("no answer"), 1))
+	leader := &call{}
+	l.leave(leader, []*call{leader})
+	for _, c := range behind {
+		require.Equal(t, ended, <-c.wake)
+		require.ErrorContains(t, c.err, "the breaker is open")
+	}
+	require.False(t, l.busy)
+
+	l.breaker.close()
+	next := &call{wake: make(chan verdict, 1)}
+	l.queue, l.busy = append(l.queue, next), true
+	l.leave(leader, []*call{leader})
+	require.Equal(t, lead, <-next.wake, "with the breaker closed, the next one travels")
+	require.True(t, l.busy)
 }
 
 func TestTheClockKeepsTheBetterReading(t *testing.T) {
