@@ -206,6 +206,9 @@ func TestUsageOutlivesARestart(t *testing.T) {
 	require.JSONEq(t, `{"items":[]}`, got.Body)
 	got = service.Admin("/admin/usage?resource=events&token=phc_a")
 	require.Contains(t, got.Body, `"token":"phc_a"`)
+	for _, query := range []string{"resource=logs", "from=2000-01-01&to=2000-12-31", "from=2999-01-01"} {
+		require.JSONEq(t, `{"items":[]}`, service.Admin("/admin/usage?"+query).Body, query)
+	}
 	for query, detail := range map[string]string{
 		"resource=x": "resource must be one of", "group=x": "group must be one of",
 		"from=2026-13-01": "from must be a day", "to=1": "to must be a day", "tokn=x": "did you mean token?",

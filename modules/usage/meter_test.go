@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -225,6 +226,101 @@ func TestProjectsThatAreKnownGoBeforeStrangersAndAmongThemselvesByWorth(t *testi
 	require.Equal(t, uint64(108), received(m.rowsOf(t, dayOf(noon)), all))
 }
 
+func TestATokenIsWorthWhatItHasSentLately(t *testing.T) {
+	t.Parallel()
+	m := newTestMeter(t, inMemoryOnly(2))
+	known := &events.Project{}
+	send := func(token string, at time.Time, project *events.Project, times int) {
+		for range times {
+			batch := batchOf(token, at, accepted)
+			batch.Project = project
+			m.send(t, batch)
+		}
+	}
+	tokens := func() (tokens []string) {
+		for _, row := range m.rowsOf(t, dayOf(noon)) {
+			tokens = append(tokens, row.Token+row.Group)
+		}
+		return tokens
+	}
+	hourAgo := noon.Add(-time.Hour)
+	send("phc_a", hourAgo, nil, 1)
+	send("phc_b", hourAgo, nil, 1)
+	send("phc_c", noon, nil, 1)
+	require.Equal(t, []string{GroupOthers, "phc_a", "phc_b"}, tokens(), "as much is not more")
+	require.Equal(t, noon, m.rowsOf(t, dayOf(noon))[0].Since)
+	send("phc_c", noon, nil, 1)
+	rows := m.rowsOf(t, dayOf(noon))
+	require.Equal(t, "phc_c", rows[2].Token, "%v", rows)
+	require.Equal(t, uint64(2), rows[0].Received, "the one that has left, and the first of the newcomer")
+	require.Equal(t, hourAgo, rows[0].Since, "the others have what the one that has left has sent")
+
+	// A token whose project is set up after its first events is no stranger any more, however little it has sent.
+	kept := rows[1].Token
+	send("phc_c", noon, nil, 5)
+	send(kept, noon, known, 1)
+	send("phc_d", noon, known, 1)
+	require.Equal(t, []string{GroupOthers, kept, "phc_d"}, tokens())
+}
+
+func TestWhatATokenIsWorthIsHalvedEachDay(t *testing.T) {
+	t.Parallel()
+	m := newTestMeter(t, inMemoryOnly(10))
+	for range 8 {
+		m.send(t, batchOf("phc_a", noon, accepted))
+	}
+	m.send(t, batchOf("phc_a", noon.Add(24*time.Hour), accepted))
+	require.Equal(t, uint32(9), m.shards[0].entries["phc_a"].requests)
+	m.closed(dayOf(noon))
+	require.Equal(t, uint32(4), m.shards[0].entries["phc_a"].requests)
+	m.closed(dayOf(noon) + 1)
+	require.Empty(t, m.shards[0].entries, "without counts there is no entry")
+}
+
+func TestRowsOfOneGroupAreJoined(t *testing.T) {
+	t.Parallel()
+	row := func(since time.Time, n uint64) Row {
+		return Row{
+			Day: "2026-11-30", Group: GroupOthers, Resource: "events", Since: since, Received: 3 * n, Accepted: n,
+			Duplicates: n, Dropped: map[string]uint64{"quota": n}, Failed: map[string]uint64{"sink_timeout": n},
+			Bytes: n,
+		}
+	}
+	for _, rows := range [][]Row{
+		{row(noon, 1), row(noon.Add(time.Hour), 2)}, {row(noon.Add(time.Hour), 2), row(noon, 1)},
+	} {
+		require.Equal(t, []Row{row(noon, 3)}, sorted(rows), "since the earlier time")
+	}
+}
+
+func TestTheMetricsTellWhoHasARow(t *testing.T) {
+	t.Parallel()
+	scope := tally.NewTestScope("", nil)
+	m := NewMeter(inMemoryOnly(2), zap.NewNop(), scope)
+	for _, token := range []string{"phc_a", "phc_a", "phc_b", "phc_b", "phc_c", "phc_d", ""} {
+		m.send(t, batchOf(token, noon, accepted))
+	}
+	for range 2 {
+		m.save(noon)
+		snapshot := scope.Snapshot()
+		require.InDelta(t, 2, snapshot.Gauges()["tokens+"].Value(), 0)
+		require.Equal(t, int64(2), snapshot.Counters()["others_total+"].Value(), "each request is counted once")
+	}
+}
+
+func TestWithoutADirectoryTodayAndYesterdayAreKept(t *testing.T) {
+	t.Parallel()
+	m := newTestMeter(t, inMemoryOnly(10))
+	for days := range 8 {
+		m.send(t, batchOf("phc_a", noon.AddDate(0, 0, days-4), accepted))
+	}
+	m.save(noon)
+	days, err := m.days()
+	require.NoError(t, err)
+	today := dayOf(noon)
+	require.Equal(t, []day{today - 1, today, today + 1}, days, "and tomorrow, for a clock that was set back")
+}
+
 func TestConcurrentBatchesAreCountedExactlyAndEveryReadAddsUp(t *testing.T) {
 	t.Parallel()
 	config := DefaultConfig()
@@ -378,6 +474,42 @@ func TestAKillLosesWhatWasCountedSinceTheLastSave(t *testing.T) {
 	})
 }
 
+func TestEverySaveHasWhatWasCountedSinceTheOneBefore(t *testing.T) {
+	t.Parallel()
+	config := DefaultConfig()
+	config.Dir = t.TempDir()
+	m := newTestMeter(t, config)
+	require.NoError(t, m.Start(t.Context()))
+	now := time.Now()
+	for n := range uint64(3) {
+		m.send(t, batchOf("phc_a", now, accepted))
+		m.save(now)
+		rows, err := m.files.read(dayOf(now))
+		require.NoError(t, err)
+		require.Equal(t, n+1, received(rows, all))
+	}
+	require.NoError(t, m.Stop(t.Context()))
+}
+
+func TestAWriteThatWasCutOffIsNoHindrance(t *testing.T) {
+	t.Parallel()
+	f, err := openFiles(t.TempDir())
+	require.NoError(t, err)
+	d, rows := dayOf(noon), []Row{{Day: "2026-11-30", Token: "phc_a", Resource: "events", Since: noon}}
+	temporary := f.path(d) + ".new"
+	require.NoError(t, os.WriteFile(temporary, bytes.Repeat([]byte("cut off"), 1000), 0o600))
+	require.NoError(t, f.write(d, rows))
+	got, err := f.read(d)
+	require.NoError(t, err)
+	require.Equal(t, rows, got)
+	require.NoFileExists(t, temporary)
+
+	require.NoError(t, os.MkdirAll(filepath.Join(f.path(d+1), "in the way"), 0o700))
+	require.Error(t, f.write(d+1, rows))
+	require.NoFileExists(t, f.path(d+1)+".new", "it takes no place on a disk that may be full")
+	require.NoError(t, f.close())
+}
+
 func TestAClockThatIsWrongForAWhileCostsNothing(t *testing.T) {
 	t.Parallel()
 	config := DefaultConfig()
@@ -473,7 +605,8 @@ func TestADiskThatFailsLosesNothingOnceItWorksAgain(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	config := DefaultConfig()
 	config.Dir = t.TempDir()
-	m := NewMeter(config, zap.New(core), tally.NoopScope)
+	scope := tally.NewTestScope("", nil)
+	m := NewMeter(config, zap.New(core), scope)
 	require.NoError(t, m.Start(t.Context()))
 	now := time.Now()
 	obstacle := m.files.path(dayOf(now)) + ".new"
@@ -483,6 +616,7 @@ func TestADiskThatFailsLosesNothingOnceItWorksAgain(t *testing.T) {
 	m.save(now.AddDate(0, 0, 3)) // the day is over, and stays in memory
 	require.Equal(t, uint64(1), received(m.rowsOf(t, dayOf(now)), all))
 	require.Equal(t, 1, logs.FilterMessageSnippet("not kept on the disk").Len(), "told once")
+	require.Equal(t, int64(2), scope.Snapshot().Counters()["save_failures_total+"].Value(), "counted each time")
 	require.NoError(t, os.RemoveAll(obstacle))
 	m.save(now.AddDate(0, 0, 3))
 	require.Equal(t, 1, logs.FilterMessageSnippet("on the disk again").Len())
@@ -560,6 +694,12 @@ func TestTheSketchForgetsAndRarelyExaggerates(t *testing.T) {
 	}
 	require.Less(t, high, 500)
 	require.Less(t, s.add(42), uint32(10))
+
+	large := newSketch(10_000)
+	for range 1 << 16 {
+		large.add(42)
+	}
+	require.Equal(t, uint32(1<<16-1), large.add(42), "it does not begin anew")
 }
 
 func TestTheSectionIsChecked(t *testing.T) {
