@@ -8,12 +8,38 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/store"
 )
 
 func TestTheDefaultsAreValid(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, store.DefaultConfig().Validate())
+}
+
+func TestTheMemoryOfTheStoreFollowsTheLimit(t *testing.T) {
+	t.Parallel()
+	set := store.DefaultConfig()
+	set.Local.Memory, set.Local.Counters = 3*configs.MiB, 2*configs.MiB
+	redis := store.DefaultConfig()
+	redis.Redis.Addrs, redis.Redis.Queue = []string{"a:1"}, 7*configs.MiB
+	for name, test := range map[string]struct {
+		config store.Config
+		limit  configs.ByteSize
+		want   configs.ByteSize
+	}{
+		"without a limit": {store.DefaultConfig(), 0, (64 + 16) * configs.MiB},
+		"a large limit":   {store.DefaultConfig(), 64 * configs.GiB, (64 + 16) * configs.MiB},
+		"a part of it":    {store.DefaultConfig(), 512 * configs.MiB, (32 + 8) * configs.MiB},
+		"a small limit":   {store.DefaultConfig(), configs.MiB, configs.MiB + 64*configs.KiB},
+		"as it is set":    {set, 512 * configs.MiB, 5 * configs.MiB},
+		"Redis":           {redis, 512 * configs.MiB, 7 * configs.MiB},
+	} {
+		require.Equal(t, int64(test.want), test.config.MemoryBudget(nil, int64(test.limit)), name)
+	}
+	require.Equal(t, time.Second, redis.StartBudget())
+	require.Equal(t, time.Second+30*time.Millisecond, set.StartBudget(), "what it keeps has to be read")
+	require.Equal(t, time.Second, redis.StopBudget())
 }
 
 func TestAFaultySectionIsRefusedWithWhatToDo(t *testing.T) {

@@ -91,6 +91,41 @@ func TestTheBackendFollowsTheConfiguration(t *testing.T) {
 	}
 }
 
+// reader is a reader of PostHog's Redis that says how it is.
+type reader struct {
+	store.NoPostHog
+	stopped bool
+}
+
+func (*reader) HasPostHog() bool { return true }
+func (r *reader) Stop(context.Context) error {
+	r.stopped = true
+	return errors.New("a connection stays open")
+}
+func (*reader) Status() store.PartStatus { return store.PartStatus{Address: "b:2", LatencyMS: 0.5} }
+
+func TestTheRedisOfPostHogIsReadBesideAnyStore(t *testing.T) {
+	t.Parallel()
+	posthog, own := &reader{}, &scripted{status: store.Status{Backend: "local", Reachable: true}}
+	reads := store.Backend{
+		Name:       store.InRedis,
+		NewPostHog: func(store.Parts) (store.RunningPostHog, error) { return posthog, nil },
+	}
+	cfg := store.DefaultConfig()
+	cfg.PostHog.Addrs = []string{"b:2"}
+	got, app := start(t, cfg, []store.Backend{backend(store.Local, own), reads})
+	require.True(t, own.started)
+	require.True(t, got.PostHog.HasPostHog())
+	want := own.status
+	want.PostHog = &store.PartStatus{Address: "b:2", LatencyMS: 0.5}
+	require.Equal(t, want, got.Store.(store.Running).Status())
+	err := app.Stop(t.Context())
+	require.ErrorContains(t, err, "2 settlements are lost")
+	require.ErrorContains(t, err, "a connection stays open")
+	require.True(t, own.stopped)
+	require.True(t, posthog.stopped)
+}
+
 func TestABuildWithoutTheBackendRefusesTheConfiguration(t *testing.T) {
 	t.Parallel()
 	check := func(yaml string, backends ...store.Backend) error {
@@ -105,6 +140,9 @@ func TestABuildWithoutTheBackendRefusesTheConfiguration(t *testing.T) {
 	require.EqualError(t, check(redis, backend(store.Local, nil)), "store.redis.addrs: this build has no backend for "+
 		"Redis (it has: local): leave the key empty, or give store.Module the Backend of modules/store/redis "+
 		"(CAPTURE_STORE__REDIS__ADDRS)")
+	require.EqualError(t, check("CAPTURE_STORE__POSTHOG__ADDRS=127.0.0.1:6379", backend(store.Local, nil)),
+		"store.posthog.addrs: this build has no backend for Redis (it has: local): leave the key empty, or give "+
+			"store.Module the Backend of modules/store/redis (CAPTURE_STORE__POSTHOG__ADDRS)")
 	require.EqualError(t, check(""), "store.redis.addrs: must not be empty: this build has no backend for a single "+
 		"node (it has: none); or give store.Module the Backend of modules/store/local")
 }
