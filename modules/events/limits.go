@@ -130,13 +130,12 @@ func ParsePeriod(name string) (Period, error) {
 // Window returns the window of the period that holds t, in the calendar of t's location. A day that begins or ends with
 // a change to or from summer time has 23 or 25 hours.
 func (p Period) Window(t time.Time) (start, end time.Time) {
+	year, month, day := t.Date()
 	switch p {
 	case PerMonth:
-		start = time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, t.Location())
-		return start, start.AddDate(0, 1, 0)
+		return midnight(year, month, 1, t.Location()), midnight(year, month+1, 1, t.Location())
 	case PerDay:
-		start = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, t.Location())
-		return start, start.AddDate(0, 0, 1)
+		return midnight(year, month, day, t.Location()), midnight(year, month, day+1, t.Location())
 	case PerHour:
 		// An offset of half an hour moves the hours, too: so an hour is counted off from the clock on the wall.
 		start = t.Add(-time.Duration(t.Minute())*time.Minute - time.Duration(t.Second())*time.Second -
@@ -146,6 +145,25 @@ func (p Period) Window(t time.Time) (start, end time.Time) {
 		start = t.Add(-time.Duration(t.Second())*time.Second - time.Duration(t.Nanosecond()))
 		return start, start.Add(time.Minute)
 	}
+}
+
+// midnight returns when a day begins: at 0:00, and at the first one if the clocks show it twice. Where summer time
+// begins at midnight, as in Santiago and Havana, no clock shows 0:00 on that day, and the day begins with the change.
+// time.Date promises nothing for such days.
+func midnight(year int, month time.Month, day int, zone *time.Location) time.Time {
+	start := time.Date(year, month, day, 0, 0, 0, 0, zone)
+	change, next := start.ZoneBounds()
+	if start.Hour() > 12 {
+		return next // an hour of the day before
+	}
+	if !change.IsZero() {
+		_, before := change.Add(-time.Nanosecond).Zone()
+		_, after := change.Zone()
+		if first := start.Add(time.Duration(after-before) * time.Second); after < before && first.Before(change) {
+			return first
+		}
+	}
+	return start
 }
 
 // Quota is how many events of a resource a project may send in a period.

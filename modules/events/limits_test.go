@@ -95,6 +95,39 @@ func TestAWindowFollowsTheCalendarOfTheZone(t *testing.T) {
 	}
 }
 
+// In some zones the clocks change at midnight, so that a day has no 0:00, or has it twice. Whatever the zone, a moment
+// is in its window, and one day begins where the other ends.
+func TestAMomentIsInItsWindowAlsoWhenTheClocksChangeAtMidnight(t *testing.T) {
+	for _, name := range []string{
+		"America/Santiago", "America/Havana", "America/Asuncion", "America/Nuuk", "America/Scoresbysund",
+		"Atlantic/Azores", "Africa/Cairo", "Africa/Casablanca", "Asia/Beirut", "Asia/Gaza", "Australia/Lord_Howe",
+		"Europe/Berlin", "Pacific/Apia", "Antarctica/Troll", "UTC",
+	} {
+		zone, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		for change := time.Date(2012, 1, 2, 0, 0, 0, 0, zone); !change.IsZero() && change.Year() < 2036; {
+			for at := change.Add(-26 * time.Hour); at.Before(change.Add(26 * time.Hour)); at = at.Add(10 * time.Minute) {
+				for _, period := range Periods() {
+					start, end := period.Window(at)
+					if start.After(at) || !end.After(at) {
+						t.Fatalf("%s: %s is not in the %s from %s to %s", name, at, period, start, end)
+					}
+					if period < PerDay {
+						continue
+					}
+					if next, _ := period.Window(end); !next.Equal(end) {
+						t.Fatalf("%s: the %s of %s ends at %s, and the next one begins at %s", name, period, at, end, next)
+					}
+					if start.Add(-time.Nanosecond).Day() == start.Day() || start.Month() != at.Month() {
+						t.Fatalf("%s: the %s of %s begins at %s", name, period, at, start)
+					}
+				}
+			}
+			_, change = change.ZoneBounds()
+		}
+	}
+}
+
 func TestTheWaysOverARateHaveNames(t *testing.T) {
 	for over := range overCount {
 		got, err := ParseOver(over.String())
