@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"strconv"
 	"time"
 )
 
@@ -170,5 +171,14 @@ func (q Quota) Counter(start time.Time) string {
 	return "quota:" + q.Resource.String() + ":" + q.Period.String() + ":" + start.UTC().Format("20060102T1504Z")
 }
 
-// Counter names the counter of the rate: "rate:events".
-func (r Rate) Counter() string { return "rate:" + r.Resource.String() }
+// Counter names the counter of the rate: "rate:events:10000000:5000", with the nanoseconds that an event takes and the
+// burst. A counter of a rate says when it will be full, and that means nothing to another rate: a project that had sent
+// a burst at one event an hour would wait for days after its rate was raised. So a changed rate has another counter.
+func (r Rate) Counter() string { return "rate:" + r.terms() }
+
+// UserCounter names the counter of the rate for a user, whom digest stands for: "user:events:10000000:5000:digest".
+func (r Rate) UserCounter(digest string) string { return "user:" + r.terms() + ":" + digest }
+
+func (r Rate) terms() string {
+	return r.Resource.String() + ":" + strconv.FormatInt(int64(r.Interval()), 10) + ":" + strconv.FormatInt(r.Burst, 10)
+}

@@ -75,5 +75,7 @@ func TestCountersHaveNames(t *testing.T) {
 	require.Equal(t, "quota:events:month:20261031T2300Z", quota.Counter(start))
 	quota.Limit = 7
 	require.Equal(t, "quota:events:month:20261031T2300Z", quota.Counter(start))
-	require.Equal(t, "rate:recordings", Rate{Resource: ResourceRecordings, Limit: 5}.Counter())
+	rate := Rate{Resource: ResourceRecordings, Limit: 5, Per: time.Second, Burst: 50}
+	require.Equal(t, "rate:recordings:200000000:50", rate.Counter())
+	require.Equal(t, "user:recordings:200000000:50:ab", rate.UserCounter("ab"))
 }

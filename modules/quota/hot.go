@@ -103,7 +103,7 @@ func (s *hotShard) track(
 	}
 	u := &user{
 		token: strings.Clone(token), distinctID: strings.Clone(distinctID), resource: resource, key: key, usedAt: now,
-		account: rateAccount{rate: r.Rate, counter: userCounter(resource, distinctID)},
+		account: newUserAccount(r.Rate, distinctID),
 	}
 	s.users[key] = u
 	return u

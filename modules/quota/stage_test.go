@@ -434,6 +434,20 @@ func TestChangedLimitsCountWhatWasSentBefore(t *testing.T) {
 		node.send("phc_a", quotas("events=153/day"), 10))
 }
 
+// What was sent at a slow rate must not keep a project out once its rate is raised: a burst at one event an hour fills
+// up in days. A rate that is lowered does not begin with what was sent at the fast one either.
+func TestAChangedRateBeginsAnew(t *testing.T) {
+	t.Parallel()
+	node := newStore(t).node(nil)
+	slow, fast := rates("events=1/h burst=15"), rates("events=1000/s burst=19")
+	slow.Over, fast.Over = events.OverDrop, events.OverDrop
+	require.Equal(t, 15, node.send("phc_a", slow, 20))
+	require.Equal(t, 19, node.send("phc_a", fast, 19))
+	require.Equal(t, 0, node.send("phc_a", slow, 1), "what was sent at this rate still counts")
+	require.Less(t, node.sendAs(userRates("events=1/h burst=5"), "u", 9), 9)
+	require.Equal(t, 19, node.sendAs(userRates("events=1000/s burst=19"), "u", 19))
+}
+
 func TestAWindowFollowsTheZoneOfTheProject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newStore(t).node(nil)

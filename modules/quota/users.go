@@ -13,11 +13,11 @@ import (
 	"github.com/opencapture/capture/modules/store"
 )
 
-// userCounter names the counter of a user's rate. A distinct_id may be long, and of any bytes, so its digest stands in
-// the name: "user:events:" and 32 digits.
-func userCounter(resource events.Resource, distinctID string) string {
+// newUserAccount returns the account of a user's rate. A distinct_id may be long, and of any bytes, so its digest stands
+// in the name of the counter.
+func newUserAccount(rate events.Rate, distinctID string) rateAccount {
 	digest := sha256.Sum256([]byte(distinctID))
-	return "user:" + resource.String() + ":" + hex.EncodeToString(digest[:16])
+	return rateAccount{rate: rate, counter: rate.UserCounter(hex.EncodeToString(digest[:16]))}
 }
 
 // mostDraws is how many draws of users a call of the store has at most.
@@ -125,7 +125,7 @@ func (q *Quota) askForUsers(ctx context.Context, p *plan, c *crowd, token string
 		one := &c.parties[i]
 		a, r := &one.user.account, &p.users[one.user.resource]
 		if a.rate != r.Rate {
-			*a = rateAccount{rate: r.Rate, counter: a.counter}
+			*a = newUserAccount(r.Rate, one.user.distinctID)
 		}
 		if a.available(now, nil) < one.n && now >= a.retryAt {
 			c.draws, c.drawn = append(c.draws, a.draw(one.n, 1, now, r, mine)), append(c.drawn, i)
