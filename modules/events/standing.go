@@ -151,7 +151,7 @@ type Allowances interface {
 
 	// Refund lowers by n what the token has used of the quota in the window of this moment; a negative n raises it.
 	// Reset lowers it as far as possible. Used never falls below what nodes hold at present, and never below 0. Both
-	// return what is used then. A node that had found the quota used up sees the change within a second.
+	// return what is used and held then. A node that had found the quota used up sees the change within a second.
 	Refund(ctx context.Context, token string, limits *Limits, quota Quota, n int64) (Allowance, error)
 	Reset(ctx context.Context, token string, limits *Limits, quota Quota) (Allowance, error)
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/store"
 )
 
 // LimitsOf implements events.Allowances.
@@ -32,12 +33,28 @@ func (q *Quota) Usage(ctx context.Context, token string, limits *events.Limits) 
 	return allowances, nil
 }
 
+// operators is the node that operators draw as. It never has anything. No node is called so: their names are of
+// hexadecimal digits.
+const operators = "operators"
+
 // Refund implements events.Allowances.
 func (q *Quota) Refund(
 	ctx context.Context, token string, limits *events.Limits, quota events.Quota, n int64,
 ) (events.Allowance, error) {
 	start, end := quota.Period.Window(q.now().In(newPlan(limits).zone))
-	used, err := q.counters.Adjust(ctx, token, quota.Counter(start), -n)
+	if n < 0 {
+		// The counter may not exist yet, and a draw of nothing makes it.
+		none := []store.QuotaDraw{{
+			Counter: quota.Counter(start), Node: operators, Start: start, End: end, Limit: quota.Limit,
+		}}
+		if err := q.counters.Take(ctx, token, none, nil); err != nil {
+			return events.Allowance{}, fmt.Errorf("make the counter: %w", err)
+		}
+		if none[0].Stale {
+			return events.Allowance{}, fmt.Errorf("make the counter: %w", errStale)
+		}
+	}
+	usage, err := q.counters.Adjust(ctx, token, quota.Counter(start), -max(n, -math.MaxInt64))
 	if err != nil {
 		return events.Allowance{}, fmt.Errorf("change what is used: %w", err)
 	}
@@ -46,7 +63,7 @@ func (q *Quota) Refund(
 			s.askAgain()
 		}
 	}
-	return events.Allowance{Quota: quota, Used: used, Start: start, Reset: end}, nil
+	return events.Allowance{Quota: quota, Used: usage.Used, Held: usage.Held, Start: start, Reset: end}, nil
 }
 
 // Reset implements events.Allowances.

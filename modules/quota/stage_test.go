@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -849,7 +850,29 @@ func TestOperatorsSeeAndChangeWhatIsUsed(t *testing.T) {
 		got, err = a.Reset(t.Context(), "phc_unknown", limits, limits.Quotas[0])
 		require.NoError(t, err)
 		require.Zero(t, got.Used)
+		got, err = a.Refund(t.Context(), "phc_unknown", limits, limits.Quotas[0], -60)
+		require.NoError(t, err)
+		require.Equal(t, int64(60), got.Used, "a charge before the first event of the window")
+		require.Equal(t, 40, a.send("phc_unknown", limits, 120))
+		got, err = a.Refund(t.Context(), "phc_unknown", limits, limits.Quotas[0], math.MinInt64)
+		require.NoError(t, err)
+		require.Greater(t, got.Used, int64(100), "the largest charge is no refund")
 	})
+}
+
+func TestARefundTellsWhatNodesHold(t *testing.T) {
+	t.Parallel()
+	node := newStore(t).node(nil)
+	limits := quotas("events=100000/day")
+	for range 3 {
+		require.Equal(t, 100, node.send("phc_a", limits, 100))
+	}
+	before := node.used("phc_a", limits)
+	require.Positive(t, before.Held)
+	got, err := node.Refund(t.Context(), "phc_a", limits, limits.Quotas[0], 7)
+	require.NoError(t, err)
+	before.Used -= 7
+	require.Equal(t, before, got)
 }
 
 func TestConcurrentRequestsPassExactlyTheQuota(t *testing.T) {

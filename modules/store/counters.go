@@ -20,8 +20,9 @@ type Counters interface {
 	Usage(ctx context.Context, token string) (map[string]Usage, error)
 
 	// Adjust adds n, which may be negative, to what is used of a counter of a window. The sum is never below what the
-	// nodes hold at present. It returns what is used then. A counter that does not exist stays so, with 0.
-	Adjust(ctx context.Context, token, counter string, n int64) (int64, error)
+	// nodes hold at present. It returns what is used and held then, without the window's end. A counter that does not
+	// exist stays so: a draw of nothing makes it.
+	Adjust(ctx context.Context, token, counter string, n int64) (Usage, error)
 }
 
 // QuotaDraw is a node's draw from a counter that has a limit for a window of time.

@@ -336,24 +336,24 @@ func (s *Store) Usage(ctx context.Context, token string) (map[string]store.Usage
 }
 
 // Adjust implements store.Counters.
-func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (int64, error) {
+func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (store.Usage, error) {
 	if err := s.usable(ctx); err != nil {
-		return 0, err
+		return store.Usage{}, err
 	}
-	used, written := s.adjust(token, counter, n)
+	usage, written := s.adjust(token, counter, n)
 	if written != nil {
 		s.counterLog.wait(written)
 	}
-	return used, nil
+	return usage, nil
 }
 
-func (s *Store) adjust(token, counter string, n int64) (int64, *batch) {
+func (s *Store) adjust(token, counter string, n int64) (store.Usage, *batch) {
 	shard := s.counters.shard(token)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	t := shard.tokens[token]
 	if t == nil || t.quotas[counter] == nil {
-		return 0, nil
+		return store.Usage{}, nil
 	}
 	q := t.quotas[counter]
 	was := q.used
@@ -363,10 +363,11 @@ func (s *Store) adjust(token, counter string, n int64) (int64, *batch) {
 		q.used = max(q.used+max(n, -maxUsed), q.held)
 	}
 	q.adjusted += q.used - was
+	usage := store.Usage{Used: q.used, Held: q.held}
 	if s.counterLog == nil {
-		return q.used, nil
+		return usage, nil
 	}
-	return q.used, s.counterLog.add(func(to []byte) []byte {
+	return usage, s.counterLog.add(func(to []byte) []byte {
 		return appendQuota(to, token, counter, q.end, q.adjusted)
 	})
 }

@@ -107,7 +107,7 @@ func (h *handle) Usage(ctx context.Context, token string) (map[string]store.Usag
 	return h.Load().Usage(ctx, token)
 }
 
-func (h *handle) Adjust(ctx context.Context, token, counter string, n int64) (int64, error) {
+func (h *handle) Adjust(ctx context.Context, token, counter string, n int64) (store.Usage, error) {
 	return h.Load().Adjust(ctx, token, counter, n)
 }
 

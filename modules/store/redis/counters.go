@@ -202,24 +202,25 @@ func readUsage(fields []any, until string) (of store.Usage, exists bool, err err
 }
 
 // Adjust implements store.Counters.
-func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (int64, error) {
-	used, err := s.adjust(ctx, token, counter, n)
-	return used, s.metrics.count(callAdjust, err)
+func (s *Store) Adjust(ctx context.Context, token, counter string, n int64) (store.Usage, error) {
+	usage, err := s.adjust(ctx, token, counter, n)
+	return usage, s.metrics.count(callAdjust, err)
 }
 
-func (s *Store) adjust(ctx context.Context, token, counter string, n int64) (int64, error) {
+func (s *Store) adjust(ctx context.Context, token, counter string, n int64) (usage store.Usage, err error) {
 	key, err := s.keys.counter(token, counter)
 	if err != nil {
-		return 0, err
+		return usage, err
 	}
 	c := newCall(1, adjustScript.run([]any{nil, nil, 1, key, max(-largest, min(n, largest)), int64(largest)}))
 	defer c.free()
 	if err := s.do(ctx, key, token, c); err != nil {
-		return 0, err
+		return usage, err
 	}
-	used, ok := c.result(0).(*redis.Cmd).Val().(int64)
-	if !ok {
-		return 0, errShape
+	results, err := numbers(c.result(0).(*redis.Cmd), 2)
+	if err != nil {
+		return usage, err
 	}
-	return used, nil
+	usage.Used, usage.Held = results[0], results[1]
+	return usage, nil
 }

@@ -297,19 +297,28 @@ var quotaTests = []test{
 	{"AnAdjustmentChangesWhatIsUsed", func(t *testing.T, in Installation) {
 		s := in.Node(nil)
 		ctx, token, d := t.Context(), unique("token"), monthly(s, "node", 100)
-		used, err := s.Adjust(ctx, token, d.Counter, 5)
+		got, err := s.Adjust(ctx, token, d.Counter, 5)
 		require.NoError(t, err)
-		require.Zero(t, used, "there is no such counter")
+		require.Zero(t, got, "there is no such counter")
 		require.Zero(t, usage(t, s, token, d.Counter).Used)
+		none := d
+		none.Node = "another node"
+		take(t, s, token, &none)
+		got, err = s.Adjust(ctx, token, d.Counter, 5)
+		require.NoError(t, err)
+		require.Equal(t, store.Usage{Used: 5}, got, "a draw of nothing has made it")
+		got, err = s.Adjust(ctx, token, d.Counter, -5)
+		require.NoError(t, err)
+		require.Zero(t, got)
 		d.Need, d.Extra, d.Unspent = 60, 10, 10
 		take(t, s, token, &d)
 		require.EqualValues(t, 70, d.Used)
 		for _, step := range []struct{ by, is int64 }{
 			{20, 90}, {-50, 40}, {-1000, 10}, {5, 15}, {-5, 10}, {0, 10}, {math.MinInt64, 10},
 		} {
-			used, err = in.Node(nil).Adjust(ctx, token, d.Counter, step.by)
+			got, err = in.Node(nil).Adjust(ctx, token, d.Counter, step.by)
 			require.NoError(t, err)
-			require.Equal(t, step.is, used, "by %d", step.by)
+			require.Equal(t, store.Usage{Used: step.is, Held: 10}, got, "by %d", step.by)
 			require.Equal(t, step.is, usage(t, s, token, d.Counter).Used)
 		}
 		d.Granted, d.Held, d.Need, d.Extra = 70, 0, 91, 0

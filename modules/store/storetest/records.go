@@ -372,9 +372,9 @@ func restartResetsNothing(t *testing.T, in Installation) {
 	takeBoth(t, s, token, &q, &r)
 	require.EqualValues(t, 70, q.Given)
 	require.EqualValues(t, 70, r.Given)
-	used, err := s.Adjust(ctx, token, q.Counter, -5)
+	adjusted, err := s.Adjust(ctx, token, q.Counter, -5)
 	require.NoError(t, err)
-	require.EqualValues(t, 65, used)
+	require.EqualValues(t, 65, adjusted.Used)
 	usage, err := s.Usage(ctx, token)
 	require.NoError(t, err)
 	kind, fields := unique("kind"), store.Fields{"text": "ä\n\"\\\x01", "": "empty name"}
