@@ -168,19 +168,19 @@ func (a *account) drew(d *store.QuotaDraw, now int64) (met bool) {
 	return met
 }
 
-// standing tells where the account stands.
-func (a *account) standing(now int64, over bool) events.Standing {
-	remaining := a.held() + a.left
+// room returns how many more events pass, as far as the node knows.
+func (a *account) room() int64 {
 	if !a.confirmed {
-		remaining = a.quota.Limit
+		return a.quota.Limit
 	}
-	if over {
-		remaining = 0
-	}
+	return min(a.held()+a.left, a.quota.Limit)
+}
+
+// standing tells where the account stands. over says that it has kept events from passing.
+func (a *account) standing(now int64, over bool) events.Standing {
 	return events.Standing{
 		Resource: a.quota.Resource, Kind: events.LimitKind(a.quota.Period), Over: over, Limit: a.quota.Limit,
-		Window: a.end.Sub(a.start), Remaining: min(remaining, a.quota.Limit),
-		Reset: max(0, time.Duration(a.until-now)),
+		Window: a.end.Sub(a.start), Remaining: a.room(), Reset: max(0, time.Duration(a.until-now)),
 	}
 }
 
@@ -283,19 +283,22 @@ func (a *rateAccount) drew(d *store.RateDraw, n, began, now int64, r *rate) {
 	}
 }
 
-// standing tells where the account stands.
-func (a *rateAccount) standing(now int64, r *rate, over bool, n int64) events.Standing {
+// standing tells where the account stands. over is how many events of a request it has kept from passing. If they would
+// have passed only together, what was too little for them is still there.
+func (a *rateAccount) standing(now int64, r *rate, over int64, whole bool) events.Standing {
 	interval := int64(r.Interval())
 	s := events.Standing{
-		Resource: r.Resource, Kind: events.LimitRate, Over: over, Limit: r.Limit, Window: r.Per,
+		Resource: r.Resource, Kind: events.LimitRate, Over: over > 0, Limit: r.Limit, Window: r.Per,
 		Remaining: min(r.Burst, a.left+a.held+a.old+(now-a.at)/interval),
 	}
 	if a.draws == 0 {
 		s.Remaining = r.Burst
 	}
-	if over {
+	if s.Over && !whole {
 		s.Remaining = 0
-		s.Reset = max(time.Duration(a.retryAt-now), time.Duration(min(n, r.Burst)*interval))
+	}
+	if s.Over {
+		s.Reset = max(time.Duration(a.retryAt-now), time.Duration((min(over, r.Burst)-s.Remaining)*interval))
 		return s
 	}
 	s.Reset = time.Duration((r.Burst - s.Remaining) * interval)

@@ -260,9 +260,13 @@ func (v *visit) take(p *plan, f *findings, now, mono int64, batch *events.Batch)
 		if p.limits.Over == events.OverOverflow {
 			spend += v.over[r]
 		}
-		dropped := n - f.quota[r] - v.open[r]
+		least := int64(-1)
+		if f.quota[r]+v.open[r] < n && !v.lost[r] {
+			least = s.least(r)
+		}
 		for _, a := range s.current[r] {
-			over := dropped > 0 && !v.lost[r] && a.held() < n
+			room := a.room()
+			over := room == least || room < n && least >= 0 && p.limits.Whole
 			if spend > 0 {
 				a.spend(spend, now)
 				v.spent = append(v.spent, spending{a, resource, spend})
@@ -274,8 +278,8 @@ func (v *visit) take(p *plan, f *findings, now, mono int64, batch *events.Batch)
 				ofLast := a.spend(v.charged[r], mono)
 				v.drained = append(v.drained, draining{a, resource, ofLast, a.draws})
 			}
-			standing := a.standing(mono, &p.rates[r], v.over[r] > 0, v.over[r])
-			if v.over[r] > 0 {
+			standing := a.standing(mono, &p.rates[r], v.over[r], p.limits.Whole)
+			if standing.Over {
 				v.wait = max(v.wait, standing.Reset)
 			}
 			batch.Standings.Add(standing)

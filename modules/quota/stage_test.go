@@ -413,6 +413,49 @@ func TestTheStandingsOfABatch(t *testing.T) {
 	})
 }
 
+// A client that waits for the wrong limit waits for a month instead of a minute.
+func TestOnlyTheLimitThatHasStoppedEventsIsToldAsReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := newStore(t).node(nil)
+		over := func(limits *events.Limits, n int) (reached []string, remaining []int64) {
+			batch := batchOf("phc_a", limits, n)
+			node.end(batch)
+			for _, s := range batch.Standings.All() {
+				remaining = append(remaining, s.Remaining)
+				if s.Over {
+					reached = append(reached, s.Name())
+				}
+			}
+			return reached, remaining
+		}
+		limits := quotas("events=5/minute", "events=6/hour", "events=30/day")
+		reached, remaining := over(limits, 10)
+		require.Equal(t, []string{"events-minute"}, reached)
+		require.Equal(t, []int64{0, 1, 25}, remaining)
+		time.Sleep(time.Minute)
+		reached, remaining = over(limits, 10)
+		require.Equal(t, []string{"events-hour"}, reached)
+		require.Equal(t, []int64{4, 0, 24}, remaining)
+
+		whole := quotas("events=40/day", "events=50/month")
+		whole.Whole, whole.Over = true, events.OverDrop
+		reached, remaining = over(whole, 100)
+		require.Equal(t, []string{"events-day", "events-month"}, reached, "neither has room for all")
+		require.Equal(t, []int64{34, 50}, remaining, "a smaller request passes")
+
+		rate := rates("events=1/m burst=5")
+		rate.Whole, rate.Over = true, events.OverReject
+		_, _ = over(rate, 3)
+		batch := batchOf("phc_a", rate, 4)
+		node.end(batch)
+		standing := batch.Standings.All()[0]
+		require.True(t, standing.Over)
+		require.Equal(t, int64(2), standing.Remaining)
+		require.Equal(t, 2*time.Minute, standing.Reset, "in two minutes there is room for four")
+		require.Equal(t, 2*time.Minute, batch.RetryAfter)
+	})
+}
+
 func TestLimitsOfAllProjectsHoldForThoseWithoutTheirOwn(t *testing.T) {
 	t.Parallel()
 	node := newStore(t).node(func(c *Config) { c.Quotas = []string{"events=5/day"} })

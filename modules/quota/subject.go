@@ -100,6 +100,15 @@ func (s *subject) most(r int, n, now int64, whole bool) int64 {
 	return n
 }
 
+// least returns the room in the tightest of the quotas of a resource.
+func (s *subject) least(r int) int64 {
+	least := int64(maxTime)
+	for _, a := range s.current[r] {
+		least = min(least, a.room())
+	}
+	return least
+}
+
 // together lets the events of a request pass only as a whole.
 func (f *findings) together(p *plan, need *needs) {
 	quota, rate := true, true

@@ -212,7 +212,7 @@ func (q *Quota) markUsers(p *plan, set *settings, c *crowd, batch *events.Batch)
 		}
 		told[resource] = true
 		one.user.mu.Lock()
-		standing := one.user.account.standing(now, &p.users[resource], true, one.over)
+		standing := one.user.account.standing(now, &p.users[resource], one.over, false)
 		one.user.mu.Unlock()
 		standing.Kind = events.LimitUserRate
 		batch.Standings.Add(standing)
