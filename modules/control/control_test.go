@@ -348,7 +348,7 @@ func TestUsedQuotaIsGivenBack(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, out, `"used":1,"held":1,"remaining":100`)
 	require.Regexp(t, `"step":"begin".*"path":"/admin/projects/phc_a/quotas/events/day/refund","kind":"quota",`+
-		`"name":"phc_a events/day","before":{.*"used":40`, s.audited.String())
+		`"name":"phc_a events/day","before":{.*"used":40.*},"asked":{"events":30}}`, s.audited.String())
 	require.Regexp(t, `"step":"end","kind":"quota","name":"phc_a events/day","after":{.*"used":10.*},"result":"done"`,
 		s.audited.String())
 
@@ -369,6 +369,7 @@ func TestUsedQuotaIsGivenBack(t *testing.T) {
 		"/event/day/refund":    {`{"events":1}`, 400},
 		"/events/week/reset":   {"", 400},
 		"/events/hour/reset":   {"", 404},
+		"/events/day/reset":    {`{"events":5}`, 400},
 	} {
 		status, text, _ := s.ask(t, "POST", "/admin/projects/phc_a/quotas"+path, test.body)
 		require.Equal(t, test.status, status, "%s: %s", path, text)
@@ -405,6 +406,8 @@ func TestAProjectInAFileIsChangedThere(t *testing.T) {
 		_, _, err := s.run(t, words...)
 		require.ErrorContains(t, err, `the project "phc_a" stands in a file of auth.projects`, words)
 	}
+	status, text, _ := s.ask(t, "DELETE", "/admin/projects/phc_a", "", "If-Match", "*")
+	require.Equal(t, 409, status, text)
 	out, hints, err := s.run(t, "quota", "show", "phc_a")
 	require.NoError(t, err)
 	require.Contains(t, out, "events=3/hour")

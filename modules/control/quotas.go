@@ -297,20 +297,20 @@ func (q *quotas) refund(call *api.Call) (*api.Answer, error) {
 	if body.Events == nil || *body.Events == 0 {
 		return nil, api.Problemf(http.StatusUnprocessableEntity, "events must be a whole number other than 0")
 	}
-	return q.adjust(call, func(ctx context.Context, s *subject, of events.Quota) (events.Allowance, error) {
+	return q.adjust(call, body, func(ctx context.Context, s *subject, of events.Quota) (events.Allowance, error) {
 		return q.allowances.Refund(ctx, s.token, s.limits, of, *body.Events)
 	})
 }
 
 func (q *quotas) reset(call *api.Call) (*api.Answer, error) {
-	return q.adjust(call, func(ctx context.Context, s *subject, of events.Quota) (events.Allowance, error) {
+	return q.adjust(call, nil, func(ctx context.Context, s *subject, of events.Quota) (events.Allowance, error) {
 		return q.allowances.Reset(ctx, s.token, s.limits, of)
 	})
 }
 
-// adjust changes what is used of a quota.
+// adjust changes what is used of a quota. asked is the body of the request, for the audit log.
 func (q *quotas) adjust(
-	call *api.Call, apply func(context.Context, *subject, events.Quota) (events.Allowance, error),
+	call *api.Call, asked any, apply func(context.Context, *subject, events.Quota) (events.Allowance, error),
 ) (*api.Answer, error) {
 	wanted, err := named(call)
 	if err != nil {
@@ -329,7 +329,9 @@ func (q *quotas) adjust(
 		return nil, err
 	}
 	var now events.Allowance
-	of := audit.Subject{Kind: "quota", Name: s.token + " " + wanted.Resource.String() + "/" + wanted.Period.String()}
+	of := audit.Subject{
+		Kind: "quota", Name: s.token + " " + wanted.Resource.String() + "/" + wanted.Period.String(), Asked: asked,
+	}
 	if i < len(used) {
 		of.Before = quotaOf(used[i])
 	}

@@ -63,6 +63,9 @@ func (a *API) Endpoint(op Operation) endpoint.Endpoint {
 
 func (a *API) serve(op *Operation, w http.ResponseWriter, r *http.Request) {
 	call, err := newCall(a, op, r)
+	if err == nil && op.Body == nil && op.changes() {
+		err = call.refuseBody()
+	}
 	var answer *Answer
 	if err == nil {
 		answer, err = op.Handle(call)

@@ -201,11 +201,18 @@ func TestAFaultyRequestChangesNothingAndSaysWhatToDo(t *testing.T) {
 		`{"fields":["books"]}`:        {400, `fields must be an object of texts, got ["books"]`},
 		`{"fields":null}`:             {400, "fields must be an object of texts"},
 		`{"name":7}`:                  {400, "name must be a text, got a JSON number"},
-		`{"fields":"` + strings.Repeat("x", 100) + `"}`: {400, `xxx...`},
-		`{"name":"b","fields":{}}`:                      {400, `the body names "b", and the path "a"`},
-		`{"fields":{}}`:                                 {422, "mend the fields"},
-		strings.Repeat(" ", 2001) + "{}":                {413, "at most 2000 bytes"},
-		`{"fields":{"paper":"","x":"y"}}`:               {422, "mend the fields"},
+		`null`:                        {400, "the body must be an object, got null"},
+		`{}`:                          {400, "the body must have fields"},
+		`{"name":"a"}`:                {400, "the body must have fields"},
+		`{"Fields":{"books":"a"}}`:    {400, `there is no field "Fields": did you mean fields?`},
+		`{"fields":{"books":"a"},"fields":{"books":"b"}}`: {400, `the field "fields" stands in the body twice`},
+		`{"fields":{"books":"a","books":"b"}}`:            {400, `the field "books" stands in the body twice`},
+		"{\"fields\":{\"books\":\"\xff\"}}":               {400, "must be UTF-8"},
+		`{"fields":"` + strings.Repeat("x", 100) + `"}`:   {400, `xxx...`},
+		`{"name":"b","fields":{}}`:                        {400, `the body names "b", and the path "a"`},
+		`{"fields":{}}`:                                   {422, "mend the fields"},
+		strings.Repeat(" ", 2001) + "{}":                  {413, "at most 2000 bytes"},
+		`{"fields":{"paper":"","x":"y"}}`:                 {422, "mend the fields"},
 	} {
 		got := s.ask(t, "PUT", "/admin/shelves/a", body, "If-None-Match", "*").problem(t, want.status)
 		require.Contains(t, got.Detail, want.detail, body)

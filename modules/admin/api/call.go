@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/admin/audit"
@@ -145,6 +146,9 @@ func (c *Call) Decode(into any) error {
 	if err != nil {
 		return fmt.Errorf("read the body: %w", err)
 	}
+	if err := checkObject(body, fields(reflect.TypeOf(into))); err != nil {
+		return err
+	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	err = decoder.Decode(into)
@@ -174,6 +178,62 @@ func (c *Call) Decode(into any) error {
 			wrong.Value)
 	}
 	return Problemf(http.StatusBadRequest, "the body cannot be read as JSON: %s", err)
+}
+
+// checkObject finds what encoding/json lets pass, and what changes another thing than its sender means: bytes that are
+// no text, null in the place of the object, a name that stands twice, and a name in another case.
+func checkObject(body []byte, known []string) error {
+	if !utf8.Valid(body) {
+		return Problemf(http.StatusBadRequest, "the body must be UTF-8")
+	}
+	if string(bytes.TrimSpace(body)) == "null" {
+		return Problemf(http.StatusBadRequest, "the body must be an object, got null")
+	}
+	names, err := members(body)
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return unknown("field", name, known)
+		}
+	}
+	return err
+}
+
+// members returns the names of an object's members, and an error if one of them stands there twice. What is no object
+// has none. It leaves faults of the syntax to others.
+func members(object []byte) (names []string, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if first, err := decoder.Token(); err != nil || first != json.Delim('{') {
+		return nil, nil //nolint:nilerr // it is no object
+	}
+	for decoder.More() {
+		name, isName := "", false
+		if token, err := decoder.Token(); err == nil {
+			name, isName = token.(string)
+		}
+		var value json.RawMessage
+		if !isName || decoder.Decode(&value) != nil {
+			break
+		}
+		if slices.Contains(names, name) {
+			return names, Problemf(http.StatusBadRequest, "the field %q stands in the body twice: give it once", name)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// refuseBody returns an error if the request has a body that says something. It is for operations that take none: who
+// sends one expects that it counts.
+func (c *Call) refuseBody() error {
+	const most = 64
+	body, err := io.ReadAll(io.LimitReader(c.request.Body, most))
+	if err != nil {
+		return fmt.Errorf("read the body: %w", err)
+	}
+	if body = bytes.TrimSpace(body); len(body) > 0 && string(body) != "{}" {
+		return Problemf(http.StatusBadRequest, "no body is taken here: leave it out")
+	}
+	return nil
 }
 
 // named returns the word of JSON for a type.

@@ -55,6 +55,9 @@ func (f *Fields) UnmarshalJSON(text []byte) error {
 	if json.Unmarshal(text, &values) != nil || values == nil {
 		return Problemf(http.StatusBadRequest, "fields must be an object of texts, got %s", cut(text))
 	}
+	if _, err := members(text); err != nil {
+		return err
+	}
 	*f = make(Fields, len(values))
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		var value *string
@@ -120,7 +123,8 @@ func (c *Collection) Endpoints(a *API) []endpoint.Endpoint {
 			Parameters: changes,
 			Answers:    []endpoint.Answer{{Status: http.StatusNoContent, About: "The record was removed."}},
 			Problems: []int{
-				http.StatusNotFound, http.StatusPreconditionFailed, http.StatusPreconditionRequired,
+				http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed,
+				http.StatusPreconditionRequired,
 			},
 		}),
 	}
@@ -199,6 +203,11 @@ func (c *Collection) put(call *Call) (*Answer, error) {
 	if err := call.Decode(&content); err != nil {
 		return nil, err
 	}
+	if content.Fields == nil {
+		// It would give a project that is disabled all of its defaults back.
+		return nil, Problemf(http.StatusBadRequest, `the body must have fields, such as {"fields": {}}: they replace `+
+			"all that the record has")
+	}
 	name, before, err := c.find(call)
 	if err != nil {
 		return nil, err
@@ -233,6 +242,11 @@ func (c *Collection) remove(call *Call) (*Answer, error) {
 	name, before, err := c.find(call)
 	if err != nil {
 		return nil, err
+	}
+	if before == nil && c.Refuse != nil {
+		if err := c.Refuse(name); err != nil {
+			return nil, err
+		}
 	}
 	if before == nil {
 		return nil, c.missing(name)

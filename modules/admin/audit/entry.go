@@ -14,6 +14,8 @@ type Subject struct {
 	// Before and After are the states before and after the change, in any form that JSON can hold. Nil stands for a
 	// thing that does not exist. They hold no secrets: see Conceal.
 	Before, After any
+	// Asked is what the sender asks for, of a change that nobody knows the state after of before it is made. Else nil.
+	Asked any
 }
 
 // line is a line of the stream. Later versions may add fields, and neither rename nor remove one.
@@ -31,6 +33,7 @@ type line struct {
 	Kind    string `json:"kind"`
 	Name    string `json:"name,omitempty"`
 	Before  any    `json:"before,omitempty"`
+	Asked   any    `json:"asked,omitempty"`
 	After   any    `json:"after,omitempty"`
 	// Result is "done", or why the change was not made.
 	Result string `json:"result,omitempty"`
@@ -50,7 +53,7 @@ const done = "done"
 func newLine(now time.Time, id string, caller endpoint.Caller, method, path string, of Subject) line {
 	return line{
 		Time: now.UTC(), ID: id, Step: begin, Actor: caller.Name, Login: caller.Login, Address: caller.Address,
-		Method: method, Path: path, Kind: of.Kind, Name: of.Name, Before: of.Before, After: of.After,
+		Method: method, Path: path, Kind: of.Kind, Name: of.Name, Before: of.Before, Asked: of.Asked, After: of.After,
 	}
 }
 
