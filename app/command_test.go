@@ -565,6 +565,10 @@ func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
 		{"help books lst", `unknown command "lst" for "capture books", did you mean list?`},
 		{"completion tcsh", `unknown command "tcsh" for "capture completion"`},
 		{"--verbose", "capture: unknown flag: --verbose"},
+		{"sevre --verbose", `unknown command "sevre" for "capture", did you mean serve?`},
+		{"books lst --shelf lower", `unknown command "lst" for "capture books", did you mean list?`},
+		{"books lend It ''", "capture books lend: TO is empty"},
+		{"books count upper ''", "capture books count: SHELF is empty"},
 		{"books list --shlef lower", "capture books list: unknown flag: --shlef, did you mean --shelf?"},
 		{"--config", "capture: flag needs an argument: --config"},
 		{"--config=", "capture: --config is empty"},
@@ -578,7 +582,11 @@ func TestWhatIsTypedWronglyIsOneLineAndExitCodeTwo(t *testing.T) {
 			"capture books count: --genre must be crime or verse, got \"prose\""},
 		{"books lend It Eve", "capture books lend: It is lent to nobody"},
 	} {
-		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, strings.Fields(test.line)...)
+		words := strings.Fields(test.line)
+		for i := range words {
+			words[i] = strings.Trim(words[i], "'")
+		}
+		code, out, err := command(t, []module.Module{quiet(), library(&diary{})}, nil, words...)
 		require.Equal(t, 2, code, test.line)
 		require.Empty(t, out, test.line)
 		require.Regexp(t, "^"+regexp.QuoteMeta(test.want)+` \(see capture[a-z -]* --help\)\n$`, err)

@@ -93,6 +93,8 @@ func (b *branch) check(c *cobra.Command, args []string) error {
 	for i, arg := range args {
 		argument, expected := b.at(i)
 		switch {
+		case expected && arg == "":
+			return misused(c, fmt.Sprintf("%s: %s is empty", c.CommandPath(), argument.name))
 		case expected:
 			if err := b.checkValue(c, argument.name, argument.name, arg); err != nil {
 				return err
@@ -226,8 +228,12 @@ func unknownCommand(c *cobra.Command, name string) error {
 	return misused(c, text+didYouMean("", name, known))
 }
 
-// wrongFlag returns pflag's error and suggests the flag whose name is nearest.
+// wrongFlag returns pflag's error and suggests the flag whose name is nearest. If the name of a command is wrong, its
+// flags are unknown for that reason.
 func wrongFlag(c *cobra.Command, err error) error {
+	if words := c.Flags().Args(); c.HasSubCommands() && len(words) > 0 {
+		return unknownCommand(c, words[0])
+	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
 		return misused(c, fmt.Sprintf("%s: %s", c.CommandPath(), err))

@@ -239,14 +239,21 @@ func TestTheCommandUsageShowsWhatWasSent(t *testing.T) {
 	require.Equal(t, 1, strings.Count(out, "\n"))
 	for want, args := range map[string][]string{
 		"is `capture serve` running there?": {"--server", "127.0.0.1:1"},
-		"from must be a day such as":        {"--server", p.admin, "--from", "yesterday"},
 		"admin.listen has port 0":           {},
 	} {
 		code, _, errs := p.beside(t, append([]string{"usage"}, args...)...)
 		require.Equal(t, 1, code)
 		require.Contains(t, errs, want)
 	}
-	code, _, errs = p.beside(t, "usage", "--resource", "log")
-	require.Equal(t, 2, code)
-	require.Contains(t, errs, "--resource must be events or")
+	for want, args := range map[string][]string{
+		"--resource must be events or":     {"--resource", "log"},
+		"--from must be a day such as":     {"--from", "yesterday"},
+		"--to must not be before --from":   {"--from", "2026-11-30", "--to", "2026-11-29"},
+		"--token is empty":                 {"--token", ""},
+		"capture usage takes no arguments": {"phc_test"},
+	} {
+		code, _, errs := p.beside(t, append([]string{"usage", "--server", p.admin}, args...)...)
+		require.Equal(t, 2, code)
+		require.Contains(t, errs, want)
+	}
 }

@@ -27,6 +27,8 @@ type recordCommands struct {
 	// about says what the records are, and example is one for set: the name and the fields.
 	about, example string
 	fields         []field
+	// checkName returns an error for what cannot be the name of a record.
+	checkName func(name string) error
 	// check returns an error with the faults of the fields, or nil.
 	check func(name string, fields map[string]string) error
 	// columns are those of the list behind the name. Each is a field.
@@ -141,6 +143,9 @@ func (c *recordCommands) show(example string) module.Command {
 		Use: "show " + c.argument, Short: "Show the fields of a " + c.word, Output: module.Table, Flags: ask.Add,
 		Example: "  capture " + c.word + " show " + example,
 		Run: func(use module.Invocation, own client.Own) error {
+			if err := c.named(use.Args[0]); err != nil {
+				return err
+			}
 			service, err := ask.Client(own)
 			if err != nil {
 				return err
@@ -220,6 +225,9 @@ meanwhile.`,
 			return words, nil
 		}},
 		Run: func(use module.Invocation, own client.Own) error {
+			if err := c.named(use.Args[0]); err != nil {
+				return err
+			}
 			edits, err := c.parse(use.Args[1:])
 			if err != nil {
 				return err
@@ -231,6 +239,14 @@ meanwhile.`,
 			return c.change(use, service, use.Args[0], edits, dry)
 		},
 	}
+}
+
+// named returns an error if no record can have the name.
+func (c *recordCommands) named(name string) error {
+	if err := c.checkName(name); err != nil {
+		return module.Misusef("%s %q: %s", c.argument, name, err)
+	}
+	return nil
 }
 
 // edit is a field with its new value; empty: the field is removed.
@@ -252,12 +268,17 @@ func (c *recordCommands) parse(args []string) (edits []edit, err error) {
 				return nil, module.Misusef("a %s has no field %q: did you mean %s?", c.word, name, nearest)
 			}
 			return nil, module.Misusef("a %s has no field %q: it has %s", c.word, name, strings.Join(known, ", "))
-		case slices.ContainsFunc(edits, func(e edit) bool { return e.name == name }):
+		case isEdited(edits, name):
 			return nil, module.Misusef("%s is given twice", name)
 		}
 		edits = append(edits, edit{name, strings.TrimSpace(value)})
 	}
 	return edits, nil
+}
+
+// isEdited reports whether there is an edit of the field.
+func isEdited(edits []edit, field string) bool {
+	return slices.ContainsFunc(edits, func(e edit) bool { return e.name == field })
 }
 
 // change makes the edits and prints what they change.
@@ -280,7 +301,11 @@ func (c *recordCommands) change(
 		}
 	}
 	if err := c.check(name, fields); err != nil {
-		return explained(api.Invalid(err))
+		faults := api.FaultsOf(err)
+		if before == nil || slices.ContainsFunc(faults, func(f api.Fault) bool { return isEdited(edits, f.Field) }) {
+			return module.Misusef("%s", faultsOf(faults))
+		}
+		return errors.New(faultsOf(faults))
 	}
 	if dry {
 		return c.diff(use, old, fields)
@@ -344,6 +369,9 @@ func (c *recordCommands) remove(example string) module.Command {
 		Use: "delete " + c.argument, Short: "Remove a " + c.word + " from the shared store", Flags: ask.Add,
 		Example: "  capture " + c.word + " delete " + example,
 		Run: func(use module.Invocation, own client.Own) error {
+			if err := c.named(use.Args[0]); err != nil {
+				return err
+			}
 			service, err := ask.Client(own)
 			if err != nil {
 				return err

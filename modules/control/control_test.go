@@ -253,14 +253,22 @@ func TestAProjectThatIsSetWronglyIsNotChanged(t *testing.T) {
 	_, _, err := s.run(t, "project", "set", "phc_a", "name=a", "name=b")
 	require.ErrorContains(t, err, "name is given twice")
 	_, _, err = s.run(t, "project", "set", "phc_a", "enabled=yes", "zone=Mars")
+	require.ErrorAs(t, err, &misuse, "the command line is wrong, and not the service")
 	require.ErrorContains(t, err, "enabled: must be true or false")
 	require.ErrorContains(t, err, "; ")
 	for token, fault := range map[string]string{
 		"": "", "phx_personal": "personal_api_key", " a": "white space", strings.Repeat("a", 65): "too_long",
 		"ü": "not_ascii",
 	} {
-		_, _, err := s.run(t, "project", "set", token, "name=a")
-		require.ErrorContains(t, err, fault)
+		for _, words := range [][]string{
+			{"project", "set", token, "name=a"}, {"project", "show", token}, {"project", "delete", token},
+			{"quota", "show", token}, {"quota", "set", token, "events=1/day"}, {"quota", "reset", token, "events/day"},
+			{"quota", "delete", token, "events/day"},
+		} {
+			_, _, err := s.run(t, words...)
+			require.ErrorAs(t, err, &misuse, words)
+			require.ErrorContains(t, err, fault)
+		}
 	}
 	names, err := s.List(t.Context(), project.Kind, "", 10)
 	require.NoError(t, err)
@@ -356,6 +364,7 @@ func TestUsedQuotaIsGivenBack(t *testing.T) {
 	for _, words := range [][]string{
 		{"refund", "phc_a", "events/day"}, {"reset", "phc_a", "events"}, {"reset", "phc_a", "event/day"},
 		{"reset", "phc_a", "events/week"}, {"set", "phc_a", "events=1"}, {"delete", "phc_a", "x"},
+		{"set", "phc_a", "events=1/day", "events=2/day"},
 	} {
 		_, _, err := s.run(t, append([]string{"quota"}, words...)...)
 		require.ErrorAs(t, err, &misuse, words)
@@ -436,6 +445,8 @@ func TestARestrictionIsSetAndSendsEventsOnlyToTopicsThatThereAre(t *testing.T) {
 	require.ErrorContains(t, err, "action: must be one of drop, overflow")
 	_, _, err = s.run(t, "restriction", "set", "no spaces", "token=phc_a", "action=drop")
 	require.ErrorContains(t, err, "the name of a rule must be")
+	var misuse *module.MisuseError
+	require.ErrorAs(t, err, &misuse)
 	out, _, err = s.run(t, "restriction", "set", "vip-users", "action=drop", "topic=")
 	require.NoError(t, err)
 	require.Equal(t, "- action=topic\n+ action=drop\n- topic=vip\n", out)

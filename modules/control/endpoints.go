@@ -32,7 +32,8 @@ func projectCommands() *recordCommands {
 		word: "project", path: "/admin/projects", argument: "TOKEN",
 		about: `A project is who may send with a token, and how much. The record of a project is in the state that the
 nodes share; its name is the token. Projects in files (auth.projects) are not shown here.`,
-		example: "phc_mine name=Shop 'quotas=events=1000000/month' origins=https://shop.example",
+		example:   "phc_mine name=Shop 'quotas=events=1000000/month' origins=https://shop.example",
+		checkName: checkToken,
 		check: func(name string, fields map[string]string) error {
 			_, err := checkProject(name, fields)
 			return err

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,6 +84,14 @@ func quotaList() module.Command {
 // limitsOf returns the path of a project's limits.
 func limitsOf(token string) string { return "/admin/projects" + api.Path(token) + "/quotas" }
 
+// asked returns the path of the limits of the project that the command line names.
+func asked(use module.Invocation) (path string, err error) {
+	if err := checkToken(use.Args[0]); err != nil {
+		return "", module.Misusef("TOKEN %q: %s", use.Args[0], err)
+	}
+	return limitsOf(use.Args[0]), nil
+}
+
 func quotaShow() module.Command {
 	var ask client.Flags
 	return module.Command{
@@ -90,12 +99,16 @@ func quotaShow() module.Command {
 		Flags:   ask.Add,
 		Example: "  capture quota show phc_mine --output json",
 		Run: func(use module.Invocation, own client.Own) error {
+			path, err := asked(use)
+			if err != nil {
+				return err
+			}
 			service, err := ask.Client(own)
 			if err != nil {
 				return err
 			}
 			var limits Limits
-			if _, err := service.Get(use.Context, limitsOf(use.Args[0]), &limits); err != nil {
+			if _, err := service.Get(use.Context, path, &limits); err != nil {
 				return err
 			}
 			return showLimits(use, &limits)
@@ -147,22 +160,32 @@ its own first gets those that hold for it, so that nothing else changes.`,
 				if err != nil {
 					return module.Misusef("%s", err)
 				}
+				if slices.ContainsFunc(quotas, is(quota)) {
+					return module.Misusef("%s/%s is given twice", quota.Resource, quota.Period)
+				}
 				quotas = append(quotas, quota)
+			}
+			path, err := asked(use)
+			if err != nil {
+				return err
 			}
 			service, err := ask.Client(own)
 			if err != nil {
 				return err
 			}
 			var limits Limits
-			tag, err := service.Get(use.Context, limitsOf(use.Args[0]), &limits)
+			tag, err := service.Get(use.Context, path, &limits)
 			if err != nil {
 				return err
 			}
-			for _, quota := range quotas {
+			for i, quota := range quotas {
 				answer, err := service.Do(use.Context, client.Request{
-					Method: http.MethodPut, Path: limitsOf(use.Args[0]) + quotaPathOf(quota),
+					Method: http.MethodPut, Path: path + quotaPathOf(quota),
 					Body: Limit{Limit: &quota.Limit}, Header: preconditions(tag),
 				})
+				if err != nil && i > 0 {
+					return fmt.Errorf("%s was set, and %s was not: %w", strings.Join(names(quotas[:i]), ", "), quota, err)
+				}
 				if err != nil {
 					return explained(err)
 				}
@@ -219,17 +242,21 @@ limit; "capture project set TOKEN quotas= rates= user_rates=" gives it the limit
 			if err != nil {
 				return err
 			}
+			path, err := asked(use)
+			if err != nil {
+				return err
+			}
 			service, err := ask.Client(own)
 			if err != nil {
 				return err
 			}
 			var limits Limits
-			tag, err := service.Get(use.Context, limitsOf(use.Args[0]), &limits)
+			tag, err := service.Get(use.Context, path, &limits)
 			if err != nil {
 				return err
 			}
 			answer, err := service.Do(use.Context, client.Request{
-				Method: http.MethodDelete, Path: limitsOf(use.Args[0]) + quotaPathOf(quota),
+				Method: http.MethodDelete, Path: path + quotaPathOf(quota),
 				Header: preconditions(tag),
 			})
 			if err != nil {
@@ -286,12 +313,16 @@ func adjust(use module.Invocation, own client.Own, ask *client.Flags, what strin
 	if err != nil {
 		return err
 	}
+	path, err := asked(use)
+	if err != nil {
+		return err
+	}
 	service, err := ask.Client(own)
 	if err != nil {
 		return err
 	}
 	answer, err := service.Do(use.Context, client.Request{
-		Method: http.MethodPost, Path: limitsOf(use.Args[0]) + quotaPathOf(quota) + "/" + what, Body: body,
+		Method: http.MethodPost, Path: path + quotaPathOf(quota) + "/" + what, Body: body,
 	})
 	if err != nil {
 		return explained(err)

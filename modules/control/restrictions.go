@@ -36,7 +36,8 @@ func restrictionCommands() *recordCommands {
 		about: `A restriction is a rule about events of a project: they are dropped, moved to overflow, set aside, sent
 to another topic, or kept from persons. The record of a rule is in the state that the nodes share; its name is yours to
 choose. Rules of the configuration (routing.drop and others) are not shown here.`,
-		example: "noisy-page token=phc_mine action=drop 'events=$pageview'",
+		example:   "noisy-page token=phc_mine action=drop 'events=$pageview'",
+		checkName: restriction.CheckName,
 		check: func(_ string, fields map[string]string) error {
 			_, err := restriction.Parse(fields)
 			return err

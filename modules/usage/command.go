@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencapture/capture/modules/admin/api"
 	"github.com/opencapture/capture/modules/admin/client"
@@ -38,6 +39,9 @@ received itself.`,
 		},
 		Values: map[string]any{"resource": resources},
 		Run: func(use module.Invocation, own client.Own) error {
+			if err := checkDays(from, to); err != nil {
+				return err
+			}
 			service, err := ask.Client(own)
 			if err != nil {
 				return err
@@ -67,6 +71,19 @@ received itself.`,
 			}
 		},
 	}
+}
+
+// checkDays returns an error for what are no days, or not in their order. Empty: today.
+func checkDays(from, to string) error {
+	for name, day := range map[string]string{"from": from, "to": to} {
+		if _, err := time.Parse(time.DateOnly, day); day != "" && err != nil {
+			return module.Misusef("--%s must be a day such as 2026-11-30, got %q", name, day)
+		}
+	}
+	if from != "" && to != "" && to < from {
+		return module.Misusef("--to must not be before --from, got %s and %s", to, from)
+	}
+	return nil
 }
 
 func (r *Row) print(list *module.List) error {
