@@ -109,19 +109,23 @@ func (o *Origin) Matches(header string) bool {
 		return header == opaque && o.scheme == opaque && o.host == ""
 	}
 	host, port, ok := splitPort(rest)
-	if !ok || !strings.EqualFold(scheme, o.scheme) {
+	if !ok || !sameFolded(scheme, o.scheme) {
 		return false
 	}
 	if port != o.port && (o.port != "" || port != defaultPort(o.scheme)) {
 		return false
 	}
 	if !o.below {
-		return strings.EqualFold(host, o.host)
+		return sameFolded(host, o.host)
 	}
 	dot := len(host) - len(o.host) - 1
-	return dot > 0 && host[dot] == '.' && strings.EqualFold(host[dot+1:], o.host) &&
+	return dot > 0 && host[dot] == '.' && sameFolded(host[dot+1:], o.host) &&
 		!strings.ContainsFunc(host[:dot], isNoHostLetter)
 }
+
+// sameFolded compares schemes or hosts without regard to case. own is of ASCII. What Unicode folds into a letter of
+// ASCII, such as the long s, is longer than the letter, so a text that has one is not as long.
+func sameFolded(host, own string) bool { return len(host) == len(own) && strings.EqualFold(host, own) }
 
 // splitPort splits a host from a port. The port is empty if there is none, and has no leading zero.
 func splitPort(text string) (host, port string, ok bool) {

@@ -40,7 +40,11 @@ func TestOriginsAreComparedAsURLsAre(t *testing.T) {
 		"http://[2001:DB8::1]:8080":  {"http://[2001:db8::1]:8080": true, "http://[2001:db8::1]": false},
 		"capacitor://localhost":      {"capacitor://localhost": true, "ionic://localhost": false},
 		"chrome-extension://abcdef":  {"chrome-extension://abcdef": true, "chrome-extension://abcdeg": false},
-		"null":                       {"null": true, "https://null": false, "": true},
+		"https://shop.example": {
+			"https://\u017fhop.example": false, "http\u017f://shop.example": false, "https://SHOP.example": true,
+		},
+		"https://*.kelvin.example": {"https://a.\u212aelvin.example": false, "https://a.KELVIN.example": true},
+		"null":                     {"null": true, "https://null": false, "": true},
 	} {
 		record := parse(t, store.Fields{"origins": text})
 		for header, want := range headers {
