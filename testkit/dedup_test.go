@@ -6,11 +6,14 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"github.com/opencapture/capture/modules/events"
@@ -162,6 +165,44 @@ func TestAnEventThatIsBeingHandledIsAnswered503(t *testing.T) {
 	require.Equal(t, `{"results":{"`+id+`":{"result":"ok","details":"duplicate"}}}`, v1().Body)
 	require.Equal(t, http.StatusOK, service.Post("/e/", body).Status)
 	require.Len(t, sink.Events(), 1)
+}
+
+// Kafka holds an event back for longer than its client waits and than a reservation lasts, and takes it then. The copy
+// that comes afterwards is a duplicate, and the event counts once against the quota.
+func TestAnEventThatKafkaTakesAfterTheAnswerIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "late"))
+	require.NoError(t, err)
+	t.Cleanup(broker.Close)
+	released := make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
+	defer release()
+	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		broker.SleepControl(func() { <-released })
+		return nil, nil, false
+	})
+	service := testkit.Start(t, testkit.Set("kafka.brokers", strings.Join(broker.ListenAddrs(), ",")),
+		testkit.Set("kafka.topics.events", "late"), testkit.Set("delivery.ack", "kafka"),
+		testkit.Set("delivery.timeout", "100ms"), testkit.Set("delivery.spool_after", "1ms"),
+		testkit.Set("dedup.lease", "100ms"),
+		testkit.Set("quota.quotas", "events=100/month"))
+	metric := func(line string) bool { return strings.Contains(service.Admin("/metrics").Body, "\n"+line+"\n") }
+	body := `{"api_key":"phc_a","event":"a","distinct_id":"u","uuid":"0198c0de-0000-7000-8000-000000000002"}`
+	require.Equal(t, http.StatusServiceUnavailable, service.Post("/e/", body).Status)
+	service.Eventually("the reservation to be made again", func() bool {
+		return strings.Contains(service.Admin("/metrics").Body, "capture_dedup_renewed_total") &&
+			!metric("capture_dedup_renewed_total 0") && !metric("capture_dedup_renewed_total 1")
+	})
+	require.NoError(t, service.Set("delivery.timeout=1m"))
+	release()
+	service.Eventually("Kafka to have the event", func() bool { return metric("capture_dedup_late_stored_total 1") })
+	response := service.Post("/e/", body)
+	require.Equal(t, http.StatusOK, response.Status, response.Body)
+	require.Len(t, service.Messages(), 1)
+	require.True(t, metric("capture_events_duplicates_total 1"))
+	require.Empty(t, response.Header.Get("X-Capture-Ack"))
+	require.True(t, metric(`capture_quota_refunded_total{resource="events"} 0`), "it counts")
 }
 
 // Every request is sent three times to two nodes, all at once: through one Redis, and whichever comes first, each event

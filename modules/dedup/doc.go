@@ -11,7 +11,8 @@
 //     client sends it again later.
 //  4. The settlement commits the events that are safe, for dedup.window, and releases the others: an event that has
 //     failed, was dropped or was rejected is judged anew when it is sent again. Of an event that has timed out nobody
-//     knows whether it will be stored. Its reservation stays until it ends by itself.
+//     knows yet whether it will be stored. Its reservation is kept until the sink tells (events.Late, overdue.go). If
+//     the sink will never know, the reservation stays until it ends by itself.
 //
 // The contract:
 //   - No event is lost. An event counts as a duplicate only if an event with the same identity is safe, or becomes safe

@@ -2,6 +2,8 @@ package dedup
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ type keeper struct {
 
 	mu    sync.Mutex
 	works []*work
+	late  map[*overdue]struct{}
 	due   []*work // of the round that is under way
 }
 
@@ -39,14 +42,13 @@ func (k *keeper) add(w *work, now time.Time) {
 }
 
 // drop has the work's reservations kept no longer. If the keeper is just about to make them anew, drop waits for it. A
-// work that is not kept stays so.
-func (k *keeper) drop(w *work) {
+// work that is not kept stays so. drop reports whether it was kept.
+func (k *keeper) drop(w *work) (kept bool) {
 	w.mu.Lock()
-	kept := w.kept
-	w.kept = false
+	kept, w.kept = w.kept, false
 	w.mu.Unlock()
 	if !kept {
-		return
+		return false
 	}
 	k.mu.Lock()
 	last := len(k.works) - 1
@@ -55,6 +57,23 @@ func (k *keeper) drop(w *work) {
 	k.works[last] = nil
 	k.works = k.works[:last]
 	k.mu.Unlock()
+	return true
+}
+
+// addLate has reservations of events that end later kept until dropLate.
+func (k *keeper) addLate(l *overdue) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.late == nil {
+		k.late = map[*overdue]struct{}{}
+	}
+	k.late[l] = struct{}{}
+}
+
+func (k *keeper) dropLate(l *overdue) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.late, l)
 }
 
 // run keeps reservations until ctx is over. lease returns the lease that is configured at present.
@@ -76,10 +95,18 @@ func (k *keeper) run(ctx context.Context, lease func() time.Duration) {
 func (k *keeper) round(ctx context.Context, now time.Time) {
 	k.mu.Lock()
 	k.due = append(k.due[:0], k.works...)
+	overdue := slices.Collect(maps.Keys(k.late))
 	k.mu.Unlock()
 	for i, w := range k.due {
 		k.due[i] = nil
 		k.renew(ctx, w, now)
+	}
+	for _, l := range overdue {
+		if now.Sub(l.begun) > longestKept {
+			k.dropLate(l)
+		} else if !now.Before(l.due) {
+			l.renew(ctx, now)
+		}
 	}
 }
 
@@ -102,10 +129,5 @@ func (k *keeper) renew(ctx context.Context, w *work, now time.Time) {
 		w.due = now
 		return
 	}
-	k.metrics.renewed.Inc(int64(len(digests)))
-	for _, claim := range w.found {
-		if claim != store.Reserved {
-			k.metrics.lost.Inc(1)
-		}
-	}
+	k.metrics.countRenewed(w.found)
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/uber-go/tally/v4"
 
 	"github.com/opencapture/capture/modules/module"
+	"github.com/opencapture/capture/modules/store"
 )
 
 var described = module.Metrics{
@@ -21,10 +22,16 @@ var described = module.Metrics{
 	"lost_total":    "Reservations that ended before their request did: the event may be stored twice.",
 	"open_ends_total": "Events that failed while it was not known whether they will be stored: they stay reserved " +
 		"for a lease.",
+	"late_stored_total": "Events that failed while it was not known whether they will be stored, and that were stored: " +
+		"their copies are duplicates.",
+	"late_released_total": "Events that failed while it was not known whether they will be stored, and that were not: " +
+		"their copies are stored.",
 }
 
 type metrics struct {
 	duplicates, unidentified, inFlight, waits, admissions, refused, renewed, lost, open tally.Counter
+
+	lateStored, lateReleased tally.Counter
 
 	wait tally.Timer
 }
@@ -40,6 +47,18 @@ func newMetrics(scope tally.Scope) metrics {
 		renewed:      scope.Counter("renewed_total"),
 		lost:         scope.Counter("lost_total"),
 		open:         scope.Counter("open_ends_total"),
+		lateStored:   scope.Counter("late_stored_total"),
+		lateReleased: scope.Counter("late_released_total"),
 		wait:         scope.Timer("wait_seconds"),
+	}
+}
+
+// countRenewed counts reservations that were made again, by what the store has found.
+func (m *metrics) countRenewed(found []store.Claim) {
+	m.renewed.Inc(int64(len(found)))
+	for _, claim := range found {
+		if claim != store.Reserved {
+			m.lost.Inc(1)
+		}
 	}
 }

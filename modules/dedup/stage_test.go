@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -473,6 +474,147 @@ func TestAnEventThatMayYetBeStoredStaysReservedForALease(t *testing.T) {
 		require.Equal(t, []string{inFlight}, n.send(event("one")))
 		time.Sleep(config.Lease)
 		require.Equal(t, []string{accepted}, n.send(event("one")))
+	})
+}
+
+// failLate is a judge that does not know in time how events end, and a function that tells it.
+func failLate() (judge func(*events.Event), tell func(safe bool)) {
+	var ends []*events.Late
+	judge = func(e *events.Event) {
+		end := &events.Late{}
+		end.Await()
+		ends = append(ends, end)
+		e.FailLate(end, events.Errorf(events.Unavailable, "the test says so"))
+	}
+	return judge, func(safe bool) {
+		for _, end := range ends {
+			end.Report(safe)
+		}
+	}
+}
+
+// The sink tells long after the answer, and after many leases, how the event has ended. Until then it stays reserved,
+// on all nodes.
+func TestAnEventThatIsStoredLongAfterItsTimeOutIsStoredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		a, b := newNode(t, shared, sink, config), newNode(t, shared, sink, config)
+		judge, tell := failLate()
+		sink.then(judge)
+		require.Equal(t, []string{timedOut}, a.send(event("one")))
+		for range 20 {
+			time.Sleep(config.Lease)
+			require.Equal(t, []string{inFlight}, b.send(event("one")))
+		}
+		waiting := started(func() []string { return b.send(event("one")) })
+		time.Sleep(config.Wait / 4)
+		tell(true)
+		require.Equal(t, []string{duplicate}, waiting(), "who waits for the event is told")
+		require.Equal(t, []string{duplicate}, a.send(event("one")))
+		time.Sleep(config.Window - time.Second)
+		require.Equal(t, []string{duplicate}, b.send(event("one")), "for the window from then on")
+		require.Empty(t, sink.kept(), "no copy")
+		require.Equal(t, int64(1), a.count("late_stored_total"))
+		require.Zero(t, a.count("open_ends_total"))
+		require.Zero(t, a.overdue())
+	})
+}
+
+func TestAnEventThatIsNotStoredAfterItsTimeOutIsFreeAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		a, b := newNode(t, shared, sink, config), newNode(t, shared, sink, config)
+		judge, tell := failLate()
+		sink.then(judge)
+		require.Equal(t, []string{timedOut, timedOut}, a.send(event("one"), event("two")))
+		time.Sleep(10 * config.Lease)
+		tell(false)
+		require.Equal(t, []string{accepted, accepted}, b.send(event("one"), event("two")))
+		require.Equal(t, int64(2), a.count("late_released_total"))
+		require.Zero(t, a.overdue())
+		time.Sleep(10 * config.Lease)
+		require.Equal(t, []string{duplicate, duplicate}, a.send(event("one"), event("two")))
+	})
+}
+
+// A copy in the same request ends as the first one, and a stage may make several events of one: all of them count.
+func TestWhatEndsLateIsSafeOnlyAsAWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		split := changing{change: func(b *events.Batch) { b.Events = append(b.Events, b.Events[0]) }}
+		for _, safe := range []bool{true, false} {
+			n := newNode(t, shared, sink, config, split)
+			var ends []*events.Late
+			sink.then(func(e *events.Event) {
+				end := &events.Late{}
+				end.Await()
+				ends = append(ends, end)
+				e.FailLate(end, events.Errorf(events.Unavailable, "the test says so"))
+			})
+			name := fmt.Sprint("split ", safe)
+			require.Equal(t, []string{timedOut, timedOut, timedOut}, n.send(event(name), event(name)))
+			require.Len(t, ends, 2)
+			ends[0].Report(true)
+			require.Equal(t, []string{inFlight}, newNode(t, shared, sink, config).send(event(name)))
+			ends[1].Report(safe)
+			want := map[bool]string{true: duplicate, false: accepted}[safe]
+			require.Equal(t, []string{want}, newNode(t, shared, sink, config).send(event(name)))
+		}
+	})
+}
+
+// overdue returns how many requests have events whose ends are awaited.
+func (n *node) overdue() int {
+	n.keeper.mu.Lock()
+	defer n.keeper.mu.Unlock()
+	return len(n.keeper.late)
+}
+
+// overtaken is a reserver before whose calls something else happens.
+type overtaken struct {
+	store.Reserver
+	before func()
+}
+
+func (o overtaken) Reserve(
+	ctx context.Context, token string, owner store.Owner, digests []store.Digest, lease time.Duration,
+	claims []store.Claim,
+) error {
+	o.before()
+	return o.Reserver.Reserve(ctx, token, owner, digests, lease, claims)
+}
+
+func TestALateEndIsNotOvertakenByARenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		judge, tell := failLate()
+		var calls atomic.Int32
+		slow := overtaken{Reserver: shared, before: func() {
+			if calls.Add(1) == 2 {
+				tell(false)
+			}
+		}}
+		a := newNode(t, slow, sink, config)
+		sink.then(judge)
+		require.Equal(t, []string{timedOut}, a.send(event("one")))
+		time.Sleep(config.Lease)
+		require.Equal(t, int32(2), calls.Load())
+		require.Equal(t, []string{accepted}, newNode(t, shared, sink, config).send(event("one")))
+	})
+}
+
+func TestNoLateEndIsAwaitedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, sink, config := newStore(t), &topic{}, DefaultConfig()
+		n := newNode(t, shared, sink, config)
+		judge, tell := failLate()
+		sink.then(judge)
+		require.Equal(t, []string{timedOut}, n.send(event("one")))
+		time.Sleep(longestKept + config.Lease)
+		require.Zero(t, n.overdue())
+		require.Equal(t, []string{accepted}, n.send(event("one")))
+		tell(true)
+		require.Equal(t, []string{duplicate}, n.send(event("one")))
 	})
 }
 

@@ -26,10 +26,12 @@ const (
 	refused
 	// dropped: a policy does not keep the event this time.
 	dropped
-	// lost: the sink does not know; the topic does not get the event.
+	// lost: the sink does not know, and tells many leases later that the topic does not get the event.
 	lost
-	// late: the sink does not know; the topic gets the event within a lease.
+	// late: the sink does not know; the topic gets the event many leases later, and the sink tells that.
 	late
+	// untold: the sink does not know and never will; the topic gets the event within a lease.
+	untold
 	// panicked: the node panics before the event is in the topic.
 	panicked
 	faultCount
@@ -60,6 +62,9 @@ func drawStorm(t *rapid.T) storm {
 		seed:     rapid.Uint64().Draw(t, "seed"),
 	}
 }
+
+// manyLeases is how late a sink tells how an event has ended.
+const manyLeases = 20 * time.Second
 
 // gale is the topic of a storm.
 type gale struct {
@@ -110,14 +115,23 @@ func (g *gale) Write(ctx context.Context, batch *events.Batch) {
 			event.Fail(events.ReasonUnavailable, events.Errorf(events.Unavailable, "refused"))
 		case dropped:
 			event.Drop(events.ReasonQuota)
-		case late:
+		case late, lost:
+			end := &events.Late{}
+			end.Await()
+			g.background.Go(func() {
+				time.Sleep(manyLeases)
+				if fault == late {
+					g.keep(name, true)
+				}
+				end.Report(fault == late)
+			})
+			event.FailLate(end, events.Errorf(events.Unavailable, "late"))
+		case untold:
 			g.background.Go(func() {
 				time.Sleep(DefaultConfig().Lease / 2)
 				g.keep(name, false)
 			})
-			fallthrough
-		case lost:
-			event.Fail(events.ReasonTimeout, events.Errorf(events.Unavailable, "late"))
+			event.Fail(events.ReasonTimeout, events.Errorf(events.Unavailable, "untold"))
 		default:
 			panic("the node falls over")
 		}
@@ -227,7 +241,7 @@ func (p storm) rage(t *testing.T) (fault string) {
 
 // Clients send the same events at the same time, to several nodes, hang up and send again. Writes fail, are slow, end
 // unknown, or panic. In the end every event of which a client heard that it is safe is in the topic, and it is there
-// once: a second copy comes only from a write that has timed out, of which nobody knew whether it would be stored.
+// once: a second copy comes only from a write that has timed out, of which nobody ever knew whether it was stored.
 func TestAStormOfRetriesStoresEveryEventOnce(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		plan, fault := drawStorm(rt), ""

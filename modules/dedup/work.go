@@ -52,8 +52,10 @@ type end uint8
 const (
 	endUnknown end = iota
 	endSafe
+	// endLate: it will be known later whether the event is safe.
+	endLate
 	endReleased
-	// endOpen: the event may become safe although it has failed.
+	// endOpen: the event may become safe although it has failed, and nobody will know.
 	endOpen
 )
 
@@ -147,6 +149,8 @@ func endOf(outcome *events.Outcome) end {
 	switch {
 	case outcome.State == events.StateAccepted:
 		return endSafe
+	case outcome.State == events.StateFailed && outcome.Late != nil:
+		return endLate
 	case outcome.State == events.StateFailed &&
 		(outcome.Reason == events.ReasonTimeout || outcome.Reason == events.ReasonUnsettled):
 		return endOpen
@@ -158,8 +162,9 @@ func endOf(outcome *events.Outcome) end {
 // finish is the settlement: it commits what is safe and releases what is not. It does so at the end of the request, so
 // it does not wait for the store.
 func (w *work) finish(batch *events.Batch) {
-	w.stage.keeper.drop(w)
+	kept := w.stage.keeper.drop(w)
 	w.judge(batch)
+	overdue := w.overdue(batch, kept)
 	commit, release := w.again[:0], 0
 	// The digests to release are moved to the front of the list, which nobody needs any more.
 	for i, claim := range w.claims {
@@ -172,6 +177,7 @@ func (w *work) finish(batch *events.Batch) {
 		case endReleased:
 			w.digests[release] = w.digests[i]
 			release++
+		case endLate: // see overdue
 		case endOpen, endUnknown:
 			w.stage.metrics.open.Inc(1)
 		}
@@ -181,6 +187,9 @@ func (w *work) finish(batch *events.Batch) {
 		w.stage.reserver.Settle(w.token, w.owner, commit, w.window, w.digests[:release])
 	}
 	w.free()
+	if overdue != nil {
+		overdue.listen()
+	}
 }
 
 // free gives the memory back. What is left in it keeps no request's memory alive.

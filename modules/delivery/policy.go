@@ -260,7 +260,7 @@ func (r *request) collect(ctx context.Context, last bool) {
 			if !last {
 				continue
 			}
-			if r.abandon(it) {
+			if r.leaveLate(i) {
 				it.fail(late(ctx))
 				if ctx.Err() == nil { // a client that has left says nothing about Kafka
 					u.failed++
@@ -316,12 +316,21 @@ func (r *request) settle(batch *events.Batch, at encode.Cursor) {
 	var failed [modeCount]error
 	for i := 0; i < len(r.items); {
 		index, ack, why := r.set.Events[i], events.AckUnsaid, error(nil)
+		var later *events.Late
+		lost := at.Within(index) // what is not sent yet is not safe
 		for ; i < len(r.items) && r.set.Events[i] == index; i++ {
 			it := &r.items[i]
 			if it.fate == fateFailed {
 				why = it.why
+				lost = lost || it.later == nil || it.state.Load() != stateAbandoned
+			}
+			if it.later != nil {
+				later = it.later
 			}
 			ack = max(ack, acks[it.fate])
+		}
+		if later != nil {
+			later.Report(!lost)
 		}
 		mode := r.terms.modes[batch.Events[index].Lane]
 		if why == nil {
@@ -333,11 +342,15 @@ func (r *request) settle(batch *events.Batch, at encode.Cursor) {
 			continue
 		}
 		failed[mode] = why
-		reason := events.ReasonUnavailable
-		if produce.ClassOf(why) == produce.Timeout || errors.Is(why, errLeft) {
-			reason = events.ReasonTimeout // the producer may still have the messages
+		cause := events.Errorf(events.Unavailable, "make the event safe: %w", why)
+		switch {
+		case later != nil && !lost:
+			batch.Events[index].FailLate(later, cause)
+		case produce.ClassOf(why) == produce.Timeout || errors.Is(why, errLeft):
+			batch.Events[index].Fail(events.ReasonTimeout, cause) // Kafka may have the messages, or the disk
+		default:
+			batch.Events[index].Fail(events.ReasonUnavailable, cause)
 		}
-		batch.Events[index].Fail(reason, events.Errorf(events.Unavailable, "make the event safe: %w", why))
 		batch.RetryAfter = max(batch.RetryAfter, r.d.retryAfter(why))
 	}
 	r.d.readiness.record(&safe, &failed)

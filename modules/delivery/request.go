@@ -55,6 +55,9 @@ const (
 type item struct {
 	state atomic.Uint32
 	err   error // the report; readable once state is reported
+	// later is told the report if nobody waits for it any more. The owner sets it while state is sent. It is nil if
+	// the report makes no difference.
+	later *events.Late
 
 	// Only the owner touches the following.
 	use  int // index in request.uses
@@ -141,7 +144,7 @@ func (r *request) fill(messages []produce.Message) {
 		}
 		it := &r.items[i]
 		it.state.Store(stateIdle)
-		it.err, it.why, it.spooler = nil, nil, nil
+		it.err, it.later, it.why, it.spooler = nil, nil, nil, nil
 		it.use, it.fate, it.seq = last, fateOpen, 0
 	}
 }
@@ -226,6 +229,8 @@ func (r *request) take(i int, err error) {
 		r.unawait()
 	case it.state.Load() == stateSpooled:
 		it.spooler.report(it.seq, err)
+	case it.later != nil:
+		it.later.Report(err == nil)
 	case err != nil && r.of(it).mode == modeMemory:
 		r.d.metrics.lost.Inc(1)
 	}
@@ -249,6 +254,35 @@ func (r *request) abandon(it *item) bool {
 	}
 	r.unawait()
 	return true
+}
+
+// leaveLate abandons a message of an event, and has the report on it told to the event's Late. It returns false if the
+// report has already come.
+func (r *request) leaveLate(i int) bool {
+	it := &r.items[i]
+	if r.set == nil {
+		return r.abandon(it) // a dead letter
+	}
+	if it.later = r.laterOf(i); it.later == nil {
+		it.later = &events.Late{}
+		it.later.Await() // the owner reports in settle
+	}
+	it.later.Await()
+	if r.abandon(it) {
+		return true
+	}
+	it.later.Report(true) // the owner takes the report into account
+	return false
+}
+
+// laterOf returns the Late of the event that a message belongs to, or nil if the event has none.
+func (r *request) laterOf(i int) *events.Late {
+	for of := r.set.Events[i]; i >= 0 && r.set.Events[i] == of; i-- {
+		if r.items[i].later != nil {
+			return r.items[i].later
+		}
+	}
+	return nil
 }
 
 // wait returns when every message that was sent has its report. It returns earlier when ctx is over, or when most has
@@ -282,7 +316,8 @@ func (r *request) leave() {
 	d.release(r.reserved)
 	r.terms, r.messages, r.set, r.origin, r.reserved, r.exempt = nil, nil, nil, nil, 0, false
 	for i := range r.items {
-		r.items[i].err, r.items[i].why, r.items[i].spooler = nil, nil, nil
+		it := &r.items[i]
+		it.err, it.later, it.why, it.spooler = nil, nil, nil, nil
 	}
 	clear(r.uses)
 	d.requests.Put(r)

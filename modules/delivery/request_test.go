@@ -161,6 +161,114 @@ func TestOneSideEndsAMessage(t *testing.T) {
 	requireAtRest(t, d)
 }
 
+// The producer reports after the answer. The event's Late knows then how it has ended.
+func TestAnEventThatHasTimedOutTellsItsEndLater(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		verdict error
+		safe    bool
+	}{"acknowledged": {nil, true}, "failed": {errAway, false}, "refused": {errRefused, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newScript(t)
+			cfg := scriptConfig(t, modeKafka)
+			cfg.Timeout = time.Millisecond
+			d, _ := begin(t, cfg, k)
+			k.hold()
+			batch := write(t, d, "a", "b")
+			told := make(chan bool, 2)
+			for i := range batch.Events {
+				require.Equal(t, events.ReasonTimeout, batch.Events[i].Outcome.Reason)
+				batch.Events[i].Outcome.Late.Then(func(safe bool) { told <- safe })
+			}
+			require.NotSame(t, batch.Events[0].Outcome.Late, batch.Events[1].Outcome.Late)
+			require.Empty(t, told)
+			k.set(func() { k.judge = func(*produce.Message) error { return test.verdict } })
+			k.release()
+			require.Equal(t, test.safe, <-told)
+			require.Equal(t, test.safe, <-told)
+			k.back()
+			requireAtRest(t, d)
+		})
+	}
+}
+
+// An event with a heatmap is two messages. It is safe when both are.
+func TestTheLateEndOfAnEventIsThatOfAllItsMessages(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		hold          []string
+		event, second error // the reports on its messages
+		late, safe    bool
+	}{
+		"both are late":                         {nil, nil, nil, true, true},
+		"one is late":                           {[]string{"heatmaps"}, nil, nil, true, true},
+		"one is late and fails":                 {[]string{"heatmaps"}, nil, errAway, true, false},
+		"one is late, the other one has failed": {[]string{"heatmaps"}, errAway, nil, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newScript(t)
+			cfg := scriptConfig(t, modeKafka)
+			cfg.Timeout = time.Second
+			d, _ := begin(t, cfg, k)
+			k.set(func() {
+				k.judge = func(m *produce.Message) error {
+					if m.Topic == "heatmaps" {
+						return test.second
+					}
+					return test.event
+				}
+			})
+			k.hold(test.hold...)
+			batch := batchOf(events.LaneMain, "user", "a")
+			batch.Events[0].Heatmap = []byte(`{"$heatmap_data":{}}`)
+			d.Write(t.Context(), batch)
+			outcome := batch.Events[0].Outcome
+			require.Equal(t, events.StateFailed, outcome.State)
+			require.Equal(t, test.late, outcome.Late != nil, "%v", outcome.Err)
+			told := make(chan bool, 1)
+			if test.late {
+				outcome.Late.Then(func(safe bool) { told <- safe })
+				require.Empty(t, told)
+			}
+			k.release()
+			if test.late {
+				require.Equal(t, test.safe, <-told)
+			}
+			k.back()
+			requireAtRest(t, d)
+		})
+	}
+}
+
+// Reports come while the owner stops waiting for them. Every event has its end, now or later.
+func TestAReportBesideTheEndOfTheWaitIsToldOnce(t *testing.T) {
+	t.Parallel()
+	k := newScript(t)
+	cfg := scriptConfig(t, modeKafka)
+	cfg.Timeout = 50 * time.Microsecond
+	d, _ := begin(t, cfg, k)
+	for range 300 {
+		batch := batchOf(events.LaneMain, "user", "a", "b", "c")
+		d.Write(t.Context(), batch)
+		for i := range batch.Events {
+			switch outcome := batch.Events[i].Outcome; {
+			case outcome.State == events.StateAccepted:
+			case outcome.Late != nil:
+				told := make(chan bool, 2)
+				outcome.Late.Then(func(safe bool) { told <- safe })
+				require.True(t, <-told)
+				require.Empty(t, told)
+			default:
+				require.Equal(t, events.StateFailed, outcome.State, "the breaker is open")
+			}
+		}
+	}
+	require.NoError(t, k.Flush(t.Context()))
+	requireAtRest(t, d)
+}
+
 // Requests come and go while the producer holds messages of requests that are over. script checks that these messages
 // do not change.
 func TestTheMemoryOfARequestIsLeftAloneWhileTheProducerHasIt(t *testing.T) {

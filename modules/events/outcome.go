@@ -104,6 +104,9 @@ type Outcome struct {
 	Rule string
 	// Err is the cause of a rejection or a failure. It is nil for the other outcomes.
 	Err error
+	// Late tells later whether an event that has failed with ReasonTimeout has become safe after all. It is nil if
+	// nobody will know.
+	Late *Late
 }
 
 // Pending reports whether the event has no outcome yet.
@@ -132,6 +135,11 @@ func (e *Event) Reject(reason Reason, err error) {
 // Fail ends the event as one that could not be made safe, through no fault of its own.
 func (e *Event) Fail(reason Reason, err error) {
 	e.end(Outcome{State: StateFailed, Reason: reason, Err: err})
+}
+
+// FailLate ends the event as one of which it is not known in time whether it is safe. late will tell.
+func (e *Event) FailLate(late *Late, err error) {
+	e.end(Outcome{State: StateFailed, Reason: ReasonTimeout, Err: err, Late: late})
 }
 
 func (e *Event) end(outcome Outcome) {

@@ -11,7 +11,8 @@
 //   - An event passes if all of its limits have room. For an event that does not pass, nothing is spent. With
 //     Limits.Whole the events of a request that are under limits pass only together.
 //   - Quotas count events that are accepted. When the events have ended, those that were not accepted are given back to
-//     the window that they were counted in, while that lasts. A duplicate is not counted. Events over a rate that go to
+//     the window that they were counted in, while that lasts. A duplicate is not counted. An event that has timed out
+//     counts until the sink tells that it is not safe (events.Late, overdue.go). Events over a rate that go to
 //     overflow are accepted, and so count against the quotas.
 //   - A request makes one round trip to the store at most, and usually none. It makes a second one if it stands at the
 //     end of a quota that other nodes have used meanwhile, or at the end of a window. Requests of one token that need

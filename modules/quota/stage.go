@@ -355,24 +355,35 @@ func (v *visit) overRate(event *events.Event, r events.Resource, over events.Ove
 	}
 }
 
-// end gives back what was taken for events that were not accepted.
+// end gives back what was taken for events that were not accepted. Events of which it is known only later whether they
+// are safe count until then.
 func (v *visit) end(_ context.Context, batch *events.Batch) {
 	var kept, rated needs
+	var later *overdue
 	for i := range batch.Events {
 		event := &batch.Events[i]
 		r, counted := event.Charge.Quota()
-		if !counted || event.Outcome.State != events.StateAccepted || event.Outcome.Reason == events.ReasonDuplicate {
+		late := event.Outcome.Late
+		safe := event.Outcome.State == events.StateAccepted && event.Outcome.Reason != events.ReasonDuplicate
+		if !counted || !safe && late == nil {
 			continue
 		}
 		kept[r]++
 		if event.Charge.Rate() {
 			rated[r]++
 		}
+		if late != nil {
+			later = later.with(v, late, r)
+		}
 	}
 	if v.owes(&kept, &rated) {
 		v.giveBack(&kept, &rated)
 	}
+	if later != nil {
+		v.subject = nil // later leaves it
+	}
 	v.leave()
+	later.listen()
 }
 
 // owes reports whether there is something to give back.

@@ -281,6 +281,42 @@ func TestWhatIsNotAcceptedIsGivenBackExactly(t *testing.T) {
 	require.Equal(t, int64(9), snapshot["events_total+outcome=over_quota,resource=events"].Value())
 }
 
+// Of events that have timed out nobody knows whether they are safe. They count until somebody does: the copy of one that
+// was stored is a duplicate, which does not count.
+func TestAnEventThatMayYetBeStoredCountsUntilItIsKnown(t *testing.T) {
+	t.Parallel()
+	node := newStore(t).node(nil)
+	limits := quotas("events=100/month", "events=50/day")
+	batch := batchOf("phc_a", limits, 30)
+	_, settle := node.judge(batch)
+	ends := make([]*events.Late, 20)
+	for i := range ends {
+		ends[i] = &events.Late{}
+		ends[i].Await()
+		batch.Events[i].FailLate(ends[i], errAsked)
+	}
+	fail(batch, settle)
+	require.Equal(t, int64(20), node.spent("phc_a"))
+	require.Equal(t, 30, node.send("phc_a", limits, 50))
+	subject := node.table.find("phc_a")
+	require.Equal(t, int32(1), subject.visits.Load(), "the accounts are kept")
+	for i, end := range ends {
+		end.Report(i < 15)
+	}
+	require.Zero(t, subject.visits.Load())
+	require.Equal(t, 5, node.send("phc_a", limits, 50), "those that were not stored are given back")
+	require.Equal(t, int64(15), node.scope.Snapshot().Counters()["refunded_total+resource=events"].Value())
+
+	batch = batchOf("phc_b", limits, 1)
+	_, settle = node.judge(batch)
+	end := &events.Late{}
+	end.Await()
+	batch.Events[0].FailLate(end, errAsked)
+	settle(t.Context(), batch)
+	require.NoError(t, node.stop())
+	end.Report(false) // it comes too late, and does no harm
+}
+
 // A sink that panics, a stage behind that fails, or a client that leaves: the events end as failed, and what they had
 // taken is given back.
 func TestWhatEndsInAPanicOrAFailureIsGivenBack(t *testing.T) {
