@@ -80,7 +80,9 @@ func (p *postHog) Project(ctx context.Context, token string) (*project.Record, e
 	}
 	values, err := p.store.Strings(ctx, postHogToken+token, postHogSwept)
 	if err != nil {
-		p.away.Store(p.now().Add(retryAfter).UnixNano())
+		if errors.Is(err, store.ErrUnavailable) { // else it is the record of this token that cannot be read
+			p.away.Store(p.now().Add(retryAfter).UnixNano())
+		}
 		return nil, err
 	}
 	if p.away.Load() != 0 {

@@ -567,4 +567,11 @@ func TestOneRequestASecondWaitsForPostHogsRedisWhileItIsAway(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, known)
 	}
+	state.fail(errors.New("WRONGTYPE"))
+	_, err = ask(t.Context())
+	require.Error(t, err)
+	state.fail(nil)
+	known, err := ask(t.Context())
+	require.NoError(t, err, "a record that cannot be read says nothing about PostHog's Redis")
+	require.True(t, known)
 }

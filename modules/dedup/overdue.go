@@ -10,9 +10,10 @@ import (
 	"github.com/opencapture/capture/modules/store"
 )
 
-// overdue is the part of a request whose events have failed before anybody knew whether they are safe. They stay reserved
-// until that is known, which may be long after the answer: so a copy that comes meanwhile waits, is not stored beside
-// the event, and is a duplicate once the event is safe. The sink bounds how many there are by what it has in its hands.
+// overdue is the part of a request whose events have failed before anybody knew whether they are safe. They stay
+// reserved until that is known, which may be long after the answer: so a copy that comes meanwhile waits, is not stored
+// beside the event, and is a duplicate once the event is safe. The sink bounds how many there are by what it has in its
+// hands.
 type overdue struct {
 	stage  *Stage
 	token  string
@@ -41,8 +42,8 @@ type overdueDigest struct {
 	lost    bool
 }
 
-// overdue returns the work's events that end later, or nil if there are none. kept says that the reservations are in the
-// store, as far as is known. The batch and the work are the caller's again afterwards.
+// overdue returns the work's events that end later, or nil if there are none. kept says that the reservations are in
+// the store, as far as is known. The batch and the work are the caller's again afterwards.
 func (w *work) overdue(batch *events.Batch, kept bool) (l *overdue) {
 	var places map[uint32]int
 	for i := range batch.Events {

@@ -281,8 +281,8 @@ func TestWhatIsNotAcceptedIsGivenBackExactly(t *testing.T) {
 	require.Equal(t, int64(9), snapshot["events_total+outcome=over_quota,resource=events"].Value())
 }
 
-// Of events that have timed out nobody knows whether they are safe. They count until somebody does: the copy of one that
-// was stored is a duplicate, which does not count.
+// Of events that have timed out nobody knows whether they are safe. They count until somebody does: the copy of one
+// that was stored is a duplicate, which does not count.
 func TestAnEventThatMayYetBeStoredCountsUntilItIsKnown(t *testing.T) {
 	t.Parallel()
 	node := newStore(t).node(nil)

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -30,6 +31,7 @@ type scriptedStore struct {
 	posthog   bool
 	postFault error // of PostHog's Redis
 	strings   map[string]string
+	noText    map[string]bool // keys that hold something else than a text
 	sets      map[string]map[string]time.Time
 }
 
@@ -41,6 +43,9 @@ func newStore(t testing.TB) *scriptedStore {
 	}
 	return s
 }
+
+// errNoText is what the store says of a key of noText.
+var errNoText = errors.New("WRONGTYPE")
 
 // set changes what the store has.
 func (s *scriptedStore) set(change func()) {
@@ -100,6 +105,9 @@ func (s *scriptedStore) Strings(_ context.Context, keys ...string) ([]string, er
 	defer s.mu.Unlock()
 	values := make([]string, len(keys))
 	for i, key := range keys {
+		if s.noText[key] {
+			return nil, errNoText
+		}
 		values[i] = s.strings[key]
 	}
 	return values, s.postFault

@@ -164,21 +164,42 @@ func (p *posthog) read(ctx context.Context) error {
 		keys[action] = restrictionKey + name
 	}
 	texts, err := p.store.Strings(ctx, keys...)
-	if err != nil {
+	if err == nil {
+		for action, text := range texts {
+			p.take(restriction.Action(action), text)
+		}
+		return nil
+	}
+	if errors.Is(err, store.ErrUnavailable) {
 		return err
 	}
-	now := time.Now()
-	for action, text := range texts {
-		d := &p.documents[action]
-		if digest := sha256.Sum256([]byte(text)); digest != d.digest {
-			d.digest, p.dirty = digest, true
-			d.read(restriction.Action(action), text)
-		}
-		if d.fault == nil {
-			d.at = now
+	// A key that holds something else than a text takes no other along.
+	for action, key := range keys {
+		texts, err := p.store.Strings(ctx, key)
+		switch {
+		case err == nil:
+			p.take(restriction.Action(action), texts[0])
+		case errors.Is(err, store.ErrUnavailable):
+			return err
+		default:
+			d := &p.documents[action]
+			p.dirty = p.dirty || d.fault == nil || d.fault.Error() != err.Error()
+			d.fault, d.digest = err, [sha256.Size]byte{}
 		}
 	}
 	return nil
+}
+
+// take takes the text of a document.
+func (p *posthog) take(action restriction.Action, text string) {
+	d := &p.documents[action]
+	if digest := sha256.Sum256([]byte(text)); digest != d.digest {
+		d.digest, p.dirty = digest, true
+		d.read(action, text)
+	}
+	if d.fault == nil {
+		d.at = time.Now()
+	}
 }
 
 // read reads a document of an action. An empty text, of a key that does not exist, has no restrictions.

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/opencapture/capture/modules/events"
 	"github.com/opencapture/capture/modules/produce"
 	"github.com/opencapture/capture/modules/restriction"
+	"github.com/opencapture/capture/modules/store"
 )
 
 // withPostHog returns a store with the documents of testdata/posthog, which are what json.dumps of PostHog's
@@ -138,6 +138,45 @@ func TestABrokenRestrictionOfPostHogsTakesNoOtherAlong(t *testing.T) {
 	require.Len(t, logged.All(), len(ids), "told once")
 }
 
+// A key that holds a list, say, says nothing. Its restrictions stay as they were until they are stale, and the others
+// are read.
+func TestADocumentThatIsNoTextTakesNoOtherAlong(t *testing.T) {
+	s := newStore(t)
+	s.posthog = true
+	key := func(action restriction.Action) string { return restrictionKey + postHogActions[action] }
+	entry := func(name string) string {
+		return `[{"version":2,"token":"t","pipelines":["analytics"],"event_names":["` + name + `"]}]`
+	}
+	s.strings[key(restriction.Drop)] = entry("one")
+	s.noText = map[string]bool{key(restriction.DLQ): true}
+	core, logged := observer.New(zapcore.WarnLevel)
+	stage := startLogged(t, configs.Fixed(DefaultConfig()), s, zap.New(core), tally.NoopScope)
+	read := func() {
+		stage.posthog.next = time.Time{}
+		stage.posthog.step(t.Context())
+	}
+	drops := func(name string) bool {
+		return judge1(t, stage, events.Batch{Token: "t"}, events.Event{Name: name}).Outcome.Rule != ""
+	}
+	require.True(t, drops("one"))
+	broken := []Broken{{"posthog/redirect_to_dlq", "WRONGTYPE"}}
+	require.Equal(t, broken, stage.status("").Sources[0].Broken)
+	s.set(func() { s.strings[key(restriction.Drop)] = entry("two") })
+	read()
+	require.False(t, drops("one"))
+	require.True(t, drops("two"))
+	require.Len(t, logged.All(), 1, "told once")
+
+	s.set(func() { s.noText = map[string]bool{key(restriction.Drop): true} })
+	read()
+	require.True(t, drops("two"), "the restrictions before stay")
+	require.Equal(t, "posthog/drop_event_from_ingestion", stage.status("").Sources[0].Broken[0].Rule)
+	s.set(func() { s.noText = nil })
+	read()
+	require.True(t, drops("two"))
+	require.Empty(t, stage.status("").Sources[0].Broken)
+}
+
 func TestPostHogsRestrictionsAreReadAgainAndIgnoredOnceTheyAreStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := withPostHog(t)
@@ -187,7 +226,7 @@ func TestPostHogsRestrictionsAreReadAgainAndIgnoredOnceTheyAreStale(t *testing.T
 		require.Equal(t, "current", stage.status("").Sources[0].State)
 
 		// Without PostHog's Redis all stay for a while, and are ignored then.
-		s.set(func() { s.postFault = errors.New("connection refused") })
+		s.set(func() { s.postFault = fmt.Errorf("connection refused: %w", store.ErrUnavailable) })
 		logged.TakeAll()
 		time.Sleep(4 * time.Minute)
 		require.True(t, judge("phc_loud", events.Event{}).Routing.Overflow)

@@ -99,7 +99,7 @@ type PostHogRedis struct {
 	Database     int            `key:"database" doc:"Number of the database. A Redis Cluster has only 0."`
 	TLS          TLS            `key:"tls"`
 	Prefix       string         `key:"prefix" doc:"What PostHog puts before the keys of its sorted sets: its REDIS_KEY_PREFIX."`
-	Timeout      time.Duration  `key:"timeout" doc:"How long a read may take. Requests wait for no read but that of a token that is not known, and for that no longer than auth.timeout."`
+	Timeout      time.Duration  `key:"timeout" doc:"How long an answer may take. A large set is read in several. Requests wait for no read but that of a token that is not known, and for that no longer than auth.timeout."`
 }
 
 // DefaultConfig returns the defaults.

@@ -31,9 +31,9 @@ func (quiet) Printf(context.Context, string, ...any) {}
 var hush = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
 
 // connect returns a client that has no connection yet. The client tries nothing twice: a call has no time for that. It
-// calls ready with each new connection.
+// calls ready with each new connection. An answer may take longest, unless the context of a call ends before.
 func connect(
-	server store.Server, pool int, ready func(context.Context, *redis.Conn) error,
+	server store.Server, pool int, longest time.Duration, ready func(context.Context, *redis.Conn) error,
 ) (redis.UniversalClient, error) {
 	hush()
 	if _, _, err := server.Login.Reveal(); err != nil {
@@ -55,7 +55,7 @@ func connect(
 		Protocol:                   2,
 		DisableIdentity:            true,
 		MaxRetries:                 -1, MaxRedirects: 3, DialerRetries: 1,
-		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience,
+		DialTimeout: patience, ReadTimeout: longest, WriteTimeout: longest, PoolTimeout: longest,
 		ContextTimeoutEnabled: true,
 		PoolSize:              pool, PipelinePoolSize: -1, ConnMaxIdleTime: keepAlive,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},

@@ -4,7 +4,7 @@ package redis_test
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -59,10 +59,12 @@ func contract(t *testing.T, cfg store.Config, servers []*redisserver.Server) {
 			},
 			Deadline: cfg.Timeout + time.Second/4, OpenDeadline: 10 * time.Millisecond,
 			SetSorted: func(key string, members map[string]float64) {
+				command := []string{"ZADD", cfg.PostHog.Prefix + key}
 				for member, score := range members {
-					_, err := posthog.Do("ZADD", cfg.PostHog.Prefix+key, fmt.Sprint(score), member)
-					require.NoError(t, err)
+					command = append(command, strconv.FormatFloat(score, 'f', -1, 64), member)
 				}
+				_, err := posthog.Do(command...)
+				require.NoError(t, err)
 			},
 			SetString: func(key, value string) {
 				_, err := posthog.Do("SET", key, value)

@@ -505,6 +505,40 @@ func TestTheClockIsTheServers(t *testing.T) {
 	require.WithinRange(t, now, before.Add(-time.Second), ask().Add(2*time.Second))
 }
 
+func TestPostHogsRedisMayTakeAsLongAsIsConfigured(t *testing.T) {
+	redisserver.Integration(t)
+	t.Parallel()
+	server := redisserver.Start(t, redisserver.Options{})
+	cfg := config(server.Addr)
+	cfg.PostHog.Addrs, cfg.PostHog.Timeout = []string{server.Addr}, time.Minute
+	s := start(t, cfg)
+	_, err := server.Do("SET", "text", "x")
+	require.NoError(t, err)
+	_, err = server.Do("LPUSH", "list", "x")
+	require.NoError(t, err)
+	require.NoError(t, second(s.Strings(t.Context(), "a", "text")))
+	for what, err := range map[string]error{
+		"a list as a text": second(s.Strings(t.Context(), "text", "list")),
+		"a text as a set":  second(s.SortedSet(t.Context(), "text", time.Now())),
+	} {
+		require.Error(t, err, what)
+		require.NotErrorIs(t, err, store.ErrUnavailable, "%s: Redis has answered", what)
+	}
+	require.NoError(t, server.Stop())
+	read := make(chan error, 1)
+	go func() { read <- second(s.Strings(context.Background(), "a")) }()
+	select {
+	case err := <-read:
+		require.NoError(t, err)
+		t.Fatal("the server hangs")
+	case <-time.After(1500 * time.Millisecond): // longer than any other answer may take
+	}
+	require.NoError(t, server.Continue())
+	require.NoError(t, <-read)
+}
+
+func second[T any](_ T, err error) error { return err }
+
 func TestACallEndsWithItsContext(t *testing.T) {
 	redisserver.Integration(t)
 	server := redisserver.Start(t, redisserver.Options{})

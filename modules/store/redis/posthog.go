@@ -28,7 +28,7 @@ var _ store.RunningPostHog = (*posthog)(nil)
 const postHogPool = 4
 
 func newPostHog(parts store.Parts) (*posthog, error) {
-	client, err := connect(parts.Config.PostHog.Server(), postHogPool, nil)
+	client, err := connect(parts.Config.PostHog.Server(), postHogPool, parts.Config.PostHog.Timeout, nil)
 	if err != nil {
 		return nil, fmt.Errorf("store.posthog: %w", err)
 	}
@@ -38,23 +38,30 @@ func newPostHog(parts store.Parts) (*posthog, error) {
 // HasPostHog implements store.PostHog.
 func (*posthog) HasPostHog() bool { return true }
 
-// SortedSet implements store.PostHog.
+// scannedMembers is about how many members of a set one answer has. A small set is one answer whatever its size.
+const scannedMembers = 5000
+
+// SortedSet implements store.PostHog. It reads a large set in parts, so that PostHog's Redis serves others in between.
 func (p *posthog) SortedSet(ctx context.Context, key string, now time.Time) (map[string]time.Time, error) {
-	set := map[string]time.Time{}
-	err := p.read(ctx, func(ctx context.Context) error {
-		members, err := p.client.ZRangeByScoreWithScores(ctx, p.cfg.Prefix+key,
-			&redis.ZRangeBy{Min: strconv.FormatInt(now.Unix(), 10), Max: "+inf"}).Result()
-		for _, member := range members {
-			if name, ok := member.Member.(string); ok {
-				set[name] = timeOf(member.Score)
+	set, first := map[string]time.Time{}, float64(now.Unix())
+	for cursor := uint64(0); ; {
+		var members []string
+		err := p.read(ctx, func(ctx context.Context) (err error) {
+			members, cursor, err = p.client.ZScan(ctx, p.cfg.Prefix+key, cursor, "", scannedMembers).Result()
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i := 0; i+1 < len(members); i += 2 {
+			if score, err := strconv.ParseFloat(members[i+1], 64); err == nil && score >= first {
+				set[members[i]] = timeOf(score)
 			}
 		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+		if cursor == 0 {
+			return set, nil
+		}
 	}
-	return set, nil
 }
 
 // lastSecond is the last second that a time.Time is good for: the score may be infinite.
@@ -98,7 +105,7 @@ func (p *posthog) Strings(ctx context.Context, keys ...string) ([]string, error)
 	return values, nil
 }
 
-// read calls f within the deadline of a read.
+// read calls f, which waits for one answer, within the deadline of that.
 func (p *posthog) read(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()

@@ -69,7 +69,7 @@ func New(parts store.Parts) (*Store, error) {
 	}
 	s.lost = newSettlements(&s.queue)
 	s.lease.Store(int64(usualLease))
-	if s.client, err = connect(cfg.Server(), cfg.Pool, loadScripts); err != nil {
+	if s.client, err = connect(cfg.Server(), cfg.Pool, patience, loadScripts); err != nil {
 		return nil, fmt.Errorf("store.redis: %w", err)
 	}
 	s.ctx, s.stop = context.WithCancel(noContext)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -250,6 +251,21 @@ var postHogTests = []test{
 		values, err := s.Strings(t.Context(), key+"none", key+"text")
 		require.NoError(t, err)
 		require.Equal(t, []string{"", `["a"]`}, values)
+	}},
+	{"ALargeSortedSetIsReadWhole", func(t *testing.T, in Installation) {
+		skipWithout(t, in.SetSorted != nil, "write what PostHog writes")
+		s := in.Node(nil)
+		key, until := unique("large"), float64(s.Now().Unix()+3600)
+		members := map[string]float64{"-inf": math.Inf(-1), "inf": math.Inf(1)}
+		for i := range 20_000 {
+			members[fmt.Sprint(i)] = until + float64(i%3)/2
+		}
+		in.SetSorted(key, members)
+		set, err := s.SortedSet(t.Context(), key, s.Now())
+		require.NoError(t, err)
+		require.Len(t, set, 20_001)
+		require.Equal(t, int64(until), set["0"].Unix())
+		require.Equal(t, 9999, set["inf"].UTC().Year())
 	}},
 }
 
