@@ -91,7 +91,7 @@ INTEGRATION := ./modules/kafka/... ./modules/store/... ./testkit/...
 
 integration: build ## Run the tests against a real Kafka and Redis, started for them unless services-up has
 	testkit/services/services.sh run env $(TEST_BINARY) \
-		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(INTEGRATION)
+		$(GO) test $(RACE) -count=1 -timeout $(SUITE_TIMEOUT) $(INTEGRATION)
 
 # Without the name of a package, go test shows what the tests print: the table.
 sdk-e2e: ## Drive the service with real SDKs, installed once into the cache, and compare with what is in Kafka

@@ -126,8 +126,9 @@ func (b *bench) start(addr string, features ...[]string) (*process.Service, erro
 	}
 	environ := append([]string{
 		"CAPTURE_KAFKA__BROKERS=" + b.brokers, "CAPTURE_KAFKA__TOPICS__EVENTS=capture-benchstate",
-		"CAPTURE_KAFKA__TOPICS__PARTITIONS=6", "CAPTURE_DELIVERY__SPOOL_AFTER=9s",
+		"CAPTURE_KAFKA__TOPICS__PARTITIONS=6",
 		// A busy machine is no outage.
+		"CAPTURE_DELIVERY__SPOOL_AFTER=59s", "CAPTURE_DELIVERY__TIMEOUT=1m",
 		"CAPTURE_STORE__TIMEOUT=1s",
 	}, slices.Concat(features...)...)
 	if addr != "" {
@@ -144,7 +145,7 @@ func (b *bench) run(service *process.Service, kind workload, before func() error
 	}
 	// The first requests wait until the topics exist.
 	warmUp := max(b.events/5, 4*b.projects*kind.size()) / kind.size()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(5 * time.Minute); ; {
 		if err := measure.Load(b.connections, warmUp, warm.next); err == nil {
 			break
 		} else if time.Now().After(deadline) {

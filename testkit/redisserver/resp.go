@@ -16,7 +16,7 @@ import (
 )
 
 // doPatience is how long the server may take to answer a command of the test's own.
-const doPatience = 5 * time.Second
+const doPatience = 30 * time.Second
 
 // Do sends the server a command, on a connection of its own, and returns the answer: a string, an int64, nil, or a
 // []any of these. An answer that is an error is a ReplyError. The commands of tests are few: this is not the client

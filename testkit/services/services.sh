@@ -271,8 +271,9 @@ start() {
     fetch_kafka
     start_redis
     start_kafka
-    await redis 20 redis_answers "$redis_port"
-    await kafka 90 kafka_started
+    # Seconds are enough, unless the machine does much else.
+    await redis 120 redis_answers "$redis_port"
+    await kafka 600 kafka_started
   fi
   {
     printf 'CAPTURE_TEST_KAFKA_BROKERS=127.0.0.1:%s\n' "$kafka_port"
