@@ -8,7 +8,7 @@
 // to be ready; after 5 s of nothing but 503 it must not be. Second, only events that Kafka refuses by themselves become
 // dead letters. Most loads have no such events, so every dead letter is a fault.
 //
-//	make chaos                        every scenario, in fifteen minutes at most
+//	make chaos                        every scenario: fifteen minutes on an idle machine
 //	make chaos-long                   the same at full length: 100 kills, 5 GiB in the spool, 10 minutes without Kafka
 //	make chaos RUN=Lost/kill-9        one scenario; the names are those of the table in faults_test.go
 //	CAPTURE_CHAOS_MODES=auto,spool    only these ack modes

@@ -2,7 +2,7 @@
 // worst that a stranger can send, from many connections at once, and looks at three things: how much memory the process
 // takes, what the attackers are answered, and whether a good client is served all the while.
 //
-//	make hostile                      every attack, in four minutes at most
+//	make hostile                      every attack: four minutes on an idle machine
 //	make hostile RUN=Memory/bombs     the attacks of that name
 //	CAPTURE_HOSTILE_BINARY=path       another binary than that of this checkout
 //
