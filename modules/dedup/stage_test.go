@@ -417,7 +417,7 @@ func TestARequestThatHasSettledIsNotRenewed(t *testing.T) {
 	n := newNode(t, shared, &topic{}, DefaultConfig())
 	w := &work{stage: n.Stage, lease: time.Second, digests: make([]store.Digest, 1), claims: make([]store.Claim, 1)}
 	w.claims[0] = store.Reserved
-	began := time.Now()
+	began := time.Now().Add(time.Hour) // so that the node's own rounds leave it alone
 	n.keeper.add(w, began)
 	n.keeper.drop(w)
 	n.keeper.renew(t.Context(), w, began.Add(time.Minute))
