@@ -189,6 +189,10 @@ func (a *account) standing(now int64, over bool) events.Standing {
 //
 // What is not spent in time is forgotten, and not given back: the counter may have been full since, so that it would
 // have room for more than its burst.
+//
+// A project that sends little would have to draw for each request, since what is held ends so soon. So a node draws for
+// it what it keeps for horizon. How much all nodes keep has a counter of its own, which bounds it: all that passes in a
+// time was drawn in that time and the hold before, or is of what was drawn to be kept in the horizon before.
 type rateAccount struct {
 	rate    events.Rate
 	counter string
@@ -197,8 +201,10 @@ type rateAccount struct {
 	// oldExpires.
 	held, expires   int64
 	old, oldExpires int64
-	last            *draw
-	draws           uint64
+	// kept is what the last draw has brought to be kept, until keptUntil. keepAt is when the node may ask for more.
+	kept, keptUntil, keepAt int64
+	last                    *draw
+	draws                   uint64
 	// left is how many units there were at the time of the last draw. retryAt is when the store may be asked again.
 	left, at, retryAt int64
 
@@ -215,56 +221,97 @@ func (a *rateAccount) available(now int64, mine *draw) (n int64) {
 	if now < a.expires || mine != nil && mine == a.last {
 		n += a.held
 	}
+	if now < a.keptUntil {
+		n += a.kept
+	}
 	return n
 }
 
-// spend takes n, of what expires first. It returns how much of that is of the last draw.
-func (a *rateAccount) spend(n, now int64) (ofLast int64) {
+// drained is what a request has taken of what the last draw has brought: of what is held, and of what is kept.
+type drained struct{ held, kept int64 }
+
+// spend takes n, of what expires first. There is as much available. It returns how much of that is of the last draw.
+// mine is the draw that the request has waited for, or nil.
+func (a *rateAccount) spend(n, now int64, mine *draw) (of drained) {
 	a.spent += n
 	if now < a.oldExpires {
 		old := min(n, a.old)
 		a.old -= old
 		n -= old
 	}
-	a.held -= n
-	return n
+	if now < a.expires || mine != nil && mine == a.last {
+		of.held = min(n, a.held)
+		a.held -= of.held
+	}
+	of.kept = n - of.held
+	a.kept -= of.kept
+	return of
 }
 
-// giveBack is the opposite of spend, for what was of the last draw after so many draws. It is too late once there was
-// another one.
-func (a *rateAccount) giveBack(n int64, draws uint64, now int64) {
-	if a.draws == draws && now < a.expires {
-		a.held += n
-		a.spent -= n
+// giveBack is the opposite of spend, for n of what was of the last draw after so many draws. It is too late once there
+// was another one.
+func (a *rateAccount) giveBack(n int64, of drained, draws uint64, now int64) {
+	if a.draws != draws {
+		return
+	}
+	kept := min(n, of.kept)
+	if now < a.keptUntil {
+		a.kept += kept
+		a.spent -= kept
+	}
+	if held := min(n-kept, of.held); now < a.expires {
+		a.held += held
+		a.spent -= held
 	}
 }
 
-// low reports whether the node will soon have to draw again.
+// low reports whether the node will soon have to draw again, although it need not yet.
 func (a *rateAccount) low(now int64, r *rate) bool {
-	return a.demand > 0 && now >= a.expires-int64(r.hold)/2
+	if a.demand == 0 || now < a.keptUntil && float64(a.kept) >= a.demand*horizon.Seconds()/4 {
+		return false
+	}
+	return now >= a.expires-int64(r.hold)/2
 }
 
-// draw returns a draw for n units, or as many as there are, but no fewer than least.
-func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) store.RateDraw {
+// keep returns how much the node should draw to keep it, instead of what it would hold ahead: 0 if that is more, or if
+// the nodes keep as much as they may.
+func (a *rateAccount) keep(r *rate, ahead, now int64) int64 {
+	keep := min(int64(a.demand*horizon.Seconds()), r.kept/nodesTogether, a.spare(r))
+	if keep <= ahead || now < a.keepAt {
+		return 0
+	}
+	return keep
+}
+
+// draw returns a draw for n units, or as many as there are, but no fewer than least. If it also is for units to keep,
+// keeping is the draw that says how many of them are.
+func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) (d, keeping store.RateDraw) {
 	if a.drawn > 0 && r.hold > 0 {
 		span := max(r.hold/growth, time.Duration(now-a.drawn))
 		a.demand = max(float64(a.spent)/span.Seconds(), a.demand/2)
 	}
 	ahead := min(int64(a.demand*r.hold.Seconds()), r.Burst/heldShare, a.spare(r))
-	if now >= a.oldExpires {
-		a.old, a.oldExpires = 0, a.expires
+	keep := a.keep(r, ahead, now)
+	ahead = max(ahead, keep)
+	if now >= a.oldExpires || a.old == 0 {
+		a.old, a.oldExpires = 0, maxTime
 	}
-	if now < a.expires {
-		a.old, a.oldExpires = a.old+a.held, min(a.oldExpires, a.expires)
-	}
+	a.age(a.held, a.expires, now)
+	a.age(a.kept, a.keptUntil, now)
 	n, least = max(0, n-a.old), max(0, least-a.old)
-	a.held, a.expires, a.drawn, a.spent = 0, 0, now, 0
+	a.held, a.expires, a.kept, a.keptUntil, a.drawn, a.spent = 0, 0, 0, 0, now, 0
 	a.draws++
 	a.last = mine
-	return store.RateDraw{
+	d = store.RateDraw{
 		Counter: a.counter, Interval: r.Interval(), Burst: r.burst, Need: min(n, least),
 		Extra: max(0, n-least) + ahead,
 	}
+	if keep > 0 {
+		keeping = store.RateDraw{
+			Counter: a.counter + keptCounter, Interval: r.keptInterval(), Burst: r.kept, Extra: keep,
+		}
+	}
+	return d, keeping
 }
 
 // spare returns how much may be drawn ahead without harm: what was in the upper half of the burst when the store last
@@ -272,9 +319,28 @@ func (a *rateAccount) draw(n, least, now int64, r *rate, mine *draw) store.RateD
 // From the lower half nothing is drawn ahead, so there it fills up.
 func (a *rateAccount) spare(r *rate) int64 { return max(0, a.left-r.burst/2) }
 
-// drew enters what a draw has brought, of n units that are owed. began is when it began.
-func (a *rateAccount) drew(d *store.RateDraw, n, began, now int64, r *rate) {
+// keptCounter is what the counter of what the nodes keep of a rate has behind the rate's name.
+const keptCounter = ":kept"
+
+// age makes what is left of the last draw a part of what is old.
+func (a *rateAccount) age(n, expires, now int64) {
+	if now < expires && n > 0 {
+		a.old, a.oldExpires = a.old+n, min(a.oldExpires, expires)
+	}
+}
+
+// drew enters what a draw has brought, of n units that are owed. keeping is the draw that says how many of them the
+// node may keep, or nil. began is when the draw began.
+func (a *rateAccount) drew(d, keeping *store.RateDraw, n, began, now int64, r *rate) {
 	a.held, a.expires = d.Given, began+int64(r.hold)
+	if keeping != nil {
+		a.kept = min(keeping.Given, max(0, d.Given-max(0, n-a.old)))
+		if keeping.Given < keeping.Extra {
+			a.keepAt = now + int64(horizon)/2
+		}
+	}
+	a.keptUntil = began + int64(horizon)
+	a.held -= a.kept
 	a.left, a.at = d.Left, now
 	a.retryAt = 0
 	if a.available(began, a.last) < n {
@@ -289,7 +355,7 @@ func (a *rateAccount) standing(now int64, r *rate, over int64, whole bool) event
 	interval := int64(r.Interval())
 	s := events.Standing{
 		Resource: r.Resource, Kind: events.LimitRate, Over: over > 0, Limit: r.Limit, Window: r.Per,
-		Remaining: min(r.Burst, a.left+a.held+a.old+(now-a.at)/interval),
+		Remaining: min(r.Burst, a.left+a.held+a.kept+a.old+(now-a.at)/interval),
 	}
 	if a.draws == 0 {
 		s.Remaining = r.Burst

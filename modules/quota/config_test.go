@@ -59,27 +59,42 @@ func TestTheSectionBecomesLimits(t *testing.T) {
 	require.Equal(t, "Europe/Berlin", limits.Zone.String())
 }
 
-// The burst that the store is told is smaller than the rate's by what fills up while the node holds what it has drawn.
+// The burst that the store is told is smaller than the rate's by what fills up while the node holds what it has drawn,
+// and by what the nodes keep: half of that they may draw at once, and half fills up while they keep it.
 func TestWhatANodeHoldsOfARateIsTakenOffTheBurst(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]struct {
 		hold  time.Duration
 		burst int64
+		kept  int64
 	}{
-		"events=100/s burst=5000":   {time.Second, 4900},
-		"events=100/s burst=1000":   {time.Second, 900},
-		"events=100/s burst=100":    {100 * time.Millisecond, 90},
-		"events=100/s burst=20":     {20 * time.Millisecond, 18},
-		"events=100/s burst=19":     {0, 19},
-		"events=1/h burst=1":        {0, 1},
-		"events=1/h burst=100":      {time.Second, 99},
-		"events=1000000/s burst=25": {2 * time.Microsecond, 23},
+		"events=100/s burst=5000":     {time.Second, 4650, 125},
+		"events=100/s burst=1000":     {500 * time.Millisecond, 900, 25},
+		"events=100/s burst=400":      {200 * time.Millisecond, 360, 10},
+		"events=100/s burst=399":      {390 * time.Millisecond, 360, 0},
+		"events=100/s burst=100":      {100 * time.Millisecond, 90, 0},
+		"events=100/s burst=20":       {20 * time.Millisecond, 18, 0},
+		"events=100/s burst=19":       {0, 19, 0},
+		"events=1/h burst=1":          {0, 1, 0},
+		"events=1/h burst=100":        {time.Second, 99, 0},
+		"events=1000000/s burst=25":   {2 * time.Microsecond, 23, 0},
+		"events=1/s burst=1000000000": {time.Second, 949_999_999, 25_000_000},
+		"events=1000000000/s burst=1000000000000": {
+			time.Second, 997_000_000_000, 1_000_000_000,
+		},
 	} {
-		rate := newRate(rates(text).Rates[0], false)
+		rate := newRate(rates(text).Rates[0], false, true)
 		require.Equal(t, want.hold, rate.hold, text)
 		require.Equal(t, want.burst, rate.burst, text)
-		whole := newRate(rates(text).Rates[0], true)
+		require.Equal(t, want.kept, rate.kept, text)
+		if want.kept > 0 {
+			require.GreaterOrEqual(t, rate.keptInterval()*time.Duration(rate.kept), horizon, text)
+		}
+		user := newRate(rates(text).Rates[0], false, false)
+		require.Zero(t, user.kept, text)
+		whole := newRate(rates(text).Rates[0], true, true)
 		require.Zero(t, whole.hold, text)
+		require.Zero(t, whole.kept, text)
 		require.Equal(t, whole.Burst, whole.burst, text)
 	}
 }

@@ -21,13 +21,21 @@ type draw struct {
 	quotas   []store.QuotaDraw
 	accounts []*account
 	rates    []store.RateDraw
-	buckets  []*rateAccount
-	wanted   []int64 // how much is owed of each rate
-	terms    []*rate
+	buckets  []bucket
 	began    int64
 	// least is the smallest need of a request that has joined: where a request passes as a whole or not at all, less is
 	// of no use.
 	least needs
+}
+
+// bucket is a rate that is drawn from.
+type bucket struct {
+	account *rateAccount
+	terms   *rate
+	owed    int64
+	// at is the place of the draw among those from rates. keeps says that the draw of what is kept stands behind it.
+	at    int
+	keeps bool
 }
 
 // errStale means that a window is not the one of the store's clock, although the node's clock was set by the store's.
@@ -76,7 +84,7 @@ func (s *subject) begin(now, mono int64) {
 // gather enters what is owed, and what of the rest is low: the round trip is made anyhow.
 func (d *draw) gather(s *subject, now, mono int64) {
 	d.quotas, d.accounts = d.quotas[:0], d.accounts[:0]
-	d.rates, d.buckets, d.wanted, d.terms = d.rates[:0], d.buckets[:0], d.wanted[:0], d.terms[:0]
+	d.rates, d.buckets = d.rates[:0], d.buckets[:0]
 	d.began = mono
 	p := s.plan.Load()
 	whole := p.limits.Whole
@@ -99,8 +107,12 @@ func (d *draw) gather(s *subject, now, mono int64) {
 			if whole {
 				least = d.least[r]
 			}
-			d.rates = append(d.rates, a.draw(owed, least, mono, rate, d))
-			d.buckets, d.wanted, d.terms = append(d.buckets, a), append(d.wanted, owed), append(d.terms, rate)
+			one, keeping := a.draw(owed, least, mono, rate, d)
+			b := bucket{account: a, terms: rate, owed: owed, at: len(d.rates), keeps: keeping.Extra > 0}
+			if d.rates = append(d.rates, one); b.keeps {
+				d.rates = append(d.rates, keeping)
+			}
+			d.buckets = append(d.buckets, b)
 		}
 	}
 }
@@ -123,8 +135,12 @@ func (d *draw) enter(s *subject, now, mono int64) (again bool, stale *account) {
 			again = again || a.left > 0 && a.left >= least
 		}
 	}
-	for i, a := range d.buckets {
-		a.drew(&d.rates[i], d.wanted[i], d.began, mono, d.terms[i])
+	for _, b := range d.buckets {
+		var keeping *store.RateDraw
+		if b.keeps {
+			keeping = &d.rates[b.at+1]
+		}
+		b.account.drew(&d.rates[b.at], keeping, b.owed, d.began, mono, b.terms)
 	}
 	return again, stale
 }

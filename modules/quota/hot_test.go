@@ -94,7 +94,7 @@ func TestWhatUsersOfAllNodesSendIsWithinTheBound(t *testing.T) {
 func TestMillionsOfUsersNeitherGrowMemoryNorLimitAnybody(t *testing.T) {
 	t.Parallel()
 	h := newHot(shardCount * 4)
-	r := newRate(rates("events=10/s burst=80").Rates[0], false)
+	r := newRate(rates("events=10/s burst=80").Rates[0], false, false)
 	prefix := h.prefix("phc_a")
 	for i := range 2_000_000 {
 		h.of(prefix, "phc_a", fmt.Sprint("flood", i), events.ResourceEvents, &r, 1)
@@ -188,7 +188,7 @@ func FuzzAUserNeverGetsMoreThanTheCounterHas(f *testing.F) {
 
 func TestAnEventOfAUserWhoSendsLittleAllocatesNothing(t *testing.T) {
 	h := newHot(shardCount)
-	r := newRate(rates("events=10000000/s").Rates[0], false)
+	r := newRate(rates("events=10000000/s").Rates[0], false, false)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		if h.of(h.prefix("phc_a"), "phc_a", "u", events.ResourceEvents, &r, 1) != nil {
 			t.Fatal("the user has an account")
@@ -198,7 +198,7 @@ func TestAnEventOfAUserWhoSendsLittleAllocatesNothing(t *testing.T) {
 
 func BenchmarkUsersWhoSendLittle(b *testing.B) {
 	h := newHot(16384)
-	r := newRate(rates("events=10000000/s").Rates[0], false)
+	r := newRate(rates("events=10000000/s").Rates[0], false, false)
 	ids := make([]string, 4096)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("01a2052d-2e75-7ea2-9012-%012d", i)

@@ -25,9 +25,17 @@ type plan struct {
 type rate struct {
 	events.Rate
 	// hold is how long the node may hold what it has drawn. burst is the burst for the store: smaller than that of the
-	// rate by what fills up in that time.
+	// rate by what fills up in that time, and by what the nodes keep.
 	hold  time.Duration
 	burst int64
+	// kept is how much all nodes may draw at once to keep it for horizon, and how much more they may in each horizon.
+	// 0: they keep nothing.
+	kept int64
+}
+
+// keptInterval is the time in which the nodes may draw one more unit to keep.
+func (r *rate) keptInterval() time.Duration {
+	return (horizon + time.Duration(r.kept) - 1) / time.Duration(r.kept)
 }
 
 const (
@@ -35,20 +43,29 @@ const (
 	longestHold = time.Second
 	// smallBurst is the burst below which a node holds nothing: a tenth of it would be hardly anything.
 	smallBurst = 20
-	// heldShare is the part of a burst, one in so many, that fills up while a node holds what it has drawn.
-	heldShare = 10
+	// heldShare is the part of a burst, one in so many, that fills up while a node holds what it has drawn, and that
+	// the nodes keep. If they keep something, it is half of that: one part in keptShare that they may draw at once,
+	// and as much again that they draw while they keep it.
+	heldShare, keptShare = 10, 40
+	// leastKept is how much the nodes have to be allowed to keep, so that it is worth a second draw, and mostKept is
+	// more than they need.
+	leastKept, mostKept = 10, 1_000_000_000
 )
 
 // newRate prepares a rate. Where a request passes as a whole or not at all, nothing is held, so that a request as large
-// as the burst can pass.
-func newRate(r events.Rate, whole bool) rate {
+// as the burst can pass. keep says that the nodes may keep some of what they draw.
+func newRate(r events.Rate, whole, keep bool) rate {
 	made := rate{Rate: r, burst: r.Burst}
 	if whole || r.Burst < smallBurst {
 		return made
 	}
-	interval := r.Interval()
-	made.hold = min(longestHold, time.Duration(r.Burst/heldShare)*interval)
-	made.burst -= int64((made.hold + interval - 1) / interval)
+	interval, held := r.Interval(), r.Burst/heldShare
+	if keep && r.Burst/keptShare >= leastKept {
+		made.kept = min(r.Burst/keptShare, mostKept)
+		held /= 2
+	}
+	made.hold = min(longestHold, time.Duration(held)*interval)
+	made.burst -= int64((made.hold+interval-1)/interval) + 2*made.kept
 	return made
 }
 
@@ -63,11 +80,11 @@ func newPlan(limits *events.Limits) *plan {
 	}
 	for _, r := range limits.Rates {
 		p.limited[r.Resource], p.any, p.hasRates = true, true, true
-		p.rates[r.Resource] = newRate(r, limits.Whole)
+		p.rates[r.Resource] = newRate(r, limits.Whole, true)
 	}
 	for _, r := range limits.UserRates {
 		p.hasUsers = true
-		p.users[r.Resource] = newRate(r, false)
+		p.users[r.Resource] = newRate(r, false, false) // those that have an account send much
 	}
 	return p
 }

@@ -250,7 +250,8 @@ func TestFourNodesNeverPassARate(t *testing.T) {
 			shared := newStore(t)
 			text := rapid.SampledFrom([]string{
 				"events=100/s burst=500", "events=10/s burst=100", "events=5/s burst=7", "events=60/m burst=1",
-				"events=1000/s burst=30",
+				"events=1000/s burst=30", "events=10/s burst=2000", "events=1000/s burst=10000",
+				"events=60/m burst=400",
 			}).Draw(rt, "rate")
 			limits := rates(text)
 			limits.Over = events.OverDrop

@@ -36,7 +36,7 @@ type spending struct {
 type draining struct {
 	bucket   *rateAccount
 	resource events.Resource
-	n        int64
+	of       drained
 	draws    uint64
 }
 
@@ -131,6 +131,7 @@ func (q *Quota) judge(
 	if p.hasRates {
 		mono = q.mono()
 	}
+	var mine *draw
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
@@ -143,7 +144,6 @@ func (q *Quota) judge(
 	f := s.look(&v.need, now.UnixNano(), mono, nil)
 	var err error
 	if f.missing {
-		var mine *draw
 		mine, err = q.await(ctx, s, &v.need)
 		now, mono = q.now(), q.mono()
 		room = s.adopt(p, now, q.table)
@@ -157,7 +157,7 @@ func (q *Quota) judge(
 	}
 	s.usedAt = now.UnixNano()
 	v.decide(&f, s.failed(&v.need, mono, err != nil || !room), set)
-	v.take(p, &f, now.UnixNano(), mono, batch)
+	v.take(p, &f, now.UnixNano(), mono, mine, batch)
 	return true
 }
 
@@ -249,7 +249,7 @@ func (v *visit) decide(f *findings, unknown failed, set *settings) {
 }
 
 // take takes from the accounts what the events that pass need, and notes where the limits stand. The subject is locked.
-func (v *visit) take(p *plan, f *findings, now, mono int64, batch *events.Batch) {
+func (v *visit) take(p *plan, f *findings, now, mono int64, mine *draw, batch *events.Batch) {
 	s := v.subject
 	for r, n := range v.need {
 		if n == 0 {
@@ -275,8 +275,8 @@ func (v *visit) take(p *plan, f *findings, now, mono int64, batch *events.Batch)
 		}
 		if a := s.rates[r]; a != nil {
 			if v.charged[r] > 0 {
-				ofLast := a.spend(v.charged[r], mono)
-				v.drained = append(v.drained, draining{a, resource, ofLast, a.draws})
+				of := a.spend(v.charged[r], mono, mine)
+				v.drained = append(v.drained, draining{a, resource, of, a.draws})
 			}
 			standing := a.standing(mono, &p.rates[r], v.over[r], p.limits.Whole)
 			if standing.Over {
@@ -419,8 +419,8 @@ func (v *visit) giveBack(kept, rated *needs) {
 	}
 	for i := range v.drained {
 		drained := &v.drained[i]
-		if n := min(v.charged[drained.resource]-rated[drained.resource], drained.n); n > 0 {
-			drained.bucket.giveBack(n, drained.draws, mono)
+		if n := v.charged[drained.resource] - rated[drained.resource]; n > 0 {
+			drained.bucket.giveBack(n, drained.of, drained.draws, mono)
 		}
 	}
 }

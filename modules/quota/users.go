@@ -128,7 +128,8 @@ func (q *Quota) askForUsers(ctx context.Context, p *plan, c *crowd, token string
 			*a = newUserAccount(r.Rate, one.user.distinctID)
 		}
 		if a.available(now, nil) < one.n && now >= a.retryAt {
-			c.draws, c.drawn = append(c.draws, a.draw(one.n, 1, now, r, mine)), append(c.drawn, i)
+			d, _ := a.draw(one.n, 1, now, r, mine) // they keep nothing
+			c.draws, c.drawn = append(c.draws, d), append(c.drawn, i)
 		}
 	}
 	var err error
@@ -154,14 +155,14 @@ func (q *Quota) askForUsers(ctx context.Context, p *plan, c *crowd, token string
 			one.lost = true
 			continue
 		}
-		one.user.account.drew(&c.draws[i], one.n, began, now, &p.users[one.user.resource])
+		one.user.account.drew(&c.draws[i], nil, one.n, began, now, &p.users[one.user.resource])
 	}
 	for i := range c.parties {
 		one := &c.parties[i]
 		a := &one.user.account
 		one.pass = min(one.n, a.available(now, mine))
 		one.over = one.n - one.pass
-		a.spend(one.pass, now)
+		a.spend(one.pass, now, mine)
 	}
 }
 
