@@ -107,11 +107,23 @@ func (f *fleet) kill(i int, damaged bool) {
 	if damaged {
 		f.unknown = f.unknown || f.faulty
 		for w, n := range held {
-			f.lost[w] += n
+			f.lost[f.known(w)] += n
 		}
 		f.dirs[i] = f.newDir()
 	}
 	f.start(i)
+}
+
+// known returns the window as windows names it. An account of an earlier process has no limit before it is used, and its
+// times are of another zone.
+func (f *fleet) known(w window) window {
+	w.start = w.start.UTC()
+	for _, quota := range f.limits.Quotas {
+		if quota.Resource == w.quota.Resource && quota.Period == w.quota.Period {
+			w.quota = quota
+		}
+	}
+	return w
 }
 
 // holds returns what the node holds of each window.
