@@ -184,7 +184,8 @@ its own first gets those that hold for it, so that nothing else changes.`,
 					Body: Limit{Limit: &quota.Limit}, Header: preconditions(tag),
 				})
 				if err != nil && i > 0 {
-					return fmt.Errorf("%s was set, and %s was not: %w", strings.Join(names(quotas[:i]), ", "), quota, err)
+					done := strings.Join(names(quotas[:i]), ", ")
+					return fmt.Errorf("%s was set, and %s was not: %w", done, quota, err)
 				}
 				if err != nil {
 					return explained(err)

@@ -106,7 +106,8 @@ func TestAMomentIsInItsWindowAlsoWhenTheClocksChangeAtMidnight(t *testing.T) {
 		zone, err := time.LoadLocation(name)
 		require.NoError(t, err)
 		for change := time.Date(2012, 1, 2, 0, 0, 0, 0, zone); !change.IsZero() && change.Year() < 2036; {
-			for at := change.Add(-26 * time.Hour); at.Before(change.Add(26 * time.Hour)); at = at.Add(10 * time.Minute) {
+			for before := -26 * time.Hour; before < 26*time.Hour; before += 10 * time.Minute {
+				at := change.Add(before)
 				for _, period := range Periods() {
 					start, end := period.Window(at)
 					if start.After(at) || !end.After(at) {
@@ -116,7 +117,7 @@ func TestAMomentIsInItsWindowAlsoWhenTheClocksChangeAtMidnight(t *testing.T) {
 						continue
 					}
 					if next, _ := period.Window(end); !next.Equal(end) {
-						t.Fatalf("%s: the %s of %s ends at %s, and the next one begins at %s", name, period, at, end, next)
+						t.Fatalf("%s: the %s of %s ends at %s, the next one begins at %s", name, period, at, end, next)
 					}
 					if start.Add(-time.Nanosecond).Day() == start.Day() || start.Month() != at.Month() {
 						t.Fatalf("%s: the %s of %s begins at %s", name, period, at, start)

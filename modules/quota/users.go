@@ -13,8 +13,8 @@ import (
 	"github.com/opencapture/capture/modules/store"
 )
 
-// newUserAccount returns the account of a user's rate. A distinct_id may be long, and of any bytes, so its digest stands
-// in the name of the counter.
+// newUserAccount returns the account of a user's rate. A distinct_id may be long, and of any bytes, so its digest
+// stands in the name of the counter.
 func newUserAccount(rate events.Rate, distinctID string) rateAccount {
 	digest := sha256.Sum256([]byte(distinctID))
 	return rateAccount{rate: rate, counter: rate.UserCounter(hex.EncodeToString(digest[:16]))}

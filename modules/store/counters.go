@@ -8,7 +8,8 @@ import (
 // Counters lends the nodes shares of limits, so that a node can spend its share without asking again. Whatever nodes
 // and the store do, and whoever dies: the nodes together never have more than a limit allows.
 //
-// The counters of a token are told apart by their names, such as "quota:events:month:20261101" or "rate:events:10000000:5000".
+// The counters of a token are told apart by their names, such as "quota:events:month:20261101" or
+// "rate:events:10000000:5000".
 type Counters interface {
 	// Take draws from several counters of a token, in one round trip. Each draw succeeds or fails by itself; its
 	// results are in the draw. With an error, no results are set, and the same draws may be tried again, but without
