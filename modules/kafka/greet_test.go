@@ -154,6 +154,7 @@ func TestTheLogSaysOnceThatMessagesAreNotAcknowledgedAndOnceThatTheyAreAgain(t *
 	cfg := plain(broker.ListenAddrs()...)
 	cfg.AckTimeout = 2 * time.Second // within it, a busy machine connects again
 	producer, logged := observed(t, cfg)
+	require.Eventually(t, func() bool { return producer.Ready() == nil }, patience, time.Millisecond)
 	var faulty atomic.Bool
 	faulty.Store(true)
 	broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {

@@ -58,6 +58,7 @@ func config(brokers ...string) kafka.Config {
 	cfg := kafka.DefaultConfig()
 	cfg.Brokers = brokers
 	cfg.Topics = oneTopic("capture-test-" + uuid.NewString())
+	cfg.ConnectTimeout = 30 * time.Second // a busy machine is no broker that is away
 	return cfg
 }
 
