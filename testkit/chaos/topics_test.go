@@ -127,8 +127,10 @@ func (b *broker) hasTopics(ids []sarama.Uuid) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if slices.ContainsFunc(ids, func(id sarama.Uuid) bool { return strings.Contains(string(content), id.String()) }) {
-			return true, nil
+		for _, id := range ids {
+			if strings.Contains(string(content), id.String()) {
+				return true, nil
+			}
 		}
 	}
 	return false, nil
