@@ -41,6 +41,7 @@ type Reserver interface {
 	// releases are free for the next that reserves them, unless another owner has them by now. Settle copies what it is
 	// given, gathers it with that of other requests, and returns at once. The node that has settled sees the new state
 	// at once; other nodes see the digests Busy until the store has it, which takes a few milliseconds. If the store
-	// does not answer, Settle tries again until the leases have ended, and counts what it then gives up.
+	// does not answer, Settle tries again until the leases have ended, with what is committed for an eighth of the
+	// window if that is longer, and counts what it then gives up.
 	Settle(token string, owner Owner, commit []Digest, window time.Duration, release []Digest)
 }

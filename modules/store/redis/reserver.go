@@ -84,7 +84,7 @@ func (s *Store) Settle(
 	if len(commit)+len(release) == 0 {
 		return
 	}
-	until := time.Now().Add(time.Duration(s.lease.Load()))
+	until := time.Now().Add(worthFor(time.Duration(s.lease.Load()), window, len(commit)))
 	shard, err := s.servers.shard(s.keys.digests(token), token)
 	if err != nil {
 		s.lost.add(token, owner, commit, window, release, until)
@@ -96,6 +96,16 @@ func (s *Store) Settle(
 		default:
 		}
 	}
+}
+
+// worthFor returns for how long Redis is to be told of the end of a request. What is released is free anyway when its
+// lease has ended. What is done is told for longer: its window, which begins when Redis has been told, is to end no
+// later than an eighth of it after its time.
+func worthFor(lease, window time.Duration, committed int) time.Duration {
+	if committed == 0 {
+		return lease
+	}
+	return max(lease, window/8)
 }
 
 // settleElsewhere hands settlements over to the servers that have their keys now.

@@ -32,7 +32,7 @@ type group struct {
 	window time.Duration
 	// done has the digests, released the digests that are free again, each behind its owner.
 	done, released []byte
-	// until is when the lease of the last of them has ended.
+	// until is until when it makes sense to tell the last of them.
 	until time.Time
 }
 
@@ -195,7 +195,7 @@ func (q *queue) giveUp(groups []*group) {
 	q.told(groups)
 }
 
-// expire gives up the groups whose leases have ended.
+// expire gives up the groups that it makes no sense to tell any more.
 func (s *settlements) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

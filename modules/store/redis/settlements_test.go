@@ -49,6 +49,13 @@ func TestSettlementsAreGroupedByTokenAndGivenUpWithTheirLeases(t *testing.T) {
 	require.Zero(t, q.bytes.Load(), "nothing is left in the account")
 }
 
+func TestWhatIsDoneIsToldForLongerThanWhatIsReleased(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, time.Minute, worthFor(time.Minute, 24*time.Hour, 0))
+	require.Equal(t, 3*time.Hour, worthFor(time.Minute, 24*time.Hour, 1))
+	require.Equal(t, time.Minute, worthFor(time.Minute, 2*time.Minute, 1))
+}
+
 func TestTheBreakerOpensAfterFailuresInARow(t *testing.T) {
 	t.Parallel()
 	var b breaker

@@ -32,7 +32,7 @@ type Store struct {
 	// lost has settlements while nobody knows which server has their keys.
 	lost    *settlements
 	notices notices
-	// lease is the longest lease that was reserved lately, in ns: so long it makes sense to tell the ends of requests.
+	// lease is the longest lease that was reserved lately, in ns: so long it makes sense to tell what was released.
 	lease atomic.Int64
 
 	stopped atomic.Bool
