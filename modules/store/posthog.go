@@ -6,8 +6,8 @@ import (
 )
 
 // PostHog reads what PostHog's own application writes for its capture service, in the Redis of that application. It
-// writes nothing there. The keys and their formats: docs/migrating.md. An answer comes within store.posthog.timeout, and
-// every call waits for one answer, except SortedSet, which reads a large set in parts.
+// writes nothing there. The keys and their formats: docs/migrating.md. An answer comes within store.posthog.timeout,
+// and every call waits for one answer, except SortedSet, which reads a large set in parts.
 //
 // Before the key of a sorted set the store puts store.posthog.prefix, as PostHog puts its REDIS_KEY_PREFIX. PostHog has
 // no prefix before the keys of Strings.
