@@ -9,7 +9,9 @@
 //   - how many operations on Redis an event costs for projects, quotas and rates. A script is one operation.
 //   - how many round trips to Redis a request costs with deduplication.
 //   - how much more CPU time the service takes for an event with everything on than with everything off, in alternating
-//     runs of the same binary. On a machine that does other work as well, the least of several runs says most.
+//     runs of the same binary, and how much more with each part alone. With everything off the service still takes real
+//     requests, and writes every event to the real Kafka. The time of Redis and of Kafka does not count. On a machine
+//     that does other work as well, the least of several runs says most.
 //
 // A proxy in front of Redis counts the operations and round trips. It is not there while CPU time is measured.
 package main
