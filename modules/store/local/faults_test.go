@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +31,30 @@ type faultyDisk struct {
 	syncs   error         // what the next sync fails with
 	stall   chan struct{} // writing waits until it is closed
 	left    int64         // what is free, if it is not 0
+	did     []string      // what was made durable, and what took another's place, in order
+}
+
+// note notes what the disk has done with a file, whose number is left out.
+func (d *faultyDisk) note(what, path string) {
+	d.did = append(d.did, what+" "+digits.ReplaceAllString(filepath.Base(path), "N"))
+}
+
+var digits = regexp.MustCompile(`[0-9]+`)
+
+// sofar returns what was done since the last time.
+func (d *faultyDisk) sofar() (did []string) {
+	d.set(func(d *faultyDisk) { did, d.did = d.did, nil })
+	return did
+}
+
+func (d *faultyDisk) rename(from, to string) error {
+	d.set(func(d *faultyDisk) { d.note("rename", from) })
+	return d.systemDisk.rename(from, to)
+}
+
+func (d *faultyDisk) syncDir(path string) error {
+	d.set(func(d *faultyDisk) { d.note("sync", path) })
+	return d.systemDisk.syncDir(path)
 }
 
 func (d *faultyDisk) set(change func(*faultyDisk)) {
@@ -44,7 +70,7 @@ func (d *faultyDisk) create(path string) (file, error) {
 		return nil, d.creates
 	}
 	f, err := d.systemDisk.create(path)
-	return &faultyFile{f, d}, err
+	return &faultyFile{f, d, path}, err
 }
 
 func (d *faultyDisk) free(path string) (int64, error) {
@@ -59,6 +85,7 @@ func (d *faultyDisk) free(path string) (int64, error) {
 type faultyFile struct {
 	file
 	disk *faultyDisk
+	path string
 }
 
 func (f *faultyFile) Write(text []byte) (int, error) {
@@ -82,6 +109,7 @@ func (f *faultyFile) Sync() error {
 		f.disk.syncs = nil
 		return err
 	}
+	f.disk.note("sync", f.path)
 	return f.file.Sync()
 }
 
@@ -278,6 +306,50 @@ func TestWhatASyncHasLostIsWrittenAgain(t *testing.T) {
 	f.reopen(t)
 	require.True(t, f.isDone(t, d[0]))
 	require.EqualValues(t, 5, f.used(t))
+}
+
+// What a loss of power takes is what happened in the last second, and of records nothing.
+func TestWhatIsWrittenIsMadeDurable(t *testing.T) {
+	f := newFixture(t)
+	f.disk.sofar()
+	require.NoError(t, f.Put(t.Context(), "project", "a", nil, store.Fields{"a": "1"}))
+	did := slices.DeleteFunc(f.disk.sofar(), func(what string) bool { return strings.HasSuffix(what, ".log") })
+	require.Equal(t, []string{
+		"sync records-project.json.new", "rename records-project.json.new", "sync store",
+	}, did, "the new file is whole before it takes the place, and the directory has it before the answer")
+
+	f.use(t, "node", randomDigests(1)[0])
+	f.tidyOnce()
+	require.Contains(t, f.disk.sofar(), "sync counters-N.log", "once a second")
+	f.use(t, "node-2", randomDigests(1)[0])
+	f.digestLog.tidy()
+	require.Contains(t, f.disk.sofar(), "sync digests-N.log", "once a second")
+
+	f.use(t, "node-3", randomDigests(1)[0])
+	require.NoError(t, f.Stop(context.Background()))
+	did = f.disk.sofar()
+	require.Contains(t, did, "sync counters-N.log", "at the stop")
+	require.Contains(t, did, "sync digests-N.log", "at the stop")
+}
+
+func TestOperatorsSeeWhatTheStoreHas(t *testing.T) {
+	f := newFixture(t)
+	claims := make([]store.Claim, 3)
+	require.NoError(t, f.Reserve(t.Context(), "token", 1, randomDigests(3), time.Hour, claims))
+	f.use(t, "node", randomDigests(1)[0])
+	f.tidyOnce()
+	require.InDelta(t, 3, f.gauge("local_reservations"), 0)
+	require.InDelta(t, 1, f.gauge("local_digests"), 0)
+	require.InDelta(t, 1, f.gauge("local_counters"), 0)
+	require.Zero(t, f.Status().Waiting)
+	stall := make(chan struct{})
+	f.disk.set(func(d *faultyDisk) { d.stall = stall })
+	f.Settle("token", 1, randomDigests(5), time.Hour, nil)
+	require.EqualValues(t, 5, f.Status().Waiting, "the disk does not have them yet")
+	f.disk.set(func(d *faultyDisk) { d.stall = nil })
+	close(stall)
+	written(t, f.Store)
+	require.Zero(t, f.Status().Waiting)
 }
 
 func TestADiskThatStallsHoldsUpNobodyTwice(t *testing.T) {
