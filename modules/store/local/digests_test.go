@@ -2,8 +2,10 @@ package local
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +137,70 @@ func TestCountersHaveABound(t *testing.T) {
 	for i := range s.counters.shards {
 		require.Empty(t, s.counters.shards[i].tokens)
 	}
+}
+
+func TestRecordsHaveABound(t *testing.T) {
+	s := started(t, New(roomy("", nil), zap.NewNop(), tally.NoopScope))
+	k, err := s.kind("project")
+	require.NoError(t, err)
+	is := store.Fields{"a": "b"}
+	k.byName = make(map[string]store.Fields, maxRecords)
+	for i := range maxRecords {
+		k.byName[strconv.Itoa(i)] = is
+	}
+	require.ErrorContains(t, s.Put(t.Context(), "project", "one more", nil, is), "one more is too many")
+	require.NoError(t, s.Put(t.Context(), "project", "7", is, store.Fields{"a": "c"}), "a change takes no room")
+	require.NoError(t, s.Put(t.Context(), "rule", "1", nil, is), "each kind has its own")
+	require.NoError(t, s.Put(t.Context(), "project", "8", is, nil))
+	require.NoError(t, s.Put(t.Context(), "project", "one more", nil, is), "one has left")
+}
+
+func TestALogThatIsLongBecomesASnapshot(t *testing.T) {
+	f := newFixture(t)
+	long := strings.Repeat("x", maxName-3)
+	draws := make([]store.QuotaDraw, maxDraws)
+	taken := 0
+	for written := 0; written <= logBytes; written += maxDraws * maxName {
+		for i := range draws {
+			draws[i] = store.QuotaDraw{
+				Counter: fmt.Sprint(long, taken%100), Node: fmt.Sprint("node", taken), Limit: 1 << 30, Need: 1,
+				Start: time.Unix(0, 0), End: f.clock.Now().Add(5000 * time.Hour),
+			}
+			taken++
+		}
+		require.NoError(t, f.Take(t.Context(), "token", draws, nil))
+	}
+	logs := func() []string {
+		found, err := filepath.Glob(filepath.Join(f.dir, counterPrefix+"*"+logSuffix))
+		require.NoError(t, err)
+		return found
+	}
+	before := logs()
+	require.Len(t, before, 1)
+	f.tidied(t, func() bool { return len(logs()) == 1 && logs()[0] != before[0] })
+	f.reopen(t)
+	usage, err := f.Usage(t.Context(), "token")
+	require.NoError(t, err)
+	used := int64(0)
+	for _, counter := range usage {
+		used += counter.Used
+	}
+	require.EqualValues(t, taken, used)
+}
+
+func TestThePausesAfterFaultsGrowAndBeginAnew(t *testing.T) {
+	var b backoff
+	require.True(t, b.isTime(0))
+	want := firstPause
+	for range 20 {
+		b.after(errFull, 0)
+		require.False(t, b.isTime(int64(want)-1))
+		require.True(t, b.isTime(int64(want)), "after %s", want)
+		want = min(2*want, lastPause)
+	}
+	b.after(nil, 0)
+	b.after(errFull, 0)
+	require.True(t, b.isTime(int64(firstPause)))
 }
 
 func TestGenerationsComeAndGo(t *testing.T) {
