@@ -87,28 +87,6 @@ func rerouting(days string) conversion {
 	}
 }
 
-// globalRate reads how many events of a user pass in a window, over all nodes. A dry run limits nobody.
-func globalRate(env map[string]string) conversion {
-	return func(value string) (any, error) {
-		on, err := boolean(value)
-		if err != nil || on != true {
-			return nil, err
-		}
-		if dry, err := boolean(cmp.Or(env["GLOBAL_RATE_LIMIT_DRY_RUN"], "false")); err != nil || dry == true {
-			return nil, inside("GLOBAL_RATE_LIMIT_DRY_RUN", err)
-		}
-		most, err := whole(cmp.Or(env["GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD"], "300000"), "events", 1, mostRate)
-		if err != nil {
-			return nil, inside("GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD", err)
-		}
-		window, err := whole(cmp.Or(env["GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS"], "60"), "seconds", 1, 3600)
-		if err != nil {
-			return nil, inside("GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS", err)
-		}
-		return []string{fmt.Sprintf("events=%d/h burst=%d", most*3600/window, most)}, nil
-	}
-}
-
 // overflowRate reads how many events of a user pass in a second, and at once.
 func overflowRate(env map[string]string) conversion {
 	return func(value string) (any, error) {

@@ -36,7 +36,7 @@ func settings(env map[string]string) []setting {
 
 		{name: "DROP_EVENTS_BY_TOKEN_DISTINCT_ID", key: "routing.drop", convert: rules},
 		{name: "INGESTION_FORCE_OVERFLOW_BY_TOKEN_DISTINCT_ID", key: "routing.overflow", convert: rules},
-		{name: "GLOBAL_RATE_LIMIT_ENABLED", key: "quota.user_rates", convert: globalRate(env)},
+		{name: globalOn, key: "quota.user_rates", convert: globalRate(env)},
 		{name: "OVERFLOW_ENABLED", key: "quota.user_rates", convert: overflowRate(env)},
 		{name: "ENABLE_HISTORICAL_REROUTING", key: "routing.historical_after",
 			convert: rerouting(env["HISTORICAL_REROUTING_THRESHOLD_DAYS"])},
@@ -182,9 +182,9 @@ var remarks = []remark{
 	{"KNOWN_TOKENS_REDIS_URL", "", "The known tokens are read from the Redis of store.posthog.addrs."},
 	{"KNOWN_TOKENS_MARKER_REFRESH_SECS", "", "Whether the list of known tokens is fresh is read with each lookup."},
 	{"KNOWN_TOKENS_MARKER_MAX_AGE_SECS", "3600", "The list of known tokens counts for an hour after it was whole."},
-	{"GLOBAL_RATE_LIMIT_DRY_RUN", "*", rateLimit},
-	{"GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS", "*", rateLimit},
-	{"GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD", "*", rateLimit},
+	{globalDry, "*", rateLimit},
+	{globalWindow, "*", rateLimit},
+	{globalMost, "*", rateLimit},
 	{"GLOBAL_RATE_LIMIT_*OVERRIDES_CSV", "", "A project has user_rates of its own in its record."},
 	{"GLOBAL_RATE_LIMIT_CUSTOM_THRESHOLD_*", "", "A project has user_rates of its own in its record."},
 	{"GLOBAL_RATE_LIMIT_*", "", "How nodes count together follows from the rate: the section quota has all " +

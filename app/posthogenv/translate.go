@@ -21,6 +21,7 @@ func Translate(environ, keys []string) ([]byte, error) {
 	t := &translation{env: parse(environ), keys: keys, values: map[string]given{}}
 	t.settings = settings(t.env)
 	t.translate()
+	t.ownRates = t.thresholds()
 	if err := t.faults.Err(); err != nil {
 		return nil, err
 	}
@@ -36,7 +37,9 @@ type translation struct {
 	values map[string]given
 	// conflicts are sentences about older names that do not count.
 	conflicts []string
-	faults    configs.Faults
+	// ownRates are sentences about thresholds of single projects and users.
+	ownRates []string
+	faults   configs.Faults
 }
 
 // given is the value of a key, and the variable that gave it.
@@ -194,7 +197,7 @@ func (t *translation) unknown() []string {
 
 // notes are sentences that an operator should read before this service takes over.
 func (t *translation) notes() []string {
-	notes := slices.Clone(t.conflicts)
+	notes := slices.Concat(t.conflicts, t.ownRates)
 	if _, found := t.values["kafka.brokers"]; !found {
 		notes = append(notes, "No variable names the brokers. Without kafka.brokers the service writes to a broker "+
 			"of its own, inside the process.")

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/configs"
+	"github.com/opencapture/capture/modules/project"
+	"github.com/opencapture/capture/modules/store"
 )
 
 // keys are the keys of a build with every module that a translation can need, in the order of its reference.
@@ -280,11 +282,51 @@ func TestTheRatesOfUsers(t *testing.T) {
 	require.Equal(t, []any{"events=100/s burst=1000"}, rates("OVERFLOW_ENABLED=true"))
 	require.Equal(t, []any{"events=5/s burst=7"},
 		rates("OVERFLOW_ENABLED=true", "OVERFLOW_PER_SECOND_LIMIT=5", "OVERFLOW_BURST_LIMIT=7"))
-	require.Equal(t, []any{"events=18000000/h burst=300000"}, rates("GLOBAL_RATE_LIMIT_ENABLED=true"))
-	require.Equal(t, []any{"events=3600/h burst=10"}, rates("GLOBAL_RATE_LIMIT_ENABLED=true",
+	each := func(rate string) (all []any) {
+		for _, resource := range []string{"events", "exceptions", "ai", "surveys"} {
+			all = append(all, resource+"="+rate)
+		}
+		return all
+	}
+	require.Equal(t, each("18000000/h burst=300000"), rates("GLOBAL_RATE_LIMIT_ENABLED=true"))
+	require.Equal(t, each("3600/h burst=10"), rates("GLOBAL_RATE_LIMIT_ENABLED=true",
 		"GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS=10", "GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_THRESHOLD=10"))
 	require.Nil(t, rates("GLOBAL_RATE_LIMIT_ENABLED=true", "GLOBAL_RATE_LIMIT_DRY_RUN=true"))
 	require.Nil(t, rates("GLOBAL_RATE_LIMIT_ENABLED=false", "OVERFLOW_ENABLED=false"))
+}
+
+// section 5.4
+func TestThresholdsOfSingleProjectsAndUsersAreToldLoudly(t *testing.T) {
+	const overrides = "GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_OVERRIDES_CSV="
+	env := []string{"GLOBAL_RATE_LIMIT_ENABLED=true", "GLOBAL_RATE_LIMIT_WINDOW_INTERVAL_SECS=10",
+		overrides + "phc_a=20, phc_b:a=b@example.com=7,phc_b:c=8", "GLOBAL_RATE_LIMIT_CUSTOM_THRESHOLD_KEY=the\nkey"}
+	told := translate(t, env...).block(toKnow)
+	require.Contains(t, told, `"capture project set 'phc_a' 'user_rates=events=7200/h burst=20, `+
+		`exceptions=7200/h burst=20, ai=7200/h burst=20, surveys=7200/h burst=20'"`)
+	require.Contains(t, told, "single users, 2 of them, which are LOST")
+	require.Contains(t, told, `under "the\nkey" are NOT READ`)
+	require.NotContains(t, told, "example.com")
+	for _, off := range []string{"GLOBAL_RATE_LIMIT_ENABLED=false", "GLOBAL_RATE_LIMIT_DRY_RUN=true"} {
+		told := translate(t, append(slices.Clone(env), off)...).block(toKnow)
+		require.NotContains(t, told, "LOST", off)
+		require.NotContains(t, told, "NOT READ", off)
+	}
+	for _, wrong := range []string{"phc_a", "=5", "phc_a:=5", "phc_a=0", "phc_a=x", "a'b=5"} {
+		_, err := posthogenv.Translate([]string{env[0], overrides + wrong}, keys())
+		require.ErrorContains(t, err, strings.TrimSuffix(overrides, "="), wrong)
+	}
+}
+
+// What the note says to run is what the record of a project takes.
+func TestTheRatesInANoteAreThoseOfAProject(t *testing.T) {
+	told := translate(t, "GLOBAL_RATE_LIMIT_ENABLED=true",
+		"GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_OVERRIDES_CSV=phc_a=20").block(toKnow)
+	_, rates, found := strings.Cut(told, "'user_rates=")
+	require.True(t, found)
+	rates, _, _ = strings.Cut(rates, "'")
+	record, err := project.Parse(store.Fields{"user_rates": rates})
+	require.NoError(t, err)
+	require.Len(t, record.Limits.UserRates, 4)
 }
 
 func TestWhatIsNotSetIsLeftToOurDefaults(t *testing.T) {
