@@ -1,30 +1,46 @@
 package testkit_test
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/fx"
 
 	"github.com/opencapture/capture/modules/control"
 	"github.com/opencapture/capture/modules/events"
+	"github.com/opencapture/capture/modules/module"
 	"github.com/opencapture/capture/testkit"
 )
 
 // An operator's change holds for the next events, and every answer is one that the document describes.
-func TestWhatOperatorsChangeHoldsForTheNextEvents(t *testing.T) {
+func TestWhatOperatorsChangeHoldsForTheNextEvents(t *testing.T) { changed(t) }
+
+// changed makes all kinds of changes in a service with these settings.
+func changed(t *testing.T, options ...testkit.Option) {
 	sink := testkit.NewSink()
 	audited := filepath.Join(t.TempDir(), "audit.jsonl")
-	service := testkit.Start(t, testkit.Override[events.Sink](sink), testkit.Set("admin.audit.file", audited))
+	service := testkit.Start(t, append(options, testkit.Override[events.Sink](sink),
+		testkit.Set("admin.audit.file", audited))...)
 	o := &documented{service, describe(t, service)}
 	const project, quotas = "/admin/projects/{token}", "/admin/projects/{token}/quotas"
 	const quota = quotas + "/{resource}/{period}"
 	token := []string{"phc_{*}/?#"}
-	send := func() int {
-		return service.Post("/capture/", `{"api_key":"phc_{*}/?#","event":"a","distinct_id":"u"}`).Status
+	send := func() (status int) {
+		// While the shared state does not answer, events fail, and count against nothing.
+		service.Eventually("the event to be judged", func() bool {
+			status = service.Post("/capture/", `{"api_key":"phc_{*}/?#","event":"a","distinct_id":"u"}`).Status
+			return status != 503
+		})
+		return status
 	}
 	asJSON := []string{"Content-Type", "application/json"}
 	fresh := append([]string{"If-None-Match", "*"}, asJSON...)
@@ -121,4 +137,98 @@ func TestWhatOperatorsChangeHoldsForTheNextEvents(t *testing.T) {
 	require.Equal(t, 503, o.ask(t, "PUT", project, token, "", enabled, fresh...).status)
 	require.Equal(t, 503, o.ask(t, "POST", "/admin/reload", nil, "", "").status)
 	require.Equal(t, 404, o.ask(t, "GET", project, token, "", "").status)
+}
+
+// witness is a stage that sees how events end.
+type witness struct {
+	mu    sync.Mutex
+	ended []string
+}
+
+func (*witness) Phase() events.Phase { return events.PhasePlugins }
+func (*witness) Name() string        { return "witness" }
+
+func (w *witness) Process(context.Context, *events.Batch) (events.Settle, error) {
+	return func(_ context.Context, batch *events.Batch) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for i := range batch.Events {
+			outcome := &batch.Events[i].Outcome
+			w.ended = append(w.ended, strings.TrimSpace(fmt.Sprint(outcome.State, " ", outcome.Reason, " ", outcome.Rule)))
+		}
+	}, nil
+}
+
+func (w *witness) seen() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ended)
+}
+
+// A rule that is set by the API of one node drops events on another one, and everything that tells of events names it:
+// the outcome, the answer, the usage, the metrics, the warning to the project and the list of rules. Without the rule
+// the events are kept again.
+func TestARuleThatTheAPISetsDropsEvents(t *testing.T) { ruled(t, 1) }
+
+// ruled sets a rule by the first of some nodes, and sends to the last.
+func ruled(t *testing.T, count int, options ...testkit.Option) {
+	seen := &witness{}
+	var nodes []*testkit.Service
+	for range count {
+		nodes = append(nodes, testkit.Start(t, append(options,
+			testkit.Set("warnings.enabled", "true"), testkit.Set("warnings.rules", "true"),
+			testkit.With(module.Module{Name: "witness", Options: fx.Provide(
+				events.AsStage(func() *witness { return seen }),
+			)}))...))
+	}
+	service := nodes[count-1]
+	o := &documented{nodes[0], describe(t, nodes[0])}
+	const path = "/admin/restrictions/{name}"
+	name := []string{"no-heartbeats"}
+	headers := []string{"If-None-Match", "*", "Content-Type", "application/json"}
+	const rule = `{"fields":{"token":"phc_a","action":"drop","events":"heartbeat","distinct_ids":"u1"}}`
+	require.Equal(t, 201, o.ask(t, "PUT", path, name, "", rule, headers...).status)
+	inForce(t, service, 1)
+
+	const id = "0198c0de-0000-7000-8000-00000000000"
+	request := func() string {
+		now := time.Now().UTC().Format(time.RFC3339Nano)
+		one := func(n int, event, user string) string {
+			return fmt.Sprintf(`{"event":%q,"uuid":"%s%d","distinct_id":%q,"timestamp":%q,"properties":{}}`, event, id, n,
+				user, now)
+		}
+		response := service.Post("/i/v1/analytics/events", fmt.Sprintf(`{"created_at":%q,"batch":[%s,%s]}`, now,
+			one(1, "heartbeat", "u1"), one(2, "heartbeat", "u2")), "Authorization", "Bearer phc_a",
+			"Content-Type", "application/json", "PostHog-Sdk-Info", "test/1.0.0", "PostHog-Attempt", "1",
+			"PostHog-Request-Id", id+"9", "PostHog-Request-Timestamp", now)
+		require.Equal(t, 200, response.Status, response.Body)
+		return response.Body
+	}
+	const answer = `{"results":{"` + id + `1":{"result":%s},"` + id + `2":{"result":%s}}}`
+	require.Equal(t, fmt.Sprintf(answer, `"drop","details":"event_restriction_drop"`, `"ok"`), request())
+	service.Eventually("the events have ended", func() bool { return len(seen.seen()) == 2 })
+	require.ElementsMatch(t, []string{"dropped rule store/no-heartbeats", "accepted"}, seen.seen())
+	service.Eventually("the project is warned", func() bool { return len(service.Messages()) == 2 })
+	for _, message := range service.Messages() {
+		if message.Envelope.Event == "$$client_ingestion_warning" {
+			require.Contains(t, string(message.Envelope.Data), `"rule":"store/no-heartbeats"`)
+		} else {
+			require.Equal(t, "u2", message.Envelope.DistinctID)
+		}
+	}
+	service.Eventually("the usage has the events", func() bool { return sums(usageRows(t, service))["received"] == 2 })
+	rows := usageRows(t, service)
+	require.Equal(t, "phc_a", rows[0].Token)
+	require.Equal(t, map[string]uint64{"received": 2, "accepted": 1, "duplicates": 0, "dropped rule": 1}, sums(rows))
+	require.Equal(t, 1, metric(t, service.Admin("/metrics").Body, `capture_events_dropped_total\{reason="rule"\}`))
+	service.Eventually("the rule is counted", func() bool {
+		return metric(t, service.Admin("/metrics").Body, `capture_routing_applied_total\{action="drop"\}`) == 1 &&
+			strings.Contains(service.Admin("/admin/routing?token=phc_a").Body, `{"rule":"store/no-heartbeats","fields":`+
+				`{"action":"drop","distinct_ids":"u1","events":"heartbeat","token":"phc_a"},"events":1}`)
+	})
+
+	require.Equal(t, 204, o.ask(t, "DELETE", path, name, "", "", "If-Match", "*").status)
+	inForce(t, service, 0)
+	require.Equal(t, fmt.Sprintf(answer, `"ok"`, `"ok","details":"duplicate"`), request(), "what was dropped is no copy")
+	service.Eventually("the event is kept", func() bool { return len(service.Messages()) == 3 })
 }

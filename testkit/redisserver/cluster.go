@@ -3,6 +3,7 @@
 package redisserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -176,6 +177,25 @@ func (c *Cluster) PrimaryOf(key string) (*Server, error) {
 		return nil, fmt.Errorf("the Cluster says that %s serves %q", at, key)
 	}
 	return nil, errors.New("no server of the Cluster runs")
+}
+
+// Failover kills the server that serves the slot of a key, and returns when a replica serves it.
+func (c *Cluster) Failover(ctx context.Context, key string) (killed *Server, err error) {
+	if killed, err = c.PrimaryOf(key); err != nil {
+		return nil, err
+	}
+	killed.Kill()
+	return killed, process.Poll(patience, pause, func() (bool, error) {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		primary, err := c.PrimaryOf(key)
+		if err == nil && primary != killed {
+			info, err := primary.Info("replication")
+			return err == nil && strings.Contains(info, "role:master\r\n"), nil
+		}
+		return false, nil
+	})
 }
 
 // primaryIn returns the address of the primary of a slot in an answer to CLUSTER SLOTS.

@@ -150,7 +150,9 @@ func TestAClusterServesAndReplacesAPrimary(t *testing.T) {
 		require.NoError(t, err)
 		do(t, primary, "SET", "key", "value")
 		awaitCopy(t, group.Servers)
-		primary.Kill()
+		killed, err := group.Failover(t.Context(), "key")
+		require.NoError(t, err)
+		require.Same(t, primary, killed)
 		require.NoError(t, process.Poll(30*time.Second, 50*time.Millisecond, func() (bool, error) {
 			now, err := group.PrimaryOf("key")
 			if err == nil && now != primary {
@@ -159,7 +161,7 @@ func TestAClusterServesAndReplacesAPrimary(t *testing.T) {
 			}
 			return false, nil
 		}))
-		require.NoError(t, primary.Restart())
+		require.NoError(t, killed.Restart())
 		require.NoError(t, group.Await())
 	})
 }

@@ -1,7 +1,8 @@
 // Package state proves that limits hold whatever happens to the nodes and to the store that they share: four processes
 // of the stock binary, with clocks that differ by four seconds, on a real Redis, under random traffic, and one process
-// that is its own store. Nodes are killed and stopped, Redis is killed, hung and replaced by a replica, and Kafka goes
-// away, at random. Then the judge compares what was sent with what lies in Kafka:
+// that is its own store. Nodes are killed and stopped, Redis is killed, hung and replaced by a replica, alone, under
+// Sentinels and in a Cluster, and Kafka goes away, at random. Then the judge compares what was sent with what lies in
+// Kafka:
 //
 //   - over: no quota, no rate and no rate of a user has let one event too many pass.
 //   - stranded: when all nodes have spent what they hold, what is left of a quota that was used up is at most one

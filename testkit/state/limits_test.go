@@ -337,15 +337,20 @@ func (s *stage) spend(t *testing.T) map[string]int64 {
 	return left
 }
 
-// register writes the projects into Redis, as people may do it by hand.
-func register(t *testing.T, server *redisserver.Server, projects []*project) {
+// keyOf is the key of a project's record.
+func keyOf(p *project) string { return "capture:1:project:{" + p.token + "}" }
+
+// register writes the projects into Redis, as people may do it by hand. where says which server has a key.
+func register(t *testing.T, projects []*project, where func(key string) (*redisserver.Server, error)) {
 	t.Helper()
 	for _, p := range projects {
-		command := []string{"HSET", "capture:1:project:{" + p.token + "}"}
+		server, err := where(keyOf(p))
+		require.NoError(t, err)
+		command := []string{"HSET", keyOf(p)}
 		for field, value := range p.fields {
 			command = append(command, field, value)
 		}
-		_, err := server.Do(command...)
+		_, err = server.Do(command...)
 		require.NoError(t, err)
 	}
 }
@@ -353,7 +358,7 @@ func register(t *testing.T, server *redisserver.Server, projects []*project) {
 func TestLimitsHoldWithFourNodesOnOneRedis(t *testing.T) {
 	redis := redisserver.Start(t, redisserver.Options{AppendOnly: true})
 	s := newStage(t, "four-nodes", 4, "CAPTURE_STORE__REDIS__ADDRS="+redis.Addr)
-	register(t, redis, s.projects)
+	register(t, s.projects, func(string) (*redisserver.Server, error) { return redis, nil })
 	s.play(t, nodeKilled, nodeStopped, kafkaAway,
 		func(s *stage) error { // Redis crashes. It has all that it has answered for.
 			redis.Kill()
@@ -373,9 +378,7 @@ func TestLimitsHoldWhenSentinelsReplaceThePrimary(t *testing.T) {
 	redis := redisserver.StartSentinel(t, 2, redisserver.Options{})
 	s := newStage(t, "sentinel", 4, "CAPTURE_STORE__REDIS__ADDRS="+strings.Join(redis.Addrs(), ","),
 		"CAPTURE_STORE__REDIS__MASTER="+redis.Master, "CAPTURE_STORE__REDIS__REPLICAS=1")
-	primary, err := redis.Primary()
-	require.NoError(t, err)
-	register(t, primary, s.projects)
+	register(t, s.projects, func(string) (*redisserver.Server, error) { return redis.Primary() })
 	s.play(t, nodeKilled, nodeStopped, kafkaAway,
 		func(*stage) error { // The primary crashes, and a replica takes its place.
 			killed, err := redis.Failover(t.Context())
@@ -383,6 +386,21 @@ func TestLimitsHoldWhenSentinelsReplaceThePrimary(t *testing.T) {
 				return err
 			}
 			return errors.Join(killed.Restart(), redis.Await(2))
+		})
+}
+
+func TestLimitsHoldInAClusterWhosePrimariesAreReplaced(t *testing.T) {
+	redis := redisserver.StartCluster(t, 3, 1, redisserver.Options{})
+	s := newStage(t, "cluster", 4, "CAPTURE_STORE__REDIS__ADDRS="+strings.Join(redis.Addrs(), ","),
+		"CAPTURE_STORE__REDIS__REPLICAS=1")
+	register(t, s.projects, redis.PrimaryOf)
+	s.play(t, nodeKilled, nodeStopped, kafkaAway,
+		func(s *stage) error { // The primary of a project crashes, and a replica takes its place.
+			killed, err := redis.Failover(t.Context(), keyOf(s.projects[s.random.IntN(len(s.projects))]))
+			if err != nil {
+				return err
+			}
+			return errors.Join(killed.Restart(), redis.Await())
 		})
 }
 
