@@ -154,7 +154,8 @@ func (w *witness) Process(context.Context, *events.Batch) (events.Settle, error)
 		defer w.mu.Unlock()
 		for i := range batch.Events {
 			outcome := &batch.Events[i].Outcome
-			w.ended = append(w.ended, strings.TrimSpace(fmt.Sprint(outcome.State, " ", outcome.Reason, " ", outcome.Rule)))
+			w.ended = append(w.ended, strings.TrimSpace(
+				fmt.Sprint(outcome.State, " ", outcome.Reason, " ", outcome.Rule)))
 		}
 	}, nil
 }
@@ -194,8 +195,8 @@ func ruled(t *testing.T, count int, options ...testkit.Option) {
 	request := func() string {
 		now := time.Now().UTC().Format(time.RFC3339Nano)
 		one := func(n int, event, user string) string {
-			return fmt.Sprintf(`{"event":%q,"uuid":"%s%d","distinct_id":%q,"timestamp":%q,"properties":{}}`, event, id, n,
-				user, now)
+			return fmt.Sprintf(`{"event":%q,"uuid":"%s%d","distinct_id":%q,"timestamp":%q,"properties":{}}`,
+				event, id, n, user, now)
 		}
 		response := service.Post("/i/v1/analytics/events", fmt.Sprintf(`{"created_at":%q,"batch":[%s,%s]}`, now,
 			one(1, "heartbeat", "u1"), one(2, "heartbeat", "u2")), "Authorization", "Bearer phc_a",
@@ -223,12 +224,14 @@ func ruled(t *testing.T, count int, options ...testkit.Option) {
 	require.Equal(t, 1, metric(t, service.Admin("/metrics").Body, `capture_events_dropped_total\{reason="rule"\}`))
 	service.Eventually("the rule is counted", func() bool {
 		return metric(t, service.Admin("/metrics").Body, `capture_routing_applied_total\{action="drop"\}`) == 1 &&
-			strings.Contains(service.Admin("/admin/routing?token=phc_a").Body, `{"rule":"store/no-heartbeats","fields":`+
-				`{"action":"drop","distinct_ids":"u1","events":"heartbeat","token":"phc_a"},"events":1}`)
+			strings.Contains(service.Admin("/admin/routing?token=phc_a").Body,
+				`{"rule":"store/no-heartbeats","fields":`+
+					`{"action":"drop","distinct_ids":"u1","events":"heartbeat","token":"phc_a"},"events":1}`)
 	})
 
 	require.Equal(t, 204, o.ask(t, "DELETE", path, name, "", "", "If-Match", "*").status)
 	inForce(t, service, 0)
-	require.Equal(t, fmt.Sprintf(answer, `"ok"`, `"ok","details":"duplicate"`), request(), "what was dropped is no copy")
+	require.Equal(t, fmt.Sprintf(answer, `"ok"`, `"ok","details":"duplicate"`), request(),
+		"what was dropped is no copy")
 	service.Eventually("the event is kept", func() bool { return len(service.Messages()) == 3 })
 }

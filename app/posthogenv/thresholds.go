@@ -80,12 +80,12 @@ func (t *translation) thresholds() (notes []string) {
 		}
 	}
 	if users > 0 {
-		notes = append(notes, fmt.Sprintf("%s has thresholds of single users, %d of them, which are LOST: here the users "+
-			"of a project all have the same rate.", globalOverrides, users))
+		notes = append(notes, fmt.Sprintf("%s has thresholds of single users, %d of them, which are LOST: here the "+
+			"users of a project all have the same rate.", globalOverrides, users))
 	}
 	if key := t.env[globalInRedis]; key != "" {
-		notes = append(notes, fmt.Sprintf("The thresholds that PostHog keeps in Redis under %s are NOT READ: give their "+
-			"projects user_rates of their own.", printable(key)))
+		notes = append(notes, fmt.Sprintf("The thresholds that PostHog keeps in Redis under %s are NOT READ: give "+
+			"their projects user_rates of their own.", printable(key)))
 	}
 	return notes
 }
