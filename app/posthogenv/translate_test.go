@@ -12,8 +12,6 @@ import (
 
 	"github.com/opencapture/capture/app/posthogenv"
 	"github.com/opencapture/capture/configs"
-	"github.com/opencapture/capture/modules/project"
-	"github.com/opencapture/capture/modules/store"
 )
 
 // keys are the keys of a build with every module that a translation can need, in the order of its reference.
@@ -315,18 +313,6 @@ func TestThresholdsOfSingleProjectsAndUsersAreToldLoudly(t *testing.T) {
 		_, err := posthogenv.Translate([]string{env[0], overrides + wrong}, keys())
 		require.ErrorContains(t, err, strings.TrimSuffix(overrides, "="), wrong)
 	}
-}
-
-// What the note says to run is what the record of a project takes.
-func TestTheRatesInANoteAreThoseOfAProject(t *testing.T) {
-	told := translate(t, "GLOBAL_RATE_LIMIT_ENABLED=true",
-		"GLOBAL_RATE_LIMIT_TOKEN_DISTINCTID_OVERRIDES_CSV=phc_a=20").block(toKnow)
-	_, rates, found := strings.Cut(told, "'user_rates=")
-	require.True(t, found)
-	rates, _, _ = strings.Cut(rates, "'")
-	record, err := project.Parse(store.Fields{"user_rates": rates})
-	require.NoError(t, err)
-	require.Len(t, record.Limits.UserRates, 4)
 }
 
 func TestWhatIsNotSetIsLeftToOurDefaults(t *testing.T) {
