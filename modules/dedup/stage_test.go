@@ -402,6 +402,8 @@ func TestARenewalThatFailsIsTriedAgain(t *testing.T) {
 		faulty.set(store.ErrUnavailable)
 		time.Sleep(config.Lease/2 + config.Lease/rounds)
 		faulty.set(nil)
+		time.Sleep(config.Lease / 4)
+		require.Positive(t, a.count("renewed_total"), "before the lease is over")
 		time.Sleep(config.Lease)
 		require.Equal(t, []string{inFlight}, b.send(event("one")))
 		require.Zero(t, a.count("lost_total"))

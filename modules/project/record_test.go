@@ -111,6 +111,12 @@ func TestEveryFaultOfARecordIsReported(t *testing.T) {
 	}, "\n"))
 }
 
+func TestRatesOfUsersAloneAreLimitsOfAProject(t *testing.T) {
+	limits := parse(t, store.Fields{"user_rates": "events=1/s", "zone": "Europe/Berlin"}).Limits
+	require.NotNil(t, limits)
+	require.Len(t, limits.UserRates, 1)
+}
+
 func TestFieldsThatNeedOthersSaySo(t *testing.T) {
 	for _, test := range []struct {
 		fields store.Fields
