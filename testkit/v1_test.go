@@ -272,7 +272,7 @@ func TestV1WarnsOfUsersWhoSendTooFast(t *testing.T) {
 		message := messages[slices.IndexFunc(messages, func(m testkit.Message) bool {
 			return m.Headers["uuid"] == "0198c0de-0000-7000-8000-00000000000"+strconv.Itoa(i+1)
 		})]
-		require.Equal(t, want.topic, message.Topic)
+		require.True(t, strings.HasSuffix(message.Topic, want.topic), message.Topic) // a real Kafka has a prefix
 		require.Equal(t, want.keyed, message.Key != nil)
 		require.Equal(t, want.impersonal, message.Headers["force_disable_person_processing"])
 	}
