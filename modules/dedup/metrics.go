@@ -22,8 +22,8 @@ var described = module.Metrics{
 	"lost_total":    "Reservations that ended before their request did: the event may be stored twice.",
 	"open_ends_total": "Events that failed while it was not known whether they will be stored: they stay reserved " +
 		"for a lease.",
-	"late_stored_total": "Events that failed while it was not known whether they will be stored, and that were: their " +
-		"copies are duplicates.",
+	"late_stored_total": "Events that failed while it was not known whether they will be stored, and that were: " +
+		"their copies are duplicates.",
 	"late_released_total": "Events that failed while it was not known whether they will be stored, and that were not.",
 }
 

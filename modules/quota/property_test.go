@@ -114,8 +114,8 @@ func (f *fleet) kill(i int, damaged bool) {
 	f.start(i)
 }
 
-// known returns the window as windows names it. An account of an earlier process has no limit before it is used, and its
-// times are of another zone.
+// known returns the window as windows names it. An account of an earlier process has no limit before it is used, and
+// its times are of another zone.
 func (f *fleet) known(w window) window {
 	w.start = w.start.UTC()
 	for _, quota := range f.limits.Quotas {

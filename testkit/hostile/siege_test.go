@@ -69,8 +69,8 @@ const (
 	// goodBatches is how many batches of the good client are acknowledged at least while an attack lasts. This is what
 	// tells that the client is served: an attack of seconds ends by itself before a client loses its patience.
 	goodBatches = 4
-	// longest is within how long 99 % of the good client's batches must be acknowledged, with all attempts. On a machine
-	// that has nothing else to do it takes a second at most.
+	// longest is within how long 99 % of the good client's batches must be acknowledged, with all attempts. On a
+	// machine that has nothing else to do it takes a second at most.
 	longest = 30 * time.Second
 	// siegePatience is how long an attack lasts at most.
 	siegePatience = 2 * time.Minute
