@@ -17,8 +17,6 @@
 //   - A request makes one round trip to the store at most, and usually none. It makes a second one if it stands at the
 //     end of a quota that other nodes have used meanwhile, or at the end of a window. Requests of one token that need
 //     the store at the same time share a round trip. If a call fails, nobody who waited for it calls again.
-//   - A request of which the node knows that none of its events passes is turned away before the stage that looks for
-//     duplicates (door). It asks the store nothing. An event of it that was stored before counts as dropped or failed.
 //   - Without the store a node goes on with what it holds. What it lacks then passes uncounted or fails, as
 //     quota.on_store_failure says. A quota that is known to be used up stays so.
 //   - A kill of the process loses no count. What the node held is in a file (journal), and the next process goes on

@@ -193,21 +193,11 @@ func batchOf(token string, limits *events.Limits, n int) *events.Batch {
 	return b
 }
 
-// judge passes a batch through the two stages and reports how many events may go on.
+// judge passes a batch through the stage and reports how many events may go on.
 func (n *node) judge(batch *events.Batch) (passed int, settle events.Settle) {
-	n.turnsAway(batch)
 	settle, err := n.Process(context.Background(), batch)
 	require.NoError(n.t, err)
 	return batch.Pending(), settle
-}
-
-// turnsAway passes a batch through the door and reports how many events it has ended.
-func (n *node) turnsAway(batch *events.Batch) (ended int) {
-	before := batch.Pending()
-	settle, err := door{n.Quota}.Process(context.Background(), batch)
-	require.NoError(n.t, err)
-	require.Nil(n.t, settle)
-	return before - batch.Pending()
 }
 
 // send judges n events, lets the sink accept those that pass, and returns their number.

@@ -14,8 +14,8 @@ import (
 
 // Module limits how many events projects send.
 //
-// Provides two stages (see events.AsStage), events.Allowances, a store.User, and the endpoint GET /admin/quota. It
-// starts after the store and stops before it. Requires store.Store (modules/store), *zap.Logger and tally.Scope
+// Provides a stage (see events.AsStage), events.Allowances, a store.User, and the endpoint GET /admin/quota. It starts
+// after the store and stops before it. Requires store.Store (modules/store), *zap.Logger and tally.Scope
 // (modules/observability). Config section: "quota".
 func Module() module.Module {
 	return module.Module{
@@ -26,7 +26,6 @@ func Module() module.Module {
 		Options: fx.Provide(
 			newQuota,
 			events.AsStage(func(q *Quota) *Quota { return q }),
-			events.AsStage(func(q *Quota) door { return door{q} }),
 			func(q *Quota) events.Allowances { return q },
 			store.AsUser(newUser),
 			endpoint.As(newEndpoint),

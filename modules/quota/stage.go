@@ -59,7 +59,12 @@ func (q *Quota) Process(ctx context.Context, batch *events.Batch) (events.Settle
 	if set.posthog {
 		q.billing.judge(batch, q)
 	}
-	s, p := q.planFor(set, batch)
+	p := set.plan
+	var s *subject
+	if project := batch.Project; project != nil && project.Limits != nil {
+		s = q.table.find(batch.Token)
+		p = planOf(s, project.Limits)
+	}
 	if p.hasUsers {
 		if !p.any && p != set.plan && (s == nil || s.plan.Load() != p) {
 			q.keepPlan(batch.Token, p)
@@ -86,16 +91,6 @@ func (q *Quota) Process(ctx context.Context, batch *events.Batch) (events.Settle
 		return nil, nil
 	}
 	return v.settle, nil
-}
-
-// planFor returns the plan that the batch is judged by, and the subject of its token if the project has limits of its
-// own and the node knows it.
-func (q *Quota) planFor(set *settings, batch *events.Batch) (*subject, *plan) {
-	if project := batch.Project; project != nil && project.Limits != nil {
-		s := q.table.find(batch.Token)
-		return s, planOf(s, project.Limits)
-	}
-	return nil, set.plan
 }
 
 // keepPlan keeps a plan that needs no accounts, so that not every request makes it anew.
@@ -162,7 +157,6 @@ func (q *Quota) judge(
 	}
 	s.usedAt = now.UnixNano()
 	v.decide(&f, s.failed(&v.need, mono, err != nil || !room), set)
-	s.spent.Store(v.passesNone(p))
 	v.take(p, &f, now.UnixNano(), mono, mine, batch)
 	return true
 }

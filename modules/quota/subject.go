@@ -13,8 +13,6 @@ type subject struct {
 	token string
 	// visits is how many requests have been judged and not settled. It grows only under the lock.
 	visits atomic.Int32
-	// spent is set while the last request that was judged has found nothing left: see door.
-	spent atomic.Bool
 
 	mu sync.Mutex
 	// gone is set when the subject has left the table. Its accounts are given up.
