@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -191,17 +192,20 @@ func (s *stage) round(refuses, admits *service, begin, end func() error) (r redi
 		return r, err
 	}
 	r.known = time.Now()
-	// The Cluster replaces the primary after some seconds.
-	if err := process.Poll(flowPatience, time.Millisecond, func() (bool, error) {
-		response, err := http.Post(refuses.url+"/capture/", "application/json", strings.NewReader(
-			`{"api_key":"`+(proof.Shape{}).Project()+`","event":"probe","distinct_id":"d"}`))
-		if err != nil {
-			return false, err
-		}
-		r.retry = response.Header.Get("Retry-After")
-		return response.StatusCode == http.StatusServiceUnavailable, response.Body.Close()
-	}); err != nil {
-		return r, fmt.Errorf("closed does not answer 503: %w", err)
+	if err := refuses.awaitStore(false); err != nil {
+		return r, fmt.Errorf("the service that refuses does not notice that Redis is away: %w", err)
+	}
+	// The Cluster replaces the primary after some seconds. Without a uuid nobody would look for duplicates of the event.
+	response, err := http.Post(refuses.url+"/capture/", "application/json", strings.NewReader(
+		`{"api_key":"`+(proof.Shape{}).Project()+`","event":"probe","distinct_id":"d","uuid":"`+uuid.NewString()+`"}`))
+	if err != nil {
+		return r, err
+	}
+	if r.retry = response.Header.Get("Retry-After"); response.StatusCode != http.StatusServiceUnavailable {
+		return r, fmt.Errorf("closed answers %s", response.Status)
+	}
+	if err := response.Body.Close(); err != nil {
+		return r, err
 	}
 	last(shortOr(3*time.Second, 30*time.Second))
 	after, err := admits.metric(metricTrips)
