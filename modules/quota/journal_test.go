@@ -67,7 +67,7 @@ func TestAccountsOfWindowsThatHaveEndedAreNotTakenUp(t *testing.T) {
 		first.kill()
 		time.Sleep(2 * time.Minute)
 		second := shared.start(dir, nil)
-		require.Len(t, second.table.find("phc_a").accounts, 1)
+		second.see("phc_a", func(s *subject) { require.Len(t, s.accounts, 1) })
 		used, free := second.journal.accounts()
 		require.Equal(t, 1, used)
 		require.Equal(t, 1023, free)
@@ -133,8 +133,9 @@ func TestAJournalThatMayBeOldOrDamagedIsNotUsed(t *testing.T) {
 				}
 				require.Equal(t, 5, second.send("phc_a", limits, 5))
 				if node == second.journal.node {
-					require.NotEqual(t, uint64(1), second.table.find("phc_a").accounts[0].slot.serial,
-						"the account has another name")
+					second.see("phc_a", func(s *subject) {
+						require.NotEqual(t, uint64(1), s.accounts[0].slot.serial, "the account has another name")
+					})
 				}
 				require.NoError(t, second.stop())
 				require.Equal(t, 505+held, shared.node(nil).used("phc_a", limits).Used)

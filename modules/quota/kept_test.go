@@ -85,7 +85,7 @@ func TestWhatAllNodesKeepIsWithinTheRate(t *testing.T) {
 			time.Sleep(4 * time.Second)
 			kept := int64(0)
 			for _, node := range nodes {
-				kept += node.table.find("phc_a").rates[events.ResourceEvents].kept
+				node.see("phc_a", func(s *subject) { kept += s.rates[events.ResourceEvents].kept })
 			}
 			require.Positive(t, kept)
 			require.LessOrEqual(t, kept, 2*newRate(rate, false, true).kept)

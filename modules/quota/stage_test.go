@@ -211,27 +211,32 @@ func TestWhatIsOverARateGoesWhereTheProjectSays(t *testing.T) {
 	}
 }
 
-// of returns what the node holds and what it has spent of a token's quota of events in a period: of the newest window,
-// if there are several.
-func (n *node) of(token string, period events.Period) (held, spent int64) {
+// see shows what the node keeps of a token, which no other goroutine changes meanwhile.
+func (n *node) see(token string, see func(*subject)) {
 	s := n.table.find(token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.accounts {
-		if a.quota.Resource == events.ResourceEvents && a.quota.Period == period {
-			held = a.held()
-			spent = a.slot.granted.Load() - a.slot.returned.Load() - held
+	see(s)
+}
+
+// of returns what the node holds and what it has spent of a token's quota of events in a period: of the newest window,
+// if there are several.
+func (n *node) of(token string, period events.Period) (held, spent int64) {
+	n.see(token, func(s *subject) {
+		for _, a := range s.accounts {
+			if a.quota.Resource == events.ResourceEvents && a.quota.Period == period {
+				held = a.held()
+				spent = a.slot.granted.Load() - a.slot.returned.Load() - held
+			}
 		}
-	}
+	})
 	return held, spent
 }
 
 // period is that of a token's first account.
-func (n *node) period(token string) events.Period {
-	s := n.table.find(token)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.accounts[0].quota.Period
+func (n *node) period(token string) (period events.Period) {
+	n.see(token, func(s *subject) { period = s.accounts[0].quota.Period })
+	return period
 }
 
 func (n *node) held(token string) int64 {
@@ -407,7 +412,7 @@ func TestARefundToAnAccountThatIsGivenUpGoesNowhere(t *testing.T) {
 		_, settle := node.judge(before)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		require.Empty(t, node.table.find("phc_a").accounts)
+		node.see("phc_a", func(s *subject) { require.Empty(t, s.accounts) })
 		require.Equal(t, 1, node.send("phc_b", limits, 1), "the place in the journal is another's now")
 		fail(before, settle)
 		require.Equal(t, int64(1), node.spent("phc_b"))
@@ -654,13 +659,12 @@ func TestNobodyWaitsTwiceForADeadStore(t *testing.T) {
 		require.Equal(t, int64(1), shared.takes.Load())
 		close(shared.hold)
 		synctest.Wait() // the node may be giving back
-		s := node.table.find("phc_a")
-		s.mu.Lock()
-		require.Zero(t, s.waiting)
-		require.Zero(t, s.owed)
-		require.Nil(t, s.draw)
-		require.Nil(t, s.next, "a draw that nobody waits for keeps the subject in the table")
-		s.mu.Unlock()
+		node.see("phc_a", func(s *subject) {
+			require.Zero(t, s.waiting)
+			require.Zero(t, s.owed)
+			require.Nil(t, s.draw)
+			require.Nil(t, s.next, "a draw that nobody waits for keeps the subject in the table")
+		})
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
 		require.Nil(t, node.table.find("phc_a"), "the subject leaves when its windows are over")
