@@ -78,9 +78,9 @@ func (c *cluster) fail(topic string, code *kerr.Error) (mend func()) {
 	return c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: code, Count: -1}).Remove
 }
 
-// Fault installs faults. Kafka looks for the faults of a request once, when it begins with it. When Fault returns, it has
-// ended each request for which it looked before. So a test may remove an older fault then: no request gets by between
-// the two.
+// Fault installs faults. Kafka looks for the faults of a request once, when it begins with it. When Fault returns, it
+// has ended each request for which it looked before. So a test may remove an older fault then: no request gets by
+// between the two.
 func (c *cluster) Fault(faults ...kfake.Fault) *kfake.FaultHandle {
 	handle := c.Cluster.Fault(faults...)
 	c.LeaderFor(mainTopic, 0) // Kafka answers this between two requests
