@@ -195,7 +195,7 @@ func (s *stage) round(refuses, admits *service, begin, end func() error) (r redi
 	if err := refuses.awaitStore(false); err != nil {
 		return r, fmt.Errorf("the service that refuses does not notice that Redis is away: %w", err)
 	}
-	// The Cluster replaces the primary after some seconds. Without a uuid nobody would look for duplicates of the event.
+	// The Cluster replaces the primary after some seconds. Nobody would look for duplicates of an event without a uuid.
 	response, err := http.Post(refuses.url+"/capture/", "application/json", strings.NewReader(
 		`{"api_key":"`+(proof.Shape{}).Project()+`","event":"probe","distinct_id":"d","uuid":"`+uuid.NewString()+`"}`))
 	if err != nil {
