@@ -33,6 +33,8 @@ type options struct {
 	projects    int
 	parts       string
 	strict      bool
+	core        string
+	loads       string
 }
 
 func main() {
@@ -40,10 +42,12 @@ func main() {
 	flag.StringVar(&o.brokers, "brokers", os.Getenv("CAPTURE_TEST_KAFKA_BROKERS"),
 		"addresses of Kafka's brokers, separated by commas")
 	flag.IntVar(&o.events, "events", 400_000, "events of a run")
-	flag.IntVar(&o.connections, "connections", 16, "connections to the service")
+	flag.IntVar(&o.connections, "connections", 192, "connections to the service")
 	flag.IntVar(&o.rounds, "rounds", 5, "runs with everything on and with everything off")
 	flag.IntVar(&o.projects, "projects", 1000, "projects that send")
 	flag.StringVar(&o.parts, "parts", "operations,dedup,cpu", "what to measure")
+	flag.StringVar(&o.core, "core", "", "core that the service has to itself, if everything else runs on others")
+	flag.StringVar(&o.loads, "loads", "mixed,batches,singles", "loads to measure CPU time with")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 1 also if the goal for CPU time is missed")
 	flag.Parse()
 	o.binary = flag.Arg(0)
@@ -134,37 +138,41 @@ func (b *bench) start(addr string, features ...[]string) (*process.Service, erro
 	if addr != "" {
 		environ = append(environ, "CAPTURE_STORE__REDIS__ADDRS="+addr)
 	}
-	return process.Serve(dir, filepath.Join(dir, "capture.log"), environ, b.binary, "serve")
+	command := []string{b.binary, "serve"}
+	if b.core != "" {
+		command = append([]string{"taskset", "-c", b.core}, command...)
+	}
+	return process.Serve(dir, filepath.Join(dir, "capture.log"), environ, command...)
 }
 
 // run puts a service under a load of so many events, after a warm-up, and calls before between the two.
-func (b *bench) run(service *process.Service, kind workload, before func() error) (*requests, error) {
-	warm, err := newRequests(service.URL, kind, b.projects)
-	if err != nil {
-		return nil, err
-	}
+func (b *bench) run(service *process.Service, kind workload, before func() error) (*load, error) {
 	// The first requests wait until the topics exist.
 	warmUp := max(b.events/5, 4*b.projects*kind.size()) / kind.size()
 	for deadline := time.Now().Add(5 * time.Minute); ; {
-		if err := measure.Load(b.connections, warmUp, warm.next); err == nil {
+		warm, err := newLoad(kind, warmUp, b.projects)
+		if err != nil {
+			return nil, err
+		}
+		if err := measure.Load(service.URL, b.connections, warm.requests); err == nil {
 			break
 		} else if time.Now().After(deadline) {
 			return nil, err
 		}
 	}
-	if err := before(); err != nil {
-		return nil, err
-	}
-	load, err := newRequests(service.URL, kind, b.projects)
+	load, err := newLoad(kind, b.events/kind.size(), b.projects)
 	if err != nil {
 		return nil, err
 	}
-	return load, measure.Load(b.connections, b.events/kind.size(), load.next)
+	if err := before(); err != nil {
+		return nil, err
+	}
+	return load, measure.Load(service.URL, b.connections, load.requests)
 }
 
 // count runs a load and returns what has passed between the service and Redis meanwhile.
 func (b *bench) count(features ...[]string) (
-	traffic redisserver.Traffic, load *requests, took time.Duration, err error,
+	traffic redisserver.Traffic, load *load, took time.Duration, err error,
 ) {
 	proxy, err := redisserver.NewProxy(b.redis)
 	if err != nil {
@@ -190,11 +198,11 @@ func (b *bench) operations() error {
 	if err != nil {
 		return err
 	}
-	per := float64(traffic.Sum()) / float64(load.events.Load())
+	per := float64(traffic.Sum()) / float64(load.events)
 	fmt.Printf("operations on Redis for projects, quotas and rates: %.4f an event (goal: at most %.2f): "+
 		"%d events in %d requests of %d projects at %.0f events/s, %v\n",
-		per, mostOperations, load.events.Load(), load.sent.Load(), b.projects,
-		float64(load.events.Load())/took.Seconds(), traffic.Commands)
+		per, mostOperations, load.events, len(load.requests), b.projects,
+		float64(load.events)/took.Seconds(), traffic.Commands)
 	if per > mostOperations {
 		return fmt.Errorf("%.4f operations an event", per)
 	}
@@ -206,10 +214,10 @@ func (b *bench) dedup() error {
 	if err != nil {
 		return err
 	}
-	per := float64(traffic.RoundTrips) / float64(load.sent.Load())
+	per := float64(traffic.RoundTrips) / float64(len(load.requests))
 	fmt.Printf("round trips to Redis for deduplication: %.3f a request (goal: at most %.0f): "+
 		"%d events in %d requests at %.0f events/s, %v\n",
-		per, mostRoundTrips, load.events.Load(), load.sent.Load(), float64(load.events.Load())/took.Seconds(),
+		per, mostRoundTrips, load.events, len(load.requests), float64(load.events)/took.Seconds(),
 		traffic.Commands)
 	if per > mostRoundTrips {
 		return fmt.Errorf("%.3f round trips a request", per)
@@ -238,6 +246,9 @@ var variants = []variant{
 func (b *bench) cpu() error {
 	var faults []error
 	for _, kind := range []workload{mixed, batches, singles} {
+		if !slices.Contains(strings.Split(b.loads, ","), string(kind)) {
+			continue
+		}
 		some := variants
 		if kind != mixed {
 			some = variants[:2]
@@ -294,5 +305,5 @@ func (b *bench) cost(kind workload, v *variant) (float64, error) {
 		return 0, err
 	}
 	now, err := measure.CPUTime(service.Pid())
-	return float64((now - earlier).Microseconds()) / float64(load.events.Load()), err
+	return float64((now - earlier).Microseconds()) / float64(load.events), err
 }

@@ -124,22 +124,26 @@ func (o options) measure(binary string) (cost float64, err error) {
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
 
-	request, err := o.request(url)
-	if err != nil {
-		return 0, err
-	}
 	for deadline := time.Now().Add(time.Minute); ; { // until the topics exist and the spool is drained
-		if err := measure.Load(o.connections, o.events/10/o.batch, request); err == nil {
+		warmUp, err := o.requests(o.events / 10 / o.batch)
+		if err != nil {
+			return 0, err
+		}
+		if err := measure.Load(url, o.connections, warmUp); err == nil {
 			break
 		} else if time.Now().After(deadline) {
 			return 0, err
 		}
 	}
+	requests, err := o.requests(o.events / o.batch)
+	if err != nil {
+		return 0, err
+	}
 	before, err := measure.CPUTime(process.Process.Pid)
 	if err != nil {
 		return 0, err
 	}
-	if err := measure.Load(o.connections, o.events/o.batch, request); err != nil {
+	if err := measure.Load(url, o.connections, requests); err != nil {
 		return 0, err
 	}
 	after, err := measure.CPUTime(process.Process.Pid)

@@ -3,11 +3,13 @@
 package measure
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -20,44 +22,68 @@ import (
 	"github.com/opencapture/capture/modules/panics"
 )
 
-// Load sends so many requests over so many connections, and returns when the last is answered. Each has to be answered
-// 200 by Kafka. next makes a request; it is called on several goroutines.
-func Load(connections, requests int, next func(context.Context) (*http.Request, error)) error {
+// Post returns the bytes of a request. headers are names and values by turns.
+func Post(path string, body []byte, headers ...string) []byte {
+	var request bytes.Buffer
+	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: capture\r\nContent-Length: %d\r\n", path, len(body))
+	for i := 0; i < len(headers); i += 2 {
+		fmt.Fprintf(&request, "%s: %s\r\n", headers[i], headers[i+1])
+	}
+	request.WriteString("\r\n")
+	request.Write(body)
+	return request.Bytes()
+}
+
+// Load sends the requests to the service at the URL, over so many connections, and returns when the last is answered.
+// Each has to be answered 200 by Kafka. The requests are bytes, made before, and so take little time of a machine that
+// the service is to have for itself.
+func Load(url string, connections int, requests [][]byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
-	defer client.CloseIdleConnections()
-	var left atomic.Int64
-	left.Store(int64(requests))
+	var next atomic.Int64
 	senders := panics.NewGroup(zap.NewNop())
 	faults := make([]error, connections)
 	for i := range connections {
 		senders.Go("a sender", func() {
-			for left.Add(-1) >= 0 && faults[i] == nil {
-				faults[i] = send(ctx, client, next)
-			}
+			faults[i] = send(ctx, strings.TrimPrefix(url, "http://"), func() []byte {
+				if n := next.Add(1) - 1; n < int64(len(requests)) {
+					return requests[n]
+				}
+				return nil
+			})
 		})
 	}
 	senders.Wait()
 	return errors.Join(faults...)
 }
 
-func send(ctx context.Context, client *http.Client, next func(context.Context) (*http.Request, error)) error {
-	request, err := next(ctx)
+// send sends what next returns over one connection, until that is nil.
+func send(ctx context.Context, addr string, next func() []byte) (err error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
-	response, err := client.Do(request)
-	if err != nil {
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read whole
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	if ack := response.Header.Get("X-Capture-Ack"); response.StatusCode != http.StatusOK || ack != "kafka" {
-		return fmt.Errorf("answered %d %s %q, not 200 by Kafka", response.StatusCode, ack, body)
+	answers := bufio.NewReader(conn)
+	for request := next(); request != nil; request = next() {
+		if _, err := conn.Write(request); err != nil {
+			return err
+		}
+		response, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			return err
+		}
+		if ack := response.Header.Get("X-Capture-Ack"); response.StatusCode != http.StatusOK || ack != "kafka" {
+			return fmt.Errorf("answered %d %s %q, not 200 by Kafka", response.StatusCode, ack, body)
+		}
 	}
 	return nil
 }
