@@ -33,6 +33,9 @@ type call struct {
 	err     error
 	// wake tells a call that waits how it goes on: it has ended, or it leads the next round trip.
 	wake chan verdict
+	// reservation is room for the arguments of a call that reserves. abandoned says that a goroutine still uses it.
+	reservation reservation
+	abandoned   bool
 }
 
 type verdict bool
@@ -56,7 +59,9 @@ func (c *call) result(i int) redis.Cmder { return c.ops[i].cmd }
 
 func (c *call) free() {
 	clear(c.ops) // the answers may be large
-	calls.Put(c)
+	if !c.abandoned {
+		calls.Put(c)
+	}
 }
 
 // lane is a way to a server: one round trip is under way at a time, and takes along all that has come meanwhile. The
@@ -95,7 +100,7 @@ func (l *lane) doWithin(ctx context.Context, c *call) error {
 	if !l.shard.store.spawn(func(group *panics.Group) {
 		group.Go("a call of the store", func() {
 			defer close(result)
-			own.err = unavailable(errInterrupted)
+			own.err = errInterrupted
 			l.run(own)
 		})
 	}) {
@@ -107,6 +112,7 @@ func (l *lane) doWithin(ctx context.Context, c *call) error {
 		c.err = own.err
 		return c.err
 	case <-ctx.Done():
+		c.abandoned = true
 		return unavailable(ctx.Err())
 	}
 }
@@ -188,7 +194,7 @@ func (l *lane) leave(leader *call, batch []*call) {
 // travel makes a round trip with the calls and, on the first lane, with the settlements that wait.
 func (l *lane) travel(batch []*call, settings store.Config) {
 	for _, c := range batch {
-		c.err = unavailable(errInterrupted) // until it is known better
+		c.err = errInterrupted // until it is known better
 	}
 	ctx, cancel := context.WithDeadline(noContext, batch[0].started.Add(settings.Timeout))
 	defer cancel()
@@ -229,7 +235,7 @@ func (l *lane) travel(batch []*call, settings store.Config) {
 	}
 }
 
-var errInterrupted = errors.New("the round trip was interrupted")
+var errInterrupted = unavailable(errors.New("the round trip was interrupted"))
 
 // judge notes how a round trip has ended.
 func (l *lane) judge(err error) {

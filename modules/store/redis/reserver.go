@@ -31,19 +31,15 @@ func (s *Store) reserve(
 	if int64(lease) > s.lease.Load() {
 		s.lease.Store(int64(lease))
 	}
-	key := s.keys.digests(token)
-	packed := make([]byte, ownerBytes+len(digests)*digestBytes)
-	name, rest := packed[:ownerBytes], packed[ownerBytes:]
-	writeOwner((*[ownerBytes]byte)(name), owner)
-	for i := range digests {
-		copy(rest[i*digestBytes:], digests[i][:])
-	}
 	c := newCall(len(digests))
 	defer c.free()
-	for len(rest) > 0 {
-		some := rest[:min(len(rest), together*digestBytes)]
+	key := s.keys.digests(token)
+	r := &c.reservation
+	for rest := digests; len(rest) > 0; {
+		some := rest[:min(len(rest), together)]
 		rest = rest[len(some):]
-		c.ops = append(c.ops, reserveScript.run([]any{nil, nil, 1, key, name, max(1, lease.Milliseconds()), some}))
+		c.ops = append(c.ops, r.op(key, owner, lease, some))
+		r = &reservation{}
 	}
 	if err := s.do(ctx, key, token, c); err != nil {
 		return err
@@ -57,6 +53,33 @@ func (s *Store) reserve(
 	}
 	return nil
 }
+
+// reservation is the arguments of the script that reserves. They are pointers into it, so that they need no memory of
+// their own.
+type reservation struct {
+	key           string
+	lease         int64 // in ms
+	name, digests bytes
+	args          [7]any
+}
+
+// op fills the reservation in, and returns the command.
+func (r *reservation) op(key string, owner store.Owner, lease time.Duration, digests []store.Digest) op {
+	var name [ownerBytes]byte
+	writeOwner(&name, owner)
+	r.key, r.lease, r.name, r.digests = key, max(1, lease.Milliseconds()), append(r.name[:0], name[:]...), r.digests[:0]
+	for i := range digests {
+		r.digests = append(r.digests, digests[i][:]...)
+	}
+	r.args = [...]any{nil, nil, 1, &r.key, &r.name, &r.lease, &r.digests}
+	return reserveScript.run(r.args[:])
+}
+
+// bytes is an argument of a command.
+type bytes []byte
+
+// MarshalBinary implements encoding.BinaryMarshaler, by which go-redis knows what to send.
+func (b *bytes) MarshalBinary() ([]byte, error) { return *b, nil }
 
 // readClaims reads the answer of the script.
 func readClaims(cmd *redis.Cmd, claims []store.Claim) error {

@@ -61,7 +61,7 @@ type op struct {
 
 // run returns an op that runs a script. The first two of args are for run; the number of keys and the keys follow.
 func (s *script) run(args []any) op {
-	args[0], args[1] = "evalsha", s.sha
+	args[0], args[1] = "evalsha", &s.sha
 	return op{cmd: redis.NewCmd(noContext, args...), script: s}
 }
 
@@ -69,7 +69,7 @@ func (s *script) run(args []any) op {
 func (o op) again() op {
 	args := append([]any(nil), o.cmd.Args()...)
 	if o.script != nil {
-		args[0], args[1] = "eval", o.script.source
+		args[0], args[1] = "eval", &o.script.source
 	}
 	next := op{script: o.script}
 	switch o.cmd.(type) {

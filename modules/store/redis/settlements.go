@@ -3,6 +3,7 @@ package redis
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,6 +99,7 @@ func (s *settlements) add(
 		s.queue.bytes.Add(bytes)
 		s.queue.digests.Add(int64(some + rest))
 		s.digests += some + rest
+		g.done = slices.Grow(g.done, some*digestBytes)
 		for i := range commit[:some] {
 			g.done = append(g.done, commit[i][:]...)
 		}
