@@ -129,7 +129,7 @@ func (o options) measure(binary string) (cost float64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := measure.Load(url, o.connections, warmUp); err == nil {
+		if err := measure.Load(url, o.connections, 0, warmUp); err == nil {
 			break
 		} else if time.Now().After(deadline) {
 			return 0, err
@@ -143,7 +143,7 @@ func (o options) measure(binary string) (cost float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := measure.Load(url, o.connections, requests); err != nil {
+	if err := measure.Load(url, o.connections, 0, requests); err != nil {
 		return 0, err
 	}
 	after, err := measure.CPUTime(process.Process.Pid)

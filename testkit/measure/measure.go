@@ -35,21 +35,31 @@ func Post(path string, body []byte, headers ...string) []byte {
 }
 
 // Load sends the requests to the service at the URL, over so many connections, and returns when the last is answered.
-// Each has to be answered 200 by Kafka. The requests are bytes, made before, and so take little time of a machine that
-// the service is to have for itself.
-func Load(url string, connections int, requests [][]byte) error {
+// rate is how many it sends in a second; with 0 it sends each as soon as a connection is free. Each has to be answered
+// 200 by Kafka. The requests are bytes, made before, and so take little time of a machine that the service is to have
+// for itself.
+func Load(url string, connections int, rate float64, requests [][]byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	var next atomic.Int64
+	began := time.Now()
+	due := func(n int64) time.Time {
+		if rate == 0 {
+			return began
+		}
+		return began.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+	}
 	senders := panics.NewGroup(zap.NewNop())
 	faults := make([]error, connections)
 	for i := range connections {
 		senders.Go("a sender", func() {
 			faults[i] = send(ctx, strings.TrimPrefix(url, "http://"), func() []byte {
-				if n := next.Add(1) - 1; n < int64(len(requests)) {
-					return requests[n]
+				n := next.Add(1) - 1
+				if n >= int64(len(requests)) {
+					return nil
 				}
-				return nil
+				time.Sleep(time.Until(due(n)))
+				return requests[n]
 			})
 		})
 	}
