@@ -276,7 +276,7 @@ func TestBatchesAreJSONWithEventsInTurns(t *testing.T) {
 			}
 		}
 	}
-	require.NoError(t, json.NewDecoder(bytes.NewReader(l.body(nil, 2, 7))).Decode(&body))
+	require.NoError(t, json.NewDecoder(bytes.NewReader(l.body(nil, "phc_chaos", 2, 7))).Decode(&body))
 	require.Len(t, body.Batch, 4)
 	for i, event := range body.Batch {
 		e := Event{Load: l.history.ID, Worker: 2, Key: i % 2, Number: 14 + i/2}

@@ -103,7 +103,7 @@ func (l *Load) work(worker int) {
 		if now := time.Now(); next.Before(now) {
 			next = now
 		}
-		body = l.body(body[:0], worker, number)
+		body = l.body(body[:0], l.history.Project(), worker, number)
 		batch, acked := l.deliver(body)
 		if !acked {
 			return
@@ -145,9 +145,9 @@ func (l *Load) wait(d time.Duration) bool {
 	}
 }
 
-// body appends a batch in the form in which the load sends it.
-func (l *Load) body(to []byte, worker, number int) []byte {
-	to = append(to, `{"api_key":"`+l.history.Project()+`","batch":[`...)
+// body appends a batch of a project in the form in which the load sends it.
+func (l *Load) body(to []byte, project string, worker, number int) []byte {
+	to = append(to, `{"api_key":"`+project+`","batch":[`...)
 	for k := range l.history.PerKey {
 		for key := range l.history.Keys {
 			if k+key > 0 {
