@@ -1,0 +1,43 @@
+package proof
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The server holds the first request up. The batches that are due meanwhile are sent later, and their latencies count
+// from the times at which they were due.
+func TestAPaceCountsTheTimeForWhichItWasHeldUp(t *testing.T) {
+	var requests atomic.Int64
+	held := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == 1 {
+			<-held
+		}
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer server.Close()
+	begin := time.Now()
+	pace := StartPace(Shape{Workers: 1, Keys: 1, PerKey: 2}, 2000, func(worker, number int) Target {
+		require.Zero(t, worker)
+		return Target{URL: server.URL, Token: "phc_a"}
+	})
+	require.Eventually(t, func() bool { return requests.Load() == 1 && time.Since(begin) > 50*time.Millisecond },
+		time.Minute, time.Millisecond)
+	close(held)
+	require.Eventually(t, func() bool { return len(pace.Answers()) >= 20 }, time.Minute, time.Millisecond)
+	pace.Stop()
+	answers := pace.Answers()
+	for i, a := range answers[1:] {
+		require.InDelta(t, time.Millisecond, a.Due.Sub(answers[i].Due), float64(time.Microsecond), "none is left out")
+	}
+	for _, a := range answers[:20] {
+		require.Equal(t, http.StatusTeapot, a.Status)
+		require.Greater(t, a.At.Sub(a.Due), 20*time.Millisecond, "it has waited")
+	}
+}
