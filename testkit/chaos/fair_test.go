@@ -49,10 +49,10 @@ const (
 var hog = proof.Shape{Workers: 16, Keys: 2, PerKey: 5, Pad: 150}
 
 // TestAProjectOverItsLimitSlowsNobodyDown compares the latency of other projects while one sends ten times as much as
-// it may with that while it sends what it may, in turns of a second. A latency counts from the time at which the request
-// was due. The test fails if the ratio of the two is over the limit with a probability of 99.5 %, passes if it is not
-// with the same probability, and goes on otherwise. Only turns count in which other programs leave the machine alone:
-// if there are too few, or the measure does not tell, nothing is known, and the test says so and is skipped.
+// it may with that while it sends what it may, in turns of a second. A latency counts from the time at which the
+// request was due. The test fails if the ratio of the two is over the limit with a probability of 99.5 %, passes if it
+// is not with the same probability, and goes on otherwise. Only turns count in which other programs leave the machine
+// alone: if there are too few, or the measure does not tell, nothing is known, and the test says so and is skipped.
 //
 // What the requests cost the service beside that is printed: CPU time for an event over the limit, and for the same
 // events where they are welcome.
@@ -76,7 +76,7 @@ func TestAProjectOverItsLimitSlowsNobodyDown(t *testing.T) {
 				f.round()
 			}
 			ratio, counted := f.ratio()
-			for range shortOr(24, 120) {
+			for range shortOr(12, 120) {
 				if ratio.Least > mostUnfair || counted >= fewestPairs && ratio.Greatest <= mostUnfair {
 					break
 				}

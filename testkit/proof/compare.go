@@ -69,7 +69,7 @@ func newHistogram(latencies []time.Duration) *histogram {
 
 func (h *histogram) add(other *histogram) {
 	h.total += other.total
-	for i, n := range other.bins {
+	for i, n := range &other.bins {
 		h.bins[i] += n
 	}
 }
