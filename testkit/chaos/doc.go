@@ -79,7 +79,7 @@
 //	storm/kafka acked=6800 lost=0 duplicated=20 reordered=0 innocent=0 p99=31ms caught=20 kills=4 recognized=13100
 //	redis-hung/open acked=53280 refused=0 unanswered=0 p99_before=9ms p99_first=60ms p99_later=9ms ... rounds=3
 //	redis-hung/closed acked=9200 refused=470 unanswered=0 retry_after=1
-//	fair/drop p99_within=2.8ms p99_beyond=2.6ms ratio=0.91 from=0.84 to=1.09 limited=... rounds=12 counted=12 ...
+//	fair/drop p99_within=2.8ms p99_beyond=2.6ms ratio=0.91 from=0.84 to=1.09 limited=... rounds=12
 //
 // In a storm caught are the duplicates of events that a service had when it was killed. All duplicates have to be such
 // ones: of these nobody could know that Kafka had them. recognized are the events that were sent again and not stored
@@ -88,9 +88,7 @@
 // trips_later are the round trips to Redis then, which have to be so few that no request was one of them. unchecked are
 // the events that were stored without a look for duplicates.
 // The ratio of fair compares the other projects' latencies while one sends ten times its limit with those while that
-// one sends what it may. It lies between from and to with a probability of 99 %. counted are the rounds in which other
-// programs left the machine alone. cpu_beyond is the service's CPU time for an event over the limit, cpu_welcome that
-// for an event that is kept.
+// one sends what it may. It lies between from and to with a probability of 99 %.
 //
 // The load is on the same machine as the service, Kafka and its proxy, so rates and latencies are for comparing within
 // a run.
