@@ -19,6 +19,7 @@ type Config struct {
 	Compression     string           `key:"compression" doc:"How batches of messages are compressed: none, gzip, snappy, lz4 or zstd."`
 	MaxMessageBytes configs.ByteSize `key:"max_message_bytes" doc:"Largest message, before compression: key, value, headers and the record's own overhead. A larger event is rejected; a larger recording is split. Topics that exist already must have a max.message.bytes that is larger than this."`
 	Linger          time.Duration    `key:"linger" doc:"How long the producer waits for more messages before it sends a request. 0: it sends a request as soon as the request before is answered."`
+	OverflowLinger  time.Duration    `key:"overflow_linger" doc:"How often the producer sends what waits for the overflow topics. So a project that sends more than it may takes little of what others need. 0: as it sends to other topics."`
 	AckTimeout      time.Duration    `key:"ack_timeout" doc:"How long a message may take until all in-sync replicas have it; after that it has failed. The default outlasts the election of a new leader, so that the message is not sent a second time. A request may stop waiting for its messages earlier: see delivery."`
 	ConnectTimeout  time.Duration    `key:"connect_timeout" doc:"How long one attempt to reach the cluster may take. The start waits for the first attempt, for a second at most."`
 	FlushTimeout    time.Duration    `key:"flush_timeout" doc:"How long a stop waits, after delivery.stop_timeout, for Kafka to acknowledge the messages that the producer still holds."`
@@ -52,6 +53,7 @@ func DefaultConfig() Config {
 	return Config{
 		ClientID:        "capture",
 		Topics:          produce.DefaultTopics(),
+		OverflowLinger:  20 * time.Millisecond,
 		Compression:     "lz4",
 		MaxMessageBytes: 1_000_000,
 		AckTimeout:      30 * time.Second,
@@ -77,6 +79,8 @@ func (c Config) Validate() error {
 		"must be from %s to %s, got %s", configs.KiB, largestMessage, c.MaxMessageBytes)
 	faults.Check(c.Linger >= 0 && c.Linger <= c.AckTimeout/2, "linger",
 		"must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.Linger)
+	faults.Check(c.OverflowLinger >= 0 && c.OverflowLinger <= c.AckTimeout/2, "overflow_linger",
+		"must be from 0 to half of ack_timeout (%s), got %s", c.AckTimeout/2, c.OverflowLinger)
 	for _, timeout := range []struct {
 		key string
 		d   time.Duration

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ type core struct {
 	freeBatches [][]entry
 	freeEndings [][]ending
 
+	began   time.Time   // the turns of topics are counted from here
 	alarm   *time.Timer // for parked partitions
 	alarmAt time.Time
 
@@ -75,7 +77,11 @@ type coreConfig struct {
 	ackTimeout time.Duration // from produce to report
 	timeout    time.Duration // how long a broker may wait for replicas
 	linger     time.Duration
-	codec      sarama.CompressionCodec
+	// overflow are the topics whose messages are sent at intervals of overflowLinger: those of all partitions together,
+	// so that they take few requests.
+	overflow       []string
+	overflowLinger time.Duration
+	codec          sarama.CompressionCodec
 }
 
 const (
@@ -111,6 +117,7 @@ func newCore(cfg coreConfig, log *zap.Logger, causes *observability.Causes, metr
 		id:      batch.NoProducer,
 		resolve: make(chan struct{}, 1),
 		work:    panics.NewGroup(log),
+		began:   time.Now(),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.alarm = panics.AfterFunc(log, producing, time.Hour, c.ring)
@@ -251,6 +258,9 @@ func (c *core) topic(name string) *topic {
 	t := c.topics[name]
 	if t == nil {
 		t = &topic{name: name, limit: c.cfg.maxBatch}
+		if slices.Contains(c.cfg.overflow, name) {
+			t.turn = c.cfg.overflowLinger
+		}
 		c.topics[name] = t
 	}
 	return t
@@ -294,10 +304,8 @@ func (c *core) place(p *partition, now time.Time) {
 		return
 	}
 	until := p.notUntil
-	if c.cfg.linger > 0 && len(p.batch) == 0 && p.waiting.bytes < p.topic.limit {
-		if full := p.oldest().Add(c.cfg.linger); full.After(until) {
-			until = full
-		}
+	if (c.cfg.linger > 0 || p.topic.turn > 0) && len(p.batch) == 0 && p.waiting.bytes < p.topic.limit {
+		until = later(until, c.gathered(p))
 	}
 	if until.After(now) {
 		c.park(p, until)
@@ -308,6 +316,23 @@ func (c *core) place(p *partition, now time.Time) {
 	if !p.link.inFlight {
 		p.link.work.Signal()
 	}
+}
+
+// gathered returns when the messages of a partition have waited long enough for others.
+func (c *core) gathered(p *partition) time.Time {
+	oldest := p.oldest()
+	until := oldest.Add(c.cfg.linger)
+	if turn := p.topic.turn; turn > 0 {
+		until = later(until, c.began.Add((oldest.Sub(c.began)/turn+1)*turn))
+	}
+	return until
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // park lets the partition wait until the given time, or until another call places it.

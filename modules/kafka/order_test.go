@@ -262,3 +262,28 @@ func TestLingerGathersMessages(t *testing.T) {
 	send(producer, big).requireAcknowledged(t)
 	requireArrived(t, cfg.Brokers, cfg.Topics.Events, values(0, 41))
 }
+
+// Messages of an overflow topic wait for their turn, while others are acknowledged.
+func TestOverflowIsSentInTurns(t *testing.T) {
+	t.Parallel()
+	broker := fake(t)
+	cfg := plain(broker.ListenAddrs()...)
+	cfg.Topics.Partitions, cfg.Topics.Overflow = 1, cfg.Topics.Events+"-overflow"
+	cfg.OverflowLinger = time.Second
+	producer, _ := start(t, cfg)
+	send(producer, messages(cfg.Topics.Overflow, 0, 1)).requireAcknowledged(t)
+	came := watch(broker)
+	began := time.Now()
+	const n = 30
+	var sent []*reports
+	for i := range n {
+		sent = append(sent, send(producer, messages(cfg.Topics.Overflow, i+1, 1)))
+		send(producer, messages(cfg.Topics.Events, i, 1)).requireAcknowledged(t)
+	}
+	for _, r := range sent {
+		r.requireAcknowledged(t)
+	}
+	require.LessOrEqual(t, len(came.of(cfg.Topics.Overflow)), int(time.Since(began)/cfg.OverflowLinger)+2)
+	require.Len(t, came.of(cfg.Topics.Events), n)
+	requireArrived(t, cfg.Brokers, cfg.Topics.Overflow, values(0, n+1))
+}

@@ -27,6 +27,8 @@ type topic struct {
 	// limit is the size in bytes of the largest batch that the topic takes, as far as its refusals have shown.
 	limit    int
 	limitAge time.Time // when limit last changed
+	// turn is the time between two requests with messages of the topic; 0: there may be any number.
+	turn time.Duration
 
 	// cause is why the partitions are not known. Nil: they are known, or nobody has asked.
 	cause error

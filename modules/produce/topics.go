@@ -88,6 +88,20 @@ func (t Topics) Names() []string {
 	return names
 }
 
+// Overflows returns the topics that have nothing but what is kept out of the way of others.
+func (t Topics) Overflows() []string {
+	var overflows, others []string
+	for _, topic := range t.keyed() {
+		switch topic.key {
+		case "overflow", "recordings_overflow", "ai_overflow":
+			overflows = append(overflows, topic.name)
+		default:
+			others = append(others, topic.name)
+		}
+	}
+	return slices.DeleteFunc(overflows, func(name string) bool { return slices.Contains(others, name) })
+}
+
 type keyedTopic struct{ key, name string }
 
 // keyed returns every topic that is set, with its key.

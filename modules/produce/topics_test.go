@@ -32,3 +32,10 @@ func TestWhatKafkaAllowsForATopic(t *testing.T) {
 		require.False(t, produce.IsTopicName(name), name)
 	}
 }
+
+func TestATopicThatOtherStreamsShareIsNoOverflow(t *testing.T) {
+	topics := produce.DefaultTopics()
+	require.Equal(t, []string{"events_overflow", "session_recording_overflow"}, topics.Overflows())
+	topics.AIOverflow, topics.RecordingsOverflow = "ai_overflow", topics.Events
+	require.Equal(t, []string{"events_overflow", "ai_overflow"}, topics.Overflows())
+}

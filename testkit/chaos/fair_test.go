@@ -55,6 +55,8 @@ func TestAProjectOverItsLimitSlowsNobodyDown(t *testing.T) {
 			s := newFleet(t, "fair-"+over, []string{redis.Addr}, map[string][]string{"a": {
 				fmt.Sprintf("CAPTURE_QUOTA__RATES=events=%d/s burst=%d", fairRate, fairRate),
 				"CAPTURE_QUOTA__OVER=" + over,
+				// Elsewhere in this suite, overflow shares its topic with other streams.
+				fmt.Sprintf("CAPTURE_KAFKA__TOPICS__OVERFLOW=fair.%d.overflow", time.Now().UnixNano()),
 			}})
 			service := s.services[0]
 			require.NoError(t, service.run())
