@@ -110,8 +110,13 @@ chaos: ## Break Kafka, the disk and the service under load, and look for acknowl
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
 
+# While CPU time is measured, the service has the first core for itself. Everything else has the others, if there are any.
+OTHERS = 1-$(shell expr $$(nproc) - 1)
+APART  = $(shell taskset -c 0 taskset -c $(OTHERS) true 2>/dev/null && echo yes)
+
 bench-state: build ## Measure what the shared state costs, in Redis and in CPU time; ARGS="-parts cpu" for a part
-	testkit/services/services.sh run $(GO) run ./testkit/benchstate $(ARGS) bin/capture
+	$(if $(APART),taskset -c $(OTHERS)) testkit/services/services.sh run $(GO) run ./testkit/benchstate \
+		$(if $(APART),-core 0) $(ARGS) bin/capture
 
 powercut: ## Cut the power under the service, and start it on what the disk may hold: 30 cuts each; RUN=REGEXP
 	cd testkit/powercut && $(GO) test -tags powercut -count=1 -run '$(RUN)' -timeout $(SUITE_TIMEOUT)

@@ -145,8 +145,8 @@ func (b *bench) start(addr string, features ...[]string) (*process.Service, erro
 	return process.Serve(dir, filepath.Join(dir, "capture.log"), environ, command...)
 }
 
-// run puts a service under a load of so many events, after a warm-up, and calls before between the two. rate is how many
-// requests are sent in a second; 0 is as many as go.
+// run puts a service under a load of so many events, after a warm-up, and calls before between the two. rate is how
+// many requests are sent in a second; 0 is as many as go.
 func (b *bench) run(service *process.Service, kind workload, rate float64, before func() error) (*load, error) {
 	// The first requests wait until the topics exist.
 	warmUp := max(b.events/5, 4*b.projects*kind.size()) / kind.size()
