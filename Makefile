@@ -110,7 +110,8 @@ chaos: ## Break Kafka, the disk and the service under load, and look for acknowl
 chaos-long: ## The same with faults of a minute, 100 kills, 5 GiB in the spool, 10 minutes without Kafka: 90 minutes
 	cd testkit/chaos && $(GO) test -tags chaos -count=1 -run '$(RUN)' -timeout 3h -chaos.long
 
-# While CPU time is measured, the service has the first core for itself. Everything else has the others, if there are any.
+# While CPU time is measured, the service has the first core for itself. Everything else has the others, if there are
+# any.
 OTHERS = 1-$(shell expr $$(nproc) - 1)
 APART  = $(shell taskset -c 0 taskset -c $(OTHERS) true 2>/dev/null && echo yes)
 
