@@ -323,3 +323,25 @@ const (
 	goldenTriple    = "b606fc40a9e9407136e0278c99b15008"
 	goldenRepeated  = "2c8eb68db42deaaf9cf2086c924a360f"
 )
+
+// docs/deduplication.md says how much memory an event takes while it is handled.
+func TestWhatAnEventTakesWhileItIsHandled(t *testing.T) {
+	const n = 50
+	batch := &events.Batch{Token: "phc_a"}
+	for range n {
+		event := plain()
+		event.ClientUUID = true
+		batch.Events = append(batch.Events, event)
+	}
+	w := &work{hasher: newHasher()}
+	require.Zero(t, w.identify(batch, false))
+	w.prepare()
+	for i := range w.claims {
+		w.claims[i] = store.Reserved
+	}
+	w.judge(batch)
+	w.reserved()
+	digests, numbers, bytes := cap(w.digests)+cap(w.again), cap(w.counts)+cap(w.table.slots), cap(w.claims)+cap(w.ends)
+	takes := (len(store.Digest{})*digests + 4*numbers + bytes) / n
+	require.InDelta(t, 55, takes, 10)
+}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -47,6 +48,18 @@ func TestSettlementsAreGroupedByTokenAndGivenUpWithTheirLeases(t *testing.T) {
 	q.told(s.take(1))
 	require.Zero(t, q.digests.Load())
 	require.Zero(t, q.bytes.Load(), "nothing is left in the account")
+}
+
+// docs/deduplication.md says that the default of 16 MiB holds about a million.
+func TestHowManyEndsFindRoom(t *testing.T) {
+	t.Parallel()
+	q := &queue{most: 16 << 20}
+	s := newSettlements(q)
+	d := make([]store.Digest, 50)
+	for i := 0; q.givenUp.Load() == 0; i++ {
+		s.add(strconv.Itoa(i%1000), 1, d, time.Hour, nil, time.Now().Add(time.Hour))
+	}
+	require.InDelta(t, 1_000_000, q.digests.Load(), 100_000)
 }
 
 func TestWhatIsDoneIsToldForLongerThanWhatIsReleased(t *testing.T) {
