@@ -414,6 +414,40 @@ func TestTheStopTellsWhatHasEnded(t *testing.T) {
 	require.ErrorIs(t, reserve(s, "token"), store.ErrUnavailable)
 }
 
+func TestTheStopTellsAServerAlsoIfOthersHang(t *testing.T) {
+	redisserver.Integration(t)
+	cluster := redisserver.StartCluster(t, 3, 0, redisserver.Options{})
+	s, other := start(t, config(cluster.Addrs()...)), start(t, config(cluster.Addrs()...))
+	serves, err := cluster.PrimaryOf("capture:1:dedup:{token0}:")
+	require.NoError(t, err)
+	d, here := digests(10, 1), []string(nil)
+	for i := range 30 {
+		token := fmt.Sprint("token", i)
+		primary, err := cluster.PrimaryOf("capture:1:dedup:{" + token + "}:")
+		require.NoError(t, err)
+		if primary == serves {
+			here = append(here, token)
+		}
+	}
+	for _, server := range cluster.Servers {
+		if server != serves {
+			require.NoError(t, server.Stop())
+		}
+	}
+	for i := range 30 {
+		s.Settle(fmt.Sprint("token", i), 1, d, lease, nil)
+	}
+	require.ErrorContains(t, s.Stop(t.Context()), "Redis was not told of")
+	claims := make([]store.Claim, len(d))
+	for _, token := range here {
+		require.NoError(t, other.Reserve(t.Context(), token, 2, d, lease, claims))
+		require.Equal(t, store.Done, claims[0])
+	}
+	for _, server := range cluster.Servers {
+		require.NoError(t, server.Continue())
+	}
+}
+
 func TestScriptsThatRedisHasForgottenAreSentAgain(t *testing.T) {
 	redisserver.Integration(t)
 	server := redisserver.Start(t, redisserver.Options{})

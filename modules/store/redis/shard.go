@@ -157,6 +157,20 @@ func (sh *shard) settle(ctx context.Context, most int) error {
 	return err
 }
 
+// stopPause is how long settleAll waits before it tries again.
+const stopPause = 100 * time.Millisecond
+
+// settleAll tells the server what waits to be settled, as long as ctx allows: a server that was away a moment ago may
+// take it now. See settle.
+func (sh *shard) settleAll(ctx context.Context) (err error) {
+	for sh.settlements.waiting() > 0 {
+		if err = sh.settle(ctx, behind); err != nil && !waited(ctx, stopPause) {
+			return err
+		}
+	}
+	return err
+}
+
 func (sh *shard) status() store.PartStatus {
 	status := store.PartStatus{
 		Address: sh.address, Reachable: true, LatencyMS: float64(sh.took.Load()) / float64(time.Millisecond),

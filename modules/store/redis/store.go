@@ -131,9 +131,6 @@ func (s *Store) Start(ctx context.Context) error {
 	return nil
 }
 
-// stopPause is how long a stop waits before it tries again to tell a server what has been settled.
-const stopPause = 100 * time.Millisecond
-
 // waited waits for a time. It reports false if ctx is over before.
 func waited(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
@@ -162,21 +159,18 @@ func (s *Store) Stop(ctx context.Context) error {
 	}
 	telling, cancel := context.WithTimeout(ctx, s.settings().StopBudget())
 	defer cancel()
-	var problem error
-	for _, shard := range s.servers.all() {
-		// A server that was away a moment ago may take them now.
-		for shard.settlements.waiting() > 0 {
-			if err := shard.settle(telling, behind); err != nil {
-				problem = err
-				if !waited(telling, stopPause) {
-					break
-				}
-			}
-		}
+	shards := s.servers.all()
+	problems := make([]error, len(shards))
+	tellers := panics.NewGroup(s.log)
+	for i, shard := range shards {
+		// A server that is away takes no time from the others.
+		tellers.Go("who tells Redis what has ended", func() { problems[i] = shard.settleAll(telling) })
 	}
+	tellers.Wait()
 	err := s.client.Close()
 	if n := s.queue.digests.Load(); n > 0 {
-		err = errors.Join(fmt.Errorf("store: Redis was not told of %d digests that were settled: %w", n, problem), err)
+		err = errors.Join(fmt.Errorf("store: Redis was not told of %d digests that were settled: %w", n,
+			errors.Join(problems...)), err)
 	}
 	return err
 }
