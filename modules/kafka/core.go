@@ -323,7 +323,7 @@ func (c *core) gathered(p *partition) time.Time {
 	oldest := p.oldest()
 	until := oldest.Add(c.cfg.linger)
 	if turn := p.topic.turn; turn > 0 {
-		until = later(until, c.began.Add((oldest.Sub(c.began)/turn+1)*turn))
+		until = later(until, c.began.Add(oldest.Sub(c.began).Truncate(turn)+turn))
 	}
 	return until
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,8 +27,8 @@ import (
 func Post(path string, body []byte, headers ...string) []byte {
 	var request bytes.Buffer
 	fmt.Fprintf(&request, "POST %s HTTP/1.1\r\nHost: capture\r\nContent-Length: %d\r\n", path, len(body))
-	for i := 0; i < len(headers); i += 2 {
-		fmt.Fprintf(&request, "%s: %s\r\n", headers[i], headers[i+1])
+	for header := range slices.Chunk(headers, 2) {
+		fmt.Fprintf(&request, "%s\r\n", strings.Join(header, ": "))
 	}
 	request.WriteString("\r\n")
 	request.Write(body)
@@ -88,7 +89,7 @@ func send(ctx context.Context, addr string, next func() []byte) (err error) {
 			return err
 		}
 		body, err := io.ReadAll(response.Body)
-		if err != nil {
+		if err := errors.Join(err, response.Body.Close()); err != nil {
 			return err
 		}
 		if ack := response.Header.Get("X-Capture-Ack"); response.StatusCode != http.StatusOK || ack != "kafka" {
