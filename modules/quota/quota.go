@@ -225,7 +225,8 @@ func (q *Quota) giveBack(ctx context.Context, subjects []*subject, rested time.D
 	return ctx.Err()
 }
 
-// giveBackOf gives back what a subject holds. Requests that need the store meanwhile wait for the call.
+// giveBackOf gives back what a subject holds, except what requests have drawn and not taken yet. Requests that need the
+// store meanwhile wait for the call.
 func (q *Quota) giveBackOf(ctx context.Context, s *subject, rested time.Duration) (err error) {
 	s.mu.Lock()
 	if s.draw != nil || s.gone {
@@ -235,7 +236,7 @@ func (q *Quota) giveBackOf(ctx context.Context, s *subject, rested time.Duration
 	d := &draw{done: make(chan struct{}), started: true}
 	now := q.now()
 	for _, a := range s.accounts {
-		if now.Before(a.end) && a.rests(now.UnixNano(), rested) {
+		if now.Before(a.end) && s.owed[a.quota.Resource] == 0 && a.rests(now.UnixNano(), rested) {
 			d.quotas, d.accounts = append(d.quotas, a.drawBack()), append(d.accounts, a)
 		}
 	}

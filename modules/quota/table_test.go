@@ -40,6 +40,33 @@ func TestAFloodOfTokensIsBoundedAndForgetsNothing(t *testing.T) {
 	})
 }
 
+// What a request has drawn and not taken yet is not given back by the keeper, who may come between: the request would
+// take its quota for used up.
+func TestTheKeeperLeavesWhatARequestHasJustDrawn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := newStore(t).node(nil)
+		limits := quotas("events=100/day")
+		require.Equal(t, 1, node.send("phc_a", limits, 1))
+		time.Sleep(2*resting + tick/2) // the keeper itself comes at no moment that the test does not choose
+		s := node.table.find("phc_a")
+		need := needs{events.ResourceEvents: 7}
+		s.mu.Lock()
+		mine := s.join(&need)
+		s.begin(node.now().UnixNano(), node.mono())
+		s.mu.Unlock()
+		node.lead(t.Context(), s, mine)
+		node.look(t.Context(), resting)
+		s.mu.Lock()
+		s.leave(&need, mine)
+		found := s.look(&need, node.now().UnixNano(), node.mono(), mine)
+		s.mu.Unlock()
+		require.Equal(t, need, found.quota)
+		require.Equal(t, int64(8), node.used("phc_a", limits).Used)
+		node.look(t.Context(), resting)
+		require.Equal(t, int64(1), node.used("phc_a", limits).Used, "it is given back when nobody waits for it")
+	})
+}
+
 // What holds something, or has a request on its way, makes no room.
 func TestAccountsInUseAreNotGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
