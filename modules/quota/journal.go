@@ -9,7 +9,6 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,6 +59,10 @@ var (
 // which these change makes sure that at no moment granted - returned - held, which is what was spent, is less than what
 // was let through: held falls before an event goes on, granted rises before held does, and returned rises after held
 // has fallen. Only the three numbers change as long as the slot is in use; the token's lock guards them.
+//
+// The serial number is the account's name for the store, behind that of the node. No two accounts of a node have the
+// same, and a later one has a larger one. So an account that the node has given up, and makes again in the same window,
+// is a newer one for the store: what the first had is spent.
 type slot struct {
 	inUse                   atomic.Uint64
 	granted, returned, held atomic.Int64
@@ -70,10 +73,6 @@ type slot struct {
 	sum                     uint32 // of the fields from start to size, and of the token
 	token                   [maxToken]byte
 }
-
-// The name of the account's owner for the store. No two accounts of a node have the same name. So an account that the
-// node has given up, and makes again in the same window, is another one for the store: what the first had is spent.
-func (j *journal) owner(s *slot) string { return j.node + "-" + strconv.FormatUint(s.serial, 36) }
 
 var sumTable = crc32.MakeTable(crc32.Castagnoli)
 

@@ -3,6 +3,7 @@ package quota
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,53 @@ func TestAFloodOfTokensIsBoundedAndForgetsNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.LessOrEqual(t, node.table.count.Load(), int64(minAccounts))
+	})
+}
+
+// Projects that come back again and again, to a table that has no room for all of them, get a new account each time:
+// more of them in a window than nodes may have accounts of a counter.
+func TestProjectsThatComeBackAreCountedHoweverOftenTheyWereGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := newStore(t)
+		nodes := []*node{}
+		for range 2 {
+			nodes = append(nodes, shared.node(func(c *Config) {
+				c.MaxAccounts, c.OnStoreFailure = minAccounts, failClosed
+			}))
+		}
+		limits := quotas("events=2000/month", "events=1500/day")
+		const rounds, projects = 1200, minAccounts / 2 // the table has room for half of them
+		token := func(i int) string { return fmt.Sprintf("phc_%d", i) }
+		var renewed, last [projects]uint64
+		for round := range rounds {
+			node := nodes[round/100%2] // the projects stay with a node for a while
+			for i := range projects {
+				require.Equal(t, 1, node.send(token(i), limits, 1), "round %d of %s", round, token(i))
+				if (round+i)%10 == 0 { // what is given back, the node holds until it rests
+					batch := batchOf(token(i), limits, 1)
+					_, settle := node.judge(batch)
+					fail(batch, settle)
+				}
+				time.Sleep(2 * futileFor)
+				node.see(token(i), func(s *subject) {
+					require.Len(t, s.accounts, 2)
+					if serial := s.accounts[0].serial; serial != last[i] {
+						renewed[i], last[i] = renewed[i]+1, serial
+					}
+				})
+			}
+		}
+		require.Greater(t, slices.Min(renewed[:]), uint64(1024))
+		for _, node := range nodes {
+			require.Zero(t, node.scope.Snapshot().Counters()["full_total+"].Value())
+			require.NoError(t, node.stop())
+		}
+		reader := shared.node(nil)
+		for i := range projects {
+			is := reader.used(token(i), limits)
+			require.Equal(t, int64(rounds), is.Used, token(i))
+			require.Zero(t, is.Held, token(i))
+		}
 	})
 }
 

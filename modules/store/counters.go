@@ -31,12 +31,20 @@ type Counters interface {
 // The node tells the store its whole account of the counter each time: all that it was ever granted, all that it ever
 // gave back, and what it holds unspent. The store keeps the account of each node, and adds up the differences. So a
 // draw whose answer was lost is simply made again, and a store that has lost what it knew, in a failover or a restart,
-// knows it again when the nodes have drawn. The accounts of a node that has died stay as they are: what such a node
-// held counts as spent, since it may be, until the node is back with its account.
+// knows it again when the nodes have drawn. The account of a node that has died stays as it is: what such a node held
+// counts as spent, since it may be, until the node is back with its account.
+//
+// A node may forget its account, and open another one of the same counter later. The store keeps one account for each
+// node: a draw from a newer one puts it in the place of the older one. What the older one was granted and did not give
+// back then counts as spent for good, and what it held is no longer held. A store that loses that is not told it again.
 type QuotaDraw struct {
 	Counter string
-	// Node is the node's name. It stays the same for as long as the node keeps its accounts.
-	Node string
+	// Node is the node's name. It stays the same for as long as the node keeps its accounts. Account numbers the node's
+	// accounts of the counter, upwards, up to 1<<50. A draw from an account that a newer one has replaced comes late:
+	// its node has forgotten that account. Such a draw changes nothing and is granted nothing. Given is Granted, so a
+	// need is not met, and Used is what the nodes have. It is not Stale: the node's clock is right.
+	Node    string
+	Account uint64
 	// Start and End are the window. A draw outside of the window, by the store's clock, is Stale.
 	Start, End time.Time
 	// Limit is how much all nodes together may have in the window.
@@ -44,14 +52,14 @@ type QuotaDraw struct {
 	// Unspent is how much of that the nodes together may hold unspent at most, those that have died included, beyond
 	// what the draws need. So no more than Unspent is out of reach when the rest of the limit is spent.
 	Unspent int64
-	// Granted and Returned are the node's account: the sums of what the node was granted and of what it gave back since
-	// the window's start. A node gives back by raising Returned. Held is what the node holds unspent.
+	// Granted and Returned are the node's account: the sums of what the account was granted and of what it gave back. A
+	// node gives back by raising Returned. Held is what the node holds unspent.
 	Granted, Returned, Held int64
 	// Need is how much the node has to have beyond Held; it is granted as a whole or not at all. Extra is how much more
 	// it would like to have, of which it gets a part or nothing.
 	Need, Extra int64
 
-	// The results. Given is the new sum of what the node was ever granted: the draw has brought Given-Granted. The need
+	// The results. Given is the new sum of what the account was granted: the draw has brought Given-Granted. The need
 	// is met if that is as much: what an answer that was lost had brought is in Given even if it is less. Used is how
 	// much of the limit all nodes together have. Stale is set if it was not the time of the window.
 	Given, Used int64

@@ -24,7 +24,7 @@ const (
 // counterLog has the disk remember the counters: each change is in the log before the call that makes it returns. So a
 // process that is killed loses nothing, and a loss of power what happened in the last second.
 //
-// An entry of the log is the state of a counter, or of a node's account of it, after the change. A snapshot has an
+// An entry of the log is the state of a counter, or of a node's accounts of it, after the change. A snapshot has an
 // entry for each. The counters are what the last snapshot says, and then the logs from the snapshot's number on, of
 // which the last entry for each counter counts.
 type counterLog struct {
@@ -61,7 +61,7 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
 // The kinds of entries.
 const (
-	entryAccount byte = 'n'
+	entryAccount byte = 'a'
 	entryQuota   byte = 'q'
 	entryRate    byte = 'r'
 )
@@ -73,7 +73,7 @@ func appendText[T ~string](to []byte, text T) []byte {
 func appendAccount(to []byte, token, counter string, end time.Time, a *account) []byte {
 	to = appendText(appendText(append(to, entryAccount), token), counter)
 	to = appendText(binary.AppendVarint(to, end.UnixNano()), a.node)
-	for _, n := range []int64{a.granted, a.returned, a.held} {
+	for _, n := range []int64{int64(a.number), a.granted, a.returned, a.held, a.past} {
 		to = binary.AppendVarint(to, n)
 	}
 	return to
@@ -146,9 +146,13 @@ func (c *counters) apply(text []byte) error {
 			q.adjusted = adjusted
 		case entryAccount:
 			end, node := e.number(), e.string()
-			a := account{node: node, granted: e.number(), returned: e.number(), held: e.number()}
-			if e.bad || counter == "" || node == "" || min(a.returned, a.held) < 0 || a.granted > maxUsed ||
-				a.held > a.granted-a.returned {
+			number := e.number()
+			a := account{
+				node: node, number: uint64(number), granted: e.number(), returned: e.number(), held: e.number(),
+				past: e.number(), first: uint64(number),
+			}
+			if e.bad || counter == "" || node == "" || min(number, a.returned, a.held, a.past) < 0 ||
+				max(number, a.granted, a.past) > maxUsed || a.held > a.granted-a.returned {
 				return errDamaged
 			}
 			q := c.ofToken(token).quota(c, counter)
@@ -158,10 +162,9 @@ func (c *counters) apply(text []byte) error {
 				if len(q.nodes) >= maxNodes {
 					return errDamaged
 				}
-				q.nodes = append(q.nodes, account{node: node})
-				was = &q.nodes[len(q.nodes)-1]
+				was = q.open(node, a.number)
 			}
-			q.used += a.granted - a.returned - (was.granted - was.returned)
+			q.used += a.used() - was.used()
 			q.held += a.held - was.held
 			*was = a
 		default:

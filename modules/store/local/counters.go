@@ -57,11 +57,19 @@ type quota struct {
 	nodes    []account
 }
 
-// account is what a node has said of itself when it drew last, and what it got then.
+// account is what a node has said of its newest account when it drew last, and what it got then.
 type account struct {
 	node                    string
+	number                  uint64
 	granted, returned, held int64
+	// past is the sum of what the node's accounts before this one were granted and did not give back.
+	past int64
+	// first is the number of the first account that this process has heard of. The directory may know earlier ones.
+	first uint64
 }
+
+// used is what the node's accounts were granted and did not give back.
+func (a *account) used() int64 { return a.past + a.granted - a.returned }
 
 // rate is a counter that fills up with time.
 type rate struct {
@@ -164,6 +172,9 @@ func checkDraws(token string, quotas []store.QuotaDraw, rates []store.RateDraw) 
 		case d.Counter == "" || len(d.Counter) > maxName || d.Node == "" || len(d.Node) > maxName:
 			return fmt.Errorf("%w: the names of the counter and the node must have 1 to %d bytes", errImpossible,
 				maxName)
+		case d.Account > maxUsed:
+			return fmt.Errorf("%w from %q: the account's number is %d, and %d is the largest", errImpossible, d.Counter,
+				d.Account, int64(maxUsed))
 		case min(d.Need, d.Extra, d.Limit, d.Unspent, d.Returned, d.Held) < 0 ||
 			max(d.Need, d.Granted) > maxUsed || d.Held > d.Granted-d.Returned:
 			return fmt.Errorf("%w from %q: need %d, extra %d, %d granted, %d returned and %d held do not go together",
@@ -234,6 +245,21 @@ func (q *quota) account(node string) *account {
 	return nil
 }
 
+// open makes an account of a node that has none.
+func (q *quota) open(node string, number uint64) *account {
+	q.nodes = append(q.nodes, account{node: node, number: number, first: number})
+	return &q.nodes[len(q.nodes)-1]
+}
+
+// replace makes an account the node's new one, of which nothing is known yet. What the one before it was granted and
+// did not give back stays used.
+func (q *quota) replace(a *account, number uint64) {
+	past := min(a.used(), maxUsed)
+	q.used += past - a.used()
+	q.held -= a.held
+	*a = account{node: a.node, number: number, past: past, first: a.first}
+}
+
 // drawQuota makes a draw at a time of the store's clock. It returns the account if that has changed.
 func (c *counters) drawQuota(t *tokenCounters, d *store.QuotaDraw, now time.Time) *account {
 	q := t.quotas[d.Counter]
@@ -246,12 +272,20 @@ func (c *counters) drawQuota(t *tokenCounters, d *store.QuotaDraw, now time.Time
 	}
 	q = t.quota(c, d.Counter)
 	q.end = d.End
+	var was account
 	a := q.account(d.Node)
-	if a == nil {
-		q.nodes = append(q.nodes, account{node: d.Node})
-		a = &q.nodes[len(q.nodes)-1]
+	if a != nil {
+		was = *a
+	} else {
+		a = q.open(d.Node, d.Account)
 	}
-	was := *a
+	switch {
+	case d.Account < a.number:
+		d.Given, d.Used, d.Stale = d.Granted, q.used, false
+		return nil
+	case d.Account > a.number:
+		q.replace(a, d.Account)
+	}
 	// What the store knows of the node may be newer than what the draw says: the answer to an earlier draw was lost, or
 	// this is an old draw that comes late. It may be older, if the store has lost what it knew. The sums only grow.
 	granted, returned := max(a.granted, d.Granted), max(a.returned, d.Returned)
@@ -401,8 +435,8 @@ func (c *counters) expire(now time.Time) {
 	}
 }
 
-// merge adds what a directory has to what this process knows. Of an account that both know, the sums that are greater
-// count, since sums only grow.
+// merge adds what a directory has to what this process knows, which has done without the directory so far. A node is
+// part of one process at a time, so what the directory has of a node is older than what the process knows of it.
 func (c *counters) merge(from *counters) {
 	for i := range from.shards {
 		for token, theirs := range from.shards[i].tokens {
@@ -435,12 +469,25 @@ func (q *quota) merge(from *quota) {
 		known := q.account(a.node)
 		if known == nil {
 			q.nodes = append(q.nodes, a)
-			q.used += a.granted - a.returned
+			q.used += a.used()
 			q.held += a.held
 			continue
 		}
-		granted, returned := max(known.granted, a.granted), max(known.returned, a.returned)
-		q.used += granted - returned - (known.granted - known.returned)
-		known.granted, known.returned = granted, returned
+		was := known.used()
+		known.merge(&a)
+		q.used += known.used() - was
 	}
+}
+
+// merge adds what a directory has of a node's accounts. Of an account that both know, the sums that are greater count,
+// since sums only grow. If the process knows that the account was replaced, it knows the last sums.
+func (a *account) merge(from *account) {
+	past := from.past
+	switch {
+	case from.number != a.first: // the process knows nothing of it
+		past = from.used()
+	case from.number == a.number:
+		a.granted, a.returned = max(a.granted, from.granted), max(a.returned, from.returned)
+	}
+	a.past = min(a.past+past, maxUsed)
 }

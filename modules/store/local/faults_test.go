@@ -179,12 +179,27 @@ func (f *fixture) use(t *testing.T, node string, d store.Digest) {
 
 func (f *fixture) draw(t *testing.T, node string, need int64) (given int64) {
 	t.Helper()
+	return f.drawFrom(t, account{node: node}, need)
+}
+
+// drawFrom draws from a node's account, which the node tells.
+func (f *fixture) drawFrom(t *testing.T, a account, need int64) (given int64) {
+	t.Helper()
 	draws := []store.QuotaDraw{{
-		Counter: "quota", Node: node, Limit: 100, Need: need,
-		Start: time.Unix(0, 0), End: f.clock.Now().Add(5000 * time.Hour),
+		Counter: "quota", Node: a.node, Account: a.number, Granted: a.granted, Returned: a.returned, Held: a.held,
+		Limit: 100, Need: need, Start: time.Unix(0, 0), End: f.clock.Now().Add(5000 * time.Hour),
 	}}
 	require.NoError(t, f.Take(t.Context(), "token", draws, nil))
 	return draws[0].Given
+}
+
+// accounts returns what the store keeps of the nodes' accounts.
+func (f *fixture) accounts(t *testing.T) []account {
+	t.Helper()
+	shard := f.counters.shard("token")
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	return slices.Clone(shard.tokens["token"].quotas["quota"].nodes)
 }
 
 func (f *fixture) used(t *testing.T) int64 {
@@ -453,6 +468,92 @@ func TestANewProcessTakesOverFromTheOneBeforeIt(t *testing.T) {
 	check()
 	f.reopen(t)
 	check()
+}
+
+// The directory that a process could not use at first has the accounts of its node as they were when an earlier process
+// ended. What the node has done since, and what it did before, is added up once.
+func TestWhatTheDirectoryHasOfANodesAccountsIsAddedOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(t *testing.T, f *fixture)
+		is        account
+	}{
+		"the same account": {func(t *testing.T, f *fixture) {
+			f.drawFrom(t, account{node: "node", number: 2, granted: 8, returned: 3, held: 1}, 4)
+		}, account{number: 2, granted: 12, returned: 3, held: 1, past: 5, first: 2}},
+		"the same account, older": {func(t *testing.T, f *fixture) {
+			f.drawFrom(t, account{node: "node", number: 2, granted: 4}, 0)
+		}, account{number: 2, granted: 8, returned: 2, past: 5, first: 2}},
+		"the same account, and then newer ones": {func(t *testing.T, f *fixture) {
+			f.drawFrom(t, account{node: "node", number: 2, granted: 8, returned: 3, held: 1}, 4)
+			f.drawFrom(t, account{node: "node", number: 4}, 7)
+			f.drawFrom(t, account{node: "node", number: 5}, 1)
+		}, account{number: 5, granted: 1, past: 5 + 9 + 7, first: 2}},
+		"newer accounts": {func(t *testing.T, f *fixture) {
+			f.drawFrom(t, account{node: "node", number: 4}, 7)
+			f.drawFrom(t, account{node: "node", number: 5}, 1)
+		}, account{number: 5, granted: 1, past: 5 + 6 + 7, first: 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.drawFrom(t, account{node: "node", number: 1}, 5)
+			f.drawFrom(t, account{node: "node", number: 2}, 8)
+			f.drawFrom(t, account{node: "node", number: 2, granted: 8, returned: 2}, 0)
+			require.NoError(t, f.Stop(context.Background()))
+			require.NoError(t, os.Chmod(f.dir, 0o777))
+			f.open(t)
+			require.True(t, f.failing())
+			test.meanwhile(t, f)
+			require.NoError(t, os.Chmod(f.dir, 0o700))
+			f.tidied(t, f.sound)
+			check := func() {
+				test.is.node = "node"
+				require.Equal(t, []account{test.is}, f.accounts(t))
+				require.Equal(t, test.is.used(), f.used(t))
+			}
+			check()
+			f.reopen(t)
+			test.is.first = test.is.number
+			check()
+		})
+	}
+}
+
+// What a node's accounts have used never overflows, whatever a caller says.
+func TestAccountsThatWereReplacedHaveABound(t *testing.T) {
+	f := newFixture(t)
+	for number := uint64(1); number <= 20; number++ {
+		f.drawFrom(t, account{node: "node", number: number, granted: maxUsed, held: int64(number)}, 0)
+	}
+	f.drawFrom(t, account{node: "node", number: 21}, 0)
+	require.EqualValues(t, maxUsed, f.used(t))
+	f.reopen(t)
+	require.EqualValues(t, maxUsed, f.used(t))
+	require.Equal(t, []account{{node: "node", number: 21, past: maxUsed, first: 21}}, f.accounts(t))
+	draws := []store.QuotaDraw{{
+		Counter: "quota", Node: "node", Account: maxUsed + 1, Start: time.Unix(0, 0), End: time.Unix(1<<33, 0),
+	}}
+	require.ErrorIs(t, f.Take(t.Context(), "token", draws, nil), errImpossible)
+}
+
+// A counter takes no more memory, and no more of a snapshot, for the accounts that a node has opened and forgotten.
+func TestACounterKeepsOneAccountForEachNode(t *testing.T) {
+	f := newFixture(t)
+	const accounts = 2 * maxNodes
+	for number := range uint64(accounts) {
+		draws := []store.QuotaDraw{{
+			Counter: "quota", Node: "node", Account: number, Limit: 1 << 40, Need: 2,
+			Start: time.Unix(0, 0), End: f.clock.Now().Add(5000 * time.Hour),
+		}}
+		require.NoError(t, f.Take(t.Context(), "token", draws, nil))
+	}
+	is := []account{{node: "node", number: accounts - 1, granted: 2, past: 2 * (accounts - 1)}}
+	require.Equal(t, is, f.accounts(t))
+	f.reopen(t)                                      // on a log
+	require.NoError(t, f.Stop(context.Background())) // which is a snapshot now
+	f.open(t)
+	is[0].first = accounts - 1
+	require.Equal(t, is, f.accounts(t))
+	require.EqualValues(t, 2*accounts, f.used(t))
 }
 
 func TestADirectoryThatIsOpenToAllIsNotUsed(t *testing.T) {

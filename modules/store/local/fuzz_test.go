@@ -89,12 +89,19 @@ func FuzzDamagedFrames(f *testing.F) {
 // FuzzEntries: entries that nobody has written leave counters that are sound.
 func FuzzEntries(f *testing.F) {
 	end := time.Unix(1<<33, 0)
-	valid := appendAccount(nil, "token", "quota", end, &account{"node", 9, 2, 3})
+	valid := appendAccount(nil, "token", "quota", end, &account{
+		node: "node", number: 7, granted: 9, returned: 2, held: 3, past: 4,
+	})
 	valid = appendQuota(valid, "token", "quota", end, -4)
 	valid = appendRate(valid, "token", "rate", &rate{5, 6})
 	f.Add(valid)
 	f.Add(valid[:len(valid)-3])
-	f.Add(appendAccount(nil, "", "q", end, &account{"n", maxUsed, 0, maxUsed}))
+	f.Add(appendAccount(nil, "", "q", end, &account{
+		node: "n", number: maxUsed, granted: maxUsed, held: maxUsed, past: maxUsed,
+	}))
+	f.Add(appendAccount(nil, "", "q", end, &account{node: "n", number: 1 << 63}))
+	f.Add(appendAccount(nil, "", "q", end, &account{node: "n", past: -1}))
+	f.Add(appendAccount(nil, "", "q", end, &account{node: "n", past: maxUsed + 1}))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c := newCounters(1 << 20)
 		_ = c.apply(text)
@@ -106,8 +113,9 @@ func FuzzEntries(f *testing.F) {
 					used, held := q.adjusted, int64(0)
 					for _, a := range q.nodes {
 						require.GreaterOrEqual(t, a.granted-a.returned, a.held)
-						require.GreaterOrEqual(t, a.held, int64(0))
-						used, held = used+a.granted-a.returned, held+a.held
+						require.GreaterOrEqual(t, min(a.held, a.past), int64(0))
+						require.LessOrEqual(t, max(a.number, uint64(a.past)), uint64(maxUsed))
+						used, held = used+a.past+a.granted-a.returned, held+a.held
 					}
 					require.Equal(t, used, q.used)
 					require.Equal(t, held, q.held)
@@ -124,8 +132,22 @@ func FuzzEntries(f *testing.F) {
 		}
 		other := newCounters(1 << 20)
 		require.NoError(t, other.apply(again))
+		require.Equal(t, c.quotas(), other.quotas())
 		require.Equal(t, c.count.Load(), other.count.Load())
 	})
+}
+
+// quotas returns the counters of windows, by their tokens and names.
+func (c *counters) quotas() map[[2]string]quota {
+	all := map[[2]string]quota{}
+	for i := range c.shards {
+		for token, known := range c.shards[i].tokens {
+			for name, q := range known.quotas {
+				all[[2]string{token, name}] = *q
+			}
+		}
+	}
+	return all
 }
 
 // FuzzRecords: what is no file of records is refused, and what is one is written as it was read.
@@ -172,6 +194,13 @@ func FuzzDirectory(f *testing.F) {
 		}}
 		require.NoError(f, s.Take(context.Background(), "token", draws, nil))
 	}
+	for number := uint64(1); number <= 3; number++ {
+		draws := []store.QuotaDraw{{
+			Counter: "quota", Node: "node-0", Account: number, Limit: 100, Need: 5,
+			Start: now.Add(-1), End: now.Add(time.Hour),
+		}}
+		require.NoError(f, s.Take(context.Background(), "token", draws, nil))
+	}
 	require.NoError(f, s.Put(context.Background(), "project", "a", nil, store.Fields{"a": "1"}))
 	require.NoError(f, s.Stop(context.Background()))
 	files := map[string][]byte{}
@@ -205,14 +234,14 @@ func FuzzDirectory(f *testing.F) {
 		require.LessOrEqual(t, s.digests.size(), int64(20))
 		usage, err := s.Usage(t.Context(), "token")
 		require.NoError(t, err)
-		require.LessOrEqual(t, usage["quota"].Used, int64(25))
+		require.LessOrEqual(t, usage["quota"].Used, int64(40))
 		require.Zero(t, usage["quota"].Used%5)
 		if len(script) < 6 {
 			require.NoError(t, s.Reserve(t.Context(), "token", 2, known, time.Minute, claims))
 			for _, claim := range claims {
 				require.Equal(t, store.Done, claim)
 			}
-			require.EqualValues(t, 25, usage["quota"].Used)
+			require.EqualValues(t, 40, usage["quota"].Used)
 		}
 	})
 }

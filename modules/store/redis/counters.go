@@ -15,6 +15,8 @@ import (
 const (
 	// largest is the largest number that the scripts add without rounding.
 	largest = 1 << 52
+	// mostAccounts is the largest number of an account.
+	mostAccounts = 1 << 50
 	// longestSpan is how long the whole burst of a rate may take to fill up.
 	longestSpan = math.MaxInt64 / 4
 	// grace is how long a window can be looked at after its end.
@@ -24,7 +26,7 @@ const (
 	// mostCounters is how many counters of a token Usage returns at most.
 	mostCounters = 10_000
 	// The numbers of values that the script takes and returns.
-	quotaArgs, quotaResults = 12, 3
+	quotaArgs, quotaResults = 13, 3
 	rateArgs, rateResults   = 5, 3
 	clockResults            = 2
 )
@@ -63,8 +65,9 @@ func (s *Store) take(ctx context.Context, token string, quotas []store.QuotaDraw
 	args = append(args, len(quotas))
 	for i := range quotas {
 		d := &quotas[i]
-		args = append(args, d.Counter, d.Node, d.Start.UnixMicro(), d.End.UnixMicro(), d.End.Add(grace).UnixMilli(),
-			min(d.Limit, largest), min(d.Unspent, largest), d.Granted, d.Returned, d.Held, d.Need, d.Extra)
+		args = append(args, d.Counter, d.Node, d.Account, d.Start.UnixMicro(), d.End.UnixMicro(),
+			d.End.Add(grace).UnixMilli(), min(d.Limit, largest), min(d.Unspent, largest), d.Granted, d.Returned, d.Held,
+			d.Need, d.Extra)
 	}
 	for i := range rates {
 		d := &rates[i]
@@ -107,6 +110,9 @@ func (s *Store) checkQuota(token string, d *store.QuotaDraw) (key string, err er
 	case d.Node == "" || len(d.Node) > maxName:
 		return "", fmt.Errorf("%w from %q: the name of the node must have 1 to %d bytes", errImpossible, d.Counter,
 			maxName)
+	case d.Account > mostAccounts:
+		return "", fmt.Errorf("%w from %q: the account's number is %d, and %d is the largest", errImpossible, d.Counter,
+			d.Account, int64(mostAccounts))
 	case min(d.Need, d.Extra, d.Limit, d.Unspent, d.Granted, d.Returned, d.Held) < 0 ||
 		max(d.Need, d.Extra, d.Granted, d.Returned) > largest || d.Held > d.Granted-d.Returned:
 		return "", fmt.Errorf("%w from %q: need %d, extra %d, and %d granted, %d returned and %d held do not go "+

@@ -468,6 +468,37 @@ func TestScriptsThatRedisHasForgottenAreSentAgain(t *testing.T) {
 	require.True(t, s.Status().Reachable)
 }
 
+// A counter takes no more of Redis for the accounts that a node has opened and forgotten.
+func TestACounterKeepsOneAccountForEachNode(t *testing.T) {
+	redisserver.Integration(t)
+	t.Parallel()
+	server := redisserver.Start(t, redisserver.Options{})
+	s := start(t, config(server.Addr))
+	now := s.Now()
+	for number := range uint64(200) {
+		for _, node := range []string{"a", "b"} {
+			quotas := []store.QuotaDraw{{
+				Counter: "quota:events", Node: node, Account: number, Limit: 1000, Need: 2,
+				Start: now.Add(-time.Hour), End: now.Add(time.Hour),
+			}}
+			require.NoError(t, s.Take(t.Context(), "token", quotas, nil))
+			require.EqualValues(t, 2, quotas[0].Given)
+		}
+	}
+	fields, err := server.Do("HGETALL", "capture:1:quota:{token}:events")
+	require.NoError(t, err)
+	require.ElementsMatch(t, []any{
+		"used", "800", "held", "0", "n:a", "199:2:0:0", "n:b", "199:2:0:0",
+	}, fields)
+	for _, account := range []uint64{1 << 50, 1<<50 + 1} {
+		quotas := []store.QuotaDraw{{
+			Counter: "quota:events", Node: "a", Account: account, Start: now.Add(-time.Hour), End: now.Add(time.Hour),
+		}}
+		err := s.Take(t.Context(), "token", quotas, nil)
+		require.Equal(t, account > 1<<50, err != nil, err)
+	}
+}
+
 // acl is what docs/self-hosting.md tells operators to allow.
 const acl = "capture on >first resetkeys ~capture:1:* resetchannels &capture:1:* nocommands +@connection +evalsha " +
 	"+eval +script|load +set +get +del +pexpire +pttl +hget +hset +hlen +hmget +hgetall +zadd +zrange " +

@@ -41,6 +41,9 @@ func usage(t tester, s store.Store, token, counter string) store.Usage {
 	return all[counter]
 }
 
+// withoutEnd returns what is used and held.
+func withoutEnd(of store.Usage) store.Usage { return store.Usage{Used: of.Used, Held: of.Held} }
+
 var quotaTests = []test{
 	{"ANeedIsGrantedAsAWholeOrNotAtAll", func(t *testing.T, in Installation) {
 		s := in.Node(nil)
@@ -175,6 +178,97 @@ var quotaTests = []test{
 		take(t, s, token, &least)
 		require.EqualValues(t, 9, least.Given, "the node learns all that it was granted")
 		require.EqualValues(t, 9, least.Used)
+	}},
+	{"ANewAccountTakesThePlaceOfTheOneBefore", func(t *testing.T, in Installation) {
+		s := in.Node(nil)
+		token, d := unique("token"), monthly(s, "node-1", 30)
+		d.Account, d.Need, d.Extra, d.Unspent = 7, 5, 4, 4
+		take(t, s, token, &d)
+		require.EqualValues(t, 9, d.Given)
+		d.Granted, d.Returned, d.Held, d.Need, d.Extra = 9, 1, 3, 0, 0
+		take(t, s, token, &d)
+		require.Equal(t, store.Usage{Used: 8, Held: 3}, withoutEnd(usage(t, s, token, d.Counter)))
+		d.Account, d.Granted, d.Returned, d.Held, d.Need, d.Extra = 8, 0, 0, 0, 6, 9
+		for range 2 { // the second time, the answer was lost
+			again := d
+			take(t, s, token, &again)
+			require.EqualValues(t, 10, again.Given, "the need, and as much as the nodes may hold")
+			require.EqualValues(t, 18, again.Used, "what the account before was granted and did not give back is in it")
+			require.Equal(t, store.Usage{Used: 18, Held: 4}, withoutEnd(usage(t, s, token, d.Counter)))
+		}
+		d.Granted, d.Returned, d.Need, d.Extra = 10, 4, 0, 0
+		take(t, s, token, &d)
+		require.Equal(t, store.Usage{Used: 14}, withoutEnd(usage(t, s, token, d.Counter)), "only that is given back")
+		e := d
+		e.Node, e.Account, e.Granted, e.Returned, e.Need = "node-2", 3, 0, 0, 17
+		take(t, s, token, &e)
+		require.Zero(t, e.Given, "another node has its own numbers")
+		e.Need = 16
+		take(t, s, token, &e)
+		require.EqualValues(t, 16, e.Given)
+		require.EqualValues(t, 30, e.Used)
+		told := d
+		told.Account, told.Granted, told.Returned, told.Held = 12, 5, 2, 1
+		take(t, s, token, &told)
+		require.EqualValues(t, 5, told.Given, "the store learns of an account that it had lost")
+		require.Equal(t, store.Usage{Used: 33, Held: 1}, withoutEnd(usage(t, s, token, d.Counter)))
+	}},
+	{"ADrawFromAnAccountThatWasReplacedIsGrantedNothing", func(t *testing.T, in Installation) {
+		s := in.Node(nil)
+		token, d := unique("token"), monthly(s, "node", 100)
+		d.Account, d.Need = 1<<50-1, 10
+		take(t, s, token, &d)
+		late := d
+		late.Granted, late.Need, late.Extra, late.Unspent = 10, 5, 5, 100
+		d.Account, d.Need, d.Extra, d.Unspent = 1<<50, 3, 4, 100
+		take(t, s, token, &d)
+		require.EqualValues(t, 7, d.Given)
+		refused := func() {
+			t.Helper()
+			for _, told := range [][3]int64{{10, 0, 0}, {10, 0, 4}, {10, 10, 0}, {0, 0, 0}, {60, 3, 9}} {
+				e := late
+				e.Granted, e.Returned, e.Held = told[0], told[1], told[2]
+				take(t, s, token, &e)
+				require.Equal(t, e.Granted, e.Given)
+				require.EqualValues(t, 17, e.Used)
+				require.False(t, e.Stale)
+			}
+			require.Equal(t, store.Usage{Used: 17, Held: 4}, withoutEnd(usage(t, s, token, d.Counter)))
+		}
+		refused()
+		d.Granted, d.Held, d.Need, d.Extra = 7, 4, 0, 0
+		take(t, s, token, &d)
+		require.EqualValues(t, 7, d.Given, "the newer account is as it was")
+		none := monthly(s, "node", 100)
+		none.Account = 2
+		take(t, s, token, &none)
+		if in.Restart != nil {
+			in.Restart()
+			refused()
+		}
+		none.Account, none.Need = 1, 1
+		take(t, s, token, &none)
+		require.Zero(t, none.Given, "the newer account has drawn nothing, and is known all the same")
+	}},
+	{"ANodeMayOpenAnyNumberOfAccounts", func(t *testing.T, in Installation) {
+		s := in.Node(nil)
+		token, d := unique("token"), monthly(s, "node", 1<<40)
+		const accounts = 3000
+		for number := range uint64(accounts) {
+			d.Account, d.Granted, d.Returned, d.Held, d.Need, d.Extra, d.Unspent = number, 0, 0, 0, 3, 1, 1
+			take(t, s, token, &d)
+			require.EqualValues(t, 4, d.Given)
+			if number%3 == 0 { // the others are replaced while they hold something
+				d.Granted, d.Returned, d.Need, d.Extra = 4, 1, 0, 0
+				take(t, s, token, &d)
+			}
+		}
+		is := store.Usage{Used: accounts*4 - accounts/3, Held: 1}
+		require.Equal(t, is, withoutEnd(usage(t, s, token, d.Counter)))
+		if in.Restart != nil {
+			in.Restart()
+			require.Equal(t, is, withoutEnd(usage(t, s, token, d.Counter)))
+		}
 	}},
 	{"WhatIsGivenBackIsFree", func(t *testing.T, in Installation) {
 		s := in.Node(nil)
@@ -357,16 +451,29 @@ var quotaTests = []test{
 // A quotaNode is a node with its account of one counter.
 type quotaNode struct {
 	name                    string
+	account                 uint64
 	granted, returned, held int64
 	spent                   int64
 	dead                    bool
+	// before is what the node has spent from earlier accounts.
+	before int64
 
-	// What the store knows of the node.
-	knownGranted, knownReturned, knownHeld int64
+	// What the store knows of the node: past is what the accounts before the known one had.
+	knownAccount                                 uint64
+	knownGranted, knownReturned, knownHeld, past int64
 }
 
-// quotaProperty has four nodes draw, spend, give back, lose answers, die and come back with their accounts, and has the
-// store forget. It checks what the doc of store.QuotaDraw promises after each step.
+// known is what the node has, as far as the store knows.
+func (n *quotaNode) known() int64 { return n.past + n.knownGranted - n.knownReturned }
+
+// replace has the store know of a newer account.
+func (n *quotaNode) replace() {
+	n.past, n.knownAccount = n.known(), n.account
+	n.knownGranted, n.knownReturned, n.knownHeld = 0, 0, 0
+}
+
+// quotaProperty has four nodes draw, spend, give back, open new accounts, lose answers, die and come back with their
+// accounts, and has the store forget. It checks what the doc of store.QuotaDraw promises after each step.
 func quotaProperty(t *testing.T, in Installation) {
 	s := in.Node(nil)
 	rapid.Check(t, func(t *rapid.T) {
@@ -391,7 +498,6 @@ func quotaProperty(t *testing.T, in Installation) {
 			}
 			return all
 		}
-		known := func(n *quotaNode) int64 { return n.knownGranted - n.knownReturned }
 		var save func() (func(), []quotaNode)
 		if in.Save != nil {
 			save = func() (func(), []quotaNode) {
@@ -405,18 +511,23 @@ func quotaProperty(t *testing.T, in Installation) {
 		var restore func()
 		var was []quotaNode
 		draw := func(t *rapid.T, n *quotaNode, need, extra int64, lost bool) {
+			if n.account > n.knownAccount {
+				n.replace()
+			}
 			d := first
-			d.Node, d.Granted, d.Returned, d.Held, d.Need, d.Extra = n.name, n.granted, n.returned, n.held, need, extra
+			d.Node, d.Account, d.Need, d.Extra = n.name, n.account, need, extra
+			d.Granted, d.Returned, d.Held = n.granted, n.returned, n.held
 			// What an answer that was lost had brought.
 			before := max(0, n.knownGranted-n.granted)
-			free := limit - (sum(known) - known(n)) - (n.granted + before - max(n.knownReturned, n.returned))
+			free := limit - sum((*quotaNode).known) + (n.knownGranted - n.knownReturned) -
+				(n.granted + before - max(n.knownReturned, n.returned))
 			take(t, s, token, &d)
 			require.False(t, d.Stale)
 			brought := d.Given - n.granted
 			require.GreaterOrEqual(t, brought, before)
 			require.LessOrEqual(t, brought, max(before, need+extra))
 			n.knownGranted, n.knownReturned = d.Given, max(n.knownReturned, n.returned)
-			require.Equal(t, sum(known), d.Used)
+			require.Equal(t, sum((*quotaNode).known), d.Used)
 			if brought > before {
 				require.LessOrEqual(t, d.Used, limit, "what is granted is within the limit")
 			}
@@ -460,6 +571,26 @@ func quotaProperty(t *testing.T, in Installation) {
 				k := rapid.Int64Range(0, n.spent).Draw(t, "refund")
 				n.spent, n.held = n.spent-k, n.held+k
 			},
+			"open a new account": func(t *rapid.T) {
+				n := living(t)
+				n.before, n.account = n.before+n.spent, n.account+1
+				n.granted, n.returned, n.held, n.spent = 0, 0, 0, 0
+			},
+			"draw from an account that was replaced": func(t *rapid.T) {
+				n := living(t)
+				if n.knownAccount == 0 {
+					t.Skip("it is the first")
+				}
+				d := first
+				d.Node, d.Account = n.name, n.knownAccount-1
+				d.Held = rapid.Int64Range(0, 9).Draw(t, "held")
+				d.Granted = d.Held + rapid.Int64Range(0, 9).Draw(t, "spent")
+				d.Need, d.Extra = needs.Draw(t, "need"), extras.Draw(t, "extra")
+				take(t, s, token, &d)
+				require.False(t, d.Stale)
+				require.Equal(t, d.Granted, d.Given)
+				require.Equal(t, sum((*quotaNode).known), d.Used)
+			},
 			"die": func(t *rapid.T) { living(t).dead = true },
 			"come back": func(t *rapid.T) {
 				n := rapid.SampledFrom(nodes).Draw(t, "node")
@@ -491,20 +622,23 @@ func quotaProperty(t *testing.T, in Installation) {
 				restore()
 				restore, forgot = nil, true
 				for i, n := range every {
-					n.knownGranted, n.knownReturned, n.knownHeld = 0, 0, 0
+					var then quotaNode
 					if i < len(was) {
-						n.knownGranted, n.knownReturned = was[i].knownGranted, was[i].knownReturned
-						n.knownHeld = was[i].knownHeld
+						then = was[i]
 					}
+					n.knownAccount, n.past = then.knownAccount, then.past
+					n.knownGranted, n.knownReturned = then.knownGranted, then.knownReturned
+					n.knownHeld = then.knownHeld
 				}
 			},
 			"": func(t *rapid.T) {
 				if !forgot {
 					require.LessOrEqual(t, sum(func(n *quotaNode) int64 { return n.granted - n.returned }), limit)
-					require.LessOrEqual(t, sum(func(n *quotaNode) int64 { return n.spent }), limit)
+					require.LessOrEqual(t, sum(func(n *quotaNode) int64 { return n.before + n.spent }), limit)
 				}
 				is := usage(t, s, token, first.Counter)
-				require.Equal(t, sum(known), is.Used)
+				require.Equal(t, sum((*quotaNode).known), is.Used)
+				require.Equal(t, sum(func(n *quotaNode) int64 { return n.knownHeld }), is.Held)
 			},
 		})
 		for _, n := range nodes { // all come back, and give back what they hold
@@ -515,7 +649,7 @@ func quotaProperty(t *testing.T, in Installation) {
 		}
 		var spent int64
 		for _, n := range nodes {
-			spent += n.spent
+			spent += n.past + n.spent
 		}
 		if born == 4 {
 			require.Equal(t, spent, usage(t, s, token, first.Counter).Used, "a unit that is given back comes back")

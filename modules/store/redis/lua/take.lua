@@ -1,7 +1,7 @@
 -- KEYS: the list of the token's counters, the counters of the draws from quotas, those of the draws from rates.
--- ARGV: the number of draws from quotas; for each of them the counter's name, the node, the window's start and end in
--- us, until when to keep the counter in ms, and limit, unspent, granted, returned, held, need and extra; for each draw
--- from a rate the interval in ns, and burst, need, extra and return.
+-- ARGV: the number of draws from quotas; for each of them the counter's name, the node, the number of its account, the
+-- window's start and end in us, until when to keep the counter in ms, and limit, unspent, granted, returned, held, need
+-- and extra; for each draw from a rate the interval in ns, and burst, need, extra and return.
 -- Returns the time in s and us; for each draw from a quota what is given and used, and 1 if it is stale; for each draw
 -- from a rate what is given and left, and the wait in ns.
 local clock = redis.call('TIME')
@@ -24,25 +24,33 @@ end
 
 local quotas, at = tonumber(ARGV[1]), 2
 for i = 1, quotas do
-	local key, name, node = KEYS[1 + i], ARGV[at], 'n:' .. ARGV[at + 1]
-	local first, last, keep = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-	local limit, unspent = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
-	local told, returned, held = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
-	local need, extra = tonumber(ARGV[at + 10]), tonumber(ARGV[at + 11])
-	at = at + 12
+	local key, name, node, account = KEYS[1 + i], ARGV[at], 'n:' .. ARGV[at + 1], tonumber(ARGV[at + 2])
+	local first, last, keep = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+	local limit, unspent = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+	local told, returned, held = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), tonumber(ARGV[at + 10])
+	local need, extra = tonumber(ARGV[at + 11]), tonumber(ARGV[at + 12])
+	at = at + 13
 
+	-- The counter is a hash: used, held, and for each node "n:<name>", which is "account:granted:returned:held".
 	local stored = redis.call('HMGET', key, 'used', 'held', node)
 	local used, all = tonumber(stored[1] or 0), tonumber(stored[2] or 0)
+	local a, g, r, h = account, 0, 0, 0
+	if stored[3] then
+		a, g, r, h = string.match(stored[3], '^(%d+):(%d+):(%d+):(%d+)$')
+		a, g, r, h = tonumber(a), tonumber(g), tonumber(r), tonumber(h)
+	end
+	if account > a then
+		-- The new account takes the place of the old one, whose sums stay in used.
+		g, r = 0, 0
+	end
 	local granted, stale = told, 1
 	if now >= first and now < last then
-		local g, r, h = 0, 0, 0
-		if stored[3] then
-			g, r, h = string.match(stored[3], '^(%d+):(%d+):(%d+)$')
-			g, r, h = tonumber(g), tonumber(r), tonumber(h)
-		end
+		stale = 0
+	end
+	if stale == 0 and account >= a then
 		-- What is stored of the node may be newer than the draw, if an answer was lost or the draw comes late. It may be
 		-- older, if Redis has lost what it knew. The sums only grow.
-		granted, returned, stale = max(g, told), max(r, returned), 0
+		granted, returned = max(g, told), max(r, returned)
 		used = used + granted - returned - (g - r)
 		local brought = granted - told
 		local rest = max(0, need - brought)
@@ -56,7 +64,7 @@ for i = 1, quotas do
 		end
 		held = held + brought
 		redis.call('HSET', key, 'used', text(used), 'held', text(all + held - h), node,
-			text(granted) .. ':' .. text(returned) .. ':' .. text(held))
+			text(account) .. ':' .. text(granted) .. ':' .. text(returned) .. ':' .. text(held))
 		if not stored[1] then
 			redis.call('PEXPIREAT', key, text(keep))
 			list(name, keep)
