@@ -34,7 +34,8 @@ func TestEveryFaultIsReported(t *testing.T) {
 		`topics.custom: must be 1 to 249 letters, digits, dots, underscores or hyphens, got ".."`,
 		"topics.partitions: must be from 0",
 		"compression: must be none", "max_message_bytes: must be from", "ack_timeout: must be at least 10ms, got -1s",
-		"linger: must be",
+		"linger: must be from 0 to half of ack_timeout (-500ms), got -1ns",
+		"overflow_linger: must be from 0 to half of ack_timeout (-500ms), got 20ms",
 		"tls.cert_file: must be given together with key_file", "tls.cert_file: has no effect",
 		`sasl.mechanism: must be PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM, got "GSSAPI"`,
 	} {

@@ -304,7 +304,8 @@ func (c *core) place(p *partition, now time.Time) {
 		return
 	}
 	until := p.notUntil
-	if (c.cfg.linger > 0 || p.topic.turn > 0) && len(p.batch) == 0 && p.waiting.bytes < p.topic.limit {
+	gathers := (c.cfg.linger > 0 || p.topic.turn > 0) && !c.refusing // a stop waits for no others
+	if gathers && len(p.batch) == 0 && p.waiting.bytes < p.topic.limit {
 		until = later(until, c.gathered(p))
 	}
 	if until.After(now) {

@@ -416,3 +416,54 @@ func TestTheLineForPeopleShowsWhatTheSenderHasThoughtOf(t *testing.T) {
 		require.Contains(t, line.pretty(false), "  "+want+"  (", value)
 	}
 }
+
+// What waits for an overflow topic is sent at the turns of the topic, all partitions at the same time. What is full,
+// or was sent before, waits for no others.
+func TestWhenAPartitionIsReady(t *testing.T) {
+	t.Parallel()
+	began := time.Unix(1_000_000, 0)
+	for name, test := range map[string]struct {
+		linger, turn  time.Duration
+		topic         string
+		at            time.Duration // of the first message that waits, since began
+		bytes, resent int
+		notUntil      time.Duration
+		from          time.Duration // when it is ready
+	}{
+		"no wait":                      {topic: "events", at: 7},
+		"another topic has no turns":   {topic: "events", turn: 100, at: 7, from: 7},
+		"a turn":                       {topic: "overflow", turn: 100, at: 107, from: 200},
+		"the end of the same turn":     {topic: "overflow", turn: 100, at: 199, from: 200},
+		"the beginning of a turn":      {topic: "overflow", turn: 100, at: 200, from: 300},
+		"a linger":                     {topic: "events", linger: 30, at: 107, from: 137},
+		"a linger, and a later turn":   {topic: "overflow", linger: 30, turn: 100, at: 107, from: 200},
+		"a turn, and a later linger":   {topic: "overflow", linger: 30, turn: 100, at: 187, from: 217},
+		"as much as a batch may have":  {topic: "overflow", linger: 30, turn: 100, at: 107, bytes: 50, from: 107},
+		"sent before":                  {topic: "overflow", linger: 30, turn: 100, at: 107, resent: 1, from: 107},
+		"sent before, and not so soon": {topic: "overflow", turn: 100, at: 107, resent: 1, notUntil: 150, from: 150},
+		"a pause behind what failed":   {topic: "overflow", turn: 100, at: 107, notUntil: 250, from: 250},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &core{
+				cfg: coreConfig{
+					linger: test.linger, overflow: []string{"overflow"}, overflowLinger: test.turn, maxBatch: 50,
+				},
+				topics: map[string]*topic{}, parked: map[*partition]struct{}{}, began: began,
+				alarm: time.NewTimer(time.Hour),
+			}
+			defer c.alarm.Stop()
+			p := &partition{topic: c.topic(test.topic), link: &link{inFlight: true}, notUntil: began.Add(test.notUntil)}
+			e := entry{message: &produce.Message{}, at: began.Add(test.at), size: max(test.bytes, 1)}
+			if p.waiting.push(e); test.resent > 0 {
+				p.batch = []entry{e}
+			}
+			if test.from > test.at {
+				c.place(p, began.Add(test.from-1))
+				require.Equal(t, parked, p.state)
+			}
+			c.place(p, began.Add(max(test.from, test.at)))
+			require.Equal(t, ready, p.state)
+		})
+	}
+}

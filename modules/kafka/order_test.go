@@ -287,3 +287,26 @@ func TestOverflowIsSentInTurns(t *testing.T) {
 	require.Len(t, came.of(cfg.Topics.Events), n)
 	requireArrived(t, cfg.Brokers, cfg.Topics.Overflow, values(0, n+1))
 }
+
+// A stop sends at once what waits for others, or for the turn of its topic: flush_timeout may be shorter than that.
+func TestAStopSendsWhatIsGathered(t *testing.T) {
+	t.Parallel()
+	for _, setting := range []string{"linger", "overflow_linger"} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			broker := fake(t)
+			cfg := plain(broker.ListenAddrs()...)
+			cfg.Topics.Overflow = cfg.Topics.Events + "-overflow"
+			topic := cfg.Topics.Overflow
+			cfg.AckTimeout, cfg.FlushTimeout = 2*time.Hour, patience
+			if cfg.OverflowLinger = time.Hour; setting == "linger" {
+				cfg.Linger, topic = time.Hour, cfg.Topics.Events
+			}
+			require.NoError(t, cfg.Validate())
+			producer, _ := start(t, cfg)
+			sent := send(producer, messages(topic, 0, 1))
+			require.NoError(t, producer.Stop(t.Context()))
+			sent.requireAcknowledged(t)
+		})
+	}
+}

@@ -320,6 +320,10 @@ func (c *core) refuse() {
 	c.mu.Lock()
 	defer c.unlock()
 	c.refusing = true
+	now := time.Now()
+	for p := range c.parked {
+		c.place(p, now)
+	}
 }
 
 // close fails the messages that have no report yet, and ends the goroutines. It returns how many messages had no

@@ -43,10 +43,9 @@ var hog = proof.Shape{Workers: 16, Keys: 2, PerKey: 5, Pad: 150}
 
 // TestAProjectOverItsLimitSlowsNobodyDown compares the latency of other projects while one sends ten times as much as
 // it may with that while it sends what it may, in turns of a second. A latency counts from the time at which the
-// request was due. The test goes on until the ratio of the two is over the limit, or not over it, with a probability of
-// 99.5 %, or until the rounds are over. The long run fails if the ratio is over the limit with that probability, the
-// short one if it is far over it. What else the machine does in some of the turns makes the bounds wider, and does not
-// fail the test.
+// request was due. The test goes on until a bound says that the ratio of the two is over the limit, or is not, or until
+// the rounds are over. The long run fails if the ratio is over the limit by its bound, the short one if it is far over
+// it. What else the machine does in some of the turns makes the bounds wider, and does not fail the test.
 func TestAProjectOverItsLimitSlowsNobodyDown(t *testing.T) {
 	redis := redisserver.Start(t, redisserver.Options{})
 	idle := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -128,6 +127,7 @@ func (f *fair) round() {
 		last(time.Second)
 		round[i] = turn{from, time.Now()}
 	}
+	last(250 * time.Millisecond) // until what was due is answered
 	f.rounds = append(f.rounds, round)
 }
 
@@ -141,7 +141,7 @@ func (f *fair) ratio() proof.Ratio {
 	return proof.CompareP99(pairs)
 }
 
-// latencies returns those of the requests that were due in the turn, all of which have to be acknowledged.
+// latencies returns those of the requests that were due in the turn. None of them may be refused.
 func (f *fair) latencies(answers []proof.Timed, in turn) (list []time.Duration) {
 	for _, a := range answers {
 		if !a.Due.Before(in.from) && a.Due.Before(in.to) {
@@ -149,6 +149,7 @@ func (f *fair) latencies(answers []proof.Timed, in turn) (list []time.Duration) 
 			list = append(list, a.At.Sub(a.Due))
 		}
 	}
+	require.Greater(f.t, len(list), othersRate/4, "most requests of a turn are not answered")
 	return list
 }
 

@@ -7,12 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turn is 990 latencies of one millisecond, and ten of slow.
+// turnOf is 985 latencies of one millisecond, and 15 of slow.
 func turnOf(slow time.Duration) []time.Duration {
 	list := make([]time.Duration, 1000)
 	for i := range list {
 		list[i] = time.Millisecond
-		if i >= 990 {
+		if i >= 985 {
 			list[i] = slow
 		}
 	}
@@ -22,7 +22,7 @@ func turnOf(slow time.Duration) []time.Duration {
 func TestCompareTellsTheRatioOfThe99thPercentiles(t *testing.T) {
 	var same, slower, once []Pair
 	for i := range 20 {
-		of := turnOf(time.Duration(10+i%3) * time.Millisecond)
+		of := turnOf(time.Duration(10+10*(i%3)) * time.Millisecond)
 		double := make([]time.Duration, len(of))
 		for k := range of {
 			double[k] = 2 * of[k]
@@ -31,7 +31,9 @@ func TestCompareTellsTheRatioOfThe99thPercentiles(t *testing.T) {
 		once = append(once, Pair{of, of})
 	}
 	equal := CompareP99(same)
-	require.Equal(t, []float64{1, 1, 1}, []float64{equal.Value, equal.Least, equal.Greatest})
+	require.Equal(t, []float64{1, 1, 1}, []float64{equal.Value, equal.Least, equal.Greatest},
+		"a turn is compared with that beside it")
+	require.InEpsilon(t, float64(10*time.Millisecond), float64(equal.Before), 0.02)
 	twice := CompareP99(slower)
 	require.InDelta(t, 2, twice.Value, 0.04)
 	require.Greater(t, twice.Least, 1.2, "no turn says otherwise")
@@ -45,4 +47,7 @@ func TestCompareTellsTheRatioOfThe99thPercentiles(t *testing.T) {
 	require.Greater(t, open.Value, 1.2)
 	require.LessOrEqual(t, open.Least, 1.0)
 	require.Greater(t, open.Greatest, 1.2)
+	// Three such turns of twenty are in all but 4 % of the draws.
+	once[8].After, once[9].After = slow, slow
+	require.LessOrEqual(t, CompareP99(once).Least, 1.0)
 }

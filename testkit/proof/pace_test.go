@@ -3,6 +3,7 @@ package proof
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,5 +41,34 @@ func TestAPaceCountsTheTimeForWhichItWasHeldUp(t *testing.T) {
 	for _, a := range answers[:20] {
 		require.Equal(t, http.StatusTeapot, a.Status)
 		require.Greater(t, a.At.Sub(a.Due), 20*time.Millisecond, "it has waited")
+	}
+}
+
+// The batches of all workers are due one after the other.
+func TestAPaceSharesTheTimeAmongItsWorkers(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	const workers, rounds = 4, 3
+	pace := StartPace(Shape{Workers: workers, Keys: 1, PerKey: 2}, 2000, func(int, int) Target {
+		return Target{URL: server.URL, Token: "phc_a"}
+	})
+	var due []time.Time
+	begun := func() bool {
+		due = due[:0]
+		for _, a := range pace.Answers() {
+			due = append(due, a.Due)
+		}
+		slices.SortFunc(due, time.Time.Compare)
+		for i := 1; i < min(len(due), workers*rounds); i++ {
+			if due[i].Sub(due[i-1]) > 1500*time.Microsecond {
+				return false // the one between them has no answer yet
+			}
+		}
+		return len(due) >= workers*rounds
+	}
+	require.Eventually(t, begun, time.Minute, time.Millisecond)
+	pace.Stop()
+	for i := 1; i < workers*rounds; i++ {
+		require.InDelta(t, time.Millisecond, due[i].Sub(due[i-1]), float64(time.Microsecond))
 	}
 }

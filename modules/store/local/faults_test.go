@@ -529,6 +529,9 @@ func TestAccountsThatWereReplacedHaveABound(t *testing.T) {
 	f.reopen(t)
 	require.EqualValues(t, maxUsed, f.used(t))
 	require.Equal(t, []account{{node: "node", number: 21, past: maxUsed, first: 21}}, f.accounts(t))
+	a := account{number: 2, past: maxUsed, first: 2}
+	a.merge(&account{number: 1, granted: maxUsed, first: 1})
+	require.EqualValues(t, maxUsed, a.past)
 	draws := []store.QuotaDraw{{
 		Counter: "quota", Node: "node", Account: maxUsed + 1, Start: time.Unix(0, 0), End: time.Unix(1<<33, 0),
 	}}

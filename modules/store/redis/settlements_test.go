@@ -1,13 +1,19 @@
 package redis
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/uber-go/tally/v4"
+	"go.uber.org/zap"
 
+	"github.com/opencapture/capture/configs"
 	"github.com/opencapture/capture/modules/store"
 )
 
@@ -171,3 +177,40 @@ type reply string
 
 func (r reply) Error() string { return string(r) }
 func (reply) RedisError()     {}
+
+// A call that was left when its context ended may be sent later. Calls that begin meanwhile leave its arguments alone.
+func TestACallThatWasLeftKeepsItsArguments(t *testing.T) {
+	t.Parallel()
+	cfg := store.DefaultConfig()
+	cfg.Redis.Addrs, cfg.Timeout = []string{"127.0.0.1:1"}, 2*time.Hour
+	s, err := New(store.Parts{Config: cfg, Live: configs.Fixed(cfg), Log: zap.NewNop(), Scope: tally.NoopScope})
+	require.NoError(t, err)
+	l := &s.servers.all()[0].lanes[0]
+	l.busy = true // with a round trip that does not end
+	queued := func() []*call {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return slices.Clone(l.queue)
+	}
+	const n = 64
+	for i := range n {
+		ctx, leave := context.WithTimeout(t.Context(), time.Hour)
+		left := make(chan error, 1)
+		go func() {
+			d := []store.Digest{{byte(i)}}
+			left <- s.Reserve(ctx, strconv.Itoa(i), store.Owner(i), d, time.Hour, make([]store.Claim, 1))
+		}()
+		require.Eventually(t, func() bool { return len(queued()) > i }, time.Minute, time.Millisecond)
+		leave()
+		require.ErrorIs(t, <-left, context.Canceled)
+	}
+	for i, c := range queued() {
+		args := c.ops[0].cmd.Args()
+		require.Equal(t, s.keys.digests(strconv.Itoa(i)), *args[3].(*string))
+		require.Equal(t, fmt.Sprintf("%016x", i), string(*args[4].(*bytes)))
+		require.Equal(t, store.Digest{byte(i)}, store.Digest(*args[6].(*bytes)))
+		c.wake <- ended
+	}
+	s.group.Wait()
+	require.NoError(t, s.client.Close())
+}

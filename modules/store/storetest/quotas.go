@@ -227,7 +227,7 @@ var quotaTests = []test{
 			t.Helper()
 			for _, told := range [][3]int64{{10, 0, 0}, {10, 0, 4}, {10, 10, 0}, {0, 0, 0}, {60, 3, 9}} {
 				e := late
-				e.Granted, e.Returned, e.Held = told[0], told[1], told[2]
+				e.Granted, e.Returned, e.Held, e.Stale = told[0], told[1], told[2], true // of the draw before
 				take(t, s, token, &e)
 				require.Equal(t, e.Granted, e.Given)
 				require.EqualValues(t, 17, e.Used)

@@ -80,6 +80,26 @@ var reserverTests = []test{
 		}, found)
 		require.NoError(t, s.Reserve(t.Context(), token, mine, nil, long, nil))
 	}},
+	{"ManyDigestsAreClaimedEachByItself", func(t *testing.T, in Installation) {
+		one, other := in.Node(nil), in.Node(nil)
+		token, d, mine := unique("token"), digests(1600), owner()
+		for i, found := range claims(t, one, token, mine, long, d...) {
+			require.Equal(t, store.Reserved, found, i)
+		}
+		var odd []store.Digest
+		for i := 1; i < len(d); i += 2 {
+			odd = append(odd, d[i])
+		}
+		one.Settle(token, mine, odd, long, nil)
+		settled(t, one, in, token)
+		for i, found := range claims(t, other, token, owner(), long, d...) {
+			is := store.Busy
+			if i%2 == 1 {
+				is = store.Done
+			}
+			require.Equal(t, is, found, i)
+		}
+	}},
 	{"ReserveKeepsNothingOfWhatItIsGiven", func(t *testing.T, in Installation) {
 		s := in.Node(nil)
 		token, d := unique("token"), digests(3)
