@@ -46,7 +46,7 @@ func TestAnAnswerNamesWhatMadeItsEventsSafe(t *testing.T) {
 		for ack, want := range map[string]string{
 			"auto": "kafka", "kafka": "kafka", "spool": "spool", "memory": "memory",
 		} {
-			// An event that the spool has is a duplicate when it is sent again, and never comes to Kafka by another way.
+			// An event that the spool has would be a duplicate when it is sent again.
 			service := testkit.Start(t, testkit.Set("delivery.ack", ack), testkit.Set("dedup.window", "0s"))
 			// The first events of a new topic may come before the topic has leaders.
 			service.Eventually(want+" for "+ack+" at "+protocol.path, func() bool {

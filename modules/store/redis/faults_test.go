@@ -21,6 +21,7 @@ import (
 
 	"github.com/opencapture/capture/modules/panics"
 	"github.com/opencapture/capture/modules/store"
+	"github.com/opencapture/capture/modules/store/redis"
 	"github.com/opencapture/capture/testkit/redisserver"
 )
 
@@ -412,6 +413,35 @@ func TestTheStopTellsWhatHasEnded(t *testing.T) {
 		require.Equal(t, store.Done, claims[99])
 	}
 	require.ErrorIs(t, reserve(s, "token"), store.ErrUnavailable)
+}
+
+// A stop tells a server that did not answer at first.
+func TestTheStopTriesAgain(t *testing.T) {
+	redisserver.Integration(t)
+	server := redisserver.Start(t, redisserver.Options{})
+	scope := tally.NewTestScope("", nil)
+	s := open(t, config(server.Addr), scope)
+	d := digests(1, 1)
+	s.Settle("token", 1, d, time.Hour, nil)
+	require.NoError(t, server.Stop())
+	told := make(chan error, 1)
+	go func() { told <- redis.SettleAll(t.Context(), s) }()
+	eventually(t, func() bool {
+		failures := int64(0)
+		for name, counter := range scope.Snapshot().Counters() {
+			if strings.Contains(name, "fail") {
+				failures += counter.Value()
+			}
+		}
+		return failures > 0
+	})
+	require.NoError(t, server.Continue())
+	require.NoError(t, <-told)
+	require.Zero(t, s.Status().Waiting)
+	other, claims := start(t, config(server.Addr)), make([]store.Claim, 1)
+	require.NoError(t, other.Reserve(t.Context(), "token", 2, d, lease, claims))
+	require.Equal(t, store.Done, claims[0])
+	require.NoError(t, s.Stop(t.Context()))
 }
 
 func TestTheStopTellsAServerAlsoIfOthersHang(t *testing.T) {
