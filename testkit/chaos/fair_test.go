@@ -29,7 +29,7 @@ const (
 	// mostUnfair is how much longer the requests of the others may take meanwhile: the 99th percentile.
 	mostUnfair = 1.2
 	// proven is from where on the short run, which has few rounds and a machine that does other work, fails.
-	proven = 1.5
+	proven = 2
 )
 
 // The turns of a round. In both the generator sends the same requests at the same times.
