@@ -35,7 +35,6 @@ type account struct {
 	quota      events.Quota
 	counter    string
 	node       string
-	serial     uint64 // see slot
 	start, end time.Time
 	until      int64 // end
 	slot       *slot
@@ -147,7 +146,7 @@ func (a *account) drawBack() store.QuotaDraw {
 // statement returns a draw of nothing.
 func (a *account) statement() store.QuotaDraw {
 	return store.QuotaDraw{
-		Counter: a.counter, Node: a.node, Account: a.serial, Start: a.start, End: a.end, Limit: a.quota.Limit,
+		Counter: a.counter, Node: a.node, Account: a.slot.serial, Start: a.start, End: a.end, Limit: a.quota.Limit,
 		Unspent: a.quota.Limit / unspentShare, Granted: a.slot.granted.Load(), Returned: a.slot.returned.Load(),
 		Held: a.held(),
 	}

@@ -190,8 +190,8 @@ func (s *subject) accountOf(quota events.Quota, now time.Time, t *table) *accoun
 
 func newAccount(j *journal, s *slot, quota events.Quota, start, end time.Time) *account {
 	return &account{
-		quota: quota, counter: quota.Counter(start), node: j.node, serial: s.serial, start: start, end: end,
-		until: end.UnixNano(), slot: s,
+		quota: quota, counter: quota.Counter(start), node: j.node, start: start, end: end, until: end.UnixNano(),
+		slot: s,
 	}
 }
 

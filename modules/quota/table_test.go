@@ -68,7 +68,7 @@ func TestProjectsThatComeBackAreCountedHoweverOftenTheyWereGivenUp(t *testing.T)
 				time.Sleep(2 * futileFor)
 				node.see(token(i), func(s *subject) {
 					require.Len(t, s.accounts, 2)
-					if serial := s.accounts[0].serial; serial != last[i] {
+					if serial := s.accounts[0].slot.serial; serial != last[i] {
 						renewed[i], last[i] = renewed[i]+1, serial
 					}
 				})

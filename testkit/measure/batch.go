@@ -27,7 +27,7 @@ const (
 type Batch struct {
 	// pieces are the JSON behind the head, cut where a uuid stands. Each but the first begins with a uuid.
 	pieces [][]byte
-	// first is the JSON of the first event, cut in the same way.
+	// first is the JSON of the first event behind its brace, cut in the same way.
 	first [][]byte
 	zip   *gzip.Writer
 }
@@ -59,7 +59,7 @@ func RecordedBatch() (*Batch, error) {
 			file.Name(), recordedHead, BatchSize)
 	}
 	zip, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
-	return &Batch{pieces: pieces, first: bytes.Split(recorded.Batch[0], []byte(uuidKey)), zip: zip}, err
+	return &Batch{pieces: pieces, first: bytes.Split(recorded.Batch[0][1:], []byte(uuidKey)), zip: zip}, err
 }
 
 // Request returns the bytes of a request with all events, in gzip.
@@ -76,7 +76,7 @@ func (b *Batch) Request(token string) ([]byte, error) {
 func (b *Batch) Single(token string) []byte {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, `{"api_key":%q,`, token)
-	writeWithUUIDs(&body, append([][]byte{b.first[0][1:]}, b.first[1:]...))
+	writeWithUUIDs(&body, b.first)
 	return Post("/capture/", body.Bytes())
 }
 
